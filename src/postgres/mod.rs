@@ -1,0 +1,1 @@
+//! PostgreSQL's own programs: the only place that spawns a process.

@@ -1,0 +1,132 @@
+//! Where backups live: a few verbs over keys, the same for a folder, S3 and memory.
+//!
+//! An object becomes visible whole or not at all. Listings are complete or an error, never cut short in silence.
+
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use jiff::Timestamp;
+use thiserror::Error;
+
+/// What a storage says when a verb fails.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// No object has this key.
+    #[error("no object `{0}`")]
+    NotFound(String),
+    /// An object with this key is already there.
+    #[error("`{0}` already exists")]
+    Exists(String),
+    /// Login or permission refused; trying again does not help.
+    #[error("{message}")]
+    Denied {
+        /// What was refused, in words.
+        message: String,
+    },
+    /// The object is larger than the reader allows.
+    #[error("`{key}` is larger than {limit} bytes")]
+    TooLarge {
+        /// Which object.
+        key: String,
+        /// What was allowed.
+        limit: u64,
+    },
+    /// The storage is set up wrongly: not a folder, a planted link, a bad URL.
+    #[error("{message}")]
+    Setup {
+        /// What is wrong, in words.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// Anything else: full, unreachable, broken.
+    #[error("{message}")]
+    Failed {
+        /// What failed, in words.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+        /// The deeper cause.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+}
+
+/// Result of a verb.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// One listed object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// Key below the storage's prefix, parts separated by `/`.
+    pub key: String,
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// When it was last written, by the storage's own clock.
+    pub modified_at: Timestamp,
+}
+
+/// What a sweep removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Unfinished writes that were removed.
+    pub removed: u64,
+    /// What could not be removed, in words.
+    pub warnings: Vec<String>,
+}
+
+/// Holds backups under keys.
+#[async_trait]
+pub trait Storage: Send + Sync {
+    /// Returns where it is, for people and without secrets: `./backups`, `s3://bucket/prefix`.
+    fn label(&self) -> &str;
+
+    /// Writes a small object unless the key exists ([`Error::Exists`]).
+    ///
+    /// Where the storage cannot refuse by itself (it ignores conditional puts), the key is looked up first.
+    async fn put(&self, key: &str, bytes: Bytes) -> Result<()>;
+
+    /// Starts a large object of unknown size; nothing is visible until [`Upload::finish`].
+    ///
+    /// `expected_bytes` is a guess that sets part sizes; a wrong one costs memory, never correctness.
+    async fn start_upload(&self, key: &str, expected_bytes: Option<u64>)
+    -> Result<Box<dyn Upload>>;
+
+    /// Reads an object of at most `limit` bytes ([`Error::TooLarge`] otherwise).
+    async fn get(&self, key: &str, limit: u64) -> Result<Bytes>;
+
+    /// Streams an object, or a byte range of it.
+    async fn stream(
+        &self,
+        key: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<BoxStream<'static, Result<Bytes>>>;
+
+    /// Returns size and time of one object.
+    async fn head(&self, key: &str) -> Result<Object>;
+
+    /// Lists every object whose key starts with `prefix`, sorted by key.
+    async fn list(&self, prefix: &str) -> Result<Vec<Object>>;
+
+    /// Removes an object; one that is already gone is not an error.
+    async fn remove(&self, key: &str) -> Result<()>;
+
+    /// Removes unfinished writes under `prefix` that no live run can own: staging files whose writer is dead,
+    /// multipart uploads started before `older_than`.
+    async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<Swept>;
+}
+
+/// A large object on its way. Dropping it without [`Upload::finish`] leaves nothing visible.
+#[async_trait]
+pub trait Upload: Send {
+    /// Takes the next bytes, in order.
+    async fn write(&mut self, bytes: Bytes) -> Result<()>;
+
+    /// Makes the object visible and durable, and returns its size as the storage tells it.
+    async fn finish(self: Box<Self>) -> Result<u64>;
+
+    /// Gives up and removes what was written.
+    async fn abort(self: Box<Self>) -> Result<()>;
+}
