@@ -2,5 +2,10 @@
 //!
 //! Time and randomness are arguments. Everything here is tested with tables of input and expected output.
 
+pub mod chunks;
+pub mod format;
 pub mod id;
+pub mod keys;
+pub mod manifest;
 pub mod name;
+pub mod scan;

@@ -1,0 +1,626 @@
+//! The dump scanner: reads a plain dump once, in pieces of any size, and says what is in it and whether it is whole.
+//!
+//! It is exact where a search for text is not: a `CREATE TABLE` or an end marker inside a row, a string, a comment
+//! or a function body is none. Its memory depends neither on the size of the dump nor on the length of a row.
+
+mod digest;
+mod encoding;
+mod lexer;
+mod marks;
+mod report;
+mod rows;
+mod statement;
+
+use std::collections::{BTreeSet, HashMap};
+
+use memchr::memchr;
+
+pub use digest::RowDigest;
+pub use report::{Block, Finding, Scan, Section, SectionName, Table, TableKind};
+
+use encoding::NameEncoding;
+use lexer::{Lexer, Token};
+use marks::{Marks, MetaEffect};
+use rows::Rows;
+use statement::{Made, Meaning, RawName, Statement, Step};
+
+/// UTF-8 byte order mark; psql passes over it, and so does the scanner.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Most warnings of one kind that are worth reading.
+const MAX_NOISE_WARNINGS: usize = 5;
+
+/// Scans one dump.
+pub struct Scanner {
+    mode: Mode,
+    lexer: Lexer,
+    statement: Statement,
+    marks: Marks,
+    tables: Tables,
+    cuts: Vec<u64>,
+    search_path: Option<Vec<Vec<u8>>>,
+    encoding: NameEncoding,
+    encoding_name: Option<String>,
+    places: Places,
+    large_objects: u64,
+    extensions: Vec<String>,
+    roles: BTreeSet<String>,
+    text: TextFacts,
+    noise: Vec<Finding>,
+}
+
+enum Mode {
+    /// Statements, comments, backslash commands.
+    Sql,
+    /// Behind the semicolon of a COPY, up to the end of its line.
+    CopyHead(CopyBlock),
+    /// Rows.
+    Copy(CopyBlock),
+}
+
+struct CopyBlock {
+    table: usize,
+    start: u64,
+    rows: Rows,
+}
+
+/// What is known of the text as such.
+#[derive(Default)]
+struct TextFacts {
+    last_byte: Option<u8>,
+    has_newline: bool,
+    is_crlf: bool,
+    mark_bytes: usize,
+    first_nul: Option<u64>,
+}
+
+/// Where data begins and ends, and where what follows the data begins in a dump without any.
+#[derive(Default)]
+struct Places {
+    data_start: Option<u64>,
+    data_end: u64,
+    post_data_start: Option<u64>,
+}
+
+/// All tables met so far, found by database, schema and name.
+#[derive(Default)]
+struct Tables {
+    list: Vec<Met>,
+    index: HashMap<(Option<String>, String, String), usize>,
+    with_rows: usize,
+}
+
+struct Met {
+    table: Table,
+    /// Dropped, or turned into a view, and not made again.
+    is_dropped: bool,
+    /// Some rows came by INSERT, whose text has no digest.
+    has_inserts: bool,
+}
+
+impl Default for Scanner {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Scanner {
+    /// Starts a scan.
+    pub fn new() -> Self {
+        Self {
+            mode: Mode::Sql,
+            lexer: Lexer::new(),
+            statement: Statement::new(),
+            marks: Marks::default(),
+            tables: Tables::default(),
+            cuts: Vec::new(),
+            search_path: None,
+            encoding: NameEncoding::Utf8,
+            encoding_name: None,
+            places: Places::default(),
+            large_objects: 0,
+            extensions: Vec::new(),
+            roles: BTreeSet::new(),
+            text: TextFacts::default(),
+            noise: Vec::new(),
+        }
+    }
+
+    /// Takes the next piece of the dump. Where it was cut makes no difference.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.text.look_at(bytes, self.position());
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let taken = match &mut self.mode {
+                Mode::Sql => self.sql(rest),
+                Mode::CopyHead(_) => self.copy_head(rest),
+                Mode::Copy(_) => self.copy_rows(rest),
+            };
+            rest = &rest[taken..];
+        }
+        self.text.last_byte = bytes.last().copied().or(self.text.last_byte);
+    }
+
+    /// Returns how many bytes were taken.
+    pub fn position(&self) -> u64 {
+        self.lexer.position()
+    }
+
+    /// Hands over the offsets found since the last call at which a table's COPY block begins or ends, in order.
+    pub fn take_cuts(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.cuts)
+    }
+
+    /// Returns the offset from which on a cut may still be reported: the start of the statement under way.
+    pub fn settled_until(&self) -> u64 {
+        let in_sql = matches!(self.mode, Mode::Sql);
+        match (in_sql, self.statement.is_empty()) {
+            (true, false) => self.statement.start(),
+            (true, true) if self.lexer.is_inside_token() => self.lexer.token_start(),
+            _ => self.position(),
+        }
+    }
+
+    /// Returns the table whose rows are being read.
+    pub fn current_table(&self) -> Option<&Table> {
+        match &self.mode {
+            Mode::CopyHead(block) | Mode::Copy(block) => Some(&self.tables.list[block.table].table),
+            Mode::Sql => None,
+        }
+    }
+
+    /// Returns how many tables had rows so far.
+    pub fn tables_with_rows(&self) -> usize {
+        self.tables.with_rows
+    }
+
+    /// Ends the dump and says what was found.
+    pub fn finish(mut self) -> Scan {
+        let bytes = self.position();
+        let was_inside_quote = self.lexer.is_inside_quote();
+        if let (Mode::Sql, Some((start, token))) = (&self.mode, self.lexer.end()) {
+            take_token(&mut self.statement, &mut self.marks, token, start);
+        }
+        let cut = self.cut_at_end(bytes, was_inside_quote);
+        let (end_marker, cluster) = (self.marks.end_marker(), self.marks.is_cluster());
+        let (server_version, pg_dump_version) = (
+            self.marks.server_version.take(),
+            self.marks.pg_dump_version.take(),
+        );
+        let (mut problems, mut warnings) = self.marks.finish();
+        problems.extend(cut);
+        problems.extend(self.text.nul_problem());
+        warnings.extend(self.noise);
+        warnings.extend(self.text.warnings());
+        Scan {
+            bytes,
+            complete: problems.is_empty(),
+            end_marker,
+            cluster,
+            pg_dump_version,
+            server_version,
+            client_encoding: self.encoding_name,
+            tables: self.tables.into_list(),
+            sections: if cluster {
+                Vec::new()
+            } else {
+                self.places.sections(bytes)
+            },
+            large_objects: self.large_objects,
+            extensions: self.extensions,
+            roles: self.roles.into_iter().collect(),
+            problems,
+            warnings,
+        }
+    }
+
+    fn cut_at_end(&mut self, bytes: u64, was_inside_quote: bool) -> Option<Finding> {
+        match std::mem::replace(&mut self.mode, Mode::Sql) {
+            Mode::CopyHead(block) | Mode::Copy(block) => {
+                let inside_row = if block.rows.is_inside_line() {
+                    "in the middle of a row"
+                } else {
+                    "between two rows"
+                };
+                let name = self.tables.list[block.table].table.full_name();
+                self.tables.add_block(block, bytes);
+                let message = format!("it is cut inside the rows of `{name}`, {inside_row}");
+                Some(Finding::new("cut_in_rows", message, Some(bytes)))
+            }
+            Mode::Sql if was_inside_quote || !self.statement.is_empty() => {
+                let message = format!(
+                    "it is cut inside the statement that begins at byte {}",
+                    self.statement.start()
+                );
+                Some(Finding::new("cut_in_statement", message, Some(bytes)))
+            }
+            Mode::Sql => None,
+        }
+    }
+
+    fn sql(&mut self, bytes: &[u8]) -> usize {
+        let mark = self.text.skip_mark(bytes[0], self.position());
+        if mark > 0 {
+            self.lexer.pass_over(mark);
+            return mark;
+        }
+        self.lexer.keep_strings = self.statement.wants_literals();
+        self.lexer.at_statement_start = self.statement.is_empty();
+        let (taken, token) = self.lexer.next(bytes);
+        let Some((start, token)) = token else {
+            return taken;
+        };
+        match take_token(&mut self.statement, &mut self.marks, token, start) {
+            Effect::None => {}
+            Effect::Noise => self.note_noise(start),
+            Effect::Connected => self.forget_session(),
+            Effect::Ended => self.end_statement(),
+        }
+        taken
+    }
+
+    fn note_noise(&mut self, offset: u64) {
+        self.lexer.skip_line();
+        if self.noise.len() < MAX_NOISE_WARNINGS {
+            let message = "a line that is no SQL, such as a program's warning that was mixed in; psql stops at it";
+            self.noise
+                .push(Finding::new("no_sql", message, Some(offset)));
+        }
+    }
+
+    fn forget_session(&mut self) {
+        self.search_path = None;
+        self.lexer.standard_strings = true;
+        self.use_encoding(NameEncoding::Utf8);
+    }
+
+    fn use_encoding(&mut self, encoding: NameEncoding) {
+        self.encoding = encoding;
+        self.lexer.wide_second_bytes = encoding.hides_ascii_bytes();
+    }
+
+    fn end_statement(&mut self) {
+        let (start, end) = (self.statement.start(), self.position());
+        let meaning = self.statement.meaning();
+        self.statement.clear();
+        match meaning {
+            Meaning::CreateTable(name, made) => self.create_table(&name, made),
+            Meaning::DropTables(names) => names.iter().for_each(|name| self.drop_table(name)),
+            Meaning::BecomesView(name) => self.drop_table(&name),
+            Meaning::AttachPartition(name) => {
+                let met = self.table(&name);
+                if met.table.kind == Some(TableKind::Table) {
+                    met.table.kind = Some(TableKind::Partition);
+                }
+            }
+            Meaning::CopyFromStdin(name, columns) => self.start_copy(&name, columns, start),
+            Meaning::Insert(name, rows) => {
+                self.places.note_data(start, end);
+                let length = end - start;
+                let met = self.table(&name);
+                met.add_inserted(rows, length);
+                self.tables.with_rows = self.tables.list.len();
+            }
+            Meaning::OtherData { large_object } => {
+                self.large_objects += u64::from(large_object);
+                self.places.note_data(start, end);
+            }
+            Meaning::SearchPath(path) => self.search_path = Some(path),
+            Meaning::StandardStrings(on) => self.lexer.standard_strings = on,
+            Meaning::ClientEncoding(name) => {
+                let name = String::from_utf8_lossy(&name).into_owned();
+                self.use_encoding(NameEncoding::named(&name));
+                self.encoding_name.get_or_insert(name);
+            }
+            Meaning::Extension(name) => self.extensions.push(self.encoding.decode(&name)),
+            Meaning::Roles(roles) => {
+                let encoding = self.encoding;
+                self.roles
+                    .extend(roles.iter().map(|role| encoding.decode(role)));
+            }
+            Meaning::PostData => {
+                self.places.post_data_start.get_or_insert(start);
+            }
+            Meaning::Other => {}
+        }
+    }
+
+    fn create_table(&mut self, name: &RawName, made: Made) {
+        let met = self.table(name);
+        if std::mem::take(&mut met.is_dropped) {
+            let table = &met.table;
+            *met = Met::new(
+                table.database.clone(),
+                table.schema.clone(),
+                table.name.clone(),
+            );
+        }
+        met.table.kind.get_or_insert(match made {
+            Made::Ordinary => TableKind::Table,
+            Made::Unlogged => TableKind::Unlogged,
+            Made::Foreign => TableKind::Foreign,
+            Made::Partitioned => TableKind::Partitioned,
+            Made::Partition => TableKind::Partition,
+        });
+    }
+
+    fn drop_table(&mut self, name: &RawName) {
+        self.table(name).is_dropped = true;
+    }
+
+    fn start_copy(&mut self, name: &RawName, columns: Vec<Vec<u8>>, start: u64) {
+        let encoding = self.encoding;
+        let at = self.table_index(name);
+        let met = &mut self.tables.list[at];
+        met.is_dropped = false;
+        met.table.columns.get_or_insert_with(|| {
+            columns
+                .iter()
+                .map(|column| encoding.decode(column))
+                .collect()
+        });
+        self.cuts.push(start);
+        self.mode = Mode::CopyHead(CopyBlock {
+            table: at,
+            start,
+            rows: Rows::new(),
+        });
+    }
+
+    fn copy_head(&mut self, bytes: &[u8]) -> usize {
+        let newline = memchr(b'\n', bytes);
+        let taken = newline.map_or(bytes.len(), |at| at + 1);
+        self.lexer.pass_over(taken);
+        if newline.is_some() {
+            self.mode = match std::mem::replace(&mut self.mode, Mode::Sql) {
+                Mode::CopyHead(block) => Mode::Copy(block),
+                other => other,
+            };
+        }
+        taken
+    }
+
+    fn copy_rows(&mut self, bytes: &[u8]) -> usize {
+        let Mode::Copy(block) = &mut self.mode else {
+            return 0;
+        };
+        let end = block.rows.push(bytes);
+        let taken = end.unwrap_or(bytes.len());
+        self.lexer.pass_over(taken);
+        if end.is_some() {
+            let end = self.position();
+            if let Mode::Copy(block) = std::mem::replace(&mut self.mode, Mode::Sql) {
+                self.places.note_data(block.start, end);
+                self.tables.add_block(block, end);
+            }
+            self.cuts.push(end);
+        }
+        taken
+    }
+
+    fn table(&mut self, name: &RawName) -> &mut Met {
+        let at = self.table_index(name);
+        &mut self.tables.list[at]
+    }
+
+    fn table_index(&mut self, name: &RawName) -> usize {
+        let schema = match &name.schema {
+            Some(schema) => self.encoding.decode(schema),
+            None => self.default_schema(),
+        };
+        self.tables.find_or_add(
+            self.marks.database(),
+            schema,
+            self.encoding.decode(&name.name),
+        )
+    }
+
+    /// The first schema of the search path that a table can be made in; `public` where none is set.
+    fn default_schema(&self) -> String {
+        let path = self.search_path.as_deref().unwrap_or_default();
+        let usable =
+            |schema: &&Vec<u8>| !matches!(schema.as_slice(), b"$user" | b"pg_catalog" | b"pg_temp");
+        path.iter().find(usable).map_or_else(
+            || "public".to_owned(),
+            |schema| self.encoding.decode(schema),
+        )
+    }
+}
+
+/// What a token did to the file as a whole.
+enum Effect {
+    None,
+    Noise,
+    Connected,
+    Ended,
+}
+
+fn take_token(
+    statement: &mut Statement,
+    marks: &mut Marks,
+    token: Token<'_>,
+    start: u64,
+) -> Effect {
+    match token {
+        Token::Comment(text) => {
+            if statement.is_empty() {
+                marks.comment(text);
+            }
+            Effect::None
+        }
+        Token::Meta(line) => match marks.meta(line, start) {
+            MetaEffect::None => Effect::None,
+            MetaEffect::Connected => Effect::Connected,
+        },
+        token => {
+            let was_empty = statement.is_empty();
+            let step = statement.take(token, start);
+            if was_empty && !statement.is_empty() {
+                marks.statement(start);
+            }
+            match step {
+                Step::More => Effect::None,
+                Step::Noise => Effect::Noise,
+                Step::Ended => Effect::Ended,
+            }
+        }
+    }
+}
+
+impl Tables {
+    fn find_or_add(&mut self, database: Option<&str>, schema: String, name: String) -> usize {
+        let key = (database.map(str::to_owned), schema, name);
+        if let Some(&at) = self.index.get(&key) {
+            return at;
+        }
+        let at = self.list.len();
+        let (database, schema, name) = key.clone();
+        self.list.push(Met::new(database, schema, name));
+        self.index.insert(key, at);
+        at
+    }
+
+    fn add_block(&mut self, block: CopyBlock, end: u64) {
+        let met = &mut self.list[block.table];
+        self.with_rows += usize::from(met.table.rows.is_none());
+        met.add_copied(&block, end);
+    }
+
+    /// A table that was only dropped, or only named by a statement about it, is not in the dump.
+    fn into_list(self) -> Vec<Table> {
+        let is_there =
+            |met: &Met| !met.is_dropped && (met.table.kind.is_some() || met.table.rows.is_some());
+        self.list
+            .into_iter()
+            .filter(is_there)
+            .map(|met| met.table)
+            .collect()
+    }
+}
+
+impl Met {
+    fn new(database: Option<String>, schema: String, name: String) -> Self {
+        let table = Table {
+            database,
+            schema,
+            name,
+            kind: None,
+            rows: None,
+            bytes: 0,
+            digest: None,
+            columns: None,
+            blocks: Vec::new(),
+        };
+        Self {
+            table,
+            is_dropped: false,
+            has_inserts: false,
+        }
+    }
+
+    fn add_copied(&mut self, block: &CopyBlock, end: u64) {
+        let table = &mut self.table;
+        table.rows = Some(table.rows.unwrap_or(0) + block.rows.rows);
+        table.bytes += block.rows.bytes;
+        table.blocks.push(Block {
+            offset: block.start,
+            length: end - block.start,
+        });
+        if !self.has_inserts {
+            table.digest.get_or_insert_default().add(block.rows.digest);
+        }
+    }
+
+    fn add_inserted(&mut self, rows: u64, bytes: u64) {
+        self.has_inserts = true;
+        self.table.digest = None;
+        self.table.rows = Some(self.table.rows.unwrap_or(0) + rows);
+        self.table.bytes += bytes;
+    }
+}
+
+impl Places {
+    fn note_data(&mut self, start: u64, end: u64) {
+        self.data_start.get_or_insert(start);
+        self.data_end = end;
+    }
+
+    fn sections(&self, bytes: u64) -> Vec<Section> {
+        let section = |name, start, end| Section {
+            name,
+            block: Block {
+                offset: start,
+                length: end - start,
+            },
+        };
+        let sections = match (self.data_start, self.post_data_start) {
+            (Some(start), _) => vec![
+                section(SectionName::PreData, 0, start),
+                section(SectionName::Data, start, self.data_end),
+                section(SectionName::PostData, self.data_end, bytes),
+            ],
+            (None, Some(post)) => {
+                vec![
+                    section(SectionName::PreData, 0, post),
+                    section(SectionName::PostData, post, bytes),
+                ]
+            }
+            (None, None) => vec![section(SectionName::PreData, 0, bytes)],
+        };
+        sections
+            .into_iter()
+            .filter(|section| section.block.length > 0)
+            .collect()
+    }
+}
+
+impl TextFacts {
+    fn look_at(&mut self, bytes: &[u8], position: u64) {
+        if self.first_nul.is_none() {
+            self.first_nul = memchr(0, bytes).map(|at| position + at as u64);
+        }
+        if self.has_newline {
+            return;
+        }
+        if let Some(at) = memchr(b'\n', bytes) {
+            self.has_newline = true;
+            let before = if at > 0 {
+                Some(bytes[at - 1])
+            } else {
+                self.last_byte
+            };
+            self.is_crlf = before == Some(b'\r');
+        }
+    }
+
+    /// Returns 1 when `byte` continues a byte order mark at the start of the file.
+    fn skip_mark(&mut self, byte: u8, position: u64) -> usize {
+        let is_mark = position == self.mark_bytes as u64
+            && BYTE_ORDER_MARK.get(self.mark_bytes) == Some(&byte);
+        self.mark_bytes += usize::from(is_mark);
+        usize::from(is_mark)
+    }
+
+    fn nul_problem(&self) -> Option<Finding> {
+        let message = "a NUL byte, which no plain dump holds: the file was damaged";
+        self.first_nul
+            .map(|offset| Finding::new("nul_byte", message, Some(offset)))
+    }
+
+    fn warnings(&self) -> Vec<Finding> {
+        let mut warnings = Vec::new();
+        if self.mark_bytes == BYTE_ORDER_MARK.len() {
+            let message = "it begins with a byte order mark that an editor or a shell put there";
+            warnings.push(Finding::new("byte_order_mark", message, Some(0)));
+        }
+        if self.is_crlf {
+            let message =
+                "its lines end in CRLF: it passed through a terminal (`docker exec -t`) or Windows";
+            warnings.push(Finding::new("crlf", message, None));
+        }
+        warnings
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+//! What a scan found out about a dump.
+
+use serde::{Deserialize, Serialize};
+
+use super::digest::RowDigest;
+use crate::model::name::TableName;
+
+/// Everything a scan found out.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Scan {
+    /// Length of the dump in bytes.
+    pub bytes: u64,
+    /// Whether every dump in the file is whole and nothing cut follows; the same as no problems.
+    pub complete: bool,
+    /// Whether every dump in the file reached its end marker, and there is one.
+    pub end_marker: bool,
+    /// Whether it was written by `pg_dumpall`.
+    pub cluster: bool,
+    /// The version of `pg_dump` in its own words.
+    pub pg_dump_version: Option<String>,
+    /// The server's version in its own words.
+    pub server_version: Option<String>,
+    /// The dump's `client_encoding`.
+    pub client_encoding: Option<String>,
+    /// All tables in the order in which they were met.
+    pub tables: Vec<Table>,
+    /// Where structure and data lie; empty in a cluster dump.
+    pub sections: Vec<Section>,
+    /// How many large objects are made.
+    pub large_objects: u64,
+    /// Extensions that the dump creates.
+    pub extensions: Vec<String>,
+    /// Roles that the dump names as owners or grantees, sorted.
+    pub roles: Vec<String>,
+    /// Why the dump is not whole.
+    pub problems: Vec<Finding>,
+    /// What is odd and does no harm to completeness.
+    pub warnings: Vec<Finding>,
+}
+
+/// One table of the dump.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Table {
+    /// The database, where the file connects to one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    /// The schema's real name.
+    pub schema: String,
+    /// The table's real name.
+    pub name: String,
+    /// How the table is made; none where the dump holds only rows of it.
+    pub kind: Option<TableKind>,
+    /// Rows in the dump; none where the dump holds no data of it.
+    pub rows: Option<u64>,
+    /// Bytes of its rows, line ends included.
+    pub bytes: u64,
+    /// Digest of its COPY rows; none without data and for INSERT statements, whose text is another.
+    pub digest: Option<RowDigest>,
+    /// Columns in the order of the COPY lines, where the dump names them.
+    #[serde(skip)]
+    pub columns: Option<Vec<String>>,
+    /// Where its COPY blocks lie, statement and closing line included.
+    #[serde(skip)]
+    pub blocks: Vec<Block>,
+}
+
+/// How a table is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TableKind {
+    /// An ordinary table.
+    Table,
+    /// A partitioned table, which may itself be a partition.
+    Partitioned,
+    /// A leaf of a partitioned table.
+    Partition,
+    /// A foreign table.
+    Foreign,
+    /// An unlogged table, which may be a partition.
+    Unlogged,
+}
+
+/// A run of bytes in the dump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Block {
+    /// Offset of its first byte in the uncompressed dump.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub length: u64,
+}
+
+/// A section of the dump, in `pg_dump`'s own terms.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Section {
+    /// `pre-data`, `data` or `post-data`.
+    pub name: SectionName,
+    /// Where it lies.
+    #[serde(flatten)]
+    pub block: Block,
+}
+
+/// Names of sections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SectionName {
+    /// Schemas, types, tables.
+    PreData,
+    /// Rows, sequence values, large objects.
+    Data,
+    /// Indexes, constraints, triggers.
+    PostData,
+}
+
+/// Something found on the way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Stable name, such as `end_marker_missing`.
+    pub id: String,
+    /// What it is, in words.
+    pub message: String,
+    /// Offset in the uncompressed dump, where it has a place.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub offset: Option<u64>,
+}
+
+impl Finding {
+    /// Makes a finding.
+    pub fn new(id: &str, message: impl Into<String>, offset: Option<u64>) -> Self {
+        Self {
+            id: id.to_owned(),
+            message: message.into(),
+            offset,
+        }
+    }
+}
+
+impl TableKind {
+    /// Returns the kind as it stands in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::Partitioned => "partitioned",
+            Self::Partition => "partition",
+            Self::Foreign => "foreign",
+            Self::Unlogged => "unlogged",
+        }
+    }
+}
+
+impl Table {
+    /// Tells whether the dump creates it and it is the one that `name` means.
+    pub fn is_made_as(&self, name: &TableName) -> bool {
+        self.kind.is_some() && self.name == name.name && self.schema == name.schema_or_public()
+    }
+
+    /// Returns its name with schema.
+    pub fn full_name(&self) -> TableName {
+        TableName::new(self.schema.clone(), self.name.clone())
+    }
+}
+
+impl Scan {
+    /// Returns the table that the dump creates under `name`.
+    pub fn table(&self, name: &TableName) -> Option<&Table> {
+        self.tables.iter().find(|table| table.is_made_as(name))
+    }
+
+    /// Returns the sum of all rows.
+    pub fn rows(&self) -> u64 {
+        self.tables.iter().filter_map(|table| table.rows).sum()
+    }
+}
