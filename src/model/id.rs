@@ -123,11 +123,17 @@ impl FromStr for BackupId {
         if !is_hex {
             return Err(error());
         }
-        Ok(Self {
+        let id = Self {
             database: database.parse().map_err(|_| error())?,
             started_at: parse_time(time).ok_or_else(error)?,
             suffix: u16::from_str_radix(suffix, 16).map_err(|_| error())?,
-        })
+        };
+        // A leap second reads as the second before it, and two texts must never be one id.
+        if id.to_string() == text {
+            Ok(id)
+        } else {
+            Err(error())
+        }
     }
 }
 

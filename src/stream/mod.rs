@@ -1,1 +1,8 @@
-//! placeholder
+//! The stages that a dump passes on its way: read, scan, cut into chunks, compress, hash.
+//!
+//! Data flows one way. End of stream is a promise: a stage reports it only when everything in front of it is known
+//! to be good, so that no consumer can take a cut-off stream for a whole one.
+
+pub mod compress;
+pub mod pipeline;
+pub mod read;

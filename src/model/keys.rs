@@ -1,0 +1,228 @@
+//! Keys of stored objects: built from ids, and read back into what they mean.
+
+use std::collections::BTreeMap;
+
+use super::id::{BackupId, DatabaseName};
+
+/// Folder of one-off backups whose flags left something out; they count for nothing.
+const PARTIAL: &str = "partial";
+
+/// Which backup a key belongs to: a full one of a database, or a one-off partial one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The backup.
+    pub id: BackupId,
+    /// Whether it lies among the partial ones.
+    pub is_partial: bool,
+}
+
+/// What an object of a backup is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The dump.
+    Dump,
+    /// Roles and tablespaces.
+    Globals,
+    /// The commit record.
+    Manifest,
+    /// The chunk index.
+    Index,
+    /// Kept until unpinned.
+    Pin,
+    /// The last drill that passed.
+    Drill,
+    /// The stored bytes contradict the manifest.
+    Damaged,
+}
+
+impl Place {
+    /// Returns the key of one of its objects; `extension` is what compression adds to `.sql`.
+    pub fn key(&self, part: Part, extension: &str) -> String {
+        let Self { id, is_partial } = self;
+        let folder = if *is_partial {
+            format!("{}/{PARTIAL}", id.database())
+        } else {
+            id.database().to_string()
+        };
+        match part {
+            Part::Dump => format!("{folder}/{id}.sql{extension}"),
+            Part::Globals => format!("{folder}/{id}.globals.sql{extension}"),
+            Part::Manifest => format!("{folder}/{id}.manifest.json"),
+            Part::Index => format!("{folder}/{id}.index"),
+            Part::Pin => format!("{folder}/{id}.pin.json"),
+            Part::Drill => format!("{folder}/{id}.drill.json"),
+            Part::Damaged => format!("{folder}/{id}.damaged.json"),
+        }
+    }
+
+    /// Reads a key; none when it is not of a backup.
+    pub fn of_key(key: &str) -> Option<(Self, Part)> {
+        let (folder, name) = key.rsplit_once('/')?;
+        let (id, suffix) = name.split_once('.')?;
+        let id: BackupId = id.parse().ok()?;
+        let part = match suffix {
+            "sql" | "sql.gz" | "sql.zst" => Part::Dump,
+            "globals.sql" | "globals.sql.gz" | "globals.sql.zst" => Part::Globals,
+            "manifest.json" => Part::Manifest,
+            "index" => Part::Index,
+            "pin.json" => Part::Pin,
+            "drill.json" => Part::Drill,
+            "damaged.json" => Part::Damaged,
+            _ => return None,
+        };
+        let is_partial = match folder.strip_prefix(id.database().as_str())? {
+            "" => false,
+            rest if rest.strip_prefix('/') == Some(PARTIAL) => true,
+            _ => return None,
+        };
+        Some((Self { id, is_partial }, part))
+    }
+}
+
+/// One backup as a listing shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Which one.
+    pub place: Place,
+    /// Its parts with key and size.
+    pub parts: BTreeMap<Part, (String, u64)>,
+}
+
+impl Listed {
+    /// Tells whether it is committed: only then it is a backup.
+    pub fn is_committed(&self) -> bool {
+        self.parts.contains_key(&Part::Manifest) && self.parts.contains_key(&Part::Dump)
+    }
+
+    /// Tells whether its stored bytes are known to be damaged.
+    pub fn is_damaged(&self) -> bool {
+        self.parts.contains_key(&Part::Damaged)
+    }
+
+    /// Tells whether it is kept until unpinned.
+    pub fn is_pinned(&self) -> bool {
+        self.parts.contains_key(&Part::Pin)
+    }
+
+    /// Tells whether a drill passed.
+    pub fn is_drilled(&self) -> bool {
+        self.parts.contains_key(&Part::Drill)
+    }
+
+    /// Tells whether it may be chosen as the latest.
+    pub fn is_good(&self) -> bool {
+        self.is_committed() && !self.is_damaged()
+    }
+
+    /// Returns the size of all its objects.
+    pub fn size_bytes(&self) -> u64 {
+        self.parts.values().map(|(_, size)| size).sum()
+    }
+}
+
+/// Gathers what a listing holds of backups, oldest first; keys that are no backup's are left out.
+pub fn gather<'a>(objects: impl IntoIterator<Item = (&'a str, u64)>) -> Vec<Listed> {
+    let mut found: BTreeMap<Place, Listed> = BTreeMap::new();
+    for (key, size) in objects {
+        if let Some((place, part)) = Place::of_key(key) {
+            let listed = found.entry(place.clone()).or_insert_with(|| Listed {
+                place,
+                parts: BTreeMap::new(),
+            });
+            listed.parts.insert(part, (key.to_owned(), size));
+        }
+    }
+    found.into_values().collect()
+}
+
+/// Returns the databases that a listing holds backups of.
+pub fn databases(listed: &[Listed]) -> Vec<DatabaseName> {
+    let mut names: Vec<DatabaseName> = listed
+        .iter()
+        .map(|backup| backup.place.id.database().clone())
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(is_partial: bool) -> Place {
+        Place {
+            id: "shop-20260102T030405Z-7f3a".parse().unwrap(),
+            is_partial,
+        }
+    }
+
+    #[test]
+    fn keys_read_back() {
+        for is_partial in [false, true] {
+            let place = place(is_partial);
+            for (part, extension) in [
+                (Part::Dump, ".gz"),
+                (Part::Dump, ".zst"),
+                (Part::Dump, ""),
+                (Part::Globals, ".gz"),
+                (Part::Manifest, ""),
+                (Part::Index, ""),
+                (Part::Pin, ""),
+                (Part::Drill, ""),
+                (Part::Damaged, ""),
+            ] {
+                let key = place.key(part, extension);
+                assert_eq!(Place::of_key(&key), Some((place.clone(), part)), "{key}");
+            }
+        }
+        assert_eq!(
+            place(false).key(Part::Dump, ".gz"),
+            "shop/shop-20260102T030405Z-7f3a.sql.gz"
+        );
+    }
+
+    #[test]
+    fn foreign_keys_are_none() {
+        for key in [
+            "shop/notes.txt",
+            "shop-20260102T030405Z-7f3a.sql.gz",
+            "other/shop-20260102T030405Z-7f3a.sql.gz",
+            "shop_staging/shop-20260102T030405Z-7f3a.manifest.json",
+            "shop/x/shop-20260102T030405Z-7f3a.manifest.json",
+            "shop/shop-20260102T030405Z-7f3a.sql.gz.part",
+            "shop/runs/shop-20260102T030405Z-7f3a.json",
+        ] {
+            assert_eq!(Place::of_key(key), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_backup_without_manifest_is_none() {
+        let id = "shop-20260102T030405Z-7f3a";
+        let (dump, manifest) = (
+            format!("shop/{id}.sql.gz"),
+            format!("shop/{id}.manifest.json"),
+        );
+        let one = gather([(dump.as_str(), 5)]);
+        assert!(!one[0].is_committed());
+        let both = gather([
+            (dump.as_str(), 5),
+            (manifest.as_str(), 2),
+            ("shop/readme", 1),
+        ]);
+        assert_eq!(
+            (both.len(), both[0].is_good(), both[0].size_bytes()),
+            (1, true, 7)
+        );
+        let damaged = format!("shop/{id}.damaged.json");
+        assert!(
+            !gather([
+                (dump.as_str(), 5),
+                (manifest.as_str(), 2),
+                (damaged.as_str(), 1)
+            ])[0]
+                .is_good()
+        );
+    }
+}

@@ -1,0 +1,233 @@
+//! Compresses chunks so that each can be read alone and all together are an ordinary file.
+//!
+//! gzip: one member whose deflate blocks end in a full flush at every chunk (RFC 1951 section 3.2.4; the zlib manual
+//! on `Z_FULL_FLUSH`). A row of members would be read as whole after the first by careless decoders. zstd: one frame
+//! per chunk (RFC 8878), as the zstd tools read them.
+
+use std::io;
+
+use bytes::Bytes;
+use flate2::{Compress, Compression, FlushCompress, Status};
+
+/// How a dump is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    /// gzip, level 1 to 9.
+    Gzip {
+        /// Level as zlib counts it.
+        level: u32,
+    },
+    /// zstd, level 1 to 19.
+    Zstd {
+        /// Level as zstd counts it.
+        level: i32,
+    },
+    /// Not at all.
+    None,
+}
+
+/// gzip header (RFC 1952): deflate, no flags, no time, so that equal dumps make equal files; system unknown.
+const GZIP_HEADER: &[u8] = &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+
+/// An empty last block with fixed codes, which ends the deflate stream behind the last full flush.
+const DEFLATE_END: &[u8] = &[0x03, 0x00];
+
+/// Room that a flush marker and a stored block need beside incompressible data.
+const SLACK_BYTES: usize = 1024;
+
+impl Codec {
+    /// Returns what is added to `.sql` in keys.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Gzip { .. } => ".gz",
+            Self::Zstd { .. } => ".zst",
+            Self::None => "",
+        }
+    }
+}
+
+/// A compressed chunk.
+pub struct Encoded {
+    /// Stored bytes.
+    pub bytes: Vec<u8>,
+    /// Length before compression.
+    pub raw_bytes: usize,
+    /// Checksum of the uncompressed bytes where the codec's trailer needs it.
+    crc: Option<crc32fast::Hasher>,
+}
+
+/// Compresses one chunk after another; every thread has its own.
+pub struct Encoder(Kind);
+
+enum Kind {
+    Gzip(Compress),
+    Zstd(zstd::bulk::Compressor<'static>),
+    None,
+}
+
+impl Encoder {
+    /// Prepares an encoder.
+    pub fn new(codec: Codec) -> io::Result<Self> {
+        Ok(Self(match codec {
+            Codec::Gzip { level } => Kind::Gzip(Compress::new(Compression::new(level), false)),
+            Codec::Zstd { level } => {
+                let mut compressor = zstd::bulk::Compressor::new(level)?;
+                compressor.include_checksum(true)?;
+                Kind::Zstd(compressor)
+            }
+            Codec::None => Kind::None,
+        }))
+    }
+
+    /// Compresses a chunk.
+    pub fn encode(&mut self, raw: &[u8]) -> io::Result<Encoded> {
+        let (bytes, crc) = match &mut self.0 {
+            Kind::Gzip(deflate) => {
+                let mut crc = crc32fast::Hasher::new();
+                crc.update(raw);
+                (deflate_chunk(deflate, raw)?, Some(crc))
+            }
+            Kind::Zstd(compressor) => (compressor.compress(raw)?, None),
+            Kind::None => (raw.to_vec(), None),
+        };
+        Ok(Encoded {
+            bytes,
+            raw_bytes: raw.len(),
+            crc,
+        })
+    }
+}
+
+fn deflate_chunk(deflate: &mut Compress, raw: &[u8]) -> io::Result<Vec<u8>> {
+    deflate.reset();
+    let mut out = Vec::with_capacity(raw.len() / 3 + SLACK_BYTES);
+    loop {
+        let taken = usize::try_from(deflate.total_in()).map_err(io::Error::other)?;
+        let status = deflate
+            .compress_vec(&raw[taken..], &mut out, FlushCompress::Full)
+            .map_err(io::Error::other)?;
+        let is_flushed = deflate.total_in() as usize == raw.len() && out.len() < out.capacity();
+        match status {
+            Status::Ok | Status::BufError if is_flushed => return Ok(out),
+            Status::Ok | Status::BufError => out.reserve(out.capacity() / 2 + SLACK_BYTES),
+            Status::StreamEnd => {
+                return Err(io::Error::other("deflate ended without being asked to"));
+            }
+        }
+    }
+}
+
+/// What stands around the chunks to make them a file.
+pub struct Frame {
+    codec: Codec,
+    crc: crc32fast::Hasher,
+    raw_bytes: u64,
+}
+
+impl Frame {
+    /// Starts a file.
+    pub fn new(codec: Codec) -> Self {
+        Self {
+            codec,
+            crc: crc32fast::Hasher::new(),
+            raw_bytes: 0,
+        }
+    }
+
+    /// Returns what stands in front of the first chunk.
+    pub fn header(&self) -> Bytes {
+        match self.codec {
+            Codec::Gzip { .. } => Bytes::from_static(GZIP_HEADER),
+            Codec::Zstd { .. } | Codec::None => Bytes::new(),
+        }
+    }
+
+    /// Takes note of a chunk.
+    pub fn add(&mut self, chunk: &Encoded) {
+        self.raw_bytes += chunk.raw_bytes as u64;
+        if let Some(crc) = &chunk.crc {
+            self.crc.combine(crc);
+        }
+    }
+
+    /// Returns what stands behind the last chunk.
+    pub fn trailer(self) -> Bytes {
+        match self.codec {
+            Codec::Gzip { .. } => {
+                let mut trailer = DEFLATE_END.to_vec();
+                trailer.extend_from_slice(&self.crc.finalize().to_le_bytes());
+                trailer.extend_from_slice(&((self.raw_bytes & 0xffff_ffff) as u32).to_le_bytes());
+                trailer.into()
+            }
+            Codec::Zstd { .. } | Codec::None => Bytes::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Read;
+
+    fn file(codec: Codec, chunks: &[Vec<u8>]) -> Vec<u8> {
+        let (mut encoder, mut frame) = (Encoder::new(codec).unwrap(), Frame::new(codec));
+        let mut out = frame.header().to_vec();
+        for chunk in chunks {
+            let encoded = encoder.encode(chunk).unwrap();
+            frame.add(&encoded);
+            out.extend_from_slice(&encoded.bytes);
+        }
+        out.extend_from_slice(&frame.trailer());
+        out
+    }
+
+    #[test]
+    fn gzip_is_one_member_that_any_reader_takes() {
+        let noise: Vec<u8> = (0..300_000u32)
+            .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+            .collect();
+        let chunks = [b"hello\n".repeat(10_000), noise, Vec::new(), b"x".to_vec()];
+        for level in 1..=9 {
+            let bytes = file(Codec::Gzip { level }, &chunks);
+            let mut out = Vec::new();
+            // `GzDecoder` stops after one member.
+            flate2::read::GzDecoder::new(&bytes[..])
+                .read_to_end(&mut out)
+                .unwrap();
+            assert!(out == chunks.concat(), "level {level}");
+        }
+    }
+
+    #[test]
+    fn a_chunk_can_be_read_alone() {
+        let codec = Codec::Gzip { level: 2 };
+        let mut encoder = Encoder::new(codec).unwrap();
+        encoder.encode(&b"first ".repeat(5000)).unwrap();
+        let second = encoder.encode(&b"first second ".repeat(5000)).unwrap();
+        let mut out = Vec::with_capacity(100_000);
+        let mut inflate = flate2::Decompress::new(false);
+        inflate
+            .decompress_vec(&second.bytes, &mut out, flate2::FlushDecompress::Sync)
+            .unwrap();
+        assert!(out == b"first second ".repeat(5000));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn every_codec_gives_back_what_it_took(
+            chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..5000), 1..6),
+            level in 1u32..10,
+        ) {
+            let whole = chunks.concat();
+            let mut out = Vec::new();
+            let gzip = file(Codec::Gzip { level }, &chunks);
+            flate2::read::GzDecoder::new(&gzip[..]).read_to_end(&mut out).unwrap();
+            prop_assert_eq!(&out, &whole);
+            let zstd = file(Codec::Zstd { level: level as i32 }, &chunks);
+            prop_assert_eq!(&zstd::decode_all(&zstd[..]).unwrap(), &whole);
+            prop_assert_eq!(&file(Codec::None, &chunks), &whole);
+        }
+    }
+}

@@ -1,0 +1,475 @@
+//! Drives a dump from its source to its last consumer: read, scan, cut, compress on all cores, hash, hand over.
+//!
+//! The consumer hears of the end only after the source was found good. Memory is bounded by the number of chunks
+//! under way; a consumer that is slow slows the source down.
+
+use std::io::{self, Read};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use super::compress::{Codec, Encoded, Encoder, Frame};
+use crate::model::chunks::ChunkIndex;
+use crate::model::scan::{Scan, Scanner};
+
+/// Uncompressed size at which a chunk is cut: small enough that one table's rows can be read without much beside
+/// them, large enough that losing the window at each chunk costs less than one percent.
+const CHUNK_BYTES: usize = 1024 * 1024;
+
+/// How much of a statement is held back so that a chunk can begin with it. A COPY with the 1,600 columns that a table
+/// can have fits; a longer statement is never a COPY and is cut anywhere.
+const HELD_BYTES: usize = 256 * 1024;
+
+/// Room of a chunk buffer.
+const BUFFER_BYTES: usize = CHUNK_BYTES + HELD_BYTES;
+
+/// How far a dump has come, for whoever shows it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    raw_bytes: AtomicU64,
+    stored_bytes: AtomicU64,
+    tables_done: AtomicU64,
+    current_table: Mutex<Option<String>>,
+}
+
+impl Progress {
+    /// Returns how many bytes of the dump were read.
+    pub fn raw_bytes(&self) -> u64 {
+        self.raw_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many compressed bytes were handed over.
+    pub fn stored_bytes(&self) -> u64 {
+        self.stored_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many tables had rows so far.
+    pub fn tables_done(&self) -> u64 {
+        self.tables_done.load(Ordering::Relaxed)
+    }
+
+    /// Returns the table whose rows are being read.
+    pub fn current_table(&self) -> Option<String> {
+        self.current_table
+            .lock()
+            .map_or(None, |table| table.clone())
+    }
+
+    fn note_scan(&self, scanner: &Scanner) {
+        self.raw_bytes.store(scanner.position(), Ordering::Relaxed);
+        let current = scanner
+            .current_table()
+            .map(|table| table.full_name().to_string());
+        let done = scanner.tables_with_rows() as u64;
+        self.tables_done.store(done, Ordering::Relaxed);
+        if let Ok(mut table) = self.current_table.lock() {
+            *table = current;
+        }
+    }
+}
+
+/// What passed through.
+#[derive(Debug)]
+pub struct Passed {
+    /// What the scanner found.
+    pub scan: Scan,
+    /// Where each chunk lies.
+    pub chunks: ChunkIndex,
+    /// Bytes handed over.
+    pub stored_bytes: u64,
+    /// SHA-256 of the bytes handed over, in hex.
+    pub sha256: String,
+}
+
+/// Why a dump did not pass.
+#[derive(Debug, Error)]
+pub enum PipelineError<E> {
+    /// The source failed or was found bad at its end.
+    #[error("the source was found bad")]
+    Refused(E),
+    /// Reading the source failed.
+    #[error("cannot read the dump: {0}")]
+    Read(io::Error),
+    /// A codec failed.
+    #[error("cannot compress the dump: {0}")]
+    Compress(io::Error),
+    /// Nobody takes the bytes any more.
+    #[error("nobody takes the dump any more")]
+    Closed,
+}
+
+/// The consumer is gone.
+#[derive(Debug)]
+pub struct Closed;
+
+/// Passes `source` through scanner, `codec` and hash to `hand_over`, on `threads` compressing threads.
+///
+/// When `source` ends, `judge` sees what was found and decides; only when it agrees are the last bytes handed over
+/// and the end reported. It blocks: call it on a thread that may.
+pub fn run<E: Send>(
+    source: impl Read + Send,
+    codec: Codec,
+    threads: usize,
+    progress: &Progress,
+    judge: impl FnOnce(&Scan) -> Result<(), E> + Send,
+    hand_over: &mut dyn FnMut(Bytes) -> Result<(), Closed>,
+) -> Result<Passed, PipelineError<E>> {
+    let threads = threads.max(1);
+    let (work, jobs) = sync_channel::<Job>(threads);
+    let (in_order, ordered) = sync_channel::<Ordered<E>>(threads * 2);
+    let (give_back, empty) = sync_channel::<Vec<u8>>(threads * 3 + 2);
+    let jobs = Mutex::new(jobs);
+    // The scope waits for every thread: the reader ends with its source or when `ordered` is dropped, the workers end
+    // when the reader drops `work`.
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            let give_back = give_back.clone();
+            scope.spawn(|| compress_jobs(codec, &jobs, give_back));
+        }
+        let cutter = Cutter {
+            work,
+            in_order,
+            empty,
+            buffer: vec![0; BUFFER_BYTES],
+            filled: 0,
+            start: 0,
+        };
+        scope.spawn(move || cutter.run(source, progress, judge));
+        collect(codec, ordered, progress, hand_over)
+    })
+}
+
+/// A chunk on its way to a compressing thread.
+struct Job {
+    raw: Vec<u8>,
+    length: usize,
+    done: SyncSender<io::Result<Encoded>>,
+}
+
+/// What the collector gets, in the order of the dump.
+enum Ordered<E> {
+    Chunk(Receiver<io::Result<Encoded>>),
+    End(Box<Result<Scan, PipelineError<E>>>),
+}
+
+fn compress_jobs(codec: Codec, jobs: &Mutex<Receiver<Job>>, give_back: SyncSender<Vec<u8>>) {
+    let mut encoder = Encoder::new(codec);
+    loop {
+        let job = match jobs.lock() {
+            Ok(jobs) => jobs.recv(),
+            Err(_) => return, // another worker panicked; the collector sees its chunk missing
+        };
+        let Ok(Job { raw, length, done }) = job else {
+            return;
+        };
+        let encoded = match &mut encoder {
+            Ok(encoder) => encoder.encode(&raw[..length]),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        };
+        // The collector stops listening only after a failure; the return path may be full or closed.
+        let _ = done.send(encoded);
+        let _ = give_back.try_send(raw);
+    }
+}
+
+/// Reads, scans and cuts.
+struct Cutter<E> {
+    work: SyncSender<Job>,
+    in_order: SyncSender<Ordered<E>>,
+    empty: Receiver<Vec<u8>>,
+    buffer: Vec<u8>,
+    filled: usize,
+    /// Offset in the dump of the buffer's first byte.
+    start: u64,
+}
+
+impl<E> Cutter<E> {
+    fn run(
+        mut self,
+        source: impl Read,
+        progress: &Progress,
+        judge: impl FnOnce(&Scan) -> Result<(), E>,
+    ) {
+        let end = self
+            .read_all(source, progress)
+            .and_then(|scan| match judge(&scan) {
+                Ok(()) => Ok(scan),
+                Err(error) => Err(PipelineError::Refused(error)),
+            });
+        let _ = self.in_order.send(Ordered::End(Box::new(end))); // a collector that is gone knows why
+    }
+
+    fn read_all(
+        &mut self,
+        mut source: impl Read,
+        progress: &Progress,
+    ) -> Result<Scan, PipelineError<E>> {
+        let mut scanner = Scanner::new();
+        loop {
+            let count = match source.read(&mut self.buffer[self.filled..]) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(PipelineError::Read(error)),
+            };
+            scanner.push(&self.buffer[self.filled..self.filled + count]);
+            self.filled += count;
+            for cut in scanner.take_cuts() {
+                self.send(self.place(cut))?;
+            }
+            if self.filled >= CHUNK_BYTES {
+                let settled = self.place(scanner.settled_until());
+                let held = self.filled - settled;
+                self.send(if held <= HELD_BYTES {
+                    settled
+                } else {
+                    self.filled
+                })?;
+            }
+            progress.note_scan(&scanner);
+        }
+        self.send(self.filled)?;
+        Ok(scanner.finish())
+    }
+
+    /// Turns an offset in the dump into one in the buffer; one that was sent already is the buffer's start.
+    fn place(&self, offset: u64) -> usize {
+        usize::try_from(offset.saturating_sub(self.start))
+            .map_or(self.filled, |place| place.min(self.filled))
+    }
+
+    /// Sends the first `length` bytes of the buffer as a chunk.
+    fn send(&mut self, length: usize) -> Result<(), PipelineError<E>> {
+        if length == 0 {
+            return Ok(());
+        }
+        let mut next = self
+            .empty
+            .try_recv()
+            .unwrap_or_else(|_| vec![0; BUFFER_BYTES]);
+        let rest = &self.buffer[length..self.filled];
+        next[..rest.len()].copy_from_slice(rest);
+        self.filled = rest.len();
+        self.start += length as u64;
+        let raw = std::mem::replace(&mut self.buffer, next);
+        let (done, encoded) = sync_channel(1);
+        self.in_order
+            .send(Ordered::Chunk(encoded))
+            .map_err(|_| PipelineError::Closed)?;
+        self.work
+            .send(Job { raw, length, done })
+            .map_err(|_| PipelineError::Closed)
+    }
+}
+
+fn collect<E>(
+    codec: Codec,
+    ordered: Receiver<Ordered<E>>,
+    progress: &Progress,
+    hand_over: &mut dyn FnMut(Bytes) -> Result<(), Closed>,
+) -> Result<Passed, PipelineError<E>> {
+    let mut frame = Frame::new(codec);
+    let mut chunks = ChunkIndex {
+        header_bytes: frame.header().len() as u64,
+        ..ChunkIndex::default()
+    };
+    let mut hash = Sha256::new();
+    let mut stored_bytes = 0;
+    let mut pass = |bytes: Bytes| {
+        hash.update(&bytes);
+        stored_bytes += bytes.len() as u64;
+        progress.stored_bytes.store(stored_bytes, Ordering::Relaxed);
+        if bytes.is_empty() {
+            Ok(())
+        } else {
+            hand_over(bytes).map_err(|Closed| PipelineError::Closed)
+        }
+    };
+    pass(frame.header())?;
+    for item in ordered {
+        match item {
+            Ordered::Chunk(encoded) => {
+                let lost = |_| io::Error::other("a compressing thread ended");
+                let encoded = encoded
+                    .recv()
+                    .map_err(lost)
+                    .flatten()
+                    .map_err(PipelineError::Compress)?;
+                frame.add(&encoded);
+                chunks.push(encoded.raw_bytes as u32, encoded.bytes.len() as u32);
+                pass(encoded.bytes.into())?;
+            }
+            Ordered::End(end) => {
+                let scan = (*end)?;
+                pass(frame.trailer())?;
+                return Ok(Passed {
+                    scan,
+                    chunks,
+                    stored_bytes,
+                    sha256: hex(&hash.finalize()),
+                });
+            }
+        }
+    }
+    Err(PipelineError::Read(io::Error::other(
+        "the reading thread ended",
+    )))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::scan::Block;
+
+    const HEAD: &str = "--\n-- PostgreSQL database dump\n--\n\nSET x = 1;\n";
+    const END: &str = "\n--\n-- PostgreSQL database dump complete\n--\n\n";
+
+    fn dump(rows: usize) -> String {
+        let mut text = HEAD.to_owned();
+        for table in ["a", "b", "c"] {
+            text += &format!("CREATE TABLE public.{table} (n int);\n\n");
+        }
+        for table in ["a", "b", "c"] {
+            text += &format!("COPY public.{table} (n) FROM stdin;\n");
+            (0..rows).for_each(|n| text += &format!("{n}\t{}\n", n * 7919));
+            text += "\\.\n\n\n";
+        }
+        text + END
+    }
+
+    /// Gives a few bytes at a time, as a slow pipe does.
+    struct Drip<'a>(&'a [u8], usize);
+
+    impl Read for Drip<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let count = self.1.min(buffer.len()).min(self.0.len());
+            buffer[..count].copy_from_slice(&self.0[..count]);
+            self.0 = &self.0[count..];
+            Ok(count)
+        }
+    }
+
+    fn pass(
+        source: impl Read + Send,
+        codec: Codec,
+    ) -> (Vec<u8>, Result<Passed, PipelineError<String>>) {
+        let mut out = Vec::new();
+        let judge = |scan: &Scan| {
+            if scan.complete {
+                Ok(())
+            } else {
+                Err("not complete".to_owned())
+            }
+        };
+        let result = run(
+            source,
+            codec,
+            2,
+            &Progress::default(),
+            judge,
+            &mut |bytes| {
+                out.extend_from_slice(&bytes);
+                Ok(())
+            },
+        );
+        (out, result)
+    }
+
+    #[test]
+    fn every_codec_stores_the_dump_as_it_was() {
+        let text = dump(200_000);
+        for (codec, step) in [
+            (Codec::Gzip { level: 2 }, 65_536),
+            (Codec::Zstd { level: 1 }, 7_777),
+            (Codec::None, 1_000_000),
+        ] {
+            let (out, result) = pass(Drip(text.as_bytes(), step), codec);
+            let passed = result.unwrap();
+            assert_eq!(passed.stored_bytes, out.len() as u64);
+            assert_eq!(passed.scan.bytes, text.len() as u64);
+            assert_eq!(passed.sha256, hex(&Sha256::digest(&out)));
+            let mut back = Vec::new();
+            crate::stream::read::read_dump(&out[..], &mut |piece| back.extend_from_slice(piece))
+                .unwrap();
+            assert!(back == text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn each_block_begins_and_ends_with_a_chunk() {
+        let text = dump(100_000);
+        let (out, result) = pass(Drip(text.as_bytes(), 33_333), Codec::None);
+        let passed = result.unwrap();
+        for table in &passed.scan.tables {
+            let block: Block = table.blocks[0];
+            let (range, skip) = passed.chunks.stored_range(block).unwrap();
+            assert_eq!(skip, 0);
+            assert_eq!(range, block.offset..block.offset + block.length);
+            let bytes = &out[range.start as usize..range.end as usize];
+            assert!(bytes.starts_with(b"COPY public.") && bytes.ends_with(b"\\.\n"));
+        }
+    }
+
+    #[test]
+    fn a_refused_dump_never_ends() {
+        let text = dump(1000);
+        let (out, result) = pass(
+            &text.as_bytes()[..text.len() - 60],
+            Codec::Gzip { level: 2 },
+        );
+        assert!(matches!(result, Err(PipelineError::Refused(_))));
+        let mut back = Vec::new();
+        assert!(
+            flate2::read::GzDecoder::new(&out[..])
+                .read_to_end(&mut back)
+                .is_err(),
+            "the trailer was handed over"
+        );
+    }
+
+    #[test]
+    fn a_consumer_that_leaves_ends_the_run() {
+        let text = dump(300_000);
+        let mut count = 0;
+        let judge = |_: &Scan| Ok::<(), String>(());
+        let result = run(
+            text.as_bytes(),
+            Codec::None,
+            2,
+            &Progress::default(),
+            judge,
+            &mut |_| {
+                count += 1;
+                if count > 2 { Err(Closed) } else { Ok(()) }
+            },
+        );
+        assert!(matches!(result, Err(PipelineError::Closed)));
+    }
+
+    #[test]
+    fn statements_longer_than_a_chunk_pass() {
+        let text = format!(
+            "{HEAD}INSERT INTO t VALUES ('{}');\n{END}",
+            "x".repeat(5_000_000)
+        );
+        let (out, result) = pass(text.as_bytes(), Codec::None);
+        assert!(out == text.as_bytes());
+        assert!(
+            result
+                .unwrap()
+                .chunks
+                .raw
+                .iter()
+                .all(|&raw| raw as usize <= BUFFER_BYTES)
+        );
+    }
+}
