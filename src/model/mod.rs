@@ -8,4 +8,5 @@ pub mod id;
 pub mod keys;
 pub mod manifest;
 pub mod name;
+pub mod required;
 pub mod scan;

@@ -1,1 +1,5 @@
-//! placeholder
+//! Operations, one per command: each takes a request value and returns a report value.
+//!
+//! They never print, never read the environment and know nothing of the command line.
+
+pub mod inspect;

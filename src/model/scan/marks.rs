@@ -9,6 +9,8 @@ pub(super) struct Marks {
     cluster_start: bool,
     cluster_end: bool,
     restrict_key: Option<Vec<u8>>,
+    /// The title of a dump was the last comment; the line that closes its box makes it a header.
+    has_title: bool,
     database: Option<String>,
     was_connected: bool,
     pub server_version: Option<String>,
@@ -38,11 +40,10 @@ impl Marks {
         let Ok(text) = std::str::from_utf8(text) else {
             return;
         };
+        let had_title = std::mem::take(&mut self.has_title);
         match text {
-            " PostgreSQL database dump" => self.dumps.push(Dump {
-                has_header: true,
-                has_ended: false,
-            }),
+            "" if had_title => self.start_dump(),
+            " PostgreSQL database dump" => self.has_title = true,
             " PostgreSQL database dump complete" => self.end_dump(),
             " PostgreSQL database cluster dump" => self.cluster_start = true,
             " PostgreSQL database cluster dump complete" => self.cluster_end = true,
@@ -61,6 +62,18 @@ impl Marks {
         }
     }
 
+    /// Statements in front of the first header belong to its dump.
+    fn start_dump(&mut self) {
+        match self.dumps.last_mut() {
+            Some(dump) if !dump.has_header && !dump.has_ended => {
+                dump.has_header = true;
+                let message = "statements stand in front of the dump's header; pg_dump did not write them";
+                self.warnings.push(Finding::new("text_before_header", message, None));
+            }
+            _ => self.dumps.push(Dump { has_header: true, has_ended: false }),
+        }
+    }
+
     fn end_dump(&mut self) {
         match self.dumps.last_mut() {
             Some(dump) => dump.has_ended = true,
@@ -73,6 +86,7 @@ impl Marks {
 
     /// Takes note that a statement begins at `offset`.
     pub(super) fn statement(&mut self, offset: u64) {
+        self.has_title = false;
         if self.cluster_start {
             return;
         }

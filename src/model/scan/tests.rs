@@ -192,6 +192,8 @@ fn oddities_are_warnings() {
             "several_dumps",
         ),
         (format!("{HEAD}\\! true\n{table}{END}"), "backslash_command"),
+        (format!("SET a = 1;\n{HEAD}{table}{END}"), "text_before_header"),
+        (format!("--\n-- PostgreSQL database dump\n\nSET a = 1;\n{HEAD}{table}{END}"), "text_before_header"),
     ] {
         let found = scan(&text);
         assert!(
@@ -214,6 +216,7 @@ fn what_is_cut_behind_the_end_marker_counts() {
         "INSERT INTO m VALUES ('1'),\n('2'",
         "INSERT INTO m VALUES (1)",
         "--\n-- PostgreSQL database dump\n--\nSET x = 1;\n",
+        "--\n-- PostgreSQL database dump\n--\n",
         "COPY m (a) FROM stdin;\n1\n",
     ] {
         assert!(!dump("").problems.iter().any(|p| p.id == "cut_in_statement"));

@@ -1,0 +1,290 @@
+//! The command line as clap reads it: every flag with its words of help, nothing else.
+
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const AFTER_HELP: &str = "\
+Start here:
+  pgkeep backup --url \"$DATABASE_URL\" --storage ./backups --require users
+  pgkeep list --storage ./backups
+  pgkeep inspect dump.sql.gz
+
+Exit codes: 0 done and proven, 2 usage or config, 3 the backup is good but something after it is not, 10 no such
+backup, 12 login refused, 20 the source failed, 21 the dump failed its proof, 22 storage failed, 23 stored data is
+damaged, 26 a needed program is missing; any other one means failure too.";
+
+/// Logical PostgreSQL backups that come with proof.
+#[derive(Debug, Parser)]
+#[command(name = "pgkeep", version, about, after_help = AFTER_HELP, styles = STYLES, max_term_width = 110)]
+#[command(propagate_version = true, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What every command understands.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Flags of every command")]
+pub struct Global {
+    /// Configuration file [default: ./pgkeep.yaml, then /etc/pgkeep/pgkeep.yaml]
+    #[arg(short, long, global = true, value_name = "FILE", env = "PGKEEP_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Which database of the configuration is meant
+    #[arg(short, long, global = true, value_name = "NAME")]
+    pub database: Option<String>,
+    /// Print JSON on standard output, and errors as one JSON object at the end of standard error
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say more; twice says everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Say only what went wrong
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// How log lines look
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// When progress is shown: on a terminal as a bar, elsewhere as a line now and then
+    #[arg(long, global = true, value_enum, default_value_t = When::Auto, value_name = "WHEN")]
+    pub progress: When,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// When something is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum When {
+    /// Where it makes sense.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// All commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a backup: dump, prove while it streams, store, commit
+    #[command(after_help = BACKUP_HELP)]
+    Backup(Box<BackupArgs>),
+    /// List what is stored
+    List(ListArgs),
+    /// Show one backup's manifest, with the line that restores it without pgkeep
+    Show(ShowArgs),
+    /// Download a backup, checked on the way
+    Get(GetArgs),
+    /// Prove any plain dump: is it whole, which tables and rows does it hold?
+    #[command(after_help = INSPECT_HELP)]
+    Inspect(InspectArgs),
+    /// Write, show and describe the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Walk through pgkeep with a throw-away PostgreSQL and a sample database
+    Demo(DemoArgs),
+}
+
+const BACKUP_HELP: &str = "\
+Examples:
+  pgkeep backup                                      all databases of the configuration
+  pgkeep -d shop backup --trigger pre-deploy
+  pgkeep backup --url \"$DATABASE_URL\" --storage ./backups --require users --compression zstd
+  pgkeep backup --url 'postgresql:///shop?host=/run/postgresql' --storage s3://acme-backups/pg
+
+Without --url and without a configuration, DATABASE_URL or libpq's own variables (PGHOST, PGSERVICE, …) say where the
+database is. Passwords may also come from ~/.pgpass or a service file. A one-off run that leaves out tables or rows by
+its flags is stored under partial/ and counts for nothing else.";
+
+const INSPECT_HELP: &str = "\
+Examples:
+  pgkeep inspect backup.sql.gz --require users --require 'billing.\"Invoice Lines\"'
+  pg_dump shop | pgkeep inspect - --json
+
+Reads .sql, .gz and .zst by content, not by name. Exit code 21: the dump is not complete, or a required table is
+missing.";
+
+/// Flags of `backup`.
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// The database [default: from the configuration, DATABASE_URL or libpq's variables]
+    #[arg(long, value_name = "URL", hide_env_values = true)]
+    pub url: Option<String>,
+    /// Name of the database in storage [default: the one in the URL]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// File that holds the password
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// Where to store.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+    /// How many storages must take the backup for it to count [default: one]
+    #[arg(long, value_name = "N")]
+    pub copies: Option<usize>,
+    /// Table that must be in the dump: users, billing."Invoice Lines", or users=100 for at least 100 rows (repeatable)
+    #[arg(long = "require", value_name = "TABLE")]
+    pub required: Vec<String>,
+    /// Dump only this table (repeatable); names are literal, never patterns
+    #[arg(long = "table", value_name = "TABLE", help_heading = "Selection")]
+    pub tables: Vec<String>,
+    /// Leave this table out (repeatable)
+    #[arg(long = "exclude-table", value_name = "TABLE", help_heading = "Selection")]
+    pub exclude_tables: Vec<String>,
+    /// Dump only this schema (repeatable)
+    #[arg(long = "schema", value_name = "SCHEMA", help_heading = "Selection")]
+    pub schemas: Vec<String>,
+    /// Leave this schema out (repeatable)
+    #[arg(long = "exclude-schema", value_name = "SCHEMA", help_heading = "Selection")]
+    pub exclude_schemas: Vec<String>,
+    /// Dump this table without its rows (repeatable)
+    #[arg(long = "structure-only", value_name = "TABLE", help_heading = "Selection")]
+    pub structure_only: Vec<String>,
+    /// Compression: gzip, zstd or none, with a level such as gzip:6 [default: gzip:2, whose files are as small as
+    /// those of gzip -6]
+    #[arg(long, value_name = "METHOD[:LEVEL]")]
+    pub compression: Option<String>,
+    /// Store roles and tablespaces beside the dump
+    #[arg(long)]
+    pub globals: bool,
+    /// Accept a database without any table
+    #[arg(long)]
+    pub allow_empty: bool,
+    /// End with code 3 when pg_dump warned of anything
+    #[arg(long)]
+    pub strict_warnings: bool,
+    /// How long pg_dump waits for a lock [default: 60s]
+    #[arg(long, value_name = "TIME")]
+    pub lock_wait_timeout: Option<String>,
+    /// End a dump that has moved no byte for so long; 0 means never [default: 10m]
+    #[arg(long, value_name = "TIME")]
+    pub stall_timeout: Option<String>,
+    /// How often a run is tried whose cause may pass, such as a lost connection [default: 3]
+    #[arg(long, value_name = "N")]
+    pub attempts: Option<u32>,
+    /// Folder of the PostgreSQL client programs
+    #[arg(long, value_name = "FOLDER")]
+    pub bin_dir: Option<PathBuf>,
+    /// Why the run happens
+    #[arg(long, value_enum, default_value_t = TriggerArg::Manual)]
+    pub trigger: TriggerArg,
+}
+
+/// Why a run happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TriggerArg {
+    /// Somebody asked for it
+    Manual,
+    /// A schedule
+    Schedule,
+    /// A deployment is about to start
+    PreDeploy,
+}
+
+/// Where backups live.
+#[derive(Debug, Default, Args)]
+pub struct StorageArgs {
+    /// Storage: a folder or s3://bucket/prefix (repeatable) [default: those of the configuration]
+    #[arg(long = "storage", value_name = "URL", help_heading = "Storage")]
+    pub storages: Vec<String>,
+    /// Endpoint of an S3-compatible service
+    #[arg(long, value_name = "URL", help_heading = "Storage", env = "PGKEEP_S3_ENDPOINT")]
+    pub s3_endpoint: Option<String>,
+    /// Region of the bucket [default: AWS_REGION, else us-east-1]
+    #[arg(long, value_name = "REGION", help_heading = "Storage")]
+    pub s3_region: Option<String>,
+}
+
+/// Flags of `list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Where to look.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+}
+
+/// Flags of `show`.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// Id of the backup, or `latest`
+    #[arg(value_name = "ID", default_value = "latest")]
+    pub id: String,
+    /// Where to look.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+}
+
+/// Flags of `get`.
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    /// Id of the backup, or `latest`
+    #[arg(value_name = "ID", default_value = "latest")]
+    pub id: String,
+    /// File to write; - is standard output [default: the object's own name in the current folder]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Get roles and tablespaces instead of the dump
+    #[arg(long)]
+    pub globals: bool,
+    /// Replace a file that is there already
+    #[arg(long)]
+    pub force: bool,
+    /// Where to look.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+}
+
+/// Flags of `inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// The dump; - is standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Table that must be in the dump: users, billing."Invoice Lines", or users=100 for at least 100 rows (repeatable)
+    #[arg(long = "require", value_name = "TABLE")]
+    pub required: Vec<String>,
+}
+
+/// Commands about the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Write a commented configuration file
+    Init {
+        /// File to write; - is standard output
+        #[arg(value_name = "FILE", default_value = "pgkeep.yaml")]
+        file: PathBuf,
+        /// Replace a file that is there already
+        #[arg(long)]
+        force: bool,
+    },
+    /// Print the configuration in force, with every default and without secrets
+    Show,
+    /// Print the JSON Schema of the configuration, for editors
+    Schema,
+}
+
+/// Flags of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Folder to leave the demo's backups in [default: a temporary one that is removed]
+    #[arg(long, value_name = "FOLDER")]
+    pub keep: Option<PathBuf>,
+}

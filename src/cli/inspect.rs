@@ -1,0 +1,114 @@
+//! `pgkeep inspect` on the terminal.
+
+use comfy_table::CellAlignment;
+
+use super::args::InspectArgs;
+use super::output::{Output, bytes, number, table};
+use crate::failure::{Failure, Kind, Result};
+use crate::model::required::RequiredTable;
+use crate::model::scan::{Scan, SectionName, Table};
+use crate::op::inspect::{Report, Request, Source, run as inspect};
+
+pub(super) fn run(args: &InspectArgs, output: &Output) -> Result<()> {
+    let required = required_tables(&args.required)?;
+    let source = if args.file.as_os_str() == "-" { Source::Stdin } else { Source::File(args.file.clone()) };
+    let report = inspect(&Request { source, required });
+    output.document(&report, || text(&report));
+    if !output.json {
+        report.scan.warnings.iter().for_each(|warning| output.warning(&place(&warning.message, warning.offset)));
+    }
+    match report.failure {
+        Some(failure) => Err(failure),
+        None => Ok(()),
+    }
+}
+
+/// Reads `--require` values: a name, with `=N` behind it for a least number of rows.
+pub(super) fn required_tables(texts: &[String]) -> Result<Vec<RequiredTable>> {
+    texts.iter().map(|text| required_table(text)).collect()
+}
+
+fn required_table(text: &str) -> Result<RequiredTable> {
+    let (name, min_rows) = match text.rsplit_once('=') {
+        Some((name, rows)) if !name.is_empty() && rows.parse::<u64>().is_ok() => (name, rows.parse().ok()),
+        _ => (text, None),
+    };
+    let table = name.parse().map_err(|error| {
+        Failure::new(Kind::Usage, "bad_table_name", format!("cannot read `--require {text}`: {error}"))
+    })?;
+    Ok(RequiredTable { table, min_rows })
+}
+
+fn place(message: &str, offset: Option<u64>) -> String {
+    offset.map_or_else(|| message.to_owned(), |offset| format!("{message} (byte {offset})"))
+}
+
+fn text(report: &Report) -> String {
+    let scan = &report.scan;
+    let verdict = if scan.complete { "complete" } else { "NOT complete" };
+    let mut out = format!("{}: {verdict}, {} of SQL{}\n", report.file, bytes(scan.bytes), made_by(scan));
+    if !scan.tables.is_empty() {
+        out += &format!("\n{}\n", table_of(&scan.tables));
+    }
+    let count = scan.tables.len();
+    out += &format!("\n{count} tables, {} rows", number(scan.rows()));
+    if scan.large_objects > 0 {
+        out += &format!(", {} large objects", number(scan.large_objects));
+    }
+    out += &sections(scan);
+    out.push('\n');
+    for required in &report.required_tables {
+        let found = required.problem.as_deref().unwrap_or("is there");
+        out += &format!("required: {} {found}\n", required.table);
+    }
+    out
+}
+
+fn made_by(scan: &Scan) -> String {
+    match (&scan.pg_dump_version, &scan.server_version) {
+        (Some(dump), Some(server)) => format!(", by pg_dump {dump} from server {server}"),
+        (Some(dump), None) => format!(", by pg_dump {dump}"),
+        (None, _) => String::new(),
+    }
+}
+
+fn sections(scan: &Scan) -> String {
+    let parts: Vec<String> = scan
+        .sections
+        .iter()
+        .map(|section| {
+            let name = match section.name {
+                SectionName::PreData => "pre-data",
+                SectionName::Data => "data",
+                SectionName::PostData => "post-data",
+            };
+            format!("{name} {}", bytes(section.block.length))
+        })
+        .collect();
+    if parts.is_empty() { String::new() } else { format!("; {}", parts.join(", ")) }
+}
+
+fn table_of(tables: &[Table]) -> comfy_table::Table {
+    let has_databases = tables.iter().any(|table| table.database.is_some());
+    let mut out = table(&["table", "kind", "rows", "bytes", "digest"]);
+    for at in [2, 3] {
+        if let Some(column) = out.column_mut(at) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for table in tables {
+        let name = table.full_name().to_string().replace('\n', "\\n").replace('\r', "\\r");
+        let name = match &table.database {
+            Some(database) if has_databases => format!("{database}: {name}"),
+            _ => name,
+        };
+        out.add_row([
+            name,
+            table.kind.map_or("rows only", |kind| kind.as_str()).to_owned(),
+            table.rows.map_or_else(|| "no data".to_owned(), number),
+            bytes(table.bytes),
+            table.digest.map_or_else(|| "-".to_owned(), |digest| digest.to_string()),
+        ]);
+    }
+    out
+}

@@ -1,0 +1,154 @@
+//! Where words go: data to standard output, all else to standard error, in text or JSON.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anstyle::{AnsiColor, Style};
+use comfy_table::Table;
+use serde::Serialize;
+use tracing_subscriber::EnvFilter;
+
+use super::args::{Global, LogFormat};
+use crate::failure::{Failure, Kind};
+
+/// How this run prints.
+pub(super) struct Output {
+    pub json: bool,
+    pub quiet: bool,
+}
+
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+const WARNING: Style = AnsiColor::Yellow.on_default().bold();
+const HINT: Style = AnsiColor::Cyan.on_default().bold();
+
+impl Output {
+    pub(super) fn new(global: &Global) -> Self {
+        Self { json: global.json, quiet: global.quiet }
+    }
+
+    /// Prints a document as JSON, or `text` for people.
+    pub(super) fn document(&self, document: &impl Serialize, text: impl FnOnce() -> String) {
+        let text = if self.json {
+            serde_json::to_string_pretty(document).expect("reports hold only JSON's own types") + "\n"
+        } else {
+            text()
+        };
+        self.data(&text);
+    }
+
+    /// Prints one line of JSON Lines.
+    pub(super) fn json_line(&self, document: &impl Serialize) {
+        let text = serde_json::to_string(document).expect("reports hold only JSON's own types") + "\n";
+        self.data(&text);
+    }
+
+    /// Prints data. A reader that has left, as `head` does, is no failure.
+    pub(super) fn data(&self, text: &str) {
+        let mut stdout = anstream::stdout().lock();
+        let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    }
+
+    /// Prints a warning.
+    pub(super) fn warning(&self, text: &str) {
+        if !self.quiet {
+            say(&format!("{WARNING}warning:{WARNING:#} {text}"));
+        }
+    }
+
+    /// Prints what a person may want to know and a script does not.
+    pub(super) fn note(&self, text: &str) {
+        if !self.quiet {
+            say(text);
+        }
+    }
+
+    /// Prints the failure, if any, and turns the result into an exit code.
+    pub(super) fn exit(&self, result: Result<(), Failure>) -> ExitCode {
+        let Err(failure) = result else { return ExitCode::SUCCESS };
+        if self.json {
+            print_error_json(&failure);
+        } else {
+            print_error(&failure);
+        }
+        ExitCode::from(failure.kind.exit_code())
+    }
+}
+
+fn print_error(failure: &Failure) {
+    let text = failure
+        .to_string()
+        .replacen("error:", &format!("{ERROR}error:{ERROR:#}"), 1)
+        .replace("\nhint:", &format!("\n{HINT}hint:{HINT:#}"));
+    if failure.kind == Kind::AfterGood {
+        say(&text.replacen("error:", "warning:", 1));
+    } else {
+        say(&text);
+    }
+    write_github_error(failure);
+}
+
+fn write_github_error(_failure: &Failure) {}
+
+/// Prints the failure as the last object of standard error.
+pub(super) fn print_error_json(failure: &Failure) {
+    say(&failure.to_json().to_string());
+}
+
+/// Writes a line to standard error. Nobody may be there to read it.
+pub(super) fn say(line: &str) {
+    let mut stderr = anstream::stderr().lock();
+    let _ = writeln!(stderr, "{line}");
+}
+
+/// Starts the log: warnings by default, more with `-v` and `-vv`, or as `PGKEEP_LOG` says.
+pub(super) fn start_log(global: &Global) {
+    let level = match (global.quiet, global.verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn",
+        (false, 1) => "pgkeep=info,warn",
+        (false, 2) => "pgkeep=debug,info",
+        (false, _) => "trace",
+    };
+    let filter = EnvFilter::try_from_env("PGKEEP_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let _ = match global.log_format {
+        LogFormat::Text => log.with_target(false).try_init(),
+        LogFormat::Json => log.json().flatten_event(true).try_init(),
+    };
+}
+
+/// Starts a table without borders, which reads well on a terminal and survives copying.
+pub(super) fn table(headers: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(headers);
+    table
+}
+
+/// Renders bytes for people, in binary units.
+pub(super) fn bytes(count: u64) -> String {
+    bytesize::ByteSize(count).display().iec().to_string()
+}
+
+/// Renders a number with its thousands apart.
+pub(super) fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn numbers_have_their_thousands_apart() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(super::number(number), text);
+        }
+    }
+}
