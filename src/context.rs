@@ -47,6 +47,10 @@ impl Stop {
             Kind::Terminated => ("terminated", "SIGTERM"),
             _ => ("interrupted", "SIGINT"),
         };
-        Failure::new(kind, id, format!("{what}: stopped by {signal}; nothing was stored"))
+        Failure::new(
+            kind,
+            id,
+            format!("{what}: stopped by {signal}; nothing was stored"),
+        )
     }
 }

@@ -83,6 +83,8 @@ pub struct Failure {
     pub causes: Vec<String>,
     /// Next moves, each a command, a config key or a file.
     pub hints: Vec<String>,
+    /// Whether the same run may succeed a little later.
+    pub may_pass: bool,
 }
 
 impl Failure {
@@ -95,6 +97,7 @@ impl Failure {
             details: Vec::new(),
             causes: Vec::new(),
             hints: Vec::new(),
+            may_pass: false,
         }
     }
 

@@ -8,6 +8,9 @@ use pgkeep::clock::SystemClock;
 use pgkeep::context::{Context, Stop};
 
 fn main() -> ExitCode {
-    let context = Context { clock: Arc::new(SystemClock), stop: Stop::default() };
+    let context = Context {
+        clock: Arc::new(SystemClock),
+        stop: Stop::default(),
+    };
     cli::run(std::env::args_os().collect::<Vec<_>>(), context)
 }

@@ -147,16 +147,28 @@ pub struct BackupArgs {
     #[arg(long = "table", value_name = "TABLE", help_heading = "Selection")]
     pub tables: Vec<String>,
     /// Leave this table out (repeatable)
-    #[arg(long = "exclude-table", value_name = "TABLE", help_heading = "Selection")]
+    #[arg(
+        long = "exclude-table",
+        value_name = "TABLE",
+        help_heading = "Selection"
+    )]
     pub exclude_tables: Vec<String>,
     /// Dump only this schema (repeatable)
     #[arg(long = "schema", value_name = "SCHEMA", help_heading = "Selection")]
     pub schemas: Vec<String>,
     /// Leave this schema out (repeatable)
-    #[arg(long = "exclude-schema", value_name = "SCHEMA", help_heading = "Selection")]
+    #[arg(
+        long = "exclude-schema",
+        value_name = "SCHEMA",
+        help_heading = "Selection"
+    )]
     pub exclude_schemas: Vec<String>,
     /// Dump this table without its rows (repeatable)
-    #[arg(long = "structure-only", value_name = "TABLE", help_heading = "Selection")]
+    #[arg(
+        long = "structure-only",
+        value_name = "TABLE",
+        help_heading = "Selection"
+    )]
     pub structure_only: Vec<String>,
     /// Compression: gzip, zstd or none, with a level such as gzip:6 [default: gzip:2, whose files are as small as
     /// those of gzip -6]
@@ -206,7 +218,12 @@ pub struct StorageArgs {
     #[arg(long = "storage", value_name = "URL", help_heading = "Storage")]
     pub storages: Vec<String>,
     /// Endpoint of an S3-compatible service
-    #[arg(long, value_name = "URL", help_heading = "Storage", env = "PGKEEP_S3_ENDPOINT")]
+    #[arg(
+        long,
+        value_name = "URL",
+        help_heading = "Storage",
+        env = "PGKEEP_S3_ENDPOINT"
+    )]
     pub s3_endpoint: Option<String>,
     /// Region of the bucket [default: AWS_REGION, else us-east-1]
     #[arg(long, value_name = "REGION", help_heading = "Storage")]

@@ -11,11 +11,19 @@ use crate::op::inspect::{Report, Request, Source, run as inspect};
 
 pub(super) fn run(args: &InspectArgs, output: &Output) -> Result<()> {
     let required = required_tables(&args.required)?;
-    let source = if args.file.as_os_str() == "-" { Source::Stdin } else { Source::File(args.file.clone()) };
+    let source = if args.file.as_os_str() == "-" {
+        Source::Stdin
+    } else {
+        Source::File(args.file.clone())
+    };
     let report = inspect(&Request { source, required });
     output.document(&report, || text(&report));
     if !output.json {
-        report.scan.warnings.iter().for_each(|warning| output.warning(&place(&warning.message, warning.offset)));
+        report
+            .scan
+            .warnings
+            .iter()
+            .for_each(|warning| output.warning(&place(&warning.message, warning.offset)));
     }
     match report.failure {
         Some(failure) => Err(failure),
@@ -30,23 +38,41 @@ pub(super) fn required_tables(texts: &[String]) -> Result<Vec<RequiredTable>> {
 
 fn required_table(text: &str) -> Result<RequiredTable> {
     let (name, min_rows) = match text.rsplit_once('=') {
-        Some((name, rows)) if !name.is_empty() && rows.parse::<u64>().is_ok() => (name, rows.parse().ok()),
+        Some((name, rows)) if !name.is_empty() && rows.parse::<u64>().is_ok() => {
+            (name, rows.parse().ok())
+        }
         _ => (text, None),
     };
     let table = name.parse().map_err(|error| {
-        Failure::new(Kind::Usage, "bad_table_name", format!("cannot read `--require {text}`: {error}"))
+        Failure::new(
+            Kind::Usage,
+            "bad_table_name",
+            format!("cannot read `--require {text}`: {error}"),
+        )
     })?;
     Ok(RequiredTable { table, min_rows })
 }
 
 fn place(message: &str, offset: Option<u64>) -> String {
-    offset.map_or_else(|| message.to_owned(), |offset| format!("{message} (byte {offset})"))
+    offset.map_or_else(
+        || message.to_owned(),
+        |offset| format!("{message} (byte {offset})"),
+    )
 }
 
 fn text(report: &Report) -> String {
     let scan = &report.scan;
-    let verdict = if scan.complete { "complete" } else { "NOT complete" };
-    let mut out = format!("{}: {verdict}, {} of SQL{}\n", report.file, bytes(scan.bytes), made_by(scan));
+    let verdict = if scan.complete {
+        "complete"
+    } else {
+        "NOT complete"
+    };
+    let mut out = format!(
+        "{}: {verdict}, {} of SQL{}\n",
+        report.file,
+        bytes(scan.bytes),
+        made_by(scan)
+    );
     if !scan.tables.is_empty() {
         out += &format!("\n{}\n", table_of(&scan.tables));
     }
@@ -85,7 +111,11 @@ fn sections(scan: &Scan) -> String {
             format!("{name} {}", bytes(section.block.length))
         })
         .collect();
-    if parts.is_empty() { String::new() } else { format!("; {}", parts.join(", ")) }
+    if parts.is_empty() {
+        String::new()
+    } else {
+        format!("; {}", parts.join(", "))
+    }
 }
 
 fn table_of(tables: &[Table]) -> comfy_table::Table {
@@ -97,17 +127,26 @@ fn table_of(tables: &[Table]) -> comfy_table::Table {
         }
     }
     for table in tables {
-        let name = table.full_name().to_string().replace('\n', "\\n").replace('\r', "\\r");
+        let name = table
+            .full_name()
+            .to_string()
+            .replace('\n', "\\n")
+            .replace('\r', "\\r");
         let name = match &table.database {
             Some(database) if has_databases => format!("{database}: {name}"),
             _ => name,
         };
         out.add_row([
             name,
-            table.kind.map_or("rows only", |kind| kind.as_str()).to_owned(),
+            table
+                .kind
+                .map_or("rows only", |kind| kind.as_str())
+                .to_owned(),
             table.rows.map_or_else(|| "no data".to_owned(), number),
             bytes(table.bytes),
-            table.digest.map_or_else(|| "-".to_owned(), |digest| digest.to_string()),
+            table
+                .digest
+                .map_or_else(|| "-".to_owned(), |digest| digest.to_string()),
         ]);
     }
     out

@@ -39,7 +39,10 @@ fn dispatch(cli: &Cli, _context: &Context, output: &Output) -> Result<(), Failur
 
 /// Prints what clap has to say; with `--json` an error is one object.
 fn refuse(error: &clap::Error, arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let is_help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    let is_help = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    );
     let wants_json = arguments.into_iter().any(|argument| argument == "--json");
     if is_help || !wants_json {
         let _ = error.print(); // a closed terminal changes no exit code

@@ -23,13 +23,17 @@ const HINT: Style = AnsiColor::Cyan.on_default().bold();
 
 impl Output {
     pub(super) fn new(global: &Global) -> Self {
-        Self { json: global.json, quiet: global.quiet }
+        Self {
+            json: global.json,
+            quiet: global.quiet,
+        }
     }
 
     /// Prints a document as JSON, or `text` for people.
     pub(super) fn document(&self, document: &impl Serialize, text: impl FnOnce() -> String) {
         let text = if self.json {
-            serde_json::to_string_pretty(document).expect("reports hold only JSON's own types") + "\n"
+            serde_json::to_string_pretty(document).expect("reports hold only JSON's own types")
+                + "\n"
         } else {
             text()
         };
@@ -38,14 +42,17 @@ impl Output {
 
     /// Prints one line of JSON Lines.
     pub(super) fn json_line(&self, document: &impl Serialize) {
-        let text = serde_json::to_string(document).expect("reports hold only JSON's own types") + "\n";
+        let text =
+            serde_json::to_string(document).expect("reports hold only JSON's own types") + "\n";
         self.data(&text);
     }
 
     /// Prints data. A reader that has left, as `head` does, is no failure.
     pub(super) fn data(&self, text: &str) {
         let mut stdout = anstream::stdout().lock();
-        let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+        let _ = stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush());
     }
 
     /// Prints a warning.
@@ -64,7 +71,9 @@ impl Output {
 
     /// Prints the failure, if any, and turns the result into an exit code.
     pub(super) fn exit(&self, result: Result<(), Failure>) -> ExitCode {
-        let Err(failure) = result else { return ExitCode::SUCCESS };
+        let Err(failure) = result else {
+            return ExitCode::SUCCESS;
+        };
         if self.json {
             print_error_json(&failure);
         } else {
@@ -110,7 +119,9 @@ pub(super) fn start_log(global: &Global) {
         (false, _) => "trace",
     };
     let filter = EnvFilter::try_from_env("PGKEEP_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
     let _ = match global.log_format {
         LogFormat::Text => log.with_target(false).try_init(),
         LogFormat::Json => log.json().flatten_event(true).try_init(),
@@ -147,7 +158,12 @@ pub(super) fn number(number: u64) -> String {
 mod tests {
     #[test]
     fn numbers_have_their_thousands_apart() {
-        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (1_234_567, "1,234,567"),
+        ] {
             assert_eq!(super::number(number), text);
         }
     }

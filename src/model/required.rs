@@ -34,7 +34,10 @@ pub struct RequiredOutcome {
 impl RequiredTable {
     /// Makes a requirement without a number of rows.
     pub fn new(table: TableName) -> Self {
-        Self { table, min_rows: None }
+        Self {
+            table,
+            min_rows: None,
+        }
     }
 
     /// Looks for the table in what a scan found.
@@ -45,24 +48,39 @@ impl RequiredTable {
             Some(table) => self.too_few(table),
         };
         let rows = found.and_then(|table| table.rows);
-        RequiredOutcome { table: self.table.to_string(), min_rows: self.min_rows, found: found.is_some(), rows, problem }
+        RequiredOutcome {
+            table: self.table.to_string(),
+            min_rows: self.min_rows,
+            found: found.is_some(),
+            rows,
+            problem,
+        }
     }
 
     fn too_few(&self, table: &Table) -> Option<String> {
         let min_rows = self.min_rows?;
         match table.rows {
             Some(rows) if rows >= min_rows => None,
-            Some(rows) => Some(format!("has {rows} rows, and at least {min_rows} are required")),
-            None => Some(format!("has no data in the dump, and at least {min_rows} rows are required")),
+            Some(rows) => Some(format!(
+                "has {rows} rows, and at least {min_rows} are required"
+            )),
+            None => Some(format!(
+                "has no data in the dump, and at least {min_rows} rows are required"
+            )),
         }
     }
 
     fn missing(&self, scan: &Scan) -> String {
         let wanted = self.table.name.to_lowercase();
-        let near = scan.tables.iter().filter(|table| table.kind.is_some()).find(|table| {
-            let is_same_name = table.name.to_lowercase() == wanted;
-            is_same_name || strsim::damerau_levenshtein(&table.name.to_lowercase(), &wanted) == 1
-        });
+        let near = scan
+            .tables
+            .iter()
+            .filter(|table| table.kind.is_some())
+            .find(|table| {
+                let is_same_name = table.name.to_lowercase() == wanted;
+                is_same_name
+                    || strsim::damerau_levenshtein(&table.name.to_lowercase(), &wanted) == 1
+            });
         match near {
             Some(table) => format!("is not in the dump; there is `{}`", table.full_name()),
             None => "is not in the dump".to_owned(),
@@ -85,7 +103,12 @@ mod tests {
     }
 
     fn problem(name: &str, min_rows: Option<u64>) -> Option<String> {
-        RequiredTable { table: name.parse().unwrap(), min_rows }.look_up(&scan()).problem
+        RequiredTable {
+            table: name.parse().unwrap(),
+            min_rows,
+        }
+        .look_up(&scan())
+        .problem
     }
 
     #[test]
@@ -98,11 +121,23 @@ mod tests {
     #[test]
     fn says_what_is_wrong_and_what_is_near() {
         let text = |name, rows| problem(name, rows).unwrap();
-        assert_eq!(text("AutoBook", None), "is not in the dump; there is `public.\"AutoBook\"`");
-        assert_eq!(text("users", None), "is not in the dump; there is `app.users`");
+        assert_eq!(
+            text("AutoBook", None),
+            "is not in the dump; there is `public.\"AutoBook\"`"
+        );
+        assert_eq!(
+            text("users", None),
+            "is not in the dump; there is `app.users`"
+        );
         assert_eq!(text("v", None), "is not in the dump");
         assert_eq!(text("bare", None), "is not in the dump");
-        assert_eq!(text("\"AutoBook\"", Some(3)), "has 2 rows, and at least 3 are required");
-        assert_eq!(text("app.users", Some(1)), "has no data in the dump, and at least 1 rows are required");
+        assert_eq!(
+            text("\"AutoBook\"", Some(3)),
+            "has 2 rows, and at least 3 are required"
+        );
+        assert_eq!(
+            text("app.users", Some(1)),
+            "has no data in the dump, and at least 1 rows are required"
+        );
     }
 }

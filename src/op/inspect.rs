@@ -47,7 +47,10 @@ pub struct Report {
 /// Scans a dump. It blocks for as long as reading takes.
 pub fn run(request: &Request) -> Report {
     let (file, result) = match &request.source {
-        Source::File(path) => (path.display().to_string(), open(path).map(|file| scan(file))),
+        Source::File(path) => (
+            path.display().to_string(),
+            open(path).map(|file| scan(file)),
+        ),
         Source::Stdin => ("-".to_owned(), Ok(scan(io::stdin()))),
     };
     let (mut scan, read, opened) = match result {
@@ -59,9 +62,18 @@ pub fn run(request: &Request) -> Report {
         scan.problems = vec![Finding::new(failure.id, failure.message.clone(), None)];
     }
     scan.complete = scan.problems.is_empty();
-    let required_tables: Vec<_> = request.required.iter().map(|required| required.look_up(&scan)).collect();
+    let required_tables: Vec<_> = request
+        .required
+        .iter()
+        .map(|required| required.look_up(&scan))
+        .collect();
     let failure = opened.or_else(|| judge(&file, &scan, &required_tables, hint));
-    Report { file, scan, required_tables, failure }
+    Report {
+        file,
+        scan,
+        required_tables,
+        failure,
+    }
 }
 
 fn open(path: &Path) -> Result<File, Failure> {
@@ -80,7 +92,8 @@ fn open(path: &Path) -> Result<File, Failure> {
             failure
         });
     }
-    File::open(path).map_err(|error| Failure::new(Kind::Usage, "cannot_open", format!("{what}: {error}")))
+    File::open(path)
+        .map_err(|error| Failure::new(Kind::Usage, "cannot_open", format!("{what}: {error}")))
 }
 
 fn scan(input: impl Read + Send) -> (Scan, Result<u64, ReadError>) {
@@ -100,22 +113,43 @@ fn note_read_error(scan: &mut Scan, read: &Result<u64, ReadError>) -> Option<&'s
         ReadError::Damaged { .. } => ("compressed_stream_damaged", None),
         ReadError::Io(_) => ("cannot_read", None),
     };
-    scan.problems.insert(0, Finding::new(id, error.to_string(), None));
+    scan.problems
+        .insert(0, Finding::new(id, error.to_string(), None));
     hint
 }
 
-fn judge(file: &str, scan: &Scan, required: &[RequiredOutcome], hint: Option<&str>) -> Option<Failure> {
-    let missing: Vec<String> =
-        required.iter().filter_map(|table| Some(format!("`{}` {}", table.table, table.problem.as_ref()?))).collect();
+fn judge(
+    file: &str,
+    scan: &Scan,
+    required: &[RequiredOutcome],
+    hint: Option<&str>,
+) -> Option<Failure> {
+    let missing: Vec<String> = required
+        .iter()
+        .filter_map(|table| Some(format!("`{}` {}", table.table, table.problem.as_ref()?)))
+        .collect();
     let failure = if !scan.complete {
         let first = scan.problems.first()?;
         let message = format!("`{file}` is not a complete dump: {}", first.message);
-        let id = if first.id == "not_a_plain_dump" { "not_a_plain_dump" } else { "dump_incomplete" };
-        let more = scan.problems.iter().skip(1).map(|problem| problem.message.clone());
-        Failure::new(Kind::Proof, id, message).with_details(more).with_details(missing)
+        let id = if first.id == "not_a_plain_dump" {
+            "not_a_plain_dump"
+        } else {
+            "dump_incomplete"
+        };
+        let more = scan
+            .problems
+            .iter()
+            .skip(1)
+            .map(|problem| problem.message.clone());
+        Failure::new(Kind::Proof, id, message)
+            .with_details(more)
+            .with_details(missing)
     } else if !missing.is_empty() {
         let count = missing.len();
-        let message = format!("`{file}` lacks {count} of {} required tables", required.len());
+        let message = format!(
+            "`{file}` lacks {count} of {} required tables",
+            required.len()
+        );
         Failure::new(Kind::Proof, "required_table_missing", message).with_details(missing)
     } else {
         return None;

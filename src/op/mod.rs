@@ -2,4 +2,8 @@
 //!
 //! They never print, never read the environment and know nothing of the command line.
 
+pub mod get;
 pub mod inspect;
+pub mod list;
+pub mod show;
+pub mod stored;

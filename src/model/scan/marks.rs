@@ -67,10 +67,15 @@ impl Marks {
         match self.dumps.last_mut() {
             Some(dump) if !dump.has_header && !dump.has_ended => {
                 dump.has_header = true;
-                let message = "statements stand in front of the dump's header; pg_dump did not write them";
-                self.warnings.push(Finding::new("text_before_header", message, None));
+                let message =
+                    "statements stand in front of the dump's header; pg_dump did not write them";
+                self.warnings
+                    .push(Finding::new("text_before_header", message, None));
             }
-            _ => self.dumps.push(Dump { has_header: true, has_ended: false }),
+            _ => self.dumps.push(Dump {
+                has_header: true,
+                has_ended: false,
+            }),
         }
     }
 

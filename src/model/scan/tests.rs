@@ -192,8 +192,14 @@ fn oddities_are_warnings() {
             "several_dumps",
         ),
         (format!("{HEAD}\\! true\n{table}{END}"), "backslash_command"),
-        (format!("SET a = 1;\n{HEAD}{table}{END}"), "text_before_header"),
-        (format!("--\n-- PostgreSQL database dump\n\nSET a = 1;\n{HEAD}{table}{END}"), "text_before_header"),
+        (
+            format!("SET a = 1;\n{HEAD}{table}{END}"),
+            "text_before_header",
+        ),
+        (
+            format!("--\n-- PostgreSQL database dump\n\nSET a = 1;\n{HEAD}{table}{END}"),
+            "text_before_header",
+        ),
     ] {
         let found = scan(&text);
         assert!(

@@ -1,0 +1,268 @@
+//! `backup`: dump, prove while it streams, store in every storage, commit with the manifest.
+//!
+//! Nothing is visible as a backup before the manifest is there, and the manifest is written only when the whole
+//! promise holds: `pg_dump` exited with 0, the end marker was seen, every required table was found, every byte
+//! reached storage.
+
+mod attempt;
+mod fan_out;
+mod record;
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::stored::NamedStorage;
+use crate::context::Context;
+use crate::failure::{Failure, Kind};
+use crate::model::config::Retries;
+use crate::model::connection::Connection;
+use crate::model::id::DatabaseName;
+use crate::model::manifest::{Manifest, SelectionRecord, Trigger};
+use crate::model::name::TableName;
+use crate::model::required::{RequiredOutcome, RequiredTable};
+use crate::model::scan::Finding;
+use crate::postgres::dump::Selection;
+use crate::postgres::environment::Environment;
+use crate::postgres::programs::Search;
+use crate::stream::compress::Codec;
+use crate::stream::pipeline::Progress;
+
+use attempt::Attempt;
+
+/// One database to back up.
+pub struct Request {
+    /// Its name in storage.
+    pub name: DatabaseName,
+    /// Where it is.
+    pub connection: Connection,
+    /// Where to look for client programs.
+    pub search: Search,
+    /// What programs may see of the environment.
+    pub environment: Environment,
+    /// Where to store.
+    pub storages: Vec<NamedStorage>,
+    /// How many storages must take the backup for it to count.
+    pub copies: NonZeroUsize,
+    /// How to compress.
+    pub codec: Codec,
+    /// Tables that must be in the dump.
+    pub required: Vec<RequiredTable>,
+    /// What is left out.
+    pub selection: Selection,
+    /// Whether flags of this run, and not the configuration, left something out.
+    pub is_partial: bool,
+    /// Whether roles and tablespaces are stored beside the dump.
+    pub globals: bool,
+    /// Whether a database without tables is accepted.
+    pub allow_empty: bool,
+    /// Whether warnings of `pg_dump` change the exit code.
+    pub strict_warnings: bool,
+    /// How long `pg_dump` waits for a lock.
+    pub lock_wait_timeout: Duration,
+    /// Ends a dump that moves no byte for so long.
+    pub stall_timeout: Option<Duration>,
+    /// When and how often a run is tried again.
+    pub retries: Retries,
+    /// Why the run happens.
+    pub trigger: Trigger,
+    /// Compressing threads.
+    pub threads: usize,
+}
+
+/// How a run ended. The exit code, the summary and everything else that speaks of it come from this value.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The database.
+    pub database: String,
+    /// The backup's id; none when no attempt came so far.
+    pub backup_id: Option<String>,
+    /// Whether the backup is stored and proven.
+    pub stored: bool,
+    /// When the run began.
+    pub started_at: Timestamp,
+    /// How long it took.
+    pub took_ms: u64,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// Rows of all tables.
+    pub rows: u64,
+    /// Number of tables.
+    pub tables: usize,
+    /// Length of the uncompressed dump.
+    pub dump_bytes: u64,
+    /// Size of the stored dump.
+    pub size_bytes: u64,
+    /// SHA-256 of the stored dump.
+    pub sha256: Option<String>,
+    /// Key of the manifest below each storage.
+    pub manifest_key: Option<String>,
+    /// What each storage made of it.
+    pub storages: Vec<StorageOutcome>,
+    /// What was required and what was found.
+    pub required_tables: Vec<RequiredOutcome>,
+    /// What was odd.
+    pub warnings: Vec<Finding>,
+    /// The shell line that restores the backup without pgkeep.
+    pub restore: Option<String>,
+    /// Why the run failed, or what failed after the backup was good.
+    #[serde(serialize_with = "failure_json")]
+    pub failure: Option<Failure>,
+    /// The manifest of a stored backup.
+    #[serde(skip)]
+    pub manifest: Option<Manifest>,
+}
+
+/// What one storage made of a backup.
+#[derive(Clone, Debug, Serialize)]
+pub struct StorageOutcome {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Where it is.
+    pub url: String,
+    /// Whether the backup is there.
+    pub stored: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// What happens while a backup is made, for whoever shows it.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// An attempt begins.
+    Connecting,
+    /// The dump begins.
+    Dumping {
+        /// How far it has come, from now on.
+        progress: &'a Arc<Progress>,
+        /// The server's own estimate of the bytes of all tables.
+        estimated_bytes: u64,
+        /// Tables that have rows of their own.
+        tables: u64,
+    },
+    /// The dump is proven; the storages finish.
+    Storing,
+    /// The attempt failed, and another follows.
+    Retrying {
+        /// Why.
+        failure: &'a Failure,
+        /// When.
+        delay: Duration,
+    },
+}
+
+/// Watches a backup being made.
+pub trait Observer: Send + Sync {
+    /// Takes note of an event.
+    fn note(&self, event: Event<'_>);
+}
+
+/// Makes a backup, trying again where the cause of a failure may pass.
+pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) -> Report {
+    let started_at = context.clock.now();
+    let clock = std::time::Instant::now();
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let attempt = Attempt::new(request, context, observer);
+        let mut report = attempt.run().await;
+        report.attempts = attempts;
+        report.started_at = started_at;
+        report.took_ms = u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let Some((failure, delay)) = again(request, &report, attempts) else { return report };
+        if context.stop.is_requested() {
+            return report;
+        }
+        observer.note(Event::Retrying { failure, delay });
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = context.stop.token().cancelled() => {
+                report.failure = Some(context.stop.failure(&format!("backup of `{}`", request.name)));
+                return report;
+            }
+        }
+    }
+}
+
+/// Decides whether a failed attempt is worth another, and after which delay.
+fn again<'a>(request: &Request, report: &'a Report, attempts: u32) -> Option<(&'a Failure, Duration)> {
+    let failure = report.failure.as_ref()?;
+    let may_pass = !report.stored && failure.may_pass && attempts < request.retries.attempts;
+    may_pass.then(|| (failure, delay(request.retries, attempts)))
+}
+
+/// The delay doubles from one attempt to the next; a tenth of it, by the attempt's number, keeps two runs apart.
+fn delay(retries: Retries, attempts: u32) -> Duration {
+    let doubled = retries.delay.saturating_mul(1u32.checked_shl(attempts - 1).unwrap_or(u32::MAX));
+    doubled.min(retries.max_delay).mul_f64(1.0 + f64::from(rand::random::<u8>()) / 2550.0)
+}
+
+impl Report {
+    /// Starts a report of a run that has stored nothing.
+    fn new(request: &Request, started_at: Timestamp) -> Self {
+        Self {
+            database: request.name.to_string(),
+            backup_id: None,
+            stored: false,
+            started_at,
+            took_ms: 0,
+            attempts: 0,
+            rows: 0,
+            tables: 0,
+            dump_bytes: 0,
+            size_bytes: 0,
+            sha256: None,
+            manifest_key: None,
+            storages: Vec::new(),
+            required_tables: Vec::new(),
+            warnings: Vec::new(),
+            restore: None,
+            failure: None,
+            manifest: None,
+        }
+    }
+}
+
+impl Selection {
+    /// Returns what the manifest says of the selection; none when nothing was left out.
+    pub fn record(&self) -> Option<SelectionRecord> {
+        let names = |names: &[TableName]| names.iter().map(ToString::to_string).collect();
+        let schemas = |names: &[String]| names.iter().map(|name| crate::model::name::quote_if_needed(name)).collect();
+        let record = SelectionRecord {
+            tables: names(&self.tables),
+            exclude_tables: names(&self.exclude_tables),
+            schemas: schemas(&self.schemas),
+            exclude_schemas: schemas(&self.exclude_schemas),
+            structure_only: names(&self.structure_only),
+        };
+        (record != SelectionRecord::default()).then_some(record)
+    }
+}
+
+fn failure_json<S: serde::Serializer>(failure: &Option<Failure>, serializer: S) -> Result<S::Ok, S::Error> {
+    failure.as_ref().map(Failure::to_json).serialize(serializer)
+}
+
+/// Sums up several runs: one that failed never hides the others, and all that failed make the whole fail.
+pub fn overall(reports: &[Report]) -> Option<Failure> {
+    let failed: Vec<&Report> = reports.iter().filter(|report| report.failure.is_some()).collect();
+    let first = failed.first()?.failure.clone()?;
+    let is_stopped = matches!(first.kind, Kind::Interrupted | Kind::Terminated);
+    if reports.len() == 1 || is_stopped || failed.iter().all(|report| !report.stored) && failed.len() == reports.len() {
+        return Some(first);
+    }
+    let names: Vec<String> = failed.iter().map(|report| format!("`{}`", report.database)).collect();
+    let message = format!("{} of {} databases had failures: {}", failed.len(), reports.len(), names.join(", "));
+    let details = failed.iter().filter_map(|report| report.failure.as_ref()).map(|failure| failure.message.clone());
+    Some(Failure::new(Kind::AfterGood, "some_databases_failed", message).with_details(details))
+}
+
+/// Where client programs are looked for, as the command line and the configuration say.
+pub fn search(bin_dir: Option<PathBuf>, path: Option<std::ffi::OsString>) -> Search {
+    Search::new(bin_dir, path)
+}

@@ -1,0 +1,109 @@
+//! `list`: what is stored, from one LIST per storage.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::stored::{Listing, NamedStorage, StorageState, StoredBackup};
+use crate::failure::{Failure, Result};
+use crate::model::id::DatabaseName;
+use crate::model::keys::Listed;
+
+/// What to list.
+pub struct Request {
+    /// Where to look.
+    pub storages: Vec<NamedStorage>,
+    /// Only this database.
+    pub database: Option<DatabaseName>,
+    /// The present moment, for ages.
+    pub now: Timestamp,
+}
+
+/// What there is.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// All committed backups, newest first.
+    pub backups: Vec<Entry>,
+    /// Dumps without a manifest: runs that are under way or were cut off. They are no backups.
+    pub unfinished: Vec<String>,
+    /// Where was looked.
+    pub storages: Vec<StorageState>,
+    /// A storage that did not answer while others did.
+    #[serde(skip)]
+    pub failure: Option<Failure>,
+}
+
+/// One backup.
+#[derive(Debug, Serialize)]
+pub struct Entry {
+    /// Its id.
+    pub id: String,
+    /// Its database.
+    pub database: String,
+    /// When its run started.
+    pub started_at: Timestamp,
+    /// How old it is.
+    pub age_seconds: i64,
+    /// Size of all its objects in one storage.
+    pub size_bytes: u64,
+    /// Storages that have it.
+    pub storages: Vec<String>,
+    /// Whether it is whole and not known to be damaged.
+    pub good: bool,
+    /// Whether it is kept until unpinned.
+    pub pinned: bool,
+    /// Whether a drill of it passed.
+    pub drilled: bool,
+    /// Whether stored bytes contradict its manifest in some storage.
+    pub damaged: bool,
+    /// Whether it is a one-off that left something out.
+    pub partial: bool,
+}
+
+/// Lists what is stored.
+pub async fn run(request: Request) -> Result<Report> {
+    let listing = Listing::read(request.storages, request.database.as_ref()).await?;
+    let (committed, unfinished): (Vec<_>, Vec<_>) = listing
+        .backups
+        .iter()
+        .partition(|backup| backup.is_committed());
+    Ok(Report {
+        backups: committed
+            .iter()
+            .rev()
+            .map(|backup| entry(&listing, backup, request.now))
+            .collect(),
+        unfinished: unfinished
+            .iter()
+            .map(|backup| backup.place.id.to_string())
+            .collect(),
+        failure: listing.partial_failure(),
+        storages: listing.states,
+    })
+}
+
+fn entry(listing: &Listing, backup: &StoredBackup, now: Timestamp) -> Entry {
+    let id = &backup.place.id;
+    let any = |is: fn(&Listed) -> bool| backup.copies.values().any(is);
+    Entry {
+        id: id.to_string(),
+        database: id.database().to_string(),
+        started_at: id.started_at(),
+        age_seconds: now.as_second() - id.started_at().as_second(),
+        size_bytes: backup
+            .copies
+            .values()
+            .map(Listed::size_bytes)
+            .max()
+            .unwrap_or(0),
+        storages: backup
+            .readable_from()
+            .iter()
+            .map(|&at| listing.storages[at].name.clone())
+            .collect(),
+        good: backup.is_good(),
+        pinned: any(Listed::is_pinned),
+        drilled: any(Listed::is_drilled),
+        damaged: any(Listed::is_damaged),
+        partial: backup.place.is_partial,
+    }
+}

@@ -1,0 +1,304 @@
+//! What is stored where: listings of several storages seen as one, and the way from `latest` or an id to a backup.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use serde::Serialize;
+
+use crate::failure::{Failure, Kind, Result};
+use crate::model::id::{BackupId, DatabaseName};
+use crate::model::keys::{Listed, Part, Place, databases, gather};
+use crate::model::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError};
+use crate::storage::{self, Storage};
+
+/// A storage with its name in the configuration.
+#[derive(Clone)]
+pub struct NamedStorage {
+    /// Its name.
+    pub name: String,
+    /// The storage.
+    pub storage: Arc<dyn Storage>,
+}
+
+/// One storage's part in a listing.
+#[derive(Clone, Debug, Serialize)]
+pub struct StorageState {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Where it is.
+    pub url: String,
+    /// Why it could not be listed; none when it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// One backup and the storages that have it.
+#[derive(Clone, Debug)]
+pub struct StoredBackup {
+    /// Which one.
+    pub place: Place,
+    /// What each storage has of it, by the storage's position.
+    pub copies: BTreeMap<usize, Listed>,
+}
+
+/// Listings of all storages, seen as one.
+pub struct Listing {
+    /// The storages, in the order of the configuration.
+    pub storages: Vec<NamedStorage>,
+    /// How each of them answered.
+    pub states: Vec<StorageState>,
+    /// All backups, committed or not, oldest first.
+    pub backups: Vec<StoredBackup>,
+    failures: Vec<Failure>,
+}
+
+/// Which backup is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// The newest good one.
+    Latest,
+    /// This one.
+    Id(BackupId),
+}
+
+impl Wanted {
+    /// Reads `latest` or an id.
+    pub fn parse(text: &str) -> Result<Self> {
+        if text == "latest" {
+            return Ok(Self::Latest);
+        }
+        let bad = |error| {
+            Failure::new(
+                Kind::NotFound,
+                "no_such_backup",
+                format!("no such backup: {error}"),
+            )
+        };
+        text.parse()
+            .map(Self::Id)
+            .map_err(bad)
+            .map_err(|failure| failure.hint("`pgkeep list` shows the ids"))
+    }
+}
+
+impl StoredBackup {
+    /// Tells whether some storage has it whole and not known to be damaged.
+    pub fn is_good(&self) -> bool {
+        self.copies.values().any(Listed::is_good)
+    }
+
+    /// Tells whether some storage has it with its manifest.
+    pub fn is_committed(&self) -> bool {
+        self.copies.values().any(Listed::is_committed)
+    }
+
+    /// Returns the positions of the storages to read it from, good copies first.
+    pub fn readable_from(&self) -> Vec<usize> {
+        let mut from: Vec<usize> = self
+            .copies
+            .iter()
+            .filter(|(_, copy)| copy.is_committed())
+            .map(|(&at, _)| at)
+            .collect();
+        from.sort_by_key(|at| (self.copies[at].is_damaged(), *at));
+        from
+    }
+}
+
+impl Listing {
+    /// Lists all `storages` at once, with one LIST each; `database` narrows it to one.
+    ///
+    /// It fails only when no storage answered.
+    pub async fn read(
+        storages: Vec<NamedStorage>,
+        database: Option<&DatabaseName>,
+    ) -> Result<Self> {
+        let prefix = database.map(|name| format!("{name}/")).unwrap_or_default();
+        let answers = join_all(storages.iter().map(|named| named.storage.list(&prefix))).await;
+        let mut states = Vec::new();
+        let mut failures = Vec::new();
+        let mut found: BTreeMap<Place, StoredBackup> = BTreeMap::new();
+        for (at, (named, answer)) in storages.iter().zip(answers).enumerate() {
+            let url = named.storage.label().to_owned();
+            let mut state = StorageState {
+                name: named.name.clone(),
+                url,
+                error: None,
+            };
+            match answer {
+                Ok(objects) => {
+                    for listed in gather(
+                        objects
+                            .iter()
+                            .map(|object| (object.key.as_str(), object.size_bytes)),
+                    ) {
+                        let place = listed.place.clone();
+                        let entry = found.entry(place.clone());
+                        let backup = entry.or_insert_with(|| StoredBackup {
+                            place,
+                            copies: BTreeMap::new(),
+                        });
+                        backup.copies.insert(at, listed);
+                    }
+                }
+                Err(error) => {
+                    state.error = Some(error.to_string());
+                    let what = format!(
+                        "cannot list the storage `{}` at `{}`",
+                        named.name, state.url
+                    );
+                    failures.push(storage_failure(&what, &error));
+                }
+            }
+            states.push(state);
+        }
+        if failures.len() == storages.len()
+            && let Some(failure) = failures.pop()
+        {
+            return Err(failure);
+        }
+        Ok(Self {
+            storages,
+            states,
+            backups: found.into_values().collect(),
+            failures,
+        })
+    }
+
+    /// Returns the failure of a storage that did not answer while others did.
+    pub fn partial_failure(&self) -> Option<Failure> {
+        let first = self.failures.first()?.clone();
+        Some(Failure {
+            kind: Kind::AfterGood,
+            ..first
+        })
+    }
+
+    /// Narrows the listing to its only database; several are a failure that names them.
+    pub fn only_database(&self) -> Result<DatabaseName> {
+        let listed: Vec<Listed> = self
+            .backups
+            .iter()
+            .flat_map(|backup| backup.copies.values().cloned())
+            .collect();
+        let mut names = databases(&listed);
+        match (names.pop(), names.is_empty()) {
+            (Some(name), true) => Ok(name),
+            (None, _) => Err(self.nothing_there()),
+            (Some(last), false) => {
+                names.push(last);
+                let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+                let message = format!(
+                    "there are backups of {} databases: {}",
+                    names.len(),
+                    names.join(", ")
+                );
+                Err(Failure::new(Kind::Usage, "database_needed", message)
+                    .hint("say which with `-d NAME`"))
+            }
+        }
+    }
+
+    /// Finds the backup that is meant.
+    pub fn find(&self, wanted: &Wanted) -> Result<&StoredBackup> {
+        match wanted {
+            Wanted::Latest => {
+                self.only_database()?;
+                let mut full = self
+                    .backups
+                    .iter()
+                    .filter(|backup| !backup.place.is_partial);
+                full.rfind(|backup| backup.is_good())
+                    .ok_or_else(|| self.nothing_there())
+            }
+            Wanted::Id(id) => {
+                let found = self
+                    .backups
+                    .iter()
+                    .find(|backup| &backup.place.id == id && backup.is_committed());
+                found.ok_or_else(|| {
+                    let message = format!("no backup `{id}` in {}", self.names());
+                    Failure::new(Kind::NotFound, "no_such_backup", message)
+                        .hint("`pgkeep list` shows the ids")
+                })
+            }
+        }
+    }
+
+    fn nothing_there(&self) -> Failure {
+        let message = format!("there is no good backup in {}", self.names());
+        Failure::new(Kind::NotFound, "no_such_backup", message)
+            .hint("`pgkeep backup` makes one; `--storage` says where to look")
+    }
+
+    fn names(&self) -> String {
+        let names: Vec<String> = self
+            .states
+            .iter()
+            .map(|state| format!("`{}`", state.url))
+            .collect();
+        names.join(", ")
+    }
+}
+
+/// Reads the manifest of a backup from the first storage that has a readable one.
+///
+/// Returns it with the storage's position.
+pub async fn read_manifest(listing: &Listing, backup: &StoredBackup) -> Result<(Manifest, usize)> {
+    let id = &backup.place.id;
+    let mut last = None;
+    for at in backup.readable_from() {
+        let named = &listing.storages[at];
+        let what = format!("cannot read the manifest of `{id}` in `{}`", named.name);
+        match named
+            .storage
+            .get(&backup.place.key(Part::Manifest, ""), MAX_MANIFEST_BYTES)
+            .await
+        {
+            Ok(bytes) => match Manifest::read(&bytes, id) {
+                Ok(manifest) => return Ok((manifest, at)),
+                Err(error) => last = Some(manifest_failure(&what, &error)),
+            },
+            Err(error) => last = Some(storage_failure(&what, &error)),
+        }
+    }
+    Err(last.unwrap_or_else(|| {
+        Failure::new(
+            Kind::NotFound,
+            "no_such_backup",
+            format!("`{id}` has no manifest: it was never finished"),
+        )
+    }))
+}
+
+fn manifest_failure(what: &str, error: &ManifestError) -> Failure {
+    let message = format!("{what}: {error}");
+    match error {
+        ManifestError::Newer { .. } => Failure::new(Kind::Program, "manifest_too_new", message)
+            .hint("a newer pgkeep wrote it; install that version here"),
+        _ => Failure::new(Kind::Damaged, "manifest_damaged", message)
+            .hint("the dump beside it may be good: `pgkeep inspect` can prove it"),
+    }
+}
+
+/// Turns a storage's error into a failure of `what`.
+pub fn storage_failure(what: &str, error: &storage::Error) -> Failure {
+    let (kind, id, hint) = match error {
+        storage::Error::NotFound(_) => (Kind::Damaged, "object_missing", None),
+        storage::Error::Exists(_) => (Kind::Storage, "object_exists", None),
+        storage::Error::Denied { .. } => (Kind::Login, "storage_denied", None),
+        storage::Error::TooLarge { .. } => (Kind::Damaged, "object_too_large", None),
+        storage::Error::Setup { hint, .. } => (Kind::Usage, "storage_setup", hint.clone()),
+        storage::Error::Failed { hint, .. } => (Kind::Storage, "storage_failed", hint.clone()),
+    };
+    let failure = Failure::new(kind, id, format!("{what}: {error}"));
+    let failure = match std::error::Error::source(error) {
+        Some(source) => failure.caused_by(source),
+        None => failure,
+    };
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
