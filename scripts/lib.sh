@@ -1,0 +1,84 @@
+# shellcheck shell=bash
+# Shared by the scripts beside it: finds or installs what they need. Sourced, never run.
+# Installs nothing that is there already; asks for nothing; prints the line to run where it may not install.
+
+export DEBIAN_FRONTEND=noninteractive
+
+say() { printf '\n== %s\n' "$*"; }
+
+fail() {
+    printf 'error: %s\n' "$1" >&2
+    shift
+    for hint in "$@"; do printf 'hint: %s\n' "$hint" >&2; done
+    exit 1
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    else
+        sudo -n "$@"
+    fi
+}
+
+can_be_root() { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
+
+# Installs Debian packages, or tells how.
+install_packages() {
+    if ! command -v apt-get >/dev/null; then
+        fail "these packages are missing, under the names that Debian gives them: $*" \
+            "macOS: brew install postgresql@17 pigz shellcheck python@3"
+    fi
+    can_be_root || fail "these packages are missing: $*" "sudo apt-get update && sudo apt-get install -y $*"
+    if [ -z "${pgkeep_apt_updated:-}" ]; then
+        as_root apt-get update -qq
+        pgkeep_apt_updated=1
+    fi
+    # sudo drops the environment, so it is given again.
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+}
+
+# need_tools PROGRAM[=PACKAGE]...: installs the packages of the programs that are not there.
+need_tools() {
+    local missing=() tool
+    for tool in "$@"; do
+        command -v "${tool%%=*}" >/dev/null || missing+=("${tool##*=}")
+    done
+    [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
+}
+
+# Prints the folder with PostgreSQL's server and client programs, the newest first.
+postgres_bin() {
+    local dir
+    while read -r dir; do
+        if [ -x "$dir/initdb" ] && [ -x "$dir/pg_ctl" ] && [ -x "$dir/psql" ] && [ -x "$dir/pg_dump" ]; then
+            printf '%s\n' "$dir"
+            return 0
+        fi
+    done < <(
+        tr ':' '\n' <<<"$PATH"
+        printf '%s\n' /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /opt/homebrew/opt/postgresql@*/bin | sort -rV
+    )
+    return 1
+}
+
+# Installs PostgreSQL's programs where they are missing, without starting a server.
+need_postgres() {
+    postgres_bin >/dev/null && return 0
+    say "installing PostgreSQL's programs"
+    if command -v apt-get >/dev/null && can_be_root; then
+        # Debian's package makes and starts a cluster of its own unless it is told not to before.
+        local file=/etc/postgresql-common/createcluster.conf
+        if ! grep -qs '^create_main_cluster' "$file"; then
+            as_root mkdir -p "${file%/*}"
+            printf 'create_main_cluster = false\n' | as_root tee -a "$file" >/dev/null
+        fi
+    fi
+    install_packages postgresql
+    postgres_bin >/dev/null || fail "PostgreSQL is installed, but initdb, pg_ctl, psql and pg_dump are not together in one folder"
+}
+
+need_rust() {
+    command -v cargo >/dev/null || fail "Rust is not installed" "https://rustup.rs, or: curl -sSf https://sh.rustup.rs | sh"
+    need_tools cc=build-essential
+}
