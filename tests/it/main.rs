@@ -1,2 +1,9 @@
-#[test]
-fn a() {}
+//! The integration tests: one binary, a sealed environment, real and scripted programs.
+//!
+//! `support` holds what the modules share; a test that needs something the machine lacks says so and skips, and
+//! fails instead under `PGKEEP_TEST_REQUIRE_ALL=1`.
+#![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
+
+mod harness;
+mod support;
+mod tidy;
