@@ -1,0 +1,432 @@
+#!/usr/bin/env python3
+"""Measures pgkeep beside pg_dump and the usual pipes; `scripts/bench` builds everything and calls this.
+
+Wall times vary with the machine's mood, so every contender is compared with `pg_dump > /dev/null` of the same round,
+and the median of those ratios is what counts. CPU time is that of the client side with all its children (wait4).
+Peak memory is VmHWM of the largest process, sampled: rusage's figure would include this interpreter's own size,
+which a child carries until its exec. Of pgkeep its own process counts.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import pwd
+import random
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+USER = "keeper"
+KEY, SECRET = "bench-key", "bench-secret"
+SAMPLE_SECONDS = 0.1
+
+# Shares of the dump's text, by kind of table.
+SHARES = {"events": 0.30, "documents": 0.25, "people": 0.35, "files": 0.10}
+
+SCHEMA = """
+CREATE TABLE events (id bigint PRIMARY KEY, account int, kind text, at timestamptz, amount numeric(12,2));
+CREATE TABLE documents (id bigint PRIMARY KEY, body jsonb);
+CREATE TABLE people (id bigint PRIMARY KEY, name text, email text, street text, city text, about text);
+CREATE TABLE files (id bigint PRIMARY KEY, body bytea);
+"""
+
+
+class Words:
+    """Made-up words with the frequencies of a language (Zipf), so that text compresses as text does."""
+
+    def __init__(self, chance):
+        self.chance = chance
+        syllables = [a + b for a in "bdfgklmnprstvw" for b in ("a", "e", "i", "o", "u", "er", "an", "is")]
+        made = {"".join(chance.choices(syllables, k=chance.randint(1, 4))) for _ in range(12_000)}
+        self.words = sorted(made)
+        chance.shuffle(self.words)
+        self.weights = list(itertools.accumulate(1 / rank for rank in range(3, len(self.words) + 3)))
+
+    def take(self, count):
+        return self.chance.choices(self.words, cum_weights=self.weights, k=count)
+
+
+def event(at, chance, words):
+    kind = chance.choice(("login", "view", "view", "view", "order", "payment", "refund"))
+    second = f"2025-{at % 12 + 1:02}-{at % 28 + 1:02} {at % 24:02}:{at % 60:02}:{chance.randrange(60):02}+00"
+    return f"{at}\t{chance.randrange(50_000)}\t{kind}\t{second}\t{chance.randrange(100_000) / 100}\n"
+
+
+def document(at, chance, words):
+    body = {
+        "type": chance.choice(("order", "invoice", "cart")),
+        "customer": {"id": chance.randrange(50_000), "name": " ".join(words.take(2)).title()},
+        "lines": [
+            {"sku": f"{chance.randrange(16**6):06x}", "count": chance.randint(1, 9), "price": chance.randrange(9_999) / 100}
+            for _ in range(chance.randint(1, 6))
+        ],
+        "note": " ".join(words.take(6)),
+    }
+    return f"{at}\t{json.dumps(body)}\n"
+
+
+def person(at, chance, words):
+    first, last, street, city = words.take(4)
+    about = " ".join(words.take(80)).capitalize() + "."
+    email = f"{first}.{last}{at % 97}@{words.take(1)[0]}.example"
+    return f"{at}\t{first.title()} {last.title()}\t{email}\t{chance.randint(1, 300)} {street.title()} Street\t{city.title()}\t{about}\n"
+
+
+def file(at, chance, words):
+    return f"{at}\t\\\\x{chance.randbytes(chance.randint(500, 20_000)).hex()}\n"
+
+
+ROWS = {"events": event, "documents": document, "people": person, "files": file}
+
+
+class Server:
+    """A throw-away PostgreSQL, run by an unprivileged user where this is root: it refuses to be root."""
+
+    def __init__(self, bin_dir, folder):
+        self.bin = Path(bin_dir)
+        self.folder = folder
+        self.data = folder / "data"
+        self.owner = {}
+        if os.geteuid() == 0:
+            names = [name for name in ("postgres", "nobody") if has_user(name)]
+            entry = pwd.getpwnam(names[0])
+            os.chown(folder, entry.pw_uid, entry.pw_gid)
+            self.owner = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"postgresql://{USER}@127.0.0.1:{self.port}/bench"
+
+    def start(self):
+        self.run("initdb", "-D", self.data, "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+        settings = ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "shared_buffers=256MB",
+                    "max_wal_size=4GB", "autovacuum=off", "listen_addresses=127.0.0.1", f"unix_socket_directories={self.folder}"]
+        options = " ".join(f"-c {setting}" for setting in settings)
+        self.run("pg_ctl", "-D", self.data, "-l", self.folder / "log", "-w", "-o", f"-p {self.port} {options}", "start")
+
+    def stop(self):
+        if (self.data / "postmaster.pid").exists():
+            self.run("pg_ctl", "-D", self.data, "-m", "immediate", "stop")
+
+    def run(self, program, *arguments):
+        subprocess.run([self.bin / program, *arguments], check=True, cwd="/", stdout=subprocess.DEVNULL, **self.owner)
+
+    def psql(self, database="bench"):
+        url = self.url.rsplit("/", 1)[0] + "/" + database
+        return [str(self.bin / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", url]
+
+    def sql(self, text, database="bench"):
+        subprocess.run(self.psql(database), input=text, text=True, check=True, stdout=subprocess.DEVNULL)
+
+    def fill(self, size_mb):
+        self.sql("CREATE DATABASE bench", "template1")
+        self.sql(SCHEMA)
+        chance = random.Random(1)
+        words = Words(chance)
+        for table, share in SHARES.items():
+            left = size_mb * share * 1e6
+            load = subprocess.Popen([*self.psql(), "-c", f"COPY {table} FROM STDIN"], stdin=subprocess.PIPE, text=True)
+            for at in itertools.count(1):
+                row = ROWS[table](at, chance, words)
+                load.stdin.write(row)
+                left -= len(row)
+                if left <= 0:
+                    break
+            load.stdin.close()
+            if load.wait() != 0:
+                sys.exit(f"error: filling `{table}` failed")
+        self.sql("VACUUM ANALYZE")
+
+
+def has_user(name):
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+class Run:
+    """One measured pipeline."""
+
+    def __init__(self, argvs, stdout=None, environment=None, own_memory=False):
+        self.own_memory = own_memory
+        self.peak_kb = 0
+        started = time.monotonic()
+        with open(stdout or os.devnull, "wb") as output, tempfile.TemporaryFile() as errors:
+            processes = self.start(argvs, output, errors, environment)
+            is_over = threading.Event()
+            sampler = threading.Thread(target=self.sample, args=([p.pid for p in processes], is_over))
+            sampler.start()
+            self.codes, self.cpu = [], 0.0
+            for process in processes:
+                _, status, usage = os.wait4(process.pid, 0)
+                process.returncode = os.waitstatus_to_exitcode(status)
+                self.codes.append(process.returncode)
+                self.cpu += usage.ru_utime + usage.ru_stime
+            self.wall = time.monotonic() - started
+            is_over.set()
+            sampler.join()
+            errors.seek(0)
+            self.stderr = errors.read().decode(errors="replace").strip()
+
+    @staticmethod
+    def start(argvs, output, errors, environment):
+        processes, source = [], subprocess.DEVNULL
+        for at, argv in enumerate(argvs):
+            is_last = at == len(argvs) - 1
+            process = subprocess.Popen(argv, stdin=source, stdout=output if is_last else subprocess.PIPE, stderr=errors,
+                                       env={**os.environ, **(environment or {})})
+            if source is not subprocess.DEVNULL:
+                source.close()
+            source = process.stdout
+            processes.append(process)
+        return processes
+
+    def sample(self, pids, is_over):
+        while not is_over.is_set():
+            for pid in pids if self.own_memory else with_children(pids):
+                self.peak_kb = max(self.peak_kb, peak_of(pid))
+            is_over.wait(SAMPLE_SECONDS)
+
+    def failure(self):
+        if all(code == 0 for code in self.codes):
+            return None
+        return f"exit {self.codes}: {self.stderr.splitlines()[0] if self.stderr else 'no message'}"
+
+
+def with_children(pids):
+    found, todo = [], list(pids)
+    while todo:
+        pid = todo.pop()
+        found.append(pid)
+        try:
+            for task in os.listdir(f"/proc/{pid}/task"):
+                todo += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
+        except OSError:
+            pass  # It ended between two looks.
+    return found
+
+
+def peak_of(pid):
+    try:
+        return int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1])
+    except (OSError, TypeError):
+        return 0
+
+
+class Contenders:
+    """Everything that is measured, by name; each entry runs once and returns its Run and the size of what it made."""
+
+    def __init__(self, server, pgkeep, work, s3_port):
+        self.server, self.pgkeep, self.work, self.s3_port = server, pgkeep, work, s3_port
+        dump = [str(server.bin / "pg_dump"), "-d", server.url]
+        self.all = {
+            "pg_dump > /dev/null": lambda: (Run([dump]), None),
+            "pg_dump \\| gzip": lambda: self.pipe(dump, ["gzip"]),
+            "pg_dump \\| pigz": lambda: self.pipe(dump, ["pigz"]),
+            "pg_dump -Fc": lambda: self.to_file([*dump, "-Fc", "-f"]),
+            "pg_dump -Fd -j2": lambda: self.to_file([*dump, "-Fd", "-j2", "-f"]),
+            "pgkeep, folder, gzip": lambda: self.keep("gzip", str(work / "store")),
+            "pgkeep, folder, zstd": lambda: self.keep("zstd", str(work / "store")),
+            "pgkeep, S3, gzip": lambda: self.keep("gzip", "s3://bench/pg"),
+        }
+
+    def pipe(self, dump, packer):
+        out = self.work / "out.gz"
+        return Run([dump, packer], stdout=out), size_of(out)
+
+    def to_file(self, argv):
+        out = self.work / "out"
+        run = Run([[*argv, str(out)]])
+        return run, size_of(out)
+
+    def keep(self, compression, storage):
+        argv = [str(self.pgkeep), "backup", "--url", self.server.url, "--storage", storage, "--name", "bench",
+                "--compression", compression, "--progress", "never", "-q"]
+        environment = {}
+        folder = self.work / "store"
+        if storage.startswith("s3:"):
+            folder = self.work / "s3" / "bench"
+            folder.mkdir(parents=True, exist_ok=True)
+            argv += ["--s3-endpoint", f"http://127.0.0.1:{self.s3_port}"]
+            environment = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
+        run = Run([argv], environment=environment, own_memory=True)
+        return run, sum(path.stat().st_size for path in folder.rglob("*.sql.*") if path.is_file())
+
+    def clear(self):
+        for name in ("out", "out.gz", "store", "s3/bench"):
+            path = self.work / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def size_of(path):
+    if path.is_dir():
+        return sum(part.stat().st_size for part in path.rglob("*") if part.is_file())
+    return path.stat().st_size if path.exists() else 0
+
+
+def start_s3(program, work):
+    (work / "s3").mkdir()
+    server = subprocess.Popen([program, work / "s3", "0", KEY, SECRET], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    line = server.stdout.readline()
+    return server, int(line.rsplit(":", 1)[1])
+
+
+def measure(contenders, rounds):
+    """Runs all in turn, `rounds` times; returns per name a list of (run, size, ratio), or the words of its failure."""
+    baseline = next(iter(contenders.all))
+    contenders.all[baseline]()  # Warms the caches.
+    results = {name: [] for name in contenders.all}
+    for turn in range(rounds):
+        reference = None
+        for name, contender in contenders.all.items():
+            if isinstance(results[name], str):
+                continue
+            run, size = contender()
+            contenders.clear()
+            reference = reference or run.wall
+            failure = run.failure() or ("stored nothing" if size == 0 else None)
+            if failure:
+                results[name] = failure
+            else:
+                results[name].append((run, size, run.wall / reference))
+            print(f"round {turn + 1}: {name}: {failure or f'{run.wall:.2f} s'}", file=sys.stderr)
+    return results
+
+
+def print_table(results, plain_bytes):
+    reference = next((runs for name, runs in results.items() if name.endswith("gzip") and not isinstance(runs, str)), None)
+    gzip_size = reference[0][1] if reference else None
+    print("| | wall, ratio to pg_dump (min–max) | wall, s | CPU, s | peak memory, MB | size, MB | size to gzip -6 |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for name, runs in results.items():
+        if isinstance(runs, str):
+            print(f"| {name} | failed: {runs} | | | | | |")
+            continue
+        ratios = [ratio for _, _, ratio in runs]
+        wall = statistics.median(run.wall for run, _, _ in runs)
+        cpu = statistics.median(run.cpu for run, _, _ in runs)
+        peak = max(run.peak_kb for run, _, _ in runs) / 1024
+        size = runs[-1][1]
+        sizes = f"{size / 1e6:.1f} | {f'{size / gzip_size:.3f}' if gzip_size else ''}" if size is not None else f"{plain_bytes / 1e6:.1f} (plain) |"
+        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+        print(f"| {name} | {ratio} | {wall:.2f} | {cpu:.2f} | {peak:.0f} | {sizes} |")
+
+
+def print_reading(file, pgkeep, rounds):
+    """How fast a dump is proven, beside what only reads it."""
+    print("\n| reading the plain dump | GB/s, median (min–max) | CPU, s | peak memory, MB |")
+    print("| --- | --- | --- | --- |")
+    commands = {
+        "cat > /dev/null": ["cat", str(file)],
+        "wc -l": ["wc", "-l", str(file)],
+        "pgkeep inspect": [str(pgkeep), "inspect", str(file), "--json"],
+    }
+    results = {name: [] for name in commands}
+    for _ in range(rounds):
+        for name, argv in commands.items():
+            # `cat` straight into /dev/null would be a no-op for clever ones; a pipe makes it move the bytes.
+            argvs = [argv, ["tail", "-c1"]] if name.startswith("cat") else [argv]
+            results[name].append(Run(argvs, own_memory=True))
+    size = file.stat().st_size
+    for name, runs in results.items():
+        failure = next(filter(None, (run.failure() for run in runs)), None)
+        if failure:
+            print(f"| {name} | failed: {failure} | | |")
+            continue
+        speeds = [size / run.wall / 1e9 for run in runs]
+        cpu = statistics.median(run.cpu for run in runs)
+        peak = max(run.peak_kb for run in runs) / 1024
+        print(f"| {name} | {statistics.median(speeds):.2f} ({min(speeds):.2f}–{max(speeds):.2f}) | {cpu:.2f} | {peak:.0f} |")
+
+
+def huge_row(contenders, size_mb):
+    """One row of `size_mb` of bytea is one line of twice that in the dump; memory must not follow it."""
+    blocks = size_mb * 1024 * 1024 // 64
+    contenders.server.sql("CREATE DATABASE bench", "template1")
+    contenders.server.sql("CREATE TABLE huge (body bytea); INSERT INTO huge "
+                          f"SELECT string_agg(sha512(i::text::bytea), ''::bytea) FROM generate_series(1, {blocks}) i")
+    run, size = contenders.all["pgkeep, folder, gzip"]()
+    if run.failure():
+        sys.exit(f"error: {run.failure()}")
+    print(f"one row of {size_mb} MB bytea: pgkeep's peak memory {run.peak_kb / 1024:.0f} MB, {run.wall:.1f} s, {size / 1e6:.0f} MB stored")
+
+
+def version_of(argv):
+    try:
+        text = subprocess.run(argv, capture_output=True, text=True).stdout
+    except OSError:
+        return "not there"
+    return text.splitlines()[0] if text else "tells no version"
+
+
+def print_machine(server, pgkeep):
+    model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    memory = re.search(r"MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text())
+    print(f"- {os.cpu_count()} cores, {model[1] if model else 'unknown CPU'}, {int(memory[1]) // 1048576} GB, Linux {os.uname().release}")
+    for argv in ([server.bin / "pg_dump", "--version"], [pgkeep, "--version"], ["gzip", "--version"], ["pigz", "--version"]):
+        print(f"- {version_of(argv)}")
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--size-mb", type=int, default=1000, help="size of the plain dump, about")
+    parser.add_argument("--only", default="", help="regular expression over contenders; pg_dump itself always runs")
+    parser.add_argument("--huge-row", action="store_true", help="only check memory with one row of --row-mb")
+    parser.add_argument("--row-mb", type=int, default=300)
+    parser.add_argument("--pg-bin", required=True)
+    parser.add_argument("--bin-dir", required=True)
+    return parser.parse_args()
+
+
+def bench(options, server, work):
+    pgkeep = Path(options.bin_dir).resolve() / "pgkeep"
+    s3, port = start_s3(Path(options.bin_dir) / "examples" / "s3_server", work)
+    try:
+        server.start()
+        contenders = Contenders(server, pgkeep, work, port)
+        print_machine(server, pgkeep)
+        if options.huge_row:
+            return huge_row(contenders, options.row_mb)
+        print("filling the database", file=sys.stderr)
+        server.fill(options.size_mb)
+        baseline, *others = contenders.all
+        keep = [baseline, *(name for name in others if re.search(options.only, name))]
+        contenders.all = {name: contenders.all[name] for name in keep}
+        plain = work / "plain.sql"
+        Run([[str(server.bin / "pg_dump"), "-d", server.url]], stdout=plain)
+        print(f"- {plain.stat().st_size / 1e6:.0f} MB of plain dump, {options.rounds} rounds, medians\n")
+        print_table(measure(contenders, options.rounds), plain.stat().st_size)
+        print_reading(plain, pgkeep, options.rounds)
+    finally:
+        s3.kill()
+        s3.wait()
+
+
+def main():
+    options = arguments()
+    # Two folders: the server's belongs to its own user, the other one to whoever runs this.
+    with tempfile.TemporaryDirectory(prefix="pgkeep-bench-pg-", dir="/tmp") as data, \
+            tempfile.TemporaryDirectory(prefix="pgkeep-bench-") as work:
+        server = Server(options.pg_bin, Path(data))
+        try:
+            bench(options, server, Path(work))
+        finally:
+            server.stop()
+
+
+if __name__ == "__main__":
+    main()
