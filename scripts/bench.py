@@ -279,7 +279,8 @@ def size_of(path):
 
 def start_s3(program, work):
     (work / "s3").mkdir()
-    server = subprocess.Popen([program, work / "s3", "0", KEY, SECRET], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    server = subprocess.Popen([program, work / "s3", "0", KEY], env={**os.environ, "S3_SECRET": SECRET},
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     line = server.stdout.readline()
     return server, int(line.rsplit(":", 1)[1])
 
@@ -341,8 +342,11 @@ def print_reading(file, pgkeep, rounds):
             argvs = [argv, ["tail", "-c1"]] if name.startswith("cat") else [argv]
             results[name].append(Run(argvs, own_memory=True))
     size = file.stat().st_size
+    proof = subprocess.run(commands["pgkeep inspect"], capture_output=True)
     for name, runs in results.items():
         failure = next(filter(None, (run.failure() for run in runs)), None)
+        if name == "pgkeep inspect" and not failure and not proof.stdout:
+            failure = "printed nothing"
         if failure:
             print(f"| {name} | failed: {failure} | | |")
             continue
@@ -359,8 +363,8 @@ def huge_row(contenders, size_mb):
     contenders.server.sql("CREATE TABLE huge (body bytea); INSERT INTO huge "
                           f"SELECT string_agg(sha512(i::text::bytea), ''::bytea) FROM generate_series(1, {blocks}) i")
     run, size = contenders.all["pgkeep, folder, gzip"]()
-    if run.failure():
-        sys.exit(f"error: {run.failure()}")
+    if run.failure() or not size:
+        sys.exit(f"error: {run.failure() or 'stored nothing'}")
     print(f"one row of {size_mb} MB bytea: pgkeep's peak memory {run.peak_kb / 1024:.0f} MB, {run.wall:.1f} s, {size / 1e6:.0f} MB stored")
 
 

@@ -3,12 +3,15 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use object_store::ObjectStoreExt;
+use object_store::aws::AmazonS3Builder;
 use rustix::process::Signal;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use crate::support::s3::BUCKET;
 use crate::support::sandbox::assert_private;
-use crate::support::{CANARY, Fake, Sandbox, Server, data, postgres};
+use crate::support::{CANARY, Fake, S3, Sandbox, Server, data, postgres};
 
 /// Runs `test` and returns the words it panicked with.
 fn panic_of(test: impl FnOnce()) -> String {
@@ -377,6 +380,31 @@ fn private_server_goes_with_its_value() {
     assert_eq!(server.sql("template1", "SELECT 1"), "1");
     drop(server);
     assert!(!folder.exists(), "{} is still there", folder.display());
+}
+
+#[test]
+fn s3_server_keeps_objects_and_checks_signatures() {
+    let s3 = S3::start();
+    let client = |secret: &str| {
+        AmazonS3Builder::new()
+            .with_endpoint(s3.endpoint())
+            .with_allow_http(true)
+            .with_region("us-east-1")
+            .with_bucket_name(BUCKET)
+            .with_access_key_id(s3.environment()[0].1)
+            .with_secret_access_key(secret)
+            .build()
+            .unwrap()
+    };
+    let key = object_store::path::Path::from("pg/x");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        client(CANARY).put(&key, "hello".into()).await.unwrap();
+        let read = client(CANARY).get(&key).await.unwrap();
+        assert_eq!(read.bytes().await.unwrap(), "hello");
+        assert!(client("wrong").get(&key).await.is_err());
+    });
+    assert!(s3.folder().join("pg/x").is_file());
 }
 
 #[test]

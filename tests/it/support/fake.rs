@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::Sandbox;
+use super::{Sandbox, example};
 
 /// The names that the fake is put under.
 const PROGRAMS: [&str; 4] = ["pg_dump", "pg_dumpall", "pg_restore", "psql"];
@@ -27,7 +27,7 @@ impl Fake {
     pub fn install(sandbox: &Sandbox) -> Self {
         let bin = sandbox.bin();
         for program in PROGRAMS {
-            link(&built(), &bin.join(program));
+            link(&example("fake_pg"), &bin.join(program));
             // Megabytes of our own code: nothing to search after each run.
             sandbox.may_hold_secret(&bin.join(program));
         }
@@ -84,18 +84,6 @@ impl Fake {
     pub fn remove(&self, program: &str) {
         fs::remove_file(self.bin.join(program)).expect("the fake is there");
     }
-}
-
-/// Returns the built fake: an example, so that `cargo install` leaves it out.
-fn built() -> PathBuf {
-    let pgkeep = Path::new(env!("CARGO_BIN_EXE_pgkeep"));
-    let fake = pgkeep.with_file_name("examples").join("fake_pg");
-    assert!(
-        fake.is_file(),
-        "`{}` is not built; `cargo test` does it, `cargo test --test it` needs `cargo build --examples` first",
-        fake.display()
-    );
-    fake
 }
 
 /// A hard link, not a symbolic one: the program must see its own folder, where its script lies.

@@ -6,15 +6,18 @@ pub mod data;
 pub mod fake;
 pub mod postgres;
 pub mod processes;
+pub mod s3;
 pub mod sandbox;
 pub mod secret;
 
 pub use fake::Fake;
 pub use postgres::{Server, postgres};
+pub use s3::S3;
 pub use sandbox::Sandbox;
 pub use secret::CANARY;
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 
 /// Tells why a test does nothing; fails it where everything must run.
 ///
@@ -27,4 +30,16 @@ pub fn skip(reason: &str) {
         "{test} must not be skipped here: {reason}"
     );
     writeln!(std::io::stderr(), "skipped {test}: {reason}").expect("stderr takes a line");
+}
+
+/// Returns a program of `tests/servers`: an example, so that `cargo install` leaves it out.
+pub fn example(name: &str) -> PathBuf {
+    let pgkeep = Path::new(env!("CARGO_BIN_EXE_pgkeep"));
+    let path = pgkeep.with_file_name("examples").join(name);
+    assert!(
+        path.is_file(),
+        "`{}` is not built; `cargo test` does it, `cargo test --test it` needs `cargo build --examples` first",
+        path.display()
+    );
+    path
 }
