@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use crate::support::proxy::{Fault, Proxy};
 use crate::support::s3::BUCKET;
 use crate::support::sandbox::assert_private;
 use crate::support::{CANARY, Fake, S3, Sandbox, Server, data, postgres};
@@ -344,6 +345,30 @@ fn server_takes_the_password_over_tcp_and_trusts_its_socket() {
     );
     assert!(server.major() >= 13);
     assert!(server.port() > 0 && server.socket_dir().is_dir());
+}
+
+#[test]
+fn proxy_passes_cuts_and_stalls() {
+    let Some(server) = postgres() else { return };
+    let sandbox = Sandbox::new();
+    let psql = |proxy: &Proxy| {
+        let query = ["-X", "-A", "-t", "-c", "SELECT repeat('x', 1000000)"];
+        sandbox
+            .program(server.bin().join("psql"), query)
+            .env("PGHOST", "127.0.0.1")
+            .env("PGPORT", proxy.port().to_string())
+            .env("PGUSER", "keeper")
+            .env("PGPASSWORD", CANARY)
+            .env("PGDATABASE", "template1")
+    };
+    let start = |bytes, fault| Proxy::start(server.port(), bytes, fault);
+    let whole = psql(&start(u64::MAX, Fault::Cut)).run().expect(0);
+    assert_eq!(whole.stdout.len(), 1_000_001);
+    let cut = psql(&start(100_000, Fault::Cut)).run().expect(2);
+    assert!(cut.stderr().contains("closed the connection"), "{cut}");
+    let proxy = start(100_000, Fault::Stall);
+    let stalled = psql(&proxy).limit(Duration::from_millis(500));
+    assert!(panic_of(|| drop(stalled.run())).contains("hung"));
 }
 
 #[test]

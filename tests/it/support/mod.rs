@@ -6,6 +6,7 @@ pub mod data;
 pub mod fake;
 pub mod postgres;
 pub mod processes;
+pub mod proxy;
 pub mod s3;
 pub mod sandbox;
 pub mod secret;

@@ -1,0 +1,111 @@
+//! A TCP proxy in front of a server that breaks connections on demand: what a bad network does to a dump (row D9).
+//!
+//! Counts the bytes from the server to the client, on each connection by itself.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// How often the accepting thread looks whether it is over.
+const TICK: Duration = Duration::from_millis(5);
+
+/// What happens after the bytes.
+#[derive(Clone, Copy)]
+pub enum Fault {
+    /// Both sides are closed.
+    Cut,
+    /// Nothing moves any more, and nothing is closed.
+    Stall,
+}
+
+/// A proxy on a port of its own. Dropping it closes everything.
+pub struct Proxy {
+    port: u16,
+    is_over: Arc<AtomicBool>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+impl Proxy {
+    /// Starts a proxy to `127.0.0.1:server` that breaks after so many bytes.
+    pub fn start(server: u16, after_bytes: u64, fault: Fault) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
+        let port = listener.local_addr().expect("it is bound").port();
+        listener
+            .set_nonblocking(true)
+            .expect("a listener can be polled");
+        let is_over = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&is_over);
+        let acceptor = thread::spawn(move || {
+            while !flag.load(Ordering::Relaxed) {
+                match listener.accept() {
+                    Ok((client, _)) => connect(client, server, after_bytes, fault, &flag),
+                    Err(_) => thread::sleep(TICK),
+                }
+            }
+        });
+        Self {
+            port,
+            is_over,
+            acceptor: Some(acceptor),
+        }
+    }
+
+    /// Returns the port to connect to.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        let ended = self.acceptor.take().map(JoinHandle::join);
+        // A second panic while a test fails would end the whole suite.
+        assert!(thread::panicking() || ended.is_some_and(|result| result.is_ok()));
+    }
+}
+
+/// Both directions get a thread, which ends with its connection.
+fn connect(client: TcpStream, server: u16, after_bytes: u64, fault: Fault, flag: &Arc<AtomicBool>) {
+    let server = TcpStream::connect(("127.0.0.1", server)).expect("the server listens");
+    client
+        .set_nonblocking(false)
+        .expect("a connection can block");
+    let up = (share(&client), share(&server));
+    thread::spawn(move || copy(up.0, up.1, u64::MAX));
+    let flag = Arc::clone(flag);
+    thread::spawn(move || {
+        let left = copy(share(&server), share(&client), after_bytes);
+        if left == 0 && matches!(fault, Fault::Stall) {
+            while !flag.load(Ordering::Relaxed) {
+                thread::sleep(TICK);
+            }
+        }
+        // Either may be gone already.
+        let _ = client.shutdown(Shutdown::Both);
+        let _ = server.shutdown(Shutdown::Both);
+    });
+}
+
+fn share(stream: &TcpStream) -> TcpStream {
+    stream.try_clone().expect("a socket can be shared")
+}
+
+/// Copies until `left` bytes have passed or one side is gone; returns how many were left.
+fn copy(mut from: TcpStream, mut to: TcpStream, mut left: u64) -> u64 {
+    let mut block = [0; 8192];
+    while left > 0 {
+        let some = block.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let Ok(count @ 1..) = from.read(&mut block[..some]) else {
+            break;
+        };
+        if to.write_all(&block[..count]).is_err() {
+            break;
+        }
+        left -= count as u64;
+    }
+    left
+}
