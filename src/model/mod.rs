@@ -8,5 +8,6 @@ pub mod id;
 pub mod keys;
 pub mod manifest;
 pub mod name;
+pub mod part_sizes;
 pub mod required;
 pub mod scan;
