@@ -136,7 +136,14 @@ mod tests {
 
     #[test]
     fn the_largest_object_fits_whatever_was_expected() {
-        for expected in [0, 1, 16 * GIB, 66_000_000_000, 99_999_999_999, 100_000_000_000] {
+        for expected in [
+            0,
+            1,
+            16 * GIB,
+            66_000_000_000,
+            99_999_999_999,
+            100_000_000_000,
+        ] {
             for expected in [expected, expected * 3, expected * 10, expected * 30] {
                 let parts = cut(PartSizes::new(Some(expected)), MAX_OBJECT_BYTES).len();
                 assert!(parts <= MAX_PARTS as usize, "{expected}: {parts} parts");

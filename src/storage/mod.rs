@@ -2,6 +2,13 @@
 //!
 //! An object becomes visible whole or not at all. Listings are complete or an error, never cut short in silence.
 
+mod folder;
+pub mod key;
+mod memory;
+mod open;
+mod read;
+mod s3;
+
 use std::ops::Range;
 
 use async_trait::async_trait;
@@ -9,6 +16,11 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use jiff::Timestamp;
 use thiserror::Error;
+
+pub use folder::Folder;
+pub use memory::{Memory, Verb};
+pub use open::open;
+pub use s3::{CredentialSource, Credentials, S3, S3Options};
 
 /// What a storage says when a verb fails.
 #[derive(Debug, Error)]
@@ -52,6 +64,33 @@ pub enum Error {
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
+}
+
+impl Error {
+    /// Makes an [`Error::Failed`] without hint or cause.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::Failed {
+            message: message.into(),
+            hint: None,
+            source: None,
+        }
+    }
+
+    /// Makes an [`Error::Setup`] with its next move.
+    pub fn setup(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Setup {
+            message: message.into(),
+            hint: Some(hint.into()),
+        }
+    }
+
+    /// Returns the next move, where one is known.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Setup { hint, .. } | Self::Failed { hint, .. } => hint.as_deref(),
+            _ => None,
+        }
+    }
 }
 
 /// Result of a verb.
@@ -98,6 +137,8 @@ pub trait Storage: Send + Sync {
     async fn get(&self, key: &str, limit: u64) -> Result<Bytes>;
 
     /// Streams an object, or a byte range of it.
+    ///
+    /// The stream ends only after the last byte; a range that is not wholly inside the object is an error.
     async fn stream(
         &self,
         key: &str,
@@ -116,9 +157,16 @@ pub trait Storage: Send + Sync {
     /// Removes unfinished writes under `prefix` that no live run can own: staging files whose writer is dead,
     /// multipart uploads started before `older_than`.
     async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<Swept>;
+
+    /// Returns how many bytes can still be written, where the storage can tell.
+    async fn free_bytes(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// A large object on its way. Dropping it without [`Upload::finish`] leaves nothing visible.
+///
+/// After an error of [`Upload::write`] or [`Upload::finish`] what was written is removed already.
 #[async_trait]
 pub trait Upload: Send {
     /// Takes the next bytes, in order.
