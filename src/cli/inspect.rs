@@ -60,7 +60,7 @@ fn place(message: &str, offset: Option<u64>) -> String {
     )
 }
 
-fn text(report: &Report) -> String {
+pub(super) fn text(report: &Report) -> String {
     let scan = &report.scan;
     let verdict = if scan.complete {
         "complete"

@@ -4,19 +4,32 @@
 //! error ends standard error as one object.
 
 pub mod args;
+mod backup;
+mod config;
+mod credentials;
+mod demo;
 mod inspect;
 mod output;
+mod progress;
+mod settings;
+mod stored;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use tokio::signal::unix::{SignalKind, signal};
 
-use crate::context::Context;
+use crate::context::{Context, Stop};
 use crate::failure::{Failure, Kind};
 use args::{Cli, Command};
 use output::Output;
+use settings::Settings;
+
+/// How long background work may still take when a command is done.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
 /// Parses the command line, carries it out and returns the exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString> + Clone, context: Context) -> ExitCode {
@@ -30,11 +43,52 @@ pub fn run(arguments: impl IntoIterator<Item = OsString> + Clone, context: Conte
     output.exit(result)
 }
 
-fn dispatch(cli: &Cli, _context: &Context, output: &Output) -> Result<(), Failure> {
+fn dispatch(cli: &Cli, context: &Context, output: &Output) -> Result<(), Failure> {
+    let settings = Settings::new(&cli.global, output);
+    // Reading a file needs no runtime.
     match &cli.command {
-        Command::Inspect(args) => inspect::run(args, output),
-        _ => Err(Failure::new(Kind::Usage, "todo", "x")),
+        Command::Inspect(args) => return inspect::run(args, output),
+        Command::Config(command) => return config::run(command, &settings, output),
+        _ => {}
     }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+        Failure::new(Kind::Unexpected, "no_runtime", format!("cannot start: {error}"))
+    })?;
+    let result = runtime.block_on(async {
+        listen_for_signals(context.stop.clone())?;
+        match &cli.command {
+            Command::Backup(args) => backup::run(args, &settings, output, context).await,
+            Command::List(args) => stored::run_list(args, &settings, output, context).await,
+            Command::Show(args) => stored::run_show(args, &settings, output).await,
+            Command::Get(args) => stored::run_get(args, &settings, output, context).await,
+            Command::Demo(args) => demo::run(args, &settings, output, context).await,
+            Command::Inspect(_) | Command::Config(_) => Ok(()),
+        }
+    });
+    // What is still under way, an upload that is being given up, has a moment to end.
+    runtime.shutdown_timeout(SHUTDOWN_GRACE);
+    result
+}
+
+/// Turns SIGINT and SIGTERM into a wish to stop. A second one ends the program at once.
+fn listen_for_signals(stop: Stop) -> Result<(), Failure> {
+    let unexpected = |error: std::io::Error| Failure::new(Kind::Unexpected, "no_signals", error.to_string());
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(unexpected)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(unexpected)?;
+    // It ends with the runtime.
+    tokio::spawn(async move {
+        loop {
+            let kind = tokio::select! {
+                _ = interrupt.recv() => Kind::Interrupted,
+                _ = terminate.recv() => Kind::Terminated,
+            };
+            if stop.is_requested() {
+                std::process::exit(kind.exit_code().into());
+            }
+            stop.request(kind);
+        }
+    });
+    Ok(())
 }
 
 /// Prints what clap has to say; with `--json` an error is one object.

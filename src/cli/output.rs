@@ -8,13 +8,14 @@ use comfy_table::Table;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
-use super::args::{Global, LogFormat};
+use super::args::{Global, LogFormat, When};
 use crate::failure::{Failure, Kind};
 
 /// How this run prints.
 pub(super) struct Output {
     pub json: bool,
     pub quiet: bool,
+    pub progress: When,
 }
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
@@ -23,10 +24,7 @@ const HINT: Style = AnsiColor::Cyan.on_default().bold();
 
 impl Output {
     pub(super) fn new(global: &Global) -> Self {
-        Self {
-            json: global.json,
-            quiet: global.quiet,
-        }
+        Self { json: global.json, quiet: global.quiet, progress: global.progress }
     }
 
     /// Prints a document as JSON, or `text` for people.
@@ -93,10 +91,7 @@ fn print_error(failure: &Failure) {
     } else {
         say(&text);
     }
-    write_github_error(failure);
 }
-
-fn write_github_error(_failure: &Failure) {}
 
 /// Prints the failure as the last object of standard error.
 pub(super) fn print_error_json(failure: &Failure) {

@@ -19,7 +19,7 @@ use serde::Serialize;
 use super::stored::NamedStorage;
 use crate::context::Context;
 use crate::failure::{Failure, Kind};
-use crate::model::config::Retries;
+use crate::model::config::{Preset, Retries};
 use crate::model::connection::Connection;
 use crate::model::id::DatabaseName;
 use crate::model::manifest::{Manifest, SelectionRecord, Trigger};
@@ -56,6 +56,8 @@ pub struct Request {
     pub selection: Selection,
     /// Whether flags of this run, and not the configuration, left something out.
     pub is_partial: bool,
+    /// Rules of a hosting service.
+    pub preset: Option<Preset>,
     /// Whether roles and tablespaces are stored beside the dump.
     pub globals: bool,
     /// Whether a database without tables is accepted.

@@ -1,0 +1,320 @@
+//! `pgkeep backup` on the terminal.
+
+use std::num::NonZeroUsize;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::args::{BackupArgs, TriggerArg};
+use super::inspect::required_tables;
+use super::output::{Output, bytes, number, say};
+use super::progress::Shown;
+use super::settings::{Settings, Target};
+use crate::context::Context;
+use crate::failure::{Failure, Kind, Result};
+use crate::model::config::{Compression, CompressionMethod, DatabaseConfig};
+use crate::model::connection::{Connection, ConnectionError};
+use crate::model::id::DatabaseName;
+use crate::model::manifest::Trigger;
+use crate::model::name::{TableName, parse_schema};
+use crate::op::backup::{Report, Request, overall, run as backup, search};
+use crate::op::stored::NamedStorage;
+use crate::postgres::dump::Selection;
+use crate::stream::compress::Codec;
+
+/// gzip level whose files are no larger than those of `gzip -6`, measured by `scripts/bench`.
+const DEFAULT_GZIP_LEVEL: u8 = 2;
+
+/// zstd level that keeps up with `pg_dump` on two cores.
+const DEFAULT_ZSTD_LEVEL: u8 = 1;
+
+pub(super) async fn run(args: &BackupArgs, settings: &Settings<'_>, output: &Output, context: &Context) -> Result<()> {
+    let requests = requests(args, settings)?;
+    let mut reports = Vec::new();
+    for request in &requests {
+        let shown = Shown::new(&request.name, output);
+        let report = backup(request, context, &shown).await;
+        shown.finish();
+        print(&report, output, requests.len() > 1);
+        reports.push(report);
+        if context.stop.is_requested() {
+            break;
+        }
+    }
+    if output.json {
+        output.json_line(&Summary { message_type: "summary", backups: &reports });
+    }
+    match overall(&reports) {
+        Some(failure) => Err(failure),
+        None => Ok(()),
+    }
+}
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    message_type: &'static str,
+    backups: &'a [Report],
+}
+
+fn requests(args: &BackupArgs, settings: &Settings<'_>) -> Result<Vec<Request>> {
+    let is_complete = args.url.is_some() && !args.storage.storages.is_empty();
+    let config = if is_complete { None } else { settings.config()? };
+    let is_one_off = args.url.is_some() || config.as_ref().is_none_or(|config| config.databases.is_empty());
+    let targets = match &config {
+        Some(config) if !is_one_off => settings.configured(config)?,
+        _ => {
+            if args.url.is_none() && !settings.environment_names_a_database() {
+                return Err(no_database());
+            }
+            let defaults = config.as_ref().map(|config| config.defaults.clone()).unwrap_or_default();
+            vec![settings.one_off(args.url.as_deref(), args.name.as_deref(), defaults)?]
+        }
+    };
+    let bin_dir = args.bin_dir.clone().or_else(|| config.as_ref().and_then(|config| config.postgres.bin_dir.clone()));
+    targets
+        .into_iter()
+        .map(|target| {
+            let storages = match &config {
+                Some(config) if args.storage.storages.is_empty() && !target.config.storages.is_empty() => {
+                    settings.open_named(config, &target.config.storages)?
+                }
+                _ => settings.storages(&args.storage)?,
+            };
+            let search = search(bin_dir.clone(), settings.path());
+            request(args, settings, target, storages, search)
+        })
+        .collect()
+}
+
+fn no_database() -> Failure {
+    Failure::new(Kind::Usage, "no_database", "nobody said which database to back up")
+        .hint("`--url \"$DATABASE_URL\"`, DATABASE_URL, libpq's own variables, or a configuration (`pgkeep config init`)")
+}
+
+fn request(
+    args: &BackupArgs,
+    settings: &Settings<'_>,
+    target: Target,
+    storages: Vec<NamedStorage>,
+    search: crate::postgres::programs::Search,
+) -> Result<Request> {
+    let Target { name, config, connection } = target;
+    let connection = match &args.password_file {
+        Some(path) => {
+            let bad = |error: ConnectionError| {
+                Failure::new(Kind::Usage, "bad_connection", error.to_string())
+            };
+            connection.with_password(settings.password_from(path)?).map_err(bad)?
+        }
+        None => connection,
+    };
+    let (selection, is_partial) = selection(args, &config)?;
+    let mut required: Vec<_> = config.required_tables.clone();
+    required.extend(required_tables(&args.required)?);
+    let copies = args.copies.or(config.copies).unwrap_or(1);
+    let copies = NonZeroUsize::new(copies).filter(|copies| copies.get() <= storages.len()).ok_or_else(|| {
+        let message = format!("`copies` is {copies}, and there are {} storages", storages.len());
+        Failure::new(Kind::Usage, "bad_copies", message)
+    })?;
+    let mut retries = config.retries;
+    retries.attempts = args.attempts.unwrap_or(retries.attempts).max(1);
+    Ok(Request {
+        name,
+        connection,
+        search,
+        environment: settings.program_environment(),
+        storages,
+        copies,
+        codec: codec(args.compression.as_deref(), config.compression)?,
+        required,
+        selection,
+        is_partial,
+        preset: config.preset,
+        globals: args.globals || config.globals,
+        allow_empty: args.allow_empty || config.allow_empty,
+        strict_warnings: args.strict_warnings || config.strict_warnings,
+        lock_wait_timeout: duration("--lock-wait-timeout", args.lock_wait_timeout.as_deref())?
+            .unwrap_or(config.lock_wait_timeout),
+        stall_timeout: match duration("--stall-timeout", args.stall_timeout.as_deref())? {
+            Some(Duration::ZERO) => None,
+            Some(timeout) => Some(timeout),
+            None => config.stall_timeout,
+        },
+        retries,
+        trigger: match args.trigger {
+            TriggerArg::Manual => Trigger::Manual,
+            TriggerArg::Schedule => Trigger::Schedule,
+            TriggerArg::PreDeploy => Trigger::PreDeploy,
+        },
+        threads: available_parallelism().map_or(1, NonZeroUsize::get),
+    })
+}
+
+/// A request with the documented defaults, from the newest programs into nowhere.
+pub(super) fn defaults(name: DatabaseName, settings: &Settings<'_>) -> Request {
+    let config = DatabaseConfig::default();
+    Request {
+        name,
+        connection: Connection::default(),
+        search: search(None, settings.path()),
+        environment: settings.program_environment(),
+        storages: Vec::new(),
+        copies: NonZeroUsize::MIN,
+        codec: default_codec(config.compression),
+        required: Vec::new(),
+        selection: Selection::default(),
+        is_partial: false,
+        preset: None,
+        globals: config.globals,
+        allow_empty: config.allow_empty,
+        strict_warnings: config.strict_warnings,
+        lock_wait_timeout: config.lock_wait_timeout,
+        stall_timeout: config.stall_timeout,
+        retries: config.retries,
+        trigger: Trigger::Manual,
+        threads: available_parallelism().map_or(1, NonZeroUsize::get),
+    }
+}
+
+/// Flags replace the configuration's selection; what they leave out makes the backup a partial one.
+fn selection(args: &BackupArgs, config: &DatabaseConfig) -> Result<(Selection, bool)> {
+    let from_flags = Selection {
+        tables: tables("--table", &args.tables)?,
+        exclude_tables: tables("--exclude-table", &args.exclude_tables)?,
+        structure_only: tables("--structure-only", &args.structure_only)?,
+        schemas: schemas("--schema", &args.schemas)?,
+        exclude_schemas: schemas("--exclude-schema", &args.exclude_schemas)?,
+    };
+    if from_flags != Selection::default() {
+        return Ok((from_flags, true));
+    }
+    let selection = Selection {
+        tables: config.tables.clone(),
+        exclude_tables: config.exclude_tables.clone(),
+        structure_only: config.structure_only.clone(),
+        schemas: config.schemas.clone(),
+        exclude_schemas: config.exclude_schemas.clone(),
+    };
+    Ok((selection, false))
+}
+
+fn tables(flag: &str, texts: &[String]) -> Result<Vec<TableName>> {
+    texts.iter().map(|text| text.parse().map_err(|error| bad_name(flag, &error))).collect()
+}
+
+fn schemas(flag: &str, texts: &[String]) -> Result<Vec<String>> {
+    texts.iter().map(|text| parse_schema(text).map_err(|error| bad_name(flag, &error))).collect()
+}
+
+fn bad_name(flag: &str, error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(Kind::Usage, "bad_table_name", format!("cannot read `{flag}`: {error}"))
+}
+
+fn duration(flag: &str, text: Option<&str>) -> Result<Option<Duration>> {
+    let Some(text) = text else { return Ok(None) };
+    if text == "0" {
+        return Ok(Some(Duration::ZERO));
+    }
+    let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
+    parsed.map(Some).ok_or_else(|| {
+        let message = format!("cannot read `{flag} {text}`: it is no time such as `90s`, `10m` or `1h 30m`");
+        Failure::new(Kind::Usage, "bad_duration", message)
+    })
+}
+
+/// Reads `zstd`, `gzip:6`, `none`; the configuration's where the flag is not there.
+fn codec(flag: Option<&str>, config: Compression) -> Result<Codec> {
+    let Compression { method, level } = match flag {
+        Some(text) => compression(text)?,
+        None => config,
+    };
+    Ok(default_codec(Compression { method, level }))
+}
+
+fn default_codec(Compression { method, level }: Compression) -> Codec {
+    match method {
+        CompressionMethod::Gzip => Codec::Gzip { level: level.unwrap_or(DEFAULT_GZIP_LEVEL).into() },
+        CompressionMethod::Zstd => Codec::Zstd { level: level.unwrap_or(DEFAULT_ZSTD_LEVEL).into() },
+        CompressionMethod::None => Codec::None,
+    }
+}
+
+fn compression(text: &str) -> Result<Compression> {
+    let bad = || {
+        let message = format!("cannot read `--compression {text}`: it is `gzip`, `zstd` or `none`, with a level behind \
+                               a colon (gzip 1 to 9, zstd 1 to 19)");
+        Failure::new(Kind::Usage, "bad_compression", message)
+    };
+    let (name, level) = match text.split_once(':') {
+        Some((name, level)) => (name, Some(level.parse::<u8>().map_err(|_| bad())?)),
+        None => (text, None),
+    };
+    let methods = [CompressionMethod::Gzip, CompressionMethod::Zstd, CompressionMethod::None];
+    let method = methods.into_iter().find(|method| method.as_str() == name).ok_or_else(bad)?;
+    let fits = level.is_none_or(|level| method.max_level().is_some_and(|max| (1..=max).contains(&level)));
+    if fits { Ok(Compression { method, level }) } else { Err(bad()) }
+}
+
+fn print(report: &Report, output: &Output, is_one_of_many: bool) {
+    if output.json {
+        return;
+    }
+    for warning in &report.warnings {
+        output.warning(&format!("{}: {}", report.database, warning.message));
+    }
+    if report.stored {
+        output.data(&text(report));
+    }
+    if is_one_of_many && let Some(failure) = &report.failure {
+        say(&failure.to_string());
+    }
+}
+
+pub(super) fn text(report: &Report) -> String {
+    let id = report.backup_id.as_deref().unwrap_or_default();
+    let seconds = report.took_ms as f64 / 1000.0;
+    let mut out = format!(
+        "{id}: {} tables, {} rows, {} of SQL stored as {} in {seconds:.1} s\n",
+        number(report.tables as u64),
+        number(report.rows),
+        bytes(report.dump_bytes),
+        bytes(report.size_bytes),
+    );
+    for storage in &report.storages {
+        let state = if storage.stored { "stored" } else { "FAILED" };
+        out += &format!("  {state} in {}\n", storage.url);
+    }
+    let required = report.required_tables.len();
+    let required = if required > 0 { format!(", {required} required tables found") } else { String::new() };
+    let sha256 = report.sha256.as_deref().unwrap_or_default();
+    out += &format!("  proven: pg_dump exited with 0, end marker seen{required}, SHA-256 {sha256}\n");
+    out += &format!("  restore: {}\n", report.restore.as_deref().unwrap_or_default());
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_compression() {
+        let read = |text| codec(Some(text), Compression::default()).ok();
+        assert_eq!(read("gzip"), Some(Codec::Gzip { level: 2 }));
+        assert_eq!(read("gzip:9"), Some(Codec::Gzip { level: 9 }));
+        assert_eq!(read("zstd:19"), Some(Codec::Zstd { level: 19 }));
+        assert_eq!(read("none"), Some(Codec::None));
+        for text in ["", "gz", "gzip:0", "gzip:10", "zstd:20", "none:1", "gzip:", "gzip:x"] {
+            assert_eq!(read(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn reads_durations() {
+        let read = |text| duration("--x", Some(text)).ok().flatten();
+        assert_eq!(read("90s"), Some(Duration::from_secs(90)));
+        assert_eq!(read("0"), Some(Duration::ZERO));
+        assert_eq!(read("-5s"), None);
+        assert_eq!(read("soon"), None);
+    }
+}

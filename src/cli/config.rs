@@ -1,0 +1,49 @@
+//! `pgkeep config` on the terminal.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use super::args::ConfigCommand;
+use super::output::Output;
+use super::settings::Settings;
+use crate::failure::{Failure, Kind, Result};
+use crate::model::config::{EXAMPLE, config_schema};
+
+pub(super) fn run(command: &ConfigCommand, settings: &Settings<'_>, output: &Output) -> Result<()> {
+    match command {
+        ConfigCommand::Init { file, .. } if file.as_os_str() == "-" => output.data(EXAMPLE),
+        ConfigCommand::Init { file, force } => {
+            write(file, *force)?;
+            let file = file.display().to_string();
+            output.document(&serde_json::json!({ "file": file }), || {
+                format!("{file} is written; fill in the database and the storage, then `pgkeep config show`\n")
+            });
+        }
+        ConfigCommand::Show => {
+            let config = settings.config_or_fail()?;
+            output.document(&config.effective(), || config.effective_yaml());
+        }
+        ConfigCommand::Schema => output.document(&config_schema(), || {
+            serde_json::to_string_pretty(&config_schema()).expect("a schema holds only JSON's own types") + "\n"
+        }),
+    }
+    Ok(())
+}
+
+/// Writes the example for its owner alone: it is there to take secrets.
+fn write(file: &Path, force: bool) -> Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600);
+    if force { options.create(true).truncate(true) } else { options.create_new(true) };
+    let written = options.open(file).and_then(|mut file| file.write_all(EXAMPLE.as_bytes()));
+    written.map_err(|error| {
+        let message = format!("cannot write `{}`: {error}", file.display());
+        let failure = Failure::new(Kind::Usage, "cannot_write", message);
+        if error.kind() == std::io::ErrorKind::AlreadyExists {
+            return Failure { kind: Kind::Refused, id: "file_exists", ..failure }.hint("`--force` replaces it");
+        }
+        failure
+    })
+}

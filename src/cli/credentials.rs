@@ -1,0 +1,52 @@
+//! The program that prints S3 credentials, run for a storage that asks for them.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
+
+use crate::postgres::environment::Environment;
+use crate::postgres::process::Program;
+use crate::storage::CredentialSource;
+
+/// How long the program may take; some ask a person or a far service.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Most that such a program prints.
+const MAX_OUTPUT_BYTES: usize = 64 * 1024;
+
+/// A program and its arguments, in the shape of AWS `credential_process`.
+#[derive(Debug)]
+pub(super) struct CredentialCommand {
+    command: Vec<String>,
+    environment: Environment,
+}
+
+impl CredentialCommand {
+    /// Unlike PostgreSQL's programs it sees the whole environment: that is where its own keys are.
+    pub(super) fn new(command: Vec<String>, variables: Vec<(OsString, OsString)>) -> Self {
+        let mut environment = Environment::new(Vec::new());
+        for (name, value) in variables {
+            if let Some(name) = name.to_str() {
+                environment.set(name, value);
+            }
+        }
+        Self { command, environment }
+    }
+}
+
+#[async_trait]
+impl CredentialSource for CredentialCommand {
+    async fn fetch(&self) -> Result<SecretString, String> {
+        let (program, arguments) = self.command.split_first().ok_or("no program is named")?;
+        let program = Program::new(program, &self.environment).args(arguments);
+        let captured = program.run(&CancellationToken::new(), TIMEOUT, MAX_OUTPUT_BYTES).await;
+        let captured = captured.map_err(|error| match error.stderr.last() {
+            Some(line) => format!("{error}: {line}"),
+            None => error.to_string(),
+        })?;
+        String::from_utf8(captured.stdout).map(SecretString::from).map_err(|_| "it printed no text".to_owned())
+    }
+}

@@ -1,0 +1,203 @@
+//! Shows how far a backup has come: a bar on a terminal, a line now and then elsewhere, JSON Lines with `--json`.
+
+use std::io::IsTerminal;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+use super::args::When;
+use super::output::{Output, bytes, say};
+use crate::model::id::DatabaseName;
+use crate::op::backup::{Event, Observer};
+use crate::stream::pipeline::Progress;
+
+/// How often the bar moves.
+const BAR_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How often a line is printed where there is no terminal: enough to see life in a log, not enough to fill it.
+const LINE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How a run is shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Style {
+    Bar,
+    Lines,
+    Json,
+    Nothing,
+}
+
+/// Shows one backup.
+pub(super) struct Shown {
+    database: String,
+    style: Style,
+    task: Mutex<Option<(JoinHandle<()>, Option<ProgressBar>)>>,
+}
+
+impl Shown {
+    pub(super) fn new(database: &DatabaseName, output: &Output) -> Self {
+        let is_terminal = std::io::stderr().is_terminal();
+        let style = match (output.json, output.progress, output.quiet) {
+            (_, When::Never, _) | (_, When::Auto, true) => Style::Nothing,
+            (true, ..) => Style::Json,
+            (false, ..) if is_terminal => Style::Bar,
+            (false, ..) => Style::Lines,
+        };
+        Self { database: database.to_string(), style, task: Mutex::new(None) }
+    }
+
+    /// Takes the bar away.
+    pub(super) fn finish(&self) {
+        let task = self.task.lock().ok().and_then(|mut task| task.take());
+        if let Some((task, bar)) = task {
+            task.abort();
+            if let Some(bar) = bar {
+                bar.finish_and_clear();
+            }
+        }
+    }
+
+    fn line(&self, text: &str) {
+        match self.style {
+            Style::Bar | Style::Lines => say(&format!("{}: {text}", self.database)),
+            Style::Json | Style::Nothing => {}
+        }
+    }
+
+    fn start(&self, progress: &Arc<Progress>, estimated_bytes: u64, tables: u64) {
+        let meter = Meter {
+            database: self.database.clone(),
+            progress: Arc::clone(progress),
+            estimated_bytes,
+            tables,
+            started: Instant::now(),
+        };
+        let bar = (self.style == Style::Bar).then(|| bar(&self.database));
+        let (style, shown) = (self.style, bar.clone());
+        // It ends with `finish`, which every run calls.
+        let task = tokio::spawn(async move {
+            loop {
+                match (style, &shown) {
+                    (Style::Bar, Some(bar)) => bar.set_message(meter.text()),
+                    (Style::Json, _) => println_json(&meter.json()),
+                    _ => say(&format!("{}: {}", meter.database, meter.text())),
+                }
+                tokio::time::sleep(if style == Style::Bar { BAR_INTERVAL } else { LINE_INTERVAL }).await;
+            }
+        });
+        if let Ok(mut slot) = self.task.lock() {
+            *slot = Some((task, bar));
+        }
+    }
+}
+
+impl Observer for Shown {
+    fn note(&self, event: Event<'_>) {
+        match event {
+            Event::Connecting => {}
+            Event::Dumping { progress, estimated_bytes, tables } if self.style != Style::Nothing => {
+                self.start(progress, estimated_bytes, tables);
+            }
+            Event::Dumping { .. } => {}
+            Event::Storing => self.finish(),
+            Event::Retrying { failure, delay } => {
+                self.finish();
+                self.line(&format!("{}; trying again in {:.0} s", failure.message, delay.as_secs_f64()));
+            }
+        }
+    }
+}
+
+/// What is known of a dump under way.
+struct Meter {
+    database: String,
+    progress: Arc<Progress>,
+    estimated_bytes: u64,
+    tables: u64,
+    started: Instant,
+}
+
+impl Meter {
+    fn seconds(&self) -> f64 {
+        self.started.elapsed().as_secs_f64().max(0.001)
+    }
+
+    fn rate(&self) -> f64 {
+        self.progress.raw_bytes() as f64 / self.seconds()
+    }
+
+    /// Share that is done by the server's own estimate, which knows pages and not text: never more than 99 %.
+    fn share(&self) -> Option<f64> {
+        let share = self.progress.raw_bytes() as f64 / self.estimated_bytes as f64;
+        (self.estimated_bytes > 0).then_some(share.min(0.99))
+    }
+
+    fn seconds_left(&self) -> Option<u64> {
+        let share = self.share().filter(|share| *share > 0.02 && self.seconds() > 2.0)?;
+        Some((self.seconds() / share - self.seconds()) as u64)
+    }
+
+    fn text(&self) -> String {
+        let progress = &self.progress;
+        let mut text = format!("{}, {}/s", bytes(progress.raw_bytes()), bytes(self.rate() as u64));
+        text += &format!(", {} of {} tables", progress.tables_done().min(self.tables), self.tables);
+        if let Some(seconds) = self.seconds_left() {
+            text += &format!(", about {} left", left(seconds));
+        }
+        if let Some(table) = progress.current_table() {
+            text += &format!(", {table}");
+        }
+        text
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!({
+            "message_type": "status",
+            "database": self.database,
+            "stage": "dump",
+            "bytes": self.progress.raw_bytes(),
+            "stored_bytes": self.progress.stored_bytes(),
+            "bytes_per_second": self.rate() as u64,
+            "tables_done": self.progress.tables_done(),
+            "tables": self.tables,
+            "current_table": self.progress.current_table(),
+            "share_done": self.share(),
+            "seconds_left": self.seconds_left(),
+        })
+    }
+}
+
+fn left(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds.div_ceil(60)),
+        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+fn bar(database: &str) -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    let style = ProgressStyle::with_template("{spinner} {prefix}: {wide_msg}").expect("the template is well-formed");
+    bar.set_style(style);
+    bar.set_prefix(database.to_owned());
+    bar.enable_steady_tick(BAR_INTERVAL);
+    bar
+}
+
+fn println_json(value: &serde_json::Value) {
+    use std::io::Write;
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{value}"); // a reader that has left is no failure
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn times_left_read_well() {
+        for (seconds, text) in [(5, "5 s"), (61, "2 min"), (3600, "1 h 0 min"), (7260, "2 h 1 min")] {
+            assert_eq!(super::left(seconds), text);
+        }
+    }
+}

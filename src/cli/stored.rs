@@ -1,0 +1,185 @@
+//! `pgkeep list`, `show` and `get` on the terminal.
+
+use comfy_table::CellAlignment;
+
+use super::args::{GetArgs, ListArgs, ShowArgs};
+use super::output::{Output, bytes, number, table};
+use super::settings::Settings;
+use crate::context::Context;
+use crate::failure::Result;
+use crate::model::manifest::{Manifest, TableRecord};
+use crate::model::name::TableName;
+use crate::op::stored::Wanted;
+use crate::op::{get, list, show};
+
+pub(super) async fn run_list(
+    args: &ListArgs,
+    settings: &Settings<'_>,
+    output: &Output,
+    context: &Context,
+) -> Result<()> {
+    let request = list::Request {
+        storages: settings.storages(&args.storage)?,
+        database: settings.database_name()?,
+        now: context.clock.now(),
+    };
+    let report = list::run(request).await?;
+    output.document(&report, || list_text(&report));
+    for id in &report.unfinished {
+        output.note(&format!("`{id}` has no manifest: its run is under way or was cut off; it is no backup"));
+    }
+    match report.failure {
+        Some(failure) => Err(failure),
+        None => Ok(()),
+    }
+}
+
+fn list_text(report: &list::Report) -> String {
+    if report.backups.is_empty() {
+        return "no backups\n".to_owned();
+    }
+    let mut out = table(&["id", "started (UTC)", "age", "size", "storages", ""]);
+    if let Some(column) = out.column_mut(3) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    for backup in &report.backups {
+        let marks = [
+            (backup.pinned, "pinned"),
+            (backup.drilled, "drilled"),
+            (backup.damaged, "DAMAGED"),
+            (backup.partial, "partial"),
+        ];
+        let marks: Vec<&str> = marks.into_iter().filter_map(|(is, mark)| is.then_some(mark)).collect();
+        out.add_row([
+            backup.id.clone(),
+            backup.started_at.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+            age(backup.age_seconds),
+            bytes(backup.size_bytes),
+            backup.storages.join(", "),
+            marks.join(", "),
+        ]);
+    }
+    format!("{out}\n")
+}
+
+fn age(seconds: i64) -> String {
+    match seconds {
+        ..0 => "in the future".to_owned(),
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+pub(super) async fn run_show(args: &ShowArgs, settings: &Settings<'_>, output: &Output) -> Result<()> {
+    let request = show::Request {
+        storages: settings.storages(&args.storage)?,
+        database: settings.database_name()?,
+        wanted: Wanted::parse(&args.id)?,
+    };
+    let report = show::run(request).await?;
+    output.document(&report.manifest, || show_text(&report));
+    Ok(())
+}
+
+fn show_text(report: &show::Report) -> String {
+    let manifest = &report.manifest;
+    let mut out = facts(report);
+    out += &format!("\n\n{}\n", tables(&manifest.tables));
+    for required in &manifest.required_tables {
+        let found = if required.found { "found" } else { "MISSING" };
+        let rows = required.rows.map(|rows| format!(", {} rows", number(rows))).unwrap_or_default();
+        out += &format!("required: {} {found}{rows}\n", required.table);
+    }
+    for warning in &manifest.warnings {
+        out += &format!("warning: {}\n", warning.message);
+    }
+    out += &format!(
+        "\nwithout pgkeep, from the folder that holds the file:\n  {}\nthe file is {} in {}\n",
+        manifest.restore, manifest.object.key, report.url
+    );
+    if let Some(globals) = &manifest.globals {
+        let without = if globals.role_passwords { "" } else { " (without passwords)" };
+        out += &format!("roles and tablespaces{without} first: {}\n", globals.object.key);
+    }
+    out
+}
+
+fn facts(report: &show::Report) -> String {
+    let manifest = &report.manifest;
+    let took = manifest.finished_at.as_second() - manifest.started_at.as_second();
+    let method = &manifest.compression.method;
+    let mut rows = vec![
+        ("id", manifest.id.to_string()),
+        ("trigger", manifest.trigger.as_str().to_owned()),
+        ("started", format!("{}, took {took} s", manifest.started_at)),
+        ("server", server(manifest)),
+        ("programs", format!("pg_dump {}, pgkeep {}", manifest.tools.pg_dump, manifest.tools.pgkeep)),
+        ("dump", format!("{} of SQL, {} rows", bytes(manifest.dump.bytes), number(manifest.dump.rows))),
+        ("stored", format!("{} ({method}) in {}", bytes(manifest.object.size_bytes), report.storages.join(", "))),
+        ("sha256", manifest.object.sha256.clone()),
+    ];
+    if let Some(selection) = &manifest.selection {
+        let selection = serde_json::to_string(selection).unwrap_or_default();
+        rows.push(("selection", format!("NOT the whole database: {selection}")));
+    }
+    if manifest.large_objects > 0 {
+        rows.push(("large objects", number(manifest.large_objects)));
+    }
+    let lines: Vec<String> = rows.iter().map(|(name, value)| format!("{name:<14}{value}")).collect();
+    lines.join("\n")
+}
+
+fn server(manifest: &Manifest) -> String {
+    let server = &manifest.server;
+    let extensions: Vec<String> =
+        server.extensions.iter().map(|extension| format!("{} {}", extension.name, extension.version)).collect();
+    let extensions = if extensions.is_empty() { String::new() } else { format!("; {}", extensions.join(", ")) };
+    format!("{} database `{}`, {}{extensions}", server.version, server.database, server.encoding)
+}
+
+fn tables(tables: &[TableRecord]) -> comfy_table::Table {
+    let mut out = table(&["table", "kind", "rows", "bytes", "digest"]);
+    for at in [2, 3] {
+        if let Some(column) = out.column_mut(at) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for table in tables {
+        let name = TableName::new(table.schema.clone(), table.name.clone()).to_string();
+        out.add_row([
+            name.replace('\n', "\\n").replace('\r', "\\r"),
+            table.kind.map_or("rows only", |kind| kind.as_str()).to_owned(),
+            table.rows.map_or_else(|| "no data".to_owned(), number),
+            bytes(table.bytes),
+            table.digest.map_or_else(|| "-".to_owned(), |digest| digest.to_string()),
+        ]);
+    }
+    out
+}
+
+pub(super) async fn run_get(args: &GetArgs, settings: &Settings<'_>, output: &Output, context: &Context) -> Result<()> {
+    let is_stdout = args.output.as_ref().is_some_and(|path| path.as_os_str() == "-");
+    let to = if is_stdout {
+        get::Output::Stdout
+    } else {
+        get::Output::File { path: args.output.clone(), replace: args.force }
+    };
+    let request = get::Request {
+        storages: settings.storages(&args.storage)?,
+        database: settings.database_name()?,
+        wanted: Wanted::parse(&args.id)?,
+        globals: args.globals,
+        output: to,
+    };
+    let report = get::run(request, context).await?;
+    report.warnings.iter().for_each(|warning| output.warning(warning));
+    if !is_stdout {
+        output.document(&report, || {
+            let file = report.file.as_deref().unwrap_or_default();
+            format!("{file}: {}, SHA-256 {} as in the manifest\n", bytes(report.size_bytes), report.sha256)
+        });
+    }
+    Ok(())
+}
