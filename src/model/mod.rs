@@ -8,6 +8,7 @@ pub mod id;
 pub mod keys;
 pub mod manifest;
 pub mod name;
+pub mod nearest;
 pub mod part_sizes;
 pub mod required;
 pub mod scan;
