@@ -3,6 +3,7 @@
 //! Time and randomness are arguments. Everything here is tested with tables of input and expected output.
 
 pub mod chunks;
+pub mod config;
 pub mod format;
 pub mod id;
 pub mod keys;
