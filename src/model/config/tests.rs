@@ -1074,9 +1074,14 @@ fn the_example_holds_every_key_with_its_default() {
         .filter(|line| !line.trim_start().starts_with('#'))
         .collect();
     for key in SECTIONS.iter().flat_map(|section| section.keys) {
-        let holds = |line: &&&str| line.contains(&format!("{}:", key.name));
+        let is_key = |line: &str, at: usize| {
+            let before = line[..at].chars().next_back();
+            before.is_none_or(|c| matches!(c, ' ' | '{'))
+        };
+        let name = format!("{}:", key.name);
+        let holds = |line: &&str| line.match_indices(&name).any(|(at, _)| is_key(line, at));
         assert!(
-            lines.iter().any(|line| holds(&line)),
+            lines.iter().any(holds),
             "`{}` is not in the example",
             key.name
         );
