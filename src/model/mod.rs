@@ -4,6 +4,7 @@
 
 pub mod chunks;
 pub mod config;
+pub mod connection;
 pub mod format;
 pub mod id;
 pub mod keys;
@@ -11,5 +12,6 @@ pub mod manifest;
 pub mod name;
 pub mod nearest;
 pub mod part_sizes;
+pub mod redact;
 pub mod required;
 pub mod scan;
