@@ -1,1 +1,16 @@
 //! PostgreSQL's own programs: the only place that spawns a process.
+//!
+//! What a program prints is handed on only with its exit status known; every program ends with us, and none of
+//! them ever sees a secret in its arguments or a variable that it does not need.
+
+pub mod dump;
+pub mod environment;
+pub mod error;
+pub mod globals;
+pub mod process;
+pub mod programs;
+pub mod psql;
+pub mod scratch;
+pub mod server;
+
+pub use error::{Error, Reason};
