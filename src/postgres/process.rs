@@ -348,7 +348,7 @@ impl Running {
         self.ended().await;
         let (status, stop) = {
             let state = self.shared.lock();
-            (state.status.unwrap_or_default(), state.stop)
+            (state.status.unwrap_or_else(unknown_end), state.stop)
         };
         Ended {
             program: self.shared.name.clone(),
@@ -530,17 +530,17 @@ fn reap(shared: &Shared, mut child: Child, gone: PipeWriter, drain: thread::Join
     ) {}
     let mut state = shared.lock();
     let _ = kill_process_group(shared.pid, Signal::KILL);
-    // An error is impossible for a child of ours; were it to happen, it must not look like success.
-    state.status = Some(
-        child
-            .wait()
-            .unwrap_or_else(|_| ExitStatus::from_raw(1 << 8)),
-    );
+    state.status = Some(child.wait().unwrap_or_else(|_| unknown_end()));
     drop(state);
     drop(gone);
     shared.changed.notify_all();
     // The drain only empties the pipe now, and gives up after its own grace.
     let _ = drain.join();
+}
+
+/// Stands for an end that nobody saw, which is impossible for a child of ours, and must never look like success.
+fn unknown_end() -> ExitStatus {
+    ExitStatus::from_raw(1 << 8)
 }
 
 /// Waits until the pipe can be read; `false` when the program is gone and the pipe is empty.

@@ -16,13 +16,12 @@ use crate::model::connection::Connection;
 /// Most that one question may answer: the facts of 100,000 tables are 30 MB.
 const MAX_ANSWER: usize = 256 << 20;
 
-/// Sent first. Roles of hosted databases carry timeouts of seconds, and a search path may hide the catalog's names.
+/// Sent first: roles of hosted databases carry timeouts of seconds, which `pg_dump` switches off for itself only.
 const PREAMBLE: &str = "\
 SET statement_timeout = 0;
 SET lock_timeout = 0;
 SET idle_in_transaction_session_timeout = 0;
 SET client_encoding = 'UTF8';
-SET search_path = pg_catalog;
 ";
 
 /// Asks one server and database.

@@ -280,10 +280,11 @@ fn unreadable(what: String) -> Error {
     }
 }
 
-/// `row_to_json(d)->>'x'` reads a column that only some versions have, where naming it would be an error on others.
+/// An analyzed partitioned table has -1 pages. `row_to_json(d)->>'x'` reads a column that only some versions have, where naming it would be an error on others.
 /// `jsonb` prints one line; `json` would not. Rights on `pg_control_system` are checked before it is named, because
 /// PostgreSQL checks them when the query starts, even behind a CASE.
-const QUERY: &str = r"SELECT pg_backend_pid();
+const QUERY: &str = r"SET search_path = pg_catalog;
+SELECT pg_backend_pid();
 SELECT has_function_privilege('pg_control_system()', 'EXECUTE') AS pgkeep_may_control \gset
 \set pgkeep_system ''
 \if :pgkeep_may_control
@@ -325,7 +326,7 @@ SELECT jsonb_build_object(
   'tables', coalesce((SELECT jsonb_agg(jsonb_build_object(
     'schema', o.nspname, 'name', o.relname, 'kind', o.relkind, 'is_unlogged', o.relpersistence = 'u',
     'estimated_rows', CASE WHEN o.reltuples >= 0 AND NOT (o.reltuples = 0 AND o.relpages = 0) THEN o.reltuples::bigint END,
-    'estimated_bytes', o.relpages::bigint * current_setting('block_size')::bigint,
+    'estimated_bytes', greatest(o.relpages, 0)::bigint * current_setting('block_size')::bigint,
     'row_security', o.relrowsecurity, 'row_security_forced', o.relforcerowsecurity,
     'row_security_applies', o.relrowsecurity AND row_security_active(o.oid),
     'can_read', has_schema_privilege(o.nspname, 'USAGE') AND has_table_privilege(o.oid, 'SELECT'),

@@ -5,5 +5,6 @@
 #![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
 
 mod harness;
+mod postgres;
 mod support;
 mod tidy;
