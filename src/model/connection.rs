@@ -141,7 +141,7 @@ enum Way {
 /// libpq's parameters: name, way, and the first major version of the client programs that obeys it.
 ///
 /// An older client ignores a variable that it does not know, and silently ignoring `require_auth` would be a
-/// downgrade; hence the version. Source: libpq's `PQconninfoOptions` table (fe-connect.c) of 9.6 to 18.
+/// downgrade; hence the version. The variables are those that libpq 15 holds, and the manual's for 16 to 18.
 const PARAMETERS: &[(&str, Way, u32)] = &[
     ("application_name", Way::Env("PGAPPNAME"), 0),
     ("channel_binding", Way::Env("PGCHANNELBINDING"), 13),

@@ -24,6 +24,8 @@ const ALLOWED: &[&str] = &[
     "DYLD_LIBRARY_PATH",
     "PGSYSCONFDIR",
     "PGSERVICEFILE",
+    // The old way to ask for encryption; dropping it would be a downgrade.
+    "PGREQUIRESSL",
 ];
 
 /// Where programs are looked for if nobody says: some of them are scripts that need their interpreter.
