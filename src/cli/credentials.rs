@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 
 use crate::postgres::environment::Environment;
@@ -20,13 +20,13 @@ const MAX_OUTPUT_BYTES: usize = 64 * 1024;
 /// A program and its arguments, in the shape of AWS `credential_process`.
 #[derive(Debug)]
 pub(super) struct CredentialCommand {
-    command: Vec<String>,
+    command: Vec<SecretString>,
     environment: Environment,
 }
 
 impl CredentialCommand {
     /// Unlike PostgreSQL's programs it sees the whole environment: that is where its own keys are.
-    pub(super) fn new(command: Vec<String>, variables: Vec<(OsString, OsString)>) -> Self {
+    pub(super) fn new(command: Vec<SecretString>, variables: Vec<(OsString, OsString)>) -> Self {
         let mut environment = Environment::new(Vec::new());
         for (name, value) in variables {
             if let Some(name) = name.to_str() {
@@ -41,7 +41,8 @@ impl CredentialCommand {
 impl CredentialSource for CredentialCommand {
     async fn fetch(&self) -> Result<SecretString, String> {
         let (program, arguments) = self.command.split_first().ok_or("no program is named")?;
-        let program = Program::new(program, &self.environment).args(arguments);
+        let program = Program::new(program.expose_secret(), &self.environment)
+            .args(arguments.iter().map(ExposeSecret::expose_secret));
         let captured = program.run(&CancellationToken::new(), TIMEOUT, MAX_OUTPUT_BYTES).await;
         let captured = captured.map_err(|error| match error.stderr.last() {
             Some(line) => format!("{error}: {line}"),

@@ -187,7 +187,7 @@ impl<'a> Settings<'a> {
         S3Options {
             endpoint: config.endpoint.clone(),
             region: config.region.clone(),
-            path_style: config.is_path_style,
+            path_style: config.path_style,
             credentials,
             part_size_bytes: config.part_size_bytes,
             allow_http: config.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://")),

@@ -224,6 +224,14 @@ impl Connection {
         Ok(other)
     }
 
+    /// Returns the same connection with a parameter of libpq set; the password is not set this way.
+    pub fn with_parameter(&self, name: &str, value: String) -> Result<Self, ConnectionError> {
+        let mut other = self.clone();
+        other.set(name, value, true)?;
+        other.check_ports()?;
+        Ok(other)
+    }
+
     /// Returns the same connection with another password.
     pub fn with_password(&self, password: SecretString) -> Result<Self, ConnectionError> {
         check_nul(password.expose_secret(), Part::Password)?;

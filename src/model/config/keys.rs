@@ -244,7 +244,7 @@ pub(super) static DATABASE: Section = Section {
         key(
             "copies",
             Kind::Count(1, 100),
-            "How many storages must hold the backup for the run to succeed. Default: all of them.",
+            "How many storages must hold the backup for it to count. Default: one; a failed further one is exit code 3.",
         ),
         key(
             "tables",
@@ -507,11 +507,10 @@ pub(super) static STORAGE: Section = Section {
             Kind::Command,
             "Program and arguments that print temporary credentials; no shell reads them.",
         ),
-        with_default(
+        key(
             "part_size",
             PART_SIZE,
-            "16MiB",
-            "Size of the first parts of an upload; later ones grow.",
+            "Size of every part of an upload. Default: grows with the database, so that no size is a limit.",
         ),
         key(
             "ca_certificate",

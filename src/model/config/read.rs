@@ -492,17 +492,12 @@ fn read_storage(reader: &mut Reader, fields: &Fields) -> Option<StorageConfig> {
     let mut storage = StorageConfig::new(url.clone().unwrap_or(StorageUrl::Folder("".into())));
     storage.endpoint = read_endpoint(reader, fields);
     storage.region = reader.text(fields, "region");
-    storage.is_path_style = reader
-        .flag(fields, "path_style")
-        .unwrap_or(fields.has("endpoint"));
+    storage.path_style = reader.flag(fields, "path_style");
     storage.access_key_id = reader.secret(fields, "access_key_id", |_| Ok(()));
     storage.secret_access_key = reader.secret(fields, "secret_access_key", |_| Ok(()));
     storage.session_token = reader.secret(fields, "session_token", |_| Ok(()));
     storage.credential_command = read_command(reader, fields).unwrap_or_default();
-    set(
-        &mut storage.part_size_bytes,
-        reader.size(fields, "part_size"),
-    );
+    storage.part_size_bytes = reader.size(fields, "part_size");
     storage.ca_certificate = reader.path(fields, "ca_certificate");
     check_credentials(reader, fields);
     url.map(|_| storage)

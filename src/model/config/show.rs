@@ -250,7 +250,7 @@ fn show_storage(storage: &StorageConfig) -> Keys {
     }
     keys.put_some("endpoint", storage.endpoint.clone());
     keys.put_some("region", storage.region.clone());
-    keys.put("path_style", storage.is_path_style);
+    keys.put_some("path_style", storage.path_style);
     keys.put_secret("access_key_id", &storage.access_key_id);
     keys.put_secret("secret_access_key", &storage.secret_access_key);
     keys.put_secret("session_token", &storage.session_token);
@@ -264,7 +264,7 @@ fn show_storage(storage: &StorageConfig) -> Keys {
     keys.put_list("credential_command", &command, |text| {
         (*text).to_owned().into()
     });
-    keys.put("part_size", show_size(storage.part_size_bytes));
+    keys.put_some("part_size", storage.part_size_bytes.map(show_size));
     keys.put_some(
         "ca_certificate",
         storage

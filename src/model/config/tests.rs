@@ -667,8 +667,8 @@ fn the_least_config_has_the_documented_defaults() {
     assert!(!shop.globals && !shop.allow_empty && !shop.strict_warnings);
     assert!(shop.retention.is_none() && shop.max_age.is_none() && shop.preset.is_none());
     let far = config.storage("far").unwrap();
-    assert_eq!(far.part_size_bytes, 16 << 20);
-    assert!(!far.is_path_style);
+    assert_eq!(far.part_size_bytes, None);
+    assert_eq!(far.path_style, None);
     assert!(config.database("nope").is_none() && config.storage("nope").is_none());
 }
 
@@ -767,7 +767,7 @@ fn every_value_arrives() {
         far.secret_access_key.as_ref().unwrap().expose_secret(),
         CANARY
     );
-    assert_eq!((far.part_size_bytes, far.is_path_style), (8 << 20, false));
+    assert_eq!((far.part_size_bytes, far.path_style), (Some(8 << 20), Some(false)));
     let command = &config.storage("vault").unwrap().credential_command;
     let command: Vec<&str> = command.iter().map(|text| text.expose_secret()).collect();
     assert_eq!(command, ["prog", "--token", CANARY]);
@@ -956,21 +956,13 @@ fn one_problem_in_an_alias_is_told_for_each_place() {
 }
 
 #[test]
-fn path_style_follows_the_endpoint() {
+fn path_style_is_left_open_unless_given() {
     for (keys, expected) in [
-        ("region: x", false),
-        ("endpoint: http://127.0.0.1:9000", true),
-        ("endpoint: http://127.0.0.1:9000\npath_style: false", false),
-        ("path_style: true", true),
+        ("endpoint: http://127.0.0.1:9000", None),
+        ("endpoint: http://127.0.0.1:9000\npath_style: false", Some(false)),
+        ("path_style: true", Some(true)),
     ] {
-        assert_eq!(
-            good(&in_storage(keys))
-                .storage("far")
-                .unwrap()
-                .is_path_style,
-            expected,
-            "{keys}"
-        );
+        assert_eq!(good(&in_storage(keys)).storage("far").unwrap().path_style, expected, "{keys}");
     }
 }
 

@@ -14,6 +14,7 @@ use secrecy::SecretString;
 use super::url;
 use crate::model::id::DatabaseName;
 use crate::model::name::TableName;
+pub use crate::model::required::RequiredTable;
 
 /// The whole configuration. Databases and storages stand in the order of the file.
 #[derive(Clone, Debug, Default)]
@@ -60,7 +61,7 @@ pub struct DatabaseConfig {
     pub required_tables: Vec<RequiredTable>,
     /// Names of the storages that get a copy. Read from a file it is never empty.
     pub storages: Vec<String>,
-    /// How many storages must hold the backup for the run to succeed; `None` means all.
+    /// How many storages must hold the backup for it to count; `None` means one.
     pub copies: Option<usize>,
     /// The only tables to dump; empty means all.
     pub tables: Vec<TableName>,
@@ -175,15 +176,6 @@ impl Preset {
             Self::Supabase => "supabase",
         }
     }
-}
-
-/// A table that a dump must hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequiredTable {
-    /// Which table.
-    pub table: TableName,
-    /// How many rows it must have at least.
-    pub min_rows: Option<u64>,
 }
 
 /// How a dump is compressed.
@@ -306,8 +298,9 @@ pub struct StorageConfig {
     pub endpoint: Option<String>,
     /// Region of the bucket; `None` leaves it to the environment or the service.
     pub region: Option<String>,
-    /// Whether the bucket stands in the path of a request rather than in its host name.
-    pub is_path_style: bool,
+    /// Whether the bucket stands in the path of a request rather than in its host name; `None` means yes where an
+    /// endpoint is given.
+    pub path_style: Option<bool>,
     /// Access key; `None` together with the two below looks in the usual places.
     pub access_key_id: Option<SecretString>,
     /// Secret of the access key; given exactly when `access_key_id` is.
@@ -317,8 +310,8 @@ pub struct StorageConfig {
     /// Program and arguments that print credentials; empty means none. Never goes through a shell. Secret because
     /// an argument may be.
     pub credential_command: Vec<SecretString>,
-    /// Size of the first parts of an upload in parts.
-    pub part_size_bytes: u64,
+    /// Size of every part of an upload in parts; `None` lets parts follow the size of the object.
+    pub part_size_bytes: Option<u64>,
     /// Certificates to trust for the endpoint, beside the usual ones.
     pub ca_certificate: Option<PathBuf>,
 }
@@ -330,12 +323,12 @@ impl StorageConfig {
             url,
             endpoint: None,
             region: None,
-            is_path_style: false,
+            path_style: None,
             access_key_id: None,
             secret_access_key: None,
             session_token: None,
             credential_command: Vec::new(),
-            part_size_bytes: 16 * 1024 * 1024,
+            part_size_bytes: None,
             ca_certificate: None,
         }
     }

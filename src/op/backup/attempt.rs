@@ -7,7 +7,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::SignedDuration;
 use sha2::{Digest, Sha256};
-use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::fan_out::FanOut;
@@ -26,12 +25,11 @@ use crate::model::required::RequiredOutcome;
 use crate::model::scan::{Finding, Scan};
 use crate::op::stored::{NamedStorage, storage_failure};
 use crate::postgres::dump::{Dump, DumpRequest};
-use crate::postgres::error::{Error, Reason};
+use crate::postgres::error::Error;
 use crate::postgres::globals::Globals;
 use crate::postgres::process::{Stop as Why, Stopper};
 use crate::postgres::programs::Programs;
 use crate::postgres::server::ServerFacts;
-use crate::storage::Storage;
 use crate::stream::compress::{Codec, Encoder, Frame};
 use crate::stream::pipeline::{self, Closed, Passed, PipelineError, Progress};
 
