@@ -453,7 +453,7 @@ fn parse_url(rest: &str) -> Result<Connection, ConnectionError> {
     }
     let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (hosts, database) = place.split_once('/').unwrap_or((place, ""));
-    if hosts.contains('@') || (userinfo.is_none() && database.contains('@')) {
+    if hosts.contains('@') || database.contains('@') {
         return Err(ConnectionError::Unescaped);
     }
     let (hosts, ports) = parse_hosts(hosts)?;
