@@ -103,7 +103,7 @@ pub struct Object {
     pub key: String,
     /// Size in bytes.
     pub size_bytes: u64,
-    /// When it was last written, by the storage's own clock.
+    /// When it was last written, by the storage's own clock; [`Storage::head`] may know it to the second only.
     pub modified_at: Timestamp,
 }
 

@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn a_bucket_has_its_prefix_in_the_label() {
         assert_eq!(label("s3://acme/pg/").unwrap(), "s3://acme/pg");
-        assert_eq!(label("s3://acme").unwrap(), "s3://acme/");
+        assert_eq!(label("s3://acme").unwrap(), "s3://acme");
     }
 
     #[test]

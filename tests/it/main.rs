@@ -6,5 +6,6 @@
 
 mod harness;
 mod postgres;
+mod storage;
 mod support;
 mod tidy;

@@ -22,14 +22,13 @@ const CREATE_TRIES: usize = 4;
 const STAGING_PREFIX: &str = ".pgkeep-";
 const STAGING_SUFFIX: &str = ".part";
 
-/// A file being written beside its final name. Dropping it removes it unless it was published.
+/// A file being written beside its final name. Dropping it takes the staged name away, published or not.
 pub(super) struct Staging {
     folder: OwnedFd,
     staged_name: String,
     file: File,
     key: String,
     label: String,
-    is_published: bool,
 }
 
 impl Staging {
@@ -54,7 +53,6 @@ impl Staging {
             file,
             key: key.to_owned(),
             label: tree.label.clone(),
-            is_published: false,
         })
     }
 
@@ -69,14 +67,14 @@ impl Staging {
     ///
     /// A failed fsync is final: the kernel may have dropped the pages and forgotten the error, so a second one that
     /// succeeds proves nothing. <https://wiki.postgresql.org/wiki/Fsync_Errors>
-    pub(super) fn publish(mut self) -> Result<u64> {
+    pub(super) fn publish(self) -> Result<u64> {
         let (_, name) = key::split(&self.key);
         let name = name.to_owned();
         self.file
             .sync_all()
             .map_err(|error| fault::writing(&self.label, &self.key, error))?;
         match self.give_name(&name) {
-            Ok(()) => self.is_published = true,
+            Ok(()) => {}
             Err(Errno::EXIST) => return Err(Error::Exists(self.key.clone())),
             Err(errno) => return Err(fault::writing(&self.label, &self.key, errno)),
         }
@@ -93,8 +91,7 @@ impl Staging {
         match rustix::fs::renameat_with(folder, staged, folder, name, RenameFlags::NOREPLACE) {
             // NFS and some FUSE file systems know no flags; a hard link does not replace either.
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-                rustix::fs::linkat(folder, staged, folder, name, AtFlags::empty())?;
-                rustix::fs::unlinkat(folder, staged, AtFlags::empty())
+                rustix::fs::linkat(folder, staged, folder, name, AtFlags::empty())
             }
             renamed => renamed,
         }
@@ -119,10 +116,9 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        if !self.is_published {
-            // Failing leaves a file whose lock is about to be released; the next sweep takes it.
-            let _ = rustix::fs::unlinkat(&self.folder, &self.staged_name, AtFlags::empty());
-        }
+        // A rename has taken the name along already. Failing otherwise leaves a file whose lock is about to be
+        // released; the next sweep takes it.
+        let _ = rustix::fs::unlinkat(&self.folder, &self.staged_name, AtFlags::empty());
     }
 }
 

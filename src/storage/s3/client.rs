@@ -55,7 +55,9 @@ impl Client {
             http: connector.store().clone(),
             bucket_url: target.bucket_url,
             region: target.region,
-            label: format!("s3://{bucket}/{}", prefix.trim_end_matches('/')),
+            label: format!("s3://{bucket}/{prefix}")
+                .trim_end_matches('/')
+                .to_owned(),
             prefix,
             patience: Patience::new(options.retry_budget),
             part_sizes: options.part_sizes()?,
@@ -69,7 +71,15 @@ impl Client {
 
     /// Says in words what went wrong.
     pub(super) fn explain(&self, trouble: Trouble, verb: &str, key: &str) -> Error {
-        trouble.explain(&self.label, &format!("{verb} `{key}`"), key)
+        trouble.explain(&self.label, &format!("{verb} `{key}`"))
+    }
+
+    /// Says in words why something could not be read.
+    pub(super) fn explain_reading(&self, trouble: Trouble, key: &str) -> Error {
+        if trouble.is_missing() {
+            return Error::NotFound(key.to_owned());
+        }
+        self.explain(trouble, "reading", key)
     }
 
     /// Looks an object up.
@@ -82,7 +92,7 @@ impl Client {
     /// Returns size and time of an object.
     pub(super) async fn head(&self, key: &str) -> Result<Object> {
         let found = self.find(key).await;
-        found.map_err(|trouble| self.explain(trouble, "looking up", key))
+        found.map_err(|trouble| self.explain_reading(trouble, key))
     }
 
     /// Fails if the key is taken.
@@ -113,10 +123,11 @@ impl Client {
         }
         // It was free a moment ago: either somebody else was faster, or the answer to our own first try got lost.
         let is_conflict = matches!(trouble.status(), Some(409 | 412));
-        if is_conflict && self.holds(key, &bytes).await {
-            return Ok(());
+        match is_conflict {
+            true if self.holds(key, &bytes).await => Ok(()),
+            true => Err(Error::Exists(key.to_owned())),
+            false => Err(self.explain(trouble, "writing", key)),
         }
-        Err(self.explain(trouble, "writing", key))
     }
 
     async fn put(
@@ -152,10 +163,8 @@ impl Client {
         let path = self.path(key);
         match self.patience.persist(|| self.store.delete(&path)).await {
             Ok(()) => Ok(()),
-            Err(trouble) => match self.explain(trouble, "removing", key) {
-                Error::NotFound(_) => Ok(()),
-                error => Err(error),
-            },
+            Err(trouble) if trouble.is_missing() => Ok(()),
+            Err(trouble) => Err(self.explain(trouble, "removing", key)),
         }
     }
 

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
@@ -15,6 +16,9 @@ use thiserror::Error;
 
 /// Credentials this close to their end are fetched anew, so that a request on its way does not outlive them.
 const RENEW_BEFORE: SignedDuration = SignedDuration::from_mins(5);
+
+/// Programs ask services over the network; longer than this means that nobody answers.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where the credentials of an S3 storage come from.
 #[derive(Clone, Debug, Default)]
@@ -42,7 +46,8 @@ pub enum Credentials {
 pub trait CredentialSource: fmt::Debug + Send + Sync {
     /// Returns standard output in the shape of AWS `credential_process` (version 1), or why there is none.
     ///
-    /// The reason is shown to people, so it holds no secret. It should come within a minute.
+    /// The reason is shown to people, so it holds no secret. After a minute it is no longer waited
+    /// for, and dropped.
     /// <https://docs.aws.amazon.com/sdkref/latest/guide/feature-process-credentials.html>
     async fn fetch(&self) -> std::result::Result<SecretString, String>;
 }
@@ -102,7 +107,8 @@ impl CredentialProvider for SourceProvider {
             return Ok(credential);
         }
         // No lock over the await: two parts that come here at once start the program twice, which harms nobody.
-        let printed = self.source.fetch().await;
+        let printed = tokio::time::timeout(FETCH_TIMEOUT, self.source.fetch()).await;
+        let printed = printed.unwrap_or_else(|_| Err("it took longer than a minute".to_owned()));
         let fetched = printed.and_then(|text| parse(text.expose_secret()));
         let fetched = fetched.map_err(|why| object_store::Error::Generic {
             store: "S3",

@@ -161,10 +161,18 @@ impl Trouble {
         }
     }
 
-    /// Says it in words. `what` is what was being done, `key` what it was done to.
-    pub(super) fn explain(self, label: &str, what: &str, key: &str) -> Error {
+    /// Tells whether there is no such thing, in a bucket that is there.
+    pub(super) fn is_missing(&self) -> bool {
         match self {
-            Self::Refused(refusal) => refusal.explain(label, what, key),
+            Self::Refused(refusal) => refusal.status == 404 && refusal.code != "NoSuchBucket",
+            _ => false,
+        }
+    }
+
+    /// Says it in words; `what` is what was being done to which thing.
+    pub(super) fn explain(self, label: &str, what: &str) -> Error {
+        match self {
+            Self::Refused(refusal) => refusal.explain(label, what),
             Self::Outage(outage) => outage.explain(label, what),
             Self::NoCredentials(missing) => Error::Denied {
                 message: format!("{what} in `{label}` failed: {missing}"),
@@ -187,7 +195,7 @@ impl Refusal {
         is_passing_code || matches!(self.status, 408 | 429 | 500 | 502..=599)
     }
 
-    fn explain(self, label: &str, what: &str, key: &str) -> Error {
+    fn explain(self, label: &str, what: &str) -> Error {
         let what = format!("{what} in `{label}` failed");
         match (self.status, self.code.as_str()) {
             (_, "NoSuchBucket") => Error::setup(
@@ -198,8 +206,6 @@ impl Refusal {
                 let message = format!("{what}: {}", self.skew());
                 failed(message, Some("set the clock, for instance with NTP"), self)
             }
-            (404, _) => Error::NotFound(key.to_owned()),
-            (409 | 412, _) => Error::Exists(key.to_owned()),
             (300..=399, _)
             | (_, "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
                 self.elsewhere(&what)
@@ -344,7 +350,7 @@ mod tests {
     fn a_wrong_clock_is_said_in_words() {
         let mut skewed = refusal(403, "RequestTimeTooSkewed");
         skewed.clock_ahead = Some(SignedDuration::from_mins(-125));
-        let error = skewed.explain("s3://b", "writing `k`", "k");
+        let error = skewed.explain("s3://b", "writing `k`");
         assert!(matches!(error, Error::Failed { .. }));
         assert!(
             error

@@ -91,9 +91,7 @@ pub(super) async fn sweep(client: &Client, prefix: &str, older_than: Timestamp) 
     let mut swept = Swept::default();
     let uploads = match unfinished(client, prefix).await {
         Ok(uploads) => uploads,
-        Err(Fault::Trouble(trouble))
-            if trouble.is_unknown_request() || trouble.status() == Some(404) =>
-        {
+        Err(Fault::Trouble(trouble)) if trouble.is_unknown_request() || trouble.is_missing() => {
             return Ok(swept);
         }
         Err(fault) => match fault.explain(client, prefix) {
@@ -122,7 +120,7 @@ async fn abort(client: &Client, upload: &ListedUpload, swept: &mut Swept) {
     match aborted.await {
         Ok(()) => swept.removed += 1,
         // Somebody else was faster.
-        Err(trouble) if trouble.status() == Some(404) => {}
+        Err(trouble) if trouble.is_missing() => {}
         Err(trouble) => {
             let error = client.explain(trouble, "giving up the unfinished upload of", &upload.key);
             swept.warnings.push(error.to_string());
@@ -165,14 +163,7 @@ enum Fault {
 impl Fault {
     fn explain(self, client: &Client, prefix: &str) -> Error {
         match self {
-            Self::Trouble(trouble) => match client.explain(trouble, "listing", prefix) {
-                // A list has no key that could be missing.
-                Error::NotFound(_) => Error::failed(format!(
-                    "listing `{prefix}` in `{}` failed: answered with status 404",
-                    client.label
-                )),
-                error => error,
-            },
+            Self::Trouble(trouble) => client.explain(trouble, "listing", prefix),
             Self::Told(error) => error,
         }
     }

@@ -10,7 +10,7 @@ use object_store::{GetOptions, GetRange, GetResult, ObjectStore};
 
 use super::client::{Client, to_object};
 use super::fault::Trouble;
-use crate::storage::{Object, Result, read};
+use crate::storage::{Error, Object, Result, read};
 
 /// Times in a row that a stream is opened again without a byte in between.
 const MAX_REOPENED: u32 = 3;
@@ -32,7 +32,7 @@ pub(super) async fn open(
         return Ok((object, stream::empty().boxed()));
     }
     let opened = request(client, key, range.clone(), None).await;
-    let opened = opened.map_err(|trouble| client.explain(trouble, "reading", key))?;
+    let opened = opened.map_err(|trouble| client.explain_reading(trouble, key))?;
     let object = to_object(key, &opened.meta);
     let range = read::check_range(key, object.size_bytes, range)?;
     let expected = range.end - range.start;
@@ -94,7 +94,7 @@ impl Reading {
             tracing::info!(key = self.key, %trouble, at = self.left.start, "reading on");
             return Ok(());
         }
-        Err(self.client.explain(trouble, "reading", &self.key))
+        Err(self.client.explain_reading(trouble, &self.key))
     }
 
     async fn reopen(&mut self) -> Result<Body> {
@@ -103,7 +103,11 @@ impl Reading {
         let opened = request(&self.client, &self.key, range, self.e_tag.clone()).await;
         match opened {
             Ok(opened) => Ok(opened.into_stream()),
-            Err(trouble) => Err(self.client.explain(trouble, "reading", &self.key)),
+            Err(trouble) if trouble.status() == Some(412) => Err(Error::failed(format!(
+                "reading `{}` in `{}` failed: it was replaced meanwhile",
+                self.key, self.client.label
+            ))),
+            Err(trouble) => Err(self.client.explain_reading(trouble, &self.key)),
         }
     }
 }

@@ -24,6 +24,13 @@ impl Patience {
         Self { budget }
     }
 
+    /// Returns the patience for tidying up: whoever waits for it has failed already.
+    pub(super) fn brief(self) -> Self {
+        Self {
+            budget: self.budget / 6,
+        }
+    }
+
     /// Sends until it works, until it is clear that it will not, or until patience ends.
     ///
     /// `attempt` makes a whole new request each time, so that its signature is fresh.

@@ -166,7 +166,7 @@ impl S3Upload {
             // to do. The key was free before, so an object of this size is ours.
             match self.client.find(&self.key).await {
                 Ok(found) if found.size_bytes == total_bytes => {}
-                _ => return Err(self.explain_completion(trouble)),
+                _ => return Err(self.explain(trouble)),
             }
         }
         self.upload_id = None;
@@ -193,17 +193,6 @@ impl S3Upload {
 
     fn explain(&self, trouble: Trouble) -> Error {
         self.client.explain(trouble, "writing", &self.key)
-    }
-
-    /// A missing upload is no missing object.
-    fn explain_completion(&self, trouble: Trouble) -> Error {
-        match self.explain(trouble) {
-            Error::NotFound(_) => Error::failed(format!(
-                "writing `{}` in `{}` failed: the store lost the upload before its end; nothing was stored",
-                self.key, self.client.label
-            )),
-            error => error,
-        }
     }
 
     fn too_many_parts(&self) -> Error {
@@ -260,11 +249,12 @@ impl Drop for S3Upload {
 
 async fn abort(client: &Client, key: &str, path: &Path, id: String) -> Result<()> {
     let store = &client.store;
-    let aborted = client.patience.persist(|| store.abort_multipart(path, &id));
+    let patience = client.patience.brief();
+    let aborted = patience.persist(|| store.abort_multipart(path, &id));
     match aborted.await {
         Ok(()) => Ok(()),
         // Completed or given up already.
-        Err(trouble) if trouble.status() == Some(404) => Ok(()),
+        Err(trouble) if trouble.is_missing() => Ok(()),
         Err(trouble) => Err(client.explain(trouble, "giving up", key)),
     }
 }

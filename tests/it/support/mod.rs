@@ -9,11 +9,12 @@ pub mod processes;
 pub mod proxy;
 pub mod s3;
 pub mod sandbox;
+pub mod scripted_s3;
 pub mod secret;
 
 pub use fake::Fake;
 pub use postgres::{Server, postgres};
-pub use s3::S3;
+pub use s3::S3Server;
 pub use sandbox::Sandbox;
 pub use secret::CANARY;
 

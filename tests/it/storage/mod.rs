@@ -1,0 +1,215 @@
+//! What every storage keeps, tested by one suite over all of them; what only one can break, in a module of its own.
+
+mod folder;
+mod s3;
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use jiff::Timestamp;
+use pgkeep::storage::{Error, Memory, Result, Storage, Upload};
+
+/// Longer than two parts of 5 MiB, and no multiple of anything.
+const LARGE: usize = 11 * 1024 * 1024 + 7;
+
+/// Makes bytes of which every 8 KiB differ, so that parts in the wrong order or place show.
+fn pattern(size: usize) -> Bytes {
+    let bytes = (0..size).map(|at| (at ^ (at >> 8) ^ (at >> 13) ^ (at >> 16)) as u8);
+    bytes.collect::<Vec<_>>().into()
+}
+
+/// Starts an upload and hands it `bytes` in pieces of odd size.
+async fn upload(storage: &dyn Storage, key: &str, bytes: &Bytes) -> Result<Box<dyn Upload>> {
+    let expected = Some(bytes.len() as u64);
+    let mut upload = storage.start_upload(key, expected).await?;
+    for piece in bytes.chunks(777_777) {
+        upload.write(Bytes::copy_from_slice(piece)).await?;
+    }
+    Ok(upload)
+}
+
+/// Uploads `bytes` to the end.
+async fn store(storage: &dyn Storage, key: &str, bytes: &Bytes) -> Result<u64> {
+    upload(storage, key, bytes).await?.finish().await
+}
+
+async fn read(
+    storage: &dyn Storage,
+    key: &str,
+    range: Option<std::ops::Range<u64>>,
+) -> Result<Vec<u8>> {
+    let pieces: Vec<Bytes> = storage.stream(key, range).await?.try_collect().await?;
+    Ok(pieces.concat())
+}
+
+async fn keys(storage: &dyn Storage, prefix: &str) -> Vec<String> {
+    let objects = storage.list(prefix).await.unwrap();
+    objects.into_iter().map(|object| object.key).collect()
+}
+
+/// Waits for what dropping something sets off.
+async fn eventually(mut is_true: impl FnMut() -> bool) -> bool {
+    for _ in 0..200 {
+        if is_true() {
+            return true;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+    }
+    false
+}
+
+/// The suite. `storage` is empty before and after.
+async fn conforms(storage: &dyn Storage) {
+    small_objects(storage).await;
+    foreign_keys(storage).await;
+    ranges(storage).await;
+    listings(storage).await;
+    large_objects(storage).await;
+    races(storage).await;
+    given_up(storage).await;
+    assert_eq!(keys(storage, "").await, [""; 0]);
+}
+
+async fn small_objects(storage: &dyn Storage) {
+    let before = Timestamp::now();
+    storage.put("shop/a.json", "first".into()).await.unwrap();
+    let again = storage.put("shop/a.json", "second".into()).await;
+    assert!(matches!(again, Err(Error::Exists(key)) if key == "shop/a.json"));
+    let same = storage.put("shop/a.json", "first".into()).await;
+    assert!(matches!(same, Err(Error::Exists(_))));
+    assert_eq!(storage.get("shop/a.json", 5).await.unwrap(), "first");
+    let larger = storage.get("shop/a.json", 4).await;
+    assert!(matches!(larger, Err(Error::TooLarge { limit: 4, .. })));
+
+    let object = storage.head("shop/a.json").await.unwrap();
+    assert_eq!((object.key.as_str(), object.size_bytes), ("shop/a.json", 5));
+    let age_s = object.modified_at.duration_since(before).as_secs();
+    assert!((-2..60).contains(&age_s), "{age_s}");
+
+    storage.put("empty", Bytes::new()).await.unwrap();
+    assert_eq!(storage.get("empty", 0).await.unwrap(), "");
+    assert_eq!(read(storage, "empty", None).await.unwrap(), b"");
+
+    for key in ["shop/a.json", "empty", "never-there"] {
+        storage.remove(key).await.unwrap();
+        assert!(matches!(storage.head(key).await, Err(Error::NotFound(gone)) if gone == key));
+        assert!(matches!(storage.get(key, 9).await, Err(Error::NotFound(_))));
+        assert!(matches!(
+            storage.stream(key, None).await,
+            Err(Error::NotFound(_))
+        ));
+    }
+}
+
+async fn foreign_keys(storage: &dyn Storage) {
+    for key in [
+        "", "/a", "../a", "a/../b", "a//b", ".hidden", "a/.b", "a b", "a\0b",
+    ] {
+        let put = storage.put(key, "x".into()).await;
+        assert!(matches!(put, Err(Error::Setup { .. })), "{key:?}");
+        let upload = storage.start_upload(key, None).await;
+        assert!(matches!(upload, Err(Error::Setup { .. })), "{key:?}");
+        let remove = storage.remove(key).await;
+        assert!(matches!(remove, Err(Error::Setup { .. })), "{key:?}");
+        assert!(matches!(storage.get(key, 9).await, Err(Error::NotFound(_))));
+        assert!(matches!(storage.head(key).await, Err(Error::NotFound(_))));
+    }
+    assert!(matches!(
+        storage.list("../").await,
+        Err(Error::Setup { .. })
+    ));
+}
+
+async fn ranges(storage: &dyn Storage) {
+    let bytes = pattern(700_000);
+    storage.put("ranges", bytes.clone()).await.unwrap();
+    for range in [0..1, 699_999..700_000, 123_456..654_321, 0..700_000] {
+        let expected = &bytes[range.start as usize..range.end as usize];
+        assert_eq!(
+            read(storage, "ranges", Some(range)).await.unwrap(),
+            expected
+        );
+    }
+    assert_eq!(read(storage, "ranges", Some(5..5)).await.unwrap(), b"");
+    for range in [0..700_001, 700_000..700_001, 800_000..900_000] {
+        assert!(read(storage, "ranges", Some(range)).await.is_err());
+    }
+    storage.remove("ranges").await.unwrap();
+}
+
+async fn listings(storage: &dyn Storage) {
+    let all = ["shop/b", "shop-2/a", "shop/runs/r.json", "shop/a", "zoo"];
+    for key in all {
+        storage.put(key, key.into()).await.unwrap();
+    }
+    let sorted = ["shop-2/a", "shop/a", "shop/b", "shop/runs/r.json", "zoo"];
+    assert_eq!(keys(storage, "").await, sorted);
+    assert_eq!(keys(storage, "shop/").await, sorted[1..4]);
+    assert_eq!(keys(storage, "shop/runs/").await, sorted[3..4]);
+    assert_eq!(keys(storage, "shop").await, sorted[..4]);
+    assert_eq!(keys(storage, "shop/a").await, sorted[1..2]);
+    assert_eq!(keys(storage, "nothing/").await, [""; 0]);
+    let objects = storage.list("zoo").await.unwrap();
+    assert_eq!(objects[0].size_bytes, 3);
+    let head = storage.head("zoo").await.unwrap();
+    let apart = objects[0].modified_at.duration_since(head.modified_at);
+    assert_eq!((head.size_bytes, apart.as_secs()), (3, 0));
+    for key in all {
+        storage.remove(key).await.unwrap();
+    }
+}
+
+async fn large_objects(storage: &dyn Storage) {
+    let bytes = pattern(LARGE);
+    let upload = upload(storage, "shop/large", &bytes).await.unwrap();
+    assert_eq!(keys(storage, "").await, [""; 0], "visible before its end");
+    assert_eq!(upload.finish().await.unwrap(), LARGE as u64);
+    assert_eq!(keys(storage, "").await, ["shop/large"]);
+    assert!(read(storage, "shop/large", None).await.unwrap() == bytes);
+    let range = 5_242_870..5_242_900;
+    let part = read(storage, "shop/large", Some(range)).await.unwrap();
+    assert_eq!(part, bytes[5_242_870..5_242_900]);
+
+    let taken = store(storage, "shop/large", &"other".into()).await;
+    assert!(matches!(taken, Err(Error::Exists(_))));
+    for (key, bytes) in [("small", "few"), ("empty", "")] {
+        let size = store(storage, key, &bytes.into()).await.unwrap();
+        assert_eq!(size, bytes.len() as u64);
+        assert_eq!(storage.get(key, 9).await.unwrap(), bytes);
+    }
+    for key in ["shop/large", "small", "empty"] {
+        storage.remove(key).await.unwrap();
+    }
+}
+
+async fn races(storage: &dyn Storage) {
+    for size in [10, LARGE] {
+        let (ours, theirs) = (pattern(size), Bytes::from(vec![7; size]));
+        let first = upload(storage, "race", &ours).await.unwrap();
+        let second = upload(storage, "race", &theirs).await.unwrap();
+        first.finish().await.unwrap();
+        let late = second.finish().await;
+        assert!(matches!(late, Err(Error::Exists(_))), "{size}");
+        assert!(read(storage, "race", None).await.unwrap() == ours);
+        storage.remove("race").await.unwrap();
+    }
+}
+
+async fn given_up(storage: &dyn Storage) {
+    for size in [10, LARGE] {
+        let bytes = pattern(size);
+        let aborted = upload(storage, "aborted", &bytes).await.unwrap();
+        aborted.abort().await.unwrap();
+        drop(upload(storage, "dropped", &bytes).await.unwrap());
+        assert_eq!(keys(storage, "").await, [""; 0], "{size}");
+    }
+}
+
+#[tokio::test]
+async fn memory_conforms() {
+    let memory = Memory::new();
+    conforms(&memory).await;
+    assert_eq!(memory.unfinished(), 0);
+    let swept = memory.sweep("", Timestamp::now()).await.unwrap();
+    assert_eq!(swept.removed, 0);
+    assert_eq!(memory.free_bytes().await, None);
+}
