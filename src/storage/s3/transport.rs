@@ -305,8 +305,9 @@ fn diagnose(error: reqwest::Error) -> (OutageKind, String) {
     });
     let kind = match () {
         () if is_tls => OutageKind::Tls,
-        () if error.is_timeout() => OutageKind::Stalled,
+        // A connection that takes too long to make is both; nobody being there explains more.
         () if error.is_connect() => OutageKind::Unreachable,
+        () if error.is_timeout() => OutageKind::Stalled,
         () => OutageKind::Cut,
     };
     let innermost = chain.pop().expect("the chain starts with the error itself");

@@ -345,7 +345,8 @@ fn put_under_strace(path: &Path, faults: &[&str]) -> Option<String> {
         return None;
     }
     let mut command = Command::new("strace");
-    command.args(["-f", "-qq", "-o", "/dev/null"]);
+    // Without `--seccomp-bpf` every system call stops the program, which takes ten times as long.
+    command.args(["-f", "--seccomp-bpf", "-qq", "-o", "/dev/null"]);
     for fault in faults {
         command.arg("-e").arg(format!("inject={fault}"));
     }
