@@ -3,16 +3,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use object_store::ObjectStoreExt;
-use object_store::aws::AmazonS3Builder;
 use rustix::process::Signal;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::support::proxy::{Fault, Proxy};
-use crate::support::s3::BUCKET;
 use crate::support::sandbox::assert_private;
-use crate::support::{CANARY, Fake, S3, Sandbox, Server, data, postgres};
+use crate::support::{CANARY, Fake, Sandbox, Server, data, postgres};
 
 /// Runs `test` and returns the words it panicked with.
 fn panic_of(test: impl FnOnce()) -> String {
