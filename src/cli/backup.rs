@@ -29,7 +29,12 @@ const DEFAULT_GZIP_LEVEL: u8 = 2;
 /// zstd level that keeps up with `pg_dump` on two cores.
 const DEFAULT_ZSTD_LEVEL: u8 = 1;
 
-pub(super) async fn run(args: &BackupArgs, settings: &Settings<'_>, output: &Output, context: &Context) -> Result<()> {
+pub(super) async fn run(
+    args: &BackupArgs,
+    settings: &Settings<'_>,
+    output: &Output,
+    context: &Context,
+) -> Result<()> {
     let requests = requests(args, settings)?;
     let mut reports = Vec::new();
     for request in &requests {
@@ -43,7 +48,10 @@ pub(super) async fn run(args: &BackupArgs, settings: &Settings<'_>, output: &Out
         }
     }
     if output.json {
-        output.json_line(&Summary { message_type: "summary", backups: &reports });
+        output.json_line(&Summary {
+            message_type: "summary",
+            backups: &reports,
+        });
     }
     match overall(&reports) {
         Some(failure) => Err(failure),
@@ -59,24 +67,40 @@ struct Summary<'a> {
 
 fn requests(args: &BackupArgs, settings: &Settings<'_>) -> Result<Vec<Request>> {
     let is_complete = args.url.is_some() && !args.storage.storages.is_empty();
-    let config = if is_complete { None } else { settings.config()? };
-    let is_one_off = args.url.is_some() || config.as_ref().is_none_or(|config| config.databases.is_empty());
+    let config = if is_complete {
+        None
+    } else {
+        settings.config()?
+    };
+    let is_one_off = args.url.is_some()
+        || config
+            .as_ref()
+            .is_none_or(|config| config.databases.is_empty());
     let targets = match &config {
         Some(config) if !is_one_off => settings.configured(config)?,
         _ => {
             if args.url.is_none() && !settings.environment_names_a_database() {
                 return Err(no_database());
             }
-            let defaults = config.as_ref().map(|config| config.defaults.clone()).unwrap_or_default();
+            let defaults = config
+                .as_ref()
+                .map(|config| config.defaults.clone())
+                .unwrap_or_default();
             vec![settings.one_off(args.url.as_deref(), args.name.as_deref(), defaults)?]
         }
     };
-    let bin_dir = args.bin_dir.clone().or_else(|| config.as_ref().and_then(|config| config.postgres.bin_dir.clone()));
+    let bin_dir = args.bin_dir.clone().or_else(|| {
+        config
+            .as_ref()
+            .and_then(|config| config.postgres.bin_dir.clone())
+    });
     targets
         .into_iter()
         .map(|target| {
             let storages = match &config {
-                Some(config) if args.storage.storages.is_empty() && !target.config.storages.is_empty() => {
+                Some(config)
+                    if args.storage.storages.is_empty() && !target.config.storages.is_empty() =>
+                {
                     settings.open_named(config, &target.config.storages)?
                 }
                 _ => settings.storages(&args.storage)?,
@@ -99,13 +123,19 @@ fn request(
     storages: Vec<NamedStorage>,
     search: crate::postgres::programs::Search,
 ) -> Result<Request> {
-    let Target { name, config, connection } = target;
+    let Target {
+        name,
+        config,
+        connection,
+    } = target;
     let connection = match &args.password_file {
         Some(path) => {
             let bad = |error: ConnectionError| {
                 Failure::new(Kind::Usage, "bad_connection", error.to_string())
             };
-            connection.with_password(settings.password_from(path)?).map_err(bad)?
+            connection
+                .with_password(settings.password_from(path)?)
+                .map_err(bad)?
         }
         None => connection,
     };
@@ -113,10 +143,15 @@ fn request(
     let mut required: Vec<_> = config.required_tables.clone();
     required.extend(required_tables(&args.required)?);
     let copies = args.copies.or(config.copies).unwrap_or(1);
-    let copies = NonZeroUsize::new(copies).filter(|copies| copies.get() <= storages.len()).ok_or_else(|| {
-        let message = format!("`copies` is {copies}, and there are {} storages", storages.len());
-        Failure::new(Kind::Usage, "bad_copies", message)
-    })?;
+    let copies = NonZeroUsize::new(copies)
+        .filter(|copies| copies.get() <= storages.len())
+        .ok_or_else(|| {
+            let message = format!(
+                "`copies` is {copies}, and there are {} storages",
+                storages.len()
+            );
+            Failure::new(Kind::Usage, "bad_copies", message)
+        })?;
     let mut retries = config.retries;
     retries.attempts = args.attempts.unwrap_or(retries.attempts).max(1);
     Ok(Request {
@@ -200,15 +235,25 @@ fn selection(args: &BackupArgs, config: &DatabaseConfig) -> Result<(Selection, b
 }
 
 fn tables(flag: &str, texts: &[String]) -> Result<Vec<TableName>> {
-    texts.iter().map(|text| text.parse().map_err(|error| bad_name(flag, &error))).collect()
+    texts
+        .iter()
+        .map(|text| text.parse().map_err(|error| bad_name(flag, &error)))
+        .collect()
 }
 
 fn schemas(flag: &str, texts: &[String]) -> Result<Vec<String>> {
-    texts.iter().map(|text| parse_schema(text).map_err(|error| bad_name(flag, &error))).collect()
+    texts
+        .iter()
+        .map(|text| parse_schema(text).map_err(|error| bad_name(flag, &error)))
+        .collect()
 }
 
 fn bad_name(flag: &str, error: &dyn std::fmt::Display) -> Failure {
-    Failure::new(Kind::Usage, "bad_table_name", format!("cannot read `{flag}`: {error}"))
+    Failure::new(
+        Kind::Usage,
+        "bad_table_name",
+        format!("cannot read `{flag}`: {error}"),
+    )
 }
 
 fn duration(flag: &str, text: Option<&str>) -> Result<Option<Duration>> {
@@ -216,9 +261,13 @@ fn duration(flag: &str, text: Option<&str>) -> Result<Option<Duration>> {
     if text == "0" {
         return Ok(Some(Duration::ZERO));
     }
-    let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
+    let parsed = text
+        .parse::<jiff::SignedDuration>()
+        .ok()
+        .and_then(|duration| Duration::try_from(duration).ok());
     parsed.map(Some).ok_or_else(|| {
-        let message = format!("cannot read `{flag} {text}`: it is no time such as `90s`, `10m` or `1h 30m`");
+        let message =
+            format!("cannot read `{flag} {text}`: it is no time such as `90s`, `10m` or `1h 30m`");
         Failure::new(Kind::Usage, "bad_duration", message)
     })
 }
@@ -234,26 +283,47 @@ fn codec(flag: Option<&str>, config: Compression) -> Result<Codec> {
 
 fn default_codec(Compression { method, level }: Compression) -> Codec {
     match method {
-        CompressionMethod::Gzip => Codec::Gzip { level: level.unwrap_or(DEFAULT_GZIP_LEVEL).into() },
-        CompressionMethod::Zstd => Codec::Zstd { level: level.unwrap_or(DEFAULT_ZSTD_LEVEL).into() },
+        CompressionMethod::Gzip => Codec::Gzip {
+            level: level.unwrap_or(DEFAULT_GZIP_LEVEL).into(),
+        },
+        CompressionMethod::Zstd => Codec::Zstd {
+            level: level.unwrap_or(DEFAULT_ZSTD_LEVEL).into(),
+        },
         CompressionMethod::None => Codec::None,
     }
 }
 
 fn compression(text: &str) -> Result<Compression> {
     let bad = || {
-        let message = format!("cannot read `--compression {text}`: it is `gzip`, `zstd` or `none`, with a level behind \
-                               a colon (gzip 1 to 9, zstd 1 to 19)");
+        let message = format!(
+            "cannot read `--compression {text}`: it is `gzip`, `zstd` or `none`, with a level behind \
+                               a colon (gzip 1 to 9, zstd 1 to 19)"
+        );
         Failure::new(Kind::Usage, "bad_compression", message)
     };
     let (name, level) = match text.split_once(':') {
         Some((name, level)) => (name, Some(level.parse::<u8>().map_err(|_| bad())?)),
         None => (text, None),
     };
-    let methods = [CompressionMethod::Gzip, CompressionMethod::Zstd, CompressionMethod::None];
-    let method = methods.into_iter().find(|method| method.as_str() == name).ok_or_else(bad)?;
-    let fits = level.is_none_or(|level| method.max_level().is_some_and(|max| (1..=max).contains(&level)));
-    if fits { Ok(Compression { method, level }) } else { Err(bad()) }
+    let methods = [
+        CompressionMethod::Gzip,
+        CompressionMethod::Zstd,
+        CompressionMethod::None,
+    ];
+    let method = methods
+        .into_iter()
+        .find(|method| method.as_str() == name)
+        .ok_or_else(bad)?;
+    let fits = level.is_none_or(|level| {
+        method
+            .max_level()
+            .is_some_and(|max| (1..=max).contains(&level))
+    });
+    if fits {
+        Ok(Compression { method, level })
+    } else {
+        Err(bad())
+    }
 }
 
 fn print(report: &Report, output: &Output, is_one_of_many: bool) {
@@ -286,10 +356,18 @@ pub(super) fn text(report: &Report) -> String {
         out += &format!("  {state} in {}\n", storage.url);
     }
     let required = report.required_tables.len();
-    let required = if required > 0 { format!(", {required} required tables found") } else { String::new() };
+    let required = if required > 0 {
+        format!(", {required} required tables found")
+    } else {
+        String::new()
+    };
     let sha256 = report.sha256.as_deref().unwrap_or_default();
-    out += &format!("  proven: pg_dump exited with 0, end marker seen{required}, SHA-256 {sha256}\n");
-    out += &format!("  restore: {}\n", report.restore.as_deref().unwrap_or_default());
+    out +=
+        &format!("  proven: pg_dump exited with 0, end marker seen{required}, SHA-256 {sha256}\n");
+    out += &format!(
+        "  restore: {}\n",
+        report.restore.as_deref().unwrap_or_default()
+    );
     out
 }
 
@@ -304,7 +382,9 @@ mod tests {
         assert_eq!(read("gzip:9"), Some(Codec::Gzip { level: 9 }));
         assert_eq!(read("zstd:19"), Some(Codec::Zstd { level: 19 }));
         assert_eq!(read("none"), Some(Codec::None));
-        for text in ["", "gz", "gzip:0", "gzip:10", "zstd:20", "none:1", "gzip:", "gzip:x"] {
+        for text in [
+            "", "gz", "gzip:0", "gzip:10", "zstd:20", "none:1", "gzip:", "gzip:x",
+        ] {
             assert_eq!(read(text), None, "{text}");
         }
     }

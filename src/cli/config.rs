@@ -26,7 +26,9 @@ pub(super) fn run(command: &ConfigCommand, settings: &Settings<'_>, output: &Out
             output.document(&config.effective(), || config.effective_yaml());
         }
         ConfigCommand::Schema => output.document(&config_schema(), || {
-            serde_json::to_string_pretty(&config_schema()).expect("a schema holds only JSON's own types") + "\n"
+            serde_json::to_string_pretty(&config_schema())
+                .expect("a schema holds only JSON's own types")
+                + "\n"
         }),
     }
     Ok(())
@@ -36,13 +38,24 @@ pub(super) fn run(command: &ConfigCommand, settings: &Settings<'_>, output: &Out
 fn write(file: &Path, force: bool) -> Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).mode(0o600);
-    if force { options.create(true).truncate(true) } else { options.create_new(true) };
-    let written = options.open(file).and_then(|mut file| file.write_all(EXAMPLE.as_bytes()));
+    if force {
+        options.create(true).truncate(true)
+    } else {
+        options.create_new(true)
+    };
+    let written = options
+        .open(file)
+        .and_then(|mut file| file.write_all(EXAMPLE.as_bytes()));
     written.map_err(|error| {
         let message = format!("cannot write `{}`: {error}", file.display());
         let failure = Failure::new(Kind::Usage, "cannot_write", message);
         if error.kind() == std::io::ErrorKind::AlreadyExists {
-            return Failure { kind: Kind::Refused, id: "file_exists", ..failure }.hint("`--force` replaces it");
+            return Failure {
+                kind: Kind::Refused,
+                id: "file_exists",
+                ..failure
+            }
+            .hint("`--force` replaces it");
         }
         failure
     })

@@ -33,7 +33,10 @@ impl CredentialCommand {
                 environment.set(name, value);
             }
         }
-        Self { command, environment }
+        Self {
+            command,
+            environment,
+        }
     }
 }
 
@@ -43,11 +46,15 @@ impl CredentialSource for CredentialCommand {
         let (program, arguments) = self.command.split_first().ok_or("no program is named")?;
         let program = Program::new(program.expose_secret(), &self.environment)
             .args(arguments.iter().map(ExposeSecret::expose_secret));
-        let captured = program.run(&CancellationToken::new(), TIMEOUT, MAX_OUTPUT_BYTES).await;
+        let captured = program
+            .run(&CancellationToken::new(), TIMEOUT, MAX_OUTPUT_BYTES)
+            .await;
         let captured = captured.map_err(|error| match error.stderr.last() {
             Some(line) => format!("{error}: {line}"),
             None => error.to_string(),
         })?;
-        String::from_utf8(captured.stdout).map(SecretString::from).map_err(|_| "it printed no text".to_owned())
+        String::from_utf8(captured.stdout)
+            .map(SecretString::from)
+            .map_err(|_| "it printed no text".to_owned())
     }
 }

@@ -51,9 +51,16 @@ fn dispatch(cli: &Cli, context: &Context, output: &Output) -> Result<(), Failure
         Command::Config(command) => return config::run(command, &settings, output),
         _ => {}
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
-        Failure::new(Kind::Unexpected, "no_runtime", format!("cannot start: {error}"))
-    })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| {
+            Failure::new(
+                Kind::Unexpected,
+                "no_runtime",
+                format!("cannot start: {error}"),
+            )
+        })?;
     let result = runtime.block_on(async {
         listen_for_signals(context.stop.clone())?;
         match &cli.command {
@@ -72,7 +79,8 @@ fn dispatch(cli: &Cli, context: &Context, output: &Output) -> Result<(), Failure
 
 /// Turns SIGINT and SIGTERM into a wish to stop. A second one ends the program at once.
 fn listen_for_signals(stop: Stop) -> Result<(), Failure> {
-    let unexpected = |error: std::io::Error| Failure::new(Kind::Unexpected, "no_signals", error.to_string());
+    let unexpected =
+        |error: std::io::Error| Failure::new(Kind::Unexpected, "no_signals", error.to_string());
     let mut interrupt = signal(SignalKind::interrupt()).map_err(unexpected)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(unexpected)?;
     // It ends with the runtime.

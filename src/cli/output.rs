@@ -24,7 +24,11 @@ const HINT: Style = AnsiColor::Cyan.on_default().bold();
 
 impl Output {
     pub(super) fn new(global: &Global) -> Self {
-        Self { json: global.json, quiet: global.quiet, progress: global.progress }
+        Self {
+            json: global.json,
+            quiet: global.quiet,
+            progress: global.progress,
+        }
     }
 
     /// Prints a document as JSON, or `text` for people.

@@ -45,7 +45,11 @@ impl Shown {
             (false, ..) if is_terminal => Style::Bar,
             (false, ..) => Style::Lines,
         };
-        Self { database: database.to_string(), style, task: Mutex::new(None) }
+        Self {
+            database: database.to_string(),
+            style,
+            task: Mutex::new(None),
+        }
     }
 
     /// Takes the bar away.
@@ -84,7 +88,12 @@ impl Shown {
                     (Style::Json, _) => println_json(&meter.json()),
                     _ => say(&format!("{}: {}", meter.database, meter.text())),
                 }
-                tokio::time::sleep(if style == Style::Bar { BAR_INTERVAL } else { LINE_INTERVAL }).await;
+                tokio::time::sleep(if style == Style::Bar {
+                    BAR_INTERVAL
+                } else {
+                    LINE_INTERVAL
+                })
+                .await;
             }
         });
         if let Ok(mut slot) = self.task.lock() {
@@ -97,14 +106,22 @@ impl Observer for Shown {
     fn note(&self, event: Event<'_>) {
         match event {
             Event::Connecting => {}
-            Event::Dumping { progress, estimated_bytes, tables } if self.style != Style::Nothing => {
+            Event::Dumping {
+                progress,
+                estimated_bytes,
+                tables,
+            } if self.style != Style::Nothing => {
                 self.start(progress, estimated_bytes, tables);
             }
             Event::Dumping { .. } => {}
             Event::Storing => self.finish(),
             Event::Retrying { failure, delay } => {
                 self.finish();
-                self.line(&format!("{}; trying again in {:.0} s", failure.message, delay.as_secs_f64()));
+                self.line(&format!(
+                    "{}; trying again in {:.0} s",
+                    failure.message,
+                    delay.as_secs_f64()
+                ));
             }
         }
     }
@@ -135,14 +152,24 @@ impl Meter {
     }
 
     fn seconds_left(&self) -> Option<u64> {
-        let share = self.share().filter(|share| *share > 0.02 && self.seconds() > 2.0)?;
+        let share = self
+            .share()
+            .filter(|share| *share > 0.02 && self.seconds() > 2.0)?;
         Some((self.seconds() / share - self.seconds()) as u64)
     }
 
     fn text(&self) -> String {
         let progress = &self.progress;
-        let mut text = format!("{}, {}/s", bytes(progress.raw_bytes()), bytes(self.rate() as u64));
-        text += &format!(", {} of {} tables", progress.tables_done().min(self.tables), self.tables);
+        let mut text = format!(
+            "{}, {}/s",
+            bytes(progress.raw_bytes()),
+            bytes(self.rate() as u64)
+        );
+        text += &format!(
+            ", {} of {} tables",
+            progress.tables_done().min(self.tables),
+            self.tables
+        );
         if let Some(seconds) = self.seconds_left() {
             text += &format!(", about {} left", left(seconds));
         }
@@ -179,7 +206,8 @@ fn left(seconds: u64) -> String {
 
 fn bar(database: &str) -> ProgressBar {
     let bar = ProgressBar::new_spinner();
-    let style = ProgressStyle::with_template("{spinner} {prefix}: {wide_msg}").expect("the template is well-formed");
+    let style = ProgressStyle::with_template("{spinner} {prefix}: {wide_msg}")
+        .expect("the template is well-formed");
     bar.set_style(style);
     bar.set_prefix(database.to_owned());
     bar.enable_steady_tick(BAR_INTERVAL);
@@ -196,7 +224,12 @@ fn println_json(value: &serde_json::Value) {
 mod tests {
     #[test]
     fn times_left_read_well() {
-        for (seconds, text) in [(5, "5 s"), (61, "2 min"), (3600, "1 h 0 min"), (7260, "2 h 1 min")] {
+        for (seconds, text) in [
+            (5, "5 s"),
+            (61, "2 min"),
+            (3600, "1 h 0 min"),
+            (7260, "2 h 1 min"),
+        ] {
             assert_eq!(super::left(seconds), text);
         }
     }

@@ -47,7 +47,9 @@ struct ProcessEnv<'a>(&'a HashMap<OsString, OsString>);
 
 impl Env for ProcessEnv<'_> {
     fn var(&self, name: &str) -> Option<String> {
-        self.0.get(&OsString::from(name)).and_then(|value| value.to_str().map(str::to_owned))
+        self.0
+            .get(&OsString::from(name))
+            .and_then(|value| value.to_str().map(str::to_owned))
     }
 
     fn read_file(&self, path: &Path) -> io::Result<String> {
@@ -57,11 +59,17 @@ impl Env for ProcessEnv<'_> {
 
 impl<'a> Settings<'a> {
     pub(super) fn new(global: &'a Global, output: &'a Output) -> Self {
-        Self { global, output, environment: std::env::vars_os().collect() }
+        Self {
+            global,
+            output,
+            environment: std::env::vars_os().collect(),
+        }
     }
 
     fn var(&self, name: &str) -> Option<String> {
-        ProcessEnv(&self.environment).var(name).filter(|value| !value.is_empty())
+        ProcessEnv(&self.environment)
+            .var(name)
+            .filter(|value| !value.is_empty())
     }
 
     /// Returns what client programs may see of the environment.
@@ -79,7 +87,10 @@ impl<'a> Settings<'a> {
         if let Some(path) = &self.global.config {
             return self.read_config(path).map(Some);
         }
-        let found = USUAL_FILES.iter().map(Path::new).find(|path| path.is_file());
+        let found = USUAL_FILES
+            .iter()
+            .map(Path::new)
+            .find(|path| path.is_file());
         found.map(|path| self.read_config(path)).transpose()
     }
 
@@ -95,13 +106,21 @@ impl<'a> Settings<'a> {
     fn read_config(&self, path: &Path) -> Result<Config> {
         let name = path.display();
         let text = fs::read_to_string(path).map_err(|error| {
-            Failure::new(Kind::Usage, "cannot_read_config", format!("cannot read the configuration `{name}`: {error}"))
+            Failure::new(
+                Kind::Usage,
+                "cannot_read_config",
+                format!("cannot read the configuration `{name}`: {error}"),
+            )
         })?;
         let config = config::parse(&text, &ProcessEnv(&self.environment)).map_err(|problems| {
             let count = problems.len();
             let noun = if count == 1 { "problem" } else { "problems" };
-            Failure::new(Kind::Usage, "bad_config", format!("{count} {noun} in `{name}`"))
-                .with_details(problems.iter().map(ToString::to_string))
+            Failure::new(
+                Kind::Usage,
+                "bad_config",
+                format!("{count} {noun} in `{name}`"),
+            )
+            .with_details(problems.iter().map(ToString::to_string))
         })?;
         self.warn_of_open_secrets(path, &text, &config);
         Ok(config)
@@ -109,7 +128,11 @@ impl<'a> Settings<'a> {
 
     fn warn_of_open_secrets(&self, path: &Path, text: &str, config: &Config) {
         let mode = fs::metadata(path).map_or(0o600, |metadata| metadata.permissions().mode());
-        if mode & 0o044 == 0 || !secrets(config).iter().any(|secret| text.contains(secret.as_str())) {
+        if mode & 0o044 == 0
+            || !secrets(config)
+                .iter()
+                .any(|secret| text.contains(secret.as_str()))
+        {
             return;
         }
         let name = path.display();
@@ -123,30 +146,50 @@ impl<'a> Settings<'a> {
     /// Opens the storages that `flags` name, or those of the configuration; `-d` narrows the latter.
     pub(super) fn storages(&self, flags: &StorageArgs) -> Result<Vec<NamedStorage>> {
         if !flags.storages.is_empty() {
-            return flags.storages.iter().map(|url| self.open_flag(url, flags)).collect();
+            return flags
+                .storages
+                .iter()
+                .map(|url| self.open_flag(url, flags))
+                .collect();
         }
         let config = self.config()?.ok_or_else(no_storage)?;
         let names: Vec<String> = match &self.global.database {
             Some(database) => database_config(&config, database)?.storages.clone(),
-            None => config.storages.iter().map(|(name, _)| name.clone()).collect(),
+            None => config
+                .storages
+                .iter()
+                .map(|(name, _)| name.clone())
+                .collect(),
         };
         self.open_named(&config, &names)
     }
 
     /// Opens storages of the configuration by their names.
-    pub(super) fn open_named(&self, config: &Config, names: &[String]) -> Result<Vec<NamedStorage>> {
+    pub(super) fn open_named(
+        &self,
+        config: &Config,
+        names: &[String],
+    ) -> Result<Vec<NamedStorage>> {
         if names.is_empty() {
             return Err(no_storage());
         }
         let find = |name: &String| {
-            let storage = config.storage(name).expect("the configuration was checked for unknown storages");
+            let storage = config
+                .storage(name)
+                .expect("the configuration was checked for unknown storages");
             self.open(name, storage)
         };
         names.iter().map(find).collect()
     }
 
     fn open_flag(&self, url: &str, flags: &StorageArgs) -> Result<NamedStorage> {
-        let bad = |error| Failure::new(Kind::Usage, "bad_storage", format!("cannot use `--storage`: {error}"));
+        let bad = |error| {
+            Failure::new(
+                Kind::Usage,
+                "bad_storage",
+                format!("cannot use `--storage`: {error}"),
+            )
+        };
         let mut storage = StorageConfig::new(url.parse::<StorageUrl>().map_err(bad)?);
         storage.endpoint.clone_from(&flags.s3_endpoint);
         storage.region.clone_from(&flags.s3_region);
@@ -160,8 +203,12 @@ impl<'a> Settings<'a> {
             StorageUrl::Folder(path) => self.expand_home(path).display().to_string(),
             s3 @ StorageUrl::S3 { .. } => s3.to_string(),
         };
-        let storage = storage::open(&url, &self.s3_options(config)).map_err(|error| storage_failure(&what, &error))?;
-        Ok(NamedStorage { name: name.to_owned(), storage })
+        let storage = storage::open(&url, &self.s3_options(config))
+            .map_err(|error| storage_failure(&what, &error))?;
+        Ok(NamedStorage {
+            name: name.to_owned(),
+            storage,
+        })
     }
 
     fn expand_home(&self, path: &Path) -> PathBuf {
@@ -180,7 +227,10 @@ impl<'a> Settings<'a> {
             },
             _ if !config.credential_command.is_empty() => {
                 let environment = self.environment.clone().into_iter().collect();
-                Credentials::Source(Arc::new(CredentialCommand::new(config.credential_command.clone(), environment)))
+                Credentials::Source(Arc::new(CredentialCommand::new(
+                    config.credential_command.clone(),
+                    environment,
+                )))
             }
             _ => Credentials::Environment,
         };
@@ -190,33 +240,58 @@ impl<'a> Settings<'a> {
             path_style: config.path_style,
             credentials,
             part_size_bytes: config.part_size_bytes,
-            allow_http: config.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://")),
+            allow_http: config
+                .endpoint
+                .as_ref()
+                .is_some_and(|endpoint| endpoint.starts_with("http://")),
             ca_certificate: config.ca_certificate.clone(),
             ..S3Options::default()
         }
     }
 
     /// Returns the one database that flags and environment describe, with `defaults`.
-    pub(super) fn one_off(&self, url: Option<&str>, name: Option<&str>, defaults: DatabaseConfig) -> Result<Target> {
+    pub(super) fn one_off(
+        &self,
+        url: Option<&str>,
+        name: Option<&str>,
+        defaults: DatabaseConfig,
+    ) -> Result<Target> {
         let url = url.map(str::to_owned).or_else(|| self.var("DATABASE_URL"));
         let connection = match &url {
-            Some(url) => url.parse::<Connection>().map_err(|error| bad_connection("the connection", &error))?,
+            Some(url) => url
+                .parse::<Connection>()
+                .map_err(|error| bad_connection("the connection", &error))?,
             None => Connection::default(),
         };
         let name = self.name_of(&connection, name)?;
-        Ok(Target { name, config: defaults, connection })
+        Ok(Target {
+            name,
+            config: defaults,
+            connection,
+        })
     }
 
     /// Tells whether the environment describes a database.
     pub(super) fn environment_names_a_database(&self) -> bool {
-        self.var("DATABASE_URL").is_some() || LIBPQ_PLACES.iter().any(|name| self.var(name).is_some())
+        self.var("DATABASE_URL").is_some()
+            || LIBPQ_PLACES.iter().any(|name| self.var(name).is_some())
     }
 
     fn name_of(&self, connection: &Connection, name: Option<&str>) -> Result<DatabaseName> {
-        let from_server = || connection.database_name().map(str::to_owned).or_else(|| self.var("PGDATABASE"));
+        let from_server = || {
+            connection
+                .database_name()
+                .map(str::to_owned)
+                .or_else(|| self.var("PGDATABASE"))
+        };
         let (text, is_given) = match name {
             Some(name) => (name.to_owned(), true),
-            None => (from_server().or_else(|| self.var("PGSERVICE")).unwrap_or_default(), false),
+            None => (
+                from_server()
+                    .or_else(|| self.var("PGSERVICE"))
+                    .unwrap_or_default(),
+                false,
+            ),
         };
         text.parse().map_err(|error| {
             let message = if is_given {
@@ -226,13 +301,17 @@ impl<'a> Settings<'a> {
             } else {
                 format!("the database's name cannot stand in keys: {error}")
             };
-            Failure::new(Kind::Usage, "name_needed", message).hint("`--name NAME` says what to call it in storage")
+            Failure::new(Kind::Usage, "name_needed", message)
+                .hint("`--name NAME` says what to call it in storage")
         })
     }
 
     /// Returns the databases of the configuration, or the one that `-d` names.
     pub(super) fn configured(&self, config: &Config) -> Result<Vec<Target>> {
-        let all = config.databases.iter().map(|(name, database)| (name.clone(), database.clone()));
+        let all = config
+            .databases
+            .iter()
+            .map(|(name, database)| (name.clone(), database.clone()));
         let chosen: Vec<_> = match &self.global.database {
             Some(wanted) => {
                 database_config(config, wanted)?;
@@ -244,8 +323,13 @@ impl<'a> Settings<'a> {
             .into_iter()
             .map(|(name, config)| {
                 let what = format!("the connection of `{name}`");
-                let connection = connection(&config).map_err(|error| bad_connection(&what, &error))?;
-                Ok(Target { name, config, connection })
+                let connection =
+                    connection(&config).map_err(|error| bad_connection(&what, &error))?;
+                Ok(Target {
+                    name,
+                    config,
+                    connection,
+                })
             })
             .collect()
     }
@@ -253,7 +337,10 @@ impl<'a> Settings<'a> {
     /// Reads a password from a file.
     pub(super) fn password_from(&self, path: &Path) -> Result<SecretString> {
         let text = fs::read_to_string(path).map_err(|error| {
-            let message = format!("cannot read the password file `{}`: {error}", path.display());
+            let message = format!(
+                "cannot read the password file `{}`: {error}",
+                path.display()
+            );
             Failure::new(Kind::Usage, "cannot_read_password", message)
         })?;
         Ok(text.trim_end_matches(['\r', '\n']).to_owned().into())
@@ -261,15 +348,28 @@ impl<'a> Settings<'a> {
 
     /// Returns the database that `-d` names, as a key's part.
     pub(super) fn database_name(&self) -> Result<Option<DatabaseName>> {
-        let bad = |error| Failure::new(Kind::Usage, "bad_database", format!("cannot use `-d`: {error}"));
-        self.global.database.as_ref().map(|name| name.parse().map_err(bad)).transpose()
+        let bad = |error| {
+            Failure::new(
+                Kind::Usage,
+                "bad_database",
+                format!("cannot use `-d`: {error}"),
+            )
+        };
+        self.global
+            .database
+            .as_ref()
+            .map(|name| name.parse().map_err(bad))
+            .transpose()
     }
 }
 
 fn database_config<'c>(config: &'c Config, name: &str) -> Result<&'c DatabaseConfig> {
     config.database(name).ok_or_else(|| {
         let known = config.databases.iter().map(|(name, _)| name.as_str());
-        let message = format!("the configuration has no database `{name}`{}", did_you_mean(name, known));
+        let message = format!(
+            "the configuration has no database `{name}`{}",
+            did_you_mean(name, known)
+        );
         Failure::new(Kind::NotFound, "no_such_database", message)
     })
 }
@@ -280,7 +380,11 @@ fn no_storage() -> Failure {
 }
 
 fn bad_connection(what: &str, error: &ConnectionError) -> Failure {
-    let failure = Failure::new(Kind::Usage, "bad_connection", format!("cannot read {what}: {error}"));
+    let failure = Failure::new(
+        Kind::Usage,
+        "bad_connection",
+        format!("cannot read {what}: {error}"),
+    );
     match error.hint() {
         Some(hint) => failure.hint(hint),
         None => failure,
@@ -311,7 +415,10 @@ fn connection(config: &DatabaseConfig) -> std::result::Result<Connection, Connec
         }
     }
     if connection.get("connect_timeout").is_none() {
-        connection = connection.with_parameter("connect_timeout", config.connect_timeout.as_secs().max(1).to_string())?;
+        connection = connection.with_parameter(
+            "connect_timeout",
+            config.connect_timeout.as_secs().max(1).to_string(),
+        )?;
     }
     match &keys.password {
         Some(password) => connection.with_password(password.clone()),
@@ -321,13 +428,30 @@ fn connection(config: &DatabaseConfig) -> std::result::Result<Connection, Connec
 
 /// Every secret that stands in the configuration.
 fn secrets(config: &Config) -> Vec<String> {
-    let databases = config.databases.iter().map(|(_, database)| &database.connection);
+    let databases = config
+        .databases
+        .iter()
+        .map(|(_, database)| &database.connection);
     let passwords = databases.filter_map(|keys| {
-        let in_url = keys.url.as_ref().and_then(|url| url.expose_secret().parse::<Connection>().ok());
-        in_url.and_then(|connection| connection.password().cloned()).or_else(|| keys.password.clone())
+        let in_url = keys
+            .url
+            .as_ref()
+            .and_then(|url| url.expose_secret().parse::<Connection>().ok());
+        in_url
+            .and_then(|connection| connection.password().cloned())
+            .or_else(|| keys.password.clone())
     });
     let keys = config.storages.iter().flat_map(|(_, storage)| {
-        [storage.secret_access_key.clone(), storage.session_token.clone()].into_iter().flatten()
+        [
+            storage.secret_access_key.clone(),
+            storage.session_token.clone(),
+        ]
+        .into_iter()
+        .flatten()
     });
-    passwords.chain(keys).map(|secret| secret.expose_secret().to_owned()).filter(|secret| !secret.is_empty()).collect()
+    passwords
+        .chain(keys)
+        .map(|secret| secret.expose_secret().to_owned())
+        .filter(|secret| !secret.is_empty())
+        .collect()
 }

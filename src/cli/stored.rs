@@ -26,7 +26,9 @@ pub(super) async fn run_list(
     let report = list::run(request).await?;
     output.document(&report, || list_text(&report));
     for id in &report.unfinished {
-        output.note(&format!("`{id}` has no manifest: its run is under way or was cut off; it is no backup"));
+        output.note(&format!(
+            "`{id}` has no manifest: its run is under way or was cut off; it is no backup"
+        ));
     }
     match report.failure {
         Some(failure) => Err(failure),
@@ -49,7 +51,10 @@ fn list_text(report: &list::Report) -> String {
             (backup.damaged, "DAMAGED"),
             (backup.partial, "partial"),
         ];
-        let marks: Vec<&str> = marks.into_iter().filter_map(|(is, mark)| is.then_some(mark)).collect();
+        let marks: Vec<&str> = marks
+            .into_iter()
+            .filter_map(|(is, mark)| is.then_some(mark))
+            .collect();
         out.add_row([
             backup.id.clone(),
             backup.started_at.strftime("%Y-%m-%d %H:%M:%S").to_string(),
@@ -72,7 +77,11 @@ fn age(seconds: i64) -> String {
     }
 }
 
-pub(super) async fn run_show(args: &ShowArgs, settings: &Settings<'_>, output: &Output) -> Result<()> {
+pub(super) async fn run_show(
+    args: &ShowArgs,
+    settings: &Settings<'_>,
+    output: &Output,
+) -> Result<()> {
     let request = show::Request {
         storages: settings.storages(&args.storage)?,
         database: settings.database_name()?,
@@ -89,7 +98,10 @@ fn show_text(report: &show::Report) -> String {
     out += &format!("\n\n{}\n", tables(&manifest.tables));
     for required in &manifest.required_tables {
         let found = if required.found { "found" } else { "MISSING" };
-        let rows = required.rows.map(|rows| format!(", {} rows", number(rows))).unwrap_or_default();
+        let rows = required
+            .rows
+            .map(|rows| format!(", {} rows", number(rows)))
+            .unwrap_or_default();
         out += &format!("required: {} {found}{rows}\n", required.table);
     }
     for warning in &manifest.warnings {
@@ -100,8 +112,15 @@ fn show_text(report: &show::Report) -> String {
         manifest.restore, manifest.object.key, report.url
     );
     if let Some(globals) = &manifest.globals {
-        let without = if globals.role_passwords { "" } else { " (without passwords)" };
-        out += &format!("roles and tablespaces{without} first: {}\n", globals.object.key);
+        let without = if globals.role_passwords {
+            ""
+        } else {
+            " (without passwords)"
+        };
+        out += &format!(
+            "roles and tablespaces{without} first: {}\n",
+            globals.object.key
+        );
     }
     out
 }
@@ -115,9 +134,29 @@ fn facts(report: &show::Report) -> String {
         ("trigger", manifest.trigger.as_str().to_owned()),
         ("started", format!("{}, took {took} s", manifest.started_at)),
         ("server", server(manifest)),
-        ("programs", format!("pg_dump {}, pgkeep {}", manifest.tools.pg_dump, manifest.tools.pgkeep)),
-        ("dump", format!("{} of SQL, {} rows", bytes(manifest.dump.bytes), number(manifest.dump.rows))),
-        ("stored", format!("{} ({method}) in {}", bytes(manifest.object.size_bytes), report.storages.join(", "))),
+        (
+            "programs",
+            format!(
+                "pg_dump {}, pgkeep {}",
+                manifest.tools.pg_dump, manifest.tools.pgkeep
+            ),
+        ),
+        (
+            "dump",
+            format!(
+                "{} of SQL, {} rows",
+                bytes(manifest.dump.bytes),
+                number(manifest.dump.rows)
+            ),
+        ),
+        (
+            "stored",
+            format!(
+                "{} ({method}) in {}",
+                bytes(manifest.object.size_bytes),
+                report.storages.join(", ")
+            ),
+        ),
         ("sha256", manifest.object.sha256.clone()),
     ];
     if let Some(selection) = &manifest.selection {
@@ -127,16 +166,29 @@ fn facts(report: &show::Report) -> String {
     if manifest.large_objects > 0 {
         rows.push(("large objects", number(manifest.large_objects)));
     }
-    let lines: Vec<String> = rows.iter().map(|(name, value)| format!("{name:<14}{value}")).collect();
+    let lines: Vec<String> = rows
+        .iter()
+        .map(|(name, value)| format!("{name:<14}{value}"))
+        .collect();
     lines.join("\n")
 }
 
 fn server(manifest: &Manifest) -> String {
     let server = &manifest.server;
-    let extensions: Vec<String> =
-        server.extensions.iter().map(|extension| format!("{} {}", extension.name, extension.version)).collect();
-    let extensions = if extensions.is_empty() { String::new() } else { format!("; {}", extensions.join(", ")) };
-    format!("{} database `{}`, {}{extensions}", server.version, server.database, server.encoding)
+    let extensions: Vec<String> = server
+        .extensions
+        .iter()
+        .map(|extension| format!("{} {}", extension.name, extension.version))
+        .collect();
+    let extensions = if extensions.is_empty() {
+        String::new()
+    } else {
+        format!("; {}", extensions.join(", "))
+    };
+    format!(
+        "{} database `{}`, {}{extensions}",
+        server.version, server.database, server.encoding
+    )
 }
 
 fn tables(tables: &[TableRecord]) -> comfy_table::Table {
@@ -150,21 +202,37 @@ fn tables(tables: &[TableRecord]) -> comfy_table::Table {
         let name = TableName::new(table.schema.clone(), table.name.clone()).to_string();
         out.add_row([
             name.replace('\n', "\\n").replace('\r', "\\r"),
-            table.kind.map_or("rows only", |kind| kind.as_str()).to_owned(),
+            table
+                .kind
+                .map_or("rows only", |kind| kind.as_str())
+                .to_owned(),
             table.rows.map_or_else(|| "no data".to_owned(), number),
             bytes(table.bytes),
-            table.digest.map_or_else(|| "-".to_owned(), |digest| digest.to_string()),
+            table
+                .digest
+                .map_or_else(|| "-".to_owned(), |digest| digest.to_string()),
         ]);
     }
     out
 }
 
-pub(super) async fn run_get(args: &GetArgs, settings: &Settings<'_>, output: &Output, context: &Context) -> Result<()> {
-    let is_stdout = args.output.as_ref().is_some_and(|path| path.as_os_str() == "-");
+pub(super) async fn run_get(
+    args: &GetArgs,
+    settings: &Settings<'_>,
+    output: &Output,
+    context: &Context,
+) -> Result<()> {
+    let is_stdout = args
+        .output
+        .as_ref()
+        .is_some_and(|path| path.as_os_str() == "-");
     let to = if is_stdout {
         get::Output::Stdout
     } else {
-        get::Output::File { path: args.output.clone(), replace: args.force }
+        get::Output::File {
+            path: args.output.clone(),
+            replace: args.force,
+        }
     };
     let request = get::Request {
         storages: settings.storages(&args.storage)?,
@@ -174,11 +242,18 @@ pub(super) async fn run_get(args: &GetArgs, settings: &Settings<'_>, output: &Ou
         output: to,
     };
     let report = get::run(request, context).await?;
-    report.warnings.iter().for_each(|warning| output.warning(warning));
+    report
+        .warnings
+        .iter()
+        .for_each(|warning| output.warning(warning));
     if !is_stdout {
         output.document(&report, || {
             let file = report.file.as_deref().unwrap_or_default();
-            format!("{file}: {}, SHA-256 {} as in the manifest\n", bytes(report.size_bytes), report.sha256)
+            format!(
+                "{file}: {}, SHA-256 {} as in the manifest\n",
+                bytes(report.size_bytes),
+                report.sha256
+            )
         });
     }
     Ok(())

@@ -7,7 +7,10 @@
 use std::io;
 
 use bytes::Bytes;
+
 use flate2::{Compress, Compression, FlushCompress, Status};
+
+use super::literal;
 
 /// How a dump is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +102,11 @@ impl Encoder {
 }
 
 fn deflate_chunk(deflate: &mut Compress, raw: &[u8]) -> io::Result<Vec<u8>> {
+    if literal::has_few_repeats(raw) {
+        let mut out = Vec::new();
+        literal::deflate(raw, &mut out);
+        return Ok(out);
+    }
     deflate.reset();
     let mut out = Vec::with_capacity(raw.len() / 3 + SLACK_BYTES);
     loop {

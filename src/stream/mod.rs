@@ -4,5 +4,6 @@
 //! to be good, so that no consumer can take a cut-off stream for a whole one.
 
 pub mod compress;
+mod literal;
 pub mod pipeline;
 pub mod read;

@@ -120,9 +120,9 @@ pub fn run<E: Send>(
     hand_over: &mut dyn FnMut(Bytes) -> Result<(), Closed>,
 ) -> Result<Passed, PipelineError<E>> {
     let threads = threads.max(1);
-    let (work, jobs) = sync_channel::<Job>(threads);
-    let (in_order, ordered) = sync_channel::<Ordered<E>>(threads * 2);
-    let (give_back, empty) = sync_channel::<Vec<u8>>(threads * 3 + 2);
+    let (work, jobs) = sync_channel::<Job>(threads * 4);
+    let (in_order, ordered) = sync_channel::<Ordered<E>>(threads * 5);
+    let (give_back, empty) = sync_channel::<Vec<u8>>(threads * 6 + 2);
     let jobs = Mutex::new(jobs);
     // The scope waits for every thread: the reader ends with its source or when `ordered` is dropped, the workers end
     // when the reader drops `work`.

@@ -767,7 +767,10 @@ fn every_value_arrives() {
         far.secret_access_key.as_ref().unwrap().expose_secret(),
         CANARY
     );
-    assert_eq!((far.part_size_bytes, far.path_style), (Some(8 << 20), Some(false)));
+    assert_eq!(
+        (far.part_size_bytes, far.path_style),
+        (Some(8 << 20), Some(false))
+    );
     let command = &config.storage("vault").unwrap().credential_command;
     let command: Vec<&str> = command.iter().map(|text| text.expose_secret()).collect();
     assert_eq!(command, ["prog", "--token", CANARY]);
@@ -959,10 +962,17 @@ fn one_problem_in_an_alias_is_told_for_each_place() {
 fn path_style_is_left_open_unless_given() {
     for (keys, expected) in [
         ("endpoint: http://127.0.0.1:9000", None),
-        ("endpoint: http://127.0.0.1:9000\npath_style: false", Some(false)),
+        (
+            "endpoint: http://127.0.0.1:9000\npath_style: false",
+            Some(false),
+        ),
         ("path_style: true", Some(true)),
     ] {
-        assert_eq!(good(&in_storage(keys)).storage("far").unwrap().path_style, expected, "{keys}");
+        assert_eq!(
+            good(&in_storage(keys)).storage("far").unwrap().path_style,
+            expected,
+            "{keys}"
+        );
     }
 }
 

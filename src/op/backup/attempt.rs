@@ -72,18 +72,34 @@ struct Proven {
 }
 
 impl<'a> Attempt<'a> {
-    pub(super) fn new(request: &'a Request, context: &'a Context, observer: &'a dyn Observer) -> Self {
+    pub(super) fn new(
+        request: &'a Request,
+        context: &'a Context,
+        observer: &'a dyn Observer,
+    ) -> Self {
         let now = context.clock.now();
         let id = BackupId::new(request.name.clone(), now, context.clock.suffix());
-        let place = Place { id, is_partial: request.is_partial };
-        Self { request, context, observer, place, report: Report::new(request, now) }
+        let place = Place {
+            id,
+            is_partial: request.is_partial,
+        };
+        Self {
+            request,
+            context,
+            observer,
+            place,
+            report: Report::new(request, now),
+        }
     }
 
     pub(super) async fn run(mut self) -> Report {
         if let Err(failure) = self.try_run().await {
             let is_stopped = self.context.stop.is_requested() && !self.report.stored;
-            self.report.failure =
-                Some(if is_stopped { self.context.stop.failure(&self.what()) } else { failure });
+            self.report.failure = Some(if is_stopped {
+                self.context.stop.failure(&self.what())
+            } else {
+                failure
+            });
         }
         self.report
     }
@@ -114,7 +130,12 @@ impl<'a> Attempt<'a> {
     }
 
     async fn connect(&self) -> Result<Source> {
-        let Request { search, environment, connection, .. } = self.request;
+        let Request {
+            search,
+            environment,
+            connection,
+            ..
+        } = self.request;
         let found = search.find(environment, self.stop()).await;
         let newest = found.newest().map_err(|error| self.failed(&error))?;
         let facts = ServerFacts::read(newest, environment, connection, self.stop());
@@ -128,7 +149,11 @@ impl<'a> Attempt<'a> {
     fn check_source(&self, facts: &ServerFacts) -> Result<()> {
         let unknown = self.unknown_names(facts);
         if !unknown.is_empty() {
-            let message = format!("{} failed: {} selected names do not exist; {SAFE}", self.what(), unknown.len());
+            let message = format!(
+                "{} failed: {} selected names do not exist; {SAFE}",
+                self.what(),
+                unknown.len()
+            );
             return Err(Failure::new(Kind::Proof, "selected_table_missing", message)
                 .with_details(unknown)
                 .hint("names are literal: quote those with capital letters, as in `'public.\"AutoBook\"'`"));
@@ -138,20 +163,39 @@ impl<'a> Attempt<'a> {
 
     fn unknown_names(&self, facts: &ServerFacts) -> Vec<String> {
         let selection = &self.request.selection;
-        let known: Vec<String> = facts.tables.iter().map(|table| table.table_name().to_string()).collect();
+        let known: Vec<String> = facts
+            .tables
+            .iter()
+            .map(|table| table.table_name().to_string())
+            .collect();
         let missing = |name: &&TableName| {
-            !facts.tables.iter().any(|table| table.schema == name.schema_or_public() && table.name == name.name)
+            !facts
+                .tables
+                .iter()
+                .any(|table| table.schema == name.schema_or_public() && table.name == name.name)
         };
-        let tables = [&selection.tables, &selection.exclude_tables, &selection.structure_only];
+        let tables = [
+            &selection.tables,
+            &selection.exclude_tables,
+            &selection.structure_only,
+        ];
         let tables = tables.into_iter().flatten().filter(missing).map(|name| {
             let full = TableName::new(name.schema_or_public(), name.name.clone()).to_string();
-            (format!("table `{name}`"), nearest(&full, known.iter().map(String::as_str)).map(str::to_owned))
+            (
+                format!("table `{name}`"),
+                nearest(&full, known.iter().map(String::as_str)).map(str::to_owned),
+            )
         });
         let schemas = [&selection.schemas, &selection.exclude_schemas];
-        let schemas = schemas.into_iter().flatten().filter(|name| !facts.schemas.contains(name)).map(|name| {
-            let near = nearest(name, facts.schemas.iter().map(String::as_str)).map(str::to_owned);
-            (format!("schema `{name}`"), near)
-        });
+        let schemas = schemas
+            .into_iter()
+            .flatten()
+            .filter(|name| !facts.schemas.contains(name))
+            .map(|name| {
+                let near =
+                    nearest(name, facts.schemas.iter().map(String::as_str)).map(str::to_owned);
+                (format!("schema `{name}`"), near)
+            });
         tables
             .chain(schemas)
             .map(|(name, near)| match near {
@@ -166,14 +210,19 @@ impl<'a> Attempt<'a> {
         let prefix = format!("{}/", self.request.name);
         let older_than = self.context.clock.now() - LEFTOVER_AGE;
         for named in &self.request.storages {
-            let sweep = tokio::time::timeout(SWEEP_TIMEOUT, named.storage.sweep(&prefix, older_than));
+            let sweep =
+                tokio::time::timeout(SWEEP_TIMEOUT, named.storage.sweep(&prefix, older_than));
             match sweep.await {
                 Ok(Ok(swept)) if swept.removed > 0 => {
                     tracing::info!(storage = %named.name, removed = swept.removed, "removed leftovers of dead runs");
                 }
                 Ok(Ok(_)) => {}
-                Ok(Err(error)) => tracing::info!(storage = %named.name, %error, "leftovers were not looked for"),
-                Err(_) => tracing::info!(storage = %named.name, "looking for leftovers took too long"),
+                Ok(Err(error)) => {
+                    tracing::info!(storage = %named.name, %error, "leftovers were not looked for")
+                }
+                Err(_) => {
+                    tracing::info!(storage = %named.name, "looking for leftovers took too long")
+                }
             }
             self.check_room(named, facts).await?;
         }
@@ -182,8 +231,12 @@ impl<'a> Attempt<'a> {
 
     /// A storage that knows its free space must have room for a dump as large as is to be expected.
     async fn check_room(&self, named: &NamedStorage, facts: &ServerFacts) -> Result<()> {
-        let Some(free) = named.storage.free_bytes().await else { return Ok(()) };
-        let Some(needed) = self.last_size(named).await else { return Ok(()) };
+        let Some(free) = named.storage.free_bytes().await else {
+            return Ok(());
+        };
+        let Some(needed) = self.last_size(named).await else {
+            return Ok(());
+        };
         if free >= needed {
             return Ok(());
         }
@@ -194,16 +247,26 @@ impl<'a> Attempt<'a> {
             bytesize::ByteSize(free).display().iec(),
             bytesize::ByteSize(needed).display().iec(),
         );
-        tracing::debug!(database_bytes = facts.database.size_bytes, "size on the server");
+        tracing::debug!(
+            database_bytes = facts.database.size_bytes,
+            "size on the server"
+        );
         let hint = "remove what is not needed there, or name another folder";
         Err(Failure::new(Kind::Storage, "storage_full", message).hint(hint))
     }
 
     /// Size of the newest backup there and a fifth more.
     async fn last_size(&self, named: &NamedStorage) -> Option<u64> {
-        let objects = named.storage.list(&format!("{}/", self.request.name)).await.ok()?;
-        let listed = crate::model::keys::gather(objects.iter().map(|o| (o.key.as_str(), o.size_bytes)));
-        let last = listed.iter().rfind(|backup| backup.is_good() && backup.place.is_partial == self.place.is_partial)?;
+        let objects = named
+            .storage
+            .list(&format!("{}/", self.request.name))
+            .await
+            .ok()?;
+        let listed =
+            crate::model::keys::gather(objects.iter().map(|o| (o.key.as_str(), o.size_bytes)));
+        let last = listed
+            .iter()
+            .rfind(|backup| backup.is_good() && backup.place.is_partial == self.place.is_partial)?;
         Some(last.size_bytes() + last.size_bytes() / 5)
     }
 
@@ -211,17 +274,30 @@ impl<'a> Attempt<'a> {
         if !self.request.globals {
             return Ok(None);
         }
-        let Request { environment, connection, .. } = self.request;
+        let Request {
+            environment,
+            connection,
+            ..
+        } = self.request;
         let globals = Globals::read(&source.programs, environment, connection, self.stop()).await;
         let globals = globals.map_err(|error| self.failed(&error))?;
-        let warnings = globals.warnings.iter().map(|text| Finding::new("globals", text.clone(), None));
+        let warnings = globals
+            .warnings
+            .iter()
+            .map(|text| Finding::new("globals", text.clone(), None));
         self.report.warnings.extend(warnings);
         Ok(Some(globals))
     }
 
     /// Runs `pg_dump` through the pipeline into all storages. Nothing is visible afterwards as a backup.
     async fn dump(&mut self, source: &Source) -> Result<Proven> {
-        let Request { environment, connection, selection, codec, .. } = self.request;
+        let Request {
+            environment,
+            connection,
+            selection,
+            codec,
+            ..
+        } = self.request;
         let request = DumpRequest {
             programs: &source.programs,
             environment,
@@ -233,7 +309,9 @@ impl<'a> Attempt<'a> {
             sections: &[],
         };
         // The program ends with its handle, with the stop token, or with the watchdog.
-        let mut dump = request.start(self.stop()).map_err(|error| self.failed(&error))?;
+        let mut dump = request
+            .start(self.stop())
+            .map_err(|error| self.failed(&error))?;
         let progress = Arc::new(Progress::default());
         self.announce(source, &progress);
         let key = self.place.key(Part::Dump, codec.extension());
@@ -248,7 +326,12 @@ impl<'a> Attempt<'a> {
             Ok(passed) => {
                 let warnings = dump.wait().await.map_err(|error| self.failed(&error))?;
                 let required = self.required(&passed.scan);
-                Ok(Proven { passed, required, warnings, taken: fan_out.finish().await })
+                Ok(Proven {
+                    passed,
+                    required,
+                    warnings,
+                    taken: fan_out.finish().await,
+                })
             }
             Err(error) => {
                 dump.stopper().stop(Why::Interrupted).await;
@@ -259,10 +342,18 @@ impl<'a> Attempt<'a> {
     }
 
     fn announce(&self, source: &Source, progress: &Arc<Progress>) {
-        let with_rows = source.facts.tables.iter().filter(|table| table.is_table() && table.estimated_bytes > 0);
+        let with_rows = source
+            .facts
+            .tables
+            .iter()
+            .filter(|table| table.is_table() && table.estimated_bytes > 0);
         let estimated_bytes = with_rows.clone().map(|table| table.estimated_bytes).sum();
         let tables = with_rows.count() as u64;
-        self.observer.note(Event::Dumping { progress, estimated_bytes, tables });
+        self.observer.note(Event::Dumping {
+            progress,
+            estimated_bytes,
+            tables,
+        });
     }
 
     /// Ends a dump that moves no byte for too long. The returned token ends the watch.
@@ -270,7 +361,12 @@ impl<'a> Attempt<'a> {
         let done = CancellationToken::new();
         if let Some(timeout) = self.request.stall_timeout {
             // It ends with the token, at the latest when the dump has moved no byte for `timeout`.
-            tokio::spawn(watch_for_stall(stopper, Arc::clone(progress), timeout, done.clone()));
+            tokio::spawn(watch_for_stall(
+                stopper,
+                Arc::clone(progress),
+                timeout,
+                done.clone(),
+            ));
         }
         done
     }
@@ -286,7 +382,8 @@ impl<'a> Attempt<'a> {
         let (codec, threads) = (self.request.codec, self.request.threads);
         let judge = self.judge();
         let moved = tokio::task::spawn_blocking(move || {
-            let mut hand_over = |bytes: Bytes| -> std::result::Result<(), Closed> { fan_out.send(&bytes) };
+            let mut hand_over =
+                |bytes: Bytes| -> std::result::Result<(), Closed> { fan_out.send(&bytes) };
             let result = pipeline::run(output, codec, threads, &progress, judge, &mut hand_over);
             (result, fan_out)
         });
@@ -304,11 +401,20 @@ impl<'a> Attempt<'a> {
     }
 
     fn required(&self, scan: &Scan) -> Vec<RequiredOutcome> {
-        self.request.required.iter().map(|required| required.look_up(scan)).collect()
+        self.request
+            .required
+            .iter()
+            .map(|required| required.look_up(scan))
+            .collect()
     }
 
     /// Says why a dump did not pass. A program that failed, or was made to end, has the first word.
-    async fn explain(&self, error: PipelineError<Failure>, dump: &Dump, taken: Vec<Result<()>>) -> Failure {
+    async fn explain(
+        &self,
+        error: PipelineError<Failure>,
+        dump: &Dump,
+        taken: Vec<Result<()>>,
+    ) -> Failure {
         let storage = taken.into_iter().find_map(Result::err);
         let program = dump.wait().await.err();
         match (error, program, storage) {
@@ -328,10 +434,17 @@ impl<'a> Attempt<'a> {
     }
 
     /// Writes what stands beside the dump, then the manifests. From the first manifest on the backup exists.
-    async fn commit(&mut self, source: &Source, proven: Proven, globals: Option<Globals>) -> Result<()> {
+    async fn commit(
+        &mut self,
+        source: &Source,
+        proven: Proven,
+        globals: Option<Globals>,
+    ) -> Result<()> {
         let finished_at = self.context.clock.now();
         self.take_note(&proven, source);
-        let globals = globals.map(|globals| pack_globals(&self.place, self.request.codec, &globals)).transpose()?;
+        let globals = globals
+            .map(|globals| pack_globals(&self.place, self.request.codec, &globals))
+            .transpose()?;
         let (chunks, index) = self.index(&proven.passed);
         let manifest = record::manifest(
             self.request,
@@ -359,13 +472,27 @@ impl<'a> Attempt<'a> {
     fn take_note(&mut self, proven: &Proven, source: &Source) {
         let finding = |id: &str, text: String| Finding::new(id, text, None);
         let report = &mut self.report;
-        report.warnings.extend(proven.warnings.iter().map(|line| finding("pg_dump", line.clone())));
-        report.warnings.extend(proven.passed.scan.warnings.iter().cloned());
-        report.warnings.extend(source.programs.advisory().map(|text| finding("pg_dump_outdated", text)));
+        report.warnings.extend(
+            proven
+                .warnings
+                .iter()
+                .map(|line| finding("pg_dump", line.clone())),
+        );
+        report
+            .warnings
+            .extend(proven.passed.scan.warnings.iter().cloned());
+        report.warnings.extend(
+            source
+                .programs
+                .advisory()
+                .map(|text| finding("pg_dump_outdated", text)),
+        );
         if !source.facts.session_settings_applied {
             let text = "the connection's pooler refuses PGOPTIONS, so the text form of rows is the server's own; digests \
                         may differ from those of another connection";
-            report.warnings.push(finding("text_form_not_fixed", text.to_owned()));
+            report
+                .warnings
+                .push(finding("text_form_not_fixed", text.to_owned()));
         }
         report.required_tables.clone_from(&proven.required);
     }
@@ -375,13 +502,21 @@ impl<'a> Attempt<'a> {
         if passed.chunks.len() <= MAX_INLINE_CHUNKS {
             return (Chunks::Inline(passed.chunks.clone()), None);
         }
-        let bytes = serde_json::to_vec(&passed.chunks).expect("an index holds only JSON's own types");
-        let chunks = Chunks::Beside { count: passed.chunks.len() as u64, sha256: sha256(&bytes) };
+        let bytes =
+            serde_json::to_vec(&passed.chunks).expect("an index holds only JSON's own types");
+        let chunks = Chunks::Beside {
+            count: passed.chunks.len() as u64,
+            sha256: sha256(&bytes),
+        };
         (chunks, Some(bytes.into()))
     }
 
     /// Writes small objects to every storage that took the dump; returns how each storage stands.
-    async fn put_beside(&self, taken: Vec<Result<()>>, objects: &[(String, Bytes)]) -> Vec<Result<()>> {
+    async fn put_beside(
+        &self,
+        taken: Vec<Result<()>>,
+        objects: &[(String, Bytes)],
+    ) -> Vec<Result<()>> {
         let mut ready = Vec::new();
         for (named, taken) in self.request.storages.iter().zip(taken) {
             let mut state = taken;
@@ -432,14 +567,18 @@ impl<'a> Attempt<'a> {
             return Err(self.context.stop.failure(&self.what()));
         }
         let failure = outcomes.into_iter().find_map(Result::err);
-        let failure = failure.unwrap_or_else(|| Failure::new(Kind::Storage, "storage_failed", "no storage took it"));
+        let failure = failure
+            .unwrap_or_else(|| Failure::new(Kind::Storage, "storage_failed", "no storage took it"));
         Err(self.nothing_stored(self.count_copies(failure, able)))
     }
 
     fn count_copies(&self, mut failure: Failure, able: usize) -> Failure {
         let wanted = self.request.copies;
         if wanted > NonZeroUsize::MIN {
-            failure.message = format!("only {able} of {wanted} copies came about: {}", failure.message);
+            failure.message = format!(
+                "only {able} of {wanted} copies came about: {}",
+                failure.message
+            );
         }
         failure
     }
@@ -451,7 +590,10 @@ impl<'a> Attempt<'a> {
                 name: named.name.clone(),
                 url: named.storage.label().to_owned(),
                 stored: is_committed && outcome.is_ok(),
-                error: outcome.as_ref().err().map(|failure| failure.message.clone()),
+                error: outcome
+                    .as_ref()
+                    .err()
+                    .map(|failure| failure.message.clone()),
             })
             .collect();
     }
@@ -460,7 +602,8 @@ impl<'a> Attempt<'a> {
     async fn remove_orphans(&self, outcomes: &[Result<()>], is_committed: bool) {
         let keys = [
             self.place.key(Part::Dump, self.request.codec.extension()),
-            self.place.key(Part::Globals, self.request.codec.extension()),
+            self.place
+                .key(Part::Globals, self.request.codec.extension()),
             self.place.key(Part::Index, ""),
         ];
         for (named, outcome) in self.request.storages.iter().zip(outcomes) {
@@ -493,27 +636,44 @@ impl<'a> Attempt<'a> {
     /// The backup is good; says what else is not.
     fn judge_storages(&self) -> Result<()> {
         let id = &self.place.id;
-        let failed: Vec<String> =
-            self.report.storages.iter().filter_map(|outcome| outcome.error.clone()).collect();
+        let failed: Vec<String> = self
+            .report
+            .storages
+            .iter()
+            .filter_map(|outcome| outcome.error.clone())
+            .collect();
         if !failed.is_empty() {
             let message = format!(
                 "backup `{id}` is stored and good, but {} of {} storages did not take it",
                 failed.len(),
                 self.report.storages.len()
             );
-            return Err(Failure::new(Kind::AfterGood, "some_storages_failed", message).with_details(failed));
+            return Err(
+                Failure::new(Kind::AfterGood, "some_storages_failed", message).with_details(failed),
+            );
         }
-        let warned = self.report.warnings.iter().filter(|warning| warning.id == "pg_dump");
+        let warned = self
+            .report
+            .warnings
+            .iter()
+            .filter(|warning| warning.id == "pg_dump");
         let warned: Vec<String> = warned.map(|warning| warning.message.clone()).collect();
         if self.request.strict_warnings && !warned.is_empty() {
             let message = format!("backup `{id}` is stored and good, but `pg_dump` warned");
-            return Err(Failure::new(Kind::AfterGood, "pg_dump_warned", message).with_details(warned));
+            return Err(
+                Failure::new(Kind::AfterGood, "pg_dump_warned", message).with_details(warned)
+            );
         }
         Ok(())
     }
 }
 
-async fn watch_for_stall(stopper: Stopper, progress: Arc<Progress>, timeout: Duration, done: CancellationToken) {
+async fn watch_for_stall(
+    stopper: Stopper,
+    progress: Arc<Progress>,
+    timeout: Duration,
+    done: CancellationToken,
+) {
     let mut seen = progress.raw_bytes();
     loop {
         tokio::select! {
@@ -537,8 +697,15 @@ fn judge(
     allow_empty: bool,
 ) -> Result<()> {
     if let Some(first) = scan.problems.first() {
-        let message = format!("{what} failed: `pg_dump` ended well, but its dump is not whole: {}; {SAFE}", first.message);
-        let more = scan.problems.iter().skip(1).map(|problem| problem.message.clone());
+        let message = format!(
+            "{what} failed: `pg_dump` ended well, but its dump is not whole: {}; {SAFE}",
+            first.message
+        );
+        let more = scan
+            .problems
+            .iter()
+            .skip(1)
+            .map(|problem| problem.message.clone());
         return Err(Failure::new(Kind::Proof, "dump_incomplete", message).with_details(more));
     }
     let missing: Vec<String> = required
@@ -547,12 +714,19 @@ fn judge(
         .filter_map(|outcome| Some(format!("`{}` {}", outcome.table, outcome.problem?)))
         .collect();
     if !missing.is_empty() {
-        let message = format!("{what} failed: {} of {} required tables are not as required; {SAFE}", missing.len(), required.len());
-        return Err(Failure::new(Kind::Proof, "required_table_missing", message).with_details(missing));
+        let message = format!(
+            "{what} failed: {} of {} required tables are not as required; {SAFE}",
+            missing.len(),
+            required.len()
+        );
+        return Err(
+            Failure::new(Kind::Proof, "required_table_missing", message).with_details(missing)
+        );
     }
     if !allow_empty && scan.tables.is_empty() {
         let message = format!("{what} failed: the dump holds no table at all; {SAFE}");
-        let hint = "is it the right database? `allow_empty: true` or `--allow-empty` accepts an empty one";
+        let hint =
+            "is it the right database? `allow_empty: true` or `--allow-empty` accepts an empty one";
         return Err(Failure::new(Kind::Proof, "dump_empty", message).hint(hint));
     }
     Ok(())
@@ -565,14 +739,22 @@ fn pack_globals(place: &Place, codec: Codec, globals: &Globals) -> Result<(Globa
         frame.add(&encoded);
         Ok([&frame.header()[..], &encoded.bytes, &frame.trailer()].concat())
     };
-    let unexpected = |error: std::io::Error| Failure::new(Kind::Unexpected, "compression_failed", error.to_string());
+    let unexpected = |error: std::io::Error| {
+        Failure::new(Kind::Unexpected, "compression_failed", error.to_string())
+    };
     let bytes = pack().map_err(unexpected)?;
     let object = StoredObject {
         key: place.key(Part::Globals, codec.extension()),
         size_bytes: bytes.len() as u64,
         sha256: sha256(&bytes),
     };
-    Ok((GlobalsRecord { object, role_passwords: globals.has_passwords }, bytes.into()))
+    Ok((
+        GlobalsRecord {
+            object,
+            role_passwords: globals.has_passwords,
+        },
+        bytes.into(),
+    ))
 }
 
 fn server(facts: &ServerFacts) -> Server {
@@ -606,9 +788,16 @@ fn server(facts: &ServerFacts) -> Server {
 }
 
 fn extension(found: &crate::postgres::server::Extension) -> Extension {
-    Extension { name: found.name.clone(), version: found.version.clone(), schema: found.schema.clone() }
+    Extension {
+        name: found.name.clone(),
+        version: found.version.clone(),
+        schema: found.schema.clone(),
+    }
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

@@ -43,9 +43,17 @@ impl FanOut {
         for named in storages {
             let (sender, receiver) = mpsc::channel(PIECES_WAITING);
             let what = format!("cannot store `{key}` in `{}`", named.name);
-            let write = write(Arc::clone(&named.storage), key.to_owned(), expected_bytes, receiver, stop.clone());
+            let write = write(
+                Arc::clone(&named.storage),
+                key.to_owned(),
+                expected_bytes,
+                receiver,
+                stop.clone(),
+            );
             senders.push(Some(sender));
-            writers.push(tokio::spawn(async move { write.await.map_err(|error| storage_failure(&what, &error)) }));
+            writers.push(tokio::spawn(async move {
+                write.await.map_err(|error| storage_failure(&what, &error))
+            }));
         }
         Self { senders, writers }
     }
@@ -60,7 +68,11 @@ impl FanOut {
                 *slot = None;
             }
         }
-        if self.senders.iter().all(Option::is_none) { Err(Closed) } else { Ok(()) }
+        if self.senders.iter().all(Option::is_none) {
+            Err(Closed)
+        } else {
+            Ok(())
+        }
     }
 
     /// Ends the stream as whole and waits for every storage; returns how each ended.
@@ -81,7 +93,11 @@ impl FanOut {
         let mut ends = Vec::new();
         for writer in self.writers {
             ends.push(writer.await.unwrap_or_else(|error| {
-                Err(Failure::new(crate::failure::Kind::Unexpected, "writer_panicked", error.to_string()))
+                Err(Failure::new(
+                    crate::failure::Kind::Unexpected,
+                    "writer_panicked",
+                    error.to_string(),
+                ))
             }));
         }
         ends
@@ -125,5 +141,7 @@ async fn finish(upload: Box<dyn Upload>, stop: &CancellationToken) -> Result<()>
 }
 
 async fn abort(upload: Box<dyn Upload>) -> Result<()> {
-    tokio::time::timeout(ABORT_GRACE, upload.abort()).await.unwrap_or(Ok(()))
+    tokio::time::timeout(ABORT_GRACE, upload.abort())
+        .await
+        .unwrap_or(Ok(()))
 }

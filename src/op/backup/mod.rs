@@ -176,7 +176,9 @@ pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) 
         report.attempts = attempts;
         report.started_at = started_at;
         report.took_ms = u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let Some((failure, delay)) = again(request, &report, attempts) else { return report };
+        let Some((failure, delay)) = again(request, &report, attempts) else {
+            return report;
+        };
         if context.stop.is_requested() {
             return report;
         }
@@ -192,7 +194,11 @@ pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) 
 }
 
 /// Decides whether a failed attempt is worth another, and after which delay.
-fn again<'a>(request: &Request, report: &'a Report, attempts: u32) -> Option<(&'a Failure, Duration)> {
+fn again<'a>(
+    request: &Request,
+    report: &'a Report,
+    attempts: u32,
+) -> Option<(&'a Failure, Duration)> {
     let failure = report.failure.as_ref()?;
     let may_pass = !report.stored && failure.may_pass && attempts < request.retries.attempts;
     may_pass.then(|| (failure, delay(request.retries, attempts)))
@@ -200,8 +206,12 @@ fn again<'a>(request: &Request, report: &'a Report, attempts: u32) -> Option<(&'
 
 /// The delay doubles from one attempt to the next; a tenth of it, by the attempt's number, keeps two runs apart.
 fn delay(retries: Retries, attempts: u32) -> Duration {
-    let doubled = retries.delay.saturating_mul(1u32.checked_shl(attempts - 1).unwrap_or(u32::MAX));
-    doubled.min(retries.max_delay).mul_f64(1.0 + f64::from(rand::random::<u8>()) / 2550.0)
+    let doubled = retries
+        .delay
+        .saturating_mul(1u32.checked_shl(attempts - 1).unwrap_or(u32::MAX));
+    doubled
+        .min(retries.max_delay)
+        .mul_f64(1.0 + f64::from(rand::random::<u8>()) / 2550.0)
 }
 
 impl Report {
@@ -234,7 +244,12 @@ impl Selection {
     /// Returns what the manifest says of the selection; none when nothing was left out.
     pub fn record(&self) -> Option<SelectionRecord> {
         let names = |names: &[TableName]| names.iter().map(ToString::to_string).collect();
-        let schemas = |names: &[String]| names.iter().map(|name| crate::model::name::quote_if_needed(name)).collect();
+        let schemas = |names: &[String]| {
+            names
+                .iter()
+                .map(|name| crate::model::name::quote_if_needed(name))
+                .collect()
+        };
         let record = SelectionRecord {
             tables: names(&self.tables),
             exclude_tables: names(&self.exclude_tables),
@@ -246,21 +261,41 @@ impl Selection {
     }
 }
 
-fn failure_json<S: serde::Serializer>(failure: &Option<Failure>, serializer: S) -> Result<S::Ok, S::Error> {
+fn failure_json<S: serde::Serializer>(
+    failure: &Option<Failure>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     failure.as_ref().map(Failure::to_json).serialize(serializer)
 }
 
 /// Sums up several runs: one that failed never hides the others, and all that failed make the whole fail.
 pub fn overall(reports: &[Report]) -> Option<Failure> {
-    let failed: Vec<&Report> = reports.iter().filter(|report| report.failure.is_some()).collect();
+    let failed: Vec<&Report> = reports
+        .iter()
+        .filter(|report| report.failure.is_some())
+        .collect();
     let first = failed.first()?.failure.clone()?;
     let is_stopped = matches!(first.kind, Kind::Interrupted | Kind::Terminated);
-    if reports.len() == 1 || is_stopped || failed.iter().all(|report| !report.stored) && failed.len() == reports.len() {
+    if reports.len() == 1
+        || is_stopped
+        || failed.iter().all(|report| !report.stored) && failed.len() == reports.len()
+    {
         return Some(first);
     }
-    let names: Vec<String> = failed.iter().map(|report| format!("`{}`", report.database)).collect();
-    let message = format!("{} of {} databases had failures: {}", failed.len(), reports.len(), names.join(", "));
-    let details = failed.iter().filter_map(|report| report.failure.as_ref()).map(|failure| failure.message.clone());
+    let names: Vec<String> = failed
+        .iter()
+        .map(|report| format!("`{}`", report.database))
+        .collect();
+    let message = format!(
+        "{} of {} databases had failures: {}",
+        failed.len(),
+        reports.len(),
+        names.join(", ")
+    );
+    let details = failed
+        .iter()
+        .filter_map(|report| report.failure.as_ref())
+        .map(|failure| failure.message.clone());
     Some(Failure::new(Kind::AfterGood, "some_databases_failed", message).with_details(details))
 }
 

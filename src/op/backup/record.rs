@@ -6,8 +6,8 @@ use super::Request;
 use crate::model::chunks::ChunkIndex;
 use crate::model::keys::{Part, Place};
 use crate::model::manifest::{
-    BlockRecord, Chunks, CompressionRecord, DumpRecord, FORMAT, GlobalsRecord, Manifest, RequiredRecord, Server,
-    StoredObject, TableRecord, Tools,
+    BlockRecord, Chunks, CompressionRecord, DumpRecord, FORMAT, GlobalsRecord, Manifest,
+    RequiredRecord, Server, StoredObject, TableRecord, Tools,
 };
 use crate::model::required::RequiredOutcome;
 use crate::model::scan::{Finding, Scan, Table};
@@ -29,7 +29,12 @@ pub(super) struct Found<'a> {
 
 /// Builds the manifest.
 pub(super) fn manifest(request: &Request, found: Found<'_>) -> Manifest {
-    let Passed { scan, chunks, stored_bytes, sha256 } = found.passed;
+    let Passed {
+        scan,
+        chunks,
+        stored_bytes,
+        sha256,
+    } = found.passed;
     let key = found.place.key(Part::Dump, request.codec.extension());
     Manifest {
         format: FORMAT,
@@ -40,15 +45,26 @@ pub(super) fn manifest(request: &Request, found: Found<'_>) -> Manifest {
         finished_at: found.finished_at,
         restore: restore_line(&found, request.codec, &key),
         server: found.server,
-        tools: Tools { pgkeep: env!("CARGO_PKG_VERSION").to_owned(), pg_dump: found.pg_dump_version },
+        tools: Tools {
+            pgkeep: env!("CARGO_PKG_VERSION").to_owned(),
+            pg_dump: found.pg_dump_version,
+        },
         selection: request.selection.record(),
         compression: compression(request.codec),
         encryption: None,
         dump: dump(scan),
-        object: StoredObject { key, size_bytes: *stored_bytes, sha256: sha256.clone() },
+        object: StoredObject {
+            key,
+            size_bytes: *stored_bytes,
+            sha256: sha256.clone(),
+        },
         globals: found.globals,
         sections: scan.sections.clone(),
-        tables: scan.tables.iter().map(|table| table_record(table, chunks)).collect(),
+        tables: scan
+            .tables
+            .iter()
+            .map(|table| table_record(table, chunks))
+            .collect(),
         large_objects: scan.large_objects,
         roles: scan.roles.clone(),
         required_tables: found.required.iter().map(required).collect(),
@@ -63,7 +79,10 @@ fn compression(codec: Codec) -> CompressionRecord {
         Codec::Zstd { level } => ("zstd", Some(i64::from(level))),
         Codec::None => ("none", None),
     };
-    CompressionRecord { method: method.to_owned(), level }
+    CompressionRecord {
+        method: method.to_owned(),
+        level,
+    }
 }
 
 fn dump(scan: &Scan) -> DumpRecord {
@@ -94,9 +113,17 @@ impl TableRecord {
     fn with_blocks(mut self, table: &Table, chunks: &ChunkIndex) -> Self {
         let record = |block| {
             let (range, _) = chunks.stored_range(block)?;
-            Some(BlockRecord { block, stored_offset: range.start, stored_length: range.end - range.start })
+            Some(BlockRecord {
+                block,
+                stored_offset: range.start,
+                stored_length: range.end - range.start,
+            })
         };
-        self.blocks = table.blocks.iter().filter_map(|&block| record(block)).collect();
+        self.blocks = table
+            .blocks
+            .iter()
+            .filter_map(|&block| record(block))
+            .collect();
         self
     }
 }

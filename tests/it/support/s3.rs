@@ -99,7 +99,10 @@ impl S3Server {
 
     /// Returns the variables that give a program the key.
     pub fn environment(&self) -> [(&'static str, String); 2] {
-        [("AWS_ACCESS_KEY_ID", self.access_key.clone()), ("AWS_SECRET_ACCESS_KEY", self.secret_key.clone())]
+        [
+            ("AWS_ACCESS_KEY_ID", self.access_key.clone()),
+            ("AWS_SECRET_ACCESS_KEY", self.secret_key.clone()),
+        ]
     }
 
     /// Returns the folder in which the bucket's objects lie as files.
