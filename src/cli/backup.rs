@@ -24,7 +24,7 @@ use crate::postgres::dump::Selection;
 use crate::stream::compress::Codec;
 
 /// gzip level whose files are no larger than those of `gzip -6`, measured by `scripts/bench`.
-const DEFAULT_GZIP_LEVEL: u8 = 2;
+const DEFAULT_GZIP_LEVEL: u8 = 3;
 
 /// zstd level that keeps up with `pg_dump` on two cores.
 const DEFAULT_ZSTD_LEVEL: u8 = 1;
@@ -378,7 +378,7 @@ mod tests {
     #[test]
     fn reads_compression() {
         let read = |text| codec(Some(text), Compression::default()).ok();
-        assert_eq!(read("gzip"), Some(Codec::Gzip { level: 2 }));
+        assert_eq!(read("gzip"), Some(Codec::Gzip { level: 3 }));
         assert_eq!(read("gzip:9"), Some(Codec::Gzip { level: 9 }));
         assert_eq!(read("zstd:19"), Some(Codec::Zstd { level: 19 }));
         assert_eq!(read("none"), Some(Codec::None));

@@ -82,6 +82,9 @@ impl Shown {
         let (style, shown) = (self.style, bar.clone());
         // It ends with `finish`, which every run calls.
         let task = tokio::spawn(async move {
+            if style != Style::Bar {
+                tokio::time::sleep(LINE_INTERVAL).await;
+            }
             loop {
                 match (style, &shown) {
                     (Style::Bar, Some(bar)) => bar.set_message(meter.text()),

@@ -15,3 +15,4 @@ pub mod part_sizes;
 pub mod redact;
 pub mod required;
 pub mod scan;
+pub mod supabase;

@@ -47,10 +47,7 @@ pub struct Report {
 /// Scans a dump. It blocks for as long as reading takes.
 pub fn run(request: &Request) -> Report {
     let (file, result) = match &request.source {
-        Source::File(path) => (
-            path.display().to_string(),
-            open(path).map(|file| scan(file)),
-        ),
+        Source::File(path) => (path.display().to_string(), open(path).map(scan)),
         Source::Stdin => ("-".to_owned(), Ok(scan(io::stdin()))),
     };
     let (mut scan, read, opened) = match result {

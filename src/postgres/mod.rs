@@ -12,5 +12,6 @@ pub mod programs;
 pub mod psql;
 pub mod scratch;
 pub mod server;
+mod tail;
 
 pub use error::{Error, Reason};

@@ -3,7 +3,6 @@
 //! End of output is a promise: a reader sees it only when the program exited with 0. Every program is reaped, and
 //! its whole group ends with it, with the handle that is dropped, or with the cancelled token; nothing here retries.
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
@@ -22,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::environment::Environment;
 use super::error::Error;
+use super::tail::Tail;
 use crate::model::redact::Redactor;
 
 /// How long a program may take to end after a polite signal.
@@ -32,15 +32,6 @@ const EOF_GRACE: Duration = Duration::from_secs(10);
 
 /// How long the last words are waited for once the program is gone: a process that left the group may hold the pipe.
 const STDERR_GRACE: Duration = Duration::from_secs(1);
-
-/// Last lines kept of a program's stderr: what an operator reads, and what errors quote.
-const TAIL_LINES: usize = 20;
-
-/// Longest line quoted, in bytes.
-const LINE_SHOWN: usize = 2000;
-
-/// Longest line held: more than is shown, so that a secret across the cut is still found and masked.
-const LINE_HELD: usize = 2 * LINE_SHOWN;
 
 /// Size asked for the output pipe. Linux's 64 KiB cost a context switch each; 1 MiB is what a user may have.
 #[cfg(target_os = "linux")]
@@ -636,54 +627,11 @@ fn enlarge(pipe: &PipeReader) -> usize {
     }
 }
 
-/// The last lines of a stream, in bounded memory whatever comes.
-#[derive(Default)]
-struct Tail {
-    lines: VecDeque<Vec<u8>>,
-    open: Vec<u8>,
-}
-
-impl Tail {
-    fn push(&mut self, bytes: &[u8]) {
-        for piece in bytes.split_inclusive(|b| *b == b'\n') {
-            let (text, is_whole) = match piece.strip_suffix(b"\n") {
-                Some(text) => (text, true),
-                None => (piece, false),
-            };
-            let room = LINE_HELD - self.open.len();
-            self.open.extend_from_slice(&text[..text.len().min(room)]);
-            if is_whole {
-                if self.lines.len() == TAIL_LINES {
-                    self.lines.pop_front();
-                }
-                self.lines.push_back(std::mem::take(&mut self.open));
-            }
-        }
-    }
-
-    fn lines(&self, redactor: &Redactor) -> Vec<String> {
-        let open = Some(&self.open).filter(|open| !open.is_empty());
-        let all: Vec<_> = self.lines.iter().chain(open).collect();
-        all[all.len().saturating_sub(TAIL_LINES)..]
-            .iter()
-            .map(|line| shown(line, redactor))
-            .collect()
-    }
-}
-
-fn shown(line: &[u8], redactor: &Redactor) -> String {
-    let text = String::from_utf8_lossy(line);
-    let text = redactor.redact(text.trim_end_matches('\r'));
-    if text.len() <= LINE_SHOWN {
-        return text.into_owned();
-    }
-    format!("{}…", &text[..text.floor_char_boundary(LINE_SHOWN)])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::postgres::error::Reason;
+    use crate::postgres::tail::{LINE_HELD, LINE_SHOWN, TAIL_LINES};
     use secrecy::SecretString;
 
     /// A shell script as the program.

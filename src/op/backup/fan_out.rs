@@ -1,16 +1,16 @@
 //! Writes one stream to every storage at once; a storage that fails drops out and the others go on.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 use crate::op::stored::{NamedStorage, storage_failure};
-use crate::storage::{Result, Storage, Upload};
+use crate::storage::{Result, Upload};
 use crate::stream::pipeline::Closed;
 
 /// Pieces that wait for a slow storage. Each has at most about a mebibyte.
@@ -28,34 +28,55 @@ enum Message {
 /// A stream on its way to all storages.
 pub(super) struct FanOut {
     senders: Vec<Option<mpsc::Sender<Message>>>,
-    writers: Vec<JoinHandle<std::result::Result<(), Failure>>>,
+    writers: Vec<Writer>,
+}
+
+/// One storage's end of the stream.
+enum Writer {
+    /// It writes.
+    Open(JoinHandle<std::result::Result<(), Failure>>),
+    /// It could not begin.
+    Failed(Failure),
 }
 
 impl FanOut {
-    /// Starts one writer for each storage. They end when the `FanOut` is finished or dropped.
-    pub(super) fn start(
+    /// Starts an upload and a writer for each storage. They end when the `FanOut` is finished, given up or dropped.
+    pub(super) async fn start(
         storages: &[NamedStorage],
         key: &str,
         expected_bytes: Option<u64>,
         stop: &CancellationToken,
     ) -> Self {
-        let (mut senders, mut writers) = (Vec::new(), Vec::new());
-        for named in storages {
-            let (sender, receiver) = mpsc::channel(PIECES_WAITING);
+        let start = |named: NamedStorage| async move {
             let what = format!("cannot store `{key}` in `{}`", named.name);
-            let write = write(
-                Arc::clone(&named.storage),
-                key.to_owned(),
-                expected_bytes,
-                receiver,
-                stop.clone(),
-            );
-            senders.push(Some(sender));
-            writers.push(tokio::spawn(async move {
-                write.await.map_err(|error| storage_failure(&what, &error))
-            }));
+            let upload = tokio::select! {
+                upload = named.storage.start_upload(key, expected_bytes) => upload,
+                () = stop.cancelled() => Err(crate::storage::Error::failed("the run was stopped")),
+            };
+            (what, upload)
+        };
+        let started = join_all(storages.iter().cloned().map(start)).await;
+        let (mut senders, mut writers) = (Vec::new(), Vec::new());
+        for (what, upload) in started {
+            let (sender, writer) = match upload {
+                Ok(upload) => {
+                    let (sender, receiver) = mpsc::channel(PIECES_WAITING);
+                    let write = write(upload, receiver, stop.clone());
+                    let task =
+                        async move { write.await.map_err(|error| storage_failure(&what, &error)) };
+                    (Some(sender), Writer::Open(tokio::spawn(task)))
+                }
+                Err(error) => (None, Writer::Failed(storage_failure(&what, &error))),
+            };
+            senders.push(sender);
+            writers.push(writer);
         }
         Self { senders, writers }
+    }
+
+    /// Returns how many storages take the stream.
+    pub(super) fn open(&self) -> usize {
+        self.senders.iter().flatten().count()
     }
 
     /// Hands a piece to every storage that is still there; blocks until each has room.
@@ -92,26 +113,26 @@ impl FanOut {
     async fn wait(self) -> Vec<std::result::Result<(), Failure>> {
         let mut ends = Vec::new();
         for writer in self.writers {
-            ends.push(writer.await.unwrap_or_else(|error| {
-                Err(Failure::new(
-                    crate::failure::Kind::Unexpected,
-                    "writer_panicked",
-                    error.to_string(),
-                ))
-            }));
+            ends.push(match writer {
+                Writer::Failed(failure) => Err(failure),
+                Writer::Open(task) => task.await.unwrap_or_else(|error| {
+                    Err(Failure::new(
+                        Kind::Unexpected,
+                        "writer_panicked",
+                        error.to_string(),
+                    ))
+                }),
+            });
         }
         ends
     }
 }
 
 async fn write(
-    storage: Arc<dyn Storage>,
-    key: String,
-    expected_bytes: Option<u64>,
+    mut upload: Box<dyn Upload>,
     mut pieces: mpsc::Receiver<Message>,
     stop: CancellationToken,
 ) -> Result<()> {
-    let mut upload = storage.start_upload(&key, expected_bytes).await?;
     loop {
         let piece = tokio::select! {
             piece = pieces.recv() => piece,

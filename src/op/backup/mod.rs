@@ -5,8 +5,10 @@
 //! reached storage.
 
 mod attempt;
+mod commit;
 mod fan_out;
 mod record;
+mod source;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;

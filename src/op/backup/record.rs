@@ -1,17 +1,22 @@
 //! Builds the manifest out of what a run found.
 
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::Request;
+use super::attempt::sha256;
+use crate::failure::{Failure, Kind, Result};
 use crate::model::chunks::ChunkIndex;
 use crate::model::keys::{Part, Place};
 use crate::model::manifest::{
-    BlockRecord, Chunks, CompressionRecord, DumpRecord, FORMAT, GlobalsRecord, Manifest,
-    RequiredRecord, Server, StoredObject, TableRecord, Tools,
+    BlockRecord, Chunks, CompressionRecord, DumpRecord, Extension, FORMAT, GlobalsRecord, Manifest,
+    RequiredRecord, SelectionRecord, Server, StoredObject, TableRecord, Tools,
 };
 use crate::model::required::RequiredOutcome;
 use crate::model::scan::{Finding, Scan, Table};
-use crate::stream::compress::Codec;
+use crate::postgres::globals::Globals;
+use crate::postgres::server::{Extension as ServerExtension, ServerFacts};
+use crate::stream::compress::{Codec, Encoder, Frame};
 use crate::stream::pipeline::Passed;
 
 /// What a run found, beside what was asked for.
@@ -19,6 +24,7 @@ pub(super) struct Found<'a> {
     pub place: &'a Place,
     pub finished_at: Timestamp,
     pub server: Server,
+    pub selection: Option<SelectionRecord>,
     pub pg_dump_version: String,
     pub passed: &'a Passed,
     pub required: &'a [RequiredOutcome],
@@ -49,7 +55,7 @@ pub(super) fn manifest(request: &Request, found: Found<'_>) -> Manifest {
             pgkeep: env!("CARGO_PKG_VERSION").to_owned(),
             pg_dump: found.pg_dump_version,
         },
-        selection: request.selection.record(),
+        selection: found.selection,
         compression: compression(request.codec),
         encryption: None,
         dump: dump(scan),
@@ -152,4 +158,73 @@ fn restore_line(found: &Found<'_>, codec: Codec, key: &str) -> String {
     format!(
         "createdb -T template0 -E {encoding} {target} && {unpack} {file} | psql -X -v ON_ERROR_STOP=1 -d {target}"
     )
+}
+
+/// Compresses roles and tablespaces, and records them.
+pub(super) fn pack_globals(
+    place: &Place,
+    codec: Codec,
+    globals: &Globals,
+) -> Result<(GlobalsRecord, Bytes)> {
+    let pack = || {
+        let mut frame = Frame::new(codec);
+        let encoded = Encoder::new(codec)?.encode(&globals.sql)?;
+        frame.add(&encoded);
+        Ok([&frame.header()[..], &encoded.bytes, &frame.trailer()].concat())
+    };
+    let unexpected = |error: std::io::Error| {
+        Failure::new(Kind::Unexpected, "compression_failed", error.to_string())
+    };
+    let bytes = pack().map_err(unexpected)?;
+    let object = StoredObject {
+        key: place.key(Part::Globals, codec.extension()),
+        size_bytes: bytes.len() as u64,
+        sha256: sha256(&bytes),
+    };
+    Ok((
+        GlobalsRecord {
+            object,
+            role_passwords: globals.has_passwords,
+        },
+        bytes.into(),
+    ))
+}
+
+/// Records the server.
+pub(super) fn server(facts: &ServerFacts) -> Server {
+    let database = &facts.database;
+    Server {
+        version: facts.version.clone(),
+        version_num: facts.version_num,
+        encoding: database.encoding.clone(),
+        database: database.name.clone(),
+        size_bytes: database.size_bytes,
+        system_identifier: facts.system_identifier.clone(),
+        database_oid: Some(u64::from(database.oid)),
+        extensions: facts.extensions.iter().map(extension).collect(),
+        properties: serde_json::json!({
+            "owner": database.owner,
+            "collate": database.collate,
+            "ctype": database.ctype,
+            "locale_provider": database.locale_provider,
+            "locale": database.locale,
+            "acl": database.acl,
+            "settings": database.settings.iter().map(|entry| serde_json::json!({
+                "role": entry.role,
+                "settings": entry.settings,
+            })).collect::<Vec<_>>(),
+            "comment": database.comment,
+            "connection_limit": database.connection_limit,
+            "tablespace": database.tablespace,
+        }),
+        fixed_text_form: facts.session_settings_applied,
+    }
+}
+
+fn extension(found: &ServerExtension) -> Extension {
+    Extension {
+        name: found.name.clone(),
+        version: found.version.clone(),
+        schema: found.schema.clone(),
+    }
 }
