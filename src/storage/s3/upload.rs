@@ -21,7 +21,8 @@ use crate::storage::{Error, Result, Upload};
 /// Room that a new buffer takes at once; larger parts let it grow, so that a part of GiBs is not paid for in advance.
 const FIRST_ROOM_BYTES: u64 = 16 * 1024 * 1024;
 
-type SentPart = (usize, std::result::Result<PartId, Trouble>);
+/// A part's place, what became of it, and its bytes, whose buffer is used again.
+type SentPart = (usize, std::result::Result<PartId, Trouble>, Bytes);
 
 /// Gathers bytes into parts and sends them.
 pub(super) struct S3Upload {
@@ -31,6 +32,8 @@ pub(super) struct S3Upload {
     sizes: PartSizes,
     /// The part being filled.
     buffer: BytesMut,
+    /// Buffers of sent parts. Allocating each part anew leaves the heap in pieces that are never given back.
+    spare: Vec<BytesMut>,
     /// Bytes in the parts before it.
     cut_bytes: u64,
     /// Set once the first part is full: an object smaller than one part needs no multipart upload.
@@ -51,6 +54,7 @@ impl S3Upload {
             key: key.to_owned(),
             sizes,
             buffer: BytesMut::new(),
+            spare: Vec::new(),
             cut_bytes: 0,
             upload_id: None,
             in_flight: JoinSet::new(),
@@ -63,6 +67,7 @@ impl S3Upload {
         while !bytes.is_empty() {
             let part_bytes = self.sizes.size_of(self.cut_bytes);
             if self.buffer.capacity() == 0 {
+                self.buffer = self.spare.pop().unwrap_or_default();
                 self.buffer
                     .reserve(to_usize(part_bytes.min(FIRST_ROOM_BYTES)));
             }
@@ -96,7 +101,8 @@ impl S3Upload {
             let sent = client
                 .patience
                 .persist(|| store.put_part(path, id, index, PutPayload::from(bytes.clone())));
-            (index, sent.await)
+            let sent = sent.await;
+            (index, sent, bytes)
         });
         Ok(())
     }
@@ -119,11 +125,16 @@ impl S3Upload {
     async fn await_part(&mut self) -> Result<()> {
         match self.in_flight.join_next().await {
             None => Ok(()),
-            Some(Ok((index, Ok(part)))) => {
+            Some(Ok((index, Ok(part), bytes))) => {
                 self.parts[index] = Some(part);
+                // The client may hold on to the bytes for a moment; then they are simply freed.
+                if let Ok(mut buffer) = bytes.try_into_mut() {
+                    buffer.clear();
+                    self.spare.push(buffer);
+                }
                 Ok(())
             }
-            Some(Ok((_, Err(trouble)))) => Err(self.explain(trouble)),
+            Some(Ok((_, Err(trouble), _))) => Err(self.explain(trouble)),
             Some(Err(error)) => Err(Error::Failed {
                 message: format!("writing `{}` failed: a part's task ended early", self.key),
                 hint: None,
@@ -177,6 +188,7 @@ impl S3Upload {
     async fn discard(&mut self) -> Result<()> {
         self.in_flight.shutdown().await;
         self.buffer = BytesMut::new();
+        self.spare.clear();
         match self.upload_id.take() {
             Some(id) => abort(&self.client, &self.key, &self.path, id).await,
             None => Ok(()),
