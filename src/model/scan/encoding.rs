@@ -1,11 +1,32 @@
 //! Decodes names by the dump's own `client_encoding`.
 
+use std::borrow::Cow;
+
 use encoding_rs::{
-    BIG5, EUC_JP, EUC_KR, Encoding, GB18030, GBK, ISO_8859_2, ISO_8859_3, ISO_8859_4, ISO_8859_5,
-    ISO_8859_6, ISO_8859_7, ISO_8859_8, ISO_8859_10, ISO_8859_13, ISO_8859_14, ISO_8859_15,
-    ISO_8859_16, KOI8_R, KOI8_U, SHIFT_JIS, WINDOWS_874, WINDOWS_1250, WINDOWS_1251, WINDOWS_1252,
-    WINDOWS_1253, WINDOWS_1254, WINDOWS_1255, WINDOWS_1256, WINDOWS_1257, WINDOWS_1258,
+    BIG5, EUC_JP, EUC_KR, Encoding, GB18030, GBK, IBM866, ISO_8859_2, ISO_8859_3, ISO_8859_4,
+    ISO_8859_5, ISO_8859_6, ISO_8859_7, ISO_8859_8, ISO_8859_10, ISO_8859_13, ISO_8859_14,
+    ISO_8859_15, ISO_8859_16, KOI8_R, KOI8_U, SHIFT_JIS, WINDOWS_874, WINDOWS_1250, WINDOWS_1251,
+    WINDOWS_1252, WINDOWS_1253, WINDOWS_1254, WINDOWS_1255, WINDOWS_1256, WINDOWS_1257,
+    WINDOWS_1258,
 };
+
+/// Which bytes begin a character of two bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WideLeads {
+    /// 81 to 9F and E0 to FC.
+    ShiftJis,
+    /// Every byte from 81 on.
+    AllHigh,
+}
+
+impl WideLeads {
+    pub(super) fn contains(self, byte: u8) -> bool {
+        match self {
+            Self::ShiftJis => matches!(byte, 0x81..=0x9f | 0xe0..=0xfc),
+            Self::AllHigh => byte >= 0x81,
+        }
+    }
+}
 
 /// What the dump's `SET client_encoding` means for names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,29 +75,39 @@ impl NameEncoding {
             "win1258" | "abc" | "tcvn" | "tcvn5712" | "vscii" => WINDOWS_1258,
             "eucjp" | "eucjis2004" => EUC_JP,
             "euckr" | "uhc" | "johab" => EUC_KR,
-            "euccn" | "gbk" => GBK,
+            "euccn" | "gbk" | "win936" | "windows936" => GBK,
             "gb18030" => GB18030,
-            "big5" | "euctw" => BIG5,
+            "win866" | "alt" => IBM866,
+            "big5" | "win950" | "windows950" => BIG5,
             "sjis" | "shiftjis" | "shiftjis2004" | "mskanji" | "win932" | "windows932" => SHIFT_JIS,
             _ => return Self::Utf8,
         };
         Self::Other(encoding)
     }
 
-    /// Tells whether a second byte of a character can be an ASCII one, a backslash among them.
-    pub(super) fn hides_ascii_bytes(self) -> bool {
-        matches!(self, Self::Other(e) if e == SHIFT_JIS || e == BIG5 || e == GBK || e == GB18030 || e == EUC_KR)
+    /// Returns the bytes that begin a character whose second byte can be an ASCII one, a backslash among them; none
+    /// where no character has such a byte.
+    ///
+    /// In Shift JIS half-width katakana stand between them, each a character of one byte.
+    pub(super) fn wide_leads(self) -> Option<WideLeads> {
+        match self {
+            Self::Other(e) if e == SHIFT_JIS => Some(WideLeads::ShiftJis),
+            Self::Other(e) if e == BIG5 || e == GBK || e == GB18030 || e == EUC_KR => {
+                Some(WideLeads::AllHigh)
+            }
+            _ => None,
+        }
     }
 
     /// Decodes a name; bytes that do not fit are read one by one as ISO 8859-1, so that no two names become one.
-    pub(super) fn decode(self, name: &[u8]) -> String {
+    pub(super) fn decode(self, name: &[u8]) -> Cow<'_, str> {
         let latin1 = || name.iter().map(|&b| char::from(b)).collect();
         match self {
-            Self::Utf8 => std::str::from_utf8(name).map_or_else(|_| latin1(), str::to_owned),
+            Self::Utf8 => std::str::from_utf8(name).map_or_else(|_| latin1(), Cow::Borrowed),
             Self::Latin1 => latin1(),
             Self::Other(encoding) => encoding
                 .decode_without_bom_handling_and_without_replacement(name)
-                .map_or_else(latin1, |text| text.into_owned()),
+                .unwrap_or_else(latin1),
         }
     }
 }
@@ -97,6 +128,7 @@ mod tests {
             NameEncoding::named("UTF8").decode("naïve".as_bytes()),
             "naïve"
         );
+        assert_eq!(NameEncoding::named("WIN866").decode(b"\x92\xa0\xa1"), "Таб");
         assert_eq!(
             NameEncoding::named("SQL_ASCII").decode(b"\xff\xfe"),
             "\u{ff}\u{fe}"
@@ -105,7 +137,9 @@ mod tests {
 
     #[test]
     fn knows_where_a_backslash_can_be_half_a_letter() {
-        assert!(NameEncoding::named("sjis").hides_ascii_bytes());
-        assert!(!NameEncoding::named("EUC_JP").hides_ascii_bytes());
+        let leads = NameEncoding::named("sjis").wide_leads().unwrap();
+        assert!(leads.contains(0x95) && leads.contains(0xe0));
+        assert!(!leads.contains(0xb1) && !leads.contains(0xdf) && !leads.contains(b'a'));
+        assert!(NameEncoding::named("EUC_JP").wide_leads().is_none());
     }
 }

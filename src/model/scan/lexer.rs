@@ -5,6 +5,8 @@
 
 use memchr::{memchr, memchr2};
 
+use super::encoding::WideLeads;
+
 /// Longest text kept of a word, a quoted name or a wanted string. Names end at 63 bytes; versions, encodings and
 /// search paths are shorter than this too.
 const MAX_TOKEN_TEXT: usize = 1024;
@@ -97,8 +99,8 @@ pub(super) struct Lexer {
     pub at_statement_start: bool,
     /// Whether the text of literals is kept.
     pub keep_strings: bool,
-    /// Whether the client encoding has characters with an ASCII second byte.
-    pub wide_second_bytes: bool,
+    /// The first bytes of characters with an ASCII second byte, where the client encoding has such.
+    pub wide_leads: Option<WideLeads>,
 }
 
 impl Lexer {
@@ -115,7 +117,7 @@ impl Lexer {
             standard_strings: true,
             at_statement_start: false,
             keep_strings: false,
-            wide_second_bytes: false,
+            wide_leads: None,
         }
     }
 
@@ -247,7 +249,7 @@ impl Lexer {
     fn base(&mut self, byte: u8) -> (usize, Option<Kind>) {
         let first_column = std::mem::replace(&mut self.first_column, byte == b'\n');
         if byte.is_ascii_whitespace() || byte == 0x0b {
-            self.continues_newline |= byte == b'\n';
+            self.continues_newline |= matches!(byte, b'\n' | b'\r');
             return (1, None);
         }
         let continues = self.continues.take().filter(|_| self.continues_newline);
@@ -304,12 +306,12 @@ impl Lexer {
     }
 
     fn literal(&mut self, bytes: &[u8], escapes: bool) -> usize {
-        let stop = match (self.wide_second_bytes && escapes, escapes) {
-            (true, _) => bytes
+        let stop = match (escapes, self.wide_leads) {
+            (true, Some(leads)) => bytes
                 .iter()
-                .position(|&b| matches!(b, b'\'' | b'\\' | 0x81..)),
-            (false, true) => memchr2(b'\'', b'\\', bytes),
-            (false, false) => memchr(b'\'', bytes),
+                .position(|&b| matches!(b, b'\'' | b'\\') || leads.contains(b)),
+            (true, None) => memchr2(b'\'', b'\\', bytes),
+            (false, _) => memchr(b'\'', bytes),
         };
         let end = stop.unwrap_or(bytes.len());
         self.keep(&bytes[..end]);
@@ -407,8 +409,9 @@ impl Lexer {
         (0, Some(Kind::Punct(b'-')))
     }
 
+    /// A lone carriage return ends a comment, too: to psql and to the server it is a line end.
     fn line_comment(&mut self, bytes: &[u8], first_column: bool) -> (usize, Option<Kind>) {
-        let end = memchr(b'\n', bytes);
+        let end = memchr2(b'\n', b'\r', bytes);
         if first_column {
             self.keep_line(&bytes[..end.unwrap_or(bytes.len())]);
         }
@@ -568,6 +571,7 @@ mod tests {
             ("1.5e10 -1 a-b a/b", "n - n w:a - w:b w:a / w:b"),
             ("\\connect \"a b\"\nx", "m:connect \"a b\" w:x"),
             ("-- last", "c: last"),
+            ("-- one\r;-- two\r\n;", "c: one ; ;"),
         ] {
             assert_eq!(lex(text), found, "{text}");
         }
@@ -581,11 +585,13 @@ mod tests {
     #[test]
     fn half_letters_are_no_backslashes() {
         let mut lexer = Lexer::new();
-        lexer.wide_second_bytes = true;
-        let text = b"E'\x95\x5c' ;";
-        let (taken, token) = lexer.next(text);
-        assert!(matches!(token, Some((0, Token::Literal(_)))));
-        assert_eq!(&text[taken..], b" ;");
+        lexer.wide_leads = Some(WideLeads::ShiftJis);
+        for text in [&b"E'\x95\x5c' ;"[..], b"E'\xb1' ;", b"E'\xb1\\'\x83\x5c' ;"] {
+            let start = lexer.position();
+            let (taken, token) = lexer.next(text);
+            assert!(matches!(token, Some((at, Token::Literal(_))) if at == start));
+            assert_eq!(&text[taken..], b" ;");
+        }
     }
 
     proptest! {

@@ -1,5 +1,6 @@
 //! Follows the marks that tell a whole dump from a cut one: headers, end markers, `\restrict` keys, `\connect`.
 
+use super::encoding::NameEncoding;
 use super::report::Finding;
 
 /// The dumps of one file and how far each came.
@@ -168,6 +169,9 @@ impl Marks {
 
     /// Ends the file: what is missing becomes a problem.
     pub(super) fn finish(mut self) -> (Vec<Finding>, Vec<Finding>) {
+        if self.has_title {
+            self.start_dump();
+        }
         if !self.is_cluster() || !self.dumps.is_empty() {
             self.judge_dumps();
         }
@@ -213,7 +217,7 @@ impl Marks {
 /// Reads the database out of `\connect name`, `\connect "Name"` or
 /// `\connect -reuse-previous=on "dbname='odd name'"`, the three forms that pg_dump and pg_dumpall write.
 fn connected_database(line: &[u8]) -> Option<String> {
-    let line = String::from_utf8_lossy(line);
+    let line = NameEncoding::Utf8.decode(line);
     let mut rest = line.trim().split_once(char::is_whitespace)?.1.trim_start();
     if rest.starts_with("-reuse-previous") {
         rest = rest.split_once(char::is_whitespace)?.1.trim_start();

@@ -87,6 +87,8 @@ struct Places {
 struct Tables {
     list: Vec<Met>,
     index: HashMap<(Option<String>, String, String), usize>,
+    /// The one met last: the next INSERT is most likely of the same table, and needs no key made to look it up.
+    last: usize,
     with_rows: usize,
 }
 
@@ -276,13 +278,18 @@ impl Scanner {
 
     fn use_encoding(&mut self, encoding: NameEncoding) {
         self.encoding = encoding;
-        self.lexer.wide_second_bytes = encoding.hides_ascii_bytes();
+        self.lexer.wide_leads = encoding.wide_leads();
     }
 
     fn end_statement(&mut self) {
         let (start, end) = (self.statement.start(), self.position());
-        let meaning = self.statement.meaning();
-        self.statement.clear();
+        let mut statement = std::mem::replace(&mut self.statement, Statement::new());
+        self.take_meaning(statement.meaning(), start, end);
+        statement.clear();
+        self.statement = statement;
+    }
+
+    fn take_meaning(&mut self, meaning: Meaning<'_>, start: u64, end: u64) {
         match meaning {
             Meaning::CreateTable(name, made) => self.create_table(&name, made),
             Meaning::DropTables(names) => names.iter().for_each(|name| self.drop_table(name)),
@@ -297,9 +304,8 @@ impl Scanner {
             Meaning::Insert(name, rows) => {
                 self.places.note_data(start, end);
                 let length = end - start;
-                let met = self.table(&name);
-                met.add_inserted(rows, length);
-                self.tables.with_rows = self.tables.list.len();
+                let at = self.table_index(&name);
+                self.tables.add_inserted(at, rows, length);
             }
             Meaning::OtherData { large_object } => {
                 self.large_objects += u64::from(large_object);
@@ -308,15 +314,17 @@ impl Scanner {
             Meaning::SearchPath(path) => self.search_path = Some(path),
             Meaning::StandardStrings(on) => self.lexer.standard_strings = on,
             Meaning::ClientEncoding(name) => {
-                let name = String::from_utf8_lossy(&name).into_owned();
+                let name = String::from_utf8_lossy(name).into_owned();
                 self.use_encoding(NameEncoding::named(&name));
                 self.encoding_name.get_or_insert(name);
             }
-            Meaning::Extension(name) => self.extensions.push(self.encoding.decode(&name)),
+            Meaning::Extension(name) => self
+                .extensions
+                .push(self.encoding.decode(name).into_owned()),
             Meaning::Roles(roles) => {
                 let encoding = self.encoding;
                 self.roles
-                    .extend(roles.iter().map(|role| encoding.decode(role)));
+                    .extend(roles.iter().map(|role| encoding.decode(role).into_owned()));
             }
             Meaning::PostData => {
                 self.places.post_data_start.get_or_insert(start);
@@ -325,7 +333,7 @@ impl Scanner {
         }
     }
 
-    fn create_table(&mut self, name: &RawName, made: Made) {
+    fn create_table(&mut self, name: &RawName<'_>, made: Made) {
         let met = self.table(name);
         if std::mem::take(&mut met.is_dropped) {
             let table = &met.table;
@@ -344,11 +352,11 @@ impl Scanner {
         });
     }
 
-    fn drop_table(&mut self, name: &RawName) {
+    fn drop_table(&mut self, name: &RawName<'_>) {
         self.table(name).is_dropped = true;
     }
 
-    fn start_copy(&mut self, name: &RawName, columns: Vec<Vec<u8>>, start: u64) {
+    fn start_copy(&mut self, name: &RawName<'_>, columns: Vec<&[u8]>, start: u64) {
         let encoding = self.encoding;
         let at = self.table_index(name);
         let met = &mut self.tables.list[at];
@@ -356,7 +364,7 @@ impl Scanner {
         met.table.columns.get_or_insert_with(|| {
             columns
                 .iter()
-                .map(|column| encoding.decode(column))
+                .map(|column| encoding.decode(column).into_owned())
                 .collect()
         });
         self.cuts.push(start);
@@ -398,33 +406,32 @@ impl Scanner {
         taken
     }
 
-    fn table(&mut self, name: &RawName) -> &mut Met {
+    fn table(&mut self, name: &RawName<'_>) -> &mut Met {
         let at = self.table_index(name);
         &mut self.tables.list[at]
     }
 
-    fn table_index(&mut self, name: &RawName) -> usize {
-        let schema = match &name.schema {
+    fn table_index(&mut self, name: &RawName<'_>) -> usize {
+        let schema = match name.schema {
             Some(schema) => self.encoding.decode(schema),
-            None => self.default_schema(),
+            None => self
+                .encoding
+                .decode(default_schema(self.search_path.as_deref())),
         };
-        self.tables.find_or_add(
-            self.marks.database(),
-            schema,
-            self.encoding.decode(&name.name),
-        )
+        let name = self.encoding.decode(name.name);
+        self.tables
+            .find_or_add(self.marks.database(), &schema, &name)
     }
+}
 
-    /// The first schema of the search path that a table can be made in; `public` where none is set.
-    fn default_schema(&self) -> String {
-        let path = self.search_path.as_deref().unwrap_or_default();
-        let usable =
-            |schema: &&Vec<u8>| !matches!(schema.as_slice(), b"$user" | b"pg_catalog" | b"pg_temp");
-        path.iter().find(usable).map_or_else(
-            || "public".to_owned(),
-            |schema| self.encoding.decode(schema),
-        )
-    }
+/// The first schema of the search path that a table can be made in; `public` where none is set.
+fn default_schema(path: Option<&[Vec<u8>]>) -> &[u8] {
+    let usable =
+        |schema: &&Vec<u8>| !matches!(schema.as_slice(), b"$user" | b"pg_catalog" | b"pg_temp");
+    path.unwrap_or_default()
+        .iter()
+        .find(usable)
+        .map_or(b"public", |schema| schema.as_slice())
 }
 
 /// What a token did to the file as a whole.
@@ -468,22 +475,37 @@ fn take_token(
 }
 
 impl Tables {
-    fn find_or_add(&mut self, database: Option<&str>, schema: String, name: String) -> usize {
-        let key = (database.map(str::to_owned), schema, name);
-        if let Some(&at) = self.index.get(&key) {
-            return at;
+    fn find_or_add(&mut self, database: Option<&str>, schema: &str, name: &str) -> usize {
+        let is_it = |met: &Met| met.table.name == name && met.table.schema == schema;
+        if let Some(last) = self.list.get(self.last)
+            && is_it(last)
+            && last.table.database.as_deref() == database
+        {
+            return self.last;
         }
-        let at = self.list.len();
-        let (database, schema, name) = key.clone();
-        self.list.push(Met::new(database, schema, name));
-        self.index.insert(key, at);
-        at
+        let key = (
+            database.map(str::to_owned),
+            schema.to_owned(),
+            name.to_owned(),
+        );
+        self.last = *self.index.entry(key).or_insert_with_key(|key| {
+            let (database, schema, name) = key.clone();
+            self.list.push(Met::new(database, schema, name));
+            self.list.len() - 1
+        });
+        self.last
     }
 
     fn add_block(&mut self, block: CopyBlock, end: u64) {
         let met = &mut self.list[block.table];
         self.with_rows += usize::from(met.table.rows.is_none());
         met.add_copied(&block, end);
+    }
+
+    fn add_inserted(&mut self, at: usize, rows: u64, bytes: u64) {
+        let met = &mut self.list[at];
+        self.with_rows += usize::from(met.table.rows.is_none());
+        met.add_inserted(rows, bytes);
     }
 
     /// A table that was only dropped, or only named by a statement about it, is not in the dump.

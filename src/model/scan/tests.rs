@@ -223,6 +223,7 @@ fn what_is_cut_behind_the_end_marker_counts() {
         "INSERT INTO m VALUES (1)",
         "--\n-- PostgreSQL database dump\n--\nSET x = 1;\n",
         "--\n-- PostgreSQL database dump\n--\n",
+        "--\n-- PostgreSQL database dump\n",
         "COPY m (a) FROM stdin;\n1\n",
     ] {
         assert!(!dump("").problems.iter().any(|p| p.id == "cut_in_statement"));
