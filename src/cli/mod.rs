@@ -83,6 +83,10 @@ fn listen_for_signals(stop: Stop) -> Result<(), Failure> {
         |error: std::io::Error| Failure::new(Kind::Unexpected, "no_signals", error.to_string());
     let mut interrupt = signal(SignalKind::interrupt()).map_err(unexpected)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(unexpected)?;
+    // Once it is listened for, a write beyond `ulimit -f` is an error of that write, which says so and is cleaned up
+    // after; by default it kills the program.
+    let xfsz = rustix::process::Signal::XFSZ.as_raw();
+    drop(signal(SignalKind::from_raw(xfsz)).map_err(unexpected)?);
     // It ends with the runtime.
     tokio::spawn(async move {
         loop {
