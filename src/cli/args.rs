@@ -13,13 +13,15 @@ const STYLES: Styles = Styles::styled()
 
 const AFTER_HELP: &str = "\
 Start here:
-  pgkeep backup --url \"$DATABASE_URL\" --storage ./backups --require users
+  pgkeep demo                                              everything once, on a throw-away server
+  pgkeep backup --storage ./backups --require users        with DATABASE_URL set
   pgkeep list --storage ./backups
   pgkeep inspect dump.sql.gz
 
-Exit codes: 0 done and proven, 2 usage or config, 3 the backup is good but something after it is not, 10 no such
-backup, 12 login refused, 20 the source failed, 21 the dump failed its proof, 22 storage failed, 23 stored data is
-damaged, 26 a needed program is missing; any other one means failure too.";
+Exit codes: 0 done and proven, 2 usage or config, 3 the backup is good but something after it is not, \
+10 no such backup, 12 login refused, 20 the source failed, 21 the dump failed its proof, 22 storage failed, \
+23 stored data is damaged, 25 refused by a safety rule, 26 a needed program is missing, 130 or 143 stopped by a \
+signal; any other one means failure too.";
 
 /// Logical PostgreSQL backups that come with proof.
 #[derive(Debug, Parser)]
@@ -107,19 +109,20 @@ const BACKUP_HELP: &str = "\
 Examples:
   pgkeep backup                                      all databases of the configuration
   pgkeep -d shop backup --trigger pre-deploy
-  pgkeep backup --url \"$DATABASE_URL\" --storage ./backups --require users --compression zstd
+  pgkeep backup --storage ./backups --require users --compression zstd
   pgkeep backup --url 'postgresql:///shop?host=/run/postgresql' --storage s3://acme-backups/pg
 
-Without --url and without a configuration, DATABASE_URL or libpq's own variables (PGHOST, PGSERVICE, …) say where the
-database is. Passwords may also come from ~/.pgpass or a service file. A one-off run that leaves out tables or rows by
-its flags is stored under partial/ and counts for nothing else.";
+Without --url and without a configuration, DATABASE_URL or libpq's own variables (PGHOST, PGSERVICE, …) say where \
+the database is. Passwords may also come from ~/.pgpass or a service file; behind --url others can read them in the \
+list of processes. A run that leaves out tables or rows by its flags is stored under partial/ and counts for \
+nothing else.";
 
 const INSPECT_HELP: &str = "\
 Examples:
   pgkeep inspect backup.sql.gz --require users --require 'billing.\"Invoice Lines\"'
   pg_dump shop | pgkeep inspect - --json
 
-Reads .sql, .gz and .zst by content, not by name. Exit code 21: the dump is not complete, or a required table is
+Reads .sql, .gz and .zst by content, not by name. Exit code 21: the dump is not complete, or a required table is \
 missing.";
 
 /// Flags of `backup`.

@@ -47,16 +47,13 @@ fn write(file: &Path, force: bool) -> Result<()> {
         .open(file)
         .and_then(|mut file| file.write_all(EXAMPLE.as_bytes()));
     written.map_err(|error| {
-        let message = format!("cannot write `{}`: {error}", file.display());
-        let failure = Failure::new(Kind::Usage, "cannot_write", message);
+        let name = file.display();
         if error.kind() == std::io::ErrorKind::AlreadyExists {
-            return Failure {
-                kind: Kind::Refused,
-                id: "file_exists",
-                ..failure
-            }
-            .hint("`--force` replaces it");
+            let message = format!("will not replace `{name}`; nothing was written");
+            return Failure::new(Kind::Refused, "file_exists", message)
+                .hint("`--force` replaces it");
         }
-        failure
+        let message = format!("cannot write `{name}`: {error}");
+        Failure::new(Kind::Usage, "cannot_write", message)
     })
 }

@@ -17,7 +17,11 @@ pub(super) fn run(args: &InspectArgs, output: &Output) -> Result<()> {
         Source::File(args.file.clone())
     };
     let report = inspect(&Request { source, required });
-    output.document(&report, || text(&report));
+    output.document(&report, || match &report.failure {
+        // A file that cannot be opened is neither complete nor incomplete.
+        Some(failure) if failure.kind == Kind::Usage => String::new(),
+        _ => text(&report),
+    });
     if !output.json {
         report
             .scan

@@ -38,7 +38,12 @@ pub(super) async fn run_list(
 
 fn list_text(report: &list::Report) -> String {
     if report.backups.is_empty() {
-        return "no backups\n".to_owned();
+        let places: Vec<&str> = report
+            .storages
+            .iter()
+            .map(|state| state.url.as_str())
+            .collect();
+        return format!("no backups in {}\n", places.join(", "));
     }
     let mut out = table(&["id", "started (UTC)", "age", "size", "storages", ""]);
     if let Some(column) = out.column_mut(3) {

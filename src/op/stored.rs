@@ -144,10 +144,11 @@ impl Listing {
                 }
                 Err(error) => {
                     state.error = Some(error.to_string());
-                    let what = format!(
-                        "cannot list the storage `{}` at `{}`",
-                        named.name, state.url
-                    );
+                    let what = if named.name == state.url {
+                        format!("cannot list `{}`", state.url)
+                    } else {
+                        format!("cannot list `{}` at `{}`", named.name, state.url)
+                    };
                     failures.push(storage_failure(&what, &error));
                 }
             }

@@ -216,7 +216,7 @@ impl Error {
                     .into()
             }
             Reason::VersionMismatch => {
-                "install client programs of the server's major version, or point `postgres.bin_dir` at them".into()
+                "install client programs of the server's major version, or point `postgres.bin_dir` or `--bin-dir` at them".into()
             }
             Reason::PermissionDenied { .. } => {
                 "grant the backup role `pg_read_all_data` (PostgreSQL 14 and later), or leave the object out".into()
@@ -289,7 +289,7 @@ fn install_hint(program: &str, major: Option<u32>) -> String {
         (_, None) => ("postgresql-client".into(), "libpq".into()),
     };
     format!(
-        "`apt install {package}` or `brew install {formula}`, or point `postgres.bin_dir` at the programs"
+        "`apt install {package}` or `brew install {formula}`, or point `postgres.bin_dir` or `--bin-dir` at the programs"
     )
 }
 
@@ -787,7 +787,7 @@ mod tests {
             failure.to_string(),
             "error: backup of `shop` failed: the server is newer than `pg_dump`; nothing was stored\n  \
              pg_dump: error: aborting because of server version mismatch\n\
-             hint: install client programs of the server's major version, or point `postgres.bin_dir` at them"
+             hint: install client programs of the server's major version, or point `postgres.bin_dir` or `--bin-dir` at them"
         );
         assert_eq!(failure.kind.exit_code(), 26);
     }
