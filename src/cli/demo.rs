@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use comfy_table::CellAlignment;
 use flate2::read::GzDecoder;
+use serde::Serialize;
 
 use super::args::DemoArgs;
 use super::backup::defaults;
@@ -17,7 +18,7 @@ use super::settings::Settings;
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
 use crate::model::connection::Connection;
-use crate::model::manifest::Manifest;
+use crate::model::manifest::{Manifest, TableRecord};
 use crate::model::name::quote;
 use crate::op::backup::{Request, run as backup, search};
 use crate::op::inspect;
@@ -42,33 +43,61 @@ pub(super) async fn run(
     output: &Output,
     context: &Context,
 ) -> Result<()> {
-    let temporary = tempfile::tempdir().map_err(|error| broken("a temporary folder", &error))?;
+    let result = walk(args, settings, output, context).await;
+    if result.is_err() && context.stop.is_requested() {
+        return Err(stopped(args, context));
+    }
+    result
+}
+
+/// What a program said while it was made to end is of no interest.
+fn stopped(args: &DemoArgs, context: &Context) -> Failure {
+    let mut failure = context.stop.failure("the demo");
+    let safe = match args.keep {
+        Some(_) => "its server is gone",
+        None => "nothing is left behind",
+    };
+    failure.message = failure.message.replace("nothing was stored", safe);
+    failure
+}
+
+async fn walk(
+    args: &DemoArgs,
+    settings: &Settings<'_>,
+    output: &Output,
+    context: &Context,
+) -> Result<()> {
+    let temporary = tempfile::Builder::new()
+        .prefix("pgkeep-demo-")
+        .tempdir()
+        .map_err(|error| broken("a temporary folder", &error))?;
     let folder = args
         .keep
         .clone()
-        .unwrap_or_else(|| temporary.path().join("backups"));
+        .unwrap_or_else(|| temporary.path().to_owned());
     let search = search(None, settings.path());
     let environment = settings.program_environment();
     let options = ScratchOptions::new(search.clone());
-    output.data("1. a throw-away PostgreSQL, without network, gone at the end\n");
-    let server = ScratchServer::start(&options, &environment, context.stop.token())
-        .await
-        .map_err(failed)?;
-    let demo = Demo {
+    let mut demo = Demo {
         settings,
         output,
         context,
         search,
         environment,
         folder,
-        connection: server.connection().clone(),
+        connection: Connection::default(),
     };
+    demo.tell("1. a throw-away PostgreSQL, without network, gone at the end\n");
+    let server = ScratchServer::start(&options, &demo.environment, context.stop.token())
+        .await
+        .map_err(failed)?;
+    demo.connection = server.connection().clone();
     let result = demo.walk(&server).await;
     server.stop().await.map_err(failed)?;
     if result.is_ok() && args.keep.is_some() {
-        output.data(&format!(
-            "\nthe backup stays in {}\n",
-            demo.folder.display()
+        let folder = demo.folder.display();
+        demo.tell(&format!(
+            "\nthe backup stays in {folder}\n   $ pgkeep list --storage {folder}\n"
         ));
     }
     result
@@ -85,8 +114,15 @@ struct Demo<'a> {
 }
 
 impl Demo<'_> {
+    /// Prints what people read; with `--json` the summary at the end is all.
+    fn tell(&self, text: &str) {
+        if !self.output.json {
+            self.output.data(text);
+        }
+    }
+
     async fn walk(&self, server: &ScratchServer) -> Result<()> {
-        self.output.data(&format!(
+        self.tell(&format!(
             "   PostgreSQL {} in {}\n",
             server.version(),
             server.folder().display()
@@ -108,7 +144,7 @@ impl Demo<'_> {
     }
 
     async fn load(&self, programs: &Programs) -> Result<()> {
-        self.output.data("\n2. a real sample database: Pagila, a film rental with partitions, triggers and views\n");
+        self.tell("\n2. a real sample database: Pagila, a film rental with partitions, triggers and views\n");
         self.query(
             programs,
             "postgres",
@@ -137,7 +173,7 @@ impl Demo<'_> {
         let command = format!(
             "pgkeep backup --url postgresql:///pagila --storage {folder} --require film --require payment"
         );
-        self.output.data(&format!(
+        self.tell(&format!(
             "\n3. the backup, proven while it streams\n   $ {command}\n"
         ));
         let storage = Folder::open(&self.folder)
@@ -164,7 +200,7 @@ impl Demo<'_> {
         let shown = Shown::new(&request.name, self.output);
         let report = backup(&request, self.context, &shown).await;
         shown.finish();
-        self.output.data(&indent(&super::backup::text(&report)));
+        self.tell(&indent(&super::backup::text(&report)));
         match (report.failure, report.manifest) {
             (None, Some(manifest)) => Ok(manifest),
             (failure, _) => {
@@ -174,20 +210,19 @@ impl Demo<'_> {
     }
 
     fn inspect(&self, file: &Path) -> Result<()> {
-        self.output.data(&format!("\n4. the same proof over the file, which is an ordinary .sql.gz\n   $ pgkeep inspect {}\n", file.display()));
+        self.tell(&format!("\n4. the same proof over the file, which is an ordinary .sql.gz\n   $ pgkeep inspect {}\n", file.display()));
         let source = inspect::Source::File(file.to_owned());
         let report = inspect::run(&inspect::Request {
             source,
             required: Vec::new(),
         });
-        self.output.data(&indent(&super::inspect::text(&report)));
+        self.tell(&indent(&super::inspect::text(&report)));
         report.failure.map_or(Ok(()), Err)
     }
 
     /// The file without its second half must not pass for a backup.
     fn inspect_cut(&self, file: &Path) -> Result<()> {
-        self.output
-            .data("\n5. and over its first half, which psql would restore without a word\n");
+        self.tell("\n5. and over its first half, which psql would take for a whole dump\n");
         let whole = std::fs::read(file).map_err(|error| broken("the backup", &error))?;
         let mut half =
             tempfile::NamedTempFile::new().map_err(|error| broken("a temporary file", &error))?;
@@ -207,7 +242,7 @@ impl Demo<'_> {
             .first()
             .map(|problem| problem.message.clone())
             .unwrap_or_default();
-        self.output.data(&format!(
+        self.tell(&format!(
             "   refused with exit code {}: {why}\n",
             failure.kind.exit_code()
         ));
@@ -215,91 +250,119 @@ impl Demo<'_> {
     }
 
     async fn restore(&self, programs: &Programs, manifest: &Manifest, file: &Path) -> Result<()> {
-        let text = format!(
+        self.tell(&format!(
             "\n6. restored without pgkeep, by the line in its manifest\n   $ {}\n",
             manifest.restore
-        );
-        self.output.data(&text);
-        self.query(
-            programs,
-            "postgres",
-            "CREATE DATABASE pagila_restored TEMPLATE template0 ENCODING 'UTF8'",
-        )
-        .await?;
-        self.gunzip_into(programs, file, "pagila_restored").await?;
+        ));
+        let folder = file.parent().unwrap_or(Path::new("."));
+        let script = format!("cd \"$0\" && {}", manifest.restore);
+        let shell = Program::new("sh", &self.restore_environment(programs)?);
+        shell
+            .args([Path::new("-c"), Path::new(&script), folder])
+            .run(self.context.stop.token(), TIMEOUT, 1024 * 1024)
+            .await
+            .map_err(failed)?;
         self.compare(programs, manifest).await
     }
 
-    /// `gunzip -c FILE | psql`, with the real programs.
-    async fn gunzip_into(&self, programs: &Programs, file: &Path, database: &str) -> Result<()> {
-        let connection = self
-            .connection
-            .with_database(database)
-            .map_err(|error| broken("the connection", &error))?;
-        let stop = self.context.stop.token();
-        let gunzip = Program::new("gunzip", &self.environment).args([Path::new("-c"), file]);
-        let mut gunzip = gunzip.spawn(stop).map_err(failed)?;
-        let psql = Psql::new(programs, &self.environment, &connection)
-            .program()
-            .piped_input();
-        let mut psql = psql.spawn(stop).map_err(failed)?;
-        let (mut sql, input) = (gunzip.take_output(), psql.take_input());
-        let mut results = psql.take_output();
-        // Both end with their programs, which end with their handles.
-        let fed = tokio::task::spawn_blocking(move || {
-            input.map(|mut input| std::io::copy(&mut sql, &mut input))
-        });
-        let drained =
-            tokio::task::spawn_blocking(move || std::io::copy(&mut results, &mut std::io::sink()));
-        gunzip.wait().await.into_result().map_err(failed)?;
-        drop(fed.await);
-        psql.wait().await.into_result().map_err(failed)?;
-        drop(drained.await);
-        Ok(())
+    /// What the line takes for granted: the programs in the PATH, the server in libpq's variables.
+    fn restore_environment(&self, programs: &Programs) -> Result<Environment> {
+        let mut environment = self.environment.for_connection(&self.connection);
+        let own = programs.psql.parent().map(Path::to_owned);
+        let path = environment.get("PATH").unwrap_or_default().to_owned();
+        let path = own.into_iter().chain(std::env::split_paths(&path));
+        let path = std::env::join_paths(path).map_err(|error| broken("the PATH", &error))?;
+        environment.set("PATH", path);
+        Ok(environment)
     }
 
     async fn compare(&self, programs: &Programs, manifest: &Manifest) -> Result<()> {
-        let mut shown = table(&["table", "in the database", "in the manifest", "restored"]);
+        let tables = manifest.tables.iter().filter(|table| table.rows.is_some());
+        let tables: Vec<&TableRecord> = tables.collect();
+        let source = self.counts(programs, "pagila", &tables).await?;
+        let restored = self.counts(programs, "pagila_restored", &tables).await?;
+        let counted: Vec<Counted> = tables
+            .iter()
+            .zip(source.into_iter().zip(restored))
+            .map(|(table, (source, restored))| Counted {
+                table: format!("{}.{}", table.schema, table.name),
+                source,
+                dumped: table.rows.unwrap_or_default(),
+                restored,
+            })
+            .collect();
+        self.show(manifest, &counted);
+        match counted.iter().filter(|table| !table.is_same()).count() {
+            0 => Ok(()),
+            count => {
+                let message = format!("the demo failed: {count} restored tables differ");
+                Err(Failure::new(Kind::Damaged, "demo_differs", message))
+            }
+        }
+    }
+
+    fn show(&self, manifest: &Manifest, counted: &[Counted]) {
+        if self.output.json {
+            return self.output.json_line(&serde_json::json!({
+                "message_type": "summary",
+                "backup_id": manifest.id,
+                "rows": manifest.dump.rows,
+                "size_bytes": manifest.object.size_bytes,
+                "tables": counted,
+            }));
+        }
+        let mut shown = table(&[
+            "table",
+            "in the database",
+            "in the manifest",
+            "restored",
+            "",
+        ]);
         for at in 1..4 {
             if let Some(column) = shown.column_mut(at) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
-        let mut different = 0;
-        for record in manifest.tables.iter().filter(|table| table.rows.is_some()) {
-            let sql = format!(
-                "SELECT count(*) FROM ONLY {}.{};",
-                quote(&record.schema),
-                quote(&record.name)
-            );
-            let source = self.query(programs, "pagila", &sql).await?;
-            let restored = self.query(programs, "pagila_restored", &sql).await?;
-            let dumped = record.rows.unwrap_or_default().to_string();
-            different += u32::from(source != restored || source != dumped);
+        for table in counted {
+            let mark = if table.is_same() { "" } else { "DIFFERENT" };
             shown.add_row([
-                format!("{}.{}", record.schema, record.name),
-                source,
-                dumped,
-                restored,
+                table.table.clone(),
+                number(table.source),
+                number(table.dumped),
+                number(table.restored),
+                mark.to_owned(),
             ]);
         }
-        self.output
-            .data(&format!("\n{}\n", indent(&format!("{shown}\n"))));
-        if different > 0 {
-            return Err(Failure::new(
-                Kind::Damaged,
-                "demo_differs",
-                format!("{different} tables differ"),
+        self.tell(&format!("\n{}\n", indent(&shown.to_string())));
+        if counted.iter().all(Counted::is_same) {
+            self.tell(&format!(
+                "   every table is there, all {} rows, out of a file of {}\n",
+                number(manifest.dump.rows),
+                bytes(manifest.object.size_bytes)
             ));
         }
-        let (rows, size) = (
-            number(manifest.dump.rows),
-            bytes(manifest.object.size_bytes),
-        );
-        self.output.data(&format!(
-            "   every table is there, all {rows} rows of it, out of {size}\n"
-        ));
-        Ok(())
+    }
+
+    /// Counts the rows that a table has by itself, without those of its partitions.
+    async fn counts(
+        &self,
+        programs: &Programs,
+        database: &str,
+        tables: &[&TableRecord],
+    ) -> Result<Vec<u64>> {
+        let count = |table: &&TableRecord| {
+            let (schema, name) = (quote(&table.schema), quote(&table.name));
+            format!("SELECT count(*) FROM ONLY {schema}.{name};")
+        };
+        let sql: String = tables.iter().map(count).collect();
+        let answer = self.query(programs, database, &sql).await?;
+        let parse = |line: &str| line.parse().map_err(|error| broken("a count", &error));
+        let counts = answer.lines().map(parse).collect::<Result<Vec<u64>>>()?;
+        if counts.len() == tables.len() {
+            Ok(counts)
+        } else {
+            Err(unexpected("not every table was counted"))
+        }
     }
 
     async fn query(&self, programs: &Programs, database: &str, sql: &str) -> Result<String> {
@@ -316,8 +379,35 @@ impl Demo<'_> {
     }
 }
 
+/// The rows of one table, counted three times.
+#[derive(Serialize)]
+struct Counted {
+    table: String,
+    #[serde(rename = "source_rows")]
+    source: u64,
+    #[serde(rename = "dumped_rows")]
+    dumped: u64,
+    #[serde(rename = "restored_rows")]
+    restored: u64,
+}
+
+impl Counted {
+    fn is_same(&self) -> bool {
+        self.source == self.dumped && self.dumped == self.restored
+    }
+}
+
 fn indent(text: &str) -> String {
-    text.lines().map(|line| format!("   {line}\n")).collect()
+    let lines = text.lines().map(str::trim_end);
+    lines
+        .map(|line| {
+            if line.is_empty() {
+                "\n".to_owned()
+            } else {
+                format!("   {line}\n")
+            }
+        })
+        .collect()
 }
 
 fn failed(error: Error) -> Failure {

@@ -1,0 +1,108 @@
+//! `pgkeep demo`, as a newcomer runs it: to the end, as JSON, and stopped on the way.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::support::sandbox::{Run, assert_private};
+use crate::support::{Sandbox, postgres};
+
+/// It makes a server of its own; a machine that builds beside it takes its time.
+const LIMIT: Duration = Duration::from_secs(180);
+
+fn demo<'a>(sandbox: &'a Sandbox, arguments: &[&str]) -> Run<'a> {
+    sandbox.pgkeep([&["demo"], arguments].concat()).limit(LIMIT)
+}
+
+/// Nothing may be left in the folder for temporary files.
+fn assert_nothing_left(sandbox: &Sandbox) {
+    let left = std::fs::read_dir(sandbox.root().join("tmp")).unwrap();
+    assert_eq!(left.count(), 0, "temporary files are left");
+}
+
+#[test]
+fn walks_to_the_end_and_leaves_what_was_asked_for() {
+    if postgres().is_none() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let run = demo(&sandbox, &["--keep", "kept"]).run().expect(0);
+    let said = run.stdout();
+    for words in [
+        "proven: pg_dump exited with 0, end marker seen, all 2 required tables found",
+        "refused with exit code 21: the gzip stream is cut or damaged",
+        "every table is there, all 46,273 rows",
+        "pgkeep list --storage kept",
+    ] {
+        assert!(said.contains(words), "{words}\n{said}");
+    }
+    assert!(
+        !said.contains("DIFFERENT") && run.stderr().is_empty(),
+        "{run}"
+    );
+    assert_private(&sandbox.path("kept")).unwrap();
+    let list = sandbox
+        .pgkeep(["list", "--storage", "kept", "--json"])
+        .run()
+        .expect(0);
+    assert_eq!(list.json()["backups"].as_array().unwrap().len(), 1);
+    assert_nothing_left(&sandbox);
+    assert_server_gone(said);
+}
+
+#[test]
+fn tells_json_by_its_summary_alone() {
+    if postgres().is_none() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let run = demo(&sandbox, &["--json", "--progress", "never"])
+        .run()
+        .expect(0);
+    assert_eq!(run.json_lines().len(), 1, "{run}");
+    let summary = run.summary();
+    let tables = summary["tables"].as_array().unwrap();
+    assert_eq!((summary["rows"].as_u64(), tables.len()), (Some(46_273), 21));
+    for table in tables {
+        assert!(
+            table["source_rows"].is_u64() && table["source_rows"] == table["restored_rows"],
+            "{table}"
+        );
+    }
+    assert_nothing_left(&sandbox);
+}
+
+#[test]
+fn ctrl_c_leaves_nothing_behind() {
+    if postgres().is_none() {
+        return;
+    }
+    for (signal, code, name) in [(Signal::INT, 130, "SIGINT"), (Signal::TERM, 143, "SIGTERM")] {
+        let sandbox = Sandbox::new();
+        let run = demo(&sandbox, &[]).start();
+        // The temporary folder is made before the server is.
+        let tmp = sandbox.root().join("tmp");
+        let started = Instant::now();
+        while std::fs::read_dir(&tmp).unwrap().next().is_none() && started.elapsed() < LIMIT {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // Somewhere in initdb.
+        std::thread::sleep(Duration::from_millis(300));
+        run.signal(signal);
+        let run = run.wait().expect(code);
+        let said = format!("error: the demo: stopped by {name}; nothing is left behind\n");
+        assert_eq!(run.stderr(), said);
+        assert_nothing_left(&sandbox);
+    }
+}
+
+/// The second line names the server's folder.
+fn assert_server_gone(said: &str) {
+    let line = said
+        .lines()
+        .find(|line| line.contains("PostgreSQL") && line.contains(" in /"));
+    let folder = line.and_then(|line| line.rsplit(" in ").next()).unwrap();
+    assert!(folder.contains("pgkeep-scratch-"), "{folder}");
+    assert!(!Path::new(folder).exists(), "{folder} is left");
+}
