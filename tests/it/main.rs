@@ -4,8 +4,10 @@
 //! fails instead under `PGKEEP_TEST_REQUIRE_ALL=1`.
 #![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
 
+mod demo;
 mod harness;
 mod postgres;
+mod readme;
 mod storage;
 mod support;
 mod tidy;
