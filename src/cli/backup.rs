@@ -113,7 +113,7 @@ fn requests(args: &BackupArgs, settings: &Settings<'_>) -> Result<Vec<Request>> 
 
 fn no_database() -> Failure {
     Failure::new(Kind::Usage, "no_database", "nobody said which database to back up")
-        .hint("`--url \"$DATABASE_URL\"`, DATABASE_URL, libpq's own variables, or a configuration (`pgkeep config init`)")
+        .hint("set DATABASE_URL or libpq's own variables, give `--url`, or write a configuration (`pgkeep config init`)")
 }
 
 fn request(
