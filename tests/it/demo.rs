@@ -1,5 +1,7 @@
 //! `pgkeep demo`, as a newcomer runs it: to the end, as JSON, and stopped on the way.
 
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -52,28 +54,6 @@ fn walks_to_the_end_and_leaves_what_was_asked_for() {
 }
 
 #[test]
-fn tells_json_by_its_summary_alone() {
-    if postgres().is_none() {
-        return;
-    }
-    let sandbox = Sandbox::new();
-    let run = demo(&sandbox, &["--json", "--progress", "never"])
-        .run()
-        .expect(0);
-    assert_eq!(run.json_lines().len(), 1, "{run}");
-    let summary = run.summary();
-    let tables = summary["tables"].as_array().unwrap();
-    assert_eq!((summary["rows"].as_u64(), tables.len()), (Some(46_273), 21));
-    for table in tables {
-        assert!(
-            table["source_rows"].is_u64() && table["source_rows"] == table["restored_rows"],
-            "{table}"
-        );
-    }
-    assert_nothing_left(&sandbox);
-}
-
-#[test]
 fn ctrl_c_leaves_nothing_behind() {
     if postgres().is_none() {
         return;
@@ -95,6 +75,46 @@ fn ctrl_c_leaves_nothing_behind() {
         assert_eq!(run.stderr(), said);
         assert_nothing_left(&sandbox);
     }
+}
+
+/// The script builds, then runs the demo. What `cargo` would build is there already.
+#[test]
+fn script_builds_it_and_passes_its_flags_on() {
+    if postgres().is_none() {
+        return;
+    }
+    let mut sandbox = Sandbox::new();
+    let cargo = sandbox.bin().join("cargo");
+    std::fs::write(&cargo, "#!/bin/sh\necho \"$@\" >\"$HOME/built\"\n").unwrap();
+    std::fs::set_permissions(&cargo, Permissions::from_mode(0o700)).unwrap();
+    let target = sandbox.path("target");
+    std::fs::create_dir_all(target.join("release")).unwrap();
+    symlink(env!("CARGO_BIN_EXE_pgkeep"), target.join("release/pgkeep")).unwrap();
+    sandbox.set("CARGO_TARGET_DIR", &target);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/demo");
+    let run = sandbox
+        .program(script, ["--json"])
+        .limit(LIMIT)
+        .run()
+        .expect(0);
+    // With `--json` the last line is the one that tells; in front of it stand lines of progress only.
+    let lines = run.json_lines();
+    let (summary, progress) = lines.split_last().unwrap();
+    assert!(
+        progress.iter().all(|line| line["message_type"] == "status"),
+        "{run}"
+    );
+    let tables = summary["tables"].as_array().unwrap();
+    assert_eq!((summary["rows"].as_u64(), tables.len()), (Some(46_273), 21));
+    for table in tables {
+        assert!(
+            table["source_rows"].is_u64() && table["source_rows"] == table["restored_rows"],
+            "{table}"
+        );
+    }
+    let built = std::fs::read_to_string(sandbox.root().join("home/built")).unwrap();
+    assert_eq!(built, "build --release --bin pgkeep\n");
+    assert_nothing_left(&sandbox);
 }
 
 /// The second line names the server's folder.
