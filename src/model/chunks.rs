@@ -37,25 +37,37 @@ impl ChunkIndex {
         self.raw.is_empty()
     }
 
+    /// Works out where each chunk begins, for looking up many blocks.
+    pub fn offsets(&self) -> ChunkOffsets {
+        let (mut raw_at, mut stored_at) = (0, self.header_bytes);
+        let mut offsets = ChunkOffsets { raw: vec![raw_at], stored: vec![stored_at] };
+        for (&raw, &stored) in self.raw.iter().zip(&self.stored) {
+            raw_at += u64::from(raw);
+            stored_at += u64::from(stored);
+            offsets.raw.push(raw_at);
+            offsets.stored.push(stored_at);
+        }
+        offsets
+    }
+}
+
+/// Where each chunk begins, and where the last one ends.
+pub struct ChunkOffsets {
+    raw: Vec<u64>,
+    stored: Vec<u64>,
+}
+
+impl ChunkOffsets {
     /// Returns the stored bytes of the chunks that hold `block`, and how many uncompressed bytes stand in front of
     /// it there.
     ///
     /// None when the block reaches behind the last chunk.
     pub fn stored_range(&self, block: Block) -> Option<(Range<u64>, u64)> {
         let end = block.offset.checked_add(block.length)?;
-        let (mut raw_at, mut stored_at) = (0u64, self.header_bytes);
-        let mut start = None;
-        for (&raw, &stored) in self.raw.iter().zip(&self.stored) {
-            let (raw_end, stored_end) = (raw_at + u64::from(raw), stored_at + u64::from(stored));
-            if start.is_none() && block.offset < raw_end {
-                start = Some((stored_at, block.offset - raw_at));
-            }
-            if let Some((stored_start, skip)) = start.filter(|_| end <= raw_end) {
-                return Some((stored_start..stored_end, skip));
-            }
-            (raw_at, stored_at) = (raw_end, stored_end);
-        }
-        None
+        let last = self.raw.partition_point(|&at| at < end);
+        let first = self.raw.partition_point(|&at| at <= block.offset).checked_sub(1)?;
+        let stored_end = *self.stored.get(last)?;
+        Some((self.stored[first]..stored_end, block.offset - self.raw[first]))
     }
 }
 
@@ -72,7 +84,8 @@ mod tests {
         for (raw, stored) in [(100, 20), (50, 10), (200, 30)] {
             index.push(raw, stored);
         }
-        let range = |offset, length| index.stored_range(Block { offset, length });
+        let offsets = index.offsets();
+        let range = |offset, length| offsets.stored_range(Block { offset, length });
         assert_eq!(range(100, 50), Some((30..40, 0)));
         assert_eq!(range(0, 350), Some((10..70, 0)));
         assert_eq!(range(120, 100), Some((30..70, 20)));

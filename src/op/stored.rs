@@ -12,6 +12,9 @@ use crate::model::keys::{Listed, Part, Place, databases, gather};
 use crate::model::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError};
 use crate::storage::{self, Storage};
 
+/// Id of the failure that says that a key is taken.
+pub const OBJECT_EXISTS: &str = "object_exists";
+
 /// A storage with its name in the configuration.
 #[derive(Clone)]
 pub struct NamedStorage {
@@ -218,6 +221,10 @@ impl Listing {
                     .backups
                     .iter()
                     .find(|backup| &backup.place.id == id && backup.is_committed());
+                // Where a storage did not answer, nobody knows that the backup is not there.
+                if let (None, Some(failure)) = (found, self.failures.first()) {
+                    return Err(failure.clone());
+                }
                 found.ok_or_else(|| {
                     let message = format!("no backup `{id}` in {}", self.names());
                     Failure::new(Kind::NotFound, "no_such_backup", message)
@@ -287,7 +294,7 @@ fn manifest_failure(what: &str, error: &ManifestError) -> Failure {
 pub fn storage_failure(what: &str, error: &storage::Error) -> Failure {
     let (kind, id, hint) = match error {
         storage::Error::NotFound(_) => (Kind::Damaged, "object_missing", None),
-        storage::Error::Exists(_) => (Kind::Storage, "object_exists", None),
+        storage::Error::Exists(_) => (Kind::Storage, OBJECT_EXISTS, None),
         storage::Error::Denied { .. } => (Kind::Login, "storage_denied", None),
         storage::Error::TooLarge { .. } => (Kind::Damaged, "object_too_large", None),
         storage::Error::Setup { hint, .. } => (Kind::Usage, "storage_setup", hint.clone()),

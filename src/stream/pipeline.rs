@@ -4,8 +4,9 @@
 //! under way; a consumer that is slow slows the source down.
 
 use std::io::{self, Read};
+use std::ops::Range;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
@@ -41,6 +42,7 @@ pub struct Progress {
     raw_bytes: AtomicU64,
     stored_bytes: AtomicU64,
     tables_done: AtomicU64,
+    is_waiting: AtomicBool,
     current_table: Mutex<Option<String>>,
 }
 
@@ -58,6 +60,11 @@ impl Progress {
     /// Returns how many tables had rows so far.
     pub fn tables_done(&self) -> u64 {
         self.tables_done.load(Ordering::Relaxed)
+    }
+
+    /// Tells whether the reader waits for the source, and not for a consumer.
+    pub fn is_waiting(&self) -> bool {
+        self.is_waiting.load(Ordering::Relaxed)
     }
 
     /// Returns the table whose rows are being read.
@@ -143,7 +150,7 @@ pub fn run<E: Send>(
             in_order,
             empty,
             buffer: vec![0; BUFFER_BYTES],
-            filled: 0,
+            unsent: 0..0,
             start: 0,
         };
         scope.spawn(move || cutter.run(source, progress, judge));
@@ -154,7 +161,7 @@ pub fn run<E: Send>(
 /// A chunk on its way to a compressing thread.
 struct Job {
     raw: Vec<u8>,
-    length: usize,
+    range: Range<usize>,
     done: SyncSender<io::Result<Encoded>>,
 }
 
@@ -171,16 +178,18 @@ fn compress_jobs(codec: Codec, jobs: &Mutex<Receiver<Job>>, give_back: SyncSende
             Ok(jobs) => jobs.recv(),
             Err(_) => return, // another worker panicked; the collector sees its chunk missing
         };
-        let Ok(Job { raw, length, done }) = job else {
+        let Ok(Job { raw, range, done }) = job else {
             return;
         };
         let encoded = match &mut encoder {
-            Ok(encoder) => encoder.encode(&raw[..length]),
+            Ok(encoder) => encoder.encode(&raw[range]),
             Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
         };
         // The collector stops listening only after a failure; the return path may be full or closed.
         let _ = done.send(encoded);
-        let _ = give_back.try_send(raw);
+        if raw.len() == BUFFER_BYTES {
+            let _ = give_back.try_send(raw);
+        }
     }
 }
 
@@ -190,87 +199,84 @@ struct Cutter<E> {
     in_order: SyncSender<Ordered<E>>,
     empty: Receiver<Vec<u8>>,
     buffer: Vec<u8>,
-    filled: usize,
-    /// Offset in the dump of the buffer's first byte.
+    /// The part of the buffer that was read and not sent.
+    unsent: Range<usize>,
+    /// Offset in the dump of the first unsent byte.
     start: u64,
 }
 
 impl<E> Cutter<E> {
-    fn run(
-        mut self,
-        source: impl Read,
-        progress: &Progress,
-        judge: impl FnOnce(&Scan) -> Result<(), E>,
-    ) {
-        let end = self
-            .read_all(source, progress)
-            .and_then(|scan| match judge(&scan) {
-                Ok(()) => Ok(scan),
-                Err(error) => Err(PipelineError::Refused(error)),
-            });
+    fn run(mut self, source: impl Read, progress: &Progress, judge: impl FnOnce(&Scan) -> Result<(), E>) {
+        let end = self.read_all(source, progress).and_then(|scan| match judge(&scan) {
+            Ok(()) => Ok(scan),
+            Err(error) => Err(PipelineError::Refused(error)),
+        });
         let _ = self.in_order.send(Ordered::End(Box::new(end))); // a collector that is gone knows why
     }
 
-    fn read_all(
-        &mut self,
-        mut source: impl Read,
-        progress: &Progress,
-    ) -> Result<Scan, PipelineError<E>> {
+    fn read_all(&mut self, mut source: impl Read, progress: &Progress) -> Result<Scan, PipelineError<E>> {
         let mut scanner = Scanner::new();
         loop {
-            let count = match source.read(&mut self.buffer[self.filled..]) {
+            self.make_room();
+            progress.is_waiting.store(true, Ordering::Relaxed);
+            let read = source.read(&mut self.buffer[self.unsent.end..]);
+            progress.is_waiting.store(false, Ordering::Relaxed);
+            let count = match read {
                 Ok(0) => break,
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(PipelineError::Read(error)),
             };
-            scanner.push(&self.buffer[self.filled..self.filled + count]);
-            self.filled += count;
+            scanner.push(&self.buffer[self.unsent.end..self.unsent.end + count]);
+            self.unsent.end += count;
             for cut in scanner.take_cuts() {
                 self.send(self.place(cut))?;
             }
-            if self.filled >= CHUNK_BYTES {
+            if self.unsent.len() >= CHUNK_BYTES {
                 let settled = self.place(scanner.settled_until());
-                let held = self.filled - settled;
-                self.send(if held <= HELD_BYTES {
-                    settled
-                } else {
-                    self.filled
-                })?;
+                let held = self.unsent.len() - settled;
+                self.send(if held <= HELD_BYTES { settled } else { self.unsent.len() })?;
             }
             progress.note_scan(&scanner);
         }
-        self.send(self.filled)?;
+        self.send(self.unsent.len())?;
         Ok(scanner.finish())
     }
 
-    /// Turns an offset in the dump into one in the buffer; one that was sent already is the buffer's start.
-    fn place(&self, offset: u64) -> usize {
-        usize::try_from(offset.saturating_sub(self.start))
-            .map_or(self.filled, |place| place.min(self.filled))
+    /// Moves what is unsent to the front of the buffer.
+    fn make_room(&mut self) {
+        if self.unsent.start > 0 {
+            self.buffer.copy_within(self.unsent.clone(), 0);
+            self.unsent = 0..self.unsent.len();
+        }
     }
 
-    /// Sends the first `length` bytes of the buffer as a chunk.
+    /// Turns an offset in the dump into a count of unsent bytes; one that was sent already is none.
+    fn place(&self, offset: u64) -> usize {
+        usize::try_from(offset.saturating_sub(self.start)).map_or(self.unsent.len(), |at| at.min(self.unsent.len()))
+    }
+
+    /// Sends the next `length` bytes as a chunk. The buffer itself goes when it holds little else, so that large
+    /// chunks are not copied and thousands of small tables cost no more than their own bytes.
     fn send(&mut self, length: usize) -> Result<(), PipelineError<E>> {
         if length == 0 {
             return Ok(());
         }
-        let mut next = self
-            .empty
-            .try_recv()
-            .unwrap_or_else(|_| vec![0; BUFFER_BYTES]);
-        let rest = &self.buffer[length..self.filled];
-        next[..rest.len()].copy_from_slice(rest);
-        self.filled = rest.len();
+        let chunk = self.unsent.start..self.unsent.start + length;
+        let rest = chunk.end..self.unsent.end;
+        let (raw, range) = if length * 2 >= self.buffer.len() {
+            let mut next = self.empty.try_recv().unwrap_or_else(|_| vec![0; BUFFER_BYTES]);
+            next[..rest.len()].copy_from_slice(&self.buffer[rest.clone()]);
+            self.unsent = 0..rest.len();
+            (std::mem::replace(&mut self.buffer, next), chunk)
+        } else {
+            self.unsent = rest;
+            (self.buffer[chunk].to_vec(), 0..length)
+        };
         self.start += length as u64;
-        let raw = std::mem::replace(&mut self.buffer, next);
         let (done, encoded) = sync_channel(1);
-        self.in_order
-            .send(Ordered::Chunk(encoded))
-            .map_err(|_| PipelineError::Closed)?;
-        self.work
-            .send(Job { raw, length, done })
-            .map_err(|_| PipelineError::Closed)
+        self.in_order.send(Ordered::Chunk(encoded)).map_err(|_| PipelineError::Closed)?;
+        self.work.send(Job { raw, range, done }).map_err(|_| PipelineError::Closed)
     }
 }
 
@@ -418,7 +424,7 @@ mod tests {
         let passed = result.unwrap();
         for table in &passed.scan.tables {
             let block: Block = table.blocks[0];
-            let (range, skip) = passed.chunks.stored_range(block).unwrap();
+            let (range, skip) = passed.chunks.offsets().stored_range(block).unwrap();
             assert_eq!(skip, 0);
             assert_eq!(range, block.offset..block.offset + block.length);
             let bytes = &out[range.start as usize..range.end as usize];

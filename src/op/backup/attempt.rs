@@ -7,7 +7,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use super::fan_out::FanOut;
+use super::fan_out::{FanOut, GIVEN_UP};
 use super::record::{self, Found};
 use super::source::Source;
 use super::{Event, Observer, Report, Request};
@@ -18,6 +18,7 @@ use crate::model::keys::{Part, Place};
 use crate::model::manifest::{Chunks, MAX_INLINE_CHUNKS, Manifest};
 use crate::model::required::{RequiredOutcome, RequiredTable};
 use crate::model::scan::{Finding, Scan};
+use crate::op::stored::OBJECT_EXISTS;
 use crate::postgres::dump::{Dump, DumpRequest};
 use crate::postgres::error::Error;
 use crate::postgres::globals::Globals;
@@ -110,8 +111,8 @@ impl<'a> Attempt<'a> {
     async fn start_uploads(&self, source: &Source) -> Result<FanOut> {
         let key = self.place.key(Part::Dump, self.request.codec.extension());
         let expected = source.facts.database.size_bytes / GUESSED_RATIO;
-        let uploads =
-            FanOut::start(&self.request.storages, &key, Some(expected), self.stop()).await;
+        let copies = self.request.copies.get();
+        let uploads = FanOut::start(&self.request.storages, &key, Some(expected), copies, self.stop()).await;
         if uploads.open() >= self.request.copies.get() {
             return Ok(uploads);
         }
@@ -135,19 +136,20 @@ impl<'a> Attempt<'a> {
         };
         let progress = Arc::new(Progress::default());
         self.announce(source, &progress);
-        let watchdog = self.watch(dump.stopper(), &progress);
+        let done = self.watch(&dump, &uploads, &progress);
         let (ended, uploads) = self.pump(&mut dump, uploads, &progress).await;
-        watchdog.cancel();
+        done.cancel();
         match ended {
             Ok(passed) => {
                 let warnings = dump.wait().await.map_err(|error| self.failed(&error))?;
                 let required = self.required(&passed.scan);
+                let stored_bytes = passed.stored_bytes;
                 self.observer.note(Event::Storing);
                 Ok(Proven {
                     passed,
                     required,
                     warnings,
-                    taken: uploads.finish().await,
+                    taken: uploads.finish(stored_bytes).await,
                 })
             }
             Err(error) => {
@@ -188,18 +190,20 @@ impl<'a> Attempt<'a> {
         });
     }
 
-    /// Ends a dump that moves no byte for too long. The returned token ends the watch.
-    fn watch(&self, stopper: Stopper, progress: &Arc<Progress>) -> CancellationToken {
+    /// Ends a dump that moves no byte for too long, or that too few storages take. The returned token ends the watch.
+    fn watch(&self, dump: &Dump, uploads: &FanOut, progress: &Arc<Progress>) -> CancellationToken {
         let done = CancellationToken::new();
+        // Both end with the token, at the latest when the dump ends.
         if let Some(timeout) = self.request.stall_timeout {
-            // It ends with the token, at the latest when the dump has moved no byte for `timeout`.
-            tokio::spawn(watch_for_stall(
-                stopper,
-                Arc::clone(progress),
-                timeout,
-                done.clone(),
-            ));
+            tokio::spawn(watch_for_stall(dump.stopper(), Arc::clone(progress), timeout, done.clone()));
         }
+        let (stopper, lost, ended) = (dump.stopper(), uploads.lost(), done.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = lost.cancelled() => stopper.stop(Why::Interrupted).await,
+                () = ended.cancelled() => {}
+            }
+        });
         done
     }
 
@@ -247,13 +251,19 @@ impl<'a> Attempt<'a> {
         dump: &Dump,
         taken: Vec<Result<()>>,
     ) -> Failure {
-        let storage = taken.into_iter().find_map(Result::err);
+        let is_lost = taken.iter().filter(|end| end.as_ref().is_err_and(|failure| failure.id != GIVEN_UP)).count();
+        let is_lost = self.request.storages.len() - is_lost < self.request.copies.get();
+        let storage = taken.into_iter().filter_map(Result::err).find(|failure| is_lost && failure.id != GIVEN_UP);
         let program = dump.wait().await.err();
         match (error, program, storage) {
-            (PipelineError::Closed, _, Some(failure)) => self.nothing_stored(failure),
             (PipelineError::Refused(failure), _, _) => failure,
-            (_, Some(error), _) => self.failed(&error),
-            (error, None, _) => {
+            (PipelineError::Compress(error), _, _) => {
+                let message = format!("{} failed: cannot compress the dump: {error}; {SAFE}", self.what());
+                Failure::new(Kind::Unexpected, "pipeline_failed", message)
+            }
+            (_, _, Some(failure)) => self.nothing_stored(self.count_copies(failure, 0)),
+            (_, Some(error), None) => self.failed(&error),
+            (error, None, None) => {
                 let message = format!("{} failed: {error}; {SAFE}", self.what());
                 Failure::new(Kind::Unexpected, "pipeline_failed", message)
             }
@@ -261,6 +271,8 @@ impl<'a> Attempt<'a> {
     }
 
     pub(super) fn nothing_stored(&self, mut failure: Failure) -> Failure {
+        // The next attempt has another id.
+        failure.may_pass |= failure.id == OBJECT_EXISTS;
         failure.message = format!("{} failed: {}; {SAFE}", self.what(), failure.message);
         failure
     }
@@ -392,25 +404,21 @@ impl<'a> Attempt<'a> {
     }
 }
 
-async fn watch_for_stall(
-    stopper: Stopper,
-    progress: Arc<Progress>,
-    timeout: Duration,
-    done: CancellationToken,
-) {
-    let mut seen = progress.raw_bytes();
-    loop {
+/// Ends a program that keeps its reader waiting for too long. Time in which a slow storage holds the reader up does
+/// not count: storages have limits of their own.
+async fn watch_for_stall(stopper: Stopper, progress: Arc<Progress>, timeout: Duration, done: CancellationToken) {
+    let step = (timeout / 10).max(Duration::from_millis(50));
+    let (mut seen, mut waited) = (progress.raw_bytes(), Duration::ZERO);
+    while waited < timeout {
         tokio::select! {
-            () = tokio::time::sleep(timeout) => {}
+            () = tokio::time::sleep(step) => {}
             () = done.cancelled() => return,
         }
         let now = progress.raw_bytes();
-        if now == seen {
-            stopper.stop(Why::Stalled).await;
-            return;
-        }
+        waited = if now == seen && progress.is_waiting() { waited + step } else { Duration::ZERO };
         seen = now;
     }
+    stopper.stop(Why::Stalled).await;
 }
 
 /// The proof: the dump is whole, and what is required is in it.

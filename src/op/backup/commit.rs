@@ -2,40 +2,56 @@
 //! where no manifest came about.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use jiff::SignedDuration;
 
 use super::StorageOutcome;
 use super::attempt::{Attempt, SAFE};
 use crate::failure::{Failure, Kind, Result};
 use crate::model::keys::{Part, gather};
-use crate::model::manifest::Manifest;
+use crate::model::manifest::{MAX_MANIFEST_BYTES, Manifest};
 use crate::model::scan::Finding;
 use crate::op::stored::{NamedStorage, storage_failure};
+use crate::storage::Storage;
 
 /// How long leftovers of dead runs are looked for before a backup starts.
 const SWEEP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a storage may take in all before the dump starts without knowing its free space.
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Unfinished uploads that are older than this belong to no run that is still alive.
 const LEFTOVER_AGE: SignedDuration = SignedDuration::from_hours(24);
 
 /// How long writing the commit may go on after a stop was asked for.
-const COMMIT_GRACE: Duration = Duration::from_secs(5);
+const COMMIT_GRACE: Duration = Duration::from_secs(4);
+
+/// Id of the failure of an object that may or may not be there.
+const UNDECIDED: &str = "commit_undecided";
 
 impl Attempt<'_> {
     /// Sweeps what dead runs left behind, and refuses to begin when too few storages can hold the backup.
     pub(super) async fn prepare_storages(&mut self) -> Result<()> {
-        let mut full = Vec::new();
-        for named in &self.request.storages {
-            self.sweep(named).await;
-            full.extend(self.lack_of_room(named).await);
-        }
+        let this = &*self;
+        let prepare = |named| async move {
+            let prepared = async {
+                this.sweep(named).await;
+                this.lack_of_room(named).await
+            };
+            // A storage that does not answer says so again, and louder, when the upload begins.
+            tokio::time::timeout(PREPARE_TIMEOUT, prepared).await.unwrap_or_default()
+        };
+        let prepared = tokio::select! {
+            prepared = join_all(self.request.storages.iter().map(prepare)) => prepared,
+            () = self.stop().cancelled() => return Err(self.context.stop.failure(&self.what())),
+        };
+        let full: Vec<String> = prepared.into_iter().flatten().collect();
         if self.request.storages.len() - full.len() >= self.request.copies.get() {
-            let warnings = full
-                .into_iter()
-                .map(|text| Finding::new("storage_full", text, None));
+            let warnings = full.into_iter().map(|text| Finding::new("storage_full", text, None));
             self.report.warnings.extend(warnings);
             return Ok(());
         }
@@ -90,22 +106,15 @@ impl Attempt<'_> {
     }
 
     /// Writes small objects to every storage that took the dump; returns how each storage stands.
-    pub(super) async fn put_beside(
-        &self,
-        taken: Vec<Result<()>>,
-        objects: &[(String, Bytes)],
-    ) -> Vec<Result<()>> {
-        let mut ready = Vec::new();
-        for (named, taken) in self.request.storages.iter().zip(taken) {
-            let mut state = taken;
+    pub(super) async fn put_beside(&self, taken: Vec<Result<()>>, objects: &[(String, Bytes)]) -> Vec<Result<()>> {
+        let put_all = |(named, taken): (_, Result<()>)| async move {
+            taken?;
             for (key, bytes) in objects {
-                if state.is_ok() {
-                    state = self.put(named, key, bytes.clone()).await;
-                }
+                self.put(named, key, bytes.clone()).await?;
             }
-            ready.push(state);
-        }
-        ready
+            Ok(())
+        };
+        join_all(self.request.storages.iter().zip(taken).map(put_all)).await
     }
 
     /// Puts a small object. A stop that comes meanwhile leaves it a few seconds.
@@ -117,87 +126,116 @@ impl Attempt<'_> {
         };
         tokio::select! {
             put = named.storage.put(key, bytes) => put.map_err(|error| storage_failure(&what, &error)),
-            () = too_late => Err(self.context.stop.failure(&what)),
+            () = too_late => Err(Failure::new(Kind::Storage, UNDECIDED, format!("{what}: it took too long after a stop"))),
         }
     }
 
-    /// Writes the manifest to every storage that is ready, if they are enough.
-    pub(super) async fn put_manifests(
-        &mut self,
-        ready: Vec<Result<()>>,
-        manifest: &Manifest,
-    ) -> Result<()> {
-        let able = ready.iter().filter(|state| state.is_ok()).count();
-        let mut outcomes = ready;
-        let is_enough = able >= self.request.copies.get() && !self.context.stop.is_requested();
-        if is_enough {
-            let bytes = Bytes::from(manifest.to_json());
-            let key = self.place.key(Part::Manifest, "");
-            for (named, state) in self.request.storages.iter().zip(&mut outcomes) {
-                if state.is_ok() {
-                    *state = self.put(named, &key, bytes.clone()).await;
-                }
-            }
+    /// Puts the manifest. One whose answer was lost may be there all the same: what the storage shows decides.
+    async fn put_manifest(&self, named: &NamedStorage, key: &str, bytes: &Bytes) -> Result<()> {
+        let Err(failure) = self.put(named, key, bytes.clone()).await else { return Ok(()) };
+        let shown = tokio::time::timeout(COMMIT_GRACE, named.storage.get(key, bytes.len() as u64)).await;
+        match shown {
+            Ok(Ok(shown)) if shown == bytes => Ok(()),
+            _ => Err(failure),
         }
-        self.report.stored = is_enough && outcomes.iter().any(Result::is_ok);
-        self.note_outcomes(&outcomes, is_enough);
-        self.remove_orphans(&outcomes, is_enough).await;
-        if self.report.stored {
-            return Ok(());
+    }
+
+    /// Writes the manifest to every storage that is ready, if they are enough. From the first one on the backup exists.
+    pub(super) async fn put_manifests(&mut self, ready: Vec<Result<()>>, manifest: &Manifest) -> Result<()> {
+        let bytes = Bytes::from(manifest.to_json());
+        let able = ready.iter().filter(|state| state.is_ok()).count();
+        let is_small_enough = bytes.len() as u64 <= MAX_MANIFEST_BYTES;
+        let is_enough = able >= self.request.copies.get() && !self.context.stop.is_requested() && is_small_enough;
+        let key = self.place.key(Part::Manifest, "");
+        let (key, bytes, this) = (&key, &bytes, &*self);
+        let put = |(named, state): (_, Result<()>)| async move {
+            let is_ours = state.is_ok();
+            let outcome = match state {
+                Ok(()) if is_enough => this.put_manifest(named, key, bytes).await,
+                state => state,
+            };
+            (is_ours, outcome)
+        };
+        let ends: Vec<(bool, Result<()>)> = join_all(self.request.storages.iter().zip(ready).map(put)).await;
+        let holding = if is_enough { ends.iter().filter(|(_, outcome)| outcome.is_ok()).count() } else { 0 };
+        let is_stored = is_enough && holding >= self.request.copies.get();
+        self.remove_orphans(&ends, is_stored).await;
+        self.report.stored = is_stored;
+        self.note_outcomes(&ends, is_stored);
+        match is_stored {
+            true => Ok(()),
+            false => Err(self.not_committed(ends, holding, is_small_enough)),
+        }
+    }
+
+    fn not_committed(&self, ends: Vec<(bool, Result<()>)>, holding: usize, is_small_enough: bool) -> Failure {
+        let failures: Vec<Failure> = ends.into_iter().filter_map(|(_, outcome)| outcome.err()).collect();
+        if let Some(undecided) = failures.iter().find(|failure| failure.id == UNDECIDED) {
+            let mut failure = self.context.stop.failure(&self.what());
+            let id = &self.place.id;
+            failure.message = failure.message.replace(SAFE, &format!("it may be stored as `{id}`: see `pgkeep list`"));
+            return failure.with_details([undecided.message.clone()]);
         }
         if self.context.stop.is_requested() {
-            return Err(self.context.stop.failure(&self.what()));
+            return self.context.stop.failure(&self.what());
         }
-        let failure = outcomes.into_iter().find_map(Result::err);
-        let failure = failure
-            .unwrap_or_else(|| Failure::new(Kind::Storage, "storage_failed", "no storage took it"));
-        Err(self.nothing_stored(self.count_copies(failure, able)))
+        if !is_small_enough {
+            let message = format!("{} failed: its manifest would be larger than {MAX_MANIFEST_BYTES} bytes; {SAFE}", self.what());
+            return Failure::new(Kind::Proof, "manifest_too_large", message)
+                .hint("dump the database in several selections of schemas");
+        }
+        let failure = failures.into_iter().next();
+        let failure = failure.unwrap_or_else(|| Failure::new(Kind::Storage, "storage_failed", "no storage took it"));
+        self.nothing_stored(self.count_copies(failure, holding))
     }
 
-    fn count_copies(&self, mut failure: Failure, able: usize) -> Failure {
+    pub(super) fn count_copies(&self, mut failure: Failure, holding: usize) -> Failure {
         let wanted = self.request.copies;
         if wanted > NonZeroUsize::MIN {
-            failure.message = format!(
-                "only {able} of {wanted} copies came about: {}",
-                failure.message
-            );
+            failure.message = format!("only {holding} of {wanted} copies came about: {}", failure.message);
         }
         failure
     }
 
-    fn note_outcomes(&mut self, outcomes: &[Result<()>], is_committed: bool) {
-        let storages = self.request.storages.iter().zip(outcomes);
+    fn note_outcomes(&mut self, ends: &[(bool, Result<()>)], is_stored: bool) {
+        let storages = self.request.storages.iter().zip(ends);
         self.report.storages = storages
-            .map(|(named, outcome)| StorageOutcome {
+            .map(|(named, (_, outcome))| StorageOutcome {
                 name: named.name.clone(),
                 url: named.storage.label().to_owned(),
-                stored: is_committed && outcome.is_ok(),
-                error: outcome
-                    .as_ref()
-                    .err()
-                    .map(|failure| failure.message.clone()),
+                stored: is_stored && outcome.is_ok(),
+                error: outcome.as_ref().err().map(|failure| failure.message.clone()),
             })
             .collect();
     }
 
-    /// Removes the dump where no manifest came about. What cannot be removed is an orphan, invisible and swept later.
-    async fn remove_orphans(&self, outcomes: &[Result<()>], is_committed: bool) {
-        let keys = [
-            self.place.key(Part::Dump, self.request.codec.extension()),
-            self.place
-                .key(Part::Globals, self.request.codec.extension()),
-            self.place.key(Part::Index, ""),
-        ];
-        for (named, outcome) in self.request.storages.iter().zip(outcomes) {
-            if is_committed && outcome.is_ok() {
-                continue;
-            }
-            for key in &keys {
-                let removed = tokio::time::timeout(COMMIT_GRACE, named.storage.remove(key)).await;
-                if !matches!(removed, Ok(Ok(()))) {
-                    tracing::warn!(storage = %named.name, key, "an object without manifest was left behind");
-                    break;
+    /// Removes what this run wrote where the backup does not count: nothing under a key that somebody else wrote, and
+    /// nothing where the manifest may still come about.
+    async fn remove_orphans(&self, ends: &[(bool, Result<()>)], is_stored: bool) {
+        let remove = |(named, (is_ours, outcome)): (&NamedStorage, &(bool, Result<()>))| {
+            let is_undecided = outcome.as_ref().is_err_and(|failure| failure.id == UNDECIDED);
+            let is_kept = !is_ours || is_undecided || (is_stored && outcome.is_ok());
+            let storage = Arc::clone(&named.storage);
+            async move {
+                if !is_kept {
+                    self.remove_all(storage.as_ref()).await;
                 }
+            }
+        };
+        join_all(self.request.storages.iter().zip(ends).map(remove)).await;
+    }
+
+    /// The manifest goes first, so that none ever points at nothing. What cannot be removed is an orphan, which no
+    /// listing counts.
+    async fn remove_all(&self, storage: &dyn Storage) {
+        let extension = self.request.codec.extension();
+        let parts = [(Part::Manifest, ""), (Part::Dump, extension), (Part::Globals, extension), (Part::Index, "")];
+        for (part, extension) in parts {
+            let key = self.place.key(part, extension);
+            let removed = tokio::time::timeout(COMMIT_GRACE, storage.remove(&key)).await;
+            if !matches!(removed, Ok(Ok(()))) {
+                tracing::warn!(storage = storage.label(), key, "an object of a backup that does not count was left behind");
+                return;
             }
         }
     }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use super::Request;
 use super::attempt::sha256;
 use crate::failure::{Failure, Kind, Result};
-use crate::model::chunks::ChunkIndex;
+use crate::model::chunks::ChunkOffsets;
 use crate::model::keys::{Part, Place};
 use crate::model::manifest::{
     BlockRecord, Chunks, CompressionRecord, DumpRecord, Extension, FORMAT, GlobalsRecord, Manifest,
@@ -42,6 +42,7 @@ pub(super) fn manifest(request: &Request, found: Found<'_>) -> Manifest {
         sha256,
     } = found.passed;
     let key = found.place.key(Part::Dump, request.codec.extension());
+    let offsets = chunks.offsets();
     Manifest {
         format: FORMAT,
         id: found.place.id.clone(),
@@ -66,10 +67,7 @@ pub(super) fn manifest(request: &Request, found: Found<'_>) -> Manifest {
         },
         globals: found.globals,
         sections: scan.sections.clone(),
-        tables: scan
-            .tables
-            .iter()
-            .map(|table| table_record(table, chunks))
+        tables: scan.tables.iter().map(|table| table_record(table, &offsets))
             .collect(),
         large_objects: scan.large_objects,
         roles: scan.roles.clone(),
@@ -101,7 +99,7 @@ fn dump(scan: &Scan) -> DumpRecord {
     }
 }
 
-fn table_record(table: &Table, chunks: &ChunkIndex) -> TableRecord {
+fn table_record(table: &Table, chunks: &ChunkOffsets) -> TableRecord {
     TableRecord {
         schema: table.schema.clone(),
         name: table.name.clone(),
@@ -116,7 +114,7 @@ fn table_record(table: &Table, chunks: &ChunkIndex) -> TableRecord {
 }
 
 impl TableRecord {
-    fn with_blocks(mut self, table: &Table, chunks: &ChunkIndex) -> Self {
+    fn with_blocks(mut self, table: &Table, chunks: &ChunkOffsets) -> Self {
         let record = |block| {
             let (range, _) = chunks.stored_range(block)?;
             Some(BlockRecord {
