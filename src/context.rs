@@ -40,6 +40,15 @@ impl Stop {
         self.token.is_cancelled()
     }
 
+    /// Returns the failure of a command that only reads.
+    pub fn failure_of_reading(&self) -> Failure {
+        let mut failure = self.failure("reading");
+        failure.message = failure
+            .message
+            .replace("; nothing was stored", "; nothing was changed");
+        failure
+    }
+
     /// Returns the failure of a run that stopped because it was asked to.
     pub fn failure(&self, what: &str) -> Failure {
         let kind = self.kind.get().copied().unwrap_or(Kind::Interrupted);

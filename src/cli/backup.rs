@@ -18,9 +18,10 @@ use crate::model::connection::{Connection, ConnectionError};
 use crate::model::id::DatabaseName;
 use crate::model::manifest::Trigger;
 use crate::model::name::{TableName, parse_schema};
-use crate::op::backup::{Report, Request, overall, run as backup, search};
+use crate::op::backup::{Report, Request, not_started, overall, run as backup};
 use crate::op::stored::NamedStorage;
 use crate::postgres::dump::Selection;
+use crate::postgres::programs::Search;
 use crate::stream::compress::Codec;
 
 /// gzip level whose files are no larger than those of `gzip -6`, measured by `scripts/bench`.
@@ -38,14 +39,15 @@ pub(super) async fn run(
     let requests = requests(args, settings)?;
     let mut reports = Vec::new();
     for request in &requests {
+        if context.stop.is_requested() {
+            reports.push(not_started(request, context));
+            continue;
+        }
         let shown = Shown::new(&request.name, output);
         let report = backup(request, context, &shown).await;
         shown.finish();
         print(&report, output, requests.len() > 1);
         reports.push(report);
-        if context.stop.is_requested() {
-            break;
-        }
     }
     if output.json {
         output.json_line(&Summary {
@@ -105,7 +107,7 @@ fn requests(args: &BackupArgs, settings: &Settings<'_>) -> Result<Vec<Request>> 
                 }
                 _ => settings.storages(&args.storage)?,
             };
-            let search = search(bin_dir.clone(), settings.path());
+            let search = Search::new(bin_dir.clone(), settings.path());
             request(args, settings, target, storages, search)
         })
         .collect()
@@ -121,7 +123,7 @@ fn request(
     settings: &Settings<'_>,
     target: Target,
     storages: Vec<NamedStorage>,
-    search: crate::postgres::programs::Search,
+    search: Search,
 ) -> Result<Request> {
     let Target {
         name,
@@ -192,7 +194,7 @@ pub(super) fn defaults(name: DatabaseName, settings: &Settings<'_>) -> Request {
     Request {
         name,
         connection: Connection::default(),
-        search: search(None, settings.path()),
+        search: Search::new(None, settings.path()),
         environment: settings.program_environment(),
         storages: Vec::new(),
         copies: NonZeroUsize::MIN,

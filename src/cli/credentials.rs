@@ -49,10 +49,8 @@ impl CredentialSource for CredentialCommand {
         let captured = program
             .run(&CancellationToken::new(), TIMEOUT, MAX_OUTPUT_BYTES)
             .await;
-        let captured = captured.map_err(|error| match error.stderr.last() {
-            Some(line) => format!("{error}: {line}"),
-            None => error.to_string(),
-        })?;
+        // What it printed on stderr stays out of the words: it may be a token.
+        let captured = captured.map_err(|error| error.to_string())?;
         String::from_utf8(captured.stdout)
             .map(SecretString::from)
             .map_err(|_| "it printed no text".to_owned())

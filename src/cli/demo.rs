@@ -20,7 +20,7 @@ use crate::failure::{Failure, Kind, Result};
 use crate::model::connection::Connection;
 use crate::model::manifest::{Manifest, TableRecord};
 use crate::model::name::quote;
-use crate::op::backup::{Request, run as backup, search};
+use crate::op::backup::{Request, run as backup};
 use crate::op::inspect;
 use crate::op::stored::{NamedStorage, storage_failure};
 use crate::postgres::environment::Environment;
@@ -75,7 +75,7 @@ async fn walk(
         .keep
         .clone()
         .unwrap_or_else(|| temporary.path().to_owned());
-    let search = search(None, settings.path());
+    let search = Search::new(None, settings.path());
     let environment = settings.program_environment();
     let options = ScratchOptions::new(search.clone());
     let mut demo = Demo {

@@ -63,13 +63,19 @@ fn dispatch(cli: &Cli, context: &Context, output: &Output) -> Result<(), Failure
         })?;
     let result = runtime.block_on(async {
         listen_for_signals(context.stop.clone())?;
-        match &cli.command {
+        let run = async { match &cli.command {
             Command::Backup(args) => backup::run(args, &settings, output, context).await,
             Command::List(args) => stored::run_list(args, &settings, output, context).await,
             Command::Show(args) => stored::run_show(args, &settings, output).await,
             Command::Get(args) => stored::run_get(args, &settings, output, context).await,
             Command::Demo(args) => demo::run(args, &settings, output, context).await,
             Command::Inspect(_) | Command::Config(_) => Ok(()),
+        } };
+        // A backup and a demo clean up after themselves; the others have nothing to lose.
+        let cleans_up = matches!(cli.command, Command::Backup(_) | Command::Demo(_));
+        tokio::select! {
+            result = run => result,
+            () = context.stop.token().cancelled(), if !cleans_up => Err(context.stop.failure_of_reading()),
         }
     });
     // What is still under way, an upload that is being given up, has a moment to end.

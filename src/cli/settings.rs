@@ -20,7 +20,7 @@ use crate::model::id::DatabaseName;
 use crate::model::nearest::did_you_mean;
 use crate::op::stored::{NamedStorage, storage_failure};
 use crate::postgres::environment::Environment;
-use crate::storage::{self, Credentials, S3Options};
+use crate::storage::{self, Absent, Credentials, S3Options, Storage};
 
 /// Where a configuration is looked for when none is named.
 const USUAL_FILES: &[&str] = &["pgkeep.yaml", "/etc/pgkeep/pgkeep.yaml"];
@@ -146,11 +146,12 @@ impl<'a> Settings<'a> {
     /// Opens the storages that `flags` name, or those of the configuration; `-d` narrows the latter.
     pub(super) fn storages(&self, flags: &StorageArgs) -> Result<Vec<NamedStorage>> {
         if !flags.storages.is_empty() {
-            return flags
+            let opened: Result<Vec<Opened>> = flags
                 .storages
                 .iter()
                 .map(|url| self.open_flag(url, flags))
                 .collect();
+            return usable(opened?);
         }
         let config = self.config()?.ok_or_else(no_storage)?;
         let names: Vec<String> = match &self.global.database {
@@ -162,6 +163,19 @@ impl<'a> Settings<'a> {
                 .collect(),
         };
         self.open_named(&config, &names)
+    }
+
+    /// Opens storages to read from: a folder that is not there is not made.
+    pub(super) fn storages_to_read(&self, flags: &StorageArgs) -> Result<Vec<NamedStorage>> {
+        let folders = flags.storages.iter().filter(|url| !url.contains("://"));
+        for folder in folders {
+            let path = self.expand_home(Path::new(folder));
+            if flags.storages.len() == 1 && !path.exists() {
+                let message = format!("there is no folder `{}`", path.display());
+                return Err(Failure::new(Kind::NotFound, "no_such_storage", message));
+            }
+        }
+        self.storages(flags)
     }
 
     /// Opens storages of the configuration by their names.
@@ -179,10 +193,11 @@ impl<'a> Settings<'a> {
                 .expect("the configuration was checked for unknown storages");
             self.open(name, storage)
         };
-        names.iter().map(find).collect()
+        let opened: Result<Vec<Opened>> = names.iter().map(find).collect();
+        usable(opened?)
     }
 
-    fn open_flag(&self, url: &str, flags: &StorageArgs) -> Result<NamedStorage> {
+    fn open_flag(&self, url: &str, flags: &StorageArgs) -> Result<Opened> {
         let bad = |error| {
             Failure::new(
                 Kind::Usage,
@@ -197,17 +212,16 @@ impl<'a> Settings<'a> {
         self.open(&label, &storage)
     }
 
-    fn open(&self, name: &str, config: &StorageConfig) -> Result<NamedStorage> {
-        let what = format!("cannot use the storage `{name}`");
+    fn open(&self, name: &str, config: &StorageConfig) -> Result<Opened> {
         let url = match &config.url {
             StorageUrl::Folder(path) => self.expand_home(path).display().to_string(),
             s3 @ StorageUrl::S3 { .. } => s3.to_string(),
         };
-        let storage = storage::open(&url, &self.s3_options(config))
-            .map_err(|error| storage_failure(&what, &error))?;
-        Ok(NamedStorage {
+        let opened = storage::open(&url, &self.s3_options(config));
+        Ok(Opened {
             name: name.to_owned(),
-            storage,
+            url,
+            opened,
         })
     }
 
@@ -372,6 +386,33 @@ fn database_config<'c>(config: &'c Config, name: &str) -> Result<&'c DatabaseCon
         );
         Failure::new(Kind::NotFound, "no_such_database", message)
     })
+}
+
+/// A storage as it was opened.
+struct Opened {
+    name: String,
+    url: String,
+    opened: storage::Result<Arc<dyn Storage>>,
+}
+
+/// One storage that cannot be used does not stop the others: it says why whenever it is asked. None at all is a failure.
+fn usable(opened: Vec<Opened>) -> Result<Vec<NamedStorage>> {
+    let is_any = opened.iter().any(|one| one.opened.is_ok());
+    let mut storages = Vec::new();
+    for Opened { name, url, opened } in opened {
+        let storage = match opened {
+            Ok(storage) => storage,
+            Err(error) if is_any => Arc::new(Absent::new(url, &error)),
+            Err(error) => {
+                return Err(storage_failure(
+                    &format!("cannot use the storage `{name}`"),
+                    &error,
+                ));
+            }
+        };
+        storages.push(NamedStorage { name, storage });
+    }
+    Ok(storages)
 }
 
 fn no_storage() -> Failure {

@@ -19,7 +19,7 @@ pub(super) async fn run_list(
     context: &Context,
 ) -> Result<()> {
     let request = list::Request {
-        storages: settings.storages(&args.storage)?,
+        storages: settings.storages_to_read(&args.storage)?,
         database: settings.database_name()?,
         now: context.clock.now(),
     };
@@ -88,13 +88,13 @@ pub(super) async fn run_show(
     output: &Output,
 ) -> Result<()> {
     let request = show::Request {
-        storages: settings.storages(&args.storage)?,
+        storages: settings.storages_to_read(&args.storage)?,
         database: settings.database_name()?,
         wanted: Wanted::parse(&args.id)?,
     };
     let report = show::run(request).await?;
     output.document(&report.manifest, || show_text(&report));
-    Ok(())
+    report.failure.map_or(Ok(()), Err)
 }
 
 fn show_text(report: &show::Report) -> String {
@@ -240,7 +240,7 @@ pub(super) async fn run_get(
         }
     };
     let request = get::Request {
-        storages: settings.storages(&args.storage)?,
+        storages: settings.storages_to_read(&args.storage)?,
         database: settings.database_name()?,
         wanted: Wanted::parse(&args.id)?,
         globals: args.globals,
@@ -261,5 +261,5 @@ pub(super) async fn run_get(
             )
         });
     }
-    Ok(())
+    report.failure.map_or(Ok(()), Err)
 }

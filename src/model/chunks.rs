@@ -40,7 +40,10 @@ impl ChunkIndex {
     /// Works out where each chunk begins, for looking up many blocks.
     pub fn offsets(&self) -> ChunkOffsets {
         let (mut raw_at, mut stored_at) = (0, self.header_bytes);
-        let mut offsets = ChunkOffsets { raw: vec![raw_at], stored: vec![stored_at] };
+        let mut offsets = ChunkOffsets {
+            raw: vec![raw_at],
+            stored: vec![stored_at],
+        };
         for (&raw, &stored) in self.raw.iter().zip(&self.stored) {
             raw_at += u64::from(raw);
             stored_at += u64::from(stored);
@@ -65,9 +68,15 @@ impl ChunkOffsets {
     pub fn stored_range(&self, block: Block) -> Option<(Range<u64>, u64)> {
         let end = block.offset.checked_add(block.length)?;
         let last = self.raw.partition_point(|&at| at < end);
-        let first = self.raw.partition_point(|&at| at <= block.offset).checked_sub(1)?;
+        let first = self
+            .raw
+            .partition_point(|&at| at <= block.offset)
+            .checked_sub(1)?;
         let stored_end = *self.stored.get(last)?;
-        Some((self.stored[first]..stored_end, block.offset - self.raw[first]))
+        Some((
+            self.stored[first]..stored_end,
+            block.offset - self.raw[first],
+        ))
     }
 }
 

@@ -85,18 +85,24 @@ pub struct Listed {
     /// Which one.
     pub place: Place,
     /// Its parts with key and size.
-    pub parts: BTreeMap<Part, (String, u64)>,
+    pub parts: BTreeMap<Part, Vec<(String, u64)>>,
 }
 
 impl Listed {
-    /// Tells whether it is committed: only then it is a backup.
+    /// Tells whether it is committed, by its manifest: only then it is a backup.
     pub fn is_committed(&self) -> bool {
-        self.parts.contains_key(&Part::Manifest) && self.parts.contains_key(&Part::Dump)
+        self.parts.contains_key(&Part::Manifest)
     }
 
-    /// Tells whether its stored bytes are known to be damaged.
+    /// Tells whether its stored bytes are known to be damaged, or its dump is gone from behind its manifest.
     pub fn is_damaged(&self) -> bool {
         self.parts.contains_key(&Part::Damaged)
+            || (self.is_committed() && !self.parts.contains_key(&Part::Dump))
+    }
+
+    /// Tells whether it has an object of this key.
+    pub fn has(&self, key: &str) -> bool {
+        self.parts.values().flatten().any(|(known, _)| known == key)
     }
 
     /// Tells whether it is kept until unpinned.
@@ -116,7 +122,7 @@ impl Listed {
 
     /// Returns the size of all its objects.
     pub fn size_bytes(&self) -> u64 {
-        self.parts.values().map(|(_, size)| size).sum()
+        self.parts.values().flatten().map(|(_, size)| size).sum()
     }
 }
 
@@ -129,7 +135,11 @@ pub fn gather<'a>(objects: impl IntoIterator<Item = (&'a str, u64)>) -> Vec<List
                 place,
                 parts: BTreeMap::new(),
             });
-            listed.parts.insert(part, (key.to_owned(), size));
+            listed
+                .parts
+                .entry(part)
+                .or_default()
+                .push((key.to_owned(), size));
         }
     }
     found.into_values().collect()

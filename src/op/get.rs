@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::show::database_of;
+use super::show::{database_of, doubtful};
 use super::stored::{Listing, NamedStorage, StoredBackup, Wanted, read_manifest, storage_failure};
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
@@ -57,6 +58,9 @@ pub struct Report {
     pub storage: String,
     /// Copies that were tried before and found bad.
     pub warnings: Vec<String>,
+    /// A storage that did not answer while others did: the newest backup there may be another.
+    #[serde(skip)]
+    pub failure: Option<Failure>,
 }
 
 /// Downloads an object, from the next storage when one has a bad copy.
@@ -90,7 +94,13 @@ pub async fn run(request: Request, context: &Context) -> Result<Report> {
             object: &object,
         };
         match copy.fetch(&request.output, context).await {
-            Ok(file) => return Ok(copy.report(file, warnings)),
+            Ok(file) => {
+                let failure = doubtful(&request.wanted, &listing);
+                return Ok(Report {
+                    failure,
+                    ..copy.report(file, warnings)
+                });
+            }
             Err(failure) if is_final(&failure, &request.output) => return Err(failure),
             Err(failure) => {
                 warnings.push(failure.message.clone());
@@ -127,21 +137,28 @@ impl Copy<'_> {
         &self.listing.storages[self.at]
     }
 
-    /// The key as the listing has it: built from the id, never taken from the manifest.
-    fn key(&self) -> Result<&str> {
-        let listed = self
+    /// The key, built from the id and the compression that the manifest names; it must be in the listing.
+    fn key(&self) -> Result<String> {
+        let named = self.object.key.rsplit('.').next().unwrap_or_default();
+        let extension = match named {
+            "gz" => ".gz",
+            "zst" => ".zst",
+            _ => "",
+        };
+        let key = self.backup.place.key(self.part, extension);
+        let is_there = self
             .backup
             .copies
             .get(&self.at)
-            .and_then(|copy| copy.parts.get(&self.part));
-        listed.map(|(key, _)| key.as_str()).ok_or_else(|| {
-            let message = format!(
-                "`{}` lacks an object of `{}`",
-                self.named().name,
-                self.backup.place.id
-            );
-            Failure::new(Kind::Damaged, "object_missing", message)
-        })
+            .is_some_and(|copy| copy.has(&key));
+        if is_there {
+            return Ok(key);
+        }
+        let message = format!(
+            "`{}` lacks `{key}`, which the manifest names",
+            self.named().name
+        );
+        Err(Failure::new(Kind::Damaged, "object_missing", message))
     }
 
     async fn fetch(&self, output: &Output, context: &Context) -> Result<Option<PathBuf>> {
@@ -151,7 +168,8 @@ impl Copy<'_> {
                 Ok(None)
             }
             Output::File { path, replace } => {
-                let name = self.key()?.rsplit('/').next().unwrap_or_default();
+                let key = self.key()?;
+                let name = key.rsplit('/').next().unwrap_or_default();
                 let path = path.clone().unwrap_or_else(|| PathBuf::from(name));
                 self.write_file(&path, *replace, context).await?;
                 Ok(Some(path))
@@ -163,7 +181,7 @@ impl Copy<'_> {
     async fn write_file(&self, path: &Path, replace: bool, context: &Context) -> Result<()> {
         let what = format!("cannot write `{}`", path.display());
         let io = |error: std::io::Error| {
-            Failure::new(Kind::Usage, "cannot_write", format!("{what}: {error}"))
+            Failure::new(Kind::Storage, "cannot_write", format!("{what}: {error}"))
         };
         if !replace && path.exists() {
             let message = format!("will not replace `{}`; nothing was written", path.display());
@@ -206,11 +224,13 @@ impl Copy<'_> {
         let mut stream = self
             .named()
             .storage
-            .stream(self.key()?, None)
+            .stream(&self.key()?, None)
             .await
             .map_err(|error| storage_failure(&what, &error))?;
         let mut hash = Sha256::new();
         let mut size = 0u64;
+        // The last piece is held back, so that whoever reads standard output meets no end before the proof.
+        let mut held = Bytes::new();
         loop {
             let piece = tokio::select! {
                 piece = stream.next() => piece,
@@ -220,19 +240,22 @@ impl Copy<'_> {
             let piece = piece.map_err(|error| storage_failure(&what, &error))?;
             hash.update(&piece);
             size += piece.len() as u64;
-            let io = |error| Failure::new(Kind::Usage, "cannot_write", format!("{what}: {error}"));
-            out.write_all(&piece).await.map_err(io)?;
+            let io =
+                |error| Failure::new(Kind::Storage, "cannot_write", format!("{what}: {error}"));
+            out.write_all(&std::mem::replace(&mut held, piece))
+                .await
+                .map_err(io)?;
         }
-        out.flush().await.map_err(|error| {
-            Failure::new(Kind::Usage, "cannot_write", format!("{what}: {error}"))
-        })?;
         let sha256: String = hash
             .finalize()
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
         if size == self.object.size_bytes && sha256 == self.object.sha256 {
-            return Ok(());
+            let io =
+                |error| Failure::new(Kind::Storage, "cannot_write", format!("{what}: {error}"));
+            out.write_all(&held).await.map_err(io)?;
+            return out.flush().await.map_err(io);
         }
         let message = format!(
             "{what}: the stored object is damaged: it has {size} bytes and SHA-256 {sha256}, and the manifest says {} \
@@ -251,6 +274,7 @@ impl Copy<'_> {
             sha256: self.object.sha256.clone(),
             storage: self.named().name.clone(),
             warnings,
+            failure: None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `show`: one backup's manifest.
 
 use super::stored::{Listing, NamedStorage, Wanted, read_manifest};
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::model::id::DatabaseName;
 use crate::model::manifest::Manifest;
 
@@ -23,6 +23,8 @@ pub struct Report {
     pub storages: Vec<String>,
     /// Where the manifest was read from.
     pub url: String,
+    /// A storage that did not answer while others did: the newest backup there may be another.
+    pub failure: Option<Failure>,
 }
 
 /// Reads a manifest.
@@ -39,8 +41,22 @@ pub async fn run(request: Request) -> Result<Report> {
     Ok(Report {
         manifest,
         storages,
+        failure: doubtful(&request.wanted, &listing),
         url: listing.states[at].url.clone(),
     })
+}
+
+/// `latest` is only the latest of what answered.
+pub(super) fn doubtful(wanted: &Wanted, listing: &Listing) -> Option<Failure> {
+    if *wanted != Wanted::Latest {
+        return None;
+    }
+    let mut failure = listing.partial_failure()?;
+    failure.message = format!(
+        "this is the latest backup of the storages that answered: {}",
+        failure.message
+    );
+    Some(failure)
 }
 
 /// An id names its database by itself.

@@ -2,6 +2,7 @@
 //!
 //! An object becomes visible whole or not at all. Listings are complete or an error, never cut short in silence.
 
+mod absent;
 mod folder;
 pub mod key;
 mod memory;
@@ -17,6 +18,7 @@ use futures_util::stream::BoxStream;
 use jiff::Timestamp;
 use thiserror::Error;
 
+pub use absent::Absent;
 pub use folder::Folder;
 pub use memory::{Memory, Verb};
 pub use open::open;

@@ -206,15 +206,26 @@ struct Cutter<E> {
 }
 
 impl<E> Cutter<E> {
-    fn run(mut self, source: impl Read, progress: &Progress, judge: impl FnOnce(&Scan) -> Result<(), E>) {
-        let end = self.read_all(source, progress).and_then(|scan| match judge(&scan) {
-            Ok(()) => Ok(scan),
-            Err(error) => Err(PipelineError::Refused(error)),
-        });
+    fn run(
+        mut self,
+        source: impl Read,
+        progress: &Progress,
+        judge: impl FnOnce(&Scan) -> Result<(), E>,
+    ) {
+        let end = self
+            .read_all(source, progress)
+            .and_then(|scan| match judge(&scan) {
+                Ok(()) => Ok(scan),
+                Err(error) => Err(PipelineError::Refused(error)),
+            });
         let _ = self.in_order.send(Ordered::End(Box::new(end))); // a collector that is gone knows why
     }
 
-    fn read_all(&mut self, mut source: impl Read, progress: &Progress) -> Result<Scan, PipelineError<E>> {
+    fn read_all(
+        &mut self,
+        mut source: impl Read,
+        progress: &Progress,
+    ) -> Result<Scan, PipelineError<E>> {
         let mut scanner = Scanner::new();
         loop {
             self.make_room();
@@ -235,7 +246,11 @@ impl<E> Cutter<E> {
             if self.unsent.len() >= CHUNK_BYTES {
                 let settled = self.place(scanner.settled_until());
                 let held = self.unsent.len() - settled;
-                self.send(if held <= HELD_BYTES { settled } else { self.unsent.len() })?;
+                self.send(if held <= HELD_BYTES {
+                    settled
+                } else {
+                    self.unsent.len()
+                })?;
             }
             progress.note_scan(&scanner);
         }
@@ -253,7 +268,8 @@ impl<E> Cutter<E> {
 
     /// Turns an offset in the dump into a count of unsent bytes; one that was sent already is none.
     fn place(&self, offset: u64) -> usize {
-        usize::try_from(offset.saturating_sub(self.start)).map_or(self.unsent.len(), |at| at.min(self.unsent.len()))
+        usize::try_from(offset.saturating_sub(self.start))
+            .map_or(self.unsent.len(), |at| at.min(self.unsent.len()))
     }
 
     /// Sends the next `length` bytes as a chunk. The buffer itself goes when it holds little else, so that large
@@ -265,7 +281,10 @@ impl<E> Cutter<E> {
         let chunk = self.unsent.start..self.unsent.start + length;
         let rest = chunk.end..self.unsent.end;
         let (raw, range) = if length * 2 >= self.buffer.len() {
-            let mut next = self.empty.try_recv().unwrap_or_else(|_| vec![0; BUFFER_BYTES]);
+            let mut next = self
+                .empty
+                .try_recv()
+                .unwrap_or_else(|_| vec![0; BUFFER_BYTES]);
             next[..rest.len()].copy_from_slice(&self.buffer[rest.clone()]);
             self.unsent = 0..rest.len();
             (std::mem::replace(&mut self.buffer, next), chunk)
@@ -275,8 +294,12 @@ impl<E> Cutter<E> {
         };
         self.start += length as u64;
         let (done, encoded) = sync_channel(1);
-        self.in_order.send(Ordered::Chunk(encoded)).map_err(|_| PipelineError::Closed)?;
-        self.work.send(Job { raw, range, done }).map_err(|_| PipelineError::Closed)
+        self.in_order
+            .send(Ordered::Chunk(encoded))
+            .map_err(|_| PipelineError::Closed)?;
+        self.work
+            .send(Job { raw, range, done })
+            .map_err(|_| PipelineError::Closed)
     }
 }
 

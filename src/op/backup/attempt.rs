@@ -112,7 +112,14 @@ impl<'a> Attempt<'a> {
         let key = self.place.key(Part::Dump, self.request.codec.extension());
         let expected = source.facts.database.size_bytes / GUESSED_RATIO;
         let copies = self.request.copies.get();
-        let uploads = FanOut::start(&self.request.storages, &key, Some(expected), copies, self.stop()).await;
+        let uploads = FanOut::start(
+            &self.request.storages,
+            &key,
+            Some(expected),
+            copies,
+            self.stop(),
+        )
+        .await;
         if uploads.open() >= self.request.copies.get() {
             return Ok(uploads);
         }
@@ -195,7 +202,12 @@ impl<'a> Attempt<'a> {
         let done = CancellationToken::new();
         // Both end with the token, at the latest when the dump ends.
         if let Some(timeout) = self.request.stall_timeout {
-            tokio::spawn(watch_for_stall(dump.stopper(), Arc::clone(progress), timeout, done.clone()));
+            tokio::spawn(watch_for_stall(
+                dump.stopper(),
+                Arc::clone(progress),
+                timeout,
+                done.clone(),
+            ));
         }
         let (stopper, lost, ended) = (dump.stopper(), uploads.lost(), done.clone());
         tokio::spawn(async move {
@@ -251,14 +263,23 @@ impl<'a> Attempt<'a> {
         dump: &Dump,
         taken: Vec<Result<()>>,
     ) -> Failure {
-        let is_lost = taken.iter().filter(|end| end.as_ref().is_err_and(|failure| failure.id != GIVEN_UP)).count();
+        let is_lost = taken
+            .iter()
+            .filter(|end| end.as_ref().is_err_and(|failure| failure.id != GIVEN_UP))
+            .count();
         let is_lost = self.request.storages.len() - is_lost < self.request.copies.get();
-        let storage = taken.into_iter().filter_map(Result::err).find(|failure| is_lost && failure.id != GIVEN_UP);
+        let storage = taken
+            .into_iter()
+            .filter_map(Result::err)
+            .find(|failure| is_lost && failure.id != GIVEN_UP);
         let program = dump.wait().await.err();
         match (error, program, storage) {
             (PipelineError::Refused(failure), _, _) => failure,
             (PipelineError::Compress(error), _, _) => {
-                let message = format!("{} failed: cannot compress the dump: {error}; {SAFE}", self.what());
+                let message = format!(
+                    "{} failed: cannot compress the dump: {error}; {SAFE}",
+                    self.what()
+                );
                 Failure::new(Kind::Unexpected, "pipeline_failed", message)
             }
             (_, _, Some(failure)) => self.nothing_stored(self.count_copies(failure, 0)),
@@ -406,7 +427,12 @@ impl<'a> Attempt<'a> {
 
 /// Ends a program that keeps its reader waiting for too long. Time in which a slow storage holds the reader up does
 /// not count: storages have limits of their own.
-async fn watch_for_stall(stopper: Stopper, progress: Arc<Progress>, timeout: Duration, done: CancellationToken) {
+async fn watch_for_stall(
+    stopper: Stopper,
+    progress: Arc<Progress>,
+    timeout: Duration,
+    done: CancellationToken,
+) {
     let step = (timeout / 10).max(Duration::from_millis(50));
     let (mut seen, mut waited) = (progress.raw_bytes(), Duration::ZERO);
     while waited < timeout {
@@ -415,7 +441,11 @@ async fn watch_for_stall(stopper: Stopper, progress: Arc<Progress>, timeout: Dur
             () = done.cancelled() => return,
         }
         let now = progress.raw_bytes();
-        waited = if now == seen && progress.is_waiting() { waited + step } else { Duration::ZERO };
+        waited = if now == seen && progress.is_waiting() {
+            waited + step
+        } else {
+            Duration::ZERO
+        };
         seen = now;
     }
     stopper.stop(Why::Stalled).await;

@@ -43,7 +43,9 @@ impl Attempt<'_> {
                 this.lack_of_room(named).await
             };
             // A storage that does not answer says so again, and louder, when the upload begins.
-            tokio::time::timeout(PREPARE_TIMEOUT, prepared).await.unwrap_or_default()
+            tokio::time::timeout(PREPARE_TIMEOUT, prepared)
+                .await
+                .unwrap_or_default()
         };
         let prepared = tokio::select! {
             prepared = join_all(self.request.storages.iter().map(prepare)) => prepared,
@@ -51,7 +53,9 @@ impl Attempt<'_> {
         };
         let full: Vec<String> = prepared.into_iter().flatten().collect();
         if self.request.storages.len() - full.len() >= self.request.copies.get() {
-            let warnings = full.into_iter().map(|text| Finding::new("storage_full", text, None));
+            let warnings = full
+                .into_iter()
+                .map(|text| Finding::new("storage_full", text, None));
             self.report.warnings.extend(warnings);
             return Ok(());
         }
@@ -106,7 +110,11 @@ impl Attempt<'_> {
     }
 
     /// Writes small objects to every storage that took the dump; returns how each storage stands.
-    pub(super) async fn put_beside(&self, taken: Vec<Result<()>>, objects: &[(String, Bytes)]) -> Vec<Result<()>> {
+    pub(super) async fn put_beside(
+        &self,
+        taken: Vec<Result<()>>,
+        objects: &[(String, Bytes)],
+    ) -> Vec<Result<()>> {
         let put_all = |(named, taken): (_, Result<()>)| async move {
             taken?;
             for (key, bytes) in objects {
@@ -132,8 +140,11 @@ impl Attempt<'_> {
 
     /// Puts the manifest. One whose answer was lost may be there all the same: what the storage shows decides.
     async fn put_manifest(&self, named: &NamedStorage, key: &str, bytes: &Bytes) -> Result<()> {
-        let Err(failure) = self.put(named, key, bytes.clone()).await else { return Ok(()) };
-        let shown = tokio::time::timeout(COMMIT_GRACE, named.storage.get(key, bytes.len() as u64)).await;
+        let Err(failure) = self.put(named, key, bytes.clone()).await else {
+            return Ok(());
+        };
+        let shown =
+            tokio::time::timeout(COMMIT_GRACE, named.storage.get(key, bytes.len() as u64)).await;
         match shown {
             Ok(Ok(shown)) if shown == bytes => Ok(()),
             _ => Err(failure),
@@ -141,11 +152,17 @@ impl Attempt<'_> {
     }
 
     /// Writes the manifest to every storage that is ready, if they are enough. From the first one on the backup exists.
-    pub(super) async fn put_manifests(&mut self, ready: Vec<Result<()>>, manifest: &Manifest) -> Result<()> {
+    pub(super) async fn put_manifests(
+        &mut self,
+        ready: Vec<Result<()>>,
+        manifest: &Manifest,
+    ) -> Result<()> {
         let bytes = Bytes::from(manifest.to_json());
         let able = ready.iter().filter(|state| state.is_ok()).count();
         let is_small_enough = bytes.len() as u64 <= MAX_MANIFEST_BYTES;
-        let is_enough = able >= self.request.copies.get() && !self.context.stop.is_requested() && is_small_enough;
+        let is_enough = able >= self.request.copies.get()
+            && !self.context.stop.is_requested()
+            && is_small_enough;
         let key = self.place.key(Part::Manifest, "");
         let (key, bytes, this) = (&key, &bytes, &*self);
         let put = |(named, state): (_, Result<()>)| async move {
@@ -156,8 +173,13 @@ impl Attempt<'_> {
             };
             (is_ours, outcome)
         };
-        let ends: Vec<(bool, Result<()>)> = join_all(self.request.storages.iter().zip(ready).map(put)).await;
-        let holding = if is_enough { ends.iter().filter(|(_, outcome)| outcome.is_ok()).count() } else { 0 };
+        let ends: Vec<(bool, Result<()>)> =
+            join_all(self.request.storages.iter().zip(ready).map(put)).await;
+        let holding = if is_enough {
+            ends.iter().filter(|(_, outcome)| outcome.is_ok()).count()
+        } else {
+            0
+        };
         let is_stored = is_enough && holding >= self.request.copies.get();
         self.remove_orphans(&ends, is_stored).await;
         self.report.stored = is_stored;
@@ -168,31 +190,49 @@ impl Attempt<'_> {
         }
     }
 
-    fn not_committed(&self, ends: Vec<(bool, Result<()>)>, holding: usize, is_small_enough: bool) -> Failure {
-        let failures: Vec<Failure> = ends.into_iter().filter_map(|(_, outcome)| outcome.err()).collect();
+    fn not_committed(
+        &self,
+        ends: Vec<(bool, Result<()>)>,
+        holding: usize,
+        is_small_enough: bool,
+    ) -> Failure {
+        let failures: Vec<Failure> = ends
+            .into_iter()
+            .filter_map(|(_, outcome)| outcome.err())
+            .collect();
         if let Some(undecided) = failures.iter().find(|failure| failure.id == UNDECIDED) {
             let mut failure = self.context.stop.failure(&self.what());
             let id = &self.place.id;
-            failure.message = failure.message.replace(SAFE, &format!("it may be stored as `{id}`: see `pgkeep list`"));
+            failure.message = failure.message.replace(
+                SAFE,
+                &format!("it may be stored as `{id}`: see `pgkeep list`"),
+            );
             return failure.with_details([undecided.message.clone()]);
         }
         if self.context.stop.is_requested() {
             return self.context.stop.failure(&self.what());
         }
         if !is_small_enough {
-            let message = format!("{} failed: its manifest would be larger than {MAX_MANIFEST_BYTES} bytes; {SAFE}", self.what());
+            let message = format!(
+                "{} failed: its manifest would be larger than {MAX_MANIFEST_BYTES} bytes; {SAFE}",
+                self.what()
+            );
             return Failure::new(Kind::Proof, "manifest_too_large", message)
                 .hint("dump the database in several selections of schemas");
         }
         let failure = failures.into_iter().next();
-        let failure = failure.unwrap_or_else(|| Failure::new(Kind::Storage, "storage_failed", "no storage took it"));
+        let failure = failure
+            .unwrap_or_else(|| Failure::new(Kind::Storage, "storage_failed", "no storage took it"));
         self.nothing_stored(self.count_copies(failure, holding))
     }
 
     pub(super) fn count_copies(&self, mut failure: Failure, holding: usize) -> Failure {
         let wanted = self.request.copies;
         if wanted > NonZeroUsize::MIN {
-            failure.message = format!("only {holding} of {wanted} copies came about: {}", failure.message);
+            failure.message = format!(
+                "only {holding} of {wanted} copies came about: {}",
+                failure.message
+            );
         }
         failure
     }
@@ -204,7 +244,10 @@ impl Attempt<'_> {
                 name: named.name.clone(),
                 url: named.storage.label().to_owned(),
                 stored: is_stored && outcome.is_ok(),
-                error: outcome.as_ref().err().map(|failure| failure.message.clone()),
+                error: outcome
+                    .as_ref()
+                    .err()
+                    .map(|failure| failure.message.clone()),
             })
             .collect();
     }
@@ -213,7 +256,9 @@ impl Attempt<'_> {
     /// nothing where the manifest may still come about.
     async fn remove_orphans(&self, ends: &[(bool, Result<()>)], is_stored: bool) {
         let remove = |(named, (is_ours, outcome)): (&NamedStorage, &(bool, Result<()>))| {
-            let is_undecided = outcome.as_ref().is_err_and(|failure| failure.id == UNDECIDED);
+            let is_undecided = outcome
+                .as_ref()
+                .is_err_and(|failure| failure.id == UNDECIDED);
             let is_kept = !is_ours || is_undecided || (is_stored && outcome.is_ok());
             let storage = Arc::clone(&named.storage);
             async move {
@@ -229,12 +274,21 @@ impl Attempt<'_> {
     /// listing counts.
     async fn remove_all(&self, storage: &dyn Storage) {
         let extension = self.request.codec.extension();
-        let parts = [(Part::Manifest, ""), (Part::Dump, extension), (Part::Globals, extension), (Part::Index, "")];
+        let parts = [
+            (Part::Manifest, ""),
+            (Part::Dump, extension),
+            (Part::Globals, extension),
+            (Part::Index, ""),
+        ];
         for (part, extension) in parts {
             let key = self.place.key(part, extension);
             let removed = tokio::time::timeout(COMMIT_GRACE, storage.remove(&key)).await;
             if !matches!(removed, Ok(Ok(()))) {
-                tracing::warn!(storage = storage.label(), key, "an object of a backup that does not count was left behind");
+                tracing::warn!(
+                    storage = storage.label(),
+                    key,
+                    "an object of a backup that does not count was left behind"
+                );
                 return;
             }
         }

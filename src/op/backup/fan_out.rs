@@ -79,7 +79,11 @@ impl FanOut {
                     let (spare, lost) = (Arc::clone(&spare), lost.clone());
                     let task = async move {
                         let end = write.await;
-                        if end.is_err() && spare.fetch_update(SeqCst, SeqCst, |spare| spare.checked_sub(1)).is_err() {
+                        if end.is_err()
+                            && spare
+                                .fetch_update(SeqCst, SeqCst, |spare| spare.checked_sub(1))
+                                .is_err()
+                        {
                             lost.cancel();
                         }
                         end.map_err(|end| end.explain(&what))
@@ -91,7 +95,11 @@ impl FanOut {
             senders.push(sender);
             writers.push(writer);
         }
-        Self { senders, writers, lost }
+        Self {
+            senders,
+            writers,
+            lost,
+        }
     }
 
     /// Returns how many storages take the stream.
@@ -164,7 +172,9 @@ enum NotThere {
 impl NotThere {
     fn explain(self, what: &str) -> Failure {
         match self {
-            Self::GivenUp => Failure::new(Kind::Storage, GIVEN_UP, format!("{what}: it was given up")),
+            Self::GivenUp => {
+                Failure::new(Kind::Storage, GIVEN_UP, format!("{what}: it was given up"))
+            }
             Self::Failed(error) => storage_failure(what, &error),
         }
     }

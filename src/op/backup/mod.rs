@@ -11,7 +11,6 @@ mod record;
 mod source;
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -206,7 +205,7 @@ fn again<'a>(
     may_pass.then(|| (failure, delay(request.retries, attempts)))
 }
 
-/// The delay doubles from one attempt to the next; a tenth of it, by the attempt's number, keeps two runs apart.
+/// The delay doubles from one attempt to the next; up to a tenth more, by chance, keeps two runs apart.
 fn delay(retries: Retries, attempts: u32) -> Duration {
     let doubled = retries
         .delay
@@ -270,6 +269,17 @@ fn failure_json<S: serde::Serializer>(
     failure.as_ref().map(Failure::to_json).serialize(serializer)
 }
 
+/// Reports a database that was not begun because a stop came before.
+pub fn not_started(request: &Request, context: &Context) -> Report {
+    let mut report = Report::new(request, context.clock.now());
+    report.failure = Some(
+        context
+            .stop
+            .failure(&format!("backup of `{}` was not started", request.name)),
+    );
+    report
+}
+
 /// Sums up several runs: one that failed never hides the others, and all that failed make the whole fail.
 pub fn overall(reports: &[Report]) -> Option<Failure> {
     let failed: Vec<&Report> = reports
@@ -277,11 +287,15 @@ pub fn overall(reports: &[Report]) -> Option<Failure> {
         .filter(|report| report.failure.is_some())
         .collect();
     let first = failed.first()?.failure.clone()?;
-    let is_stopped = matches!(first.kind, Kind::Interrupted | Kind::Terminated);
-    if reports.len() == 1
-        || is_stopped
-        || failed.iter().all(|report| !report.stored) && failed.len() == reports.len()
+    let is_stop = |failure: &&Failure| matches!(failure.kind, Kind::Interrupted | Kind::Terminated);
+    if let Some(stopped) = failed
+        .iter()
+        .filter_map(|report| report.failure.as_ref())
+        .find(is_stop)
     {
+        return Some(stopped.clone());
+    }
+    if reports.len() == 1 || reports.iter().all(|report| !report.stored) {
         return Some(first);
     }
     let names: Vec<String> = failed
@@ -299,9 +313,4 @@ pub fn overall(reports: &[Report]) -> Option<Failure> {
         .filter_map(|report| report.failure.as_ref())
         .map(|failure| failure.message.clone());
     Some(Failure::new(Kind::AfterGood, "some_databases_failed", message).with_details(details))
-}
-
-/// Where client programs are looked for, as the command line and the configuration say.
-pub fn search(bin_dir: Option<PathBuf>, path: Option<std::ffi::OsString>) -> Search {
-    Search::new(bin_dir, path)
 }

@@ -67,7 +67,10 @@ pub(super) fn manifest(request: &Request, found: Found<'_>) -> Manifest {
         },
         globals: found.globals,
         sections: scan.sections.clone(),
-        tables: scan.tables.iter().map(|table| table_record(table, &offsets))
+        tables: scan
+            .tables
+            .iter()
+            .map(|table| table_record(table, &offsets))
             .collect(),
         large_objects: scan.large_objects,
         roles: scan.roles.clone(),
@@ -141,9 +144,20 @@ fn required(outcome: &RequiredOutcome) -> RequiredRecord {
     }
 }
 
+/// Settings of a database may hold keys (`app.jwt_secret`), which a plain dump does not contain and a manifest must not.
+/// The names of PostgreSQL's own settings have no dot, and none of them holds a secret.
+fn without_secret(setting: &str) -> String {
+    match setting.split_once('=') {
+        Some((name, _)) if name.contains('.') => format!("{name}=***"),
+        _ => setting.to_owned(),
+    }
+}
+
 /// The shell line that restores the dump without pgkeep, into a database that it creates.
 ///
-/// Names in it need no quoting: the id's grammar leaves nothing to quote, and the encoding is PostgreSQL's own word.
+/// Nothing in it needs quoting: the id's grammar leaves nothing to quote, and an encoding that is no plain word is
+/// left out, because the server is not to be trusted with a shell. Locales that fit only some encodings may be missing
+/// elsewhere, so other encodings than UTF-8 get the locale that fits all.
 fn restore_line(found: &Found<'_>, codec: Codec, key: &str) -> String {
     let file = key.rsplit('/').next().unwrap_or(key);
     let unpack = match codec {
@@ -152,9 +166,18 @@ fn restore_line(found: &Found<'_>, codec: Codec, key: &str) -> String {
         Codec::None => "cat",
     };
     let encoding = &found.server.encoding;
+    let is_plain = !encoding.is_empty()
+        && encoding
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let options = match encoding.as_str() {
+        "UTF8" => "-T template0 -E UTF8".to_owned(),
+        encoding if is_plain => format!("-T template0 -E {encoding} --locale=C"),
+        _ => "-T template0".to_owned(),
+    };
     let target = format!("{}_restored", found.place.id.database());
     format!(
-        "createdb -T template0 -E {encoding} {target} && {unpack} {file} | psql -X -v ON_ERROR_STOP=1 -d {target}"
+        "createdb {options} {target} && {unpack} {file} | psql -X -v ON_ERROR_STOP=1 -d {target}"
     )
 }
 
@@ -209,7 +232,7 @@ pub(super) fn server(facts: &ServerFacts) -> Server {
             "acl": database.acl,
             "settings": database.settings.iter().map(|entry| serde_json::json!({
                 "role": entry.role,
-                "settings": entry.settings,
+                "settings": entry.settings.iter().map(|setting| without_secret(setting)).collect::<Vec<_>>(),
             })).collect::<Vec<_>>(),
             "comment": database.comment,
             "connection_limit": database.connection_limit,

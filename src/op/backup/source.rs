@@ -6,12 +6,12 @@ use crate::failure::{Failure, Kind, Result};
 use crate::model::config::Preset;
 use crate::model::name::TableName;
 use crate::model::nearest::nearest;
-use crate::model::scan::Finding;
+use crate::model::scan::{Finding, Scanner};
 use crate::model::supabase;
 use crate::postgres::dump::Selection;
 use crate::postgres::globals::Globals;
 use crate::postgres::programs::Programs;
-use crate::postgres::server::ServerFacts;
+use crate::postgres::server::{ServerFacts, TableFacts, TableKind};
 
 /// What the server said, and the programs that fit it.
 pub(super) struct Source {
@@ -56,7 +56,62 @@ impl Attempt<'_> {
                 .with_details(unknown)
                 .hint("names are literal: quote those with capital letters, as in `'public.\"AutoBook\"'`"));
         }
-        Ok(())
+        self.check_rights(facts)
+    }
+
+    /// Names every table that the role may not read whole, where `pg_dump` would stop at the first.
+    fn check_rights(&self, facts: &ServerFacts) -> Result<()> {
+        let unreadable: Vec<_> = facts
+            .unreadable()
+            .filter(|table| self.is_read(table, facts))
+            .collect();
+        let Some(first) = unreadable.first() else {
+            return Ok(());
+        };
+        let user = &facts.user;
+        let details = unreadable.iter().map(|table| match table.can_read {
+            true => format!(
+                "`{}` has row-level security, which hides rows from `{user}`",
+                table.table_name()
+            ),
+            false => format!("`{}` may not be read by `{user}`", table.table_name()),
+        });
+        let (id, hint) = match first.can_read {
+            true => (
+                "row_security",
+                "dump as a role with BYPASSRLS, or leave the table out",
+            ),
+            false => (
+                "permission_denied",
+                "`GRANT pg_read_all_data TO …` (PostgreSQL 14 and later), or leave the table out",
+            ),
+        };
+        let message = format!(
+            "{} failed: {} tables cannot be read whole; {SAFE}",
+            self.what(),
+            unreadable.len()
+        );
+        Err(Failure::new(Kind::Source, id, message)
+            .with_details(details)
+            .hint(hint))
+    }
+
+    /// Tells whether `pg_dump` will read the table's rows. In doubt it says no, and leaves the word to `pg_dump`.
+    fn is_read(&self, table: &TableFacts, facts: &ServerFacts) -> bool {
+        let selection = self.selection(facts);
+        let holds = |names: &[TableName]| {
+            facts
+                .with_children(names)
+                .iter()
+                .any(|name| name.schema_or_public() == table.schema && name.name == table.name)
+        };
+        let is_chosen = selection.tables.is_empty() && selection.schemas.is_empty()
+            || holds(&selection.tables)
+            || selection.schemas.contains(&table.schema);
+        let is_left_out = holds(&selection.exclude_tables)
+            || holds(&selection.structure_only)
+            || selection.exclude_schemas.contains(&table.schema);
+        matches!(table.kind, TableKind::Table) && is_chosen && !is_left_out
     }
 
     fn unknown_names(&self, facts: &ServerFacts) -> Vec<String> {
@@ -129,11 +184,31 @@ impl Attempt<'_> {
         } = self.request;
         let globals = Globals::read(&source.programs, environment, connection, self.stop()).await;
         let globals = globals.map_err(|error| self.failed(&error))?;
+        self.check_globals(&globals)?;
         let warnings = globals
             .warnings
             .iter()
             .map(|text| Finding::new("globals", text.clone(), None));
         self.report.warnings.extend(warnings);
         Ok(Some(globals))
+    }
+
+    /// Roles and tablespaces are proven as the dump is: by their end marker.
+    fn check_globals(&self, globals: &Globals) -> Result<()> {
+        let mut scanner = Scanner::new();
+        scanner.push(&globals.sql);
+        let scan = scanner.finish();
+        match scan.problems.first() {
+            None if scan.cluster => Ok(()),
+            problem => {
+                let why =
+                    problem.map_or("it has no end marker", |problem| problem.message.as_str());
+                let message = format!(
+                    "{} failed: `pg_dumpall` ended well, but what it wrote is not whole: {why}; {SAFE}",
+                    self.what()
+                );
+                Err(Failure::new(Kind::Proof, "globals_incomplete", message))
+            }
+        }
     }
 }

@@ -124,7 +124,7 @@ impl S3Options {
             "http" if self.allow_http => Ok(url),
             "http" => Err(Error::setup(
                 format!("the endpoint `{url}` is not encrypted"),
-                "use `https://`, or set `allow_http: true` where the network is trusted",
+                "use `https://`, or write the endpoint into the configuration or `--s3-endpoint` where the network is trusted",
             )),
             scheme => Err(Error::setup(
                 format!("the endpoint's scheme `{scheme}` is not known"),
