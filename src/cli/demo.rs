@@ -200,7 +200,9 @@ impl Demo<'_> {
         let shown = Shown::new(&request.name, self.output);
         let report = backup(&request, self.context, &shown).await;
         shown.finish();
-        self.tell(&indent(&super::backup::text(&report)));
+        if report.stored {
+            self.tell(&indent(&super::backup::text(&report)));
+        }
         match (report.failure, report.manifest) {
             (None, Some(manifest)) => Ok(manifest),
             (failure, _) => {
