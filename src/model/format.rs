@@ -66,6 +66,9 @@ impl Format {
         if let Some((_, format)) = MARKS.iter().find(|(mark, _)| head.starts_with(mark)) {
             return *format;
         }
+        if is_skippable_frame(head) {
+            return Self::Zstd;
+        }
         if head.get(257..262) == Some(b"ustar") || head.starts_with(b"toc.dat\0") {
             return Self::Foreign(Foreign::Tar);
         }
@@ -75,6 +78,11 @@ impl Format {
             Self::Plain
         }
     }
+}
+
+/// Tells whether a zstd frame without data comes first, as `pzstd` writes.
+fn is_skippable_frame(head: &[u8]) -> bool {
+    matches!(head, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
 }
 
 fn is_html(head: &[u8]) -> bool {
@@ -142,6 +150,7 @@ mod tests {
             (&b""[..], Format::Foreign(Foreign::Empty)),
             (b"\x1f\x8b\x08", Format::Gzip),
             (b"\x28\xb5\x2f\xfd\x00", Format::Zstd),
+            (b"\x50\x2a\x4d\x18\x04", Format::Zstd),
             (b"PGDMP\x01", Format::Foreign(Foreign::Custom)),
             (&tar, Format::Foreign(Foreign::Tar)),
             (b"toc.dat\0\0", Format::Foreign(Foreign::Tar)),
