@@ -5,6 +5,7 @@ use comfy_table::CellAlignment;
 use super::args::InspectArgs;
 use super::output::{Output, bytes, number, table};
 use crate::failure::{Failure, Kind, Result};
+use crate::model::name::printable;
 use crate::model::required::RequiredTable;
 use crate::model::scan::{Scan, SectionName, Table};
 use crate::op::inspect::{Report, Request, Source, run as inspect};
@@ -123,7 +124,6 @@ fn sections(scan: &Scan) -> String {
 }
 
 fn table_of(tables: &[Table]) -> comfy_table::Table {
-    let has_databases = tables.iter().any(|table| table.database.is_some());
     let mut out = table(&["table", "kind", "rows", "bytes", "digest"]);
     for at in [2, 3] {
         if let Some(column) = out.column_mut(at) {
@@ -131,17 +131,12 @@ fn table_of(tables: &[Table]) -> comfy_table::Table {
         }
     }
     for table in tables {
-        let name = table
-            .full_name()
-            .to_string()
-            .replace('\n', "\\n")
-            .replace('\r', "\\r");
-        let name = match &table.database {
-            Some(database) if has_databases => format!("{database}: {name}"),
-            _ => name,
-        };
+        let mut name = table.full_name().to_string();
+        if let Some(database) = &table.database {
+            name = format!("{database}: {name}");
+        }
         out.add_row([
-            name,
+            printable(&name).into_owned(),
             table
                 .kind
                 .map_or("rows only", |kind| kind.as_str())

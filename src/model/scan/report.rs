@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::digest::RowDigest;
-use crate::model::name::TableName;
+use crate::model::name::{TableName, printable};
 
 /// Everything a scan found out.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -124,11 +124,11 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// Makes a finding.
+    /// Makes a finding. A message may hold names and text of the dump; control characters are escaped.
     pub fn new(id: &str, message: impl Into<String>, offset: Option<u64>) -> Self {
         Self {
             id: id.to_owned(),
-            message: message.into(),
+            message: printable(&message.into()).into_owned(),
             offset,
         }
     }
