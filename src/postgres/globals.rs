@@ -19,6 +19,9 @@ const MAX_BYTES: usize = 64 << 20;
 /// Catalog reads only; a minute is a long time for them.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
+const WITHOUT_PASSWORDS: &str =
+    "the login may not read the roles' passwords, so the roles are stored without them";
+
 /// Roles and tablespaces as SQL.
 #[derive(Debug)]
 pub struct Globals {
@@ -26,7 +29,7 @@ pub struct Globals {
     pub sql: Vec<u8>,
     /// Whether the roles have their password hashes.
     pub has_passwords: bool,
-    /// What `pg_dumpall` said besides.
+    /// What `pg_dumpall` said besides, and that the passwords are missing.
     pub warnings: Vec<String>,
 }
 
@@ -41,7 +44,11 @@ impl Globals {
         let ask = |has_passwords| run(programs, environment, connection, has_passwords, cancel);
         match ask(true).await {
             Ok(answer) => Ok(Self::new(answer, true)),
-            Err(error) if needs_authid(&error) => Ok(Self::new(ask(false).await?, false)),
+            Err(error) if needs_authid(&error) => {
+                let mut globals = Self::new(ask(false).await?, false);
+                globals.warnings.push(WITHOUT_PASSWORDS.to_owned());
+                Ok(globals)
+            }
             Err(error) => Err(error),
         }
     }
