@@ -335,7 +335,7 @@ fn print(report: &Report, output: &Output, is_one_of_many: bool) {
     for warning in &report.warnings {
         output.warning(&format!("{}: {}", report.database, warning.message));
     }
-    if report.stored {
+    if report.stored && !output.quiet {
         output.data(&text(report));
     }
     if is_one_of_many && let Some(failure) = &report.failure {
@@ -358,10 +358,10 @@ pub(super) fn text(report: &Report) -> String {
         out += &format!("  {state} in {}\n", storage.url);
     }
     let required = report.required_tables.len();
-    let required = if required > 0 {
-        format!(", {required} required tables found")
-    } else {
-        String::new()
+    let required = match required {
+        0 => String::new(),
+        1 => ", the required table found".to_owned(),
+        _ => format!(", all {required} required tables found"),
     };
     let sha256 = report.sha256.as_deref().unwrap_or_default();
     out +=
