@@ -4,6 +4,7 @@
 //! fails instead under `PGKEEP_TEST_REQUIRE_ALL=1`.
 #![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
 
+mod backup;
 mod corpus;
 mod demo;
 mod harness;

@@ -4,6 +4,7 @@
 
 pub mod data;
 pub mod fake;
+pub mod oracle;
 pub mod postgres;
 pub mod processes;
 pub mod proxy;
@@ -13,6 +14,7 @@ pub mod scripted_s3;
 pub mod secret;
 
 pub use fake::Fake;
+pub use oracle::{Oracle, Place};
 pub use postgres::{Server, postgres};
 pub use s3::S3Server;
 pub use sandbox::Sandbox;

@@ -1,0 +1,409 @@
+//! Real databases: what is stored restores with everybody's tools, and the manifest tells the truth about it.
+
+use std::fs;
+use std::io::Read;
+use std::process::Command;
+
+use flate2::read::DeflateDecoder;
+use serde_json::{Value, json};
+
+use super::Real;
+use crate::support::postgres::{TestDatabase, USER};
+use crate::support::secret::percent_encoded;
+use crate::support::{CANARY, Oracle, Place, S3Server, Server, data, postgres, skip};
+
+/// Loads one of the sample databases.
+fn sample<'a>(server: &'a Server, dump: &[u8]) -> TestDatabase<'a> {
+    let database = server.database();
+    database.load(dump);
+    database
+}
+
+fn chinook(server: &Server) -> TestDatabase<'_> {
+    sample(server, &data::dump("neon-chinook.sql"))
+}
+
+fn pagila() -> Vec<u8> {
+    data::dump("../../assets/pagila.sql.gz")
+}
+
+/// Restores a dump into a fresh database, and compares a second backup of it table by table.
+#[track_caller]
+fn assert_restores(server: &Server, manifest: &Value, sql: &[u8]) {
+    let copy = server.database();
+    copy.load(sql);
+    let again = Real::new(copy.socket_url());
+    let second = again.manifest(&again.backup(&[]).expect(0));
+    let rows = |manifest: &Value| -> Vec<Value> {
+        let tables = manifest["tables"].as_array().unwrap().iter();
+        let mut rows: Vec<Value> = tables
+            .map(|t| json!([t["schema"], t["name"], t["kind"], t["rows"], t["digest"]]))
+            .collect();
+        rows.sort_by_key(Value::to_string);
+        rows
+    };
+    assert_eq!(rows(manifest), rows(&second));
+}
+
+#[test]
+fn sample_databases_come_back_as_they_were() {
+    let Some(server) = postgres() else { return };
+    for dump in [data::dump("neon-chinook.sql"), pagila()] {
+        let database = sample(server, &dump);
+        let real = Real::new(database.socket_url());
+        let manifest = real.manifest(&real.backup(&[]).expect(0));
+        let get = real
+            .sandbox
+            .pgkeep(["get", "-o", "-", "--storage", "backups"])
+            .run()
+            .expect(0);
+        assert_restores(server, &manifest, &data::gunzip(&get.stdout));
+    }
+}
+
+/// Its roles stay behind in the cluster, and partitions of hashed enums may land elsewhere: compared by the scanner only.
+#[test]
+fn the_nasty_database_is_stored_whole() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    database.load(&data::dump("nasty.sql"));
+    let real = Real::new(database.socket_url());
+    let outcome = real
+        .backup(&["--require", "\"public.users\"=1", "--require", "\"\\.\"=1"])
+        .expect(0);
+    let manifest = real.manifest(&outcome);
+    let count = "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace \
+                 WHERE relkind IN ('r', 'p', 'f') AND nspname !~ '^pg_' AND nspname <> 'information_schema'";
+    assert_eq!(
+        manifest["tables"].as_array().unwrap().len().to_string(),
+        database.sql(count)
+    );
+    assert_eq!(manifest["large_objects"], 3);
+    for table in manifest["tables"].as_array().unwrap() {
+        let (schema, name) = (
+            table["schema"].as_str().unwrap(),
+            table["name"].as_str().unwrap(),
+        );
+        if let Some(rows) = table["rows"].as_u64() {
+            let quote = |name: &str| name.replace('"', "\"\"");
+            // Rows of partitions by a hash of an enum are dumped through their root.
+            let only = if table["kind"] == "partitioned" {
+                ""
+            } else {
+                "ONLY"
+            };
+            let (schema, name) = (quote(schema), quote(name));
+            let count = format!("SELECT count(*) FROM {only} \"{schema}\".\"{name}\"");
+            assert_eq!(database.sql(&count), rows.to_string(), "{schema}.{name}");
+        }
+    }
+    real.backup(&["--require", "users"]).expect(21);
+}
+
+#[test]
+fn a_folder_a_bucket_and_both_at_once() {
+    let Some(server) = postgres() else { return };
+    let s3 = S3Server::start();
+    let database = chinook(server);
+    let mut real = Real::new(database.url());
+    for (name, value) in s3.environment() {
+        real.sandbox.set(name, value);
+    }
+    let both = vec![Place::Folder(real.folder()), Place::Bucket(&s3)];
+    for places in [vec![Place::Bucket(&s3)], both] {
+        let oracle = Oracle::new(&real.sandbox, places);
+        let before = oracle.before();
+        let command = ["--json", "backup", "--require", "\"Album\"=347"].map(str::to_owned);
+        let outcome = real
+            .sandbox
+            .pgkeep(command.into_iter().chain(oracle.flags()))
+            .run()
+            .expect(0);
+        oracle.judge(&before, &outcome);
+    }
+}
+
+/// The programs that people have; each must give back the same bytes.
+#[test]
+fn every_codec_is_read_by_everybodys_tools() {
+    let Some(server) = postgres() else { return };
+    let database = chinook(server);
+    let real = Real::new(database.socket_url());
+    let python = "import gzip, sys; sys.stdout.buffer.write(gzip.open(sys.argv[1]).read())";
+    let gzip: &[&[&str]] = &[
+        &["gunzip", "-c"],
+        &["zcat"],
+        &["pigz", "-dc"],
+        &["python3", "-c", python],
+    ];
+    let cases: [(&str, &[&[&str]]); 7] = [
+        ("gzip", gzip),
+        ("gzip:1", gzip),
+        ("gzip:6", &gzip[..1]),
+        ("gzip:9", gzip),
+        ("zstd", &[&["zstd", "-dc"]]),
+        ("zstd:19", &[&["zstd", "-dc"]]),
+        ("none", &[&["cat"]]),
+    ];
+    for (codec, tools) in cases {
+        let manifest = real.manifest(&real.backup(&["--compression", codec]).expect(0));
+        let file = real
+            .folder()
+            .join(manifest["object"]["key"].as_str().unwrap());
+        for tool in tools {
+            let Ok(output) = Command::new(tool[0]).args(&tool[1..]).arg(&file).output() else {
+                skip(&format!("`{}` is not installed", tool[0]));
+                continue;
+            };
+            assert!(output.status.success(), "{codec} {tool:?}");
+            assert_eq!(
+                manifest["dump"]["bytes"],
+                output.stdout.len(),
+                "{codec} {tool:?}"
+            );
+            let scan = crate::support::oracle::scan(&output.stdout);
+            assert!(scan.complete && scan.tables.len() == 11, "{codec} {tool:?}");
+        }
+    }
+}
+
+#[test]
+fn each_table_can_be_read_by_itself() {
+    let Some(server) = postgres() else { return };
+    let database = sample(server, &pagila());
+    let real = Real::new(database.socket_url());
+    let manifest = real.manifest(&real.backup(&[]).expect(0));
+    let stored = fs::read(
+        real.folder()
+            .join(manifest["object"]["key"].as_str().unwrap()),
+    )
+    .unwrap();
+    let mut read = 0;
+    for table in manifest["tables"].as_array().unwrap() {
+        for block in table["blocks"].as_array().into_iter().flatten() {
+            let number = |name: &str| usize::try_from(block[name].as_u64().unwrap()).unwrap();
+            let (start, length) = (number("stored_offset"), number("stored_length"));
+            let mut text = Vec::new();
+            // The range ends in a full flush, not in a last block, so its reader runs out of input.
+            let _ = DeflateDecoder::new(&stored[start..start + length]).read_to_end(&mut text);
+            assert!(text.starts_with(b"COPY "), "{}", table["name"]);
+            let end = &text[..number("length")];
+            assert!(end.ends_with(b"\n\\.\n"), "{}", table["name"]);
+            read += 1;
+        }
+    }
+    assert!(read > 10, "{read}");
+}
+
+#[test]
+fn flags_make_a_partial_backup_and_the_configuration_does_not() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    database.sql(
+        "CREATE SCHEMA audit; CREATE TABLE audit.log AS SELECT 1 AS id; CREATE TABLE users AS SELECT 1 AS id; \
+         CREATE TABLE ev (id int) PARTITION BY RANGE (id); CREATE TABLE ev_1 PARTITION OF ev FOR VALUES FROM (0) TO (9); \
+         INSERT INTO ev VALUES (1), (2)",
+    );
+    let real = Real::new(database.socket_url());
+    let names = |flags: &[&str]| {
+        let outcome = real.backup(flags).expect(0);
+        let manifest = real.manifest(&outcome);
+        let key = manifest["object"]["key"].as_str().unwrap().to_owned();
+        let tables = manifest["tables"].as_array().unwrap().iter();
+        let tables: Vec<String> = tables
+            .map(|t| format!("{}={}", t["name"].as_str().unwrap(), t["rows"]))
+            .collect();
+        (
+            key.contains("/partial/"),
+            manifest["selection"].clone(),
+            tables,
+        )
+    };
+    let (is_partial, selection, whole) = names(&[]);
+    assert!(
+        !is_partial && selection.is_null() && whole.len() == 4,
+        "{whole:?}"
+    );
+    let latest = || {
+        let show = real
+            .sandbox
+            .pgkeep(["--json", "show", "--storage", "backups"])
+            .run()
+            .expect(0);
+        show.json()["id"].clone()
+    };
+    let full = latest();
+    let cases: [(&[&str], &[&str]); 6] = [
+        (&["--table", "users"], &["users=1"]),
+        (&["--table", "ev"], &["ev=null", "ev_1=2"]),
+        (&["--exclude-table", "ev"], &["log=1", "users=1"]),
+        (&["--schema", "audit"], &["log=1"]),
+        (
+            &["--exclude-schema", "audit"],
+            &["ev=null", "ev_1=2", "users=1"],
+        ),
+        (
+            &["--structure-only", "ev", "--schema", "public"],
+            &["ev=null", "ev_1=null", "users=1"],
+        ),
+    ];
+    for (flags, expected) in cases {
+        let (is_partial, selection, mut tables) = names(flags);
+        tables.sort();
+        assert!(is_partial && selection.is_object(), "{flags:?}");
+        assert_eq!(tables, expected, "{flags:?}");
+    }
+    assert_eq!(latest(), full, "`latest` means a full one");
+    let config = "databases:\n  shop:\n    url: ${DATABASE_URL}\n    structure_only: [audit.log]\nstorages:\n  local: {url: backups}\n";
+    real.sandbox.write("pgkeep.yaml", config);
+    real.sandbox.pgkeep(["backup"]).run().expect(0);
+    let manifest = real
+        .sandbox
+        .pgkeep(["-d", "shop", "--json", "show"])
+        .run()
+        .expect(0)
+        .json();
+    assert_eq!(
+        manifest["selection"],
+        json!({ "structure_only": ["audit.log"] })
+    );
+    assert!(
+        !manifest["object"]["key"]
+            .as_str()
+            .unwrap()
+            .contains("partial")
+    );
+}
+
+#[test]
+fn globals_come_with_passwords_where_they_may_be_read() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    let role = format!("plain_{}", database.name());
+    database.sql(&format!(
+        "CREATE TABLE t (id int); CREATE ROLE {role} LOGIN; GRANT SELECT ON t TO {role}"
+    ));
+    let mut real = Real::new(database.socket_url());
+    let manifest = real.manifest(&real.backup(&["--globals"]).expect(0));
+    assert_eq!(manifest["globals"]["role_passwords"], true);
+    let get = ["get", "--globals", "-o", "-", "--storage", "backups"];
+    let globals = data::gunzip(&real.sandbox.pgkeep(get).run().expect(0).stdout);
+    assert!(String::from_utf8_lossy(&globals).contains(&format!("CREATE ROLE {role};")));
+    real.sandbox.set(
+        "DATABASE_URL",
+        database
+            .socket_url()
+            .replace("keeper@", &format!("{role}@")),
+    );
+    let outcome = real.backup(&["--globals"]).expect(0);
+    let manifest = real.manifest(&outcome);
+    assert_eq!(manifest["globals"]["role_passwords"], false);
+    assert!(
+        manifest["warnings"].to_string().contains("password"),
+        "{}",
+        manifest["warnings"]
+    );
+    database.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+}
+
+#[test]
+fn one_database_failing_never_stops_the_others() {
+    let Some(server) = postgres() else { return };
+    let (one, two) = (server.database(), server.database());
+    one.sql("CREATE TABLE t (id int)");
+    two.sql("CREATE TABLE t (id int)");
+    let real = Real::new(one.socket_url());
+    let config = format!(
+        "databases:\n  one: {{url: '{}'}}\n  bad: {{url: '{}', required_tables: [nope]}}\n  two: {{url: '{}'}}\n\
+         storages:\n  local: {{url: {}}}\n",
+        one.socket_url(),
+        two.socket_url(),
+        two.socket_url(),
+        real.folder().display()
+    );
+    real.sandbox.write("pgkeep.yaml", config);
+    let oracle = real.oracle();
+    let before = oracle.before();
+    let outcome = real.sandbox.pgkeep(["--json", "backup"]).run().expect(3);
+    oracle.judge(&before, &outcome);
+    let error = outcome.exit_error();
+    assert_eq!(error["id"], "some_databases_failed");
+    assert!(
+        error["message"].as_str().unwrap().contains("`bad`"),
+        "{error}"
+    );
+    let stored: Vec<bool> = outcome.summary()["backups"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|b| b["stored"] == true)
+        .collect();
+    assert_eq!(stored, [true, false, true]);
+    // `latest` of several databases needs to know which.
+    real.sandbox.pgkeep(["show"]).run().expect(2);
+    real.sandbox.pgkeep(["-d", "two", "show"]).run().expect(0);
+}
+
+#[test]
+fn every_way_to_name_the_database_works() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    database.sql("CREATE TABLE t (id int)");
+    let real = Real::new(database.url());
+    real.backup(&[]).expect(0);
+    let url = format!(
+        "postgresql://{USER}@127.0.0.1:{}/{}",
+        server.port(),
+        database.name()
+    );
+    let run = |flags: &[&str], variables: &[(&str, &str)]| {
+        let oracle = real.oracle();
+        let before = oracle.before();
+        let run = real.run(flags).without_env("DATABASE_URL");
+        let run = variables
+            .iter()
+            .fold(run, |run, (name, value)| run.env(name, value));
+        let outcome = run.run();
+        oracle.judge(&before, &outcome);
+        outcome
+    };
+    run(&["--url", &database.socket_url()], &[]).expect(0);
+    run(&["--url", &url], &[]).expect(12);
+    run(&["--url", &url], &[("PGPASSWORD", CANARY)]).expect(0);
+    let file = real.sandbox.write_secret("password", format!("{CANARY}\n"));
+    run(
+        &["--url", &url, "--password-file", file.to_str().unwrap()],
+        &[],
+    )
+    .expect(0);
+    let port = server.port().to_string();
+    let libpq = [
+        ("PGHOST", "127.0.0.1"),
+        ("PGPORT", &port),
+        ("PGUSER", USER),
+        ("PGDATABASE", database.name()),
+    ];
+    run(&[], &[&libpq[..], &[("PGPASSWORD", CANARY)]].concat()).expect(0);
+    let line = format!(
+        "127.0.0.1:{port}:*:{USER}:{}\n",
+        CANARY.replace('\\', "\\\\").replace(':', "\\:")
+    );
+    real.sandbox.write_secret("../home/.pgpass", line);
+    run(&["--url", &url], &[]).expect(0);
+    let service = format!(
+        "[shop]\nhost=127.0.0.1\nport={port}\nuser={USER}\ndbname={}\n",
+        database.name()
+    );
+    let service = real.sandbox.write("services.conf", service);
+    run(
+        &[],
+        &[
+            ("PGSERVICE", "shop"),
+            ("PGSERVICEFILE", service.to_str().unwrap()),
+        ],
+    )
+    .expect(0);
+    run(&[], &[]).expect(2);
+    let odd = percent_encoded("odd name");
+    run(&["--url", &format!("postgresql:///{odd}")], &[]).expect(2);
+}
