@@ -136,7 +136,7 @@ fn table_of(tables: &[Table]) -> comfy_table::Table {
             name = format!("{database}: {name}");
         }
         out.add_row([
-            printable(&name).into_owned(),
+            printable(&name),
             table
                 .kind
                 .map_or("rows only", |kind| kind.as_str())

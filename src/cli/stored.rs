@@ -8,7 +8,7 @@ use super::settings::Settings;
 use crate::context::Context;
 use crate::failure::Result;
 use crate::model::manifest::{Manifest, TableRecord};
-use crate::model::name::TableName;
+use crate::model::name::{TableName, printable};
 use crate::op::stored::Wanted;
 use crate::op::{get, list, show};
 
@@ -206,7 +206,7 @@ fn tables(tables: &[TableRecord]) -> comfy_table::Table {
     for table in tables {
         let name = TableName::new(table.schema.clone(), table.name.clone()).to_string();
         out.add_row([
-            name.replace('\n', "\\n").replace('\r', "\\r"),
+            printable(&name),
             table
                 .kind
                 .map_or("rows only", |kind| kind.as_str())

@@ -128,7 +128,7 @@ impl Finding {
     pub fn new(id: &str, message: impl Into<String>, offset: Option<u64>) -> Self {
         Self {
             id: id.to_owned(),
-            message: printable(&message.into()).into_owned(),
+            message: printable(&message.into()),
             offset,
         }
     }
