@@ -16,7 +16,7 @@ mod stored;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use clap::error::ErrorKind;
@@ -78,9 +78,20 @@ fn dispatch(cli: &Cli, context: &Context, output: &Output) -> Result<(), Failure
             () = context.stop.token().cancelled(), if !cleans_up => Err(context.stop.failure_of_reading()),
         }
     });
-    // What is still under way, an upload that is being given up, has a moment to end.
+    if context.stop.is_requested() {
+        await_background(&runtime);
+    }
     runtime.shutdown_timeout(SHUTDOWN_GRACE);
     result
+}
+
+/// Gives what is still under way a moment to end: uploads that are being given up.
+fn await_background(runtime: &tokio::runtime::Runtime) {
+    let deadline = Instant::now() + SHUTDOWN_GRACE;
+    // One task is left for good: the one that listens for signals.
+    while runtime.metrics().num_alive_tasks() > 1 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Turns SIGINT and SIGTERM into a wish to stop. A second one ends the program at once.

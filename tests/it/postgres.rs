@@ -57,7 +57,7 @@ impl Fixture {
         let server = match ScratchServer::start(&options, &environment, &cancel).await {
             Ok(server) => server,
             Err(error) if matches!(error.reason, Reason::ProgramMissing { .. }) => {
-                eprintln!("skipped: {error}");
+                crate::support::skip(&error.to_string());
                 return None;
             }
             Err(error) => panic!("{error}: {:?}", error.stderr),
@@ -639,7 +639,7 @@ async fn debians_wrapper_is_the_last_choice_and_ends_like_the_rest() {
         .canonicalize()
         .is_ok_and(|real| real.ends_with("pg_wrapper"));
     if !is_wrapper {
-        eprintln!("skipped: no pg_wrapper");
+        crate::support::skip("no pg_wrapper");
         return;
     }
     let Some(mut fixture) = Fixture::plain().await else {
@@ -732,7 +732,7 @@ async fn a_server_that_cannot_start_says_why() {
         .err()
         .unwrap();
     if matches!(error.reason, Reason::ProgramMissing { .. }) {
-        eprintln!("skipped: {error}");
+        crate::support::skip(&error.to_string());
         return;
     }
     assert!(

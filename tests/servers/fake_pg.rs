@@ -52,7 +52,7 @@ struct Script {
     proxy: Option<PathBuf>,
     /// Reads stdin to its end into this file, as `psql` at a restore.
     saves_stdin: Option<PathBuf>,
-    /// Output: a file, or else a small whole dump (`pg_dump` and `pg_dumpall` only).
+    /// Output: a file, or else a small whole dump (`pg_dump`), or globals (`pg_dumpall`).
     body: Option<PathBuf>,
     /// Adds a table with one row of so many bytes to the small dump.
     one_line_bytes: u64,
@@ -311,6 +311,7 @@ fn write_output(program: &str, script: &Script) -> anyhow::Result<Option<i32>> {
     };
     let stopped = match &script.body {
         Some(file) => output.write(&fs::read(file).with_context(|| file.display().to_string())?)?,
+        None if program == "pg_dumpall" => output.write(GLOBALS.as_bytes())?,
         None if program.starts_with("pg_dump") => small_dump(&mut output, script)?,
         None => None,
     };
@@ -482,6 +483,22 @@ COPY public.users (id, name) FROM stdin;
 3\t\\N
 \\.
 
+
+";
+
+/// What `pg_dumpall --globals-only` writes.
+const GLOBALS: &str = "--
+-- PostgreSQL database cluster dump
+--
+
+SET default_transaction_read_only = off;
+
+CREATE ROLE keeper;
+ALTER ROLE keeper WITH SUPERUSER LOGIN;
+
+--
+-- PostgreSQL database cluster dump complete
+--
 
 ";
 

@@ -16,7 +16,7 @@ use crate::model::keys::{Part, gather};
 use crate::model::manifest::{MAX_MANIFEST_BYTES, Manifest};
 use crate::model::scan::Finding;
 use crate::op::stored::{NamedStorage, storage_failure};
-use crate::storage::Storage;
+use crate::storage::{self, Storage};
 
 /// How long leftovers of dead runs are looked for before a backup starts.
 const SWEEP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -147,6 +147,11 @@ impl Attempt<'_> {
             tokio::time::timeout(COMMIT_GRACE, named.storage.get(key, bytes.len() as u64)).await;
         match shown {
             Ok(Ok(shown)) if shown == bytes => Ok(()),
+            Ok(Err(storage::Error::NotFound(_))) => Err(Failure {
+                id: "manifest_not_stored",
+                ..failure
+            }),
+            // Somebody else's under our id, or nobody knows.
             _ => Err(failure),
         }
     }

@@ -201,7 +201,7 @@ mod tests {
     fn plain_http_must_be_permitted_and_secrets_are_refused() {
         let mut plain = at("http://127.0.0.1:9000");
         let error = url_of(&plain, "acme").unwrap_err();
-        assert!(error.hint().unwrap().contains("allow_http"));
+        assert!(error.hint().unwrap().contains("s3-endpoint"));
         plain.allow_http = true;
         assert_eq!(
             url_of(&plain, "acme").unwrap(),

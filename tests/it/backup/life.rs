@@ -213,7 +213,14 @@ fn l1_a_run_of_several_databases_stops_as_a_whole() {
     running.wait_for_file(&mark);
     running.signal(Signal::TERM);
     let outcome = running.wait().expect(143);
-    assert_eq!(outcome.summary()["backups"].as_array().unwrap().len(), 1);
+    let summary = outcome.summary();
+    let codes: Vec<_> = summary["backups"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|run| run["failure"]["code"].clone())
+        .collect();
+    assert_eq!(codes, [143, 143], "the second was not started and says so");
 }
 
 #[test]

@@ -95,16 +95,21 @@ async fn parts_are_equal_where_the_size_was_right() {
         part_size_bytes: None,
         ..options(&server)
     };
+    // A slow machine may send a part twice; what counts is how many there are.
+    let parts = || {
+        let log = server.log();
+        let queries = log
+            .iter()
+            .map(|seen| seen.query.clone())
+            .filter(|query| query.contains("partNumber="));
+        queries.collect::<std::collections::BTreeSet<_>>().len()
+    };
     let storage = S3::open(&server.bucket, "", &automatic).unwrap();
     store(&storage, "a", &pattern(LARGE)).await.unwrap();
-    assert_eq!(server.count("PUT", "partNumber="), 2, "8 MiB and the rest");
+    assert_eq!(parts(), 2, "8 MiB and the rest");
     let fixed = open(&server);
     store(&fixed, "a", &pattern(LARGE)).await.unwrap();
-    assert_eq!(
-        server.count("PUT", "partNumber="),
-        2 + 3,
-        "5, 5 and the rest"
-    );
+    assert_eq!(parts(), 2 + 3, "5, 5 and the rest");
 }
 
 #[tokio::test]
@@ -506,7 +511,7 @@ async fn p21_encryption_that_fails_is_not_given_up() {
 #[tokio::test]
 async fn p21_an_unknown_authority_is_refused_until_it_is_configured() {
     let Some(server) = TlsServer::start() else {
-        println!("skipped: no openssl here");
+        crate::support::skip("no openssl here");
         return;
     };
     let anywhere = S3Server::start();
@@ -645,10 +650,10 @@ async fn a_credential_command_signs() {
         options.credentials = Credentials::Source(Arc::new(Printing(printed)));
         S3::open(&server.bucket, "", &options).unwrap()
     };
-    let json = format!(
-        r#"{{"Version": 1, "AccessKeyId": "{}", "SecretAccessKey": "{}"}}"#,
-        server.access_key, server.secret_key
-    );
+    let keys_of = serde_json::json!({
+        "Version": 1, "AccessKeyId": server.access_key, "SecretAccessKey": server.secret_key,
+    });
+    let json = keys_of.to_string();
     let good = storage(Ok(json));
     good.put("a", "x".into()).await.unwrap();
     assert_eq!(keys(&good, "").await, ["a"]);
