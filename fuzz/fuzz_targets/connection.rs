@@ -8,9 +8,20 @@ use pgkeep::model::connection::Connection;
 const SECRET: &str = "fuzzed-secret-7Qz";
 
 fuzz_target!(|text: &str| {
-    let _ = Connection::parse(text);
-    let with_password = format!("postgresql://user:{SECRET}@{text}");
-    if let Ok(connection) = Connection::parse(&with_password) {
-        assert!(!format!("{connection} {connection:?}").contains(SECRET));
+    let _ = text.parse::<Connection>();
+    if text.contains(SECRET) {
+        return;
+    }
+    for with_password in [
+        format!("postgresql://user:{SECRET}@{text}"),
+        format!("host=h password={SECRET} {text}"),
+    ] {
+        match with_password.parse::<Connection>() {
+            Ok(connection) => {
+                assert!(!format!("{connection} {connection:?}").contains(SECRET));
+                assert!(!connection.label().contains(SECRET));
+            }
+            Err(error) => assert!(!format!("{error} {error:?}").contains(SECRET)),
+        }
     }
 });

@@ -2,18 +2,25 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pgkeep::model::scan::Scanner;
+use pgkeep::model::scan::{Scan, Scanner};
 
-fuzz_target!(|input: (Vec<u8>, u16)| {
-    let (bytes, step) = input;
-    let mut whole = Scanner::new();
-    whole.push(&bytes);
-    let mut pieces = Scanner::new();
-    for piece in bytes.chunks(usize::from(step).max(1)) {
-        pieces.push(piece);
+/// Pieces of a prime length up to this one: their ends fall everywhere.
+const STEPS: [usize; 5] = [1, 2, 7, 31, 127];
+
+fn scan(bytes: &[u8], step: usize) -> (Scan, Vec<u64>) {
+    let mut scanner = Scanner::new();
+    let mut cuts = Vec::new();
+    for piece in bytes.chunks(step) {
+        scanner.push(piece);
+        cuts.extend(scanner.take_cuts());
+        assert!(scanner.settled_until() <= scanner.position());
     }
-    assert_eq!(
-        format!("{:?}", whole.finish()),
-        format!("{:?}", pieces.finish())
-    );
+    (scanner.finish(), cuts)
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let whole = scan(bytes, bytes.len().max(1));
+    let step = STEPS[bytes.len() % STEPS.len()];
+    assert_eq!(scan(bytes, step), whole, "in pieces of {step}");
+    assert_eq!(whole.0.complete, whole.0.problems.is_empty());
 });
