@@ -1,7 +1,7 @@
 //! Follows the marks that tell a whole dump from a cut one: headers, end markers, `\restrict` keys, `\connect`.
 
 use super::encoding::NameEncoding;
-use super::report::Finding;
+use super::report::{Finding, note};
 
 /// The dumps of one file and how far each came.
 #[derive(Debug, Default)]
@@ -132,8 +132,8 @@ impl Marks {
                 let command = String::from_utf8_lossy(other);
                 let message =
                     format!("psql would carry out `\\{command}`; pg_dump writes no such command");
-                self.warnings
-                    .push(Finding::new("backslash_command", message, Some(offset)));
+                let finding = Finding::new("backslash_command", message, Some(offset));
+                note(&mut self.warnings, finding);
             }
         }
         MetaEffect::None
@@ -147,8 +147,8 @@ impl Marks {
         {
             let message =
                 "the key of `\\unrestrict` is not the one of `\\restrict`; psql refuses the dump";
-            self.problems
-                .push(Finding::new("restrict_key_mismatch", message, Some(offset)));
+            let finding = Finding::new("restrict_key_mismatch", message, Some(offset));
+            note(&mut self.problems, finding);
         }
     }
 

@@ -21,14 +21,12 @@ pub use report::{Block, Finding, Scan, Section, SectionName, Table, TableKind};
 use encoding::NameEncoding;
 use lexer::{Lexer, Token};
 use marks::{Marks, MetaEffect};
+use report::note;
 use rows::Rows;
 use statement::{Made, Meaning, RawName, Statement, Step};
 
 /// UTF-8 byte order mark; psql passes over it, and so does the scanner.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
-/// Most warnings of one kind that are worth reading.
-const MAX_NOISE_WARNINGS: usize = 5;
 
 /// Scans one dump.
 pub struct Scanner {
@@ -263,11 +261,11 @@ impl Scanner {
 
     fn note_noise(&mut self, offset: u64) {
         self.lexer.skip_line();
-        if self.noise.len() < MAX_NOISE_WARNINGS {
-            let message = "a line that is no SQL, such as a program's warning that was mixed in; psql stops at it";
-            self.noise
-                .push(Finding::new("no_sql", message, Some(offset)));
-        }
+        let message = "a line that is no SQL, such as a program's warning that was mixed in; psql stops at it";
+        note(
+            &mut self.noise,
+            Finding::new("no_sql", message, Some(offset)),
+        );
     }
 
     fn forget_session(&mut self) {

@@ -134,6 +134,18 @@ impl Finding {
     }
 }
 
+/// Most findings of one kind that are worth reading. A file that is no dump may give one for each of its lines, and
+/// memory must not grow with it.
+const MAX_OF_A_KIND: usize = 5;
+
+/// Adds a finding unless there are enough of its kind.
+pub(super) fn note(findings: &mut Vec<Finding>, finding: Finding) {
+    let of_its_kind = findings.iter().filter(|other| other.id == finding.id);
+    if of_its_kind.count() < MAX_OF_A_KIND {
+        findings.push(finding);
+    }
+}
+
 impl TableKind {
     /// Returns the kind as it stands in JSON.
     pub fn as_str(self) -> &'static str {

@@ -276,6 +276,16 @@ fn cluster_dumps_name_their_databases() {
 }
 
 #[test]
+fn what_is_odd_a_thousand_times_is_told_a_few_times() {
+    let odd = "\\! true\n\\unrestrict x\nno sql\n".repeat(1000);
+    let found = scan(format!("{HEAD}{odd}{END}"));
+    assert_eq!(ids(&found.problems), ["restrict_key_mismatch"; 5]);
+    let [commands, noise] = ["backslash_command", "no_sql"]
+        .map(|id| ids(&found.warnings).iter().filter(|&&i| i == id).count());
+    assert_eq!((commands, noise), (5, 5));
+}
+
+#[test]
 fn a_nul_byte_is_damage() {
     assert_eq!(
         ids(&scan(format!("{HEAD}{END}\0\0")).problems),
