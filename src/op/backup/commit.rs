@@ -147,7 +147,7 @@ impl Attempt<'_> {
             tokio::time::timeout(COMMIT_GRACE, named.storage.get(key, bytes.len() as u64)).await;
         match shown {
             Ok(Ok(shown)) if shown == bytes => Ok(()),
-            Ok(Err(storage::Error::NotFound(_))) => Err(Failure {
+            Ok(Err(storage::Error::NotFound(_))) if failure.id == UNDECIDED => Err(Failure {
                 id: "manifest_not_stored",
                 ..failure
             }),
