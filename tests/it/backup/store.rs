@@ -218,11 +218,17 @@ fn p6_modes_are_private_whatever_the_umask() {
 /// Runs one backup in parts into a bucket that meets `rules`, judged; a good one follows.
 #[track_caller]
 fn meet(rules: Vec<Rule>, code: i32) -> (Outcome, ScriptedS3) {
+    meet_with(large(), rules, code)
+}
+
+/// Runs one backup of this dump into a bucket that meets `rules`, judged, between two good ones.
+#[track_caller]
+fn meet_with(script: Value, rules: Vec<Rule>, code: i32) -> (Outcome, ScriptedS3) {
     let server = ScriptedS3::start();
     let mut shop = Shop::with_key(&server);
     shop.backup_to(&shop.oracle_of(&server), &[]).expect(0);
     rules.into_iter().for_each(|rule| server.on(rule));
-    shop.dumps(large());
+    shop.dumps(script);
     let outcome = shop.backup_to(&shop.oracle_of(&server), IN_PARTS);
     assert_eq!(outcome.status.code(), Some(code), "{outcome}");
     server.behave();
@@ -232,28 +238,41 @@ fn meet(rules: Vec<Rule>, code: i32) -> (Outcome, ScriptedS3) {
 }
 
 #[test]
-fn p7_p9_a_store_that_stumbles_is_asked_again() {
-    let part = |fault| Rule::new("PUT", fault).query("partNumber=1").times(1);
+fn p7_a_store_that_stumbles_is_asked_again() {
     for fault in [
         Fault::status(500, "InternalError"),
         Fault::status(502, ""),
         Fault::status(503, "SlowDown").header("retry-after", "1"),
         Fault::status(429, ""),
-        Fault::CutRequest(1_000_000),
         Fault::LoseAnswer,
     ] {
-        meet(vec![part(fault)], 0);
+        for path in [".sql", "manifest.json"] {
+            let once = Rule::new("PUT", fault.clone()).path(path).times(1);
+            let (_, server) = meet_with(json!({}), vec![once], 0);
+            let log = server.log().into_iter();
+            let puts = log.filter(|seen| seen.method == "PUT" && seen.path.contains(path));
+            assert_eq!(puts.count(), 4, "three runs, one of them twice: {fault:?}");
+        }
     }
-    let manifest = |fault| Rule::new("PUT", fault).path("manifest.json").times(1);
-    meet(vec![manifest(Fault::status(503, "SlowDown"))], 0);
-    meet(vec![manifest(Fault::LoseAnswer)], 0);
+}
+
+#[test]
+fn p7_p9_a_part_that_got_lost_is_sent_again() {
+    for fault in [
+        Fault::status(500, "InternalError"),
+        Fault::CutRequest(1_000_000),
+    ] {
+        let once = Rule::new("PUT", fault).query("partNumber=1").times(1);
+        let (_, server) = meet(vec![once], 0);
+        assert_eq!(server.count("PUT", "partNumber=1"), 2);
+    }
 }
 
 #[test]
 fn p7_a_store_that_asks_for_too_much_time_fails_the_run() {
     let busy = || Fault::status(503, "SlowDown").header("retry-after", "3600");
     for path in [".sql", "manifest.json"] {
-        let (outcome, _) = meet(vec![Rule::new("PUT", busy()).path(path)], 22);
+        let (outcome, _) = meet_with(json!({}), vec![Rule::new("PUT", busy()).path(path)], 22);
         let error = outcome.exit_error();
         assert_eq!(error["id"], "storage_failed");
         assert!(
@@ -303,7 +322,8 @@ fn p11_what_could_not_be_given_up_changes_nothing_else() {
 #[test]
 fn p12_a_refusal_is_told_at_once() {
     for path in [".sql", "manifest.json"] {
-        let (outcome, server) = meet(
+        let (outcome, server) = meet_with(
+            json!({}),
             vec![Rule::new("PUT", Fault::status(403, "AccessDenied")).path(path)],
             12,
         );
@@ -323,7 +343,7 @@ fn p12_a_refusal_is_told_at_once() {
 fn p14_a_wrong_clock_is_named() {
     let skew =
         Fault::status(403, "RequestTimeTooSkewed").header("date", "Thu, 01 Jan 2026 00:00:00 GMT");
-    let (outcome, server) = meet(vec![Rule::new("PUT", skew)], 22);
+    let (outcome, server) = meet_with(json!({}), vec![Rule::new("PUT", skew)], 22);
     assert!(
         outcome.exit_error().to_string().contains("clock"),
         "{outcome}"
