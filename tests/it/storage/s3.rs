@@ -26,7 +26,8 @@ fn options(server: &S3Server) -> S3Options {
         },
         allow_http: true,
         part_size_bytes: Some(5 << 20),
-        stall_timeout: Duration::from_millis(700),
+        // A busy machine may stand still for a while.
+        stall_timeout: Duration::from_secs(15),
         retry_budget: Duration::from_secs(1),
         ..S3Options::default()
     }
@@ -34,6 +35,15 @@ fn options(server: &S3Server) -> S3Options {
 
 fn open(server: &S3Server) -> S3 {
     S3::open(&server.bucket, "pg/prod", &options(server)).unwrap()
+}
+
+/// Opens a storage that takes less than a second's silence for a stall.
+fn open_impatient(server: &S3Server) -> S3 {
+    let options = S3Options {
+        stall_timeout: Duration::from_millis(700),
+        ..options(server)
+    };
+    S3::open(&server.bucket, "pg/prod", &options).unwrap()
 }
 
 /// Asserts that nothing is visible and nobody pays for parts.
@@ -166,7 +176,7 @@ async fn p7_every_verb_survives_one_refusal() {
 async fn p8_a_hung_request_is_ended_and_sent_again() {
     let server = ScriptedS3::start();
     server.on(Rule::new("PUT", Fault::Hang).query("partNumber=1").times(1));
-    let (storage, bytes) = (open(&server), pattern(LARGE));
+    let (storage, bytes) = (open_impatient(&server), pattern(LARGE));
     store(&storage, "a", &bytes).await.unwrap();
     assert_eq!(server.count("PUT", "partNumber=1"), 2);
     assert!(read(&storage, "a", None).await.unwrap() == bytes);
@@ -175,7 +185,7 @@ async fn p8_a_hung_request_is_ended_and_sent_again() {
 #[tokio::test]
 async fn p8_a_trickling_answer_is_no_progress() {
     let server = ScriptedS3::start();
-    let (storage, bytes) = (open(&server), pattern(100_000));
+    let (storage, bytes) = (open_impatient(&server), pattern(100_000));
     storage.put("a", bytes.clone()).await.unwrap();
     server.on(Rule::new("GET", Fault::SlowAnswer(50)).times(1));
     let start = Instant::now();
