@@ -245,6 +245,7 @@ impl Scanner {
             return mark;
         }
         self.lexer.keep_strings = self.statement.wants_literals();
+        self.lexer.skips_numbers = self.statement.is_inside_inserted_row();
         self.lexer.at_statement_start = self.statement.is_empty();
         let (taken, token) = self.lexer.next(bytes);
         let Some((start, token)) = token else {

@@ -352,6 +352,7 @@ fn pieces() -> impl Strategy<Value = String> {
         "CREATE UNLOGGED TABLE \"A b\".\"c\"\"d\" (a text DEFAULT 'x;y')\nPARTITION BY LIST (a);\n",
         "COPY public.t (a) FROM stdin;\n1\ta\n\\N\n\\\\.\n\\.\n",
         "COPY public.t (a) FROM stdin;\r\n1\r\n\\.\r\n",
+        "INSERT INTO u VALUES (1.5e3, -2,NULL, ''\n, 7), (3)\nON CONFLICT DO NOTHING;\n",
         "INSERT INTO public.u VALUES (1, 'it''s\n\\.\n'), (2, E'\\'');\n",
         "\\connect other\n",
         "\\restrict k\n",

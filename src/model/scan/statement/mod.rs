@@ -159,6 +159,11 @@ impl Statement {
         matches!(self.first, Some(First::Select | First::Set)) && self.stored.len() < 64
     }
 
+    /// Tells whether what comes next is a value of an INSERT.
+    pub(super) fn is_inside_inserted_row(&self) -> bool {
+        self.depth > 0 && matches!(self.rows, RowCount::Counting(_))
+    }
+
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         self.stored.clear();
