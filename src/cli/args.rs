@@ -173,7 +173,7 @@ pub struct BackupArgs {
         help_heading = "Selection"
     )]
     pub structure_only: Vec<String>,
-    /// Compression: gzip, zstd or none, with a level such as gzip:6 [default: gzip:3, whose files are as small as
+    /// Compression: gzip, zstd or none, with a level such as gzip:6 [default: gzip:3, whose files are close to
     /// those of gzip -6]
     #[arg(long, value_name = "METHOD[:LEVEL]")]
     pub compression: Option<String>,

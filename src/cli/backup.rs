@@ -24,7 +24,8 @@ use crate::postgres::dump::Selection;
 use crate::postgres::programs::Search;
 use crate::stream::compress::Codec;
 
-/// gzip level whose files are no larger than those of `gzip -6`, measured by `scripts/bench`.
+/// gzip level that keeps up with `pg_dump` on two cores, with files within a few percent of those of `gzip -6`
+/// (`scripts/bench`).
 const DEFAULT_GZIP_LEVEL: u8 = 3;
 
 /// zstd level that keeps up with `pg_dump` on two cores.
