@@ -239,9 +239,6 @@ fn build(
         // some other stores refuse a request that has one.
         builder = builder.with_checksum_algorithm(Checksum::SHA256);
     }
-    if let Some(key_id) = &options.kms_key_id {
-        builder = builder.with_sse_kms_encryption(key_id);
-    }
     builder.build().map_err(|error| Error::Setup {
         message: format!("`s3://{bucket}` cannot be used: {error}"),
         hint: None,

@@ -31,8 +31,6 @@ pub struct S3Options {
     pub allow_http: bool,
     /// PEM file of a certificate authority to trust besides the system's.
     pub ca_certificate: Option<PathBuf>,
-    /// Key of AWS KMS to encrypt with; `None` leaves it to the bucket's default.
-    pub kms_key_id: Option<String>,
     /// A request that moves less than a KiB in this time is given up and tried again. There is no limit on a
     /// request's whole length, because a slow link is not a broken one.
     pub stall_timeout: Duration,
@@ -50,7 +48,6 @@ impl Default for S3Options {
             part_size_bytes: None,
             allow_http: false,
             ca_certificate: None,
-            kms_key_id: None,
             // Two minutes, because some stores stay silent that long while they put many parts together.
             stall_timeout: Duration::from_secs(120),
             // Signatures are made anew for every try, so only patience sets this.
