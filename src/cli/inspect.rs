@@ -1,11 +1,8 @@
 //! `pgkeep inspect` on the terminal.
 
-use comfy_table::CellAlignment;
-
 use super::args::InspectArgs;
-use super::output::{Output, bytes, number, table};
+use super::output::{Output, bytes, dumped_tables, number};
 use crate::failure::{Failure, Kind, Result};
-use crate::model::name::printable;
 use crate::model::required::RequiredTable;
 use crate::model::scan::{Scan, SectionName, Table};
 use crate::op::inspect::{Report, Request, Source, run as inspect};
@@ -124,29 +121,12 @@ fn sections(scan: &Scan) -> String {
 }
 
 fn table_of(tables: &[Table]) -> comfy_table::Table {
-    let mut out = table(&["table", "kind", "rows", "bytes", "digest"]);
-    for at in [2, 3] {
-        if let Some(column) = out.column_mut(at) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    for table in tables {
-        let mut name = table.full_name().to_string();
-        if let Some(database) = &table.database {
-            name = format!("{database}: {name}");
-        }
-        out.add_row([
-            printable(&name),
-            table
-                .kind
-                .map_or("rows only", |kind| kind.as_str())
-                .to_owned(),
-            table.rows.map_or_else(|| "no data".to_owned(), number),
-            bytes(table.bytes),
-            table
-                .digest
-                .map_or_else(|| "-".to_owned(), |digest| digest.to_string()),
-        ]);
-    }
-    out
+    dumped_tables(tables.iter().map(|table| {
+        let name = table.full_name();
+        let name = match &table.database {
+            Some(database) => format!("{database}: {name}"),
+            None => name.to_string(),
+        };
+        (name, table.kind, table.rows, table.bytes, table.digest)
+    }))
 }

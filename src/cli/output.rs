@@ -4,12 +4,14 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
-use comfy_table::Table;
+use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
 use super::args::{Global, LogFormat, When};
 use crate::failure::{Failure, Kind};
+use crate::model::name::printable;
+use crate::model::scan::{RowDigest, TableKind};
 
 /// How this run prints.
 pub(super) struct Output {
@@ -133,6 +135,35 @@ pub(super) fn table(headers: &[&str]) -> Table {
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(headers);
     table
+}
+
+/// One row of a list of tables: name, kind, rows, bytes, digest.
+pub(super) type TableRow = (
+    String,
+    Option<TableKind>,
+    Option<u64>,
+    u64,
+    Option<RowDigest>,
+);
+
+/// Lists the tables of a dump, alike for a file and for a manifest.
+pub(super) fn dumped_tables(rows: impl IntoIterator<Item = TableRow>) -> Table {
+    let mut out = table(&["table", "kind", "rows", "bytes", "digest"]);
+    for at in [2, 3] {
+        if let Some(column) = out.column_mut(at) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for (name, kind, rows, size, digest) in rows {
+        out.add_row([
+            printable(&name),
+            kind.map_or("rows only", |kind| kind.as_str()).to_owned(),
+            rows.map_or_else(|| "no data".to_owned(), number),
+            bytes(size),
+            digest.map_or_else(|| "-".to_owned(), |digest| digest.to_string()),
+        ]);
+    }
+    out
 }
 
 /// Renders bytes for people, in binary units.

@@ -3,12 +3,12 @@
 use comfy_table::CellAlignment;
 
 use super::args::{GetArgs, ListArgs, ShowArgs};
-use super::output::{Output, bytes, number, table};
+use super::output::{Output, bytes, dumped_tables, number, table};
 use super::settings::Settings;
 use crate::context::Context;
 use crate::failure::Result;
 use crate::model::manifest::{Manifest, TableRecord};
-use crate::model::name::{TableName, printable};
+use crate::model::name::TableName;
 use crate::op::stored::Wanted;
 use crate::op::{get, list, show};
 
@@ -197,28 +197,16 @@ fn server(manifest: &Manifest) -> String {
 }
 
 fn tables(tables: &[TableRecord]) -> comfy_table::Table {
-    let mut out = table(&["table", "kind", "rows", "bytes", "digest"]);
-    for at in [2, 3] {
-        if let Some(column) = out.column_mut(at) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    for table in tables {
-        let name = TableName::new(table.schema.clone(), table.name.clone()).to_string();
-        out.add_row([
-            printable(&name),
-            table
-                .kind
-                .map_or("rows only", |kind| kind.as_str())
-                .to_owned(),
-            table.rows.map_or_else(|| "no data".to_owned(), number),
-            bytes(table.bytes),
-            table
-                .digest
-                .map_or_else(|| "-".to_owned(), |digest| digest.to_string()),
-        ]);
-    }
-    out
+    dumped_tables(tables.iter().map(|table| {
+        let name = TableName::new(table.schema.clone(), table.name.clone());
+        (
+            name.to_string(),
+            table.kind,
+            table.rows,
+            table.bytes,
+            table.digest,
+        )
+    }))
 }
 
 pub(super) async fn run_get(
