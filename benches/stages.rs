@@ -88,9 +88,9 @@ fn compress(criterion: &mut Criterion) {
     let text = text_rows();
     let hex = hex_rows();
     let codecs = [
-        ("gzip-1", Codec::Gzip { level: 1 }),
-        ("gzip-2", Codec::Gzip { level: 2 }),
-        ("gzip-6", Codec::Gzip { level: 6 }),
+        ("gzip-1", Codec::Gzip { level: Some(1) }),
+        ("gzip-2", Codec::Gzip { level: Some(2) }),
+        ("gzip-6", Codec::Gzip { level: Some(6) }),
         ("zstd-1", Codec::Zstd { level: 1 }),
         ("zstd-3", Codec::Zstd { level: 3 }),
     ];
@@ -121,7 +121,7 @@ fn pipeline(criterion: &mut Criterion) {
     let mut group = group(criterion, "pipeline", dump.len());
     for (name, codec) in [
         ("none", Codec::None),
-        ("gzip-2", Codec::Gzip { level: 2 }),
+        ("gzip-2", Codec::Gzip { level: Some(2) }),
         ("zstd-1", Codec::Zstd { level: 1 }),
     ] {
         group.bench_function(name, |bencher| bencher.iter(|| pass(&dump, codec, threads)));

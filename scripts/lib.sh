@@ -35,7 +35,7 @@ install_packages() {
         pgkeep_apt_updated=1
     fi
     # sudo drops the environment, so it is given again.
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
 }
 
 # need_tools PROGRAM[=PACKAGE]...: installs the packages of the programs that are not there.

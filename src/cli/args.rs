@@ -173,8 +173,8 @@ pub struct BackupArgs {
         help_heading = "Selection"
     )]
     pub structure_only: Vec<String>,
-    /// Compression: gzip, zstd or none, with a level such as gzip:6 [default: gzip:3, whose files are close to
-    /// those of gzip -6]
+    /// Compression: gzip, zstd or none, with a level such as gzip:6 [default: gzip at a level
+    /// that suits each chunk, 3 to 5]
     #[arg(long, value_name = "METHOD[:LEVEL]")]
     pub compression: Option<String>,
     /// Store roles and tablespaces beside the dump

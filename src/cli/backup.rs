@@ -24,10 +24,6 @@ use crate::postgres::dump::Selection;
 use crate::postgres::programs::Search;
 use crate::stream::compress::Codec;
 
-/// gzip level that keeps up with `pg_dump` on two cores, with files within a few percent of those of `gzip -6`
-/// (`scripts/bench`).
-const DEFAULT_GZIP_LEVEL: u8 = 3;
-
 /// zstd level that keeps up with `pg_dump` on two cores.
 const DEFAULT_ZSTD_LEVEL: u8 = 1;
 
@@ -287,7 +283,7 @@ fn codec(flag: Option<&str>, config: Compression) -> Result<Codec> {
 fn default_codec(Compression { method, level }: Compression) -> Codec {
     match method {
         CompressionMethod::Gzip => Codec::Gzip {
-            level: level.unwrap_or(DEFAULT_GZIP_LEVEL).into(),
+            level: level.map(u32::from),
         },
         CompressionMethod::Zstd => Codec::Zstd {
             level: level.unwrap_or(DEFAULT_ZSTD_LEVEL).into(),
@@ -381,8 +377,8 @@ mod tests {
     #[test]
     fn reads_compression() {
         let read = |text| codec(Some(text), Compression::default()).ok();
-        assert_eq!(read("gzip"), Some(Codec::Gzip { level: 3 }));
-        assert_eq!(read("gzip:9"), Some(Codec::Gzip { level: 9 }));
+        assert_eq!(read("gzip"), Some(Codec::Gzip { level: None }));
+        assert_eq!(read("gzip:9"), Some(Codec::Gzip { level: Some(9) }));
         assert_eq!(read("zstd:19"), Some(Codec::Zstd { level: 19 }));
         assert_eq!(read("none"), Some(Codec::None));
         for text in [

@@ -1,4 +1,4 @@
-//! Deflate without a search for repeats, for data that has none: bytea in hex, random keys.
+//! How much a search for repeats would find, and deflate without one, for data that has none: bytea in hex, random keys.
 //!
 //! On such data the search takes four fifths of the time and makes the result larger, because the short repeats that
 //! it finds by chance cost more than the letters they stand for. Blocks with dynamic codes and literals only are
@@ -22,38 +22,60 @@ const PROBES: usize = 4;
 /// Length of such a piece; repeats are looked for inside it.
 const PROBE_BYTES: usize = 16 * 1024;
 
-/// Shortest repeat that is certainly worth more than its letters.
-const REPEAT_BYTES: usize = 6;
+/// The low six bytes of a word: the shortest repeat that is certainly worth more than its letters.
+const REPEAT_MASK: u64 = (1 << 48) - 1;
+
+/// A slot for each position of a probe.
+const SLOT_BITS: u32 = 14;
+const SLOTS: usize = 1 << SLOT_BITS;
 
 /// Share of positions with a repeat, in percent, below which a search is not worth its time. Text, JSON and rows of
 /// numbers have more than thirty, random hex digits less than one.
 const FEW_PERCENT: usize = 3;
 
-/// Tells whether a search for repeats in `raw` would find next to nothing.
-pub(super) fn has_few_repeats(raw: &[u8]) -> bool {
-    if raw.len() < PROBES * PROBE_BYTES {
-        return false;
-    }
-    let stride = (raw.len() - PROBE_BYTES) / (PROBES - 1);
-    let mut seen = vec![0u16; 1 << 14];
-    let found: usize = (0..PROBES)
-        .map(|at| count_repeats(&raw[at * stride..][..PROBE_BYTES], &mut seen))
-        .sum();
-    found * 100 < PROBES * PROBE_BYTES * FEW_PERCENT
+/// Share above which a search finds repeats at nearly every position: JSON has sixty, text thirty-five, rows of numbers
+/// less than fifty.
+const MANY_PERCENT: usize = 55;
+
+/// What a search for repeats in a chunk would find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Repeats {
+    /// Next to nothing.
+    Few,
+    /// What text usually has.
+    Some,
+    /// One nearly everywhere.
+    Many,
 }
 
-fn count_repeats(probe: &[u8], seen: &mut [u16]) -> usize {
+impl Repeats {
+    /// Looks at a few pieces of `raw`. A short chunk counts as usual.
+    pub(super) fn look_for(raw: &[u8]) -> Self {
+        if raw.len() < PROBES * PROBE_BYTES {
+            return Self::Some;
+        }
+        let stride = (raw.len() - PROBE_BYTES) / (PROBES - 1);
+        let mut seen = Box::new([0; SLOTS]);
+        let found: usize = (0..PROBES)
+            .map(|at| count_repeats(&raw[at * stride..][..PROBE_BYTES], &mut seen))
+            .sum();
+        match found * 100 / (PROBES * PROBE_BYTES) {
+            0..FEW_PERCENT => Self::Few,
+            MANY_PERCENT.. => Self::Many,
+            _ => Self::Some,
+        }
+    }
+}
+
+/// Counts the positions whose letters were seen before. A table that keeps the last letters of each slot forgets a few,
+/// which the limits allow for.
+fn count_repeats(probe: &[u8], seen: &mut [u64; SLOTS]) -> usize {
     seen.fill(0);
     let mut found = 0;
-    for at in 0..probe.len() - REPEAT_BYTES {
-        let word = &probe[at..at + REPEAT_BYTES];
-        let number = word
-            .iter()
-            .fold(0u64, |number, &byte| number << 8 | u64::from(byte));
-        let slot = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 50) as usize;
-        // Positions are kept plus one, so that zero means none.
-        let before = usize::from(std::mem::replace(&mut seen[slot], at as u16 + 1));
-        found += usize::from(before > 0 && &probe[before - 1..before - 1 + REPEAT_BYTES] == word);
+    for window in probe.windows(size_of::<u64>()) {
+        let letters = window.try_into().map_or(0, u64::from_le_bytes) & REPEAT_MASK;
+        let slot = (letters.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - SLOT_BITS)) as usize;
+        found += usize::from(std::mem::replace(&mut seen[slot], letters) == letters);
     }
     found
 }
@@ -273,7 +295,7 @@ mod tests {
     #[test]
     fn random_hex_takes_half_its_size() {
         let hex = hex(1 << 20);
-        assert!(has_few_repeats(&hex));
+        assert_eq!(Repeats::look_for(&hex), Repeats::Few);
         let mut out = Vec::new();
         deflate(&hex, &mut out);
         assert!(
@@ -293,8 +315,9 @@ mod tests {
         let json: Vec<u8> = (0..9_000u32)
             .flat_map(|n| format!("{{\"id\": {n}, \"kind\": \"click\"}}\n").into_bytes())
             .collect();
-        assert!(!has_few_repeats(&rows) && !has_few_repeats(&json));
-        assert!(!has_few_repeats(b"short"));
+        assert_eq!(Repeats::look_for(&rows), Repeats::Some);
+        assert_eq!(Repeats::look_for(&json), Repeats::Many);
+        assert_eq!(Repeats::look_for(b"short"), Repeats::Some);
     }
 
     #[test]

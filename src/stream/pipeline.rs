@@ -424,7 +424,7 @@ mod tests {
     fn every_codec_stores_the_dump_as_it_was() {
         let text = dump(200_000);
         for (codec, step) in [
-            (Codec::Gzip { level: 2 }, 65_536),
+            (Codec::Gzip { level: Some(2) }, 65_536),
             (Codec::Zstd { level: 1 }, 7_777),
             (Codec::None, 1_000_000),
         ] {
@@ -460,7 +460,7 @@ mod tests {
         let text = dump(1000);
         let (out, result) = pass(
             &text.as_bytes()[..text.len() - 60],
-            Codec::Gzip { level: 2 },
+            Codec::Gzip { level: Some(2) },
         );
         assert!(matches!(result, Err(PipelineError::Refused(_))));
         let mut back = Vec::new();

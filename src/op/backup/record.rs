@@ -82,7 +82,7 @@ pub(super) fn manifest(request: &Request, found: Found<'_>) -> Manifest {
 
 fn compression(codec: Codec) -> CompressionRecord {
     let (method, level) = match codec {
-        Codec::Gzip { level } => ("gzip", Some(i64::from(level))),
+        Codec::Gzip { level } => ("gzip", level.map(i64::from)),
         Codec::Zstd { level } => ("zstd", Some(i64::from(level))),
         Codec::None => ("none", None),
     };
