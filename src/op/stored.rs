@@ -295,6 +295,8 @@ pub fn storage_failure(what: &str, error: &storage::Error) -> Failure {
     let (kind, id, hint) = match error {
         storage::Error::NotFound(_) => (Kind::Damaged, "object_missing", None),
         storage::Error::Exists(_) => (Kind::Storage, OBJECT_EXISTS, None),
+        storage::Error::Changed(_) => (Kind::Storage, "object_changed", None),
+        storage::Error::Unconditional(_) => (Kind::Storage, "storage_unconditional", None),
         storage::Error::Denied { .. } => (Kind::Login, "storage_denied", None),
         storage::Error::TooLarge { .. } => (Kind::Damaged, "object_too_large", None),
         storage::Error::Setup { hint, .. } => (Kind::Usage, "storage_setup", hint.clone()),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use jiff::Timestamp;
 
-use super::{Error, Object, Result, Storage, Swept, Upload};
+use super::{Error, Object, Result, Storage, Swept, Upload, Version};
 
 /// Stands for a storage that could not be opened.
 pub struct Absent {
@@ -40,7 +40,23 @@ impl Storage for Absent {
         &self.label
     }
 
+    fn identity(&self) -> String {
+        self.label.clone()
+    }
+
     async fn put(&self, _: &str, _: Bytes) -> Result<()> {
+        self.error()
+    }
+
+    async fn create(&self, _: &str, _: Bytes) -> Result<Version> {
+        self.error()
+    }
+
+    async fn get_versioned(&self, _: &str, _: u64) -> Result<(Bytes, Version)> {
+        self.error()
+    }
+
+    async fn replace(&self, _: &str, _: Bytes, _: &Version) -> Result<Version> {
         self.error()
     }
 

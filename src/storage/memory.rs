@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use jiff::Timestamp;
 
-use super::{Error, Object, Result, Storage, Swept, Upload, key, read};
+use super::{Error, Object, Result, Storage, Swept, Upload, Version, key, read};
 
 /// Streams hand out pieces of this size, so that readers meet more than one.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -22,13 +22,17 @@ const PIECE_BYTES: usize = 64 * 1024;
 pub enum Verb {
     /// [`Storage::put`].
     Put,
+    /// [`Storage::create`].
+    Create,
+    /// [`Storage::replace`].
+    Replace,
     /// [`Storage::start_upload`].
     StartUpload,
     /// [`Upload::write`].
     Write,
     /// [`Upload::finish`].
     Finish,
-    /// [`Storage::get`].
+    /// [`Storage::get`] and [`Storage::get_versioned`].
     Get,
     /// [`Storage::stream`].
     Stream,
@@ -55,12 +59,30 @@ struct State {
     objects: BTreeMap<String, Stored>,
     faults: HashMap<Verb, Fault>,
     unfinished: u64,
+    /// Writes so far, which are the versions.
+    writes: u64,
+    ignores_conditions: bool,
 }
 
 #[derive(Clone)]
 struct Stored {
     bytes: Bytes,
     modified_at: Timestamp,
+    version: Version,
+}
+
+impl State {
+    fn write(&mut self, key: &str, bytes: Bytes, modified_at: Timestamp) -> Version {
+        self.writes += 1;
+        let version = Version(self.writes.to_string());
+        let stored = Stored {
+            bytes,
+            modified_at,
+            version: version.clone(),
+        };
+        self.objects.insert(key.to_owned(), stored);
+        version
+    }
 }
 
 impl Memory {
@@ -81,11 +103,12 @@ impl Memory {
 
     /// Sets an object as if written at `modified_at`, over whatever is there: for old and for damaged objects.
     pub fn set(&self, key: &str, bytes: impl Into<Bytes>, modified_at: Timestamp) {
-        let stored = Stored {
-            bytes: bytes.into(),
-            modified_at,
-        };
-        self.lock().objects.insert(key.to_owned(), stored);
+        self.lock().write(key, bytes.into(), modified_at);
+    }
+
+    /// Lets [`Storage::create`] and [`Storage::replace`] overwrite whatever is there, as some stores do.
+    pub fn ignore_conditions(&self) {
+        self.lock().ignores_conditions = true;
     }
 
     /// Returns all keys, sorted.
@@ -120,9 +143,7 @@ impl Memory {
         if state.objects.contains_key(key) {
             return Err(Error::Exists(key.to_owned()));
         }
-        let modified_at = Timestamp::now();
-        let stored = Stored { bytes, modified_at };
-        state.objects.insert(key.to_owned(), stored);
+        state.write(key, bytes, Timestamp::now());
         Ok(())
     }
 }
@@ -133,10 +154,46 @@ impl Storage for Memory {
         "memory"
     }
 
+    fn identity(&self) -> String {
+        // The same for clones, which share their objects.
+        format!("memory {:p}", Arc::as_ptr(&self.state))
+    }
+
     async fn put(&self, key: &str, bytes: Bytes) -> Result<()> {
         self.enter(Verb::Put)?;
         key::check(key)?;
         self.insert(key, bytes)
+    }
+
+    async fn create(&self, key: &str, bytes: Bytes) -> Result<Version> {
+        self.enter(Verb::Create)?;
+        key::check(key)?;
+        let mut state = self.lock();
+        if state.objects.contains_key(key) && !state.ignores_conditions {
+            return Err(Error::Exists(key.to_owned()));
+        }
+        Ok(state.write(key, bytes, Timestamp::now()))
+    }
+
+    async fn get_versioned(&self, key: &str, limit: u64) -> Result<(Bytes, Version)> {
+        self.enter(Verb::Get)?;
+        let stored = self.find(key)?;
+        read::check_limit(key, stored.bytes.len() as u64, limit)?;
+        Ok((stored.bytes, stored.version))
+    }
+
+    async fn replace(&self, key: &str, bytes: Bytes, version: &Version) -> Result<Version> {
+        self.enter(Verb::Replace)?;
+        key::check(key)?;
+        let mut state = self.lock();
+        let is_it = state
+            .objects
+            .get(key)
+            .is_some_and(|stored| &stored.version == version);
+        if !is_it && !state.ignores_conditions {
+            return Err(Error::Changed(key.to_owned()));
+        }
+        Ok(state.write(key, bytes, Timestamp::now()))
     }
 
     async fn start_upload(

@@ -33,6 +33,12 @@ pub enum Error {
     /// An object with this key is already there.
     #[error("`{0}` already exists")]
     Exists(String),
+    /// The object is not, or no longer, the one that was to be replaced.
+    #[error("`{0}` was changed by somebody else")]
+    Changed(String),
+    /// The storage knows no writes that depend on what is there.
+    #[error("{0}")]
+    Unconditional(String),
     /// Login or permission refused; trying again does not help.
     #[error("{message}")]
     Denied {
@@ -109,6 +115,18 @@ pub struct Object {
     pub modified_at: Timestamp,
 }
 
+/// One state of a small object; a storage gives it out and compares it, nobody else reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version(String);
+
+impl Version {
+    /// Returns a version that no object ever has.
+    pub fn never() -> Self {
+        // With its quotes it is an entity tag too.
+        Self(format!("\"{}\"", "0".repeat(32)))
+    }
+}
+
 /// What a sweep removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
@@ -124,6 +142,9 @@ pub trait Storage: Send + Sync {
     /// Returns where it is, for people and without secrets: `./backups`, `s3://bucket/prefix`.
     fn label(&self) -> &str;
 
+    /// Returns what tells this storage from all others, also where two ways of writing its name differ.
+    fn identity(&self) -> String;
+
     /// Writes a small object unless the key exists ([`Error::Exists`]).
     ///
     /// Where the storage cannot refuse by itself (it ignores conditional puts), the key is looked up first.
@@ -137,6 +158,20 @@ pub trait Storage: Send + Sync {
 
     /// Reads an object of at most `limit` bytes ([`Error::TooLarge`] otherwise).
     async fn get(&self, key: &str, limit: u64) -> Result<Bytes>;
+
+    /// Writes a small object unless the key exists ([`Error::Exists`]), and returns its version.
+    ///
+    /// Unlike [`Storage::put`] it relies on the storage alone: of two writers one loses, or the storage says that it
+    /// knows no such condition ([`Error::Unconditional`]). One that ignores conditions overwrites, which whoever relies
+    /// on them has to find out. The object need not survive a power failure.
+    async fn create(&self, key: &str, bytes: Bytes) -> Result<Version>;
+
+    /// Reads an object of at most `limit` bytes, and its version.
+    async fn get_versioned(&self, key: &str, limit: u64) -> Result<(Bytes, Version)>;
+
+    /// Writes a small object over the one of this version ([`Error::Changed`] if there is another or none), and returns
+    /// the new version. The same is promised as by [`Storage::create`].
+    async fn replace(&self, key: &str, bytes: Bytes, version: &Version) -> Result<Version>;
 
     /// Streams an object, or a byte range of it.
     ///

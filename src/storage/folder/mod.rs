@@ -1,12 +1,13 @@
 //! A storage in a folder: one file per object, visible under its name only when whole and durable.
 //!
 //! Every path is walked from the opened root without following a link; files are 0600 and folders 0700 whatever the
-//! umask. It never replaces a file and never removes what another live process is writing.
+//! umask. It never replaces a file but by [`Storage::replace`], and never removes what another live process is writing.
 
 mod fault;
 mod staging;
 mod tree;
 mod upload;
+mod versioned;
 
 use std::fs::File;
 use std::ops::Range;
@@ -21,7 +22,7 @@ use futures_util::stream::{self, BoxStream};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use super::{Error, Object, Result, Storage, Swept, Upload, key, read};
+use super::{Error, Object, Result, Storage, Swept, Upload, Version, key, read};
 use staging::Staging;
 use tree::Tree;
 use upload::FolderUpload;
@@ -67,6 +68,11 @@ impl Storage for Folder {
         &self.label
     }
 
+    /// The folder itself, however it was named: two paths may lead to it.
+    fn identity(&self) -> String {
+        self.tree.identity()
+    }
+
     async fn put(&self, key: &str, bytes: Bytes) -> Result<()> {
         key::check(key)?;
         let key = key.to_owned();
@@ -76,6 +82,26 @@ impl Storage for Folder {
             staging.publish().map(drop)
         })
         .await
+    }
+
+    async fn create(&self, key: &str, bytes: Bytes) -> Result<Version> {
+        key::check(key)?;
+        let key = key.to_owned();
+        self.blocking(move |tree| versioned::create(tree, &key, &bytes))
+            .await
+    }
+
+    async fn get_versioned(&self, key: &str, limit: u64) -> Result<(Bytes, Version)> {
+        let bytes = self.get(key, limit).await?;
+        let version = versioned::version_of(&bytes);
+        Ok((bytes, version))
+    }
+
+    async fn replace(&self, key: &str, bytes: Bytes, version: &Version) -> Result<Version> {
+        key::check(key)?;
+        let (key, version) = (key.to_owned(), version.clone());
+        self.blocking(move |tree| versioned::replace(tree, &key, &bytes, &version))
+            .await
     }
 
     async fn start_upload(

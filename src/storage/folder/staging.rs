@@ -45,10 +45,15 @@ impl Staging {
         let explain = |errno: Errno| fault::writing(&tree.label, key, errno);
         let folder = tree.make_folder(path).map_err(explain)?;
         match rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(_) => return Err(Error::Exists(key.to_owned())),
-            Err(Errno::NOENT) => {}
-            Err(errno) => return Err(explain(errno)),
+            Ok(_) => Err(Error::Exists(key.to_owned())),
+            Err(Errno::NOENT) => Self::beside(tree, key, folder),
+            Err(errno) => Err(explain(errno)),
         }
+    }
+
+    /// Starts a file beside whatever has the key, in the folder that the key lies in.
+    pub(super) fn beside(tree: &Tree, key: &str, folder: OwnedFd) -> Result<Self> {
+        let explain = |errno: Errno| fault::writing(&tree.label, key, errno);
         let mut tries = (0..CREATE_TRIES).map(|_| create_locked(&folder));
         let made = tries
             .find_map(rustix::io::Result::transpose)
@@ -110,6 +115,25 @@ impl Staging {
             }
             renamed => renamed,
         }
+    }
+
+    /// Gives the file its name unless the name is taken; neither need survive a power failure.
+    ///
+    /// A hard link never replaces, and network file systems know it too.
+    pub(super) fn link(&self) -> rustix::io::Result<()> {
+        let (_, name) = key::split(&self.key);
+        let (folder, staged) = (&self.folder, self.staged_name.as_str());
+        match rustix::fs::linkat(folder, staged, folder, name, AtFlags::empty()) {
+            // A file system without hard links.
+            Err(Errno::PERM | Errno::NOTSUP | Errno::MLINK) => self.give_name(name),
+            linked => linked,
+        }
+    }
+
+    /// Gives the file its name, over the file that has it.
+    pub(super) fn replace(&self) -> rustix::io::Result<()> {
+        let (_, name) = key::split(&self.key);
+        rustix::fs::renameat(&self.folder, &self.staged_name, &self.folder, name)
     }
 
     /// Syncs the folder and checks that the name leads to the very file that was written.

@@ -58,6 +58,14 @@ impl Tree {
         })
     }
 
+    /// Returns the root's place in its file system, which does not depend on the path that led to it.
+    pub(super) fn identity(&self) -> String {
+        match rustix::fs::fstat(&self.root) {
+            Ok(stat) => format!("folder {} {}", stat.st_dev, stat.st_ino),
+            Err(_) => format!("folder {}", self.label),
+        }
+    }
+
     /// Opens a folder below the root; `path` is a key or empty.
     pub(super) fn folder(&self, path: &str) -> rustix::io::Result<OwnedFd> {
         let mut folder = rustix::fs::openat(&self.root, ".", OPEN_FOLDER, Mode::empty())?;

@@ -12,6 +12,7 @@ mod reading;
 mod retry;
 mod transport;
 mod upload;
+mod versioned;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use jiff::Timestamp;
 
-use super::{Object, Result, Storage, Swept, Upload, key, read};
+use super::{Object, Result, Storage, Swept, Upload, Version, key, read};
 use client::Client;
 pub use credentials::{CredentialSource, Credentials};
 pub use options::S3Options;
@@ -49,9 +50,28 @@ impl Storage for S3 {
         &self.client.label
     }
 
+    fn identity(&self) -> String {
+        format!("s3 {} {}", self.client.bucket_url, self.client.prefix)
+    }
+
     async fn put(&self, key: &str, bytes: Bytes) -> Result<()> {
         key::check(key)?;
         self.client.create(key, bytes).await
+    }
+
+    async fn create(&self, key: &str, bytes: Bytes) -> Result<Version> {
+        key::check(key)?;
+        versioned::create(&self.client, key, bytes).await
+    }
+
+    async fn get_versioned(&self, key: &str, limit: u64) -> Result<(Bytes, Version)> {
+        key::check_readable(key)?;
+        versioned::get(&self.client, key, limit).await
+    }
+
+    async fn replace(&self, key: &str, bytes: Bytes, version: &Version) -> Result<Version> {
+        key::check(key)?;
+        versioned::replace(&self.client, key, bytes, version).await
     }
 
     async fn start_upload(

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use pgkeep::storage::{Error, Folder, Storage};
 use tempfile::TempDir;
 
-use super::{LARGE, conforms, eventually, keys, pattern, store, upload};
+use super::{LARGE, conforms, contests, eventually, keys, pattern, store, upload};
 use crate::support::skip;
 
 /// Tells a test that runs in a process of its own where its disk is.
@@ -49,6 +49,7 @@ fn is_root() -> bool {
 async fn folder_conforms_and_leaves_no_file() {
     let (_parent, path, folder) = folder();
     conforms(&folder).await;
+    contests(&folder).await;
     assert!(
         eventually(|| files(&path).is_empty()).await,
         "{:?}",
@@ -152,6 +153,60 @@ async fn links_are_not_followed() {
     assert_eq!(keys(&folder, "").await, [""; 0]);
     assert_eq!(fs::read(outside.join("secret")).unwrap(), b"untouched");
     assert_eq!(files(&outside).len(), 1);
+}
+
+#[tokio::test]
+async fn a_version_is_not_compared_through_a_link() {
+    let (parent, path, folder) = folder();
+    let outside = parent.path().join("outside");
+    fs::write(&outside, "untouched").unwrap();
+    symlink(&outside, path.join("lease")).unwrap();
+    let version = folder.create("other", "untouched".into()).await.unwrap();
+    let replaced = folder.replace("lease", "x".into(), &version).await;
+    assert!(matches!(replaced, Err(Error::Setup { .. })), "{replaced:?}");
+    let made = folder.create("lease", "x".into()).await;
+    assert!(matches!(made, Err(Error::Exists(_))), "{made:?}");
+    assert_eq!(fs::read(outside).unwrap(), b"untouched");
+}
+
+/// Two processes would do the same: each opens the root for itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_version_is_replaced_once_whoever_tries() {
+    let (_parent, path, folder) = folder();
+    let mut version = folder.create("lease", "0".into()).await.unwrap();
+    for round in 1..50 {
+        let tries: Vec<_> = (0..4)
+            .map(|who| {
+                let folder = Folder::open(&path).unwrap();
+                let version = version.clone();
+                let bytes = Bytes::from(format!("{round} {who}"));
+                tokio::spawn(async move { folder.replace("lease", bytes, &version).await })
+            })
+            .collect();
+        let mut won = Vec::new();
+        for end in tries {
+            match end.await.unwrap() {
+                Ok(version) => won.push(version),
+                Err(Error::Changed(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(won.len(), 1, "round {round}");
+        version = won.remove(0);
+    }
+    assert_eq!(files(&path), [path.join("lease")]);
+}
+
+#[tokio::test]
+async fn a_folder_is_the_same_by_any_path() {
+    let (parent, path, folder) = folder();
+    let link = parent.path().join("link");
+    symlink(&path, &link).unwrap();
+    let same = Folder::open(&link.join("../backups")).unwrap();
+    assert_ne!(folder.label(), same.label());
+    assert_eq!(folder.identity(), same.identity());
+    let other = Folder::open(parent.path()).unwrap();
+    assert_ne!(folder.identity(), other.identity());
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ mod s3;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
-use pgkeep::storage::{Error, Memory, Result, Storage, Upload};
+use pgkeep::storage::{Error, Memory, Result, Storage, Upload, Version};
 
 /// Longer than two parts of 5 MiB, and no multiple of anything.
 const LARGE: usize = 11 * 1024 * 1024 + 7;
@@ -60,6 +60,7 @@ async fn eventually(mut is_true: impl FnMut() -> bool) -> bool {
 /// The suite. `storage` is empty before and after.
 async fn conforms(storage: &dyn Storage) {
     small_objects(storage).await;
+    versions(storage).await;
     foreign_keys(storage).await;
     ranges(storage).await;
     listings(storage).await;
@@ -100,12 +101,77 @@ async fn small_objects(storage: &dyn Storage) {
     }
 }
 
+async fn versions(storage: &dyn Storage) {
+    let key = "shop/lease.json";
+    let missing = storage.replace(key, "x".into(), &Version::never()).await;
+    assert!(matches!(missing, Err(Error::Changed(gone)) if gone == key));
+    let missing = storage.get_versioned(key, 9).await;
+    assert!(matches!(missing, Err(Error::NotFound(_))));
+
+    let first = storage.create(key, "first".into()).await.unwrap();
+    let again = storage.create(key, "other".into()).await;
+    assert!(matches!(again, Err(Error::Exists(taken)) if taken == key));
+    let put = storage.put(key, "other".into()).await;
+    assert!(matches!(put, Err(Error::Exists(_))));
+    let (bytes, version) = storage.get_versioned(key, 5).await.unwrap();
+    assert_eq!((bytes, &version), ("first".into(), &first));
+    let larger = storage.get_versioned(key, 4).await;
+    assert!(matches!(larger, Err(Error::TooLarge { limit: 4, .. })));
+
+    let second = storage.replace(key, "second".into(), &first).await.unwrap();
+    assert_ne!(second, first);
+    for stale in [&first, &Version::never()] {
+        let late = storage.replace(key, "late".into(), stale).await;
+        assert!(matches!(late, Err(Error::Changed(_))), "{late:?}");
+    }
+    let (bytes, version) = storage.get_versioned(key, 9).await.unwrap();
+    assert_eq!((bytes, &version), ("second".into(), &second));
+    assert_eq!(keys(storage, "shop/").await, [key]);
+    assert_eq!(storage.get(key, 9).await.unwrap(), "second");
+
+    storage.remove(key).await.unwrap();
+    let gone = storage.replace(key, "x".into(), &second).await;
+    assert!(matches!(gone, Err(Error::Changed(_))), "{gone:?}");
+    assert_eq!(keys(storage, "").await, [""; 0]);
+    let put = storage.put(key, "by put".into()).await;
+    put.unwrap();
+    let (_, version) = storage.get_versioned(key, 9).await.unwrap();
+    storage.replace(key, "x".into(), &version).await.unwrap();
+    storage.remove(key).await.unwrap();
+}
+
+/// Of many who replace the same version, one does. For storages that promise it; the S3 server of the tests looks first
+/// and writes then, as no real one does.
+async fn contests(storage: &dyn Storage) {
+    for round in 0..20 {
+        let start = storage.create("contest", "start".into()).await.unwrap();
+        let all = (0..8).map(|who| {
+            let bytes = format!("{round} {who}");
+            let start = &start;
+            async move { storage.replace("contest", bytes.into(), start).await }
+        });
+        let ends = futures_util::future::join_all(all).await;
+        let (won, lost): (Vec<_>, Vec<_>) = ends.into_iter().partition(Result::is_ok);
+        assert_eq!((won.len(), lost.len()), (1, 7));
+        for end in lost {
+            assert!(matches!(end, Err(Error::Changed(_))), "{end:?}");
+        }
+        let (_, now) = storage.get_versioned("contest", 99).await.unwrap();
+        assert_eq!(Some(now), won.into_iter().flatten().next());
+        storage.remove("contest").await.unwrap();
+    }
+}
+
 async fn foreign_keys(storage: &dyn Storage) {
     for key in [
         "", "/a", "../a", "a/../b", "a//b", ".hidden", "a/.b", "a b", "a\0b",
     ] {
         let put = storage.put(key, "x".into()).await;
         assert!(matches!(put, Err(Error::Setup { .. })), "{key:?}");
+        let create = storage.create(key, "x".into()).await;
+        assert!(matches!(create, Err(Error::Setup { .. })), "{key:?}");
+        let replace = storage.replace(key, "x".into(), &Version::never()).await;
+        assert!(matches!(replace, Err(Error::Setup { .. })), "{key:?}");
         let upload = storage.start_upload(key, None).await;
         assert!(matches!(upload, Err(Error::Setup { .. })), "{key:?}");
         let remove = storage.remove(key).await;
@@ -208,6 +274,7 @@ async fn given_up(storage: &dyn Storage) {
 async fn memory_conforms() {
     let memory = Memory::new();
     conforms(&memory).await;
+    contests(&memory).await;
     assert_eq!(memory.unfinished(), 0);
     let swept = memory.sweep("", Timestamp::now()).await.unwrap();
     assert_eq!(swept.removed, 0);

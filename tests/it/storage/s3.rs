@@ -474,6 +474,67 @@ async fn p19_a_conflict_is_an_existing_key() {
 }
 
 #[tokio::test]
+async fn p22_a_store_decides_by_itself_about_versions() {
+    let server = ScriptedS3::start();
+    let storage = open(&server);
+    // One request each, with nothing looked up before.
+    let first = storage.create("a", "1".into()).await.unwrap();
+    storage.replace("a", "2".into(), &first).await.unwrap();
+    assert_eq!((server.count("PUT", ""), server.log().len()), (2, 2));
+    for (status, code) in [(501, "NotImplemented"), (405, "MethodNotAllowed")] {
+        server.behave();
+        server.on(Rule::new("PUT", Fault::status(status, code)));
+        let made = storage.create("b", "x".into()).await;
+        assert!(matches!(made, Err(Error::Unconditional(_))), "{made:?}");
+        let replaced = storage.replace("a", "x".into(), &first).await;
+        assert!(matches!(replaced, Err(Error::Unconditional(_))));
+    }
+    for (status, code) in [
+        (404, "NoSuchKey"),
+        (409, "ConditionalRequestConflict"),
+        (412, "PreconditionFailed"),
+    ] {
+        server.behave();
+        server.on(Rule::new("PUT", Fault::status(status, code)));
+        let replaced = storage.replace("a", "x".into(), &first).await;
+        assert!(matches!(replaced, Err(Error::Changed(_))), "{replaced:?}");
+    }
+    server.behave();
+    server.on(Rule::new("PUT", Fault::status(403, "AccessDenied")));
+    let denied = storage.replace("a", "x".into(), &first).await;
+    assert!(matches!(denied, Err(Error::Denied { .. })), "{denied:?}");
+    assert_eq!(storage.get("a", 9).await.unwrap(), "2");
+}
+
+#[tokio::test]
+async fn a_version_whose_answer_got_lost_is_ours() {
+    let server = ScriptedS3::start();
+    let storage = open(&server);
+    server.on(Rule::new("PUT", Fault::LoseAnswer).times(1));
+    let first = storage.create("a", "1".into()).await.unwrap();
+    server.behave();
+    server.on(Rule::new("PUT", Fault::LoseAnswer).times(1));
+    let second = storage.replace("a", "2".into(), &first).await.unwrap();
+    let (bytes, version) = storage.get_versioned("a", 9).await.unwrap();
+    assert_eq!((bytes, version), ("2".into(), second));
+    assert_eq!(server.count("PUT", ""), 4, "each of them twice");
+}
+
+#[tokio::test]
+async fn buckets_differ_by_where_they_are() {
+    let (one, two) = (S3Server::start(), S3Server::start());
+    let id = |server: &S3Server, prefix: &str| {
+        let storage = S3::open(&server.bucket, prefix, &options(server)).unwrap();
+        (storage.label().to_owned(), storage.identity())
+    };
+    assert_eq!(id(&one, "pg"), id(&one, "/pg/"));
+    assert_ne!(id(&one, "pg"), id(&one, "pg2"));
+    // The same label, and another store.
+    assert_eq!(id(&one, "pg").0, id(&two, "pg").0);
+    assert_ne!(id(&one, "pg").1, id(&two, "pg").1);
+}
+
+#[tokio::test]
 async fn p22_a_store_without_conditional_puts_can_be_used() {
     let server = ScriptedS3::start();
     server.on(Rule::new("PUT", Fault::status(501, "NotImplemented")).times(1));
