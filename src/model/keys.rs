@@ -7,6 +7,20 @@ use super::id::{BackupId, DatabaseName};
 /// Folder of one-off backups whose flags left something out; they count for nothing.
 const PARTIAL: &str = "partial";
 
+/// Name of the object by which one run at a time holds a database; it is no backup, and nobody else's either.
+const LEASE: &str = "lease.json";
+
+/// Returns the key of a database's lease. One-off runs that leave something out hold the same one.
+pub fn lease_key(database: &DatabaseName) -> String {
+    format!("{database}/{LEASE}")
+}
+
+/// Tells whether a key is that of a database's lease: ours, though of no backup.
+pub fn is_lease(key: &str) -> bool {
+    key.split_once('/')
+        .is_some_and(|(database, name)| name == LEASE && database.parse::<DatabaseName>().is_ok())
+}
+
 /// Which backup a key belongs to: a full one of a database, or a one-off partial one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
@@ -204,6 +218,24 @@ mod tests {
             "shop/runs/shop-20260102T030405Z-7f3a.json",
         ] {
             assert_eq!(Place::of_key(key), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_lease_is_ours_and_no_backup() {
+        let key = lease_key(&"shop".parse().unwrap());
+        assert_eq!(key, "shop/lease.json");
+        assert!(is_lease(&key));
+        assert_eq!(Place::of_key(&key), None);
+        assert_eq!(gather([(key.as_str(), 400)]), []);
+        for key in [
+            "lease.json",
+            "shop/partial/lease.json",
+            "shop/lease.json.bak",
+            "my shop/lease.json",
+            "/lease.json",
+        ] {
+            assert!(!is_lease(key), "{key}");
         }
     }
 

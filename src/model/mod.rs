@@ -8,6 +8,7 @@ pub mod connection;
 pub mod format;
 pub mod id;
 pub mod keys;
+pub mod lease;
 pub mod manifest;
 pub mod name;
 pub mod nearest;
