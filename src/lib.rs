@@ -8,6 +8,7 @@ pub mod cli;
 pub mod clock;
 pub mod context;
 pub mod failure;
+pub mod lock;
 pub mod model;
 pub mod op;
 pub mod postgres;
