@@ -6,5 +6,6 @@ pub mod backup;
 pub mod get;
 pub mod inspect;
 pub mod list;
+pub mod lock;
 pub mod show;
 pub mod stored;
