@@ -283,6 +283,12 @@ pub(super) static DATABASE: Section = Section {
             "Whether roles and tablespaces are dumped too, beside the database.",
         ),
         with_default(
+            "lock_timeout",
+            Kind::DurationOrOff(1, MAX_TIMEOUT_S),
+            "off",
+            "Longest wait for another run of the same database; `off` does not wait.",
+        ),
+        with_default(
             "lock_wait_timeout",
             Kind::Duration(1, MAX_TIMEOUT_S),
             "60s",

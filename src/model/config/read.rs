@@ -164,6 +164,10 @@ fn read_selection(reader: &mut Reader, fields: &Fields, database: &mut DatabaseC
 
 fn read_limits(reader: &mut Reader, fields: &Fields, database: &mut DatabaseConfig) {
     set(
+        &mut database.lock_timeout,
+        reader.duration_or_off(fields, "lock_timeout"),
+    );
+    set(
         &mut database.lock_wait_timeout,
         reader.duration(fields, "lock_wait_timeout"),
     );

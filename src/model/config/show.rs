@@ -132,6 +132,10 @@ fn show_database(database: &DatabaseConfig) -> Keys {
     keys.put("compression", show_compression(database.compression));
     keys.put("globals", database.globals);
     keys.put(
+        "lock_timeout",
+        database.lock_timeout.map_or("off".into(), show_duration),
+    );
+    keys.put(
         "lock_wait_timeout",
         show_duration(database.lock_wait_timeout),
     );

@@ -77,6 +77,8 @@ pub struct DatabaseConfig {
     pub compression: Compression,
     /// Whether roles and tablespaces are dumped beside the database.
     pub globals: bool,
+    /// Longest wait for another run of the database; `None` does not wait.
+    pub lock_timeout: Option<Duration>,
     /// Longest wait for a table lock.
     pub lock_wait_timeout: Duration,
     /// Longest time without a byte from the dump; `None` waits for ever.
@@ -110,6 +112,7 @@ impl Default for DatabaseConfig {
             structure_only: Vec::new(),
             compression: Compression::default(),
             globals: false,
+            lock_timeout: None,
             lock_wait_timeout: Duration::from_secs(60),
             stall_timeout: Some(Duration::from_secs(10 * 60)),
             connect_timeout: Duration::from_secs(15),
