@@ -189,6 +189,9 @@ pub struct BackupArgs {
     /// How long pg_dump waits for a lock [default: 60s]
     #[arg(long, value_name = "TIME")]
     pub lock_wait_timeout: Option<String>,
+    /// How long to wait for another run of the same database; 0 ends at once with code 11 [default: 0]
+    #[arg(long, value_name = "TIME")]
+    pub lock_timeout: Option<String>,
     /// End a dump that has moved no byte for so long; 0 means never [default: 10m]
     #[arg(long, value_name = "TIME")]
     pub stall_timeout: Option<String>,

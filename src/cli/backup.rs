@@ -19,6 +19,7 @@ use crate::model::id::DatabaseName;
 use crate::model::manifest::Trigger;
 use crate::model::name::{TableName, parse_schema};
 use crate::op::backup::{Report, Request, not_started, overall, run as backup};
+use crate::op::lock::LockSettings;
 use crate::op::stored::NamedStorage;
 use crate::postgres::dump::Selection;
 use crate::postgres::programs::Search;
@@ -182,11 +183,16 @@ fn request(
             TriggerArg::PreDeploy => Trigger::PreDeploy,
         },
         threads: available_parallelism().map_or(1, NonZeroUsize::get),
+        lock: settings.lock(
+            duration("--lock-timeout", args.lock_timeout.as_deref())?
+                .or(config.lock_timeout)
+                .unwrap_or_default(),
+        )?,
     })
 }
 
 /// A request with the documented defaults, from the newest programs into nowhere.
-pub(super) fn defaults(name: DatabaseName, settings: &Settings<'_>) -> Request {
+pub(super) fn defaults(name: DatabaseName, settings: &Settings<'_>, lock: LockSettings) -> Request {
     let config = DatabaseConfig::default();
     Request {
         name,
@@ -208,6 +214,7 @@ pub(super) fn defaults(name: DatabaseName, settings: &Settings<'_>) -> Request {
         retries: config.retries,
         trigger: Trigger::Manual,
         threads: available_parallelism().map_or(1, NonZeroUsize::get),
+        lock,
     }
 }
 

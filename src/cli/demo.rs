@@ -17,6 +17,7 @@ use super::progress::Shown;
 use super::settings::Settings;
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
+use crate::lock::StateFolder;
 use crate::model::connection::Connection;
 use crate::model::manifest::{Manifest, TableRecord};
 use crate::model::name::quote;
@@ -85,6 +86,8 @@ async fn walk(
         search,
         environment,
         folder,
+        // Hidden from the storage that may be the same folder.
+        state: temporary.path().join(".state"),
         connection: Connection::default(),
     };
     demo.tell("1. a throw-away PostgreSQL, without network, gone at the end\n");
@@ -110,6 +113,7 @@ struct Demo<'a> {
     search: Search,
     environment: Environment,
     folder: PathBuf,
+    state: PathBuf,
     connection: Connection,
 }
 
@@ -182,6 +186,12 @@ impl Demo<'_> {
             .connection
             .with_database("pagila")
             .map_err(|error| broken("the connection", &error))?;
+        let mut lock = self.settings.lock(Duration::ZERO)?;
+        // Nothing of the demo stays behind, its locks neither.
+        lock.folders = vec![StateFolder {
+            path: self.state.clone(),
+            is_shared: false,
+        }];
         let request = Request {
             connection,
             search: self.search.clone(),
@@ -195,6 +205,7 @@ impl Demo<'_> {
             ..defaults(
                 "pagila".parse().expect("`pagila` is a database name"),
                 self.settings,
+                lock,
             )
         };
         let shown = Shown::new(&request.name, self.output);

@@ -109,6 +109,7 @@ impl Observer for Shown {
     fn note(&self, event: Event<'_>) {
         match event {
             Event::Connecting => {}
+            Event::Waiting { text } => self.line(text),
             Event::Dumping {
                 progress,
                 estimated_bytes,

@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -14,10 +15,13 @@ use super::args::{Global, StorageArgs};
 use super::credentials::CredentialCommand;
 use super::output::Output;
 use crate::failure::{Failure, Kind, Result};
+use crate::lock::StateFolder;
 use crate::model::config::{self, Config, DatabaseConfig, Env, StorageConfig, StorageUrl};
 use crate::model::connection::{Connection, ConnectionError};
 use crate::model::id::DatabaseName;
+use crate::model::lease;
 use crate::model::nearest::did_you_mean;
+use crate::op::lock::LockSettings;
 use crate::op::stored::{NamedStorage, storage_failure};
 use crate::postgres::environment::Environment;
 use crate::storage::{self, Absent, Credentials, S3Options, Storage};
@@ -27,6 +31,10 @@ const USUAL_FILES: &[&str] = &["pgkeep.yaml", "/etc/pgkeep/pgkeep.yaml"];
 
 /// Variables by which libpq alone knows the database.
 const LIBPQ_PLACES: &[&str] = &["PGHOST", "PGHOSTADDR", "PGDATABASE", "PGSERVICE"];
+
+/// Only for tests: how many milliseconds a lease lives, so that they need not wait for one to die. Runs that share a
+/// storage may differ in it, because every lease says how long it lives.
+const TEST_LEASE_TTL_MS: &str = "PGKEEP_TEST_LEASE_TTL_MS";
 
 /// Everything a command gets from outside.
 pub(super) struct Settings<'a> {
@@ -80,6 +88,54 @@ impl<'a> Settings<'a> {
     /// Returns the PATH.
     pub(super) fn path(&self) -> Option<OsString> {
         self.environment.get(&OsString::from("PATH")).cloned()
+    }
+
+    /// Returns how runs lock that wait for each other as long as `wait` says.
+    pub(super) fn lock(&self, wait: Duration) -> Result<LockSettings> {
+        let ttl = match self.var(TEST_LEASE_TTL_MS) {
+            Some(text) => Duration::from_millis(text.parse().map_err(|_| {
+                let message = format!("`{TEST_LEASE_TTL_MS}` is no number of milliseconds");
+                Failure::new(Kind::Usage, "bad_environment", message)
+            })?),
+            None => lease::TTL,
+        };
+        Ok(LockSettings {
+            folders: self.state_folders(),
+            ttl,
+            wait,
+        })
+    }
+
+    /// Names the folders that may hold the locks of this host, best first. cron, containers and `env -i` have no HOME,
+    /// or one that cannot be written to.
+    fn state_folders(&self) -> Vec<StateFolder> {
+        let own = |path: PathBuf| StateFolder {
+            path,
+            is_shared: false,
+        };
+        if let Some(path) = self.path_var("PGKEEP_STATE_DIR") {
+            return vec![own(path)];
+        }
+        // What is not absolute is to be ignored. <https://specifications.freedesktop.org/basedir-spec/latest/>
+        let absolute = |name| self.path_var(name).filter(|path| path.is_absolute());
+        let state = absolute("XDG_STATE_HOME")
+            .or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
+        let homes = [state, absolute("XDG_RUNTIME_DIR")].into_iter().flatten();
+        let user = rustix::process::geteuid().as_raw();
+        let temporary = absolute("TMPDIR").unwrap_or_else(|| PathBuf::from("/tmp"));
+        let shared = StateFolder {
+            path: temporary.join(format!("pgkeep-{user}")),
+            is_shared: true,
+        };
+        homes
+            .map(|home| own(home.join("pgkeep")))
+            .chain([shared])
+            .collect()
+    }
+
+    fn path_var(&self, name: &str) -> Option<PathBuf> {
+        let value = self.environment.get(&OsString::from(name))?;
+        (!value.is_empty()).then(|| PathBuf::from(value))
     }
 
     /// Reads the configuration: the named one, or the first of the usual places. None when there is none.

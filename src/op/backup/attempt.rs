@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::fan_out::{FanOut, GIVEN_UP};
 use super::record::{self, Found};
 use super::source::Source;
-use super::{Event, Observer, Report, Request};
+use super::{Event, Observer, Report, Request, ended};
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
 use crate::model::id::BackupId;
@@ -18,6 +18,7 @@ use crate::model::keys::{Part, Place};
 use crate::model::manifest::{Chunks, MAX_INLINE_CHUNKS, Manifest};
 use crate::model::required::{RequiredOutcome, RequiredTable};
 use crate::model::scan::{Finding, Scan};
+use crate::op::lock::Hold;
 use crate::op::stored::OBJECT_EXISTS;
 use crate::postgres::dump::{Dump, DumpRequest};
 use crate::postgres::error::Error;
@@ -36,8 +37,11 @@ pub(super) struct Attempt<'a> {
     pub request: &'a Request,
     pub context: &'a Context,
     observer: &'a dyn Observer,
+    pub hold: &'a Hold,
     pub place: Place,
     pub report: Report,
+    /// Whether a manifest may or may not have come about, which the failure of the commit says.
+    pub is_undecided: bool,
 }
 
 /// A dump that passed through every stage and was proven.
@@ -54,6 +58,7 @@ impl<'a> Attempt<'a> {
         request: &'a Request,
         context: &'a Context,
         observer: &'a dyn Observer,
+        hold: &'a Hold,
     ) -> Self {
         let now = context.clock.now();
         let id = BackupId::new(request.name.clone(), now, context.clock.suffix());
@@ -65,16 +70,18 @@ impl<'a> Attempt<'a> {
             request,
             context,
             observer,
+            hold,
             place,
             report: Report::new(request, now),
+            is_undecided: false,
         }
     }
 
     pub(super) async fn run(mut self) -> Report {
         if let Err(failure) = self.try_run().await {
-            let is_stopped = self.context.stop.is_requested() && !self.report.stored;
-            self.report.failure = Some(if is_stopped {
-                self.context.stop.failure(&self.what())
+            let is_ended = self.stop().is_cancelled() && !self.report.stored;
+            self.report.failure = Some(if is_ended && !self.is_undecided {
+                self.ended()
             } else {
                 failure
             });
@@ -92,8 +99,14 @@ impl<'a> Attempt<'a> {
         failure
     }
 
+    /// Says why the attempt was made to end.
+    pub(super) fn ended(&self) -> Failure {
+        ended(self.request, self.context, self.hold)
+    }
+
+    /// Whatever ends an attempt before its commit: a stop that was asked for, or a lock that was lost.
     pub(super) fn stop(&self) -> &CancellationToken {
-        self.context.stop.token()
+        self.hold.ended()
     }
 
     async fn try_run(&mut self) -> Result<()> {
@@ -128,7 +141,7 @@ impl<'a> Attempt<'a> {
             .await
             .into_iter()
             .find_map(std::result::Result::err);
-        let failure = failure.unwrap_or_else(|| self.context.stop.failure(&self.what()));
+        let failure = failure.unwrap_or_else(|| self.ended());
         Err(self.nothing_stored(failure))
     }
 

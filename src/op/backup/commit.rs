@@ -49,7 +49,7 @@ impl Attempt<'_> {
         };
         let prepared = tokio::select! {
             prepared = join_all(self.request.storages.iter().map(prepare)) => prepared,
-            () = self.stop().cancelled() => return Err(self.context.stop.failure(&self.what())),
+            () = self.stop().cancelled() => return Err(self.ended()),
         };
         let full: Vec<String> = prepared.into_iter().flatten().collect();
         if self.request.storages.len() - full.len() >= self.request.copies.get() {
@@ -129,7 +129,7 @@ impl Attempt<'_> {
     async fn put(&self, named: &NamedStorage, key: &str, bytes: Bytes) -> Result<()> {
         let what = format!("cannot store `{key}` in `{}`", named.name);
         let too_late = async {
-            self.stop().cancelled().await;
+            self.context.stop.token().cancelled().await;
             tokio::time::sleep(COMMIT_GRACE).await;
         };
         tokio::select! {
@@ -163,21 +163,24 @@ impl Attempt<'_> {
         manifest: &Manifest,
     ) -> Result<()> {
         let bytes = Bytes::from(manifest.to_json());
-        let able = ready.iter().filter(|state| state.is_ok()).count();
         let is_small_enough = bytes.len() as u64 <= MAX_MANIFEST_BYTES;
-        let is_enough = able >= self.request.copies.get()
-            && !self.context.stop.is_requested()
+        let fenced = self.fence(&ready).await;
+        let states = ready.iter().zip(&fenced);
+        let able = states.filter(|(state, fenced)| state.is_ok() && fenced.is_ok());
+        let is_enough = able.count() >= self.request.copies.get()
+            && !self.stop().is_cancelled()
             && is_small_enough;
         let key = self.place.key(Part::Manifest, "");
         let (key, bytes, this) = (&key, &bytes, &*self);
-        let put = |(named, state): (_, Result<()>)| async move {
+        let put = |(named, (state, fenced)): (_, (Result<()>, Result<()>))| async move {
             let is_ours = state.is_ok();
-            let outcome = match state {
+            let outcome = match state.and(fenced) {
                 Ok(()) if is_enough => this.put_manifest(named, key, bytes).await,
                 state => state,
             };
             (is_ours, outcome)
         };
+        let ready = ready.into_iter().zip(fenced);
         let ends: Vec<(bool, Result<()>)> =
             join_all(self.request.storages.iter().zip(ready).map(put)).await;
         let holding = if is_enough {
@@ -187,12 +190,28 @@ impl Attempt<'_> {
         };
         let is_stored = is_enough && holding >= self.request.copies.get();
         self.remove_orphans(&ends, is_stored).await;
+        self.is_undecided = ends.iter().any(|(_, outcome)| is_undecided(outcome));
         self.report.stored = is_stored;
         self.note_outcomes(&ends, is_stored);
         match is_stored {
             true => Ok(()),
             false => Err(self.not_committed(ends, holding, is_small_enough)),
         }
+    }
+
+    /// Proves that no other run has taken over meanwhile, in every storage that has the dump, before any manifest is
+    /// put: one lock that is lost means that another run is at work, and nothing may come of this one.
+    async fn fence(&self, ready: &[Result<()>]) -> Vec<Result<()>> {
+        let fence = |(at, state): (usize, &Result<()>)| {
+            let has_dump = state.is_ok();
+            async move {
+                match has_dump && !self.stop().is_cancelled() {
+                    true => self.hold.fence(at).await,
+                    false => Ok(()),
+                }
+            }
+        };
+        join_all(ready.iter().enumerate().map(fence)).await
     }
 
     fn not_committed(
@@ -214,8 +233,8 @@ impl Attempt<'_> {
             );
             return failure.with_details([undecided.message.clone()]);
         }
-        if self.context.stop.is_requested() {
-            return self.context.stop.failure(&self.what());
+        if self.stop().is_cancelled() {
+            return self.ended();
         }
         if !is_small_enough {
             let message = format!(
@@ -261,10 +280,7 @@ impl Attempt<'_> {
     /// nothing where the manifest may still come about.
     async fn remove_orphans(&self, ends: &[(bool, Result<()>)], is_stored: bool) {
         let remove = |(named, (is_ours, outcome)): (&NamedStorage, &(bool, Result<()>))| {
-            let is_undecided = outcome
-                .as_ref()
-                .is_err_and(|failure| failure.id == UNDECIDED);
-            let is_kept = !is_ours || is_undecided || (is_stored && outcome.is_ok());
+            let is_kept = !is_ours || is_undecided(outcome) || (is_stored && outcome.is_ok());
             let storage = Arc::clone(&named.storage);
             async move {
                 if !is_kept {
@@ -298,4 +314,10 @@ impl Attempt<'_> {
             }
         }
     }
+}
+
+fn is_undecided(outcome: &Result<()>) -> bool {
+    outcome
+        .as_ref()
+        .is_err_and(|failure| failure.id == UNDECIDED)
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::lock::{self, Hold, LockRequest, LockSettings};
 use super::stored::NamedStorage;
 use crate::context::Context;
 use crate::failure::{Failure, Kind};
@@ -33,7 +34,7 @@ use crate::postgres::programs::Search;
 use crate::stream::compress::Codec;
 use crate::stream::pipeline::Progress;
 
-use attempt::Attempt;
+use attempt::{Attempt, SAFE};
 
 /// One database to back up.
 pub struct Request {
@@ -75,6 +76,8 @@ pub struct Request {
     pub trigger: Trigger,
     /// Compressing threads.
     pub threads: usize,
+    /// How the run keeps others of the same database away.
+    pub lock: LockSettings,
 }
 
 /// How a run ended. The exit code, the summary and everything else that speaks of it come from this value.
@@ -137,6 +140,11 @@ pub struct StorageOutcome {
 /// What happens while a backup is made, for whoever shows it.
 #[derive(Debug)]
 pub enum Event<'a> {
+    /// Another run of the database has the lock.
+    Waiting {
+        /// Whom the run waits for, in words.
+        text: &'a str,
+    },
     /// An attempt begins.
     Connecting,
     /// The dump begins.
@@ -165,18 +173,49 @@ pub trait Observer: Send + Sync {
     fn note(&self, event: Event<'_>);
 }
 
-/// Makes a backup, trying again where the cause of a failure may pass.
+/// Makes a backup, alone on its database in its storages, trying again where the cause of a failure may pass.
 pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) -> Report {
     let started_at = context.clock.now();
     let clock = std::time::Instant::now();
+    let lock = LockRequest {
+        database: &request.name,
+        storages: &request.storages,
+        verb: "backup",
+        safe: SAFE,
+        settings: &request.lock,
+        on_wait: &|text| observer.note(Event::Waiting { text }),
+    };
+    let mut report = match lock::acquire(&lock, context).await {
+        Ok(hold) => {
+            let mut report = attempts(request, context, observer, &hold).await;
+            report.warnings.extend(hold.warnings.iter().cloned());
+            report.warnings.extend(hold.release().await);
+            report
+        }
+        Err(failure) => {
+            let mut report = Report::new(request, started_at);
+            report.failure = Some(failure);
+            report
+        }
+    };
+    report.started_at = started_at;
+    report.took_ms = u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
+    report
+}
+
+/// Tries until it works, or until another attempt makes no sense. The lock is held all the time.
+async fn attempts(
+    request: &Request,
+    context: &Context,
+    observer: &dyn Observer,
+    hold: &Hold,
+) -> Report {
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let attempt = Attempt::new(request, context, observer);
+        let attempt = Attempt::new(request, context, observer, hold);
         let mut report = attempt.run().await;
         report.attempts = attempts;
-        report.started_at = started_at;
-        report.took_ms = u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
         let Some((failure, delay)) = again(request, &report, attempts) else {
             return report;
         };
@@ -186,12 +225,22 @@ pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) 
         observer.note(Event::Retrying { failure, delay });
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
-            () = context.stop.token().cancelled() => {
-                report.failure = Some(context.stop.failure(&format!("backup of `{}`", request.name)));
+            () = hold.ended().cancelled() => {
+                report.failure = Some(ended(request, context, hold));
                 return report;
             }
         }
     }
+}
+
+/// Says why a run that was made to end did so.
+fn ended(request: &Request, context: &Context, hold: &Hold) -> Failure {
+    if hold.lost().is_cancelled() && !context.stop.is_requested() {
+        return hold.lost_failure();
+    }
+    context
+        .stop
+        .failure(&format!("backup of `{}`", request.name))
 }
 
 /// Decides whether a failed attempt is worth another, and after which delay.

@@ -209,6 +209,27 @@ fn l1_a_manifest_of_unknown_fate_points_at_something_or_is_gone() {
     assert_eq!(has(".manifest.json"), has(".sql.gz"), "{keys:?}: {outcome}");
 }
 
+/// Nobody can tell whether the manifest came about, so nobody says that nothing was stored.
+#[test]
+fn l1_a_manifest_that_nobody_can_see_may_be_there() {
+    let server = ScriptedS3::start();
+    let shop = Shop::with_key(&server);
+    for method in ["PUT", "GET"] {
+        server.on(Rule::new(method, Fault::Hang).path("manifest.json"));
+    }
+    let oracle = shop.oracle_of(&server);
+    let running = shop.run(&oracle, &[]).start();
+    Stage::Manifest.wait(&shop, &server, &running);
+    let at = Instant::now();
+    running.signal(Signal::TERM);
+    let outcome = running.wait().expect(143);
+    assert!(at.elapsed() < PATIENCE, "{outcome}");
+    let message = outcome.exit_error()["message"].clone();
+    let message = message.as_str().unwrap();
+    assert!(message.contains("it may be stored as `shop-"), "{message}");
+    assert_eq!(oracle.leases(), [""; 0]);
+}
+
 #[test]
 fn l1_a_run_of_several_databases_stops_as_a_whole() {
     let mut shop = Shop::new();

@@ -4,6 +4,7 @@
 
 mod dump;
 mod life;
+mod lock;
 mod real;
 mod secrets;
 mod store;

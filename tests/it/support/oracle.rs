@@ -159,10 +159,11 @@ impl<'a> Oracle<'a> {
         assert_eq!(self.before().0, before.0);
     }
 
-    /// Nothing is staged, and no upload is open (O4).
+    /// Nothing is staged, no upload is open, and no lease is left (O4).
     #[track_caller]
     pub fn assert_tidy(&self) {
         assert_eq!(self.staging(), [""; 0], "O4: staging files");
+        assert_eq!(self.leases(), [""; 0], "O4: leases");
         for place in &self.places {
             if let Place::Bucket(server) = place {
                 assert_eq!(server.unfinished(), 0, "O4: open uploads");
@@ -170,11 +171,12 @@ impl<'a> Oracle<'a> {
         }
     }
 
-    /// Everything that was there is there, unchanged (O3). What a dead run staged may go.
+    /// Everything that was there is there, unchanged (O3). What a dead run staged may go, and so may its lease.
     #[track_caller]
     fn assert_kept(&self, before: &Before) {
         for (place, then) in self.places.iter().zip(&before.0) {
-            for (key, hash) in then.iter().filter(|(key, _)| !is_staging(key)) {
+            let is_kept = |key: &str| !is_staging(key) && !is_lease(key);
+            for (key, hash) in then.iter().filter(|(key, _)| is_kept(key)) {
                 let now = fs::read(place.file(key)).map(|bytes| sha256(&bytes));
                 assert_eq!(now.ok().as_ref(), Some(hash), "O3: `{key}` changed");
             }
@@ -223,6 +225,12 @@ impl<'a> Oracle<'a> {
         let new = self.new_keys(before).into_iter();
         new.map(|keys| keys.into_iter().filter(is_manifest).collect())
             .collect()
+    }
+
+    /// Returns the leases that are there.
+    pub fn leases(&self) -> Vec<String> {
+        let keys = self.places.iter().flat_map(Place::keys);
+        keys.filter(|key| is_lease(key)).collect()
     }
 
     fn staging(&self) -> Vec<String> {
@@ -328,6 +336,10 @@ fn is_staging(key: &str) -> bool {
     key.rsplit('/')
         .next()
         .is_some_and(|name| name.starts_with('.'))
+}
+
+fn is_lease(key: &str) -> bool {
+    key.ends_with("/lease.json")
 }
 
 fn collect(folder: &Path, prefix: &str, keys: &mut Vec<String>) {
