@@ -205,7 +205,7 @@ async fn lock_host(
             return Err(busy(what, request.safe, &who));
         }
         if !std::mem::replace(&mut is_told, true) {
-            (request.on_wait)(&format!("waiting for the lock that {who} holds"));
+            (request.on_wait)(&format!("waiting for another run: {who}"));
         }
         sleep(LOCAL_PAUSE).await;
     }

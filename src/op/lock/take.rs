@@ -204,7 +204,7 @@ impl<'a> Taking<'a> {
             }
             Decision::Busy => {
                 self.tell(&format!(
-                    "waiting for the lock that {who} holds, says its lease in `{name}`"
+                    "waiting for another run: {who}, says its lease in `{name}`"
                 ));
                 sleep(pause).await;
             }

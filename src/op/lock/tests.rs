@@ -156,7 +156,7 @@ async fn a_run_that_waits_for_this_host_gets_its_turn() {
     assert!(taken.is_ok() && left.is_empty());
     let said = second.said.lock().unwrap();
     assert!(
-        said.len() == 1 && said[0].starts_with("waiting for the lock that `backup`"),
+        said.len() == 1 && said[0].starts_with("waiting for another run: `backup`"),
         "{said:?}"
     );
 }
