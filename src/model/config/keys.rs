@@ -437,7 +437,7 @@ pub(super) static RETENTION: Section = Section {
         key(
             "keep_within",
             Kind::Span,
-            "Keeps all that are younger than this.",
+            "Keeps all that are younger than this, measured to the newest backup.",
         ),
         key(
             "keep_pre_deploy",

@@ -18,6 +18,7 @@ mod url;
 use std::fmt;
 
 pub use expand::Env;
+pub use reader::{parse_span, parse_timezone};
 pub use schema::config_schema;
 pub use types::{
     Compression, CompressionMethod, Config, Connection, DatabaseConfig, KeepPreDeploy,

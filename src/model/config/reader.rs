@@ -244,16 +244,8 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads the name of a time zone.
-    ///
-    /// Looked up in the zones built into the program: those of the machine would make the model read files, and an
-    /// image made from scratch has none.
     pub fn timezone(&mut self, fields: &Fields, name: &str) -> Option<TimeZone> {
-        self.scalar(fields, name, |_, text| {
-            let zone = TimeZoneDatabase::bundled().get(text).ok();
-            // Only a zone with a name can be written down again.
-            zone.filter(|zone| zone.iana_name().is_some())
-                .ok_or_else(|| "must be an IANA name such as `Europe/Berlin`".into())
-        })
+        self.scalar(fields, name, |_, text| parse_timezone(text))
     }
 
     /// Reads one of the choices of a key.
@@ -512,7 +504,10 @@ fn parse_duration(text: &str, kind: Kind) -> Result<Duration, String> {
     }
 }
 
-fn parse_span(text: &str) -> Result<Span, String> {
+/// Reads a length of time on the calendar: positive and at most 1000 years.
+///
+/// The error tells what is wrong, to stand behind a name for the text.
+pub fn parse_span(text: &str) -> Result<Span, String> {
     let wrong =
         || "must be a length of time such as `36h`, `30d`, `4 weeks` or `1 year`".to_owned();
     let span: Span = text.parse().map_err(|_| wrong())?;
@@ -526,6 +521,17 @@ fn parse_span(text: &str) -> Result<Span, String> {
     } else {
         Err("must be positive and at most 1000 years".into())
     }
+}
+
+/// Reads the name of a time zone.
+///
+/// Looked up in the zones built into the program: those of the machine would make the model read files, and an
+/// image made from scratch has none. The error tells what is wrong, to stand behind a name for the text.
+pub fn parse_timezone(text: &str) -> Result<TimeZone, String> {
+    let zone = TimeZoneDatabase::bundled().get(text).ok();
+    // Only a zone with a name can be written down again.
+    zone.filter(|zone| zone.iana_name().is_some())
+        .ok_or_else(|| "must be an IANA name such as `Europe/Berlin`".into())
 }
 
 /// Writes a duration as the config takes it.

@@ -259,7 +259,7 @@ pub struct Retention {
     pub keep_monthly: Option<u32>,
     /// The newest of each of so many years.
     pub keep_yearly: Option<u32>,
-    /// All that are younger than this; positive and at most 1000 years.
+    /// All that are younger than this, measured to the newest; positive and at most 1000 years.
     pub keep_within: Option<Span>,
     /// What is kept of the backups made before deploys; `None` leaves them pinned.
     pub keep_pre_deploy: Option<KeepPreDeploy>,
