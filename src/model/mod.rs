@@ -15,5 +15,6 @@ pub mod nearest;
 pub mod part_sizes;
 pub mod redact;
 pub mod required;
+pub mod retention;
 pub mod scan;
 pub mod supabase;
