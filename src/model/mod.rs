@@ -17,4 +17,5 @@ pub mod redact;
 pub mod required;
 pub mod retention;
 pub mod scan;
+pub mod schedule;
 pub mod supabase;
