@@ -17,6 +17,7 @@ Start here:
   pgkeep backup --storage ./backups --require users        with DATABASE_URL set
   pgkeep list --storage ./backups
   pgkeep inspect dump.sql.gz
+  pgkeep retention --keep-daily 7 --keep-weekly 4 --simulate '0 3 * * *'
 
 Exit codes: 0 done and proven, 2 usage or config, 3 the backup is good but something after it is not, \
 10 no such backup, 12 login refused, 20 the source failed, 21 the dump failed its proof, 22 storage failed, \
@@ -98,6 +99,9 @@ pub enum Command {
     /// Prove any plain dump: is it whole, which tables and rows does it hold?
     #[command(after_help = INSPECT_HELP)]
     Inspect(InspectArgs),
+    /// Show what a retention policy would keep; no storage is touched
+    #[command(after_help = RETENTION_HELP)]
+    Retention(RetentionArgs),
     /// Write, show and describe the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -124,6 +128,21 @@ Examples:
 
 Reads .sql, .gz and .zst by content, not by name. Exit code 21: the dump is not complete, or a required table is \
 missing.";
+
+const RETENTION_HELP: &str = "\
+Examples:
+  pgkeep retention --keep-daily 7 --keep-weekly 4 --keep-monthly 12 --simulate '0 3 * * *' --for 2y
+  pgkeep retention --keep-last 3 --keep-within 30d --from times.txt
+  pgkeep -d shop retention --simulate '@hourly' --for 30d      the policy of the configuration
+
+Each rule goes from the newest backup to the oldest by itself and keeps the newest of each period that has one, until \
+its count is used up; where the backups run out first, it keeps the oldest too. What any rule keeps is kept. Weeks are \
+ISO weeks. A start more than 10 minutes ahead of now is kept and not counted. It is restic's rule since 0.16. Pruning \
+after every backup leaves the same as pruning once, so a simulated schedule is judged once, at its end.
+
+The calendar marks each day, or each hour of a few days, with the tier that stays longest.
+
+Exit code 25: the policy has no rule, so it would keep nothing.";
 
 /// Flags of `backup`.
 #[derive(Debug, Args)]
@@ -284,6 +303,66 @@ pub struct InspectArgs {
     /// Table that must be in the dump: users, billing."Invoice Lines", or users=100 for at least 100 rows (repeatable)
     #[arg(long = "require", value_name = "TABLE")]
     pub required: Vec<String>,
+}
+
+/// Flags of `retention`.
+#[derive(Debug, Args)]
+pub struct RetentionArgs {
+    /// The rules; none at all means the policy of the configuration.
+    #[command(flatten)]
+    pub policy: PolicyArgs,
+    /// File with one RFC 3339 time per line, blank lines and # comments aside; - is standard input
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "simulate",
+        help_heading = "Times"
+    )]
+    pub from: Option<PathBuf>,
+    /// Cron expression of five fields, minute to weekday, whose times are judged instead
+    #[arg(long, value_name = "CRON", help_heading = "Times")]
+    pub simulate: Option<String>,
+    /// How long the simulated schedule has been running, up to now
+    #[arg(
+        long = "for",
+        value_name = "TIME",
+        default_value = "2y",
+        help_heading = "Times"
+    )]
+    pub length: String,
+    /// Look from this RFC 3339 time [default: the present]
+    #[arg(long, value_name = "TIME", help_heading = "Times")]
+    pub now: Option<String>,
+}
+
+/// A retention policy on the command line.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Policy [default: the one of the configuration]")]
+pub struct PolicyArgs {
+    /// Keep the newest so many
+    #[arg(long, value_name = "N")]
+    pub keep_last: Option<u32>,
+    /// Keep the newest of each of so many hours
+    #[arg(long, value_name = "N")]
+    pub keep_hourly: Option<u32>,
+    /// Keep the newest of each of so many days
+    #[arg(long, value_name = "N")]
+    pub keep_daily: Option<u32>,
+    /// Keep the newest of each of so many ISO weeks
+    #[arg(long, value_name = "N")]
+    pub keep_weekly: Option<u32>,
+    /// Keep the newest of each of so many months
+    #[arg(long, value_name = "N")]
+    pub keep_monthly: Option<u32>,
+    /// Keep the newest of each of so many years
+    #[arg(long, value_name = "N")]
+    pub keep_yearly: Option<u32>,
+    /// Keep all that are younger, measured to the newest backup: 30d, 4 weeks, 1 year
+    #[arg(long, value_name = "TIME")]
+    pub keep_within: Option<String>,
+    /// IANA name of the zone that days, weeks, months and years are counted in [default: UTC, or the configuration's]
+    #[arg(long, value_name = "ZONE")]
+    pub timezone: Option<String>,
 }
 
 /// Commands about the configuration.

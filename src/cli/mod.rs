@@ -5,12 +5,14 @@
 
 pub mod args;
 mod backup;
+mod calendar;
 mod config;
 mod credentials;
 mod demo;
 mod inspect;
 mod output;
 mod progress;
+mod retention;
 mod settings;
 mod stored;
 
@@ -48,6 +50,7 @@ fn dispatch(cli: &Cli, context: &Context, output: &Output) -> Result<(), Failure
     // Reading a file needs no runtime.
     match &cli.command {
         Command::Inspect(args) => return inspect::run(args, output),
+        Command::Retention(args) => return retention::run(args, &settings, output, context),
         Command::Config(command) => return config::run(command, &settings, output),
         _ => {}
     }
@@ -69,7 +72,7 @@ fn dispatch(cli: &Cli, context: &Context, output: &Output) -> Result<(), Failure
             Command::Show(args) => stored::run_show(args, &settings, output).await,
             Command::Get(args) => stored::run_get(args, &settings, output, context).await,
             Command::Demo(args) => demo::run(args, &settings, output, context).await,
-            Command::Inspect(_) | Command::Config(_) => Ok(()),
+            Command::Inspect(_) | Command::Retention(_) | Command::Config(_) => Ok(()),
         } };
         // A backup and a demo clean up after themselves; the others have nothing to lose.
         let cleans_up = matches!(cli.command, Command::Backup(_) | Command::Demo(_));

@@ -16,7 +16,9 @@ use super::credentials::CredentialCommand;
 use super::output::Output;
 use crate::failure::{Failure, Kind, Result};
 use crate::lock::StateFolder;
-use crate::model::config::{self, Config, DatabaseConfig, Env, StorageConfig, StorageUrl};
+use crate::model::config::{
+    self, Config, DatabaseConfig, Env, Retention, StorageConfig, StorageUrl,
+};
 use crate::model::connection::{Connection, ConnectionError};
 use crate::model::id::DatabaseName;
 use crate::model::lease;
@@ -402,6 +404,24 @@ impl<'a> Settings<'a> {
                 })
             })
             .collect()
+    }
+
+    /// Returns the retention policy of the database that `-d` names, or of the only one; none without a configuration
+    /// or without a policy in it.
+    pub(super) fn retention(&self) -> Result<Option<Retention>> {
+        let Some(wanted) = &self.global.database else {
+            let Some(config) = self.config()? else {
+                return Ok(None);
+            };
+            let [(_, database)] = config.databases.as_slice() else {
+                let message = "the configuration has several databases";
+                return Err(Failure::new(Kind::Usage, "database_needed", message)
+                    .hint("`-d NAME` says whose retention is meant"));
+            };
+            return Ok(database.retention.clone());
+        };
+        let config = self.config_or_fail()?;
+        Ok(database_config(&config, wanted)?.retention.clone())
     }
 
     /// Reads a password from a file.

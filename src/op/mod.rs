@@ -7,5 +7,6 @@ pub mod get;
 pub mod inspect;
 pub mod list;
 pub mod lock;
+pub mod retention;
 pub mod show;
 pub mod stored;

@@ -10,6 +10,7 @@ mod demo;
 mod harness;
 mod postgres;
 mod readme;
+mod retention;
 mod storage;
 mod support;
 mod tidy;
