@@ -742,11 +742,12 @@ fn policies() -> impl Strategy<Value = Retention> {
     })
 }
 
-fn candidate(minutes: i64) -> impl Strategy<Value = Candidate> {
+/// A backup in the first `minutes`, at a multiple of `step`.
+fn candidate(minutes: i64, step: i64) -> impl Strategy<Value = Candidate> {
     let flag = proptest::bool::weighted;
     let text = |share| proptest::option::weighted(share, select(vec![String::new(), "why".into()]));
-    let start = (0..minutes).prop_map(|minute| at(FIRST) + minute.minutes());
-    let flags = (flag(0.2), flag(0.15), flag(0.2), flag(0.03));
+    let start = (0..minutes / step).prop_map(move |number| at(FIRST) + (number * step).minutes());
+    let flags = (flag(0.2), flag(0.15), flag(0.2), flag(0.05));
     (start, text(0.1), text(0.05), flags).prop_map(|(started_at, pinned, unreadable, flags)| {
         let (is_pre_deploy, is_damaged, is_drilled, is_made_by_this_run) = flags;
         Candidate {
@@ -761,13 +762,19 @@ fn candidate(minutes: i64) -> impl Strategy<Value = Candidate> {
     })
 }
 
-/// Backups within two days, two months or four years, and a present that may lie before some of them.
+/// Backups within two days (also many with the same start), two months or four years, and a present that may lie
+/// before some of them.
 fn situations() -> impl Strategy<Value = (Vec<Candidate>, Timestamp)> {
     const DAY: i64 = 24 * 60;
-    let ranges = select(vec![2 * DAY, 60 * DAY, 4 * 366 * DAY]);
-    ranges.prop_flat_map(|minutes| {
+    let ranges = [
+        (2 * DAY, 1),
+        (2 * DAY, DAY / 4),
+        (60 * DAY, 1),
+        (4 * 366 * DAY, 1),
+    ];
+    select(ranges.to_vec()).prop_flat_map(|(minutes, step)| {
         let now = (minutes / 2..2 * minutes).prop_map(|minute| at(FIRST) + minute.minutes());
-        (vec(candidate(minutes), 0..40), now)
+        (vec(candidate(minutes, step), 0..40), now)
     })
 }
 
@@ -936,7 +943,7 @@ proptest! {
     #[test]
     fn what_is_apart_or_damaged_changes_nobody_elses_fate(
         (candidates, now) in situations(),
-        added in vec((candidate(4 * 366 * 24 * 60), 0..4usize, any::<prop::sample::Index>()), 1..10),
+        added in vec((candidate(4 * 366 * 24 * 60, 1), 0..4usize, any::<prop::sample::Index>()), 1..10),
         policy in policies(),
     ) {
         let mut more: Vec<(Candidate, Option<usize>)> =
