@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::chunks::ChunkIndex;
 use super::id::{BackupId, DatabaseName};
-use super::scan::{Block, Finding, RowDigest, Section, TableKind};
+use super::scan::{Block, Finding, Parent, RowDigest, Section, TableKind};
 
 /// The newest format that this program writes and reads.
 pub const FORMAT: u64 = 1;
@@ -225,6 +225,9 @@ pub struct TableRecord {
     pub name: String,
     /// How it is made; none where the dump holds only rows.
     pub kind: Option<TableKind>,
+    /// The partitioned table that it is a partition of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
     /// Columns in the order of the COPY lines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<String>>,
@@ -261,7 +264,7 @@ pub struct RequiredRecord {
     pub min_rows: Option<u64>,
     /// Whether the dump creates it.
     pub found: bool,
-    /// Rows found.
+    /// Rows found, those of its partitions included.
     pub rows: Option<u64>,
 }
 

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::name::TableName;
-use super::scan::{Scan, Table};
+use super::scan::Scan;
 
 /// A table that must have its CREATE TABLE in the dump.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct RequiredOutcome {
     pub min_rows: Option<u64>,
     /// Whether the dump creates it.
     pub found: bool,
-    /// Rows found; none where the dump holds no data of it.
+    /// Rows found, those of its partitions included; none where the dump holds no data of it.
     pub rows: Option<u64>,
     /// Why it does not fulfil what is required, with the nearest table; none when it does.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -43,11 +43,11 @@ impl RequiredTable {
     /// Looks for the table in what a scan found.
     pub fn look_up(&self, scan: &Scan) -> RequiredOutcome {
         let found = scan.table(&self.table);
+        let rows = found.and_then(|table| scan.rows_with_partitions(table));
         let problem = match found {
             None => Some(self.missing(scan)),
-            Some(table) => self.too_few(table),
+            Some(_) => self.too_few(rows),
         };
-        let rows = found.and_then(|table| table.rows);
         RequiredOutcome {
             table: self.table.to_string(),
             min_rows: self.min_rows,
@@ -57,9 +57,9 @@ impl RequiredTable {
         }
     }
 
-    fn too_few(&self, table: &Table) -> Option<String> {
+    fn too_few(&self, rows: Option<u64>) -> Option<String> {
         let min_rows = self.min_rows?;
-        match table.rows {
+        match rows {
             Some(rows) if rows >= min_rows => None,
             Some(rows) => Some(format!(
                 "has {rows} rows, and at least {min_rows} are required"
@@ -116,6 +116,51 @@ mod tests {
         assert_eq!(problem("\"AutoBook\"", None), None);
         assert_eq!(problem("public.\"AutoBook\"", Some(2)), None);
         assert_eq!(problem("app.users", None), None);
+    }
+
+    /// A table of two levels, one of whose partitions has a partition of its own, and a table that merely inherits.
+    const PARTITIONS: &str = "CREATE TABLE app.ev (a int) PARTITION BY LIST (a);\n\
+        CREATE TABLE app.\"Ev 1\" (a int);\nCREATE TABLE old.ev_2 (a int) PARTITION BY LIST (a);\n\
+        CREATE UNLOGGED TABLE old.ev_2_a (a int);\nCREATE TABLE app.child (a int) INHERITS (app.ev);\n\
+        ALTER TABLE ONLY app.ev ATTACH PARTITION app.\"Ev 1\" FOR VALUES IN (1);\n\
+        ALTER TABLE ONLY app.ev ATTACH PARTITION old.ev_2 DEFAULT;\n\
+        ALTER TABLE ONLY old.ev_2 ATTACH PARTITION old.ev_2_a DEFAULT;\n";
+
+    fn partitions(rows: &str, min_rows: u64) -> RequiredOutcome {
+        let mut scanner = Scanner::new();
+        scanner.push(PARTITIONS.as_bytes());
+        scanner.push(rows.as_bytes());
+        let table = "app.ev".parse().unwrap();
+        let min_rows = Some(min_rows);
+        RequiredTable { table, min_rows }.look_up(&scanner.finish())
+    }
+
+    #[test]
+    fn a_partitioned_table_has_the_rows_of_its_leaves() {
+        let leaves = "COPY app.\"Ev 1\" (a) FROM stdin;\n1\n1\n\\.\nCOPY old.ev_2_a (a) FROM stdin;\n2\n\\.\n\
+            COPY app.child (a) FROM stdin;\n9\n\\.\n";
+        let outcome = partitions(leaves, 3);
+        assert_eq!((outcome.rows, outcome.problem), (Some(3), None));
+        assert_eq!(
+            partitions(leaves, 4).problem.unwrap(),
+            "has 3 rows, and at least 4 are required"
+        );
+        assert_eq!(partitions("", 1).rows, None);
+    }
+
+    #[test]
+    fn rows_that_are_loaded_through_the_root_count_once() {
+        let block = "COPY app.ev (a) FROM stdin;\n1\n2\n\\.\n";
+        let outcome = partitions(&block.repeat(2), 4);
+        assert_eq!((outcome.rows, outcome.problem), (Some(4), None));
+    }
+
+    #[test]
+    fn a_circle_of_parents_ends() {
+        let circle = "ALTER TABLE ONLY old.ev_2_a ATTACH PARTITION app.ev DEFAULT;\n\
+            ALTER TABLE ONLY app.\"Ev 1\" ATTACH PARTITION app.\"Ev 1\" DEFAULT;\n\
+            INSERT INTO old.ev_2 VALUES (1), (2);\n";
+        assert_eq!(partitions(circle, 2).rows, Some(2));
     }
 
     #[test]

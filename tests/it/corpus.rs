@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::Sandbox;
 use crate::support::data::{self, Truth};
@@ -118,12 +118,12 @@ fn partitions_are_told_by_what_attaches_them() {
     let sandbox = Sandbox::new();
     let run = inspect(&sandbox, &data::dump("nasty-17-plain.sql.gz")).expect(0);
     let document = run.json();
-    let kind = |schema: &str, name: &str| {
+    let field = |schema: &str, name: &str, field: &str| {
         let tables = document["tables"].as_array().expect("tables is a list");
         let found = tables
             .iter()
             .find(|t| t["schema"] == schema && t["name"] == name);
-        found.map(|table| table["kind"].clone()).unwrap_or_default()
+        found.map(|table| table[field].clone()).unwrap_or_default()
     };
     for (schema, name, expected) in [
         ("parts", "ev_2024", "partitioned"),
@@ -132,8 +132,17 @@ fn partitions_are_told_by_what_attaches_them() {
         ("parts", "h0", "partition"),
         ("public", "USER", "table"),
     ] {
-        assert_eq!(kind(schema, name), expected, "{schema}.{name}");
+        assert_eq!(field(schema, name, "kind"), expected, "{schema}.{name}");
     }
+    for (schema, name, parent) in [
+        ("parts", "ev_2024", "ev"),
+        ("parts", "ev_2024_eu", "ev_2024"),
+        ("app", "ev_2025", "ev"),
+    ] {
+        let expected = json!({ "schema": "parts", "name": parent });
+        assert_eq!(field(schema, name, "parent"), expected, "{schema}.{name}");
+    }
+    assert_eq!(field("public", "USER", "parent"), Value::Null);
 }
 
 /// The same rows give the same digest, whichever version wrote them and however the dump was made (but for

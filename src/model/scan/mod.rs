@@ -16,7 +16,7 @@ use std::collections::{BTreeSet, HashMap};
 use memchr::memchr;
 
 pub use digest::RowDigest;
-pub use report::{Block, Finding, Scan, Section, SectionName, Table, TableKind};
+pub use report::{Block, Finding, Parent, Scan, Section, SectionName, Table, TableKind};
 
 use encoding::NameEncoding;
 use lexer::{Lexer, Token};
@@ -290,15 +290,10 @@ impl Scanner {
 
     fn take_meaning(&mut self, meaning: Meaning<'_>, start: u64, end: u64) {
         match meaning {
-            Meaning::CreateTable(name, made) => self.create_table(&name, made),
+            Meaning::CreateTable { name, made, parent } => self.create_table(&name, made, parent),
             Meaning::DropTables(names) => names.iter().for_each(|name| self.drop_table(name)),
             Meaning::BecomesView(name) => self.drop_table(&name),
-            Meaning::AttachPartition(name) => {
-                let met = self.table(&name);
-                if met.table.kind == Some(TableKind::Table) {
-                    met.table.kind = Some(TableKind::Partition);
-                }
-            }
+            Meaning::AttachPartition { name, parent } => self.attach(&name, &parent),
             Meaning::CopyFromStdin(name, columns) => self.start_copy(&name, columns, start),
             Meaning::Insert(name, rows) => {
                 self.places.note_data(start, end);
@@ -332,7 +327,8 @@ impl Scanner {
         }
     }
 
-    fn create_table(&mut self, name: &RawName<'_>, made: Made) {
+    fn create_table(&mut self, name: &RawName<'_>, made: Made, parent: Option<RawName<'_>>) {
+        let parent = parent.map(|parent| self.parent(&parent));
         let met = self.table(name);
         if std::mem::take(&mut met.is_dropped) {
             let table = &met.table;
@@ -349,6 +345,16 @@ impl Scanner {
             Made::Partitioned => TableKind::Partitioned,
             Made::Partition => TableKind::Partition,
         });
+        met.table.parent = parent.or(met.table.parent.take());
+    }
+
+    fn attach(&mut self, name: &RawName<'_>, parent: &RawName<'_>) {
+        let parent = self.parent(parent);
+        let met = self.table(name);
+        if met.table.kind == Some(TableKind::Table) {
+            met.table.kind = Some(TableKind::Partition);
+        }
+        met.table.parent = Some(parent);
     }
 
     fn drop_table(&mut self, name: &RawName<'_>) {
@@ -410,17 +416,26 @@ impl Scanner {
         &mut self.tables.list[at]
     }
 
+    fn parent(&self, name: &RawName<'_>) -> Parent {
+        let schema = schema_of(name, self.search_path.as_deref());
+        Parent {
+            schema: self.encoding.decode(schema).into_owned(),
+            name: self.encoding.decode(name.name).into_owned(),
+        }
+    }
+
     fn table_index(&mut self, name: &RawName<'_>) -> usize {
-        let schema = match name.schema {
-            Some(schema) => self.encoding.decode(schema),
-            None => self
-                .encoding
-                .decode(default_schema(self.search_path.as_deref())),
-        };
+        let schema = schema_of(name, self.search_path.as_deref());
+        let schema = self.encoding.decode(schema);
         let name = self.encoding.decode(name.name);
         self.tables
             .find_or_add(self.marks.database(), &schema, &name)
     }
+}
+
+/// The schema that a name means.
+fn schema_of<'a>(name: &RawName<'a>, path: Option<&'a [Vec<u8>]>) -> &'a [u8] {
+    name.schema.unwrap_or_else(|| default_schema(path))
 }
 
 /// The first schema of the search path that a table can be made in; `public` where none is set.
@@ -526,6 +541,7 @@ impl Met {
             schema,
             name,
             kind: None,
+            parent: None,
             rows: None,
             bytes: 0,
             digest: None,

@@ -1,5 +1,7 @@
 //! What a scan found out about a dump.
 
+use std::collections::{HashMap, HashSet};
+
 use serde::{Deserialize, Serialize};
 
 use super::digest::RowDigest;
@@ -50,6 +52,9 @@ pub struct Table {
     pub name: String,
     /// How the table is made; none where the dump holds only rows of it.
     pub kind: Option<TableKind>,
+    /// What it is a partition of, in the same database; a table that merely inherits has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
     /// Rows in the dump; none where the dump holds no data of it.
     pub rows: Option<u64>,
     /// Bytes of its rows, line ends included.
@@ -62,6 +67,15 @@ pub struct Table {
     /// Where its COPY blocks lie, statement and closing line included.
     #[serde(skip)]
     pub blocks: Vec<Block>,
+}
+
+/// The partitioned table that a partition belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Parent {
+    /// The schema's real name.
+    pub schema: String,
+    /// The table's real name.
+    pub name: String,
 }
 
 /// How a table is made.
@@ -177,8 +191,44 @@ impl Scan {
         self.tables.iter().find(|table| table.is_made_as(name))
     }
 
+    /// Returns the rows of a table and of all its partitions, their partitions included; none where the dump holds no
+    /// data of any of them.
+    ///
+    /// `pg_dump` writes rows under the leaf that holds them or, loading through the root, under the root: each row
+    /// stands in the dump once, so nothing is counted twice. A parent chain that runs in a circle, as only a forged
+    /// file has one, ends where it began.
+    pub fn rows_with_partitions(&self, table: &Table) -> Option<u64> {
+        let mut partitions: HashMap<(&str, &str), Vec<&Table>> = HashMap::new();
+        for other in &self.tables {
+            if let Some(parent) = &other.parent
+                && other.database == table.database
+            {
+                let key = (parent.schema.as_str(), parent.name.as_str());
+                partitions.entry(key).or_default().push(other);
+            }
+        }
+        let mut rows = None;
+        let mut seen = HashSet::new();
+        let mut next = vec![table];
+        while let Some(table) = next.pop() {
+            let key = (table.schema.as_str(), table.name.as_str());
+            if seen.insert(key) {
+                rows = add_some(rows, table.rows);
+                next.extend(partitions.get(&key).into_iter().flatten());
+            }
+        }
+        rows
+    }
+
     /// Returns the sum of all rows.
     pub fn rows(&self) -> u64 {
         self.tables.iter().filter_map(|table| table.rows).sum()
+    }
+}
+
+fn add_some(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.saturating_add(b)),
+        (a, b) => a.or(b),
     }
 }

@@ -107,6 +107,7 @@ fn table_record(table: &Table, chunks: &ChunkOffsets) -> TableRecord {
         schema: table.schema.clone(),
         name: table.name.clone(),
         kind: table.kind,
+        parent: table.parent.clone(),
         columns: table.columns.clone(),
         rows: table.rows,
         bytes: table.bytes,

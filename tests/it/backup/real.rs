@@ -276,6 +276,39 @@ fn flags_make_a_partial_backup_and_the_configuration_does_not() {
 }
 
 #[test]
+fn min_rows_of_a_partitioned_table_are_those_of_its_leaves() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    database.sql(
+        "CREATE SCHEMA app; CREATE TABLE ev (id int) PARTITION BY RANGE (id); \
+         CREATE TABLE app.ev_1 PARTITION OF ev FOR VALUES FROM (0) TO (9); \
+         CREATE TABLE ev_2 PARTITION OF ev DEFAULT PARTITION BY LIST (id); \
+         CREATE TABLE ev_2_a PARTITION OF ev_2 DEFAULT; INSERT INTO ev VALUES (1), (2), (11); \
+         CREATE TABLE old (id int); CREATE TABLE child () INHERITS (old); INSERT INTO child VALUES (1)",
+    );
+    let real = Real::new(database.socket_url());
+    let outcome = real
+        .backup(&["--require", "ev=3", "--require", "ev_2=1"])
+        .expect(0);
+    let manifest = real.manifest(&outcome);
+    let tables = manifest["tables"].as_array().unwrap();
+    let parent = |name: &str| {
+        let table = tables.iter().find(|table| table["name"] == name);
+        table.unwrap()["parent"]["name"].clone()
+    };
+    let parents = ["ev_1", "ev_2", "ev_2_a", "ev", "child"].map(parent);
+    let expected = json!(["ev", "ev", "ev_2", null, null]);
+    assert_eq!(json!(parents), expected);
+    assert_eq!(manifest["required_tables"][0]["rows"], 3);
+    let outcome = real
+        .backup(&["--require", "ev=4", "--require", "old=1"])
+        .expect(21);
+    let details = outcome.exit_error()["details"].to_string();
+    assert!(details.contains("`ev` has 3 rows"), "{details}");
+    assert!(details.contains("`old` has 0 rows"), "{details}");
+}
+
+#[test]
 fn globals_come_with_passwords_where_they_may_be_read() {
     let Some(server) = postgres() else { return };
     let database = server.database();

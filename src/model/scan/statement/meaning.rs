@@ -25,9 +25,17 @@ pub(in crate::model::scan) enum Made {
 /// What an ended statement means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::model::scan) enum Meaning<'a> {
-    CreateTable(RawName<'a>, Made),
+    CreateTable {
+        name: RawName<'a>,
+        made: Made,
+        /// What it is a partition of.
+        parent: Option<RawName<'a>>,
+    },
     DropTables(Vec<RawName<'a>>),
-    AttachPartition(RawName<'a>),
+    AttachPartition {
+        name: RawName<'a>,
+        parent: RawName<'a>,
+    },
     /// `CREATE RULE "_RETURN" … ON SELECT TO x`: what was made as a table is a view (dumps of 9.6 and before).
     BecomesView(RawName<'a>),
     CopyFromStdin(RawName<'a>, Vec<&'a [u8]>),
@@ -213,16 +221,17 @@ fn create_table<'a>(cursor: &mut Cursor<'a>) -> Option<Meaning<'a>> {
     }
     cursor.words(&["if", "not", "exists"]);
     let name = cursor.name()?;
-    let behind_name = cursor.at;
+    let parent = if cursor.words(&["partition", "of"]) {
+        Some(cursor.name()?)
+    } else {
+        None
+    };
     if cursor.seek(&["partition", "by"]) {
         made = Made::Partitioned;
-    } else {
-        cursor.at = behind_name;
-        if made == Made::Ordinary && cursor.words(&["partition", "of"]) {
-            made = Made::Partition;
-        }
+    } else if made == Made::Ordinary && parent.is_some() {
+        made = Made::Partition;
     }
-    Some(Meaning::CreateTable(name, made))
+    Some(Meaning::CreateTable { name, made, parent })
 }
 
 fn create_rule(mut cursor: Cursor<'_>) -> Option<Meaning<'_>> {
@@ -240,9 +249,10 @@ fn alter(mut cursor: Cursor<'_>) -> Option<Meaning<'_>> {
     if cursor.word("table") {
         cursor.words(&["if", "exists"]);
         cursor.word("only");
-        cursor.name()?;
+        let parent = cursor.name()?;
         if cursor.words(&["attach", "partition"]) {
-            return cursor.name().map(Meaning::AttachPartition);
+            let name = cursor.name()?;
+            return Some(Meaning::AttachPartition { name, parent });
         }
         if cursor.words(&["add", "constraint"]) {
             return Some(Meaning::PostData);

@@ -74,7 +74,13 @@ fn knows_every_way_to_make_a_table() {
             Made::Ordinary,
         ),
     ] {
-        assert_eq!(meaning(sql), Meaning::CreateTable(t(), made), "{sql}");
+        let Meaning::CreateTable {
+            name, made: how, ..
+        } = meaning(sql)
+        else {
+            panic!("{sql} makes no table");
+        };
+        assert_eq!((name, how), (t(), made), "{sql}");
     }
 }
 
@@ -197,8 +203,28 @@ fn knows_partitions_and_views_made_afterwards() {
         meaning(
             "ALTER TABLE ONLY parts.ev ATTACH PARTITION app.\"E\" FOR VALUES FROM ('a') TO ('b');"
         ),
-        Meaning::AttachPartition(raw("app", "E"))
+        Meaning::AttachPartition {
+            name: raw("app", "E"),
+            parent: raw("parts", "ev")
+        }
     );
+    for (sql, parent) in [
+        (
+            "CREATE TABLE a.t PARTITION OF b.p DEFAULT\nPARTITION BY LIST (b);",
+            Some(raw("b", "p")),
+        ),
+        (
+            "CREATE FOREIGN TABLE a.t PARTITION OF b.p FOR VALUES IN (1)\nSERVER s;",
+            Some(raw("b", "p")),
+        ),
+        ("CREATE TABLE a.t (x int)\nINHERITS (b.p);", None),
+        ("CREATE TABLE a.t (x int)\nPARTITION BY LIST (x);", None),
+    ] {
+        let Meaning::CreateTable { parent: found, .. } = meaning(sql) else {
+            panic!("{sql} makes no table");
+        };
+        assert_eq!(found, parent, "{sql}");
+    }
     assert_eq!(
         meaning("CREATE RULE \"_RETURN\" AS\n    ON SELECT TO public.v DO INSTEAD SELECT 1;"),
         Meaning::BecomesView(raw("public", "v"))
