@@ -44,6 +44,13 @@ pub(super) struct Attempt<'a> {
     pub is_undecided: bool,
 }
 
+/// A dump that its judge refused, and what of it was as required.
+#[derive(Debug)]
+struct Refusal {
+    failure: Failure,
+    required: Vec<RequiredOutcome>,
+}
+
 /// A dump that passed through every stage and was proven.
 struct Proven {
     passed: Passed,
@@ -121,7 +128,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Starts an upload to every storage, before the dump: a storage that takes none is told at once.
-    async fn start_uploads(&self, source: &Source) -> Result<FanOut> {
+    async fn start_uploads(&mut self, source: &Source) -> Result<FanOut> {
         let key = self.place.key(Part::Dump, self.request.codec.extension());
         let expected = source.facts.database.size_bytes / GUESSED_RATIO;
         let copies = self.request.copies.get();
@@ -136,11 +143,9 @@ impl<'a> Attempt<'a> {
         if uploads.open() >= self.request.copies.get() {
             return Ok(uploads);
         }
-        let failure = uploads
-            .give_up()
-            .await
-            .into_iter()
-            .find_map(std::result::Result::err);
+        let taken = uploads.give_up().await;
+        self.note_given_up(&taken);
+        let failure = taken.into_iter().find_map(std::result::Result::err);
         let failure = failure.unwrap_or_else(|| self.ended());
         Err(self.nothing_stored(failure))
     }
@@ -162,7 +167,7 @@ impl<'a> Attempt<'a> {
         match ended {
             Ok(passed) => {
                 let warnings = dump.wait().await.map_err(|error| self.failed(&error))?;
-                let required = self.required(&passed.scan);
+                let required = look_up(&self.request.required, &passed.scan);
                 let stored_bytes = passed.stored_bytes;
                 self.observer.note(Event::Storing);
                 Ok(Proven {
@@ -175,6 +180,10 @@ impl<'a> Attempt<'a> {
             Err(error) => {
                 dump.stopper().stop(Why::Interrupted).await;
                 let taken = uploads.give_up().await;
+                self.note_given_up(&taken);
+                if let PipelineError::Refused(refusal) = &error {
+                    self.report.required_tables.clone_from(&refusal.required);
+                }
                 Err(self.explain(error, &dump, taken).await)
             }
         }
@@ -238,7 +247,10 @@ impl<'a> Attempt<'a> {
         dump: &mut Dump,
         mut fan_out: FanOut,
         progress: &Arc<Progress>,
-    ) -> (std::result::Result<Passed, PipelineError<Failure>>, FanOut) {
+    ) -> (
+        std::result::Result<Passed, PipelineError<Box<Refusal>>>,
+        FanOut,
+    ) {
         let (output, progress) = (dump.take_output(), Arc::clone(progress));
         let (codec, threads) = (self.request.codec, self.request.threads);
         let judge = self.judge();
@@ -255,24 +267,22 @@ impl<'a> Attempt<'a> {
     }
 
     /// Makes the judge of a dump whose program ended well.
-    fn judge(&self) -> impl FnOnce(&Scan) -> Result<()> + Send + use<> {
+    fn judge(&self) -> impl FnOnce(&Scan) -> std::result::Result<(), Box<Refusal>> + Send + use<> {
         let (what, allow_empty) = (self.what(), self.request.allow_empty);
         let required = self.request.required.clone();
-        move |scan| judge(&what, scan, &required, allow_empty)
-    }
-
-    fn required(&self, scan: &Scan) -> Vec<RequiredOutcome> {
-        self.request
-            .required
-            .iter()
-            .map(|required| required.look_up(scan))
-            .collect()
+        move |scan| {
+            let required = look_up(&required, scan);
+            match judge(&what, scan, &required, allow_empty) {
+                Ok(()) => Ok(()),
+                Err(failure) => Err(Box::new(Refusal { failure, required })),
+            }
+        }
     }
 
     /// Says why a dump did not pass. A program that failed, or was made to end, has the first word.
     async fn explain(
         &self,
-        error: PipelineError<Failure>,
+        error: PipelineError<Box<Refusal>>,
         dump: &Dump,
         taken: Vec<Result<()>>,
     ) -> Failure {
@@ -287,7 +297,7 @@ impl<'a> Attempt<'a> {
             .find(|failure| is_lost && failure.id != GIVEN_UP);
         let program = dump.wait().await.err();
         match (error, program, storage) {
-            (PipelineError::Refused(failure), _, _) => failure,
+            (PipelineError::Refused(refusal), _, _) => refusal.failure,
             (PipelineError::Compress(error), _, _) => {
                 let message = format!(
                     "{} failed: cannot compress the dump: {error}; {SAFE}",
@@ -464,8 +474,15 @@ async fn watch_for_stall(
     stopper.stop(Why::Stalled).await;
 }
 
+fn look_up(required: &[RequiredTable], scan: &Scan) -> Vec<RequiredOutcome> {
+    required
+        .iter()
+        .map(|required| required.look_up(scan))
+        .collect()
+}
+
 /// The proof: the dump is whole, and what is required is in it.
-fn judge(what: &str, scan: &Scan, required: &[RequiredTable], allow_empty: bool) -> Result<()> {
+fn judge(what: &str, scan: &Scan, required: &[RequiredOutcome], allow_empty: bool) -> Result<()> {
     if let Some(first) = scan.problems.first() {
         let message = format!(
             "{what} failed: `pg_dump` ended well, but its dump is not whole: {}; {SAFE}",
@@ -480,8 +497,10 @@ fn judge(what: &str, scan: &Scan, required: &[RequiredTable], allow_empty: bool)
     }
     let missing: Vec<String> = required
         .iter()
-        .map(|table| table.look_up(scan))
-        .filter_map(|outcome| Some(format!("`{}` {}", outcome.table, outcome.problem?)))
+        .filter_map(|outcome| {
+            let problem = outcome.problem.as_ref()?;
+            Some(format!("`{}` {problem}", outcome.table))
+        })
         .collect();
     if !missing.is_empty() {
         let message = format!(

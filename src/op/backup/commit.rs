@@ -11,6 +11,7 @@ use jiff::SignedDuration;
 
 use super::StorageOutcome;
 use super::attempt::{Attempt, SAFE};
+use super::fan_out::GIVEN_UP;
 use crate::failure::{Failure, Kind, Result};
 use crate::model::keys::{Part, gather};
 use crate::model::manifest::{MAX_MANIFEST_BYTES, Manifest};
@@ -274,6 +275,19 @@ impl Attempt<'_> {
                     .map(|failure| failure.message.clone()),
             })
             .collect();
+    }
+
+    /// Says of each storage that the dump was given up there, and why where it was the storage's own fault.
+    pub(super) fn note_given_up(&mut self, taken: &[Result<()>]) {
+        if self.context.stop.is_requested() {
+            return;
+        }
+        for (outcome, taken) in self.report.storages.iter_mut().zip(taken) {
+            let failure = taken.as_ref().err();
+            outcome.error = failure
+                .filter(|failure| failure.id != GIVEN_UP)
+                .map(|failure| failure.message.clone());
+        }
     }
 
     /// Removes what this run wrote where the backup does not count: nothing under a key that somebody else wrote, and

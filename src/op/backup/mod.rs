@@ -109,7 +109,7 @@ pub struct Report {
     pub manifest_key: Option<String>,
     /// What each storage made of it.
     pub storages: Vec<StorageOutcome>,
-    /// What was required and what was found.
+    /// What was required and what was found; empty where no dump came to its end.
     pub required_tables: Vec<RequiredOutcome>,
     /// What was odd.
     pub warnings: Vec<Finding>,
@@ -132,7 +132,7 @@ pub struct StorageOutcome {
     pub url: String,
     /// Whether the backup is there.
     pub stored: bool,
-    /// Why not.
+    /// Why not, where it is the storage's own fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -280,13 +280,22 @@ impl Report {
             size_bytes: 0,
             sha256: None,
             manifest_key: None,
-            storages: Vec::new(),
+            storages: request.storages.iter().map(not_stored).collect(),
             required_tables: Vec::new(),
             warnings: Vec::new(),
             restore: None,
             failure: None,
             manifest: None,
         }
+    }
+}
+
+fn not_stored(named: &NamedStorage) -> StorageOutcome {
+    StorageOutcome {
+        name: named.name.clone(),
+        url: named.storage.label().to_owned(),
+        stored: false,
+        error: None,
     }
 }
 

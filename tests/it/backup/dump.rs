@@ -330,11 +330,21 @@ fn d17_required_tables_are_all_named_with_the_nearest() {
         "--require",
         "app.users",
     ];
-    let error = shop
-        .backup(&[&required[..], &more].concat())
-        .expect(21)
-        .exit_error();
+    let outcome = shop.backup(&[&required[..], &more].concat()).expect(21);
+    let error = outcome.exit_error();
     assert_eq!(error["id"], "required_table_missing");
+    let backup = &outcome.summary()["backups"][0];
+    let found = backup["required_tables"].as_array().unwrap().iter();
+    let found: Vec<Value> = found
+        .map(|table| json!([table["table"], table["found"], table["rows"]]))
+        .collect();
+    assert_eq!(found.len(), 6);
+    assert_eq!(found[2], json!(["invoices", false, null]));
+    assert_eq!(found[3], json!(["public.orders", true, 2]));
+    assert_eq!(found[4], json!(["users", true, 3]));
+    let storage = &backup["storages"][0];
+    assert_eq!(storage["stored"], false, "{backup}");
+    assert_eq!(storage["error"], Value::Null, "{backup}");
     assert!(
         error["message"].as_str().unwrap().contains("5 of 6"),
         "{error}"
