@@ -2,6 +2,8 @@
 //!
 //! Promises to stay silent rather than to suggest something far-fetched; never decides anything.
 
+use super::name::TableName;
+
 /// Finds the candidate that the writer of `name` most likely meant.
 ///
 /// Case and `-` against `_` do not count. A name may be off by one letter in three, at most three; a last part
@@ -26,6 +28,27 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
         .or_else(|| only_with_last_part(&name, &candidates))
+}
+
+/// Finds the table that the writer of `name` most likely meant, among known schemas and names.
+///
+/// The same name in another case or another schema comes first. Otherwise only the names are compared, within the
+/// schema: with its letters in front, any two short names would look alike.
+pub fn nearest_table<'a>(
+    name: &TableName,
+    known: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Option<TableName> {
+    let schema = name.schema_or_public();
+    let known: Vec<(&str, &str)> = known.into_iter().collect();
+    let wanted = fold(&name.name);
+    let mut same_name = known.iter().filter(|(_, name)| fold(name) == wanted);
+    let in_schema = |(other, _): &&(&str, &str)| *other == schema;
+    let same = same_name.clone().find(in_schema).or(same_name.next());
+    if let Some((schema, name)) = same {
+        return Some(TableName::new(*schema, *name));
+    }
+    let names = known.iter().filter(in_schema).map(|(_, name)| *name);
+    nearest(&name.name, names).map(|near| TableName::new(schema, near))
 }
 
 /// Returns `; did you mean ...?`, or nothing where no candidate is near, to end a message with.
@@ -76,6 +99,24 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(nearest(name, KEYS), expected, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn tables_are_compared_by_name_and_not_by_schema() {
+        let known = [("public", "Users"), ("app", "orders"), ("public", "b")];
+        for (name, expected) in [
+            ("users", Some("public.\"Users\"")),
+            ("app.users", Some("public.\"Users\"")),
+            ("orders", Some("app.orders")),
+            ("app.oders", Some("app.orders")),
+            ("oders", None),
+            ("a", None),
+            ("app.b", Some("public.b")),
+        ] {
+            let near = nearest_table(&name.parse().unwrap(), known);
+            let near = near.map(|near| near.to_string());
+            assert_eq!(near.as_deref(), expected, "{name}");
         }
     }
 

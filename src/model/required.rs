@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::name::TableName;
+use super::nearest::nearest_table;
 use super::scan::Scan;
 
 /// A table that must have its CREATE TABLE in the dump.
@@ -71,18 +72,10 @@ impl RequiredTable {
     }
 
     fn missing(&self, scan: &Scan) -> String {
-        let wanted = self.table.name.to_lowercase();
-        let near = scan
-            .tables
-            .iter()
-            .filter(|table| table.kind.is_some())
-            .find(|table| {
-                let is_same_name = table.name.to_lowercase() == wanted;
-                is_same_name
-                    || strsim::damerau_levenshtein(&table.name.to_lowercase(), &wanted) == 1
-            });
-        match near {
-            Some(table) => format!("is not in the dump; there is `{}`", table.full_name()),
+        let made = scan.tables.iter().filter(|table| table.kind.is_some());
+        let made = made.map(|table| (table.schema.as_str(), table.name.as_str()));
+        match nearest_table(&self.table, made) {
+            Some(table) => format!("is not in the dump; there is `{table}`"),
             None => "is not in the dump".to_owned(),
         }
     }

@@ -21,7 +21,7 @@ const KNOWS_CHILDREN: u32 = 16;
 /// What of a database is dumped. Every name is literal; an unnamed schema is `public`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// Only these tables, with their partitions and children.
+    /// Only these tables, views and sequences, with their partitions and children.
     pub tables: Vec<TableName>,
     /// Not these tables, nor their partitions and children.
     pub exclude_tables: Vec<TableName>,
@@ -220,6 +220,7 @@ mod tests {
                 row_security_applies: false,
                 can_read: true,
                 parents: vec![("public".into(), "p".into())],
+                owner: None,
             }],
             ..ServerFacts::default()
         }

@@ -43,6 +43,9 @@ pub struct ServerFacts {
     pub schemas: Vec<String>,
     /// Tables and what else holds rows, by schema and name; neither the system's nor an extension's.
     pub tables: Vec<TableFacts>,
+    /// What else can be named beside them: views, and relations of extensions.
+    #[serde(default)]
+    pub others: Vec<OtherFacts>,
     /// Whether the server took the settings that make printed values comparable.
     #[serde(skip)]
     pub session_settings_applied: bool,
@@ -119,6 +122,9 @@ pub enum TableKind {
     /// A sequence.
     #[serde(rename = "S")]
     Sequence,
+    /// A view.
+    #[serde(rename = "v")]
+    View,
 }
 
 /// What we know of a relation.
@@ -146,6 +152,42 @@ pub struct TableFacts {
     pub can_read: bool,
     /// Tables that it is a partition of, or inherits from, as `[schema, name]`.
     pub parents: Vec<(String, String)>,
+    /// The table that a sequence belongs to: `serial` or an identity.
+    #[serde(default)]
+    pub owner: Option<SequenceOwner>,
+}
+
+/// The table that a sequence belongs to.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct SequenceOwner {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// Whether the sequence is an identity, which no dump holds without its table.
+    pub is_identity: bool,
+}
+
+impl SequenceOwner {
+    /// Returns the table's name.
+    pub fn table_name(&self) -> TableName {
+        TableName::new(&self.schema, &self.name)
+    }
+}
+
+/// What we know of a view, or of a relation that belongs to an extension.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct OtherFacts {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: TableKind,
+    /// The extension that it belongs to.
+    pub extension: Option<String>,
+    /// Whether the extension leaves rows of it to its users, which are dumped (`pg_extension_config_dump`).
+    pub has_own_rows: bool,
 }
 
 impl TableFacts {
@@ -299,6 +341,20 @@ WITH own AS (
   SELECT i.inhrelid, jsonb_agg(jsonb_build_array(n.nspname, p.relname) ORDER BY i.inhseqno) AS names
   FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent JOIN pg_namespace n ON n.oid = p.relnamespace
   WHERE p.relkind IN ('r', 'p', 'f') GROUP BY i.inhrelid
+), owners AS (
+  SELECT d.objid, jsonb_build_object('schema', n.nspname, 'name', t.relname, 'is_identity', d.deptype = 'i') AS owner
+  FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S' JOIN pg_class t ON t.oid = d.refobjid
+    JOIN pg_namespace n ON n.oid = t.relnamespace
+  WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.objsubid = 0
+    AND d.refobjsubid > 0 AND d.deptype IN ('a', 'i')
+), others AS (
+  SELECT n.nspname, c.relname, c.relkind, x.extname, coalesce(c.oid = ANY (x.extconfig), false) AS has_own_rows
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN pg_depend e ON e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.objsubid = 0
+      AND e.refclassid = 'pg_extension'::regclass AND e.deptype = 'e'
+    LEFT JOIN pg_extension x ON x.oid = e.refobjid
+  WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+    AND (c.relkind = 'v' OR c.relkind IN ('r', 'p', 'f', 'm', 'S') AND x.oid IS NOT NULL)
 )
 SELECT jsonb_build_object(
   'version', current_setting('server_version'),
@@ -330,8 +386,10 @@ SELECT jsonb_build_object(
     'row_security', o.relrowsecurity, 'row_security_forced', o.relforcerowsecurity,
     'row_security_applies', o.relrowsecurity AND row_security_active(o.oid),
     'can_read', has_schema_privilege(o.nspname, 'USAGE') AND has_table_privilege(o.oid, 'SELECT'),
-    'parents', coalesce(p.names, '[]')) ORDER BY o.nspname, o.relname)
-    FROM own o LEFT JOIN parents p ON p.inhrelid = o.oid), '[]'))::text;
+    'parents', coalesce(p.names, '[]'), 'owner', w.owner) ORDER BY o.nspname, o.relname)
+    FROM own o LEFT JOIN parents p ON p.inhrelid = o.oid LEFT JOIN owners w ON w.objid = o.oid), '[]'),
+  'others', coalesce((SELECT jsonb_agg(jsonb_build_object('schema', v.nspname, 'name', v.relname, 'kind', v.relkind,
+    'extension', v.extname, 'has_own_rows', v.has_own_rows) ORDER BY v.nspname, v.relname) FROM others v), '[]'))::text;
 SELECT pg_backend_pid();";
 
 #[cfg(test)]
@@ -354,6 +412,7 @@ mod tests {
                 .iter()
                 .map(|p| ("public".into(), (*p).into()))
                 .collect(),
+            owner: None,
         }
     }
 

@@ -162,7 +162,7 @@ impl<'a> Attempt<'a> {
         let progress = Arc::new(Progress::default());
         self.announce(source, &progress);
         let done = self.watch(&dump, &uploads, &progress);
-        let (ended, uploads) = self.pump(&mut dump, uploads, &progress).await;
+        let (ended, uploads) = self.pump(source, &mut dump, uploads, &progress).await;
         done.cancel();
         match ended {
             Ok(passed) => {
@@ -244,6 +244,7 @@ impl<'a> Attempt<'a> {
     /// Moves the dump on a thread that may block, and gives the fan-out back.
     async fn pump(
         &self,
+        source: &Source,
         dump: &mut Dump,
         mut fan_out: FanOut,
         progress: &Arc<Progress>,
@@ -253,7 +254,7 @@ impl<'a> Attempt<'a> {
     ) {
         let (output, progress) = (dump.take_output(), Arc::clone(progress));
         let (codec, threads) = (self.request.codec, self.request.threads);
-        let judge = self.judge();
+        let judge = self.judge(source);
         let moved = tokio::task::spawn_blocking(move || {
             let mut hand_over =
                 |bytes: Bytes| -> std::result::Result<(), Closed> { fan_out.send(&bytes) };
@@ -267,8 +268,12 @@ impl<'a> Attempt<'a> {
     }
 
     /// Makes the judge of a dump whose program ended well.
-    fn judge(&self) -> impl FnOnce(&Scan) -> std::result::Result<(), Box<Refusal>> + Send + use<> {
-        let (what, allow_empty) = (self.what(), self.request.allow_empty);
+    fn judge(
+        &self,
+        source: &Source,
+    ) -> impl FnOnce(&Scan) -> std::result::Result<(), Box<Refusal>> + Send + use<> {
+        let what = self.what();
+        let allow_empty = self.request.allow_empty || !source.selected().holds_tables();
         let required = self.request.required.clone();
         move |scan| {
             let required = look_up(&required, scan);

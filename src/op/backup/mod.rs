@@ -8,6 +8,7 @@ mod attempt;
 mod commit;
 mod fan_out;
 mod record;
+mod selected;
 mod source;
 
 use std::num::NonZeroUsize;

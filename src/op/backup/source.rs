@@ -2,10 +2,9 @@
 
 use super::Request;
 use super::attempt::{Attempt, SAFE};
+use super::selected::Selected;
 use crate::failure::{Failure, Kind, Result};
 use crate::model::config::Preset;
-use crate::model::name::TableName;
-use crate::model::nearest::nearest;
 use crate::model::scan::{Finding, Scanner};
 use crate::model::supabase;
 use crate::postgres::dump::Selection;
@@ -19,6 +18,16 @@ pub(super) struct Source {
     pub facts: ServerFacts,
     /// What is dumped: what was asked for, and what a preset leaves out.
     pub selection: Selection,
+}
+
+impl Source {
+    /// Returns the selection together with what it is about.
+    pub(super) fn selected(&self) -> Selected<'_> {
+        Selected {
+            selection: &self.selection,
+            facts: &self.facts,
+        }
+    }
 }
 
 impl Attempt<'_> {
@@ -43,9 +52,15 @@ impl Attempt<'_> {
         })
     }
 
-    /// Refuses what would fail or be incomplete anyway: names that do not exist, rows that would be left out.
-    pub(super) fn check_source(&self, facts: &ServerFacts) -> Result<()> {
-        let unknown = self.unknown_names(facts);
+    /// Refuses what would fail or be incomplete anyway: names that do not exist or are never dumped, rows that would be
+    /// left out.
+    pub(super) fn check_source(&mut self, facts: &ServerFacts) -> Result<()> {
+        let selection = self.request.selection.clone();
+        let selected = Selected {
+            selection: &selection,
+            facts,
+        };
+        let unknown = selected.missing();
         if !unknown.is_empty() {
             let message = format!(
                 "{} failed: {} selected names do not exist; {SAFE}",
@@ -56,6 +71,24 @@ impl Attempt<'_> {
                 .with_details(unknown)
                 .hint("names are literal: quote those with capital letters, as in `'public.\"AutoBook\"'`"));
         }
+        let not_dumped = selected.not_dumped();
+        if !not_dumped.is_empty() {
+            let message = format!(
+                "{} failed: {} selected names stand for nothing that `pg_dump` dumps; {SAFE}",
+                self.what(),
+                not_dumped.len()
+            );
+            return Err(
+                Failure::new(Kind::Proof, "selected_table_not_dumped", message)
+                    .with_details(not_dumped)
+                    .hint("leave these names out of the selected tables"),
+            );
+        }
+        let remarks = selected.remarks();
+        let remarks = remarks
+            .into_iter()
+            .map(|text| Finding::new("selection", text, None));
+        self.report.warnings.extend(remarks);
         self.check_rights(facts)
     }
 
@@ -99,63 +132,13 @@ impl Attempt<'_> {
     /// Tells whether `pg_dump` will read the table's rows. In doubt it says no, and leaves the word to `pg_dump`.
     fn is_read(&self, table: &TableFacts, facts: &ServerFacts) -> bool {
         let selection = self.selection(facts);
-        let holds = |names: &[TableName]| {
-            facts
-                .with_children(names)
-                .iter()
-                .any(|name| name.schema_or_public() == table.schema && name.name == table.name)
+        let selected = Selected {
+            selection: &selection,
+            facts,
         };
-        let is_chosen = selection.tables.is_empty() && selection.schemas.is_empty()
-            || holds(&selection.tables)
-            || selection.schemas.contains(&table.schema);
-        let is_left_out = holds(&selection.exclude_tables)
-            || holds(&selection.structure_only)
-            || selection.exclude_schemas.contains(&table.schema);
-        matches!(table.kind, TableKind::Table) && is_chosen && !is_left_out
-    }
-
-    fn unknown_names(&self, facts: &ServerFacts) -> Vec<String> {
-        let selection = &self.request.selection;
-        let known: Vec<String> = facts
-            .tables
-            .iter()
-            .map(|table| table.table_name().to_string())
-            .collect();
-        let missing = |name: &&TableName| {
-            !facts
-                .tables
-                .iter()
-                .any(|table| table.schema == name.schema_or_public() && table.name == name.name)
-        };
-        let tables = [
-            &selection.tables,
-            &selection.exclude_tables,
-            &selection.structure_only,
-        ];
-        let tables = tables.into_iter().flatten().filter(missing).map(|name| {
-            let full = TableName::new(name.schema_or_public(), name.name.clone()).to_string();
-            (
-                format!("table `{name}`"),
-                nearest(&full, known.iter().map(String::as_str)).map(str::to_owned),
-            )
-        });
-        let schemas = [&selection.schemas, &selection.exclude_schemas];
-        let schemas = schemas
-            .into_iter()
-            .flatten()
-            .filter(|name| !facts.schemas.contains(name))
-            .map(|name| {
-                let near =
-                    nearest(name, facts.schemas.iter().map(String::as_str)).map(str::to_owned);
-                (format!("schema `{name}`"), near)
-            });
-        tables
-            .chain(schemas)
-            .map(|(name, near)| match near {
-                Some(near) => format!("{name} does not exist; did you mean `{near}`?"),
-                None => format!("{name} does not exist"),
-            })
-            .collect()
+        matches!(table.kind, TableKind::Table)
+            && selected.is_dumped(&table.schema, &table.name)
+            && !selected.is_structure_only(&table.schema, &table.name)
     }
 
     /// A preset leaves schemas out beside what was asked for; with an explicit choice of tables or schemas it has no

@@ -275,6 +275,81 @@ fn flags_make_a_partial_backup_and_the_configuration_does_not() {
     );
 }
 
+/// Views, sequences, and what an extension owns: the built-in `plpgsql` is given two tables, one with rows of its users.
+#[test]
+fn everything_that_pg_dump_can_name_can_be_selected() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    database.sql(
+        "CREATE TABLE users (id int GENERATED ALWAYS AS IDENTITY, no serial); INSERT INTO users DEFAULT VALUES; \
+         CREATE VIEW shown AS SELECT 1 AS a; CREATE MATERIALIZED VIEW counted AS SELECT 2 AS a; CREATE SEQUENCE free; \
+         CREATE TABLE ext_fixed AS SELECT 1 AS a; CREATE TABLE ext_own AS SELECT 2 AS a; \
+         ALTER EXTENSION plpgsql ADD TABLE ext_fixed; ALTER EXTENSION plpgsql ADD TABLE ext_own; \
+         UPDATE pg_extension SET extconfig = ARRAY['ext_own'::regclass::oid], extcondition = ARRAY[''] \
+         WHERE extname = 'plpgsql'",
+    );
+    let real = Real::new(database.socket_url());
+    let sql = |flags: &[&str]| {
+        let outcome = real.backup(flags).expect(0);
+        let manifest = real.manifest(&outcome);
+        let key = manifest["object"]["key"].as_str().unwrap();
+        let stored = fs::read(real.folder().join(key)).unwrap();
+        let warnings = manifest["warnings"].to_string();
+        (String::from_utf8(data::gunzip(&stored)).unwrap(), warnings)
+    };
+    let marks = [
+        "CREATE TABLE public.users",
+        "CREATE VIEW public.shown",
+        "CREATE MATERIALIZED VIEW public.counted",
+        "CREATE SEQUENCE public.free",
+        "COPY public.ext_own",
+    ];
+    let held = |text: &str| marks.map(|mark| text.contains(mark));
+    let (whole, _) = sql(&[]);
+    assert_eq!(held(&whole), [true; 5]);
+    assert!(!whole.contains("ext_fixed"), "{whole}");
+    let others = [("shown", 1), ("counted", 2), ("free", 3), ("ext_own", 4)];
+    for (name, at) in others {
+        let (without, warnings) = sql(&["--exclude-table", name]);
+        let expected = [0, 1, 2, 3, 4].map(|mark| mark != at);
+        assert_eq!(held(&without), expected, "without {name}");
+        assert!(!warnings.contains("changes nothing"), "{name}: {warnings}");
+        let (only, _) = sql(&["--table", name]);
+        assert_eq!(held(&only), expected.map(|is| !is), "only {name}");
+    }
+    // What changes nothing is told; the dump is the whole one.
+    for (name, why) in [
+        ("ext_fixed", "belongs to the extension `plpgsql`"),
+        ("users_id_seq", "a sequence of `public.users`"),
+        ("users_no_seq", "a sequence of `public.users`"),
+    ] {
+        let (without, warnings) = sql(&["--exclude-table", name]);
+        assert_eq!(held(&without), [true; 5], "{name}");
+        let is_there = without.contains("SEQUENCE NAME public.users_id_seq");
+        assert!(is_there && without.contains("CREATE SEQUENCE public.users_no_seq"));
+        assert!(warnings.contains(why), "{name}: {warnings}");
+    }
+    let (rows, warnings) = sql(&["--structure-only", "shown"]);
+    assert_eq!(held(&rows), [true; 5]);
+    assert!(warnings.contains("is a view"), "{warnings}");
+    let (rows, _) = sql(&["--structure-only", "ext_own"]);
+    assert_eq!(held(&rows), [true, true, true, true, false]);
+    let (serial, _) = sql(&["--table", "users_no_seq"]);
+    assert!(serial.contains("CREATE SEQUENCE public.users_no_seq"));
+    // What would be a silent gap is refused.
+    for (name, why) in [
+        ("ext_fixed", "belongs to the extension `plpgsql`"),
+        ("users_id_seq", "the identity of `public.users`"),
+    ] {
+        let outcome = real
+            .backup(&["--table", name, "--table", "free"])
+            .expect(21);
+        let error = outcome.exit_error();
+        assert_eq!(error["id"], "selected_table_not_dumped");
+        assert!(error["details"].to_string().contains(why), "{error}");
+    }
+}
+
 #[test]
 fn min_rows_of_a_partitioned_table_are_those_of_its_leaves() {
     let Some(server) = postgres() else { return };
