@@ -129,15 +129,60 @@ fn refuse(error: &clap::Error, arguments: impl IntoIterator<Item = OsString>) ->
         error.kind(),
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
     );
-    let wants_json = arguments.into_iter().any(|argument| argument == "--json");
+    let wants_json = arguments
+        .into_iter()
+        .take_while(|argument| argument != "--")
+        .any(|argument| argument == "--json");
     if is_help || !wants_json {
         let _ = error.print(); // a closed terminal changes no exit code
         let code = if is_help { 0 } else { Kind::Usage.exit_code() };
         return ExitCode::from(code);
     }
-    let text = error.render().to_string();
-    let first = text.lines().next().unwrap_or_default();
-    let message = first.strip_prefix("error: ").unwrap_or(first);
-    output::print_error_json(&Failure::new(Kind::Usage, "usage", message));
+    output::print_error_json(&usage_failure(error));
     ExitCode::from(Kind::Usage.exit_code())
 }
+
+/// Takes clap's text apart: what is wrong, which arguments it is about, its tips. The usage line is for people.
+fn usage_failure(error: &clap::Error) -> Failure {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return Failure::new(Kind::Usage, "usage", "the command line names no command")
+            .hint("`pgkeep --help` lists the commands");
+    }
+    let text = error.render().to_string();
+    let mut lines = text
+        .lines()
+        .take_while(|line| !line.starts_with("Usage:"))
+        .filter(|line| !line.starts_with("For more information"))
+        .map(str::trim)
+        .filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    let message = first.strip_prefix("error: ").unwrap_or(first);
+    let (tips, details): (Vec<&str>, Vec<&str>) = lines.partition(|line| line.starts_with("tip: "));
+    let failure = Failure::new(Kind::Usage, "usage", message.trim_end_matches(':'));
+    let tips = tips.into_iter().filter_map(|tip| tip.strip_prefix("tip: "));
+    tips.fold(failure.with_details(details), Failure::hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(arguments: &[&str]) -> Failure {
+        let all = ["pgkeep"].iter().chain(arguments);
+        usage_failure(&Cli::try_parse_from(all).unwrap_err())
+    }
+
+    #[test]
+    fn a_wrong_command_line_is_taken_apart() {
+        let missing = failure(&["inspect"]);
+        assert!(missing.message.ends_with("were not provided"), "{missing}");
+        assert_eq!(missing.details, ["<FILE>"]);
+        let misspelt = failure(&["inspect", "--requir", "x", "-"]);
+        assert!(misspelt.message.contains("'--requir'"), "{misspelt}");
+        assert!(misspelt.hints[0].contains("'--require'"), "{misspelt}");
+        let none = failure(&["--json"]);
+        assert!(none.message.contains("no command"), "{none}");
+    }
+}
+        assert!(none.message.contains("requires a subcommand"), "{none}");
+        let none = failure(&["--json", "config"]);

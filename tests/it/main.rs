@@ -14,3 +14,4 @@ mod retention;
 mod storage;
 mod support;
 mod tidy;
+mod usage;
