@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::args::When;
 use super::output::{Output, bytes, say};
+use crate::failure::Failure;
 use crate::model::id::DatabaseName;
 use crate::op::backup::{Event, Observer};
 use crate::stream::pipeline::Progress;
@@ -70,6 +71,18 @@ impl Shown {
         }
     }
 
+    fn retry(&self, attempt: u32, failure: &Failure, delay: Duration) -> serde_json::Value {
+        json!({
+            "message_type": "retry",
+            "database": self.database,
+            "attempt": attempt,
+            "delay_ms": delay.as_millis() as u64,
+            "code": failure.kind.exit_code(),
+            "id": failure.id,
+            "message": failure.message,
+        })
+    }
+
     fn start(&self, progress: &Arc<Progress>, estimated_bytes: u64, tables: u64) {
         let meter = Meter {
             database: self.database.clone(),
@@ -119,8 +132,15 @@ impl Observer for Shown {
             }
             Event::Dumping { .. } => {}
             Event::Storing => self.finish(),
-            Event::Retrying { failure, delay } => {
+            Event::Retrying {
+                attempt,
+                failure,
+                delay,
+            } => {
                 self.finish();
+                if self.style == Style::Json {
+                    println_json(&self.retry(attempt, failure, delay));
+                }
                 self.line(&format!(
                     "{}; trying again in {:.0} s",
                     failure.message,

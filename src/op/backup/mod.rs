@@ -161,6 +161,8 @@ pub enum Event<'a> {
     Storing,
     /// The attempt failed, and another follows.
     Retrying {
+        /// How many attempts failed so far.
+        attempt: u32,
         /// Why.
         failure: &'a Failure,
         /// When.
@@ -223,7 +225,11 @@ async fn attempts(
         if context.stop.is_requested() {
             return report;
         }
-        observer.note(Event::Retrying { failure, delay });
+        observer.note(Event::Retrying {
+            attempt: attempts,
+            failure,
+            delay,
+        });
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
             () = hold.ended().cancelled() => {

@@ -165,6 +165,15 @@ fn d7_d8_a_lost_connection_is_tried_again_from_the_start() {
         (&backup["attempts"], &backup["rows"]),
         (&json!(2), &json!(5))
     );
+    let lines = outcome.json_lines();
+    let retry = lines.iter().find(|line| line["message_type"] == "retry");
+    let retry = retry.unwrap_or_else(|| panic!("no retry is told: {outcome}"));
+    assert_eq!((&retry["attempt"], &retry["code"]), (&json!(1), &json!(20)));
+    assert_eq!(retry["database"], "shop");
+    assert_eq!(retry["id"], "connection_lost");
+    assert!(retry["delay_ms"].as_u64().unwrap() >= 1000, "{retry}");
+    let message = retry["message"].as_str().unwrap();
+    assert!(message.contains("nothing was stored"), "{retry}");
 }
 
 #[test]
