@@ -149,6 +149,27 @@ fn a_shop_is_backed_up() {
     assert_eq!((&backup["rows"], &backup["tables"]), (&json!(5), &json!(2)));
 }
 
+/// RFC 3339 in UTC, to the millisecond at most, in every document.
+#[test]
+fn moments_are_short_and_in_utc() {
+    let shop = Shop::new();
+    let outcome = shop.backup(&[]).expect(0);
+    let list = shop.over(&["--json", "list"]).run().expect(0).json();
+    let show = shop.over(&["--json", "show"]).run().expect(0).json();
+    for moment in [
+        &outcome.summary()["backups"][0]["started_at"],
+        &list["backups"][0]["started_at"],
+        &show["started_at"],
+        &show["finished_at"],
+    ] {
+        let text = moment.as_str().unwrap();
+        let time = text.strip_suffix('Z').unwrap();
+        let (_, time) = time.split_once('T').unwrap();
+        let digits = time.split_once('.').map_or("", |(_, digits)| digits);
+        assert!(digits.len() <= 3 && time.len() >= 8, "{text}");
+    }
+}
+
 /// A sandbox that backs up a real database into a folder.
 pub struct Real {
     pub sandbox: Sandbox,
