@@ -25,9 +25,6 @@ use crate::postgres::dump::Selection;
 use crate::postgres::programs::Search;
 use crate::stream::compress::Codec;
 
-/// zstd level that keeps up with `pg_dump` on two cores.
-const DEFAULT_ZSTD_LEVEL: u8 = 1;
-
 pub(super) async fn run(
     args: &BackupArgs,
     settings: &Settings<'_>,
@@ -280,20 +277,21 @@ fn duration(flag: &str, text: Option<&str>) -> Result<Option<Duration>> {
 
 /// Reads `zstd`, `gzip:6`, `none`; the configuration's where the flag is not there.
 fn codec(flag: Option<&str>, config: Compression) -> Result<Codec> {
-    let Compression { method, level } = match flag {
+    let compression = match flag {
         Some(text) => compression(text)?,
         None => config,
     };
-    Ok(default_codec(Compression { method, level }))
+    Ok(default_codec(compression))
 }
 
-fn default_codec(Compression { method, level }: Compression) -> Codec {
-    match method {
+fn default_codec(compression: Compression) -> Codec {
+    let level = compression.level_in_force();
+    match compression.method {
         CompressionMethod::Gzip => Codec::Gzip {
             level: level.map(u32::from),
         },
         CompressionMethod::Zstd => Codec::Zstd {
-            level: level.unwrap_or(DEFAULT_ZSTD_LEVEL).into(),
+            level: level.unwrap_or_default().into(),
         },
         CompressionMethod::None => Codec::None,
     }
@@ -386,6 +384,7 @@ mod tests {
         let read = |text| codec(Some(text), Compression::default()).ok();
         assert_eq!(read("gzip"), Some(Codec::Gzip { level: None }));
         assert_eq!(read("gzip:9"), Some(Codec::Gzip { level: Some(9) }));
+        assert_eq!(read("zstd"), Some(Codec::Zstd { level: 1 }));
         assert_eq!(read("zstd:19"), Some(Codec::Zstd { level: 19 }));
         assert_eq!(read("none"), Some(Codec::None));
         for text in [

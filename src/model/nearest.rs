@@ -6,8 +6,9 @@ use super::name::TableName;
 
 /// Finds the candidate that the writer of `name` most likely meant.
 ///
-/// Case and `-` against `_` do not count. A name may be off by one letter in three, at most three; a last part
-/// alone (`weekly` for `keep_weekly`) is enough where only one candidate ends in it. `None` where nothing is near.
+/// Case and `-` against `_` do not count. A name may be off by one letter in three of the longer one, at most three (`ur`
+/// may be `url`, but `a` is not `b`); a last part alone (`weekly` for `keep_weekly`) is enough where only one candidate
+/// ends in it. `None` where nothing is near.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let name = fold(name);
     // A distance costs the product of the lengths, and nobody misspells a name of more than 100 letters.
@@ -24,7 +25,10 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
                 *candidate,
             )
         })
-        .filter(|(distance, _)| *distance <= limit)
+        .filter(|(distance, candidate)| {
+            let longer = name.chars().count().max(candidate.chars().count());
+            *distance <= limit && distance * 3 <= longer
+        })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
         .or_else(|| only_with_last_part(&name, &candidates))
@@ -96,9 +100,14 @@ mod tests {
             ("timeout", None),
             ("notify", None),
             ("x", None),
+            ("ur", Some("url")),
             ("", None),
         ] {
             assert_eq!(nearest(name, KEYS), expected, "{name:?}");
+        }
+        // Two short names look alike by their length alone.
+        for name in ["a", "b", "ac"] {
+            assert_eq!(nearest(name, ["c", "ab"]), None, "{name:?}");
         }
     }
 

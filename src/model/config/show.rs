@@ -200,7 +200,7 @@ fn show_required(required: &RequiredTable) -> Shown {
 fn show_compression(compression: Compression) -> Keys {
     let mut keys = Keys::default();
     keys.put("method", compression.method.as_str().to_owned());
-    keys.put_some("level", compression.level.map(u64::from));
+    keys.put_some("level", compression.level_in_force().map(u64::from));
     keys
 }
 

@@ -861,6 +861,22 @@ fn effective_yaml_reads_back_and_keeps_the_order() {
 }
 
 #[test]
+fn effective_config_shows_the_level_in_force() {
+    for (given, shown) in [
+        ("allow_empty: false", json!({"method": "gzip"})),
+        ("compression: zstd", json!({"method": "zstd", "level": 1})),
+        ("compression: none", json!({"method": "none"})),
+        (
+            "compression: {method: zstd, level: 7}",
+            json!({"method": "zstd", "level": 7}),
+        ),
+    ] {
+        let effective = good(&in_database(given)).effective();
+        assert_eq!(effective["databases"]["shop"]["compression"], shown);
+    }
+}
+
+#[test]
 fn no_secret_is_ever_shown() {
     let with_url = good(
         "databases: {a: {url: '${URL}'}, b: {url_file: /run/url}}\nstorages: {local: {url: ./b}}\n",

@@ -190,6 +190,14 @@ pub struct Compression {
     pub level: Option<u8>,
 }
 
+impl Compression {
+    /// Returns the level in force; `None` where there is no one level: gzip left to itself takes the one that suits each
+    /// chunk.
+    pub fn level_in_force(self) -> Option<u8> {
+        self.level.or(self.method.default_level())
+    }
+}
+
 /// A format of compression.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CompressionMethod {
@@ -209,6 +217,14 @@ impl CompressionMethod {
             Self::Gzip => "gzip",
             Self::Zstd => "zstd",
             Self::None => "none",
+        }
+    }
+
+    /// Returns the level where none is given, if it is one: the one that keeps up with `pg_dump` on two cores.
+    pub fn default_level(self) -> Option<u8> {
+        match self {
+            Self::Zstd => Some(1),
+            Self::Gzip | Self::None => None,
         }
     }
 

@@ -71,7 +71,7 @@ impl Client {
 
     /// Says in words what went wrong.
     pub(super) fn explain(&self, trouble: Trouble, verb: &str, key: &str) -> Error {
-        trouble.explain(&self.label, &format!("{verb} `{key}`"))
+        trouble.explain(&self.label, &what(verb, key))
     }
 
     /// Says in words why something could not be read.
@@ -182,6 +182,14 @@ impl Client {
             "writing `{key}` in `{}` failed: {sent_bytes} bytes were sent and {found} are stored; {after}",
             self.label
         )))
+    }
+}
+
+/// Says what was being done; everything in a bucket, as a listing of all databases, has no name.
+pub(super) fn what(verb: &str, key: &str) -> String {
+    match key {
+        "" => verb.to_owned(),
+        key => format!("{verb} `{key}`"),
     }
 }
 

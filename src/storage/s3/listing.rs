@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use super::client::Client;
+use super::client::{Client, what};
 use super::fault::{Trouble, root_name};
 use crate::storage::{Error, Object, Result, Swept, key};
 
@@ -227,7 +227,8 @@ fn is_ours(client: &Client, full_key: &str) -> bool {
 
 fn cut_short(client: &Client, prefix: &str) -> Error {
     Error::failed(format!(
-        "listing `{prefix}` in `{}` failed: the store says that there is more, but not where",
+        "{} in `{}` failed: the store says that there is more, but not where",
+        what("listing", prefix),
         client.label
     ))
 }
