@@ -8,14 +8,14 @@ use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::fan_out::{FanOut, GIVEN_UP};
-use super::record::{self, Found};
+use super::record::{self, Found, Unplaced};
 use super::source::Source;
 use super::{Event, Observer, Report, Request, ended};
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
 use crate::model::id::BackupId;
 use crate::model::keys::{Part, Place};
-use crate::model::manifest::{Chunks, MAX_INLINE_CHUNKS, Manifest};
+use crate::model::manifest::{Chunks, MAX_INLINE_CHUNKS, Manifest, TableRecord};
 use crate::model::required::{RequiredOutcome, RequiredTable};
 use crate::model::scan::{Finding, Scan};
 use crate::op::lock::Hold;
@@ -54,6 +54,7 @@ struct Refusal {
 /// A dump that passed through every stage and was proven.
 struct Proven {
     passed: Passed,
+    tables: Vec<TableRecord>,
     required: Vec<RequiredOutcome>,
     warnings: Vec<String>,
     /// How each storage took the object.
@@ -167,11 +168,19 @@ impl<'a> Attempt<'a> {
         match ended {
             Ok(passed) => {
                 let warnings = dump.wait().await.map_err(|error| self.failed(&error))?;
+                let tables = match record::tables(&passed.scan, &passed.chunks) {
+                    Ok(tables) => tables,
+                    Err(unplaced) => {
+                        uploads.give_up().await;
+                        return Err(self.unplaced(&unplaced));
+                    }
+                };
                 let required = look_up(&self.request.required, &passed.scan);
                 let stored_bytes = passed.stored_bytes;
                 self.observer.note(Event::Storing);
                 Ok(Proven {
                     passed,
+                    tables,
                     required,
                     warnings,
                     taken: uploads.finish(stored_bytes).await,
@@ -319,6 +328,16 @@ impl<'a> Attempt<'a> {
         }
     }
 
+    fn unplaced(&self, unplaced: &Unplaced) -> Failure {
+        let Unplaced { table, block } = unplaced;
+        let message = format!(
+            "{} failed: the rows of `{table}` at byte {} lie in no stored chunk; {SAFE}",
+            self.what(),
+            block.offset
+        );
+        Failure::new(Kind::Proof, "rows_not_placed", message)
+    }
+
     pub(super) fn nothing_stored(&self, mut failure: Failure) -> Failure {
         // The next attempt has another id.
         failure.may_pass |= failure.id == OBJECT_EXISTS;
@@ -348,6 +367,7 @@ impl<'a> Attempt<'a> {
                 selection: source.selection.record(),
                 pg_dump_version: source.programs.version.to_string(),
                 passed: &proven.passed,
+                tables: proven.tables,
                 required: &proven.required,
                 globals: globals.as_ref().map(|(record, _)| record.clone()),
                 chunks,

@@ -6,14 +6,14 @@ use jiff::Timestamp;
 use super::Request;
 use super::attempt::sha256;
 use crate::failure::{Failure, Kind, Result};
-use crate::model::chunks::ChunkOffsets;
+use crate::model::chunks::{ChunkIndex, ChunkOffsets};
 use crate::model::keys::{Part, Place};
 use crate::model::manifest::{
     BlockRecord, Chunks, CompressionRecord, DumpRecord, Extension, FORMAT, GlobalsRecord, Manifest,
     RequiredRecord, SelectionRecord, Server, StoredObject, TableRecord, Tools,
 };
 use crate::model::required::RequiredOutcome;
-use crate::model::scan::{Finding, Scan, Table};
+use crate::model::scan::{Block, Finding, Scan, Table};
 use crate::postgres::globals::Globals;
 use crate::postgres::server::{Extension as ServerExtension, ServerFacts};
 use crate::stream::compress::{Codec, Encoder, Frame};
@@ -27,6 +27,7 @@ pub(super) struct Found<'a> {
     pub selection: Option<SelectionRecord>,
     pub pg_dump_version: String,
     pub passed: &'a Passed,
+    pub tables: Vec<TableRecord>,
     pub required: &'a [RequiredOutcome],
     pub globals: Option<GlobalsRecord>,
     pub chunks: Chunks,
@@ -37,12 +38,11 @@ pub(super) struct Found<'a> {
 pub(super) fn manifest(request: &Request, found: Found<'_>) -> Manifest {
     let Passed {
         scan,
-        chunks,
         stored_bytes,
         sha256,
+        ..
     } = found.passed;
     let key = found.place.key(Part::Dump, request.codec.extension());
-    let offsets = chunks.offsets();
     Manifest {
         format: FORMAT,
         id: found.place.id.clone(),
@@ -67,11 +67,7 @@ pub(super) fn manifest(request: &Request, found: Found<'_>) -> Manifest {
         },
         globals: found.globals,
         sections: scan.sections.clone(),
-        tables: scan
-            .tables
-            .iter()
-            .map(|table| table_record(table, &offsets))
-            .collect(),
+        tables: found.tables,
         large_objects: scan.large_objects,
         roles: scan.roles.clone(),
         required_tables: found.required.iter().map(required).collect(),
@@ -102,8 +98,42 @@ fn dump(scan: &Scan) -> DumpRecord {
     }
 }
 
-fn table_record(table: &Table, chunks: &ChunkOffsets) -> TableRecord {
-    TableRecord {
+/// A table's rows lie where no stored chunk holds them: the dump could be restored, but not read table by table.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unplaced {
+    /// The table.
+    pub table: String,
+    /// Where its rows should lie in the uncompressed dump.
+    pub block: Block,
+}
+
+/// Records every table, with the place of its rows in the stored dump.
+pub(super) fn tables(
+    scan: &Scan,
+    chunks: &ChunkIndex,
+) -> std::result::Result<Vec<TableRecord>, Unplaced> {
+    let offsets = chunks.offsets();
+    let tables = scan.tables.iter();
+    tables.map(|table| table_record(table, &offsets)).collect()
+}
+
+fn table_record(
+    table: &Table,
+    chunks: &ChunkOffsets,
+) -> std::result::Result<TableRecord, Unplaced> {
+    let place = |&block: &Block| match chunks.stored_range(block) {
+        Some((range, _)) => Ok(BlockRecord {
+            block,
+            stored_offset: range.start,
+            stored_length: range.end - range.start,
+        }),
+        None => Err(Unplaced {
+            table: table.full_name().to_string(),
+            block,
+        }),
+    };
+    let blocks: std::result::Result<_, Unplaced> = table.blocks.iter().map(place).collect();
+    Ok(TableRecord {
         schema: table.schema.clone(),
         name: table.name.clone(),
         kind: table.kind,
@@ -112,28 +142,8 @@ fn table_record(table: &Table, chunks: &ChunkOffsets) -> TableRecord {
         rows: table.rows,
         bytes: table.bytes,
         digest: table.digest,
-        blocks: Vec::new(),
-    }
-    .with_blocks(table, chunks)
-}
-
-impl TableRecord {
-    fn with_blocks(mut self, table: &Table, chunks: &ChunkOffsets) -> Self {
-        let record = |block| {
-            let (range, _) = chunks.stored_range(block)?;
-            Some(BlockRecord {
-                block,
-                stored_offset: range.start,
-                stored_length: range.end - range.start,
-            })
-        };
-        self.blocks = table
-            .blocks
-            .iter()
-            .filter_map(|&block| record(block))
-            .collect();
-        self
-    }
+        blocks: blocks?,
+    })
 }
 
 fn required(outcome: &RequiredOutcome) -> RequiredRecord {
@@ -248,5 +258,30 @@ fn extension(found: &ServerExtension) -> Extension {
         name: found.name.clone(),
         version: found.version.clone(),
         schema: found.schema.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::scan::Scanner;
+
+    #[test]
+    fn rows_that_no_chunk_holds_are_no_record() {
+        let sql = b"CREATE TABLE a.t (x int);\nCOPY a.t (x) FROM stdin;\n1\n\\.\n";
+        let mut scanner = Scanner::new();
+        scanner.push(sql);
+        let scan = scanner.finish();
+        let mut chunks = ChunkIndex::default();
+        chunks.push(u32::try_from(sql.len()).unwrap(), 20);
+        let records = tables(&scan, &chunks).unwrap();
+        assert_eq!(records[0].blocks[0].stored_length, 20);
+        let short = ChunkIndex {
+            raw: vec![u32::try_from(sql.len()).unwrap() - 1],
+            ..chunks
+        };
+        let block = scan.tables[0].blocks[0];
+        let table = "a.t".to_owned();
+        assert_eq!(tables(&scan, &short), Err(Unplaced { table, block }));
     }
 }
