@@ -1,5 +1,7 @@
 //! The clock and the dice: the two things that operations may not take from anywhere else.
 
+use std::time::{Duration, Instant};
+
 use jiff::Timestamp;
 
 /// Tells the time and rolls the suffix of ids.
@@ -7,19 +9,41 @@ pub trait Clock: Send + Sync {
     /// Returns the present moment, to the millisecond: that is what stands in every document.
     fn now(&self) -> Timestamp;
 
+    /// Returns how long it is since some fixed moment. Setting the machine's clock changes nothing about it.
+    fn monotonic(&self) -> Duration;
+
     /// Returns a random number for the suffix of an id.
     fn suffix(&self) -> u16;
+
+    /// Returns a random number from 0 to 1, to keep apart what should not happen at once.
+    fn chance(&self) -> f64 {
+        f64::from(self.suffix()) / f64::from(u16::MAX)
+    }
 }
 
 /// The machine's own clock and random numbers.
-#[derive(Debug, Default)]
-pub struct SystemClock;
+#[derive(Debug)]
+pub struct SystemClock {
+    started: Instant,
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self {
+            started: Instant::now(),
+        }
+    }
+}
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let now = Timestamp::now();
         Timestamp::from_millisecond(now.as_millisecond())
             .expect("a moment with less digits is one, too")
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.started.elapsed()
     }
 
     fn suffix(&self) -> u16 {
@@ -33,7 +57,7 @@ mod tests {
 
     #[test]
     fn moments_have_milliseconds() {
-        let now = SystemClock.now();
+        let now = SystemClock::default().now();
         assert_eq!(now.subsec_nanosecond() % 1_000_000, 0, "{now}");
     }
 }

@@ -26,7 +26,7 @@ use crate::model::nearest::did_you_mean;
 use crate::op::lock::LockSettings;
 use crate::op::stored::{NamedStorage, storage_failure};
 use crate::postgres::environment::Environment;
-use crate::storage::{self, Absent, Credentials, S3Options, Storage};
+use crate::storage::{self, Absent, Credentials, S3Environment, S3Options, Storage};
 
 /// Where a configuration is looked for when none is named.
 const USUAL_FILES: &[&str] = &["pgkeep.yaml", "/etc/pgkeep/pgkeep.yaml"];
@@ -307,6 +307,7 @@ impl<'a> Settings<'a> {
             _ => Credentials::Environment,
         };
         S3Options {
+            environment: S3Environment::new(self.environment.clone()),
             endpoint: config.endpoint.clone(),
             region: config.region.clone(),
             path_style: config.path_style,

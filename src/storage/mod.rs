@@ -22,7 +22,7 @@ pub use absent::Absent;
 pub use folder::Folder;
 pub use memory::{Memory, Verb};
 pub use open::open;
-pub use s3::{CredentialSource, Credentials, S3, S3Options};
+pub use s3::{CredentialSource, Credentials, S3, S3Environment, S3Options};
 
 /// What a storage says when a verb fails.
 #[derive(Debug, Error)]

@@ -24,7 +24,7 @@ struct Layer {
     why: &'static str,
 }
 
-const LAYERS: [Layer; 7] = [
+const LAYERS: [Layer; 9] = [
     Layer {
         folder: "src/model/",
         words: &[
@@ -74,6 +74,17 @@ const LAYERS: [Layer; 7] = [
         why: "an operation takes a request value and returns a report value",
     },
     Layer {
+        folder: "src/op/",
+        words: &[
+            "std::time::Instant",
+            "SystemTime",
+            "Timestamp::now",
+            "Zoned::now",
+            "rand",
+        ],
+        why: "time and dice come through the context's clock, waits through tokio's timer",
+    },
+    Layer {
         folder: "src/storage/",
         words: &[
             "crate::postgres",
@@ -84,6 +95,11 @@ const LAYERS: [Layer; 7] = [
             "tokio::process",
         ],
         why: "the edges do not know each other",
+    },
+    Layer {
+        folder: "src/storage/",
+        words: &["std::env", "AmazonS3Builder::from_env"],
+        why: "the environment is read by `cli/settings.rs` and handed in",
     },
     Layer {
         folder: "src/postgres/",

@@ -179,7 +179,7 @@ pub trait Observer: Send + Sync {
 /// Makes a backup, alone on its database in its storages, trying again where the cause of a failure may pass.
 pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) -> Report {
     let started_at = context.clock.now();
-    let clock = std::time::Instant::now();
+    let started = context.clock.monotonic();
     let lock = LockRequest {
         database: &request.name,
         storages: &request.storages,
@@ -202,7 +202,8 @@ pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) 
         }
     };
     report.started_at = started_at;
-    report.took_ms = u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let took = context.clock.monotonic().saturating_sub(started);
+    report.took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     report
 }
 
@@ -219,7 +220,8 @@ async fn attempts(
         let attempt = Attempt::new(request, context, observer, hold);
         let mut report = attempt.run().await;
         report.attempts = attempts;
-        let Some((failure, delay)) = again(request, &report, attempts) else {
+        let chance = context.clock.chance();
+        let Some((failure, delay)) = again(request.retries, &report, attempts, chance) else {
             return report;
         };
         if context.stop.is_requested() {
@@ -251,24 +253,23 @@ fn ended(request: &Request, context: &Context, hold: &Hold) -> Failure {
 }
 
 /// Decides whether a failed attempt is worth another, and after which delay.
-fn again<'a>(
-    request: &Request,
-    report: &'a Report,
+fn again(
+    retries: Retries,
+    report: &Report,
     attempts: u32,
-) -> Option<(&'a Failure, Duration)> {
+    chance: f64,
+) -> Option<(&Failure, Duration)> {
     let failure = report.failure.as_ref()?;
-    let may_pass = !report.stored && failure.may_pass && attempts < request.retries.attempts;
-    may_pass.then(|| (failure, delay(request.retries, attempts)))
+    let may_pass = !report.stored && failure.may_pass && attempts < retries.attempts;
+    may_pass.then(|| (failure, delay(retries, attempts, chance)))
 }
 
-/// The delay doubles from one attempt to the next; up to a tenth more, by chance, keeps two runs apart.
-fn delay(retries: Retries, attempts: u32) -> Duration {
+/// The delay doubles from one attempt to the next; up to a tenth more, by `chance` (0 to 1), keeps two runs apart.
+fn delay(retries: Retries, attempts: u32, chance: f64) -> Duration {
     let doubled = retries
         .delay
         .saturating_mul(1u32.checked_shl(attempts - 1).unwrap_or(u32::MAX));
-    doubled
-        .min(retries.max_delay)
-        .mul_f64(1.0 + f64::from(rand::random::<u8>()) / 2550.0)
+    doubled.min(retries.max_delay).mul_f64(1.0 + chance / 10.0)
 }
 
 impl Report {
@@ -378,4 +379,21 @@ pub fn overall(reports: &[Report]) -> Option<Failure> {
         .filter_map(|report| report.failure.as_ref())
         .map(|failure| failure.message.clone());
     Some(Failure::new(Kind::AfterGood, "some_databases_failed", message).with_details(details))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delay_doubles_up_to_its_limit_and_leaves_room_for_chance() {
+        let retries = Retries {
+            attempts: 9,
+            delay: Duration::from_secs(10),
+            max_delay: Duration::from_secs(60),
+        };
+        let delays = [1, 2, 3, 4, 40].map(|attempts| delay(retries, attempts, 0.0).as_secs());
+        assert_eq!(delays, [10, 20, 40, 60, 60]);
+        assert_eq!(delay(retries, 2, 1.0), Duration::from_secs(22));
+    }
 }

@@ -44,7 +44,7 @@ impl Client {
                 "it looks like `s3://bucket/prefix`",
             ));
         }
-        let environment = AmazonS3Builder::from_env();
+        let environment = options.environment.builder();
         let target = options.target(bucket, &environment)?;
         let certificates = load_certificates(options.ca_certificate.as_deref())?;
         let connector = Connector::new(target.is_plain_http, certificates, options.stall_timeout)?;

@@ -25,7 +25,7 @@ use jiff::Timestamp;
 use super::{Object, Result, Storage, Swept, Upload, Version, key, read};
 use client::Client;
 pub use credentials::{CredentialSource, Credentials};
-pub use options::S3Options;
+pub use options::{S3Environment, S3Options};
 use upload::S3Upload;
 
 /// Keeps objects in a bucket, below a prefix. Clones share connections and credentials.

@@ -1,9 +1,12 @@
 //! What can be set about a bucket, and the checks that need no network.
 
+use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::credentials::Credentials;
@@ -13,9 +16,49 @@ use crate::storage::{Error, Result};
 /// Region that AWS takes where none is named; other stores mostly do not care.
 const DEFAULT_REGION: &str = "us-east-1";
 
+/// What the environment says about S3, in the variables that AWS's own tools read. Its `Debug` shows names only.
+#[derive(Clone, Default)]
+pub struct S3Environment {
+    variables: Vec<(String, SecretString)>,
+}
+
+impl S3Environment {
+    /// Picks the `AWS_` variables out of an environment, which the caller hands in.
+    pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        let pick = |(name, value): (OsString, OsString)| {
+            let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
+            name.starts_with("AWS_").then(|| (name, value.into()))
+        };
+        let mut variables: Vec<_> = variables.into_iter().filter_map(pick).collect();
+        // Some have two names; the same one must win each time.
+        variables.sort_by(|(a, _): &(String, SecretString), (b, _)| a.cmp(b));
+        Self { variables }
+    }
+
+    /// Starts a client's settings with what the variables say; one that object_store does not know means nothing here.
+    pub(super) fn builder(&self) -> AmazonS3Builder {
+        let known = self.variables.iter().filter_map(|(name, value)| {
+            let key: AmazonS3ConfigKey = name.to_ascii_lowercase().parse().ok()?;
+            Some((key, value.expose_secret()))
+        });
+        known.fold(AmazonS3Builder::new(), |builder, (key, value)| {
+            builder.with_config(key, value)
+        })
+    }
+}
+
+impl fmt::Debug for S3Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.variables.iter().map(|(name, _)| name);
+        f.debug_set().entries(names).finish()
+    }
+}
+
 /// Settings of an S3 storage beyond its URL.
 #[derive(Clone, Debug)]
 pub struct S3Options {
+    /// What the environment says, for everything that is not set here.
+    pub environment: S3Environment,
     /// Where the store answers, such as `https://<account>.r2.cloudflarestorage.com`; `None` means
     /// `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL` or else AWS itself.
     pub endpoint: Option<String>,
@@ -41,6 +84,7 @@ pub struct S3Options {
 impl Default for S3Options {
     fn default() -> Self {
         Self {
+            environment: S3Environment::default(),
             endpoint: None,
             region: None,
             path_style: None,
@@ -213,6 +257,35 @@ mod tests {
             let error = url_of(&at(endpoint), "acme").unwrap_err();
             assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
         }
+    }
+
+    #[test]
+    fn the_environment_fills_in_what_is_not_set() {
+        let variables = [
+            ("AWS_REGION", "eu-west-1"),
+            ("AWS_ENDPOINT_URL_S3", "https://s3.example.com"),
+            ("AWS_SECRET_ACCESS_KEY", "hunter2"),
+            ("AWS_NOBODY_KNOWS", "x"),
+            ("PATH", "/bin"),
+        ];
+        let environment =
+            S3Environment::new(variables.map(|(name, value)| (name.into(), value.into())));
+        assert_eq!(environment.variables.len(), 4);
+        assert!(!format!("{environment:?}").contains("hunter2"));
+        let mut options = S3Options {
+            environment,
+            ..S3Options::default()
+        };
+        let target = |options: &S3Options| {
+            let target = options.target("acme", &options.environment.builder());
+            let target = target.unwrap();
+            (target.bucket_url, target.region)
+        };
+        let (url, region) = target(&options);
+        assert_eq!(url, "https://s3.example.com/acme");
+        assert_eq!(region, "eu-west-1");
+        options.region = Some("here".to_owned());
+        assert_eq!(target(&options).1, "here");
     }
 
     #[test]
