@@ -259,7 +259,7 @@ impl ServerFacts {
         connection: &Connection,
         cancel: &CancellationToken,
     ) -> Result<Self, Error> {
-        if is_transaction_pooler(connection) {
+        if is_transaction_pooler(connection, environment) {
             return Err(Error::new(Reason::TransactionPooler));
         }
         let psql = Psql::new(programs, environment, connection);
@@ -278,8 +278,10 @@ impl ServerFacts {
 /// Tells whether a connection is known by its name to go through a pooler in transaction mode.
 ///
 /// Supabase's port 6543 and Neon's `-pooler` hosts. Such a pooler gives `pg_dump` another session with every
-/// statement outside a transaction, and its settings with it: dumps differ in silence.
-pub fn is_transaction_pooler(connection: &Connection) -> bool {
+/// statement outside a transaction, and its settings with it: dumps differ in silence. Host and port count as libpq sees
+/// them: what the connection leaves open comes from `PGHOST` and `PGPORT`.
+pub fn is_transaction_pooler(connection: &Connection, environment: &Environment) -> bool {
+    let connection = with_ambient_place(connection, environment);
     connection.hosts().iter().any(|(host, port)| {
         let is_supabase = [".supabase.com", ".supabase.co"]
             .iter()
@@ -291,6 +293,27 @@ pub fn is_transaction_pooler(connection: &Connection) -> bool {
                 .is_some_and(|name| name.ends_with("-pooler"));
         (is_supabase && *port == 6543) || is_neon
     })
+}
+
+/// Fills in what libpq would take from the environment. Where a service is named, its file wins over that; what it says
+/// is known to libpq alone.
+fn with_ambient_place(connection: &Connection, environment: &Environment) -> Connection {
+    let environment = environment.for_connection(connection);
+    let mut place = connection.clone();
+    if connection.get("service").is_some() || environment.get("PGSERVICE").is_some() {
+        return place;
+    }
+    for (name, variable) in [("host", "PGHOST"), ("port", "PGPORT")] {
+        let is_open = place.get(name).is_none() && (name != "host" || !place.names_a_place());
+        let value = environment.get(variable).and_then(|value| value.to_str());
+        if let Some(value) = value.filter(|value| is_open && !value.is_empty()) {
+            // A value that libpq would refuse names no pooler.
+            place = place
+                .with_parameter(name, value.to_owned())
+                .unwrap_or(place);
+        }
+    }
+    place
 }
 
 /// Reads process id, facts, process id. The two numbers differ where a pooler switched the session in between.
@@ -460,7 +483,42 @@ mod tests {
             ("postgres://u@localhost:6543/d", false),
         ] {
             let connection: Connection = url.parse().unwrap();
-            assert_eq!(is_transaction_pooler(&connection), is_pooler, "{url}");
+            let nothing = Environment::new([]);
+            let told = is_transaction_pooler(&connection, &nothing);
+            assert_eq!(told, is_pooler, "{url}");
+        }
+    }
+
+    #[test]
+    fn knows_transaction_poolers_of_the_environment() {
+        const SUPABASE: &str = "aws-0-eu.pooler.supabase.com";
+        const NEON: &str = "ep-x-1-pooler.eu-central-1.aws.neon.tech";
+        let supabase = [("PGHOST", SUPABASE), ("PGPORT", "6543")];
+        let with_service = [("PGHOST", NEON), ("PGSERVICE", "s")];
+        type Variables<'a> = &'a [(&'a str, &'a str)];
+        let cases: [(&str, Variables<'_>, bool); 10] = [
+            ("dbname=d", &[("PGHOST", NEON)], true),
+            ("dbname=d", &supabase, true),
+            ("dbname=d", &supabase[..1], false),
+            ("dbname=d port=5432", &supabase, false),
+            (
+                "postgres://u@aws-0-eu.pooler.supabase.com/d",
+                &[("PGPORT", "6543")],
+                true,
+            ),
+            ("postgres://u@db.example.com/d", &supabase, false),
+            ("postgres://u@db.example.com/d", &with_service, false),
+            ("dbname=d hostaddr=10.0.0.1", &[("PGHOST", NEON)], false),
+            ("dbname=d", &with_service, false),
+            ("dbname=d service=s", &[("PGHOST", NEON)], false),
+        ];
+        for (conninfo, variables, is_pooler) in cases {
+            let variables = variables.iter();
+            let variables = variables.map(|(name, value)| (name.into(), value.into()));
+            let environment = Environment::new(variables);
+            let connection: Connection = conninfo.parse().unwrap();
+            let told = is_transaction_pooler(&connection, &environment);
+            assert_eq!(told, is_pooler, "{conninfo}");
         }
     }
 

@@ -306,6 +306,25 @@ fn d15_a_server_newer_than_its_programs_is_told_up_front() {
 }
 
 #[test]
+fn a_transaction_pooler_is_known_by_libpqs_variables_too() {
+    let shop = Shop::new();
+    let oracle = shop.oracle();
+    let before = oracle.before();
+    let run = shop.run(&oracle, &[]).without_env("DATABASE_URL");
+    let outcome = run
+        .env("PGHOST", "aws-0-eu.pooler.supabase.com")
+        .env("PGPORT", "6543")
+        .env("PGDATABASE", "shop")
+        .run()
+        .expect(20);
+    oracle.judge(&before, &outcome);
+    assert_eq!(outcome.exit_error()["id"], "transaction_pooler");
+    let asked = shop.fake.calls("psql");
+    let is_question = |call: &&Value| !call["argv"].to_string().contains("--version");
+    assert_eq!(asked.iter().filter(is_question).count(), 0, "{asked:?}");
+}
+
+#[test]
 fn d16_an_empty_database_must_be_allowed() {
     let Some(server) = postgres() else { return };
     let database = server.database();
