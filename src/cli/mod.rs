@@ -26,6 +26,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::context::{Context, Stop};
 use crate::failure::{Failure, Kind};
+use crate::postgres::process::kill_all;
 use args::{Cli, Command};
 use output::Output;
 use settings::Settings;
@@ -97,7 +98,8 @@ fn await_background(runtime: &tokio::runtime::Runtime) {
     }
 }
 
-/// Turns SIGINT and SIGTERM into a wish to stop. A second one ends the program at once.
+/// Turns SIGINT and SIGTERM into a wish to stop. A second one ends the program at once, and its children with it: one that
+/// ignores a polite signal would outlive it.
 fn listen_for_signals(stop: Stop) -> Result<(), Failure> {
     let unexpected =
         |error: std::io::Error| Failure::new(Kind::Unexpected, "no_signals", error.to_string());
@@ -115,6 +117,7 @@ fn listen_for_signals(stop: Stop) -> Result<(), Failure> {
                 _ = terminate.recv() => Kind::Terminated,
             };
             if stop.is_requested() {
+                kill_all();
                 std::process::exit(kind.exit_code().into());
             }
             stop.request(kind);

@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,23 @@ const GATHERING_PIPE: usize = 512 * 1024;
 /// How long a pipe that gave little is left to fill. `pg_dump` writes 4 KiB at a time, and a reader that wakes up for
 /// each of them takes a tenth of the machine away from it; at 250 MB/s a millisecond is a quarter of the pipe.
 const GATHER: Duration = Duration::from_millis(1);
+
+/// Every program that may still run, for [`kill_all`].
+static RUNNING: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+
+/// Kills every program of this process with its group, at once and without waiting: for a process that is about to end
+/// without unwinding, which would leave them behind.
+pub fn kill_all() {
+    let programs = std::mem::take(&mut *running());
+    for program in programs.iter().filter_map(Weak::upgrade) {
+        program.signal(Signal::KILL, Stop::Interrupted);
+    }
+}
+
+fn running() -> MutexGuard<'static, Vec<Weak<Shared>>> {
+    // A list of weak handles is whole at every moment.
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Where a program's stdin comes from.
 enum Input {
@@ -282,6 +299,7 @@ impl Program {
             tail,
             redactor: self.redactor,
         });
+        shared.register();
         to_reaper
             .send((Arc::clone(&shared), child))
             .expect("the reaper waits for its one message");
@@ -483,6 +501,16 @@ impl Shared {
         self.state
             .lock()
             .expect("no thread panics with the state locked")
+    }
+
+    fn register(self: &Arc<Self>) {
+        let mut running = running();
+        running.retain(|program| program.upgrade().is_some_and(|program| !program.is_gone()));
+        running.push(Arc::downgrade(self));
+    }
+
+    fn is_gone(&self) -> bool {
+        self.lock().status.is_some()
     }
 
     /// Signals the group while its leader is unreaped, so that the number cannot belong to anybody else.

@@ -475,8 +475,10 @@ fn l14_a_wrapper_and_what_it_started_end_together() {
 fn a_second_signal_ends_at_once() {
     let mut shop = Shop::new();
     let mark = shop.sandbox.path("reached");
-    let stop = json!({ "bytes": 700, "marks": mark, "sleeps_ms": 1_200 });
-    shop.dumps(json!({ "stops_after": stop, "ignores_sigterm": true }));
+    let stop = json!({ "bytes": 700, "marks": mark, "sleeps_ms": 60_000 });
+    // Neither it nor its child ends by itself while the test looks for what was left behind.
+    let script = json!({ "stops_after": stop, "ignores_sigterm": true, "grandchild_ms": 60_000 });
+    shop.dumps(script);
     let oracle = shop.oracle();
     let running = shop.run(&oracle, &[]).start();
     running.wait_for_file(&mark);
