@@ -32,6 +32,8 @@ pub(super) async fn run(
     context: &Context,
 ) -> Result<()> {
     let requests = requests(args, settings)?;
+    #[cfg(debug_assertions)]
+    super::panic::provoke(settings.words_to_panic_with()).await;
     let mut reports = Vec::new();
     for request in &requests {
         if context.stop.is_requested() {

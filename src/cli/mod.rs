@@ -11,6 +11,7 @@ mod credentials;
 mod demo;
 mod inspect;
 mod output;
+mod panic;
 mod progress;
 mod retention;
 mod settings;
@@ -36,13 +37,14 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
 /// Parses the command line, carries it out and returns the exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString> + Clone, context: Context) -> ExitCode {
+    panic::install();
     let cli = match Cli::try_parse_from(arguments.clone()) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error, arguments),
     };
     output::start_log(&cli.global);
     let output = Output::new(&cli.global);
-    let result = dispatch(&cli, &context, &output);
+    let result = panic::caught(|| dispatch(&cli, &context, &output));
     output.exit(result)
 }
 
@@ -65,28 +67,38 @@ fn dispatch(cli: &Cli, context: &Context, output: &Output) -> Result<(), Failure
                 format!("cannot start: {error}"),
             )
         })?;
-    let result = runtime.block_on(async {
-        listen_for_signals(context.stop.clone())?;
-        let run = async { match &cli.command {
-            Command::Backup(args) => backup::run(args, &settings, output, context).await,
-            Command::List(args) => stored::run_list(args, &settings, output, context).await,
-            Command::Show(args) => stored::run_show(args, &settings, output).await,
-            Command::Get(args) => stored::run_get(args, &settings, output, context).await,
-            Command::Demo(args) => demo::run(args, &settings, output, context).await,
-            Command::Inspect(_) | Command::Retention(_) | Command::Config(_) => Ok(()),
-        } };
-        // A backup and a demo clean up after themselves; the others have nothing to lose.
-        let cleans_up = matches!(cli.command, Command::Backup(_) | Command::Demo(_));
-        tokio::select! {
-            result = run => result,
-            () = context.stop.token().cancelled(), if !cleans_up => Err(context.stop.failure_of_reading()),
-        }
-    });
+    let result = panic::caught(|| runtime.block_on(carry_out(cli, &settings, output, context)));
     if context.stop.is_requested() {
         await_background(&runtime);
     }
     runtime.shutdown_timeout(SHUTDOWN_GRACE);
     result
+}
+
+async fn carry_out(
+    cli: &Cli,
+    settings: &Settings<'_>,
+    output: &Output,
+    context: &Context,
+) -> Result<(), Failure> {
+    listen_for_signals(context.stop.clone())?;
+    let run = async {
+        match &cli.command {
+            Command::Backup(args) => backup::run(args, settings, output, context).await,
+            Command::List(args) => stored::run_list(args, settings, output, context).await,
+            Command::Show(args) => stored::run_show(args, settings, output).await,
+            Command::Get(args) => stored::run_get(args, settings, output, context).await,
+            Command::Demo(args) => demo::run(args, settings, output, context).await,
+            Command::Inspect(_) | Command::Retention(_) | Command::Config(_) => Ok(()),
+        }
+    };
+    // A backup and a demo clean up after themselves; the others have nothing to lose.
+    let cleans_up = matches!(cli.command, Command::Backup(_) | Command::Demo(_));
+    let stopped = context.stop.token().cancelled();
+    tokio::select! {
+        result = run => result,
+        () = stopped, if !cleans_up => Err(context.stop.failure_of_reading()),
+    }
 }
 
 /// Gives what is still under way a moment to end: uploads that are being given up.
@@ -184,8 +196,8 @@ mod tests {
         assert!(misspelt.message.contains("'--requir'"), "{misspelt}");
         assert!(misspelt.hints[0].contains("'--require'"), "{misspelt}");
         let none = failure(&["--json"]);
+        assert!(none.message.contains("requires a subcommand"), "{none}");
+        let none = failure(&["--json", "config"]);
         assert!(none.message.contains("no command"), "{none}");
     }
 }
-        assert!(none.message.contains("requires a subcommand"), "{none}");
-        let none = failure(&["--json", "config"]);

@@ -14,6 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::args::{Global, StorageArgs};
 use super::credentials::CredentialCommand;
 use super::output::Output;
+use super::panic;
 use crate::failure::{Failure, Kind, Result};
 use crate::lock::StateFolder;
 use crate::model::config::{
@@ -69,11 +70,19 @@ impl Env for ProcessEnv<'_> {
 
 impl<'a> Settings<'a> {
     pub(super) fn new(global: &'a Global, output: &'a Output) -> Self {
+        let environment: HashMap<OsString, OsString> = std::env::vars_os().collect();
+        panic::hide(&secrets_of_environment(&environment));
         Self {
             global,
             output,
-            environment: std::env::vars_os().collect(),
+            environment,
         }
+    }
+
+    /// Returns what a test wants a run to panic with.
+    #[cfg(debug_assertions)]
+    pub(super) fn words_to_panic_with(&self) -> Option<String> {
+        self.var("PGKEEP_TEST_PANIC")
     }
 
     fn var(&self, name: &str) -> Option<String> {
@@ -180,6 +189,8 @@ impl<'a> Settings<'a> {
             )
             .with_details(problems.iter().map(ToString::to_string))
         })?;
+        let found: Vec<SecretString> = secrets(&config).into_iter().map(Into::into).collect();
+        panic::hide(&found);
         self.warn_of_open_secrets(path, &text, &config);
         Ok(config)
     }
@@ -336,6 +347,7 @@ impl<'a> Settings<'a> {
                 .map_err(|error| bad_connection("the connection", &error))?,
             None => Connection::default(),
         };
+        panic::hide(connection.password());
         let name = self.name_of(&connection, name)?;
         Ok(Target {
             name,
@@ -434,7 +446,9 @@ impl<'a> Settings<'a> {
             );
             Failure::new(Kind::Usage, "cannot_read_password", message)
         })?;
-        Ok(text.trim_end_matches(['\r', '\n']).to_owned().into())
+        let password: SecretString = text.trim_end_matches(['\r', '\n']).to_owned().into();
+        panic::hide([&password]);
+        Ok(password)
     }
 
     /// Returns the database that `-d` names, as a key's part.
@@ -542,6 +556,27 @@ fn connection(config: &DatabaseConfig) -> std::result::Result<Connection, Connec
         Some(password) => connection.with_password(password.clone()),
         None => Ok(connection),
     }
+}
+
+/// Parts of the names of variables that hold secrets. What is hidden too much does no harm.
+const SECRET_NAMES: [&str; 6] = ["PASS", "SECRET", "TOKEN", "KEY", "CREDENTIAL", "AUTH"];
+
+/// Every value of the environment that may be a secret, and the passwords of its URLs.
+fn secrets_of_environment(environment: &HashMap<OsString, OsString>) -> Vec<SecretString> {
+    let text = |(name, value): (&OsString, &OsString)| {
+        Some((name.to_str()?.to_uppercase(), value.to_str()?.to_owned()))
+    };
+    let secrets = environment.iter().filter_map(text);
+    let secrets = secrets.filter_map(|(name, value)| {
+        let is_secret = SECRET_NAMES.iter().any(|part| name.contains(part));
+        let is_url = value.contains("://");
+        match is_secret {
+            true => Some(value.into()),
+            false if is_url => value.parse::<Connection>().ok()?.password().cloned(),
+            false => None,
+        }
+    });
+    secrets.collect()
 }
 
 /// Every secret that stands in the configuration.

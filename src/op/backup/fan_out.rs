@@ -148,12 +148,10 @@ impl FanOut {
         for writer in self.writers {
             ends.push(match writer {
                 Writer::Failed(failure) => Err(failure),
-                Writer::Open(task) => task.await.unwrap_or_else(|error| {
-                    Err(Failure::new(
-                        Kind::Unexpected,
-                        "writer_panicked",
-                        error.to_string(),
-                    ))
+                // The panic was told where it happened; its text may hold a secret and stays out of here.
+                Writer::Open(task) => task.await.unwrap_or_else(|_| {
+                    let message = "a storage's writer panicked";
+                    Err(Failure::new(Kind::Unexpected, "writer_panicked", message))
                 }),
             });
         }

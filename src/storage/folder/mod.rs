@@ -57,7 +57,7 @@ impl Folder {
         // Awaited here; a caller that goes away leaves one system call's worth of work to end by itself.
         match tokio::task::spawn_blocking(move || work(&tree)).await {
             Ok(done) => done,
-            Err(error) => Err(fault::died(&self.label, error)),
+            Err(_) => Err(fault::died(&self.label)),
         }
     }
 }

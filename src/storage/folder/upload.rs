@@ -42,7 +42,7 @@ impl FolderUpload {
             None => Err(abandoned()),
             Some(writer) => match writer.await {
                 Ok(outcome) => outcome,
-                Err(error) => Err(fault::died("the staging file", error)),
+                Err(_) => Err(fault::died("the staging file")),
             },
         }
     }

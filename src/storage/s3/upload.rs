@@ -135,11 +135,11 @@ impl S3Upload {
                 Ok(())
             }
             Some(Ok((_, Err(trouble), _))) => Err(self.explain(trouble)),
-            Some(Err(error)) => Err(Error::Failed {
-                message: format!("writing `{}` failed: a part's task ended early", self.key),
-                hint: None,
-                source: Some(Box::new(error)),
-            }),
+            // A panic was told where it happened; its text may hold a secret and stays out of here.
+            Some(Err(_)) => Err(Error::failed(format!(
+                "writing `{}` failed: a part's task ended early",
+                self.key
+            ))),
         }
     }
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Real, Shop};
 use crate::support::secret::percent_encoded;
-use crate::support::{CANARY, S3Server, postgres};
+use crate::support::{CANARY, S3Server, postgres, skip};
 
 #[test]
 fn s1_no_argv_holds_a_password() {
@@ -67,6 +67,65 @@ fn s2_s4_no_word_holds_a_secret() {
         let bytes = std::fs::read(server.bucket_dir().join(&key)).unwrap();
         crate::support::secret::assert_absent(CANARY, &key, &bytes);
     }
+}
+
+/// A defect speaks too. What it says is known only in debug builds, which can be asked for one.
+#[test]
+fn s4_a_panic_tells_no_secret_and_is_a_failure_like_any_other() {
+    if !cfg!(debug_assertions) {
+        skip("a release build cannot be asked to panic");
+        return;
+    }
+    let server = S3Server::start();
+    let shop = Shop::with_key(&server);
+    let encoded = percent_encoded(CANARY);
+    let words = format!(
+        "no sense in {CANARY} nor postgresql://app:{encoded}@db.invalid/shop nor {encoded}"
+    );
+    let oracle = shop.oracle_of(&server);
+    let before = oracle.before();
+    let json = shop.run(&oracle, &[]).env("PGKEEP_TEST_PANIC", &words);
+    let json = json.run().expect(1);
+    let error = json.exit_error();
+    assert_eq!(error["id"], "panicked");
+    let message = error["message"].as_str().unwrap();
+    assert!(
+        message.contains("no sense in *** nor postgresql://app:***@db.invalid/shop nor ***"),
+        "{json}"
+    );
+    assert!(message.contains("src/cli/panic.rs:"), "{json}");
+    assert!(json.stdout.is_empty(), "{json}");
+    let flags = oracle.flags();
+    let arguments = ["backup".to_owned()].into_iter().chain(flags);
+    let text = shop
+        .sandbox
+        .pgkeep(arguments)
+        .env("PGKEEP_TEST_PANIC", &words);
+    let text = text.env("RUST_BACKTRACE", "full").run().expect(1);
+    assert!(
+        text.stderr().contains("error: a defect of pgkeep"),
+        "{text}"
+    );
+    assert!(text.stderr().contains("hint:"), "{text}");
+    oracle.assert_unchanged(&before);
+}
+
+/// A password that stands in a file, which only the configuration names.
+#[test]
+fn s4_a_panic_tells_no_secret_of_the_configuration() {
+    if !cfg!(debug_assertions) {
+        skip("a release build cannot be asked to panic");
+        return;
+    }
+    let sandbox = crate::support::Sandbox::new();
+    sandbox.write_secret("password", CANARY);
+    let config = "databases:\n  shop: {host: db.invalid, database: shop, password_file: password}\n\
+                  storages:\n  local: {url: backups}\n";
+    sandbox.write("pgkeep.yaml", config);
+    let run = sandbox.pgkeep(["--json", "backup"]);
+    let outcome = run.env("PGKEEP_TEST_PANIC", CANARY).run().expect(1);
+    let message = outcome.exit_error()["message"].to_string();
+    assert!(message.contains(": ***"), "{outcome}");
 }
 
 #[test]

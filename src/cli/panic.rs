@@ -1,0 +1,85 @@
+//! What happens when pgkeep itself breaks: the panic is told at once and without secrets, the programs it started are
+//! killed, and the run ends as a failure like any other, with exit code 1.
+//!
+//! It never prints a panic's text before every known secret was taken out of it.
+
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use secrecy::SecretString;
+
+use super::output::say;
+use crate::failure::{Failure, Kind};
+use crate::model::redact::Redactor;
+use crate::postgres::process::kill_all;
+
+/// What must not be told.
+static SECRETS: LazyLock<Mutex<Redactor>> = LazyLock::new(Mutex::default);
+
+/// The last panic, as it was told.
+static LAST: Mutex<Option<String>> = Mutex::new(None);
+
+/// Tells every later panic of this process in one line, on whichever thread it happens.
+pub(super) fn install() {
+    std::panic::set_hook(Box::new(|info| {
+        let told = tell(info);
+        say(&format!("pgkeep panicked {told}"));
+        *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+    }));
+}
+
+/// Adds secrets that no panic may tell.
+pub(super) fn hide<'a>(secrets: impl IntoIterator<Item = &'a SecretString>) {
+    let more = Redactor::new(secrets);
+    let mut known = SECRETS.lock().unwrap_or_else(PoisonError::into_inner);
+    *known = std::mem::take(&mut *known).merge(&more);
+}
+
+/// Runs a part of the program; its panic becomes a failure.
+pub(super) fn caught(run: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    // What the panic left half done is not used again: the process ends.
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+        kill_all();
+        Err(failure())
+    })
+}
+
+fn failure() -> Failure {
+    let last = LAST.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let told = last.unwrap_or_else(|| "for a reason that is not known".to_owned());
+    let message = format!(
+        "a defect of pgkeep ended it: it panicked {told}; a backup without manifest counts for nothing"
+    );
+    Failure::new(Kind::Unexpected, "panicked", message)
+        .hint("`pgkeep list` shows what is stored; please report the defect with these words")
+}
+
+fn tell(info: &PanicHookInfo<'_>) -> String {
+    let place = info.location().map(|place| format!("at {place}"));
+    let place = place.unwrap_or_else(|| "somewhere".to_owned());
+    let payload = info.payload();
+    let text = payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    // The panic may have come while this very thread held the lock; then its text is left out.
+    let redacted = SECRETS
+        .try_lock()
+        .ok()
+        .and_then(|secrets| Some(secrets.redact(text?).into_owned()));
+    match redacted {
+        Some(text) => format!("{place}: {text}"),
+        None => place,
+    }
+}
+
+/// Panics in the middle of a run, on a thread of its own, when `PGKEEP_TEST_PANIC` says with which words. It stands in
+/// debug builds only, for the test that no secret is told.
+#[cfg(debug_assertions)]
+pub(super) async fn provoke(words: Option<String>) {
+    let Some(words) = words else { return };
+    let end: Result<(), _> = tokio::task::spawn_blocking(move || panic!("{words}")).await;
+    if let Err(error) = end {
+        std::panic::resume_unwind(error.into_panic());
+    }
+}
