@@ -1,7 +1,9 @@
 //! What every operation gets: the clock and the wish to stop.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -20,13 +22,13 @@ pub struct Context {
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
     token: CancellationToken,
-    kind: Arc<OnceLock<Kind>>,
+    first: Arc<OnceLock<(Kind, Instant)>>,
 }
 
 impl Stop {
     /// Asks everybody to stop because of `kind` ([`Kind::Interrupted`] or [`Kind::Terminated`]).
     pub fn request(&self, kind: Kind) {
-        let _ = self.kind.set(kind); // a second signal changes nothing
+        let _ = self.first.set((kind, Instant::now())); // a second signal changes nothing
         self.token.cancel();
     }
 
@@ -40,6 +42,23 @@ impl Stop {
         self.token.is_cancelled()
     }
 
+    /// Waits until a stop was asked for so long ago; for ever where nobody asks.
+    ///
+    /// What tidies up measures its time from the wish and not from its own beginning: several steps that each take their
+    /// time would add up.
+    pub async fn overdue(&self, after: Duration) {
+        self.token.cancelled().await;
+        // The wish is noted before the token is cancelled.
+        if let Some((_, at)) = self.first.get() {
+            tokio::time::sleep_until(*at + after).await;
+        }
+    }
+
+    /// Returns how long ago a stop was asked for.
+    pub fn since(&self) -> Option<Duration> {
+        self.first.get().map(|(_, at)| at.elapsed())
+    }
+
     /// Returns the failure of a command that only reads.
     pub fn failure_of_reading(&self) -> Failure {
         let mut failure = self.failure("reading");
@@ -51,7 +70,10 @@ impl Stop {
 
     /// Returns the failure of a run that stopped because it was asked to.
     pub fn failure(&self, what: &str) -> Failure {
-        let kind = self.kind.get().copied().unwrap_or(Kind::Interrupted);
+        let kind = self
+            .first
+            .get()
+            .map_or(Kind::Interrupted, |(kind, _)| *kind);
         let (id, signal) = match kind {
             Kind::Terminated => ("terminated", "SIGTERM"),
             _ => ("interrupted", "SIGINT"),
@@ -61,5 +83,27 @@ impl Stop {
             id,
             format!("{what}: stopped by {signal}; nothing was stored"),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn time_runs_from_the_first_wish() {
+        let stop = Stop::default();
+        assert_eq!(stop.since(), None);
+        let early = tokio::time::timeout(Duration::from_millis(20), stop.overdue(Duration::ZERO));
+        assert!(early.await.is_err(), "nobody asked");
+        stop.request(Kind::Terminated);
+        stop.overdue(Duration::from_millis(30)).await;
+        let since = stop.since().unwrap();
+        assert!(since >= Duration::from_millis(30), "{since:?}");
+        // A second wish changes nothing, and what is overdue already is not waited for.
+        stop.request(Kind::Interrupted);
+        assert!(stop.since().unwrap() >= since);
+        stop.overdue(Duration::ZERO).await;
+        assert_eq!(stop.failure("x").kind, Kind::Terminated);
     }
 }

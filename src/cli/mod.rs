@@ -33,7 +33,14 @@ use output::Output;
 use settings::Settings;
 
 /// How long background work may still take when a command is done.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
+
+/// How long after a signal uploads that are being given up are still waited for. With what the operation takes before it
+/// and the shutdown behind it, ten seconds are not reached.
+const BACKGROUND_GRACE: Duration = Duration::from_secs(7);
+
+/// How long they are waited for at most.
+const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Parses the command line, carries it out and returns the exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString> + Clone, context: Context) -> ExitCode {
@@ -68,8 +75,9 @@ fn dispatch(cli: &Cli, context: &Context, output: &Output) -> Result<(), Failure
             )
         })?;
     let result = panic::caught(|| runtime.block_on(carry_out(cli, &settings, output, context)));
-    if context.stop.is_requested() {
-        await_background(&runtime);
+    if let Some(since) = context.stop.since() {
+        let left = BACKGROUND_GRACE.saturating_sub(since);
+        await_background(&runtime, left.min(BACKGROUND_TIMEOUT));
     }
     runtime.shutdown_timeout(SHUTDOWN_GRACE);
     result
@@ -102,8 +110,8 @@ async fn carry_out(
 }
 
 /// Gives what is still under way a moment to end: uploads that are being given up.
-fn await_background(runtime: &tokio::runtime::Runtime) {
-    let deadline = Instant::now() + SHUTDOWN_GRACE;
+fn await_background(runtime: &tokio::runtime::Runtime, timeout: Duration) {
+    let deadline = Instant::now() + timeout;
     // One task is left for good: the one that listens for signals.
     while runtime.metrics().num_alive_tasks() > 1 && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(10));

@@ -28,8 +28,18 @@ const PREPARE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Unfinished uploads that are older than this belong to no run that is still alive.
 const LEFTOVER_AGE: SignedDuration = SignedDuration::from_hours(24);
 
-/// How long writing the commit may go on after a stop was asked for.
-const COMMIT_GRACE: Duration = Duration::from_secs(4);
+/// How long one look at a storage, or one removal, may take.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How long writing the commit may go on after a stop was asked for. This and the next two are counted from the wish to
+/// stop, because a run must end within ten seconds of it whatever its storages do, and `cli` needs a part of them.
+const COMMIT_GRACE: Duration = Duration::from_secs(3);
+
+/// How long after a stop it is looked up whether a manifest of unknown fate is there.
+const LOOK_GRACE: Duration = Duration::from_secs(4);
+
+/// How long after a stop orphans are removed.
+const REMOVE_GRACE: Duration = Duration::from_secs(5);
 
 /// Id of the failure of an object that may or may not be there.
 const UNDECIDED: &str = "commit_undecided";
@@ -129,13 +139,9 @@ impl Attempt<'_> {
     /// Puts a small object. A stop that comes meanwhile leaves it a few seconds.
     async fn put(&self, named: &NamedStorage, key: &str, bytes: Bytes) -> Result<()> {
         let what = format!("cannot store `{key}` in `{}`", named.name);
-        let too_late = async {
-            self.context.stop.token().cancelled().await;
-            tokio::time::sleep(COMMIT_GRACE).await;
-        };
         tokio::select! {
             put = named.storage.put(key, bytes) => put.map_err(|error| storage_failure(&what, &error)),
-            () = too_late => Err(Failure::new(Kind::Storage, UNDECIDED, format!("{what}: it took too long after a stop"))),
+            () = self.context.stop.overdue(COMMIT_GRACE) => Err(Failure::new(Kind::Storage, UNDECIDED, format!("{what}: it took too long after a stop"))),
         }
     }
 
@@ -144,11 +150,14 @@ impl Attempt<'_> {
         let Err(failure) = self.put(named, key, bytes.clone()).await else {
             return Ok(());
         };
-        let shown =
-            tokio::time::timeout(COMMIT_GRACE, named.storage.get(key, bytes.len() as u64)).await;
+        let look = tokio::time::timeout(LOOK_TIMEOUT, named.storage.get(key, bytes.len() as u64));
+        let shown = tokio::select! {
+            shown = look => shown.ok(),
+            () = self.context.stop.overdue(LOOK_GRACE) => None,
+        };
         match shown {
-            Ok(Ok(shown)) if shown == bytes => Ok(()),
-            Ok(Err(storage::Error::NotFound(_))) if failure.id == UNDECIDED => Err(Failure {
+            Some(Ok(shown)) if shown == bytes => Ok(()),
+            Some(Err(storage::Error::NotFound(_))) if failure.id == UNDECIDED => Err(Failure {
                 id: "manifest_not_stored",
                 ..failure
             }),
@@ -302,7 +311,13 @@ impl Attempt<'_> {
                 }
             }
         };
-        join_all(self.request.storages.iter().zip(ends).map(remove)).await;
+        let remove_all = join_all(self.request.storages.iter().zip(ends).map(remove));
+        tokio::select! {
+            _ = remove_all => {}
+            () = self.context.stop.overdue(REMOVE_GRACE) => {
+                tracing::warn!("objects of a backup that does not count may have been left behind");
+            }
+        }
     }
 
     /// The manifest goes first, so that none ever points at nothing. What cannot be removed is an orphan, which no
@@ -317,7 +332,7 @@ impl Attempt<'_> {
         ];
         for (part, extension) in parts {
             let key = self.place.key(part, extension);
-            let removed = tokio::time::timeout(COMMIT_GRACE, storage.remove(&key)).await;
+            let removed = tokio::time::timeout(LOOK_TIMEOUT, storage.remove(&key)).await;
             if !matches!(removed, Ok(Ok(()))) {
                 tracing::warn!(
                     storage = storage.label(),

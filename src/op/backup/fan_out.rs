@@ -19,7 +19,8 @@ use crate::stream::pipeline::Closed;
 /// Pieces that wait for a slow storage. Each has at most about a mebibyte.
 const PIECES_WAITING: usize = 2;
 
-/// How long an upload may take to be given up when the run is stopped: the run must end within ten seconds.
+/// How long an upload may take to be given up. When the run is stopped this begins with the wish to stop, and the run must
+/// end within ten seconds of it.
 const ABORT_GRACE: Duration = Duration::from_secs(5);
 
 /// Id of the failure of a storage that did nothing wrong: the stream was given up.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Real, Shop, answers, facts, while_locked};
 use crate::support::sandbox::{Outcome, Running};
-use crate::support::scripted_s3::{Fault, Rule, ScriptedS3};
+use crate::support::scripted_s3::{Fault, Rule, ScriptedS3, Seen};
 use crate::support::{Oracle, postgres, skip};
 
 /// A dump that is stored in parts, slowly read or quickly.
@@ -179,6 +179,103 @@ fn l1_both_signals_end_a_dump_into_a_folder() {
         oracle.judge(&before, &outcome);
         assert_eq!(outcome.exit_error()["id"], id);
     }
+}
+
+/// Three storages that all stand still at the same place, and answer to nothing any more.
+#[derive(Clone, Copy, Debug)]
+struct Standstill {
+    /// Which request never gets an answer.
+    at: (&'static str, &'static str, &'static str),
+    /// Which ones do not either, once a storage has gone silent.
+    silent: &'static [&'static str],
+    flags: &'static [&'static str],
+}
+
+/// From the first question about a storage to the commit: behind none of these places may one wait add to another.
+const STANDSTILLS: [Standstill; 5] = [
+    Standstill {
+        at: ("GET", "", "uploads"),
+        silent: &["HEAD", "PUT", "POST", "DELETE"],
+        flags: &[],
+    },
+    Standstill {
+        at: ("PUT", "", "partNumber="),
+        silent: &["DELETE"],
+        flags: &[],
+    },
+    Standstill {
+        at: ("POST", "", "uploadId="),
+        silent: &["DELETE"],
+        flags: &[],
+    },
+    Standstill {
+        at: ("PUT", "globals", ""),
+        silent: &["DELETE"],
+        flags: &["--globals"],
+    },
+    Standstill {
+        at: ("PUT", "manifest.json", ""),
+        silent: &["GET", "DELETE"],
+        flags: &["--globals"],
+    },
+];
+
+impl Standstill {
+    fn is_at(&self, seen: &Seen) -> bool {
+        let (method, path, query) = self.at;
+        seen.method == method && seen.path.contains(path) && seen.query.contains(query)
+    }
+
+    /// Runs until all three storages stand still, and ends the run there.
+    fn end_there(self) {
+        let servers = [(); 3].map(|()| ScriptedS3::start());
+        let mut shop = Shop::with_key(&servers[0]);
+        shop.dumps(json!({ "one_line_bytes": LARGE }));
+        let mut config = String::from("storages:\n");
+        for (number, server) in servers.iter().enumerate() {
+            let (url, endpoint) = (format!("s3://{}/pg", server.bucket), &server.endpoint);
+            config += &format!("  s{number}: {{url: '{url}', endpoint: '{endpoint}'}}\n");
+        }
+        config += "databases:\n  shop: {url: '${DATABASE_URL}', compression: none, retries: {attempts: 1}}\n";
+        config += &format!("postgres: {{bin_dir: {}}}\n", shop.fake.bin().display());
+        shop.sandbox.write("pgkeep.yaml", config);
+        let (method, path, query) = self.at;
+        for server in &servers {
+            server.on(Rule::new(method, Fault::Hang).path(path).query(query));
+        }
+        let arguments = [&["--json", "backup"], self.flags].concat();
+        let running = shop.sandbox.pgkeep(arguments).start();
+        let is_there = |server: &ScriptedS3| server.log().iter().any(|seen| self.is_at(seen));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !servers.iter().all(is_there) {
+            assert!(Instant::now() < deadline, "{self:?} never came");
+            std::thread::sleep(Duration::from_millis(3));
+        }
+        for server in &servers {
+            for method in self.silent {
+                server.on(Rule::new(method, Fault::Hang));
+            }
+        }
+        let at = Instant::now();
+        running.signal(Signal::TERM);
+        let outcome = running.wait().expect(143);
+        assert!(at.elapsed() < PATIENCE, "{self:?}: {outcome}");
+        assert_eq!(outcome.exit_error()["id"], "terminated", "{self:?}");
+        for server in &servers {
+            server.behave();
+        }
+        let list = shop.sandbox.pgkeep(["--json", "list"]).run().expect(0).json();
+        assert_eq!(list["backups"], json!([]), "{self:?}");
+    }
+}
+
+#[test]
+fn l1_storages_that_are_silent_together_are_not_waited_for_one_by_one() {
+    std::thread::scope(|scope| {
+        for standstill in STANDSTILLS {
+            scope.spawn(move || standstill.end_there());
+        }
+    });
 }
 
 /// The manifest is there, but its answer never came: what it points at is taken away only after it.
