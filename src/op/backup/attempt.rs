@@ -40,7 +40,7 @@ pub(super) struct Attempt<'a> {
     pub hold: &'a Hold,
     pub place: Place,
     pub report: Report,
-    /// Whether a manifest may or may not have come about, which the failure of the commit says.
+    /// Whether a manifest may be there although the backup does not count, which the failure of the commit says.
     pub is_undecided: bool,
 }
 
@@ -87,6 +87,7 @@ impl<'a> Attempt<'a> {
 
     pub(super) async fn run(mut self) -> Report {
         if let Err(failure) = self.try_run().await {
+            // What a program or a storage says while it is made to end is of no interest; a commit in doubt is.
             let is_ended = self.stop().is_cancelled() && !self.report.stored;
             self.report.failure = Some(if is_ended && !self.is_undecided {
                 self.ended()

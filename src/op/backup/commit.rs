@@ -199,13 +199,21 @@ impl Attempt<'_> {
             0
         };
         let is_stored = is_enough && holding >= self.request.copies.get();
-        self.remove_orphans(&ends, is_stored).await;
-        self.is_undecided = ends.iter().any(|(_, outcome)| is_undecided(outcome));
+        let left = self.remove_orphans(&ends, is_stored, is_enough).await;
+        let undecided = ends
+            .iter()
+            .filter(|(_, outcome)| is_enough && is_undecided(outcome));
+        let undecided = undecided.filter_map(|(_, outcome)| outcome.as_ref().err());
+        let in_doubt: Vec<String> = undecided
+            .map(|failure| failure.message.clone())
+            .chain(left)
+            .collect();
+        self.is_undecided = !in_doubt.is_empty();
         self.report.stored = is_stored;
         self.note_outcomes(&ends, is_stored);
         match is_stored {
             true => Ok(()),
-            false => Err(self.not_committed(ends, holding, is_small_enough)),
+            false => Err(self.not_committed(ends, holding, is_small_enough, in_doubt)),
         }
     }
 
@@ -229,22 +237,14 @@ impl Attempt<'_> {
         ends: Vec<(bool, Result<()>)>,
         holding: usize,
         is_small_enough: bool,
+        in_doubt: Vec<String>,
     ) -> Failure {
         let failures: Vec<Failure> = ends
             .into_iter()
             .filter_map(|(_, outcome)| outcome.err())
             .collect();
-        if let Some(undecided) = failures.iter().find(|failure| failure.id == UNDECIDED) {
-            let mut failure = self.context.stop.failure(&self.what());
-            let id = &self.place.id;
-            failure.message = failure.message.replace(
-                SAFE,
-                &format!("it may be stored as `{id}`: see `pgkeep list`"),
-            );
-            return failure.with_details([undecided.message.clone()]);
-        }
         if self.stop().is_cancelled() {
-            return self.ended();
+            return self.in_doubt(self.ended(), in_doubt);
         }
         if !is_small_enough {
             let message = format!(
@@ -257,7 +257,18 @@ impl Attempt<'_> {
         let failure = failures.into_iter().next();
         let failure = failure
             .unwrap_or_else(|| Failure::new(Kind::Storage, "storage_failed", "no storage took it"));
-        self.nothing_stored(self.count_copies(failure, holding))
+        let failure = self.nothing_stored(self.count_copies(failure, holding));
+        self.in_doubt(failure, in_doubt)
+    }
+
+    /// Takes back that nothing was stored, where a manifest may be there.
+    fn in_doubt(&self, mut failure: Failure, in_doubt: Vec<String>) -> Failure {
+        if in_doubt.is_empty() {
+            return failure;
+        }
+        let instead = format!("it may be stored as `{}`: see `pgkeep list`", self.place.id);
+        failure.message = failure.message.replace(SAFE, &instead);
+        failure.with_details(in_doubt)
     }
 
     pub(super) fn count_copies(&self, mut failure: Failure, holding: usize) -> Failure {
@@ -300,29 +311,36 @@ impl Attempt<'_> {
     }
 
     /// Removes what this run wrote where the backup does not count: nothing under a key that somebody else wrote, and
-    /// nothing where the manifest may still come about.
-    async fn remove_orphans(&self, ends: &[(bool, Result<()>)], is_stored: bool) {
+    /// nothing where the manifest may still come about. Says where a manifest may be left.
+    async fn remove_orphans(
+        &self,
+        ends: &[(bool, Result<()>)],
+        is_stored: bool,
+        is_enough: bool,
+    ) -> Vec<String> {
         let remove = |(named, (is_ours, outcome)): (&NamedStorage, &(bool, Result<()>))| {
             let is_kept = !is_ours || is_undecided(outcome) || (is_stored && outcome.is_ok());
-            let storage = Arc::clone(&named.storage);
+            let has_manifest = is_enough && outcome.is_ok();
+            let (name, storage) = (named.name.clone(), Arc::clone(&named.storage));
             async move {
-                if !is_kept {
-                    self.remove_all(storage.as_ref()).await;
+                if is_kept {
+                    return None;
                 }
+                let is_gone = tokio::select! {
+                    is_gone = self.remove_all(storage.as_ref()) => is_gone,
+                    () = self.context.stop.overdue(REMOVE_GRACE) => false,
+                };
+                (has_manifest && !is_gone)
+                    .then(|| format!("its manifest could not be taken away from `{name}` again"))
             }
         };
-        let remove_all = join_all(self.request.storages.iter().zip(ends).map(remove));
-        tokio::select! {
-            _ = remove_all => {}
-            () = self.context.stop.overdue(REMOVE_GRACE) => {
-                tracing::warn!("objects of a backup that does not count may have been left behind");
-            }
-        }
+        let left = join_all(self.request.storages.iter().zip(ends).map(remove)).await;
+        left.into_iter().flatten().collect()
     }
 
-    /// The manifest goes first, so that none ever points at nothing. What cannot be removed is an orphan, which no
-    /// listing counts.
-    async fn remove_all(&self, storage: &dyn Storage) {
+    /// The manifest goes first, so that none ever points at nothing, and whether it is gone is returned. What cannot be
+    /// removed behind it is an orphan, which no listing counts.
+    async fn remove_all(&self, storage: &dyn Storage) -> bool {
         let extension = self.request.codec.extension();
         let parts = [
             (Part::Manifest, ""),
@@ -339,9 +357,10 @@ impl Attempt<'_> {
                     key,
                     "an object of a backup that does not count was left behind"
                 );
-                return;
+                return part != Part::Manifest;
             }
         }
+        true
     }
 }
 

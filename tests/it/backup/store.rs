@@ -587,6 +587,35 @@ fn p20_too_few_copies_at_the_last_moment_are_a_failure() {
     );
 }
 
+/// A manifest that came about, does not count and cannot be taken away makes a backup that can be seen: that is told.
+#[test]
+fn p20_a_copy_that_is_too_few_and_stays_is_told() {
+    let server = ScriptedS3::start();
+    let shop = Shop::with_key(&server);
+    let refused = |method| Rule::new(method, Fault::status(403, "AccessDenied"));
+    server.on(refused("DELETE"));
+    // The second storage takes the dump and not the manifest.
+    server.on(refused("PUT").path("/two/").skip(1));
+    let [one, two] = ["one", "two"].map(|prefix| format!("s3://{}/{prefix}", server.bucket));
+    let bin = shop.fake.bin().display().to_string();
+    let fixed = ["--json", "backup", "--attempts", "1", "--bin-dir", &bin];
+    let storages = ["--storage", &one, "--storage", &two, "--copies", "2"];
+    let endpoint = ["--s3-endpoint", &server.endpoint];
+    let all = [&fixed[..], &storages, &endpoint].concat();
+    let outcome = shop.sandbox.pgkeep(all).run().expect(12);
+    let error = outcome.exit_error();
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("1 of 2 copies"), "{error}");
+    assert!(message.contains("it may be stored as `shop-"), "{error}");
+    assert!(!message.contains("nothing was stored"), "{error}");
+    let details = error["details"].to_string();
+    assert!(details.contains("could not be taken away"), "{error}");
+    let list = [&["--json", "list", "--storage", &one][..], &endpoint].concat();
+    let list = shop.sandbox.pgkeep(list).run().expect(0).json();
+    let id = list["backups"][0]["id"].as_str().unwrap();
+    assert!(message.contains(id), "{error}");
+}
+
 #[test]
 fn p21_no_request_goes_where_it_was_not_sent() {
     let elsewhere = ScriptedS3::start();
