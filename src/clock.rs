@@ -1,5 +1,6 @@
 //! The clock and the dice: the two things that operations may not take from anywhere else.
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -22,28 +23,21 @@ pub trait Clock: Send + Sync {
 }
 
 /// The machine's own clock and random numbers.
-#[derive(Debug)]
-pub struct SystemClock {
-    started: Instant,
-}
+#[derive(Debug, Default)]
+pub struct SystemClock;
 
-impl Default for SystemClock {
-    fn default() -> Self {
-        Self {
-            started: Instant::now(),
-        }
-    }
-}
+/// The moment that monotonic time is counted from: when somebody first asked.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let now = Timestamp::now();
         Timestamp::from_millisecond(now.as_millisecond())
-            .expect("a moment with less digits is one, too")
+            .expect("a moment with fewer digits is one, too")
     }
 
     fn monotonic(&self) -> Duration {
-        self.started.elapsed()
+        START.elapsed()
     }
 
     fn suffix(&self) -> u16 {
@@ -57,7 +51,7 @@ mod tests {
 
     #[test]
     fn moments_have_milliseconds() {
-        let now = SystemClock::default().now();
+        let now = SystemClock.now();
         assert_eq!(now.subsec_nanosecond() % 1_000_000, 0, "{now}");
     }
 }

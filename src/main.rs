@@ -9,7 +9,7 @@ use pgkeep::context::{Context, Stop};
 
 fn main() -> ExitCode {
     let context = Context {
-        clock: Arc::new(SystemClock::default()),
+        clock: Arc::new(SystemClock),
         stop: Stop::default(),
     };
     cli::run(std::env::args_os().collect::<Vec<_>>(), context)
