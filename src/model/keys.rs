@@ -7,6 +7,9 @@ use super::id::{BackupId, DatabaseName};
 /// Folder of one-off backups whose flags left something out; they count for nothing.
 const PARTIAL: &str = "partial";
 
+/// Folder of run records.
+const RUNS: &str = "runs";
+
 /// Name of the object by which one run at a time holds a database; it is no backup, and nobody else's either.
 const LEASE: &str = "lease.json";
 
@@ -19,6 +22,24 @@ pub fn lease_key(database: &DatabaseName) -> String {
 pub fn is_lease(key: &str) -> bool {
     key.split_once('/')
         .is_some_and(|(database, name)| name == LEASE && database.parse::<DatabaseName>().is_ok())
+}
+
+/// Returns the key of a run's record.
+pub fn run_key(run: &BackupId) -> String {
+    format!("{}/{RUNS}/{run}.json", run.database())
+}
+
+/// Reads the key of a run's record; none when it is not one.
+pub fn run_of_key(key: &str) -> Option<BackupId> {
+    let (folder, name) = key.rsplit_once('/')?;
+    let run: BackupId = name.strip_suffix(".json")?.parse().ok()?;
+    let database = folder.strip_suffix(RUNS)?.strip_suffix('/')?;
+    (database == run.database().as_str()).then_some(run)
+}
+
+/// Tells whether pgkeep wrote an object of this key, be it of a backup, of a run or a lease.
+pub fn is_ours(key: &str) -> bool {
+    Place::of_key(key).is_some() || run_of_key(key).is_some() || is_lease(key)
 }
 
 /// Which backup a key belongs to: a full one of a database, or a one-off partial one.
@@ -43,6 +64,8 @@ pub enum Part {
     Index,
     /// Kept until unpinned.
     Pin,
+    /// Made before a deploy, which `keep_pre_deploy` counts by itself.
+    PreDeploy,
     /// The last drill that passed.
     Drill,
     /// The stored bytes contradict the manifest.
@@ -64,6 +87,7 @@ impl Place {
             Part::Manifest => format!("{folder}/{id}.manifest.json"),
             Part::Index => format!("{folder}/{id}.index"),
             Part::Pin => format!("{folder}/{id}.pin.json"),
+            Part::PreDeploy => format!("{folder}/{id}.pre-deploy.json"),
             Part::Drill => format!("{folder}/{id}.drill.json"),
             Part::Damaged => format!("{folder}/{id}.damaged.json"),
         }
@@ -80,6 +104,7 @@ impl Place {
             "manifest.json" => Part::Manifest,
             "index" => Part::Index,
             "pin.json" => Part::Pin,
+            "pre-deploy.json" => Part::PreDeploy,
             "drill.json" => Part::Drill,
             "damaged.json" => Part::Damaged,
             _ => return None,
@@ -122,6 +147,11 @@ impl Listed {
     /// Tells whether it is kept until unpinned.
     pub fn is_pinned(&self) -> bool {
         self.parts.contains_key(&Part::Pin)
+    }
+
+    /// Tells whether it was made before a deploy.
+    pub fn is_pre_deploy(&self) -> bool {
+        self.parts.contains_key(&Part::PreDeploy)
     }
 
     /// Tells whether a drill passed.
@@ -193,6 +223,7 @@ mod tests {
                 (Part::Manifest, ""),
                 (Part::Index, ""),
                 (Part::Pin, ""),
+                (Part::PreDeploy, ""),
                 (Part::Drill, ""),
                 (Part::Damaged, ""),
             ] {
@@ -218,6 +249,25 @@ mod tests {
             "shop/runs/shop-20260102T030405Z-7f3a.json",
         ] {
             assert_eq!(Place::of_key(key), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn run_records_are_ours_and_no_backups() {
+        let run: BackupId = "shop-20260102T030405Z-7f3a".parse().unwrap();
+        let key = run_key(&run);
+        assert_eq!(key, "shop/runs/shop-20260102T030405Z-7f3a.json");
+        assert_eq!(run_of_key(&key), Some(run));
+        assert!(is_ours(&key) && gather([(key.as_str(), 400)]).is_empty());
+        for key in [
+            "runs/shop-20260102T030405Z-7f3a.json",
+            "other/runs/shop-20260102T030405Z-7f3a.json",
+            "shop/partial/runs/shop-20260102T030405Z-7f3a.json",
+            "shop/runs/shop-20260102T030405Z-7f3a.json.bak",
+            "shop/notes.txt",
+            "shop_staging/x",
+        ] {
+            assert!(run_of_key(key).is_none() && !is_ours(key), "{key}");
         }
     }
 

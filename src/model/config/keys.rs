@@ -283,6 +283,12 @@ pub(super) static DATABASE: Section = Section {
             "Whether roles and tablespaces are dumped too, beside the database.",
         ),
         with_default(
+            "keep_runs",
+            Kind::Duration(86_400, MAX_AGE_S),
+            "400d",
+            "How old the record of a run becomes before `prune` removes it.",
+        ),
+        with_default(
             "lock_timeout",
             Kind::DurationOrOff(1, MAX_TIMEOUT_S),
             "off",

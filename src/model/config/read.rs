@@ -164,6 +164,10 @@ fn read_selection(reader: &mut Reader, fields: &Fields, database: &mut DatabaseC
 
 fn read_limits(reader: &mut Reader, fields: &Fields, database: &mut DatabaseConfig) {
     set(
+        &mut database.keep_runs,
+        reader.duration(fields, "keep_runs"),
+    );
+    set(
         &mut database.lock_timeout,
         reader.duration_or_off(fields, "lock_timeout"),
     );

@@ -131,6 +131,7 @@ fn show_database(database: &DatabaseConfig) -> Keys {
     keys.put_list("structure_only", &database.structure_only, show_table);
     keys.put("compression", show_compression(database.compression));
     keys.put("globals", database.globals);
+    keys.put("keep_runs", show_duration(database.keep_runs));
     keys.put(
         "lock_timeout",
         database.lock_timeout.map_or("off".into(), show_duration),

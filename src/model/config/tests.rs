@@ -678,7 +678,7 @@ fn full() -> String {
     let keys = "password: ${SECRET}\npassfile: ./pass\nsslmode: require\nsslrootcert: ca.pem\npreset: supabase\n\
         required_tables: [users, 'billing.\"Invoice Lines\"', {name: orders, min_rows: 2}]\nstorages: far\ncopies: 1\n\
         tables: [Users]\nexclude_tables: [b]\nschemas: [Public]\nexclude_schemas: ['\"S x\"']\nstructure_only: [c]\n\
-        compression: {method: zstd, level: 19}\nglobals: ${YES}\nlock_timeout: 45m\nlock_wait_timeout: 90 min\nstall_timeout: off\n\
+        compression: {method: zstd, level: 19}\nglobals: ${YES}\nkeep_runs: 90d\nlock_timeout: 45m\nlock_wait_timeout: 90 min\nstall_timeout: off\n\
         connect_timeout: 5s\nretries: {attempts: 5, delay: 1m}\nallow_empty: true\nstrict_warnings: true\nmax_age: 1d 2h\n\
         retention: {keep_last: 1, keep_hourly: 2, keep_daily: \"${KEEP}\", keep_weekly: 3, keep_monthly: 4, keep_yearly: 5, keep_within: 1 month, keep_pre_deploy: 90d, timezone: Europe/Berlin}\n\
         host: db\nport: 5433\nuser: app\ndatabase: 2024";
@@ -738,6 +738,7 @@ fn every_value_arrives() {
         }
     );
     assert_eq!(shop.lock_timeout, Some(Duration::from_secs(2700)));
+    assert_eq!(shop.keep_runs, Duration::from_secs(90 * 86_400));
     assert_eq!(
         (shop.lock_wait_timeout, shop.stall_timeout),
         (Duration::from_secs(5400), None)

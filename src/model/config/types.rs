@@ -77,6 +77,8 @@ pub struct DatabaseConfig {
     pub compression: Compression,
     /// Whether roles and tablespaces are dumped beside the database.
     pub globals: bool,
+    /// How old the record of a run becomes.
+    pub keep_runs: Duration,
     /// Longest wait for another run of the database; `None` does not wait.
     pub lock_timeout: Option<Duration>,
     /// Longest wait for a table lock.
@@ -112,6 +114,7 @@ impl Default for DatabaseConfig {
             structure_only: Vec::new(),
             compression: Compression::default(),
             globals: false,
+            keep_runs: Duration::from_secs(400 * 86_400),
             lock_timeout: None,
             lock_wait_timeout: Duration::from_secs(60),
             stall_timeout: Some(Duration::from_secs(10 * 60)),

@@ -1,0 +1,163 @@
+//! Run records: one small object per run of a verb that matters, failed ones too. History and audit log.
+//!
+//! They tell `status` how runs went; nothing is ever decided by them, so one that cannot be read is merely left out.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::id::{BackupId, DatabaseName};
+
+/// The newest format that this program writes.
+pub const FORMAT: u64 = 1;
+
+/// Largest record that is read. One has a few hundred bytes, and its longest parts are cut when it is written.
+pub const MAX_RECORD_BYTES: u64 = 256 * 1024;
+
+/// Longest message that is kept. Names of a thousand tables would not help whoever reads the history.
+const MAX_MESSAGE_CHARS: usize = 2000;
+
+/// What one run did and how it ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Always [`FORMAT`].
+    pub format: u64,
+    /// The run's id; a backup's run has the id of its backup.
+    pub id: BackupId,
+    /// The database.
+    pub database: DatabaseName,
+    /// The command: `backup`, `prune`, `pin`, `unpin`.
+    pub verb: String,
+    /// Why the run happened, where it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<String>,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// How long it took.
+    pub took_ms: u64,
+    /// The exit code that it alone would have ended with.
+    pub exit_code: u8,
+    /// The failure's stable id; none when it went well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_id: Option<String>,
+    /// The failure in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+    /// The backup that it made or was about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_id: Option<String>,
+    /// Size of the stored dump.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+    /// Rows of all tables.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
+    /// Number of tables.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tables: Option<u64>,
+    /// How many backups it removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed: Option<u64>,
+    /// What somebody said about it: the reason of a pin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Version of pgkeep.
+    pub pgkeep: String,
+}
+
+impl RunRecord {
+    /// Starts the record of a run that went well so far.
+    pub fn new(id: BackupId, verb: &str, started_at: Timestamp, took_ms: u64) -> Self {
+        Self {
+            format: FORMAT,
+            database: id.database().clone(),
+            id,
+            verb: verb.to_owned(),
+            trigger: None,
+            started_at,
+            took_ms,
+            exit_code: 0,
+            failure_id: None,
+            failure: None,
+            backup_id: None,
+            size_bytes: None,
+            rows: None,
+            tables: None,
+            removed: None,
+            reason: None,
+            pgkeep: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// Notes how it failed; a long message is cut.
+    pub fn failed(mut self, exit_code: u8, id: &str, message: &str) -> Self {
+        self.exit_code = exit_code;
+        self.failure_id = Some(id.to_owned());
+        self.failure = Some(message.chars().take(MAX_MESSAGE_CHARS).collect());
+        self
+    }
+
+    /// Tells whether it reached its end: what it made is good, though something behind it may not be.
+    pub fn is_success(&self) -> bool {
+        matches!(self.exit_code, 0 | 3)
+    }
+
+    /// Renders the record as JSON.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut bytes =
+            serde_json::to_vec_pretty(self).expect("a record holds only JSON's own types");
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// Reads a record that lies under the key of `id`; none when it is damaged, of another run or of a newer format.
+    pub fn read(bytes: &[u8], id: &BackupId) -> Option<Self> {
+        let record: Self = serde_json::from_slice(bytes).ok()?;
+        (record.format <= FORMAT && &record.id == id && &record.database == id.database())
+            .then_some(record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn id() -> BackupId {
+        "shop-20260102T030405Z-7f3a".parse().unwrap()
+    }
+
+    #[test]
+    fn a_record_reads_back() {
+        let mut record = RunRecord::new(id(), "backup", id().started_at(), 1500);
+        record.rows = Some(7);
+        assert!(record.is_success());
+        let record = record.failed(21, "required_table_missing", &"ä".repeat(3000));
+        assert!(!record.is_success());
+        assert_eq!(record.failure.as_ref().unwrap().chars().count(), 2000);
+        let bytes = record.to_json();
+        assert_eq!(RunRecord::read(&bytes, &id()), Some(record));
+    }
+
+    #[test]
+    fn what_is_foreign_or_newer_is_left_out() {
+        let record = RunRecord::new(id(), "backup", id().started_at(), 1);
+        let other: BackupId = "shop-20260102T030405Z-0000".parse().unwrap();
+        assert_eq!(RunRecord::read(&record.to_json(), &other), None);
+        let newer = RunRecord {
+            format: FORMAT + 1,
+            ..record.clone()
+        };
+        assert_eq!(RunRecord::read(&newer.to_json(), &id()), None);
+        let more = String::from_utf8(record.to_json())
+            .unwrap()
+            .replacen('{', "{\"new\": 1,", 1);
+        assert_eq!(RunRecord::read(more.as_bytes(), &id()), Some(record));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert_eq!(RunRecord::read(&bytes, &id()), None);
+        }
+    }
+}
