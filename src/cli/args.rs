@@ -20,8 +20,8 @@ Start here:
   pgkeep retention --keep-daily 7 --keep-weekly 4 --simulate '0 3 * * *'
 
 Exit codes: 0 done and proven, 2 usage or config, 3 the backup is good but something after it is not, \
-10 no such backup, 12 login refused, 20 the source failed, 21 the dump failed its proof, 22 storage failed, \
-23 stored data is damaged, 25 refused by a safety rule, 26 a needed program is missing, 130 or 143 stopped by a \
+10 no such backup, 11 busy, 12 login refused, 20 the source failed, 21 the dump failed its proof, 22 storage failed, \
+23 stored data is damaged, 24 stale, 25 refused by a safety rule, 26 a needed program is missing, 130 or 143 stopped by a \
 signal; any other one means failure too.";
 
 /// Logical PostgreSQL backups that come with proof.
@@ -96,6 +96,18 @@ pub enum Command {
     Show(ShowArgs),
     /// Download a backup, checked on the way
     Get(GetArgs),
+    /// Tell whether backups are fresh, how large they are and how the last runs went
+    #[command(after_help = STATUS_HELP)]
+    Status(StatusArgs),
+    /// Remove what retention does not keep, each with its reason
+    #[command(after_help = PRUNE_HELP)]
+    Prune(PruneArgs),
+    /// Sweep what dead runs left behind, older than a day
+    Sync(SyncArgs),
+    /// Keep a backup until it is unpinned
+    Pin(PinArgs),
+    /// Leave a backup to retention again
+    Unpin(UnpinArgs),
     /// Prove any plain dump: is it whole, which tables and rows does it hold?
     #[command(after_help = INSPECT_HELP)]
     Inspect(InspectArgs),
@@ -143,6 +155,25 @@ after every backup leaves the same as pruning once, so a simulated schedule is j
 The calendar marks each day, or each hour of a few days, with the tier that stays longest.
 
 Exit code 25: the policy has no rule, so it would keep nothing.";
+
+const STATUS_HELP: &str = "\
+Examples:
+  pgkeep status                                      every database of the configuration, by its `max_age`
+  pgkeep status --storage ./backups --max-age 26h
+  pgkeep -d shop status --nagios
+
+Reads storage only, so any host that may read it can watch. Exit code 24: a database has no good backup that is \
+young enough. With --nagios: 0 fresh, 1 fresh with a warning, 2 stale, 3 unknown.";
+
+const PRUNE_HELP: &str = "\
+Examples:
+  pgkeep prune --dry-run                             what would go, and why
+  pgkeep -d shop prune
+  pgkeep prune --storage ./backups --keep-daily 7 --keep-weekly 4 --keep-monthly 12
+
+Never removed: the newest good backup, the newest one that passed a drill, pinned ones, and whatever pgkeep did not \
+write or cannot read. Each storage keeps its own account. `backup` prunes by itself when the configuration has a \
+policy. Exit code 25: refused, nothing removed there; 3: some removals failed.";
 
 /// Flags of `backup`.
 #[derive(Debug, Args)]
@@ -223,6 +254,85 @@ pub struct BackupArgs {
     /// Why the run happens
     #[arg(long, value_enum, default_value_t = TriggerArg::Manual)]
     pub trigger: TriggerArg,
+    /// Keep the backup until it is unpinned, for this reason [default: pinned where the trigger is pre-deploy]
+    #[arg(long, value_name = "REASON")]
+    pub pin: Option<String>,
+    /// Remove nothing behind the backup, whatever the configuration's retention says
+    #[arg(long)]
+    pub no_prune: bool,
+}
+
+/// Flags of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// How old the newest good backup may be, such as 26h [default: `max_age` of the configuration]
+    #[arg(long, value_name = "TIME")]
+    pub max_age: Option<String>,
+    /// Print one line for Nagios and end with its codes: 0 ok, 1 warning, 2 critical, 3 unknown
+    #[arg(long, conflicts_with = "json")]
+    pub nagios: bool,
+    /// Where to look.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+}
+
+/// Flags of `prune`.
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    /// Show what would be removed, and remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Carry out a plan that removes more than half of more than ten backups
+    #[arg(long)]
+    pub allow_mass_delete: bool,
+    /// How long to wait for another run of the same database; 0 ends at once with code 11 [default: 0]
+    #[arg(long, value_name = "TIME")]
+    pub lock_timeout: Option<String>,
+    /// The rules; none at all means the policy of the configuration.
+    #[command(flatten)]
+    pub policy: PolicyArgs,
+    /// Where to prune.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+}
+
+/// Flags of `sync`.
+#[derive(Debug, Args)]
+pub struct SyncArgs {
+    /// Show what would be removed, and remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How long to wait for another run of the same database; 0 ends at once with code 11 [default: 0]
+    #[arg(long, value_name = "TIME")]
+    pub lock_timeout: Option<String>,
+    /// Where to sweep.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+}
+
+/// Flags of `pin`.
+#[derive(Debug, Args)]
+pub struct PinArgs {
+    /// Id of the backup, or `latest`
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Why it is kept, for whoever finds it later
+    #[arg(value_name = "REASON")]
+    pub reason: String,
+    /// Where to look.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+}
+
+/// Flags of `unpin`.
+#[derive(Debug, Args)]
+pub struct UnpinArgs {
+    /// Id of the backup
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Where to look.
+    #[command(flatten)]
+    pub storage: StorageArgs,
 }
 
 /// Why a run happens.

@@ -11,13 +11,15 @@ use super::inspect::required_tables;
 use super::output::{Output, bytes, number, say};
 use super::progress::Shown;
 use super::settings::{Settings, Target};
+use super::stored::reason_needed;
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
-use crate::model::config::{Compression, CompressionMethod, DatabaseConfig};
+use crate::model::config::{Compression, CompressionMethod, DatabaseConfig, Retention};
 use crate::model::connection::{Connection, ConnectionError};
 use crate::model::id::DatabaseName;
 use crate::model::manifest::Trigger;
 use crate::model::name::{TableName, parse_schema};
+use crate::model::pin::PRE_DEPLOY;
 use crate::op::backup::{Report, Request, not_started, overall, run as backup};
 use crate::op::lock::LockSettings;
 use crate::op::stored::NamedStorage;
@@ -151,6 +153,8 @@ fn request(
             );
             Failure::new(Kind::Usage, "bad_copies", message)
         })?;
+    let trigger = args.trigger.into();
+    let pin = pin(args, trigger, config.retention.as_ref())?;
     let mut retries = config.retries;
     retries.attempts = args.attempts.unwrap_or(retries.attempts).max(1);
     Ok(Request {
@@ -176,11 +180,10 @@ fn request(
             None => config.stall_timeout,
         },
         retries,
-        trigger: match args.trigger {
-            TriggerArg::Manual => Trigger::Manual,
-            TriggerArg::Schedule => Trigger::Schedule,
-            TriggerArg::PreDeploy => Trigger::PreDeploy,
-        },
+        trigger,
+        pin,
+        retention: config.retention.filter(|_| !args.no_prune),
+        keep_runs: config.keep_runs,
         threads: available_parallelism().map_or(1, NonZeroUsize::get),
         lock: settings.lock(
             duration("--lock-timeout", args.lock_timeout.as_deref())?
@@ -188,6 +191,34 @@ fn request(
                 .unwrap_or_default(),
         )?,
     })
+}
+
+impl From<TriggerArg> for Trigger {
+    fn from(trigger: TriggerArg) -> Self {
+        match trigger {
+            TriggerArg::Manual => Self::Manual,
+            TriggerArg::Schedule => Self::Schedule,
+            TriggerArg::PreDeploy => Self::PreDeploy,
+        }
+    }
+}
+
+/// A backup before a deploy is pinned, unless the policy keeps such ones in a set of their own.
+fn pin(
+    args: &BackupArgs,
+    trigger: Trigger,
+    retention: Option<&Retention>,
+) -> Result<Option<String>> {
+    if let Some(reason) = &args.pin {
+        let reason = reason.trim();
+        return match reason.is_empty() {
+            true => Err(reason_needed()),
+            false => Ok(Some(reason.to_owned())),
+        };
+    }
+    let has_own_set = retention.is_some_and(|policy| policy.keep_pre_deploy.is_some());
+    let is_pinned = trigger == Trigger::PreDeploy && !has_own_set;
+    Ok(is_pinned.then(|| PRE_DEPLOY.to_owned()))
 }
 
 /// A request with the documented defaults, from the newest programs into nowhere.
@@ -212,6 +243,9 @@ pub(super) fn defaults(name: DatabaseName, settings: &Settings<'_>, lock: LockSe
         stall_timeout: config.stall_timeout,
         retries: config.retries,
         trigger: Trigger::Manual,
+        pin: None,
+        retention: None,
+        keep_runs: config.keep_runs,
         threads: available_parallelism().map_or(1, NonZeroUsize::get),
         lock,
     }
@@ -261,7 +295,7 @@ fn bad_name(flag: &str, error: &dyn std::fmt::Display) -> Failure {
     )
 }
 
-fn duration(flag: &str, text: Option<&str>) -> Result<Option<Duration>> {
+pub(super) fn duration(flag: &str, text: Option<&str>) -> Result<Option<Duration>> {
     let Some(text) = text else { return Ok(None) };
     if text == "0" {
         return Ok(Some(Duration::ZERO));
@@ -360,6 +394,20 @@ pub(super) fn text(report: &Report) -> String {
     for storage in &report.storages {
         let state = if storage.stored { "stored" } else { "FAILED" };
         out += &format!("  {state} in {}\n", storage.url);
+    }
+    for account in report.prune.iter().flat_map(|prune| &prune.storages) {
+        let removed = account
+            .remove
+            .iter()
+            .filter(|line| line.removed == Some(true));
+        for line in removed {
+            out += &format!(
+                "  pruned {} in {}: {}\n",
+                line.id,
+                account.url,
+                line.reasons.join(", ")
+            );
+        }
     }
     let required = report.required_tables.len();
     let required = match required {

@@ -13,9 +13,12 @@ mod inspect;
 mod output;
 mod panic;
 mod progress;
+mod prune;
 mod retention;
 mod settings;
+mod status;
 mod stored;
+mod sync;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -96,12 +99,20 @@ async fn carry_out(
             Command::List(args) => stored::run_list(args, settings, output, context).await,
             Command::Show(args) => stored::run_show(args, settings, output).await,
             Command::Get(args) => stored::run_get(args, settings, output, context).await,
+            Command::Status(args) => status::run(args, settings, output, context).await,
+            Command::Prune(args) => prune::run(args, settings, output, context).await,
+            Command::Sync(args) => sync::run(args, settings, output, context).await,
+            Command::Pin(args) => stored::run_pin(args, settings, output, context).await,
+            Command::Unpin(args) => stored::run_unpin(args, settings, output, context).await,
             Command::Demo(args) => demo::run(args, settings, output, context).await,
             Command::Inspect(_) | Command::Retention(_) | Command::Config(_) => Ok(()),
         }
     };
-    // A backup and a demo clean up after themselves; the others have nothing to lose.
-    let cleans_up = matches!(cli.command, Command::Backup(_) | Command::Demo(_));
+    // These clean up after themselves; the others have nothing to lose.
+    let cleans_up = matches!(
+        cli.command,
+        Command::Backup(_) | Command::Demo(_) | Command::Prune(_) | Command::Sync(_)
+    );
     let stopped = context.stop.token().cancelled();
     tokio::select! {
         result = run => result,

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::{CellAlignment, Table};
@@ -18,6 +19,8 @@ pub(super) struct Output {
     pub json: bool,
     pub quiet: bool,
     pub progress: When,
+    /// Exit code of a command that went well.
+    code: AtomicU8,
 }
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
@@ -30,6 +33,7 @@ impl Output {
             json: global.json,
             quiet: global.quiet,
             progress: global.progress,
+            code: AtomicU8::new(0),
         }
     }
 
@@ -59,6 +63,11 @@ impl Output {
             .and_then(|()| stdout.flush());
     }
 
+    /// Sets the exit code of a command that went well and answers by its code.
+    pub(super) fn end_with(&self, code: u8) {
+        self.code.store(code, Ordering::Relaxed);
+    }
+
     /// Prints a warning.
     pub(super) fn warning(&self, text: &str) {
         if !self.quiet {
@@ -76,7 +85,7 @@ impl Output {
     /// Prints the failure, if any, and turns the result into an exit code.
     pub(super) fn exit(&self, result: Result<(), Failure>) -> ExitCode {
         let Err(failure) = result else {
-            return ExitCode::SUCCESS;
+            return ExitCode::from(self.code.load(Ordering::Relaxed));
         };
         if self.json {
             print_error_json(&failure);

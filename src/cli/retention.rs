@@ -79,10 +79,29 @@ fn times(args: &RetentionArgs) -> Result<Times> {
 
 /// Returns the policy of the flags, or the configuration's where no flag has a rule.
 fn policy(args: &PolicyArgs, settings: &Settings<'_>) -> Result<Retention> {
-    let bad = |flag, text: &str, why| {
-        let message = format!("cannot read `{flag} {text}`: it {why}");
-        Failure::new(Kind::Usage, "bad_policy", message)
+    let mut policy = match flags(args)? {
+        Some(policy) => policy,
+        None => settings.retention()?.unwrap_or_default(),
     };
+    set_zone(&mut policy, args)?;
+    Ok(policy)
+}
+
+/// Sets the zone that a flag names.
+pub(super) fn set_zone(policy: &mut Retention, args: &PolicyArgs) -> Result<()> {
+    if let Some(text) = &args.timezone {
+        policy.timezone = parse_timezone(text).map_err(|why| bad("--timezone", text, why))?;
+    }
+    Ok(())
+}
+
+fn bad(flag: &str, text: &str, why: String) -> Failure {
+    let message = format!("cannot read `{flag} {text}`: it {why}");
+    Failure::new(Kind::Usage, "bad_policy", message)
+}
+
+/// Returns the policy of the flags; none where no flag has a rule.
+pub(super) fn flags(args: &PolicyArgs) -> Result<Option<Retention>> {
     let within = args.keep_within.as_deref();
     let within = within.map(|text| parse_span(text).map_err(|why| bad("--keep-within", text, why)));
     let flags = Retention {
@@ -95,18 +114,11 @@ fn policy(args: &PolicyArgs, settings: &Settings<'_>) -> Result<Retention> {
         keep_within: within.transpose()?,
         ..Retention::default()
     };
-    let mut policy = match rules(&flags).is_empty() {
-        true => settings.retention()?.unwrap_or(flags),
-        false => flags,
-    };
-    if let Some(text) = &args.timezone {
-        policy.timezone = parse_timezone(text).map_err(|why| bad("--timezone", text, why))?;
-    }
-    Ok(policy)
+    Ok((!rules(&flags).is_empty()).then_some(flags))
 }
 
 /// Names the rules that are given.
-fn rules(policy: &Retention) -> Vec<String> {
+pub(super) fn rules(policy: &Retention) -> Vec<String> {
     let counts = [
         ("last", policy.keep_last),
         ("hourly", policy.keep_hourly),

@@ -419,6 +419,11 @@ impl<'a> Settings<'a> {
             .collect()
     }
 
+    /// Tells whether `-d` names a database.
+    pub(super) fn names_a_database(&self) -> bool {
+        self.global.database.is_some()
+    }
+
     /// Returns the retention policy of the database that `-d` names, or of the only one; none without a configuration
     /// or without a policy in it.
     pub(super) fn retention(&self) -> Result<Option<Retention>> {

@@ -2,15 +2,15 @@
 
 use comfy_table::CellAlignment;
 
-use super::args::{GetArgs, ListArgs, ShowArgs};
+use super::args::{GetArgs, ListArgs, PinArgs, ShowArgs, StorageArgs, UnpinArgs};
 use super::output::{Output, bytes, dumped_tables, number, table};
 use super::settings::Settings;
 use crate::context::Context;
-use crate::failure::Result;
+use crate::failure::{Failure, Kind, Result};
 use crate::model::manifest::{Manifest, TableRecord};
 use crate::model::name::TableName;
 use crate::op::stored::Wanted;
-use crate::op::{get, list, show};
+use crate::op::{get, list, pin, show};
 
 pub(super) async fn run_list(
     args: &ListArgs,
@@ -51,15 +51,22 @@ fn list_text(report: &list::Report) -> String {
     }
     for backup in &report.backups {
         let marks = [
-            (backup.pinned, "pinned"),
             (backup.drilled, "drilled"),
             (backup.damaged, "DAMAGED"),
             (backup.partial, "partial"),
         ];
-        let marks: Vec<&str> = marks
+        let mut marks: Vec<String> = marks
             .into_iter()
-            .filter_map(|(is, mark)| is.then_some(mark))
+            .filter(|(is, _)| *is)
+            .map(|(_, mark)| mark.to_owned())
             .collect();
+        if backup.pinned {
+            let reason = backup
+                .pin_reason
+                .as_deref()
+                .filter(|reason| !reason.is_empty());
+            marks.push(reason.map_or("pinned".to_owned(), |reason| format!("pinned: {reason}")));
+        }
         out.add_row([
             backup.id.clone(),
             backup.started_at.strftime("%Y-%m-%d %H:%M:%S").to_string(),
@@ -72,7 +79,7 @@ fn list_text(report: &list::Report) -> String {
     format!("{out}\n")
 }
 
-fn age(seconds: i64) -> String {
+pub(super) fn age(seconds: i64) -> String {
     match seconds {
         ..0 => "in the future".to_owned(),
         0..60 => format!("{seconds} s"),
@@ -248,6 +255,76 @@ pub(super) async fn run_get(
                 report.sha256
             )
         });
+    }
+    report.failure.map_or(Ok(()), Err)
+}
+
+pub(super) async fn run_pin(
+    args: &PinArgs,
+    settings: &Settings<'_>,
+    output: &Output,
+    context: &Context,
+) -> Result<()> {
+    let reason = args.reason.trim();
+    if reason.is_empty() {
+        return Err(reason_needed());
+    }
+    pin_or_unpin(
+        &args.id,
+        &args.storage,
+        Some(reason.to_owned()),
+        settings,
+        output,
+        context,
+    )
+    .await
+}
+
+pub(super) fn reason_needed() -> Failure {
+    let message = "a pin needs a reason, for whoever finds it later";
+    Failure::new(Kind::Usage, "reason_needed", message)
+        .hint("`pgkeep pin ID 'before the move to v2.3'`")
+}
+
+pub(super) async fn run_unpin(
+    args: &UnpinArgs,
+    settings: &Settings<'_>,
+    output: &Output,
+    context: &Context,
+) -> Result<()> {
+    pin_or_unpin(&args.id, &args.storage, None, settings, output, context).await
+}
+
+async fn pin_or_unpin(
+    id: &str,
+    storage: &StorageArgs,
+    reason: Option<String>,
+    settings: &Settings<'_>,
+    output: &Output,
+    context: &Context,
+) -> Result<()> {
+    let request = pin::Request {
+        storages: settings.storages_to_read(storage)?,
+        database: settings.database_name()?,
+        wanted: Wanted::parse(id)?,
+        reason: reason.clone(),
+    };
+    let report = pin::run(request, context).await?;
+    output.document(&report, || {
+        let id = &report.id;
+        let why = report.reason.as_deref().unwrap_or_default();
+        match (report.pinned, report.changed) {
+            (true, true) => format!("{id} is pinned: {why}\n"),
+            (true, false) => format!("{id} was pinned already: {why}\n"),
+            (false, true) => format!("{id} is pinned no more; retention decides about it\n"),
+            (false, false) => format!("{id} was not pinned\n"),
+        }
+    });
+    if !report.changed && report.pinned && report.reason != reason {
+        output.note(&format!(
+            "the earlier reason stays; `pgkeep unpin {}` first, to give another",
+            report.id
+        ));
     }
     report.failure.map_or(Ok(()), Err)
 }

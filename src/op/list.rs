@@ -1,12 +1,18 @@
 //! `list`: what is stored, from one LIST per storage.
 
+use futures_util::StreamExt;
+use futures_util::stream;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::pin;
 use super::stored::{Listing, NamedStorage, StorageState, StoredBackup};
 use crate::failure::{Failure, Result};
 use crate::model::id::DatabaseName;
-use crate::model::keys::Listed;
+use crate::model::keys::{Listed, Part};
+
+/// How many pins are asked for at once.
+const READS_AT_ONCE: usize = 16;
 
 /// What to list.
 pub struct Request {
@@ -51,6 +57,9 @@ pub struct Entry {
     pub good: bool,
     /// Whether it is kept until unpinned.
     pub pinned: bool,
+    /// Why, where it is and says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pin_reason: Option<String>,
     /// Whether a drill of it passed.
     pub drilled: bool,
     /// Whether stored bytes contradict its manifest in some storage.
@@ -66,12 +75,17 @@ pub async fn run(request: Request) -> Result<Report> {
         .backups
         .iter()
         .partition(|backup| backup.is_committed());
+    let entries = committed.iter().rev().map(|backup| async {
+        let reason = pin_reason(&listing, backup).await;
+        entry(&listing, backup, reason, request.now)
+    });
+    // Only pins are read; each of the others is ready at once.
+    let entries: Vec<_> = entries.collect();
     Ok(Report {
-        backups: committed
-            .iter()
-            .rev()
-            .map(|backup| entry(&listing, backup, request.now))
-            .collect(),
+        backups: stream::iter(entries)
+            .buffered(READS_AT_ONCE)
+            .collect()
+            .await,
         unfinished: unfinished
             .iter()
             .map(|backup| backup.place.id.to_string())
@@ -81,29 +95,36 @@ pub async fn run(request: Request) -> Result<Report> {
     })
 }
 
-fn entry(listing: &Listing, backup: &StoredBackup, now: Timestamp) -> Entry {
+/// Reads why a backup is pinned, from the first copy that is.
+async fn pin_reason(listing: &Listing, backup: &StoredBackup) -> Option<String> {
+    let (&at, _) = backup.copies.iter().find(|(_, copy)| copy.is_pinned())?;
+    let key = backup.place.key(Part::Pin, "");
+    Some(pin::reason(&listing.storages[at], &key).await)
+}
+
+fn entry(
+    listing: &Listing,
+    backup: &StoredBackup,
+    pin_reason: Option<String>,
+    now: Timestamp,
+) -> Entry {
     let id = &backup.place.id;
-    let any = |is: fn(&Listed) -> bool| backup.copies.values().any(is);
     Entry {
         id: id.to_string(),
         database: id.database().to_string(),
         started_at: id.started_at(),
         age_seconds: now.as_second() - id.started_at().as_second(),
-        size_bytes: backup
-            .copies
-            .values()
-            .map(Listed::size_bytes)
-            .max()
-            .unwrap_or(0),
+        size_bytes: backup.size_bytes(),
         storages: backup
             .readable_from()
             .iter()
             .map(|&at| listing.storages[at].name.clone())
             .collect(),
         good: backup.is_good(),
-        pinned: any(Listed::is_pinned),
-        drilled: any(Listed::is_drilled),
-        damaged: any(Listed::is_damaged),
+        pinned: backup.is_pinned(),
+        pin_reason,
+        drilled: backup.is_drilled(),
+        damaged: backup.copies.values().any(Listed::is_damaged),
         partial: backup.place.is_partial,
     }
 }

@@ -4,9 +4,14 @@
 
 pub mod backup;
 pub mod get;
+mod history;
 pub mod inspect;
 pub mod list;
 pub mod lock;
+pub mod pin;
+pub mod prune;
 pub mod retention;
 pub mod show;
+pub mod status;
 pub mod stored;
+pub mod sync;

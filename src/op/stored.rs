@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::failure::{Failure, Kind, Result};
 use crate::model::id::{BackupId, DatabaseName};
-use crate::model::keys::{Listed, Part, Place, databases, gather};
+use crate::model::keys::{Listed, Part, Place, databases, gather, run_of_key};
 use crate::model::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError};
 use crate::storage::{self, Storage};
 
@@ -53,6 +53,8 @@ pub struct Listing {
     pub states: Vec<StorageState>,
     /// All backups, committed or not, oldest first.
     pub backups: Vec<StoredBackup>,
+    /// All run records, oldest first, and the positions of the storages that have each.
+    pub runs: BTreeMap<BackupId, Vec<usize>>,
     failures: Vec<Failure>,
 }
 
@@ -91,6 +93,30 @@ impl StoredBackup {
         self.copies.values().any(Listed::is_good)
     }
 
+    /// Tells whether it is pinned in some storage.
+    pub fn is_pinned(&self) -> bool {
+        self.copies.values().any(Listed::is_pinned)
+    }
+
+    /// Tells whether it was made before a deploy.
+    pub fn is_pre_deploy(&self) -> bool {
+        self.copies.values().any(Listed::is_pre_deploy)
+    }
+
+    /// Tells whether a drill of it passed.
+    pub fn is_drilled(&self) -> bool {
+        self.copies.values().any(Listed::is_drilled)
+    }
+
+    /// Returns the size of all its objects in the storage that has most of it.
+    pub fn size_bytes(&self) -> u64 {
+        self.copies
+            .values()
+            .map(Listed::size_bytes)
+            .max()
+            .unwrap_or(0)
+    }
+
     /// Tells whether some storage has it with its manifest.
     pub fn is_committed(&self) -> bool {
         self.copies.values().any(Listed::is_committed)
@@ -122,6 +148,7 @@ impl Listing {
         let mut states = Vec::new();
         let mut failures = Vec::new();
         let mut found: BTreeMap<Place, StoredBackup> = BTreeMap::new();
+        let mut runs: BTreeMap<BackupId, Vec<usize>> = BTreeMap::new();
         for (at, (named, answer)) in storages.iter().zip(answers).enumerate() {
             let url = named.storage.label().to_owned();
             let mut state = StorageState {
@@ -131,6 +158,8 @@ impl Listing {
             };
             match answer {
                 Ok(objects) => {
+                    let here = objects.iter().filter_map(|object| run_of_key(&object.key));
+                    here.for_each(|run| runs.entry(run).or_default().push(at));
                     for listed in gather(
                         objects
                             .iter()
@@ -166,6 +195,7 @@ impl Listing {
             storages,
             states,
             backups: found.into_values().collect(),
+            runs,
             failures,
         })
     }
@@ -177,6 +207,11 @@ impl Listing {
             kind: Kind::AfterGood,
             ..first
         })
+    }
+
+    /// Says of each storage that did not answer why.
+    pub fn unanswered(&self) -> impl Iterator<Item = String> {
+        self.failures.iter().map(|failure| failure.message.clone())
     }
 
     /// Narrows the listing to its only database; several are a failure that names them.

@@ -9,6 +9,7 @@ mod corpus;
 mod demo;
 mod harness;
 mod postgres;
+mod prune;
 mod readme;
 mod retention;
 mod storage;

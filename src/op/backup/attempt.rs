@@ -7,6 +7,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
+use super::after::marks;
 use super::fan_out::{FanOut, GIVEN_UP};
 use super::record::{self, Found, Unplaced};
 use super::source::Source;
@@ -378,6 +379,7 @@ impl<'a> Attempt<'a> {
         let mut beside: Vec<(String, Bytes)> = Vec::new();
         beside.extend(globals.map(|(record, bytes)| (record.object.key, bytes)));
         beside.extend(index.map(|bytes| (self.place.key(Part::Index, ""), bytes)));
+        beside.extend(marks(self.request, &self.place, finished_at));
         let ready = self.put_beside(proven.taken, &beside).await;
         self.put_manifests(ready, &manifest).await?;
         self.describe(manifest);

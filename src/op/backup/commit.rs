@@ -347,6 +347,8 @@ impl Attempt<'_> {
             (Part::Dump, extension),
             (Part::Globals, extension),
             (Part::Index, ""),
+            (Part::Pin, ""),
+            (Part::PreDeploy, ""),
         ];
         for (part, extension) in parts {
             let key = self.place.key(part, extension);

@@ -4,6 +4,7 @@
 //! promise holds: `pg_dump` exited with 0, the end marker was seen, every required table was found, every byte
 //! reached storage.
 
+mod after;
 mod attempt;
 mod commit;
 mod fan_out;
@@ -19,10 +20,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::lock::{self, Hold, LockRequest, LockSettings};
+use super::prune;
 use super::stored::NamedStorage;
 use crate::context::Context;
 use crate::failure::{Failure, Kind};
-use crate::model::config::{Preset, Retries};
+use crate::model::config::{Preset, Retention, Retries};
 use crate::model::connection::Connection;
 use crate::model::id::DatabaseName;
 use crate::model::manifest::{Manifest, SelectionRecord, Trigger};
@@ -75,6 +77,12 @@ pub struct Request {
     pub retries: Retries,
     /// Why the run happens.
     pub trigger: Trigger,
+    /// Why the backup is pinned; none when it is not.
+    pub pin: Option<String>,
+    /// The policy by which the storages are pruned behind a good backup; none keeps all.
+    pub retention: Option<Retention>,
+    /// How old a run's record becomes.
+    pub keep_runs: Duration,
     /// Compressing threads.
     pub threads: usize,
     /// How the run keeps others of the same database away.
@@ -110,6 +118,8 @@ pub struct Report {
     pub manifest_key: Option<String>,
     /// What each storage made of it.
     pub storages: Vec<StorageOutcome>,
+    /// What was pruned behind it; none where nothing was to be.
+    pub prune: Option<prune::Report>,
     /// What was required and what was found; empty where no dump came to its end.
     pub required_tables: Vec<RequiredOutcome>,
     /// What was odd.
@@ -191,6 +201,7 @@ pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) 
     let mut report = match lock::acquire(&lock, context).await {
         Ok(hold) => {
             let mut report = attempts(request, context, observer, &hold).await;
+            after::prune_behind(request, &mut report, &hold, context).await;
             report.warnings.extend(hold.warnings.iter().cloned());
             report.warnings.extend(hold.release().await);
             report
@@ -204,6 +215,7 @@ pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) 
     report.started_at = started_at;
     let took = context.clock.monotonic().saturating_sub(started);
     report.took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    after::keep_record(request, &report, started_at, context).await;
     report
 }
 
@@ -289,6 +301,7 @@ impl Report {
             sha256: None,
             manifest_key: None,
             storages: request.storages.iter().map(not_stored).collect(),
+            prune: None,
             required_tables: Vec::new(),
             warnings: Vec::new(),
             restore: None,

@@ -103,6 +103,7 @@ impl<'a> Oracle<'a> {
     #[track_caller]
     pub fn judge(&self, before: &Before, outcome: &Outcome) {
         self.judge_visible(before, outcome);
+        self.assert_recorded(before, outcome);
         let after = self.new_keys(before);
         let is_stored = matches!(outcome.code(), 0 | 3);
         assert!(
@@ -153,10 +154,11 @@ impl<'a> Oracle<'a> {
         self.assert_listed();
     }
 
-    /// Nothing came, went or changed.
+    /// Nothing came, went or changed, the record of a run aside.
     #[track_caller]
     pub fn assert_unchanged(&self, before: &Before) {
-        assert_eq!(self.before().0, before.0);
+        assert_eq!(self.new_keys(before).concat(), [""; 0]);
+        self.assert_kept(before);
     }
 
     /// Nothing is staged, no upload is open, and no lease is left (O4).
@@ -210,14 +212,44 @@ impl<'a> Oracle<'a> {
         keys.filter(|key| key.ends_with(MANIFEST)).count()
     }
 
+    /// Returns the new keys of each place, records of runs aside.
     fn new_keys(&self, before: &Before) -> Vec<Vec<String>> {
         let places = self.places.iter().zip(&before.0);
         let new = places.map(|(place, then)| {
             let mut keys = place.keys();
-            keys.retain(|key| !then.contains_key(key));
+            keys.retain(|key| !then.contains_key(key) && !is_record(key));
             keys
         });
         new.collect()
+    }
+
+    /// A run that began leaves one record in every place that takes it, which agrees with its exit code (O7).
+    #[track_caller]
+    fn assert_recorded(&self, before: &Before, outcome: &Outcome) {
+        let backups = agreed(outcome);
+        for (place, then) in self.places.iter().zip(&before.0) {
+            let keys = place.keys().into_iter();
+            let new: Vec<String> = keys
+                .filter(|key| is_record(key) && !then.contains_key(key))
+                .collect();
+            assert!(new.len() <= backups.len(), "O7: {new:?}: {outcome}");
+            for key in new {
+                let bytes = fs::read(place.file(&key)).unwrap();
+                let record: Value = serde_json::from_slice(&bytes).unwrap();
+                let found = backups.iter().find(|backup| {
+                    let failure = &backup["failure"];
+                    let code = if failure.is_null() {
+                        0
+                    } else {
+                        failure["code"].as_u64().unwrap()
+                    };
+                    backup["database"] == record["database"] && record["exit_code"] == code
+                });
+                let backup = found.unwrap_or_else(|| panic!("O7: {record}: {outcome}"));
+                assert_eq!(record["verb"], "backup");
+                assert_eq!(record["backup_id"], backup["backup_id"], "O7: {outcome}");
+            }
+        }
     }
 
     fn new_manifests(&self, before: &Before) -> Vec<BTreeSet<String>> {
@@ -336,6 +368,10 @@ fn is_staging(key: &str) -> bool {
     key.rsplit('/')
         .next()
         .is_some_and(|name| name.starts_with('.'))
+}
+
+fn is_record(key: &str) -> bool {
+    key.contains("/runs/")
 }
 
 fn is_lease(key: &str) -> bool {

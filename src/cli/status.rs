@@ -1,0 +1,281 @@
+//! `pgkeep status` on the terminal, as JSON, and as the one line that Nagios reads.
+
+use std::time::Duration;
+
+use super::args::StatusArgs;
+use super::backup::duration;
+use super::output::{Output, bytes, number, table};
+use super::settings::Settings;
+use super::stored::age;
+use crate::context::Context;
+use crate::failure::Result;
+use crate::model::freshness::Freshness;
+use crate::op::status::{Report, Request, Status, Watched, run as status};
+
+/// Nagios' own codes. <https://nagios-plugins.org/doc/guidelines.html#AEN78>
+const OK: u8 = 0;
+const WARNING: u8 = 1;
+const CRITICAL: u8 = 2;
+const UNKNOWN: u8 = 3;
+
+pub(super) async fn run(
+    args: &StatusArgs,
+    settings: &Settings<'_>,
+    output: &Output,
+    context: &Context,
+) -> Result<()> {
+    let report = match request(args, settings, context) {
+        Ok(request) => status(request).await,
+        Err(failure) => Err(failure),
+    };
+    if args.nagios {
+        nagios(report, output);
+        return Ok(());
+    }
+    let report = report?;
+    output.document(&report, || report.databases.iter().map(text).collect());
+    for state in &report.storages {
+        if let Some(error) = &state.error {
+            output.warning(&format!("`{}` did not answer: {error}", state.url));
+        }
+    }
+    report.failure.map_or(Ok(()), Err)
+}
+
+fn request(args: &StatusArgs, settings: &Settings<'_>, context: &Context) -> Result<Request> {
+    let max_age = duration("--max-age", args.max_age.as_deref())?;
+    let config = match args.storage.storages.is_empty() {
+        true => settings.config()?,
+        false => None,
+    };
+    let databases = match &config {
+        Some(config) => {
+            let watched = settings
+                .configured(config)?
+                .into_iter()
+                .map(|target| Watched {
+                    name: target.name,
+                    // A flag says what is wanted now.
+                    max_age: max_age.or(target.config.max_age),
+                    retention: target.config.retention,
+                    storages: target.config.storages,
+                });
+            Some(watched.collect())
+        }
+        None => settings.database_name()?.map(|name| {
+            vec![Watched {
+                name,
+                max_age,
+                retention: None,
+                storages: Vec::new(),
+            }]
+        }),
+    };
+    Ok(Request {
+        storages: settings.storages_to_read(&args.storage)?,
+        databases,
+        max_age,
+        now: context.clock.now(),
+    })
+}
+
+fn text(status: &Status) -> String {
+    let rows = [newest(status), amounts(status), history(status)].concat();
+    let lines: String = rows
+        .iter()
+        .map(|(name, value)| format!("  {name:<16}{value}\n"))
+        .collect();
+    format!(
+        "{}: {}\n{lines}{}{}\n",
+        status.database,
+        verdict(status),
+        runs(status),
+        warnings(status)
+    )
+}
+
+type Row = (&'static str, String);
+
+fn newest(status: &Status) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    let newest = match &status.newest_good {
+        Some(newest) => format!(
+            "{}, {}, {}",
+            newest.id,
+            age(newest.age_seconds),
+            bytes(newest.size_bytes)
+        ),
+        None => "none".to_owned(),
+    };
+    rows.push(("newest good", newest));
+    if let Some(newest) = &status.newest_drilled {
+        rows.push((
+            "newest drilled",
+            format!("{}, {}", newest.id, age(newest.age_seconds)),
+        ));
+    }
+    rows
+}
+
+fn amounts(status: &Status) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    let marks = [(status.pinned, "pinned"), (status.damaged, "DAMAGED")];
+    let marks: String = marks
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, mark)| format!(", {} {mark}", number(count)))
+        .collect();
+    rows.push((
+        "backups",
+        format!(
+            "{}, {}{marks}",
+            number(status.backups),
+            bytes(status.size_bytes)
+        ),
+    ));
+    let tiers: Vec<String> = status
+        .tiers
+        .iter()
+        .map(|(tier, share)| {
+            format!(
+                "{} {tier} ({})",
+                number(share.backups),
+                bytes(share.size_bytes)
+            )
+        })
+        .collect();
+    if !tiers.is_empty() {
+        rows.push(("kept as", tiers.join(", ")));
+    }
+    for copies in &status.storages {
+        let count = number(copies.backups);
+        rows.push((
+            "in",
+            format!("{}: {count}, {}", copies.name, bytes(copies.size_bytes)),
+        ));
+    }
+    rows
+}
+
+fn history(status: &Status) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    if let Some(growth) = &status.growth {
+        let (from, to) = (bytes(growth.from_bytes), bytes(growth.to_bytes));
+        rows.push(("growth", format!("{from} to {to} in {} days", growth.days)));
+    }
+    if status.success.all > 0 {
+        let success = status.success;
+        rows.push((
+            "success",
+            format!(
+                "{} of {} runs in 30 days",
+                number(success.good),
+                number(success.all)
+            ),
+        ));
+    }
+    rows
+}
+
+fn verdict(status: &Status) -> String {
+    let allowed = status
+        .max_age_seconds
+        .map(|age| format!(" (allowed are {})", plain(Duration::from_secs(age))))
+        .unwrap_or_default();
+    match status.freshness {
+        Freshness::Fresh => format!("fresh{allowed}"),
+        Freshness::Stale => format!("STALE{allowed}"),
+        Freshness::NotJudged => "not judged: set `max_age`, or give `--max-age 26h`".to_owned(),
+    }
+}
+
+fn plain(duration: Duration) -> String {
+    age(i64::try_from(duration.as_secs()).unwrap_or(i64::MAX))
+}
+
+fn runs(status: &Status) -> String {
+    if status.last_runs.is_empty() {
+        return String::new();
+    }
+    let mut shown = table(&["last runs (UTC)", "", "took", "code", ""]);
+    for run in &status.last_runs {
+        let what = run.failure.clone().or_else(|| run.reason.clone());
+        shown.add_row([
+            run.started_at.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+            run.verb.clone(),
+            format!("{:.1} s", run.took_ms as f64 / 1000.0),
+            run.exit_code.to_string(),
+            what.or_else(|| run.backup_id.clone()).unwrap_or_default(),
+        ]);
+    }
+    format!("{shown}\n")
+}
+
+fn warnings(status: &Status) -> String {
+    let lines = status.warnings.iter();
+    lines
+        .map(|warning| format!("  warning: {warning}\n"))
+        .collect()
+}
+
+/// One line on standard output, and the code that Nagios expects. Nothing on standard error: Nagios does not read it.
+fn nagios(report: Result<Report>, output: &Output) {
+    let (code, line) = match &report {
+        Ok(report) => nagios_line(report),
+        Err(failure) => (UNKNOWN, format!("UNKNOWN - {}", failure.message)),
+    };
+    output.data(&format!("{line}\n"));
+    output.end_with(code);
+}
+
+fn nagios_line(report: &Report) -> (u8, String) {
+    let is_stale = |status: &&Status| status.freshness == Freshness::Stale;
+    let is_any_stale =
+        report.databases.is_empty() || report.databases.iter().any(|one| is_stale(&one));
+    let is_odd =
+        report.failure.is_some() || report.databases.iter().any(|one| !one.warnings.is_empty());
+    let (code, word) = match (is_any_stale, is_odd) {
+        (true, _) => (CRITICAL, "CRITICAL"),
+        (false, true) => (WARNING, "WARNING"),
+        (false, false) => (OK, "OK"),
+    };
+    let words = report.databases.iter().map(|status| {
+        let newest = match &status.newest_good {
+            Some(newest) => format!("newest good backup {}", age(newest.age_seconds)),
+            None => "no good backup".to_owned(),
+        };
+        let odd: String = status
+            .warnings
+            .iter()
+            .map(|warning| format!(", {warning}"))
+            .collect();
+        let stale = if is_stale(&status) { "stale, " } else { "" };
+        format!("{}: {stale}{newest}{odd}", status.database)
+    });
+    let unanswered = report
+        .storages
+        .iter()
+        .filter_map(|state| Some(format!("{}: {}", state.url, state.error.as_ref()?)));
+    let words: Vec<String> = words.chain(unanswered).collect();
+    let words = match words.is_empty() {
+        true => "there is no backup".to_owned(),
+        false => words.join("; "),
+    };
+    let data: Vec<String> = report.databases.iter().filter_map(performance).collect();
+    // A bar ends the text, and a line break the whole.
+    let words = words.replace(['|', '\n'], " ");
+    (code, format!("{word} - {words} | {}", data.join(" ")))
+}
+
+/// `'label'=value[unit];warn;crit`.
+fn performance(status: &Status) -> Option<String> {
+    let newest = status.newest_good.as_ref()?;
+    let limit = status
+        .max_age_seconds
+        .map(|age| age.to_string())
+        .unwrap_or_default();
+    Some(format!(
+        "'{0}_age'={1}s;;{limit} '{0}_size'={2}B '{0}_backups'={3}",
+        status.database, newest.age_seconds, newest.size_bytes, status.backups
+    ))
+}

@@ -1,0 +1,109 @@
+//! `pgkeep sync` on the terminal.
+
+use serde::Serialize;
+
+use super::args::SyncArgs;
+use super::backup::duration;
+use super::output::{Output, bytes, number};
+use super::prune::{only_database, overall};
+use super::settings::Settings;
+use crate::context::Context;
+use crate::failure::Result;
+use crate::op::sync::{Report, Request, Swept, run as sync};
+
+#[derive(Serialize)]
+struct Document<'a> {
+    dry_run: bool,
+    databases: &'a [Report],
+}
+
+pub(super) async fn run(
+    args: &SyncArgs,
+    settings: &Settings<'_>,
+    output: &Output,
+    context: &Context,
+) -> Result<()> {
+    let wait = duration("--lock-timeout", args.lock_timeout.as_deref())?.unwrap_or_default();
+    let lock = settings.lock(wait)?;
+    let mut reports = Vec::new();
+    for request in requests(args, settings).await? {
+        let report = sync(&request, &lock, context).await;
+        for warning in &report.warnings {
+            output.warning(&format!("{}: {}", report.database, warning.message));
+        }
+        reports.push(report);
+        if context.stop.is_requested() {
+            break;
+        }
+    }
+    let document = Document {
+        dry_run: args.dry_run,
+        databases: &reports,
+    };
+    output.document(&document, || reports.iter().map(text).collect());
+    let count = reports.len();
+    overall(
+        count,
+        reports.into_iter().filter_map(|report| report.failure),
+    )
+}
+
+/// With `--storage` the one database there, otherwise every database of the configuration, or the one of `-d`.
+async fn requests(args: &SyncArgs, settings: &Settings<'_>) -> Result<Vec<Request>> {
+    let dry_run = args.dry_run;
+    if !args.storage.storages.is_empty() {
+        let storages = settings.storages_to_read(&args.storage)?;
+        let database = only_database(settings, &storages).await?;
+        return Ok(vec![Request {
+            database,
+            storages,
+            dry_run,
+        }]);
+    }
+    let config = settings.config_or_fail()?;
+    let targets = settings.configured(&config)?.into_iter();
+    targets
+        .map(|target| {
+            Ok(Request {
+                database: target.name,
+                storages: settings.open_named(&config, &target.config.storages)?,
+                dry_run,
+            })
+        })
+        .collect()
+}
+
+fn text(report: &Report) -> String {
+    let storages = report.storages.iter();
+    storages.map(|swept| storage_text(swept, report)).collect()
+}
+
+fn storage_text(swept: &Swept, report: &Report) -> String {
+    let mut out = format!("{} in {}\n", report.database, swept.url);
+    for orphan in &swept.orphans {
+        let state = match (&orphan.error, report.dry_run) {
+            (_, true) => "would remove".to_owned(),
+            (Some(error), false) => format!("NOT removed ({error})"),
+            (None, false) if orphan.removed => "removed".to_owned(),
+            (None, false) => "not reached".to_owned(),
+        };
+        let size = bytes(orphan.size_bytes);
+        out += &format!("  {state}: {}, {size} without a manifest\n", orphan.id);
+    }
+    for id in &swept.young {
+        out += &format!("  stays for a day: {id}, which has no manifest yet\n");
+    }
+    for warning in &swept.warnings {
+        out += &format!("  warning: {warning}\n");
+    }
+    if swept.unfinished > 0 {
+        out += &format!(
+            "  removed {} unfinished uploads\n",
+            number(swept.unfinished)
+        );
+    }
+    if swept.orphans.is_empty() && swept.unfinished == 0 && swept.error.is_none() {
+        out += "  nothing to sweep\n";
+    }
+    out
+}

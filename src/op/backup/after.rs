@@ -1,0 +1,116 @@
+//! What follows a run: pruning behind a good backup, and the record of every run.
+//!
+//! The backup is good whatever happens here; a failure here is [`Kind::AfterGood`].
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::{Report, Request};
+use crate::context::Context;
+use crate::failure::{Failure, Kind};
+use crate::model::id::BackupId;
+use crate::model::keys::{Part, Place};
+use crate::model::manifest::Trigger;
+use crate::model::pin::Pin;
+use crate::op::history;
+use crate::op::lock::Hold;
+use crate::op::prune::{self, Made};
+
+/// Returns the objects that are there from the backup's first moment on, so that no prune can come in between.
+pub(super) fn marks(request: &Request, place: &Place, now: Timestamp) -> Vec<(String, Bytes)> {
+    let mark = |part, reason: &str| {
+        let pin = Pin::new(place.id.clone(), now, reason);
+        (place.key(part, ""), Bytes::from(pin.to_json()))
+    };
+    let pin = request.pin.as_ref();
+    let is_pre_deploy = request.trigger == Trigger::PreDeploy;
+    pin.map(|reason| mark(Part::Pin, reason))
+        .into_iter()
+        .chain(is_pre_deploy.then(|| mark(Part::PreDeploy, request.trigger.as_str())))
+        .collect()
+}
+
+/// Prunes the storages that took the backup; a storage that did not keeps all it has.
+pub(super) async fn prune_behind(
+    request: &Request,
+    report: &mut Report,
+    hold: &Hold,
+    context: &Context,
+) {
+    let id = report.backup_id.as_ref().and_then(|id| id.parse().ok());
+    let (Some(policy), Some(id), true) = (&request.retention, id, report.stored) else {
+        return;
+    };
+    if request.is_partial {
+        return;
+    }
+    let pruning = prune::Request {
+        database: request.name.clone(),
+        storages: request.storages.clone(),
+        policy: policy.clone(),
+        keep_runs: request.keep_runs,
+        allow_mass_delete: false,
+        dry_run: false,
+    };
+    let stored = report.storages.iter().map(|storage| storage.stored);
+    let made = Made {
+        id,
+        stored: stored.collect(),
+    };
+    let mut pruned = prune::prune(&pruning, Some(hold), Some(&made), context).await;
+    if let Some(failure) = pruned.failure.take() {
+        add(&mut report.failure, after_good(&made.id, failure));
+    }
+    report.prune = Some(pruned);
+}
+
+fn after_good(id: &BackupId, failure: Failure) -> Failure {
+    let kind = match failure.kind {
+        Kind::Interrupted | Kind::Terminated => failure.kind,
+        _ => Kind::AfterGood,
+    };
+    let message = format!(
+        "backup `{id}` is good, but what followed is not: {}",
+        failure.message
+    );
+    Failure {
+        kind,
+        message,
+        ..failure
+    }
+}
+
+/// The first failure decides; a further one is told under it.
+fn add(first: &mut Option<Failure>, further: Failure) {
+    match first {
+        Some(first) => {
+            first.details.push(further.message);
+            first.details.extend(further.details);
+            first.hints.extend(further.hints);
+        }
+        None => *first = Some(further),
+    }
+}
+
+/// Writes the record of a run, however it ended.
+pub(super) async fn keep_record(
+    request: &Request,
+    report: &Report,
+    started_at: Timestamp,
+    context: &Context,
+) {
+    let made: Option<BackupId> = report.backup_id.as_ref().and_then(|id| id.parse().ok());
+    let run = made.unwrap_or_else(|| history::run_id(&request.name, started_at, context));
+    let failure = report.failure.as_ref();
+    let mut record = history::record(run, "backup", started_at, failure, context);
+    record.trigger = Some(request.trigger.as_str().to_owned());
+    record.reason.clone_from(&request.pin);
+    if report.stored {
+        record.backup_id.clone_from(&report.backup_id);
+        record.size_bytes = Some(report.size_bytes);
+        record.rows = Some(report.rows);
+        record.tables = Some(report.tables as u64);
+        record.removed = report.prune.as_ref().map(prune::Report::removed);
+    }
+    history::keep_record(&request.storages, record, context).await;
+}

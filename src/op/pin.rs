@@ -1,0 +1,162 @@
+//! `pin` and `unpin`: keep a backup until somebody says otherwise.
+//!
+//! Takes no lock, so that a backup can be saved while a run is under way: whatever removes one looks for its pin first.
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use serde::Serialize;
+
+use super::history;
+use super::stored::{Listing, NamedStorage, StoredBackup, Wanted, storage_failure};
+use crate::context::Context;
+use crate::failure::{Failure, Kind, Result};
+use crate::model::id::DatabaseName;
+use crate::model::keys::{Listed, Part};
+use crate::model::pin::{MAX_PIN_BYTES, Pin};
+use crate::storage;
+
+/// What to pin or unpin.
+pub struct Request {
+    /// Where to look.
+    pub storages: Vec<NamedStorage>,
+    /// Only this database.
+    pub database: Option<DatabaseName>,
+    /// Which backup.
+    pub wanted: Wanted,
+    /// Why it is pinned; none to unpin it.
+    pub reason: Option<String>,
+}
+
+/// What came of it.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The backup.
+    pub id: String,
+    /// Whether it is pinned now.
+    pub pinned: bool,
+    /// Why, where it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Whether anything changed.
+    pub changed: bool,
+    /// The storages whose copies were looked at.
+    pub storages: Vec<String>,
+    /// Storages where it failed while it went well in others.
+    #[serde(skip)]
+    pub failure: Option<Failure>,
+}
+
+/// What happened to one copy.
+enum Change {
+    Made,
+    /// It was so already; with the reason that stands there.
+    None(Option<String>),
+}
+
+/// Pins every copy of a backup, or unpins it.
+pub async fn run(request: Request, context: &Context) -> Result<Report> {
+    let started_at = context.clock.now();
+    let database = match &request.wanted {
+        Wanted::Id(id) => Some(id.database().clone()),
+        Wanted::Latest => request.database.clone(),
+    };
+    let listing = Listing::read(request.storages, database.as_ref()).await?;
+    let backup = listing.find(&request.wanted)?;
+    let at = backup.readable_from();
+    let pin = request
+        .reason
+        .as_ref()
+        .map(|reason| Pin::new(backup.place.id.clone(), started_at, reason));
+    let change = |&at: &usize| {
+        change(
+            &listing.storages[at],
+            backup,
+            &backup.copies[&at],
+            pin.as_ref(),
+        )
+    };
+    let changes = join_all(at.iter().map(change)).await;
+
+    let mut report = Report {
+        id: backup.place.id.to_string(),
+        pinned: pin.is_some(),
+        reason: pin.as_ref().map(|pin| pin.reason.clone()),
+        changed: false,
+        storages: at
+            .iter()
+            .map(|&at| listing.storages[at].name.clone())
+            .collect(),
+        failure: listing.partial_failure(),
+    };
+    let copies = changes.len();
+    let mut failures = Vec::new();
+    for change in changes {
+        match change {
+            Ok(Change::Made) => report.changed = true,
+            Ok(Change::None(reason)) => report.reason = reason.or(report.reason),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    let all_failed = failures.len() == copies;
+    if let Some(failure) = failures.into_iter().next() {
+        if all_failed {
+            return Err(failure);
+        }
+        report.failure = Some(Failure {
+            kind: Kind::AfterGood,
+            ..failure
+        });
+    }
+    if report.changed {
+        let verb = if report.pinned { "pin" } else { "unpin" };
+        let run = history::run_id(backup.place.id.database(), started_at, context);
+        let mut record = history::record(run, verb, started_at, report.failure.as_ref(), context);
+        record.backup_id = Some(report.id.clone());
+        record.reason.clone_from(&report.reason);
+        history::keep_record(&listing.storages, record, context).await;
+    }
+    Ok(report)
+}
+
+async fn change(
+    named: &NamedStorage,
+    backup: &StoredBackup,
+    copy: &Listed,
+    pin: Option<&Pin>,
+) -> Result<Change> {
+    let key = backup.place.key(Part::Pin, "");
+    let id = &backup.place.id;
+    let Some(pin) = pin else {
+        let what = format!(
+            "cannot unpin `{id}` in `{}`; it is still pinned there",
+            named.name
+        );
+        named
+            .storage
+            .remove(&key)
+            .await
+            .map_err(|error| storage_failure(&what, &error))?;
+        return Ok(if copy.is_pinned() {
+            Change::Made
+        } else {
+            Change::None(None)
+        });
+    };
+    let what = format!(
+        "cannot pin `{id}` in `{}`; it is not pinned there",
+        named.name
+    );
+    match named.storage.put(&key, Bytes::from(pin.to_json())).await {
+        Ok(()) => Ok(Change::Made),
+        Err(storage::Error::Exists(_)) => Ok(Change::None(Some(reason(named, &key).await))),
+        Err(error) => Err(storage_failure(&what, &error)),
+    }
+}
+
+/// Reads why a backup is pinned; empty when that cannot be read, for it is pinned all the same.
+pub(super) async fn reason(named: &NamedStorage, key: &str) -> String {
+    match named.storage.get(key, MAX_PIN_BYTES).await {
+        Ok(bytes) => Pin::reason_in(&bytes),
+        Err(_) => String::new(),
+    }
+}

@@ -1,0 +1,411 @@
+//! `status`: fresh or stale, sizes, how the last runs went. Reads storage only, so any host can watch.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream;
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use super::stored::{Listing, NamedStorage, StorageState, StoredBackup};
+use crate::failure::{Failure, Kind, Result};
+use crate::model::config::Retention;
+use crate::model::freshness::{Freshness, Growth, Success, growth, judge, success};
+use crate::model::id::{BackupId, DatabaseName};
+use crate::model::keys::run_key;
+use crate::model::retention::{Candidate, plan};
+use crate::model::runs::{MAX_RECORD_BYTES, RunRecord};
+
+/// How many of a database's newest run records are read: a month of nightly runs, or a day of half-hourly ones.
+const RUNS_READ: usize = 50;
+
+/// How many of them are told.
+const RUNS_TOLD: usize = 10;
+
+/// How many records are asked for at once.
+const READS_AT_ONCE: usize = 16;
+
+/// How far back the success rate and the growth look.
+const LOOK_BACK: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// What to look at.
+pub struct Request {
+    /// Where to look.
+    pub storages: Vec<NamedStorage>,
+    /// The databases to judge; none for every one that has anything stored.
+    pub databases: Option<Vec<Watched>>,
+    /// How old the newest good backup may be where the database says nothing.
+    pub max_age: Option<Duration>,
+    /// The present moment.
+    pub now: Timestamp,
+}
+
+/// One database to judge.
+#[derive(Clone)]
+pub struct Watched {
+    /// Its name in storage.
+    pub name: DatabaseName,
+    /// How old its newest good backup may be.
+    pub max_age: Option<Duration>,
+    /// Its policy, by which its backups are counted.
+    pub retention: Option<Retention>,
+    /// Names of the storages that should hold its backups.
+    pub storages: Vec<String>,
+}
+
+/// How every database stands.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// One for each.
+    pub databases: Vec<Status>,
+    /// Where was looked.
+    pub storages: Vec<StorageState>,
+    /// What is wrong; the worst decides the exit code.
+    #[serde(skip)]
+    pub failure: Option<Failure>,
+}
+
+/// How one database stands.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// Its name.
+    pub database: String,
+    /// Fresh, stale or not judged.
+    pub freshness: Freshness,
+    /// How old the newest good backup may be.
+    pub max_age_seconds: Option<u64>,
+    /// The newest good backup.
+    pub newest_good: Option<Newest>,
+    /// The newest one that passed a drill.
+    pub newest_drilled: Option<Newest>,
+    /// Number of backups, one-off partial ones aside.
+    pub backups: u64,
+    /// How many of them are damaged.
+    pub damaged: u64,
+    /// How many are pinned.
+    pub pinned: u64,
+    /// Size of all of them in one storage each.
+    pub size_bytes: u64,
+    /// Number and size by tier; a backup that counts for several is in each.
+    pub tiers: BTreeMap<String, Share>,
+    /// How each storage stands.
+    pub storages: Vec<Copies>,
+    /// The last runs, newest first.
+    pub last_runs: Vec<RunRecord>,
+    /// Runs of `backup` in the last 30 days.
+    pub success: Success,
+    /// How the backups have grown in about 30 days.
+    pub growth: Option<Growth>,
+    /// What is odd, in words.
+    pub warnings: Vec<String>,
+}
+
+/// A backup with its age.
+#[derive(Clone, Debug, Serialize)]
+pub struct Newest {
+    /// Its id.
+    pub id: String,
+    /// When its run started.
+    pub started_at: Timestamp,
+    /// How old it is; negative when it is stamped in the future.
+    pub age_seconds: i64,
+    /// Its size in one storage.
+    pub size_bytes: u64,
+}
+
+/// Number and size of some backups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Share {
+    /// How many.
+    pub backups: u64,
+    /// Their size.
+    pub size_bytes: u64,
+}
+
+/// One storage's copies.
+#[derive(Debug, Serialize)]
+pub struct Copies {
+    /// The storage's name in the configuration.
+    pub name: String,
+    /// Number of backups there.
+    pub backups: u64,
+    /// Their size.
+    pub size_bytes: u64,
+    /// Id of the newest good one there.
+    pub newest_good: Option<String>,
+}
+
+/// Judges every database.
+pub async fn run(request: Request) -> Result<Report> {
+    let only = match request.databases.as_deref() {
+        Some([one]) => Some(&one.name),
+        _ => None,
+    };
+    let listing = Listing::read(request.storages.clone(), only).await?;
+    let watched = match request.databases {
+        Some(watched) => watched,
+        None => found(&listing),
+    };
+    let mut databases = Vec::new();
+    for one in &watched {
+        databases.push(status(one, &listing, request.max_age, request.now).await);
+    }
+    let failure = sum_up(&databases, &listing);
+    Ok(Report {
+        databases,
+        failure,
+        storages: listing.states,
+    })
+}
+
+/// Every database that has anything stored, be it only the record of a run that failed.
+fn found(listing: &Listing) -> Vec<Watched> {
+    let of_backups = listing.backups.iter().map(|backup| &backup.place.id);
+    let names: BTreeSet<&DatabaseName> = of_backups
+        .chain(listing.runs.keys())
+        .map(BackupId::database)
+        .collect();
+    let watched = |name: &DatabaseName| Watched {
+        name: name.clone(),
+        max_age: None,
+        retention: None,
+        storages: Vec::new(),
+    };
+    names.into_iter().map(watched).collect()
+}
+
+async fn status(
+    watched: &Watched,
+    listing: &Listing,
+    max_age: Option<Duration>,
+    now: Timestamp,
+) -> Status {
+    let backups: Vec<&StoredBackup> = listing
+        .backups
+        .iter()
+        .filter(|backup| {
+            let place = &backup.place;
+            place.id.database() == &watched.name && !place.is_partial && backup.is_committed()
+        })
+        .collect();
+    let max_age = watched.max_age.or(max_age);
+    let newest = |is: fn(&StoredBackup) -> bool| {
+        let found = backups
+            .iter()
+            .rfind(|backup| backup.is_good() && is(backup));
+        found.map(|backup| Newest::of(backup, now))
+    };
+    let newest_good = newest(|_| true);
+    let runs = last_runs(&watched.name, listing).await;
+    let sizes: Vec<(Timestamp, u64)> = backups
+        .iter()
+        .filter(|backup| backup.is_good())
+        .map(|backup| (backup.place.id.started_at(), backup.size_bytes()))
+        .collect();
+    let mut status = Status {
+        database: watched.name.to_string(),
+        freshness: judge(
+            newest_good.as_ref().map(|newest| newest.started_at),
+            max_age,
+            now,
+        ),
+        max_age_seconds: max_age.map(|age| age.as_secs()),
+        newest_drilled: newest(StoredBackup::is_drilled),
+        newest_good,
+        backups: backups.len() as u64,
+        damaged: backups.iter().filter(|backup| !backup.is_good()).count() as u64,
+        pinned: backups.iter().filter(|backup| backup.is_pinned()).count() as u64,
+        size_bytes: backups.iter().map(|backup| backup.size_bytes()).sum(),
+        tiers: tiers(watched, &backups, now),
+        storages: copies(watched, listing, &backups),
+        success: success(&runs, now - LOOK_BACK),
+        last_runs: runs.into_iter().take(RUNS_TOLD).collect(),
+        growth: growth(&sizes, LOOK_BACK),
+        warnings: Vec::new(),
+    };
+    status.warnings = warnings(&status, now);
+    status
+}
+
+impl Newest {
+    fn of(backup: &StoredBackup, now: Timestamp) -> Self {
+        let id = &backup.place.id;
+        Self {
+            id: id.to_string(),
+            started_at: id.started_at(),
+            age_seconds: now.as_second() - id.started_at().as_second(),
+            size_bytes: backup.size_bytes(),
+        }
+    }
+}
+
+/// Counts the backups by what the policy keeps them for.
+fn tiers(watched: &Watched, backups: &[&StoredBackup], now: Timestamp) -> BTreeMap<String, Share> {
+    let candidate = |backup: &&StoredBackup| Candidate {
+        pinned: backup.is_pinned().then(String::new),
+        is_pre_deploy: backup.is_pre_deploy(),
+        is_damaged: !backup.is_good(),
+        is_drilled: backup.is_drilled(),
+        ..Candidate::new(backup.place.id.started_at())
+    };
+    let candidates: Vec<Candidate> = backups.iter().map(candidate).collect();
+    let mut shares: BTreeMap<String, Share> = BTreeMap::new();
+    let plan = watched
+        .retention
+        .as_ref()
+        .and_then(|policy| plan(policy, &candidates, now).ok());
+    let Some(plan) = plan else {
+        return shares;
+    };
+    for (backup, verdict) in backups.iter().zip(plan.verdicts) {
+        for tier in verdict.tiers() {
+            let share = shares.entry(tier.to_string()).or_default();
+            share.backups += 1;
+            share.size_bytes += backup.size_bytes();
+        }
+    }
+    shares
+}
+
+fn copies(watched: &Watched, listing: &Listing, backups: &[&StoredBackup]) -> Vec<Copies> {
+    let is_meant = |name: &String| watched.storages.is_empty() || watched.storages.contains(name);
+    let answered = listing
+        .states
+        .iter()
+        .enumerate()
+        .filter(|(_, state)| state.error.is_none());
+    answered
+        .filter(|(_, state)| is_meant(&state.name))
+        .map(|(at, state)| {
+            let here = backups.iter().filter_map(|backup| {
+                let copy = backup.copies.get(&at)?;
+                copy.is_committed().then_some((*backup, copy))
+            });
+            let here: Vec<_> = here.collect();
+            Copies {
+                name: state.name.clone(),
+                backups: here.len() as u64,
+                size_bytes: here.iter().map(|(_, copy)| copy.size_bytes()).sum(),
+                newest_good: here
+                    .iter()
+                    .rfind(|(_, copy)| copy.is_good())
+                    .map(|(backup, _)| backup.place.id.to_string()),
+            }
+        })
+        .collect()
+}
+
+/// Reads the newest records, newest first. One that cannot be read is left out.
+async fn last_runs(database: &DatabaseName, listing: &Listing) -> Vec<RunRecord> {
+    let runs = listing.runs.iter().rev();
+    let newest = runs
+        .filter(|(run, _)| run.database() == database)
+        .take(RUNS_READ);
+    let read = |(run, places): (&BackupId, &Vec<usize>)| {
+        let key = run_key(run);
+        let storages: Vec<_> = places
+            .iter()
+            .map(|&at| listing.storages[at].storage.clone())
+            .collect();
+        let run = run.clone();
+        async move {
+            for storage in storages {
+                if let Ok(bytes) = storage.get(&key, MAX_RECORD_BYTES).await
+                    && let Some(record) = RunRecord::read(&bytes, &run)
+                {
+                    return Some(record);
+                }
+            }
+            None
+        }
+    };
+    // Collected first: a stream over borrowed items would hold them across awaits.
+    let reads: Vec<_> = newest.map(read).collect();
+    let records = stream::iter(reads).buffered(READS_AT_ONCE);
+    let mut records: Vec<RunRecord> = records
+        .filter_map(|record| async { record })
+        .collect()
+        .await;
+    // Ids know whole seconds only.
+    records.sort_by_key(|record| std::cmp::Reverse(record.started_at));
+    records
+}
+
+fn warnings(status: &Status, now: Timestamp) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Some(newest) = &status.newest_good
+        && newest.started_at > now
+    {
+        warnings.push(format!(
+            "`{}` is stamped in the future: a clock is wrong",
+            newest.id
+        ));
+    }
+    if status.damaged > 0 {
+        warnings.push(format!(
+            "{} of {} backups are damaged",
+            status.damaged, status.backups
+        ));
+    }
+    let last = status.last_runs.iter().find(|run| run.verb == "backup");
+    if let Some(last) = last.filter(|run| !run.is_success()) {
+        let why = last.failure.as_deref().unwrap_or("nobody knows why");
+        warnings.push(format!("the last backup run failed: {why}"));
+    }
+    let newest = status.newest_good.as_ref().map(|newest| &newest.id);
+    for copies in &status.storages {
+        if newest.is_some() && copies.newest_good.as_ref() != newest {
+            warnings.push(format!(
+                "the newest good backup is not in `{}`",
+                copies.name
+            ));
+        }
+    }
+    warnings
+}
+
+/// Stale is worse than a storage that did not answer: fresh means that some storage proved it.
+fn sum_up(databases: &[Status], listing: &Listing) -> Option<Failure> {
+    let stale: Vec<&Status> = databases
+        .iter()
+        .filter(|status| status.freshness == Freshness::Stale)
+        .collect();
+    if stale.is_empty() && !databases.is_empty() {
+        return listing.partial_failure();
+    }
+    if databases.is_empty() {
+        let failure = Failure::new(
+            Kind::Stale,
+            "stale",
+            "nothing is stored: there is no good backup",
+        );
+        return Some(failure.hint("`pgkeep backup` makes one"));
+    }
+    let names: Vec<String> = stale
+        .iter()
+        .map(|status| format!("`{}`", status.database))
+        .collect();
+    let message = format!("no good backup is young enough: {}", names.join(", "));
+    let details = stale.iter().map(|status| match &status.newest_good {
+        Some(newest) => format!(
+            "{}: the newest good one is `{}`, {} old; allowed are {}",
+            status.database,
+            newest.id,
+            hours(newest.age_seconds.unsigned_abs()),
+            hours(status.max_age_seconds.unwrap_or_default())
+        ),
+        None => format!("{}: there is none at all", status.database),
+    });
+    let details: Vec<String> = details.chain(listing.unanswered()).collect();
+    let failure = Failure::new(Kind::Stale, "stale", message).with_details(details);
+    Some(failure.hint("`pgkeep status` shows the last runs; `pgkeep backup` makes a backup now"))
+}
+
+fn hours(seconds: u64) -> String {
+    match seconds {
+        0..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}

@@ -1,0 +1,325 @@
+//! `sync`: sweeps what dead runs left behind: objects that no manifest speaks for, and unfinished uploads.
+//!
+//! It touches nothing younger than a day and nothing while another run holds the database, so what a live run has
+//! stored and not yet committed is safe twice over.
+
+use futures_util::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use super::history::{self, keep_record};
+use super::lock::{self, Hold, LockRequest, LockSettings};
+use super::stored::{NamedStorage, storage_failure};
+use crate::context::Context;
+use crate::failure::{Failure, Kind, Result};
+use crate::model::id::DatabaseName;
+use crate::model::keys::{Listed, gather};
+use crate::model::scan::Finding;
+use crate::storage::Object;
+
+/// Anything younger may belong to a run that is still alive somewhere: no dump takes a day without its lease renewed.
+const ORPHAN_AGE: SignedDuration = SignedDuration::from_hours(24);
+
+const SAFE: &str = "nothing was removed";
+
+/// What to sweep.
+pub struct Request {
+    /// The database.
+    pub database: DatabaseName,
+    /// The storages.
+    pub storages: Vec<NamedStorage>,
+    /// Whether what would be swept is only told.
+    pub dry_run: bool,
+}
+
+/// What was swept.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The database.
+    pub database: String,
+    /// Whether nothing was to be removed.
+    pub dry_run: bool,
+    /// What each storage had.
+    pub storages: Vec<Swept>,
+    /// What was odd.
+    pub warnings: Vec<Finding>,
+    /// How it failed.
+    #[serde(skip)]
+    pub failure: Option<Failure>,
+}
+
+/// What one storage had.
+#[derive(Debug, Default, Serialize)]
+pub struct Swept {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Where it is.
+    pub url: String,
+    /// Backups without a manifest that are older than a day.
+    pub orphans: Vec<Orphan>,
+    /// The same, younger than a day: runs under way or cut off lately. They stay.
+    pub young: Vec<String>,
+    /// Unfinished uploads and staging files that were removed; a dry run does not look for them.
+    pub unfinished: u64,
+    /// What else was odd.
+    pub warnings: Vec<String>,
+    /// Why the storage was not swept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    #[serde(skip)]
+    failure: Option<Failure>,
+}
+
+/// Objects that no manifest speaks for.
+#[derive(Debug, Serialize)]
+pub struct Orphan {
+    /// The id of the backup that they would have become.
+    pub id: String,
+    /// Size of all of them.
+    pub size_bytes: u64,
+    /// Their keys.
+    pub keys: Vec<String>,
+    /// Whether all are removed.
+    pub removed: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Sweeps under a lock of its own; a dry run takes none.
+pub async fn run(request: &Request, settings: &LockSettings, context: &Context) -> Report {
+    if request.dry_run {
+        return sweep_all(request, None, context).await;
+    }
+    let started_at = context.clock.now();
+    let lock = LockRequest {
+        database: &request.database,
+        storages: &request.storages,
+        verb: "sync",
+        safe: SAFE,
+        settings,
+        on_wait: &|text| tracing::warn!("{text}"),
+    };
+    let report = match lock::acquire(&lock, context).await {
+        Ok(hold) => {
+            let mut report = sweep_all(request, Some(&hold), context).await;
+            report.warnings.extend(hold.warnings.iter().cloned());
+            report.warnings.extend(hold.release().await);
+            report
+        }
+        Err(failure) => Report {
+            failure: Some(failure),
+            ..Report::new(request, Vec::new())
+        },
+    };
+    let run = history::run_id(&request.database, started_at, context);
+    let mut record = history::record(run, "sync", started_at, report.failure.as_ref(), context);
+    record.removed = Some(report.removed());
+    keep_record(&request.storages, record, context).await;
+    report
+}
+
+async fn sweep_all(request: &Request, hold: Option<&Hold>, context: &Context) -> Report {
+    let one = |(at, named)| sweep(request, named, at, hold, context);
+    let mut storages = join_all(request.storages.iter().enumerate().map(one)).await;
+    let failures: Vec<Failure> = storages
+        .iter_mut()
+        .filter_map(|swept| swept.failure.take())
+        .collect();
+    let mut report = Report::new(request, storages);
+    let mut failures = failures.into_iter();
+    report.failure = failures
+        .next()
+        .map(|first| first.with_details(failures.map(|failure| failure.message)));
+    report
+}
+
+async fn sweep(
+    request: &Request,
+    named: &NamedStorage,
+    at: usize,
+    hold: Option<&Hold>,
+    context: &Context,
+) -> Swept {
+    let mut swept = Swept {
+        name: named.name.clone(),
+        url: named.storage.label().to_owned(),
+        ..Swept::default()
+    };
+    let prefix = format!("{}/", request.database);
+    let before = context.clock.now() - ORPHAN_AGE;
+    let objects = match named.storage.list(&prefix).await {
+        Ok(objects) => objects,
+        Err(error) => {
+            let what = format!(
+                "cannot sweep `{}` in `{}`; {SAFE} there",
+                request.database, named.name
+            );
+            swept.fail(storage_failure(&what, &error));
+            return swept;
+        }
+    };
+    let (old, young) = orphans(&objects, before);
+    swept.young = young;
+    swept.orphans = old.iter().map(Orphan::new).collect();
+    if let Some(hold) = hold
+        && let Err(failure) =
+            carry_out(&mut swept, named, at, &request.database, hold, context).await
+    {
+        swept.fail(failure);
+    }
+    swept
+}
+
+async fn carry_out(
+    swept: &mut Swept,
+    named: &NamedStorage,
+    at: usize,
+    database: &DatabaseName,
+    hold: &Hold,
+    context: &Context,
+) -> Result<()> {
+    let mut failed = 0;
+    for orphan in &mut swept.orphans {
+        if context.stop.is_requested() {
+            let mut failure = context.stop.failure("sync");
+            failure.message = failure
+                .message
+                .replace("nothing was stored", "the rest is still there");
+            return Err(failure);
+        }
+        hold.fence(at).await?;
+        orphan.error = remove(named, &orphan.keys).await;
+        orphan.removed = orphan.error.is_none();
+        failed += usize::from(!orphan.removed);
+    }
+    let prefix = format!("{}/", database);
+    let before = context.clock.now() - ORPHAN_AGE;
+    match named.storage.sweep(&prefix, before).await {
+        Ok(done) => {
+            swept.unfinished = done.removed;
+            swept.warnings = done.warnings;
+        }
+        Err(error) => swept
+            .warnings
+            .push(format!("unfinished uploads were not looked for: {error}")),
+    }
+    if failed == 0 {
+        return Ok(());
+    }
+    let message = format!(
+        "sync in `{}`: {failed} of {} orphans could not be removed",
+        named.name,
+        swept.orphans.len()
+    );
+    Err(Failure::new(Kind::AfterGood, "sync_incomplete", message))
+}
+
+/// Splits what no manifest speaks for into the old and the ids of the young.
+fn orphans(objects: &[Object], before: Timestamp) -> (Vec<Listed>, Vec<String>) {
+    let listed = gather(objects.iter().map(|o| (o.key.as_str(), o.size_bytes)));
+    let is_old = |orphan: &Listed| {
+        let is_written_long_ago = objects
+            .iter()
+            .filter(|object| orphan.has(&object.key))
+            .all(|object| object.modified_at < before);
+        orphan.place.id.started_at() < before && is_written_long_ago
+    };
+    let (old, young): (Vec<Listed>, Vec<Listed>) = listed
+        .into_iter()
+        .filter(|backup| !backup.is_committed())
+        .partition(is_old);
+    let young = young.iter().map(|orphan| orphan.place.id.to_string());
+    (old, young.collect())
+}
+
+async fn remove(named: &NamedStorage, keys: &[String]) -> Option<String> {
+    let mut failures = Vec::new();
+    for key in keys {
+        if let Err(error) = named.storage.remove(key).await {
+            failures.push(format!("`{key}`: {error}"));
+        }
+    }
+    (!failures.is_empty()).then(|| failures.join("; "))
+}
+
+impl Orphan {
+    fn new(listed: &Listed) -> Self {
+        let keys = listed.parts.values().flatten();
+        Self {
+            id: listed.place.id.to_string(),
+            size_bytes: listed.size_bytes(),
+            keys: keys.map(|(key, _)| key.clone()).collect(),
+            removed: false,
+            error: None,
+        }
+    }
+}
+
+impl Swept {
+    fn fail(&mut self, failure: Failure) {
+        self.error = Some(failure.message.clone());
+        self.failure = Some(failure);
+    }
+}
+
+impl Report {
+    fn new(request: &Request, storages: Vec<Swept>) -> Self {
+        Self {
+            database: request.database.to_string(),
+            dry_run: request.dry_run,
+            storages,
+            warnings: Vec::new(),
+            failure: None,
+        }
+    }
+
+    fn removed(&self) -> u64 {
+        let orphans = self.storages.iter().flat_map(|swept| &swept.orphans);
+        orphans.filter(|orphan| orphan.removed).count() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_old_objects_without_a_manifest_are_orphans() {
+        let now: Timestamp = "2026-03-10T12:00:00Z".parse().unwrap();
+        let object = |key: &str, hours_ago: i64| Object {
+            key: key.to_owned(),
+            size_bytes: 5,
+            modified_at: now - SignedDuration::from_hours(hours_ago),
+        };
+        let objects = [
+            // Committed.
+            object("shop/shop-20260301T000000Z-0001.sql.gz", 200),
+            object("shop/shop-20260301T000000Z-0001.manifest.json", 200),
+            // Its manifest is gone.
+            object("shop/shop-20260302T000000Z-0001.sql.gz", 200),
+            object("shop/shop-20260302T000000Z-0001.pin.json", 200),
+            // Written a moment ago, whatever its id says.
+            object("shop/shop-20260303T000000Z-0001.sql.gz", 1),
+            // Stamped a moment ago, whatever the storage's clock says.
+            object("shop/shop-20260310T110000Z-0001.sql.gz", 200),
+            object("shop/partial/shop-20260304T000000Z-0001.sql.gz", 100),
+            object("shop/notes.txt", 900),
+            object("shop/lease.json", 900),
+            object("shop/runs/shop-20260301T000000Z-0001.json", 900),
+        ];
+        let (old, young) = orphans(&objects, now - ORPHAN_AGE);
+        let old: Vec<String> = old
+            .iter()
+            .map(|orphan| orphan.place.id.to_string())
+            .collect();
+        assert_eq!(
+            old,
+            ["shop-20260302T000000Z-0001", "shop-20260304T000000Z-0001"]
+        );
+        assert_eq!(
+            young,
+            ["shop-20260303T000000Z-0001", "shop-20260310T110000Z-0001"]
+        );
+    }
+}

@@ -1,0 +1,709 @@
+//! `prune`, `pin`, `unpin` and `status` over real storages: what goes, what stays, and what is said of it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::backup::Shop;
+use crate::support::sandbox::Outcome;
+use crate::support::scripted_s3::{Fault, Rule, ScriptedS3};
+use crate::support::{Oracle, Place};
+
+/// Sixteen nights and an evening, newest first.
+fn nights() -> Vec<String> {
+    let mut ids = vec!["shop-20260116T210000Z-0002".to_owned()];
+    ids.extend(
+        (1..=16)
+            .rev()
+            .map(|day| format!("shop-202601{day:02}T030000Z-0001")),
+    );
+    ids
+}
+
+/// Makes one real backup with the fakes and returns its objects, which are then taken away.
+fn template(shop: &Shop) -> (String, Vec<(String, Vec<u8>)>) {
+    let outcome = shop.backup(&[]).expect(0);
+    let id = outcome.summary()["backups"][0]["backup_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let folder = shop.folder().join("shop");
+    let suffixes = ["manifest.json", "sql.gz"];
+    let objects = suffixes.map(|suffix| {
+        let path = folder.join(format!("{id}.{suffix}"));
+        let bytes = fs::read(&path).unwrap();
+        fs::remove_file(path).unwrap();
+        (suffix.to_owned(), bytes)
+    });
+    fs::remove_dir_all(folder.join("runs")).unwrap();
+    (id, objects.to_vec())
+}
+
+/// Puts copies of one backup under other ids, below `root`.
+fn stock(shop: &Shop, root: &Path, ids: &[String]) {
+    let (id, objects) = template(shop);
+    let started = |id: &str| {
+        let time = &id[5..21];
+        let (date, clock) = time.split_once('T').unwrap();
+        format!(
+            "{}-{}-{}T{}:{}:{}Z",
+            &date[..4],
+            &date[4..6],
+            &date[6..],
+            &clock[..2],
+            &clock[2..4],
+            &clock[4..6]
+        )
+    };
+    fs::create_dir_all(root.join("shop")).unwrap();
+    for new in ids {
+        for (suffix, bytes) in &objects {
+            let bytes = match suffix.as_str() {
+                "manifest.json" => {
+                    let mut manifest: Value = serde_json::from_slice(bytes).unwrap();
+                    manifest["started_at"] = json!(started(new));
+                    manifest.to_string().replace(&id, new).into_bytes()
+                }
+                _ => bytes.clone(),
+            };
+            fs::write(root.join("shop").join(format!("{new}.{suffix}")), bytes).unwrap();
+        }
+    }
+}
+
+fn stocked(ids: &[String]) -> Shop {
+    let shop = Shop::new();
+    stock(&shop, &shop.folder(), ids);
+    shop
+}
+
+fn keys(shop: &Shop) -> Vec<String> {
+    let mut keys = Place::Folder(shop.folder()).keys();
+    keys.retain(|key| !key.contains("/runs/"));
+    keys
+}
+
+fn ids_with(shop: &Shop, suffix: &str) -> Vec<String> {
+    let keys = keys(shop);
+    let names = keys
+        .iter()
+        .filter_map(|key| key.strip_prefix("shop/")?.strip_suffix(suffix));
+    let mut ids: Vec<String> = names.map(str::to_owned).collect();
+    ids.sort();
+    ids
+}
+
+fn names(lines: &Value) -> Vec<String> {
+    let lines = lines.as_array().unwrap().iter();
+    lines
+        .map(|line| line["id"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+const POLICY: &[&str] = &[
+    "--keep-daily",
+    "3",
+    "--keep-weekly",
+    "2",
+    "--allow-mass-delete",
+];
+
+fn prune(shop: &Shop, more: &[&str]) -> Outcome {
+    shop.over(&[&["--json", "prune"], more].concat()).run()
+}
+
+fn account(outcome: &Outcome) -> Value {
+    outcome.json()["databases"][0]["storages"][0].clone()
+}
+
+#[test]
+fn a_dry_run_tells_what_the_real_run_does() {
+    let shop = stocked(&nights());
+    let before = keys(&shop);
+    let dry = prune(&shop, &[POLICY, &["--dry-run"]].concat()).expect(0);
+    assert_eq!(keys(&shop), before, "a dry run removed something");
+    assert_eq!(dry.json()["dry_run"], true);
+    let dry = account(&dry);
+    let kept = [
+        "shop-20260116T210000Z-0002",
+        "shop-20260115T030000Z-0001",
+        "shop-20260114T030000Z-0001",
+        "shop-20260111T030000Z-0001",
+    ];
+    assert_eq!(names(&dry["keep"]), kept);
+    assert_eq!(
+        dry["keep"][0]["reasons"],
+        json!([
+            "newest of 2026-01-16: daily 1 of 3",
+            "newest of 2026-W03: weekly 1 of 2",
+            "newest good"
+        ])
+    );
+    assert_eq!(names(&dry["remove"]).len(), 13);
+    assert_eq!(
+        names(&dry["remove"])[0],
+        "shop-20260116T030000Z-0001",
+        "newest removal first"
+    );
+
+    let real = prune(&shop, POLICY).expect(0);
+    let real = account(&real);
+    assert_eq!(
+        (names(&real["keep"]), names(&real["remove"])),
+        (names(&dry["keep"]), names(&dry["remove"]))
+    );
+    assert!(
+        real["remove"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|line| line["removed"] == true)
+    );
+    let mut kept = kept.map(str::to_owned);
+    kept.sort();
+    assert_eq!(ids_with(&shop, ".manifest.json"), kept);
+    assert_eq!(ids_with(&shop, ".sql.gz"), kept);
+    // Again: nothing more to do.
+    let again = account(&prune(&shop, POLICY).expect(0));
+    assert_eq!(names(&again["remove"]), [""; 0]);
+    Oracle::new(&shop.sandbox, vec![Place::Folder(shop.folder())]).assert_tidy();
+}
+
+#[test]
+fn what_pgkeep_did_not_write_stays() {
+    let shop = stocked(&nights());
+    let root = shop.folder();
+    let others = [
+        "shop/notes.txt",
+        "shop/shop-20260101T030000Z-0001.sql.gz.bak",
+        "shop/other-20260101T030000Z-0001.manifest.json",
+        "shop/shop-20261301T030000Z-0001.manifest.json",
+        "shop_staging/shop_staging-20260101T030000Z-0001.manifest.json",
+        "shop_staging/shop_staging-20260101T030000Z-0001.sql.gz",
+        "shopping/shopping-20260101T030000Z-0001.manifest.json",
+    ];
+    for other in others {
+        let path = root.join(other);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "{}").unwrap();
+    }
+    let outcome = prune(&shop, &[POLICY, &["-d", "shop"]].concat()).expect(0);
+    let left: Vec<String> = account(&outcome)["left"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|left| left["key"].as_str().unwrap().to_owned())
+        .collect();
+    let mut expected: Vec<&str> = others[..4].to_vec();
+    expected.sort_unstable();
+    assert_eq!(left, expected);
+    let keys = keys(&shop);
+    assert!(
+        others
+            .iter()
+            .all(|other| keys.iter().any(|key| key == other)),
+        "{keys:?}"
+    );
+    assert_eq!(
+        ids_with(&shop, ".manifest.json").len(),
+        6,
+        "four kept and two of others"
+    );
+}
+
+#[test]
+fn pinned_drilled_and_unreadable_ones_stay() {
+    let shop = stocked(&nights());
+    let folder = shop.folder().join("shop");
+    let pinned = "shop-20260102T030000Z-0001";
+    shop.over(&["pin", pinned, "before v2.3"]).run().expect(0);
+    let drilled = "shop-20260103T030000Z-0001";
+    fs::write(folder.join(format!("{drilled}.drill.json")), "{}").unwrap();
+    let unreadable = "shop-20260104T030000Z-0001";
+    fs::write(folder.join(format!("{unreadable}.manifest.json")), "{").unwrap();
+    let damaged = "shop-20260105T030000Z-0001";
+    fs::write(folder.join(format!("{damaged}.damaged.json")), "{}").unwrap();
+    // The newest one cannot be read: it stays, and does not count as the newest good one.
+    let newest = "shop-20260116T210000Z-0002";
+    fs::write(
+        folder.join(format!("{newest}.manifest.json")),
+        "no manifest",
+    )
+    .unwrap();
+
+    let outcome = prune(&shop, &["--keep-last", "1", "--allow-mass-delete"]).expect(0);
+    let account = account(&outcome);
+    let kept = names(&account["keep"]);
+    assert_eq!(
+        kept,
+        [newest, "shop-20260116T030000Z-0001", drilled, pinned]
+    );
+    assert!(
+        account["keep"][0]["reasons"][0]
+            .as_str()
+            .unwrap()
+            .contains("manifest")
+    );
+    assert_eq!(account["keep"][2]["reasons"], json!(["newest drilled"]));
+    let removed = account["remove"].as_array().unwrap();
+    let line = |id: &str| removed.iter().find(|line| line["id"] == id).unwrap();
+    assert_eq!(line(unreadable)["removed"], false);
+    assert!(
+        line(unreadable)["error"]
+            .as_str()
+            .unwrap()
+            .contains("cannot be read")
+    );
+    assert_eq!(
+        line(damaged)["removed"],
+        true,
+        "a newer good one is older than 30 days"
+    );
+    assert!(!folder.join(format!("{damaged}.damaged.json")).exists());
+    assert!(ids_with(&shop, ".manifest.json").contains(&unreadable.to_owned()));
+
+    shop.over(&["unpin", pinned]).run().expect(0);
+    let outcome = prune(&shop, &["--keep-last", "1", "--allow-mass-delete"]).expect(0);
+    assert!(
+        !ids_with(&shop, ".sql.gz").contains(&pinned.to_owned()),
+        "{outcome}"
+    );
+}
+
+#[test]
+fn refusals_remove_nothing() {
+    let shop = stocked(&nights());
+    let before = keys(&shop);
+    for (flags, id) in [
+        (&["--keep-daily", "3"] as &[&str], "mass_delete"),
+        (&[], "empty_policy"),
+        (&["--keep-daily", "0"], "empty_policy"),
+    ] {
+        let outcome = prune(&shop, flags).expect(25);
+        assert_eq!(outcome.exit_error()["id"], id, "{outcome}");
+        assert!(
+            outcome.exit_error()["message"]
+                .as_str()
+                .unwrap()
+                .contains("nothing was removed")
+        );
+        assert_eq!(keys(&shop), before);
+    }
+    prune(&shop, &["--keep-daily", "3", "--allow-mass-delete"]).expect(0);
+}
+
+/// The folder in which the server keeps what lies under the tests' prefix.
+fn bucket(server: &ScriptedS3) -> PathBuf {
+    Place::Bucket(server).file("")
+}
+
+/// Twelve hundred objects, which are two pages.
+fn two_pages() -> Vec<String> {
+    let id = |at: usize| {
+        let (month, day, hour) = (at % 12 + 1, at % 28 + 1, at % 24);
+        format!("shop-2025{month:02}{day:02}T{hour:02}0000Z-{at:04x}")
+    };
+    (0..600).map(id).collect()
+}
+
+/// P13: a listing that is cut short is no listing.
+#[test]
+fn p13_a_listing_that_fails_on_its_second_page_removes_nothing() {
+    let server = ScriptedS3::start();
+    let shop = Shop::with_key(&server);
+    stock(&shop, &bucket(&server), &two_pages());
+    let before = server.keys();
+    server.on(Rule::new("GET", Fault::status(403, "AccessDenied")).query("continuation-token"));
+    let url = Place::Bucket(&server).url();
+    let flags = Oracle::new(&shop.sandbox, vec![Place::Bucket(&server)]).flags();
+    let command: Vec<String> = ["--json", "-d", "shop", "prune", "--keep-daily", "3"]
+        .into_iter()
+        .map(str::to_owned)
+        .chain(flags)
+        .collect();
+    let outcome = shop.sandbox.pgkeep(&command).run().expect(25);
+    assert_eq!(
+        outcome.exit_error()["id"],
+        "listing_failed",
+        "{url}: {outcome}"
+    );
+    server.behave();
+    let kept: Vec<String> = server
+        .keys()
+        .into_iter()
+        .filter(|key| !key.contains("/runs/"))
+        .collect();
+    assert_eq!(kept, before);
+}
+
+/// P12: a delete that is refused is counted, and the others go on.
+#[test]
+fn p12_a_refused_delete_is_counted_and_the_rest_goes_on() {
+    let server = ScriptedS3::start();
+    let shop = Shop::with_key(&server);
+    stock(&shop, &bucket(&server), &nights());
+    server.on(Rule::new("DELETE", Fault::status(403, "AccessDenied"))
+        .path("20260110T030000Z-0001.manifest"));
+    server.on(Rule::new("DELETE", Fault::status(403, "AccessDenied"))
+        .path("20260109T030000Z-0001.sql.gz"));
+    let flags = Oracle::new(&shop.sandbox, vec![Place::Bucket(&server)]).flags();
+    let command: Vec<String> = ["--json", "-d", "shop", "prune"]
+        .into_iter()
+        .chain(POLICY.iter().copied())
+        .map(str::to_owned)
+        .chain(flags)
+        .collect();
+    let outcome = shop.sandbox.pgkeep(&command).run().expect(3);
+    assert_eq!(outcome.exit_error()["id"], "prune_incomplete");
+    assert!(
+        outcome.exit_error()["message"]
+            .as_str()
+            .unwrap()
+            .contains("2 of 13"),
+        "{outcome}"
+    );
+    let removed = account(&outcome)["remove"].as_array().unwrap().clone();
+    let failed: Vec<&Value> = removed
+        .iter()
+        .filter(|line| line["removed"] == false)
+        .collect();
+    assert_eq!(failed.len(), 2, "{outcome}");
+    let keys = server.keys();
+    let is_there = |part: &str| keys.iter().any(|key| key.contains(part));
+    assert!(is_there("20260110T030000Z-0001.manifest") && is_there("20260110T030000Z-0001.sql"));
+    assert!(
+        !is_there("20260109T030000Z-0001.manifest"),
+        "the manifest goes first"
+    );
+    assert!(
+        is_there("20260109T030000Z-0001.sql"),
+        "an orphan, which counts for nothing"
+    );
+    assert!(!is_there("20260101T030000Z"), "the rest went on");
+}
+
+/// One LIST per thousand keys, and nothing else.
+#[test]
+fn a_plan_needs_only_lists() {
+    let server = ScriptedS3::start();
+    let shop = Shop::with_key(&server);
+    let ids = two_pages();
+    stock(&shop, &bucket(&server), &ids);
+    let flags = Oracle::new(&shop.sandbox, vec![Place::Bucket(&server)]).flags();
+    for command in [
+        &["-d", "shop", "prune", "--dry-run", "--keep-monthly", "12"] as &[&str],
+        &["list"],
+    ] {
+        let before = server.log().len();
+        let command = command.iter().map(|&word| word.to_owned());
+        let all = ["--json".to_owned()]
+            .into_iter()
+            .chain(command)
+            .chain(flags.clone());
+        let code = shop.sandbox.pgkeep(all).run().code();
+        assert!(matches!(code, 0 | 25), "{code}");
+        let log = server.log().split_off(before);
+        assert_eq!(log.len(), 2, "1,200 keys are two pages: {log:?}");
+        assert!(
+            log.iter()
+                .all(|seen| seen.method == "GET" && seen.query.contains("list-type=2"))
+        );
+    }
+}
+
+fn config(shop: &Shop, more: &str) -> String {
+    let url = shop.sandbox.path("pgkeep.yaml");
+    let text = format!(
+        "databases:\n  shop:\n    url: ${{DATABASE_URL}}\n{more}storages:\n  local: {{url: {}}}\npostgres: {{bin_dir: {}}}\n",
+        shop.folder().display(),
+        shop.fake.bin().display()
+    );
+    fs::write(&url, text).unwrap();
+    url.display().to_string()
+}
+
+#[test]
+fn a_backup_prunes_behind_itself() {
+    let shop = stocked(&nights());
+    let config = config(&shop, "    retention: {keep_daily: 10}\n");
+    let outcome = shop
+        .sandbox
+        .pgkeep(["--json", "-c", &config, "backup", "--no-prune"])
+        .run()
+        .expect(0);
+    assert!(outcome.summary()["backups"][0]["prune"].is_null());
+    assert_eq!(ids_with(&shop, ".manifest.json").len(), 18);
+    let outcome = shop
+        .sandbox
+        .pgkeep(["--json", "-c", &config, "backup"])
+        .run()
+        .expect(0);
+    let summary = outcome.summary();
+    let account = &summary["backups"][0]["prune"]["storages"][0];
+    assert_eq!(account["keep"][0]["id"], summary["backups"][0]["backup_id"]);
+    let reasons = account["keep"][0]["reasons"].to_string();
+    assert!(reasons.contains("made by this run"), "{reasons}");
+    assert_eq!(ids_with(&shop, ".manifest.json").len(), 10, "{outcome}");
+
+    // A policy that removes too much holds prune off; the backup is good all the same.
+    let strict = config.replace("pgkeep.yaml", "strict.yaml");
+    fs::write(
+        &strict,
+        fs::read_to_string(&config)
+            .unwrap()
+            .replace("keep_daily: 10", "keep_daily: 10\n      , keep_last: 1")
+            .replace("keep_daily: 10\n      , ", ""),
+    )
+    .unwrap();
+    stock_more(&shop);
+    let outcome = shop
+        .sandbox
+        .pgkeep(["--json", "-c", &strict, "backup"])
+        .run()
+        .expect(3);
+    assert_eq!(outcome.exit_error()["id"], "mass_delete", "{outcome}");
+    assert!(
+        outcome.exit_error()["message"]
+            .as_str()
+            .unwrap()
+            .contains("is good")
+    );
+    assert_eq!(outcome.summary()["backups"][0]["stored"], true);
+}
+
+/// Some more nights, long ago.
+fn stock_more(shop: &Shop) {
+    let folder = shop.folder().join("shop");
+    let id = ids_with(shop, ".manifest.json").remove(0);
+    for day in 10..20 {
+        let new = format!("shop-202501{day}T030000Z-0001");
+        for suffix in ["manifest.json", "sql.gz"] {
+            let bytes = fs::read(folder.join(format!("{id}.{suffix}"))).unwrap();
+            fs::write(folder.join(format!("{new}.{suffix}")), bytes).unwrap();
+        }
+    }
+}
+
+#[test]
+fn before_a_deploy_a_backup_is_pinned() {
+    let shop = Shop::new();
+    let config_file = config(&shop, "    retention: {keep_last: 1}\n");
+    let backup = |more: &[&str]| {
+        let all = [&["--json", "-c", &config_file, "backup"], more].concat();
+        let summary = shop.sandbox.pgkeep(all).run().expect(0).summary();
+        summary["backups"][0]["backup_id"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let pre_deploy = backup(&["--trigger", "pre-deploy"]);
+    let pinned = backup(&["--pin", "before the move"]);
+    backup(&[]);
+    let last = backup(&[]);
+    let list = shop.over(&["--json", "list"]).run().expect(0).json();
+    let backups = list["backups"].as_array().unwrap();
+    let reason = |id: &str| {
+        let found = backups.iter().find(|backup| backup["id"] == id).unwrap();
+        found["pin_reason"].as_str().map(str::to_owned)
+    };
+    assert_eq!(reason(&pre_deploy).as_deref(), Some("pre-deploy"));
+    assert_eq!(reason(&pinned).as_deref(), Some("before the move"));
+    assert_eq!(reason(&last), None);
+    assert_eq!(backups.len(), 3, "{list}");
+
+    // With `keep_pre_deploy` they are not pinned, but a set of their own.
+    let shop = Shop::new();
+    let config_file = config(&shop, "    retention: {keep_last: 1, keep_pre_deploy: 2}\n");
+    for trigger in ["pre-deploy", "pre-deploy", "pre-deploy", "manual", "manual"] {
+        let all = ["--json", "-c", &config_file, "backup", "--trigger", trigger];
+        shop.sandbox.pgkeep(all).run().expect(0);
+    }
+    assert_eq!(ids_with(&shop, ".manifest.json").len(), 3);
+    assert_eq!(ids_with(&shop, ".pre-deploy.json").len(), 2);
+    assert_eq!(ids_with(&shop, ".pin.json"), [""; 0]);
+}
+
+#[test]
+fn a_pin_says_why_and_goes_again() {
+    let shop = Shop::new();
+    let outcome = shop.backup(&[]).expect(0);
+    let id = outcome.summary()["backups"][0]["backup_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let pin = |command: &[&str]| shop.over(&[&["--json"], command].concat()).run();
+    let first = pin(&["pin", &id, "audit 2026"]).expect(0).json();
+    assert_eq!(
+        (&first["pinned"], &first["changed"], &first["reason"]),
+        (&json!(true), &json!(true), &json!("audit 2026"))
+    );
+    let again = pin(&["pin", &id, "another"]).expect(0).json();
+    assert_eq!(
+        (&again["changed"], &again["reason"]),
+        (&json!(false), &json!("audit 2026"))
+    );
+    let gone = pin(&["unpin", &id]).expect(0).json();
+    assert_eq!(
+        (&gone["pinned"], &gone["changed"]),
+        (&json!(false), &json!(true))
+    );
+    assert_eq!(pin(&["unpin", &id]).expect(0).json()["changed"], false);
+    assert_eq!(
+        pin(&["pin", "shop-20200101T000000Z-0000", "x"])
+            .expect(10)
+            .exit_error()["id"],
+        "no_such_backup"
+    );
+    assert_eq!(
+        pin(&["pin", &id, "  "]).expect(2).exit_error()["id"],
+        "reason_needed"
+    );
+    let status = pin(&["status"]).expect(0).json();
+    let verbs: Vec<&str> = status["databases"][0]["last_runs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|run| run["verb"].as_str().unwrap())
+        .collect();
+    let mut sorted = verbs.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, ["backup", "pin", "unpin"], "{verbs:?}");
+}
+
+#[test]
+fn status_tells_fresh_from_stale() {
+    let shop = Shop::new();
+    let status = |more: &[&str]| shop.over(&[&["--json", "status"], more].concat()).run();
+    fs::create_dir_all(shop.folder()).unwrap();
+    assert_eq!(status(&[]).expect(24).exit_error()["id"], "stale");
+    shop.backup(&[]).expect(0);
+    let fresh = status(&["--max-age", "1h"]).expect(0).json();
+    let database = &fresh["databases"][0];
+    assert_eq!(database["freshness"], "fresh");
+    assert_eq!(
+        (&database["backups"], &database["success"]),
+        (&json!(1), &json!({"good": 1, "all": 1}))
+    );
+    assert_eq!(
+        status(&[]).expect(0).json()["databases"][0]["freshness"],
+        "not_judged"
+    );
+
+    // A failed run leaves a record, and the newest good backup is as fresh as before.
+    let mut shop = shop;
+    shop.dumps(json!({ "exit_code": 1 }));
+    shop.run(&shop.oracle(), &[]).run().expect(20);
+    let status = |more: &[&str]| shop.over(&[&["--json", "status"], more].concat()).run();
+    let after = status(&["--max-age", "1h"]).expect(0).json();
+    let database = &after["databases"][0];
+    assert_eq!(database["success"], json!({"good": 1, "all": 2}));
+    let last = &database["last_runs"][0];
+    assert_eq!(
+        (&last["verb"], &last["exit_code"]),
+        (&json!("backup"), &json!(20)),
+        "{after}"
+    );
+    assert!(
+        database["warnings"][0]
+            .as_str()
+            .unwrap()
+            .contains("the last backup run failed")
+    );
+
+    let old = stocked(&nights());
+    let status = |more: &[&str]| old.over(&[&["status"], more].concat()).run();
+    let outcome = status(&["--json", "--max-age", "26h"]).expect(24);
+    assert_eq!(outcome.json()["databases"][0]["freshness"], "stale");
+    assert!(
+        outcome.exit_error()["details"][0]
+            .as_str()
+            .unwrap()
+            .contains("shop-20260116T210000Z-0002")
+    );
+    for (flags, code, word) in [
+        (
+            &["--nagios", "--max-age", "26h"] as &[&str],
+            2,
+            "CRITICAL - shop: stale, newest good backup",
+        ),
+        (&["--nagios"], 0, "OK - shop: newest good backup"),
+    ] {
+        let outcome = status(flags).expect(code);
+        assert!(outcome.stdout().starts_with(word), "{outcome}");
+        assert!(outcome.stdout().contains("'shop_age'="), "{outcome}");
+        assert_eq!(outcome.stderr(), "", "Nagios reads standard output only");
+    }
+    let nowhere = old.sandbox.path("nowhere").display().to_string();
+    let unknown = old
+        .sandbox
+        .pgkeep(["status", "--nagios", "--storage", &nowhere])
+        .run()
+        .expect(3);
+    assert!(unknown.stdout().starts_with("UNKNOWN - "), "{unknown}");
+}
+
+/// An orphan is swept after a day; a young one, and what a live run has stored, stay.
+#[test]
+fn sync_sweeps_what_no_manifest_speaks_for() {
+    let shop = stocked(&nights());
+    let folder = shop.folder().join("shop");
+    let old = "shop-20260105T030000Z-0001";
+    fs::remove_file(folder.join(format!("{old}.manifest.json"))).unwrap();
+    let touched = Command::new("touch")
+        .args(["-d", "2 days ago"])
+        .arg(folder.join(format!("{old}.sql.gz")))
+        .status();
+    assert!(touched.unwrap().success());
+    // Written just now.
+    let young = "shop-20260106T030000Z-0001";
+    fs::remove_file(folder.join(format!("{young}.manifest.json"))).unwrap();
+    let before = keys(&shop);
+    let sync = |more: &[&str]| shop.over(&[&["--json", "sync"], more].concat()).run();
+    let dry = sync(&["--dry-run"]).expect(0).json();
+    assert_eq!(keys(&shop), before);
+    let swept = &dry["databases"][0]["storages"][0];
+    assert_eq!(
+        (&swept["orphans"][0]["id"], &swept["orphans"][0]["removed"]),
+        (&json!(old), &json!(false))
+    );
+    assert_eq!(swept["young"], json!([young]));
+    let real = sync(&[]).expect(0).json();
+    assert_eq!(
+        real["databases"][0]["storages"][0]["orphans"][0]["removed"],
+        true
+    );
+    let mut expected = before;
+    expected.retain(|key| !key.contains(old));
+    assert_eq!(keys(&shop), expected);
+    shop.oracle().assert_tidy();
+}
+
+/// What removes or sweeps waits for a live run, or says that it is there.
+#[test]
+fn prune_and_sync_give_way_to_a_backup() {
+    let mut shop = stocked(&nights());
+    let mark = shop.sandbox.path("at-it");
+    let stop = json!({ "bytes": 700, "marks": mark, "sleeps_ms": 6000, "resumes": true });
+    shop.dumps(json!({ "stops_after": stop }));
+    let before = keys(&shop);
+    // Another host, which sees the lease only. Leases that live briefly are renewed often.
+    let other = Shop::new();
+    let folder = shop.folder().display().to_string();
+    let ttl = ("PGKEEP_TEST_LEASE_TTL_MS", "3000");
+    let oracle = shop.oracle();
+    let running = shop.run(&oracle, &[]).env(ttl.0, ttl.1).start();
+    running.wait_for_file(&mark);
+    for command in [
+        &["prune", "--keep-last", "1", "--allow-mass-delete"] as &[&str],
+        &["sync"],
+    ] {
+        let all = [&["--json"], command, &["--storage", &folder]].concat();
+        let outcome = other.sandbox.pgkeep(all).env(ttl.0, ttl.1).run().expect(11);
+        assert_eq!(outcome.exit_error()["id"], "busy", "{outcome}");
+    }
+    let now = keys(&shop);
+    assert!(before.iter().all(|key| now.contains(key)));
+    running.wait().expect(0);
+}
