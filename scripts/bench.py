@@ -8,6 +8,7 @@ which a child carries until its exec. Of pgkeep its own process counts.
 """
 
 import argparse
+import datetime
 import itertools
 import json
 import os
@@ -356,6 +357,35 @@ def print_reading(file, pgkeep, rounds):
         print(f"| {name} | {statistics.median(speeds):.2f} ({min(speeds):.2f}–{max(speeds):.2f}) | {cpu:.2f} | {peak:.0f} |")
 
 
+def print_catalogue(contenders, work, rounds, count=10_000):
+    """How fast many backups are listed and planned; two objects each, as a listing sees them."""
+    newest = datetime.datetime(2026, 1, 31, 3)
+    root = work / "many"
+    places = {"folder": root / "shop", "S3": work / "s3" / "bench" / "many" / "shop"}
+    for folder in places.values():
+        folder.mkdir(parents=True)
+        for at in range(count):
+            start = newest - datetime.timedelta(hours=2 * at)
+            for suffix in ("manifest.json", "sql.gz"):
+                (folder / f"shop-{start:%Y%m%dT%H%M%SZ}-{at:04x}.{suffix}").write_text("x")
+    s3 = ["--storage", "s3://bench/many", "--s3-endpoint", f"http://127.0.0.1:{contenders.s3_port}"]
+    environment = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
+    policy = ["--keep-daily", "7", "--keep-weekly", "4", "--keep-monthly", "12", "--allow-mass-delete"]
+    print(f"\n| {count:,} backups | wall, s, median (min–max) | CPU, s | peak memory, MB |")
+    print("| --- | --- | --- | --- |")
+    for place, storage in {"folder": ["--storage", str(root)], "S3": s3}.items():
+        for name, command in {"list": ["list"], "prune --dry-run": ["prune", "-d", "shop", "--dry-run", *policy]}.items():
+            argv = [str(contenders.pgkeep), "--json", *command, *storage]
+            runs = [Run([argv], environment=environment, own_memory=True) for _ in range(rounds)]
+            failure = next(filter(None, (run.failure() for run in runs)), None)
+            if failure:
+                print(f"| {name}, {place} | failed: {failure} | | |")
+                continue
+            walls = [run.wall for run in runs]
+            cpu, peak = statistics.median(run.cpu for run in runs), max(run.peak_kb for run in runs) / 1024
+            print(f"| {name}, {place} | {statistics.median(walls):.2f} ({min(walls):.2f}–{max(walls):.2f}) | {cpu:.2f} | {peak:.0f} |")
+
+
 def huge_row(contenders, size_mb):
     """One row of `size_mb` of bytea is one line of twice that in the dump; memory must not follow it."""
     blocks = size_mb * 1024 * 1024 // 64
@@ -415,6 +445,7 @@ def bench(options, server, work):
         print(f"- {plain.stat().st_size / 1e6:.0f} MB of plain dump, {options.rounds} rounds, medians\n")
         print_table(measure(contenders, options.rounds), plain.stat().st_size)
         print_reading(plain, pgkeep, options.rounds)
+        print_catalogue(contenders, work, options.rounds)
     finally:
         s3.kill()
         s3.wait()
