@@ -33,7 +33,7 @@ pub enum Codec {
 const GZIP_HEADER: &[u8] = &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 
 /// An empty last block with fixed codes, which ends the deflate stream behind the last full flush.
-const DEFLATE_END: &[u8] = &[0x03, 0x00];
+pub(super) const DEFLATE_END: &[u8] = &[0x03, 0x00];
 
 /// Level of a chunk where nobody asked for one: it keeps up with `pg_dump` on two cores (`scripts/bench`).
 const LEVEL: u32 = 3;
@@ -55,6 +55,24 @@ impl Codec {
             Self::Gzip { .. } => ".gz",
             Self::Zstd { .. } => ".zst",
             Self::None => "",
+        }
+    }
+
+    /// Finds the codec by the method that a manifest names; none for one that is not known.
+    pub fn of_method(method: &str) -> Option<Self> {
+        match method {
+            "gzip" => Some(Self::Gzip { level: None }),
+            "zstd" => Some(Self::Zstd { level: 1 }),
+            "none" => Some(Self::None),
+            _ => None,
+        }
+    }
+
+    /// Returns the length of what stands behind the last chunk.
+    pub fn trailer_bytes(self) -> u64 {
+        match self {
+            Self::Gzip { .. } => DEFLATE_END.len() as u64 + 8,
+            Self::Zstd { .. } | Self::None => 0,
         }
     }
 }
@@ -195,8 +213,13 @@ impl Frame {
 
     /// Takes note of a chunk.
     pub fn add(&mut self, chunk: &Encoded) {
-        self.raw_bytes += chunk.raw_bytes as u64;
-        if let Some(crc) = &chunk.crc {
+        self.add_chunk(chunk.raw_bytes, chunk.crc.as_ref());
+    }
+
+    /// Takes note of a chunk of so many uncompressed bytes, with their checksum where the trailer holds one.
+    pub(super) fn add_chunk(&mut self, raw_bytes: usize, crc: Option<&crc32fast::Hasher>) {
+        self.raw_bytes += raw_bytes as u64;
+        if let Some(crc) = crc {
             self.crc.combine(crc);
         }
     }

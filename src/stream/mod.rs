@@ -4,6 +4,8 @@
 //! to be good, so that no consumer can take a cut-off stream for a whole one.
 
 pub mod compress;
+mod decompress;
 mod literal;
 pub mod pipeline;
 pub mod read;
+pub mod stored;

@@ -31,10 +31,10 @@ const BUFFER_BYTES: usize = CHUNK_BYTES + HELD_BYTES;
 
 /// Most compressing threads. `pg_dump` gives 200 to 300 MB/s, which six keep up with at every usual level; each has
 /// buffers of its own, and memory must not grow with the machine.
-const MAX_THREADS: usize = 8;
+pub(super) const MAX_THREADS: usize = 8;
 
 /// Chunks that wait for a thread, so that none is idle while `pg_dump` catches its breath.
-const CHUNKS_WAITING: usize = 4;
+pub(super) const CHUNKS_WAITING: usize = 4;
 
 /// How far a dump has come, for whoever shows it.
 #[derive(Debug, Default)]
@@ -74,7 +74,13 @@ impl Progress {
             .map_or(None, |table| table.clone())
     }
 
-    fn note_scan(&self, scanner: &Scanner) {
+    /// Takes note of how many stored bytes were read.
+    pub fn note_stored(&self, bytes: u64) {
+        self.stored_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes note of how far a scanner has come.
+    pub fn note_scan(&self, scanner: &Scanner) {
         self.raw_bytes.store(scanner.position(), Ordering::Relaxed);
         let current = scanner
             .current_table()
@@ -357,7 +363,7 @@ fn collect<E>(
     )))
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
