@@ -108,6 +108,12 @@ pub enum Command {
     Pin(PinArgs),
     /// Leave a backup to retention again
     Unpin(UnpinArgs),
+    /// Read stored backups back and prove that they are still what their manifests say
+    #[command(after_help = VERIFY_HELP)]
+    Verify(VerifyArgs),
+    /// Print one table's rows out of a backup or a dump, without a server
+    #[command(after_help = EXTRACT_HELP)]
+    Extract(ExtractArgs),
     /// Prove any plain dump: is it whole, which tables and rows does it hold?
     #[command(after_help = INSPECT_HELP)]
     Inspect(InspectArgs),
@@ -402,6 +408,90 @@ pub struct GetArgs {
     /// Where to look.
     #[command(flatten)]
     pub storage: StorageArgs,
+}
+
+const VERIFY_HELP: &str = "\
+Examples:
+  pgkeep verify --storage ./backups              the newest good backup, in each storage that has it
+  pgkeep verify --all
+  pgkeep verify --sample 3 --json
+
+Every byte is read: size, SHA-256, compression, end marker, each table's rows and digest. What contradicts the \
+manifest is read again; when the second reading agrees, the copy is marked as damaged, counts for nothing from then \
+on and is never chosen as latest. The mark is final.
+
+Exit code 23: a copy is damaged; the hint names the newest good backup. 22: a storage could not be read; nothing is \
+marked then.";
+
+const EXTRACT_HELP: &str = "\
+Examples:
+  pgkeep extract latest --table orders --format csv -o orders.csv
+  pgkeep extract latest --table billing.\"Invoice Lines\" --format jsonl --where-column customer_id=42
+  pgkeep extract shop.sql.gz --table users --format sql | psql -X -v ON_ERROR_STOP=1 -d shop
+
+Out of a stored backup only the table's own bytes are read. Values are compared as the dump writes them, letter for \
+letter. csv: RFC 4180 in UTF-8; an empty field is null, \"\" an empty text. jsonl: numbers, booleans and json as JSON \
+has them, bytea in hex, everything else as text. sql: one transaction that psql can replay. One row is held in memory \
+at a time.
+
+Exit code 10: no such backup or table. 23: the rows are not those of the manifest; what was printed must not be \
+trusted.";
+
+/// Flags of `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Id of the backup, or `latest` [default: latest]
+    #[arg(value_name = "ID", conflicts_with_all = ["all", "sample"])]
+    pub id: Option<String>,
+    /// Verify every backup
+    #[arg(long, conflicts_with = "sample")]
+    pub all: bool,
+    /// Verify so many backups by chance, and the newest of each database besides
+    #[arg(long, value_name = "N")]
+    pub sample: Option<usize>,
+    /// Where to look.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+}
+
+/// Flags of `extract`.
+#[derive(Debug, Args)]
+pub struct ExtractArgs {
+    /// Id of the backup or `latest`, or a dump: a file that is there, or - for standard input
+    #[arg(value_name = "ID|FILE")]
+    pub source: String,
+    /// The table: users, billing."Invoice Lines"
+    #[arg(short, long, value_name = "TABLE")]
+    pub table: String,
+    /// How rows are written
+    #[arg(long, value_enum)]
+    pub format: FormatArg,
+    /// Only rows in which this column has this value (repeatable: all must hold)
+    #[arg(long = "where-column", value_name = "COLUMN=VALUE")]
+    pub where_columns: Vec<String>,
+    /// Only rows in which this column is null (repeatable)
+    #[arg(long = "where-null", value_name = "COLUMN")]
+    pub where_nulls: Vec<String>,
+    /// File to write; - is standard output [default: -]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Replace a file that is there already
+    #[arg(long)]
+    pub force: bool,
+    /// Where to look.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+}
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FormatArg {
+    /// A COPY block that psql can replay
+    Sql,
+    /// Comma-separated values with a header
+    Csv,
+    /// One JSON object a line
+    Jsonl,
 }
 
 /// Flags of `inspect`.

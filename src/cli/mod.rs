@@ -19,6 +19,7 @@ mod settings;
 mod status;
 mod stored;
 mod sync;
+mod verify;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -99,13 +100,14 @@ async fn carry_out(
             Command::List(args) => stored::run_list(args, settings, output, context).await,
             Command::Show(args) => stored::run_show(args, settings, output).await,
             Command::Get(args) => stored::run_get(args, settings, output, context).await,
+            Command::Verify(args) => verify::run(args, settings, output, context).await,
             Command::Status(args) => status::run(args, settings, output, context).await,
             Command::Prune(args) => prune::run(args, settings, output, context).await,
             Command::Sync(args) => sync::run(args, settings, output, context).await,
             Command::Pin(args) => stored::run_pin(args, settings, output, context).await,
             Command::Unpin(args) => stored::run_unpin(args, settings, output, context).await,
             Command::Demo(args) => demo::run(args, settings, output, context).await,
-            Command::Inspect(_) | Command::Retention(_) | Command::Config(_) => Ok(()),
+            Command::Extract(_) | Command::Inspect(_) | Command::Retention(_) | Command::Config(_) => Ok(()),
         }
     };
     // These clean up after themselves; the others have nothing to lose.

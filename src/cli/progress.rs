@@ -16,18 +16,31 @@ use crate::op::backup::{Event, Observer};
 use crate::stream::pipeline::Progress;
 
 /// How often the bar moves.
-const BAR_INTERVAL: Duration = Duration::from_millis(200);
+pub(super) const BAR_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How often a line is printed where there is no terminal: enough to see life in a log, not enough to fill it.
-const LINE_INTERVAL: Duration = Duration::from_secs(30);
+pub(super) const LINE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How a run is shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Style {
+pub(super) enum Style {
     Bar,
     Lines,
     Json,
     Nothing,
+}
+
+impl Style {
+    /// Chooses by the flags, and by whether a person may be looking.
+    pub(super) fn choose(output: &Output) -> Self {
+        let is_terminal = std::io::stderr().is_terminal();
+        match (output.json, output.progress, output.quiet) {
+            (_, When::Never, _) | (_, When::Auto, true) => Self::Nothing,
+            (true, ..) => Self::Json,
+            (false, ..) if is_terminal => Self::Bar,
+            (false, ..) => Self::Lines,
+        }
+    }
 }
 
 /// Shows one backup.
@@ -39,16 +52,9 @@ pub(super) struct Shown {
 
 impl Shown {
     pub(super) fn new(database: &DatabaseName, output: &Output) -> Self {
-        let is_terminal = std::io::stderr().is_terminal();
-        let style = match (output.json, output.progress, output.quiet) {
-            (_, When::Never, _) | (_, When::Auto, true) => Style::Nothing,
-            (true, ..) => Style::Json,
-            (false, ..) if is_terminal => Style::Bar,
-            (false, ..) => Style::Lines,
-        };
         Self {
             database: database.to_string(),
-            style,
+            style: Style::choose(output),
             task: Mutex::new(None),
         }
     }
@@ -220,7 +226,7 @@ impl Meter {
     }
 }
 
-fn left(seconds: u64) -> String {
+pub(super) fn left(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3600 => format!("{} min", seconds.div_ceil(60)),
@@ -228,7 +234,7 @@ fn left(seconds: u64) -> String {
     }
 }
 
-fn bar(database: &str) -> ProgressBar {
+pub(super) fn bar(database: &str) -> ProgressBar {
     let bar = ProgressBar::new_spinner();
     let style = ProgressStyle::with_template("{spinner} {prefix}: {wide_msg}")
         .expect("the template is well-formed");
@@ -238,7 +244,7 @@ fn bar(database: &str) -> ProgressBar {
     bar
 }
 
-fn println_json(value: &serde_json::Value) {
+pub(super) fn println_json(value: &serde_json::Value) {
     use std::io::Write;
     let mut stdout = std::io::stdout().lock();
     let _ = writeln!(stdout, "{value}"); // a reader that has left is no failure

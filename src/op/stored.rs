@@ -200,6 +200,11 @@ impl Listing {
         })
     }
 
+    /// Returns why storages did not answer, while others did.
+    pub fn failures(&self) -> &[Failure] {
+        &self.failures
+    }
+
     /// Returns the failure of a storage that did not answer while others did.
     pub fn partial_failure(&self) -> Option<Failure> {
         let first = self.failures.first()?.clone();
@@ -269,7 +274,7 @@ impl Listing {
         }
     }
 
-    fn nothing_there(&self) -> Failure {
+    pub(super) fn nothing_there(&self) -> Failure {
         let message = format!("there is no good backup in {}", self.names());
         Failure::new(Kind::NotFound, "no_such_backup", message)
             .hint("`pgkeep backup` makes one; `--storage` says where to look")
@@ -315,7 +320,7 @@ pub async fn read_manifest(listing: &Listing, backup: &StoredBackup) -> Result<(
     }))
 }
 
-fn manifest_failure(what: &str, error: &ManifestError) -> Failure {
+pub(super) fn manifest_failure(what: &str, error: &ManifestError) -> Failure {
     let message = format!("{what}: {error}");
     match error {
         ManifestError::Newer { .. } => Failure::new(Kind::Program, "manifest_too_new", message)

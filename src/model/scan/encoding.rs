@@ -28,9 +28,9 @@ impl WideLeads {
     }
 }
 
-/// What the dump's `SET client_encoding` means for names.
+/// What the dump's `SET client_encoding` means for names and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NameEncoding {
+pub enum NameEncoding {
     /// UTF-8, or nothing said.
     Utf8,
     /// ISO 8859-1: a byte is a code point.
@@ -41,7 +41,7 @@ pub(super) enum NameEncoding {
 
 impl NameEncoding {
     /// Finds an encoding by PostgreSQL's name for it, which is compared without case and punctuation.
-    pub(super) fn named(name: &str) -> Self {
+    pub fn named(name: &str) -> Self {
         let plain: String = name
             .chars()
             .filter(char::is_ascii_alphanumeric)
@@ -99,8 +99,18 @@ impl NameEncoding {
         }
     }
 
+    /// Tells whether the second byte of some character can be an ASCII one.
+    pub fn has_wide_leads(self) -> bool {
+        self.wide_leads().is_some()
+    }
+
+    /// Tells whether a byte begins a character whose second byte can be an ASCII one.
+    pub fn is_wide_lead(self, byte: u8) -> bool {
+        self.wide_leads().is_some_and(|leads| leads.contains(byte))
+    }
+
     /// Decodes a name; bytes that do not fit are read one by one as ISO 8859-1, so that no two names become one.
-    pub(super) fn decode(self, name: &[u8]) -> Cow<'_, str> {
+    pub fn decode(self, name: &[u8]) -> Cow<'_, str> {
         let latin1 = || name.iter().map(|&b| char::from(b)).collect();
         match self {
             Self::Utf8 => std::str::from_utf8(name).map_or_else(|_| latin1(), Cow::Borrowed),

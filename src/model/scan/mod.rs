@@ -10,14 +10,18 @@ mod marks;
 mod report;
 mod rows;
 mod statement;
+mod watch;
 
 use std::collections::{BTreeSet, HashMap};
 
 use memchr::memchr;
 
 pub use digest::RowDigest;
+pub use encoding::NameEncoding as TextEncoding;
 pub use report::{Block, Finding, Parent, Scan, Section, SectionName, Table, TableKind};
+pub use watch::{ColumnKind, Watch};
 
+use crate::model::name::TableName;
 use encoding::NameEncoding;
 use lexer::{Lexer, Token};
 use marks::{Marks, MetaEffect};
@@ -45,6 +49,7 @@ pub struct Scanner {
     roles: BTreeSet<String>,
     text: TextFacts,
     noise: Vec<Finding>,
+    watch: Option<Box<Watch>>,
 }
 
 enum Mode {
@@ -123,7 +128,42 @@ impl Scanner {
             roles: BTreeSet::new(),
             text: TextFacts::default(),
             noise: Vec::new(),
+            watch: None,
         }
+    }
+
+    /// Starts a scan that looks closely at one table. With `takes_any`, all rows are known to be its own, whatever
+    /// name stands in front of them.
+    pub fn watching(name: TableName, takes_any: bool) -> Self {
+        Self {
+            watch: Some(Box::new(Watch::new(name, takes_any))),
+            ..Self::new()
+        }
+    }
+
+    /// Returns what is known of the watched table.
+    pub fn watch(&self) -> Option<&Watch> {
+        self.watch.as_deref()
+    }
+
+    /// Returns the watched table as far as its rows were read.
+    pub fn watched_table(&self) -> Option<&Table> {
+        let at = self.watch.as_ref()?.table()?;
+        Some(&self.tables.list[at].table)
+    }
+
+    /// Hands over where rows of the watched table lie, among the bytes taken since the last call; lines that close a
+    /// block among them.
+    pub fn take_rows(&mut self) -> Vec<std::ops::Range<u64>> {
+        self.watch
+            .as_mut()
+            .map(|watch| watch.take_rows())
+            .unwrap_or_default()
+    }
+
+    /// Returns the encoding in force.
+    pub fn encoding(&self) -> TextEncoding {
+        self.encoding
     }
 
     /// Takes the next piece of the dump. Where it was cut makes no difference.
@@ -251,6 +291,9 @@ impl Scanner {
         let Some((start, token)) = token else {
             return taken;
         };
+        if let Some(watch) = &mut self.watch {
+            watch.token(token, self.encoding);
+        }
         match take_token(&mut self.statement, &mut self.marks, token, start) {
             Effect::None => {}
             Effect::Noise => self.note_noise(start),
@@ -289,6 +332,9 @@ impl Scanner {
     }
 
     fn take_meaning(&mut self, meaning: Meaning<'_>, start: u64, end: u64) {
+        if self.watch.is_some() {
+            self.tell_watch(&meaning);
+        }
         match meaning {
             Meaning::CreateTable { name, made, parent } => self.create_table(&name, made, parent),
             Meaning::DropTables(names) => names.iter().for_each(|name| self.drop_table(name)),
@@ -324,6 +370,18 @@ impl Scanner {
                 self.places.post_data_start.get_or_insert(start);
             }
             Meaning::Other => {}
+        }
+    }
+
+    fn tell_watch(&mut self, meaning: &Meaning<'_>) {
+        let made = match meaning {
+            Meaning::CreateTable { name, .. } => Some(self.table_index(name)),
+            _ => None,
+        };
+        let made = made.map(|at| &self.tables.list[at].table);
+        let made = made.map(|table| (table.schema.as_str(), table.name.as_str()));
+        if let Some(watch) = &mut self.watch {
+            watch.statement_ends(made);
         }
     }
 
@@ -372,6 +430,10 @@ impl Scanner {
                 .map(|column| encoding.decode(column).into_owned())
                 .collect()
         });
+        if let (Some(watch), table) = (&mut self.watch, &met.table) {
+            let columns = table.columns.as_deref().unwrap_or_default();
+            watch.copy_starts(at, &table.schema, &table.name, columns);
+        }
         self.cuts.push(start);
         self.mode = Mode::CopyHead(CopyBlock {
             table: at,
@@ -399,6 +461,10 @@ impl Scanner {
         };
         let end = block.rows.push(bytes);
         let taken = end.unwrap_or(bytes.len());
+        if let Some(watch) = &mut self.watch {
+            let at = self.lexer.position();
+            watch.note_rows(at..at + taken as u64);
+        }
         self.lexer.pass_over(taken);
         if end.is_some() {
             let end = self.position();

@@ -1,0 +1,234 @@
+//! `pgkeep verify` on the terminal.
+
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use indicatif::ProgressBar;
+use serde::Serialize;
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+use super::args::VerifyArgs;
+use super::output::{Output, bytes, number, say};
+use super::progress::{BAR_INTERVAL, LINE_INTERVAL, Style, bar, left, println_json};
+use super::settings::Settings;
+use crate::context::Context;
+use crate::failure::{Failure, Kind, Result};
+use crate::op::stored::Wanted;
+use crate::op::verify::{
+    CopyReport, Event, Observer, Report, Request, Which, place_in_words, run as verify,
+};
+use crate::stream::pipeline::Progress;
+
+pub(super) async fn run(
+    args: &VerifyArgs,
+    settings: &Settings<'_>,
+    output: &Output,
+    context: &Context,
+) -> Result<()> {
+    let request = Request {
+        storages: settings.storages_to_read(&args.storage)?,
+        database: settings.database_name()?,
+        which: which(args)?,
+    };
+    let shown = Shown {
+        output,
+        style: Style::choose(output),
+        task: Mutex::default(),
+    };
+    let report = verify(request, context, &shown).await?;
+    if output.json {
+        output.json_line(&Summary {
+            message_type: "summary",
+            report: &report,
+        });
+    }
+    report.failure.map_or(Ok(()), Err)
+}
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    message_type: &'static str,
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
+fn which(args: &VerifyArgs) -> Result<Which> {
+    match (&args.id, args.all, args.sample) {
+        (_, true, _) => Ok(Which::All),
+        (_, _, Some(0)) => {
+            let message = "cannot use `--sample 0`: it must be at least 1";
+            Err(Failure::new(Kind::Usage, "bad_sample", message))
+        }
+        (_, _, Some(count)) => Ok(Which::Sample(count)),
+        (id, ..) => Wanted::parse(id.as_deref().unwrap_or("latest")).map(Which::One),
+    }
+}
+
+/// Shows each copy: how far its reading has come, and what came of it.
+struct Shown<'a> {
+    output: &'a Output,
+    style: Style,
+    task: Mutex<Option<(JoinHandle<()>, Option<ProgressBar>)>>,
+}
+
+impl Shown<'_> {
+    /// Takes the bar away.
+    fn finish(&self) {
+        let task = self.task.lock().ok().and_then(|mut task| task.take());
+        if let Some((task, bar)) = task {
+            task.abort();
+            if let Some(bar) = bar {
+                bar.finish_and_clear();
+            }
+        }
+    }
+
+    fn start(&self, meter: Meter) {
+        self.finish();
+        if self.style == Style::Nothing {
+            return;
+        }
+        let bar = (self.style == Style::Bar).then(|| bar(&meter.id));
+        let (style, shown) = (self.style, bar.clone());
+        let interval = if style == Style::Bar {
+            BAR_INTERVAL
+        } else {
+            LINE_INTERVAL
+        };
+        // It ends with `finish`, which every copy calls at its end, or with the runtime.
+        let task = tokio::spawn(async move {
+            loop {
+                if let Some(bar) = &shown {
+                    bar.set_message(meter.text());
+                }
+                tokio::time::sleep(interval).await;
+                match style {
+                    Style::Json => println_json(&meter.json()),
+                    Style::Lines => say(&format!("{}: {}", meter.id, meter.text())),
+                    Style::Bar | Style::Nothing => {}
+                }
+            }
+        });
+        if let Ok(mut slot) = self.task.lock() {
+            *slot = Some((task, bar));
+        }
+    }
+
+    fn done(&self, copy: &CopyReport) {
+        self.finish();
+        if !self.output.json {
+            self.output.data(&line(copy));
+            for warning in &copy.warnings {
+                self.output
+                    .warning(&format!("`{}` in `{}`: {warning}", copy.id, copy.storage));
+            }
+        }
+    }
+}
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+impl Observer for Shown<'_> {
+    fn note(&self, event: Event<'_>) {
+        match event {
+            Event::Reading {
+                id,
+                storage,
+                size_bytes,
+                progress,
+                is_again,
+            } => self.start(Meter {
+                id: id.to_string(),
+                storage: storage.to_owned(),
+                size_bytes,
+                progress: Arc::clone(progress),
+                is_again,
+                started: Instant::now(),
+            }),
+            Event::Done(copy) => self.done(copy),
+        }
+    }
+}
+
+fn line(copy: &CopyReport) -> String {
+    let verdict = match (copy.ok, copy.damaged) {
+        (true, _) => "good",
+        (false, true) => "DAMAGED",
+        (false, false) => "not proven",
+    };
+    let mut line = format!("{} in {}: {verdict}", copy.id, copy.storage);
+    if copy.ok {
+        line += &format!(
+            ", {}, {} tables, {} rows, {:.1} s",
+            bytes(copy.bytes),
+            number(copy.tables),
+            number(copy.rows),
+            copy.took_ms as f64 / 1000.0
+        );
+    }
+    for problem in &copy.problems {
+        line += &format!("\n  {}", place_in_words(problem));
+    }
+    line + "\n"
+}
+
+/// What is known of a reading under way.
+struct Meter {
+    id: String,
+    storage: String,
+    size_bytes: u64,
+    progress: Arc<Progress>,
+    is_again: bool,
+    started: Instant,
+}
+
+impl Meter {
+    fn share(&self) -> f64 {
+        (self.progress.stored_bytes() as f64 / self.size_bytes.max(1) as f64).min(1.0)
+    }
+
+    fn seconds_left(&self) -> Option<u64> {
+        let (share, seconds) = (self.share(), self.started.elapsed().as_secs_f64());
+        (share > 0.02 && seconds > 2.0).then(|| (seconds / share - seconds) as u64)
+    }
+
+    fn text(&self) -> String {
+        let stored = self.progress.stored_bytes();
+        let again = if self.is_again { ", once more" } else { "" };
+        let rate = stored as f64 / self.started.elapsed().as_secs_f64().max(0.001);
+        let mut text = format!(
+            "{} of {} from {}{again}, {}/s",
+            bytes(stored),
+            bytes(self.size_bytes),
+            self.storage,
+            bytes(rate as u64)
+        );
+        if let Some(seconds) = self.seconds_left() {
+            text += &format!(", about {} left", left(seconds));
+        }
+        if let Some(table) = self.progress.current_table() {
+            text += &format!(", {table}");
+        }
+        text
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!({
+            "message_type": "status",
+            "stage": "verify",
+            "id": self.id,
+            "storage": self.storage,
+            "is_again": self.is_again,
+            "stored_bytes": self.progress.stored_bytes(),
+            "bytes": self.progress.raw_bytes(),
+            "current_table": self.progress.current_table(),
+            "share_done": self.share(),
+            "seconds_left": self.seconds_left(),
+        })
+    }
+}

@@ -1,0 +1,1 @@
+//! Choice and judgement over a storage in memory.
