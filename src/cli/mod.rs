@@ -9,6 +9,7 @@ mod calendar;
 mod config;
 mod credentials;
 mod demo;
+mod extract;
 mod inspect;
 mod output;
 mod panic;
@@ -100,6 +101,7 @@ async fn carry_out(
             Command::List(args) => stored::run_list(args, settings, output, context).await,
             Command::Show(args) => stored::run_show(args, settings, output).await,
             Command::Get(args) => stored::run_get(args, settings, output, context).await,
+            Command::Extract(args) => extract::run(args, settings, output, context).await,
             Command::Verify(args) => verify::run(args, settings, output, context).await,
             Command::Status(args) => status::run(args, settings, output, context).await,
             Command::Prune(args) => prune::run(args, settings, output, context).await,
@@ -107,7 +109,7 @@ async fn carry_out(
             Command::Pin(args) => stored::run_pin(args, settings, output, context).await,
             Command::Unpin(args) => stored::run_unpin(args, settings, output, context).await,
             Command::Demo(args) => demo::run(args, settings, output, context).await,
-            Command::Extract(_) | Command::Inspect(_) | Command::Retention(_) | Command::Config(_) => Ok(()),
+            Command::Inspect(_) | Command::Retention(_) | Command::Config(_) => Ok(()),
         }
     };
     // These clean up after themselves; the others have nothing to lose.

@@ -109,6 +109,18 @@ impl NameEncoding {
         self.wide_leads().is_some_and(|leads| leads.contains(byte))
     }
 
+    /// Encodes a text that came out of a dump of this encoding.
+    pub fn encode(self, text: &str) -> Cow<'_, [u8]> {
+        match self {
+            Self::Utf8 => Cow::Borrowed(text.as_bytes()),
+            Self::Latin1 => text
+                .chars()
+                .map(|c| u8::try_from(c).unwrap_or(b'?'))
+                .collect(),
+            Self::Other(encoding) => encoding.encode(text).0,
+        }
+    }
+
     /// Decodes a name; bytes that do not fit are read one by one as ISO 8859-1, so that no two names become one.
     pub fn decode(self, name: &[u8]) -> Cow<'_, str> {
         let latin1 = || name.iter().map(|&b| char::from(b)).collect();

@@ -161,6 +161,11 @@ impl Scanner {
             .unwrap_or_default()
     }
 
+    /// Returns the name of the first client encoding that the dump set.
+    pub fn client_encoding(&self) -> Option<&str> {
+        self.encoding_name.as_deref()
+    }
+
     /// Returns the encoding in force.
     pub fn encoding(&self) -> TextEncoding {
         self.encoding
