@@ -16,3 +16,4 @@ mod storage;
 mod support;
 mod tidy;
 mod usage;
+mod verify;

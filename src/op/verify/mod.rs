@@ -6,6 +6,7 @@
 mod copy;
 mod look;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -161,7 +162,7 @@ fn choose<'a>(
         .iter()
         .filter(|backup| backup.is_committed())
         .collect();
-    all.sort_by_key(|backup| std::cmp::Reverse(backup.place.id.started_at()));
+    all.sort_by_key(|backup| Reverse((backup.place.id.started_at(), &backup.place)));
     if all.is_empty() {
         return Err(match listing.failures().first() {
             Some(failure) => failure.clone(),

@@ -1,0 +1,581 @@
+//! `pgkeep verify`: every kind of damage is found, told with its place and marked; a storage that fails marks nothing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::backup::Shop;
+use crate::support::sandbox::Outcome;
+use crate::support::scripted_s3::{Fault, Rule, ScriptedS3};
+use crate::support::{S3Server, data};
+
+/// A dump of three tables with a few chunks each.
+pub fn dump() -> String {
+    let mut text =
+        String::from("--\n-- PostgreSQL database dump\n--\n\nSET client_encoding = 'UTF8';\n\n");
+    for table in TABLES {
+        text += &format!(
+            "CREATE TABLE public.{table} (\n    id integer NOT NULL,\n    body text\n);\n\n"
+        );
+    }
+    for (nth, table) in TABLES.iter().enumerate() {
+        text += &format!("COPY public.{table} (id, body) FROM stdin;\n");
+        for row in 0..ROWS {
+            let body = (row + nth * ROWS).wrapping_mul(2_654_435_761) % 1_000_000_007;
+            text += &format!("{row}\tbody {body} of {table}\n");
+        }
+        text += "\\.\n\n\n";
+    }
+    text + "--\n-- PostgreSQL database dump complete\n--\n\n"
+}
+
+pub const TABLES: [&str; 3] = ["orders", "payments", "users"];
+
+pub const ROWS: usize = 70_000;
+
+/// A shop with one backup of that dump in its folder.
+struct Stored {
+    shop: Shop,
+    id: String,
+}
+
+impl Stored {
+    fn new() -> Self {
+        Self::with(&[])
+    }
+
+    fn with(more: &[&str]) -> Self {
+        let mut shop = Shop::new();
+        shop.prints(dump());
+        let id = backed_up(&shop, more);
+        Self { shop, id }
+    }
+
+    fn again(&self) -> String {
+        backed_up(&self.shop, &[])
+    }
+
+    fn path_of(&self, id: &str, suffix: &str) -> PathBuf {
+        self.shop
+            .folder()
+            .join("shop")
+            .join(format!("{id}{suffix}"))
+    }
+
+    fn path(&self, suffix: &str) -> PathBuf {
+        self.path_of(&self.id, suffix)
+    }
+
+    fn mark(&self) -> Option<Value> {
+        let bytes = fs::read(self.path(".damaged.json")).ok()?;
+        Some(serde_json::from_slice(&bytes).unwrap())
+    }
+
+    fn manifest(&self) -> Value {
+        serde_json::from_slice(&fs::read(self.path(".manifest.json")).unwrap()).unwrap()
+    }
+
+    fn change_manifest(&self, change: impl FnOnce(&mut Value)) {
+        let mut manifest = self.manifest();
+        change(&mut manifest);
+        fs::write(self.path(".manifest.json"), manifest.to_string()).unwrap();
+    }
+
+    fn verify(&self, more: &[&str]) -> Outcome {
+        let arguments: Vec<&str> = ["--json", "verify"].iter().chain(more).copied().collect();
+        self.shop.over(&arguments).run()
+    }
+
+    /// Verifies a copy that must be found damaged, and returns its report.
+    #[track_caller]
+    fn expect_damage(&self) -> Value {
+        let outcome = self.verify(&[&self.id]).expect(23);
+        assert_eq!(outcome.exit_error()["id"], "backup_damaged");
+        let copy = outcome.summary()["copies"][0].clone();
+        assert_eq!(
+            (&copy["ok"], &copy["damaged"], &copy["marked"]),
+            (&json!(false), &json!(true), &json!(true))
+        );
+        let mark = self.mark().expect("the copy is marked");
+        assert_eq!(mark["problems"], copy["problems"]);
+        assert_eq!(mark["id"], *self.id);
+        copy
+    }
+}
+
+#[track_caller]
+fn backed_up(shop: &Shop, more: &[&str]) -> String {
+    let outcome = shop.backup(more).expect(0);
+    outcome.summary()["backups"][0]["backup_id"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+/// Changes a file as no writer of backups would.
+fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(path).unwrap();
+    change(&mut bytes);
+    fs::write(path, bytes).unwrap();
+}
+
+fn stored_place(manifest: &Value, table: usize) -> usize {
+    usize::try_from(
+        manifest["tables"][table]["blocks"][0]["stored_offset"]
+            .as_u64()
+            .unwrap(),
+    )
+    .unwrap()
+}
+
+#[test]
+fn a_good_copy_is_proven_with_every_compression() {
+    for compression in ["gzip", "zstd", "none"] {
+        let stored = Stored::with(&["--compression", compression]);
+        let outcome = stored.verify(&[]).expect(0);
+        let copy = outcome.summary()["copies"][0].clone();
+        let (rows, size) = (
+            json!(3 * ROWS),
+            stored.manifest()["object"]["size_bytes"].clone(),
+        );
+        assert_eq!(
+            (&copy["ok"], &copy["tables"], &copy["rows"], &copy["bytes"]),
+            (&json!(true), &json!(3), &rows, &size)
+        );
+        assert_eq!(copy["problems"], json!([]));
+        assert_eq!(outcome.summary()["ok"], true);
+        assert!(stored.mark().is_none());
+        let text = stored.shop.over(&["verify"]).run().expect(0);
+        assert!(
+            text.stdout().contains(&format!("{} in ", stored.id)) && text.stdout().contains("good"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn p15_a_flipped_byte_is_found_wherever_it_is() {
+    let stored = Stored::new();
+    let manifest = stored.manifest();
+    let whole = fs::read(stored.path(".sql.gz")).unwrap();
+    let places = [
+        ("header", 1, None),
+        ("structure", 60, None),
+        (
+            "first table",
+            stored_place(&manifest, 0) + 5000,
+            Some("public.orders"),
+        ),
+        (
+            "second table",
+            stored_place(&manifest, 1) + 5000,
+            Some("public.payments"),
+        ),
+        (
+            "last table",
+            stored_place(&manifest, 2) + 5000,
+            Some("public.users"),
+        ),
+        ("checksum", whole.len() - 6, None),
+        ("length", whole.len() - 2, None),
+    ];
+    for (region, at, table) in places {
+        change(&stored.path(".sql.gz"), |bytes| bytes[at] ^= 0x10);
+        let copy = stored.expect_damage();
+        let first = &copy["problems"][0];
+        if let Some(table) = table {
+            assert_eq!(first["table"], table, "{region}: {copy}");
+            let offset = usize::try_from(first["stored_offset"].as_u64().unwrap()).unwrap();
+            assert!(offset <= at && at < offset + 2_000_000, "{region}: {copy}");
+            assert!(first["dump_offset"].as_u64().is_some(), "{region}: {copy}");
+        }
+        fs::write(stored.path(".sql.gz"), &whole).unwrap();
+        fs::remove_file(stored.path(".damaged.json")).unwrap();
+        stored.verify(&[]).expect(0);
+    }
+}
+
+#[test]
+fn p15_r14_cut_lengthened_and_empty_files_are_damaged() {
+    let stored = Stored::new();
+    let whole = fs::read(stored.path(".sql.gz")).unwrap();
+    let cases: [(&str, Vec<u8>); 5] = [
+        ("cut in the middle", whole[..whole.len() / 2].to_vec()),
+        ("without its last byte", whole[..whole.len() - 1].to_vec()),
+        ("one byte longer", [&whole[..], b"x"].concat()),
+        (
+            "with a second member",
+            [&whole[..], &data::gzip(b"-- more\n")].concat(),
+        ),
+        ("empty", Vec::new()),
+    ];
+    for (name, bytes) in cases {
+        fs::write(stored.path(".sql.gz"), &bytes).unwrap();
+        let copy = stored.expect_damage();
+        let size = copy["problems"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|problem| problem["id"] == "size_differs");
+        assert!(size, "{name}: {copy}");
+        assert_eq!(stored.mark().unwrap()["stored_bytes"], bytes.len());
+        fs::remove_file(stored.path(".damaged.json")).unwrap();
+    }
+}
+
+#[test]
+fn swapped_chunks_are_damaged_even_when_each_is_whole() {
+    let stored = Stored::with(&["--compression", "none"]);
+    let manifest = stored.manifest();
+    let lengths: Vec<usize> = manifest["chunks"]["inline"]["stored"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|length| length.as_u64().unwrap() as usize)
+        .collect();
+    // Two rows of the same length changed places: every length is as it was, and so is the sum of the rows' hashes.
+    change(&stored.path(".sql"), |bytes| {
+        let start: usize = lengths[..2].iter().sum();
+        let text = String::from_utf8(bytes[start..start + lengths[2]].to_vec()).unwrap();
+        let lines: Vec<&str> = text.split_inclusive('\n').collect();
+        let same = lines
+            .windows(2)
+            .position(|two| two[0].len() == two[1].len() && two[0].starts_with('6'))
+            .unwrap();
+        let at = start + lines[..same].iter().map(|line| line.len()).sum::<usize>();
+        let length = lines[same].len();
+        let first = bytes[at..at + length].to_vec();
+        bytes.copy_within(at + length..at + 2 * length, at);
+        bytes[at + length..at + 2 * length].copy_from_slice(&first);
+    });
+    let copy = stored.expect_damage();
+    assert_eq!(copy["problems"][0]["id"], "sha256_differs", "{copy}");
+}
+
+#[test]
+fn p17_r8_a_manifest_that_was_changed_contradicts() {
+    for (pointer, value, problem) in [
+        ("/object/sha256", json!("a".repeat(64)), "sha256_differs"),
+        ("/tables/1/digest", json!("0".repeat(32)), "digest_differs"),
+        ("/tables/1/rows", json!(1), "rows_differ"),
+        ("/tables/1/name", json!("other"), "table_missing"),
+        ("/dump/rows", json!(7), "dump_differs"),
+        ("/object/size_bytes", json!(7), "size_differs"),
+        ("/dump/bytes", json!(1_000_000), "stream_damaged"),
+        ("/compression/method", json!("lzma"), "manifest_contradicts"),
+        (
+            "/id",
+            json!("shop-20200102T030405Z-7f3a"),
+            "manifest_damaged",
+        ),
+    ] {
+        let stored = Stored::new();
+        stored.change_manifest(|manifest| *manifest.pointer_mut(pointer).unwrap() = value);
+        let copy = stored.expect_damage();
+        let ids: Vec<&str> = copy["problems"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|p| p["id"].as_str().unwrap())
+            .collect();
+        assert!(ids.contains(&problem), "{pointer}: {copy}");
+    }
+}
+
+#[test]
+fn p17_a_key_in_a_manifest_is_never_followed() {
+    let stored = Stored::new();
+    let other = stored.again();
+    let id = stored.id.clone();
+    for key in [
+        format!("other/{id}.sql.gz"),
+        format!("shop/{id}.sql.zst"),
+        format!("/etc/{id}.sql.gz"),
+        format!("shop/../{other}/{id}.sql.gz"),
+    ] {
+        stored.change_manifest(|manifest| manifest["object"]["key"] = key.clone().into());
+        let copy = stored.expect_damage();
+        assert_eq!(copy["problems"][0]["id"], "manifest_contradicts", "{key}");
+        fs::remove_file(stored.path(".damaged.json")).unwrap();
+    }
+}
+
+#[test]
+fn a_dump_that_is_gone_is_damaged_and_the_newest_good_backup_is_named() {
+    let stored = Stored::new();
+    let newer = stored.again();
+    fs::remove_file(stored.path_of(&newer, ".sql.gz")).unwrap();
+    let outcome = stored.verify(&["--all"]).expect(23);
+    let copies = outcome.summary()["copies"].clone();
+    assert_eq!(
+        (&copies[0]["id"], &copies[0]["problems"][0]["id"]),
+        (&json!(newer), &json!("object_missing"))
+    );
+    assert_eq!(
+        (&copies[1]["id"], &copies[1]["ok"]),
+        (&json!(stored.id), &json!(true))
+    );
+    let hint = outcome.exit_error()["hints"][0]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(
+        hint.contains(&stored.id) && hint.contains("proven just now"),
+        "{hint}"
+    );
+    // It counts for nothing any more.
+    assert_eq!(
+        stored.verify(&[]).expect(0).summary()["copies"][0]["id"],
+        *stored.id
+    );
+}
+
+#[test]
+fn damage_without_any_good_backup_left_says_so() {
+    let stored = Stored::new();
+    change(&stored.path(".sql.gz"), |bytes| bytes[5000] ^= 1);
+    let outcome = stored.shop.over(&["verify"]).run().expect(23);
+    assert!(outcome.stdout().contains("DAMAGED"), "{outcome}");
+    assert!(
+        outcome
+            .stderr()
+            .contains("no good backup of `shop` is left"),
+        "{outcome}"
+    );
+    // The mark is there, so `latest` is none now.
+    stored.verify(&[]).expect(10);
+}
+
+#[test]
+fn a_mark_is_final_and_a_good_copy_behind_it_says_how_to_remove_it() {
+    let stored = Stored::new();
+    let whole = fs::read(stored.path(".sql.gz")).unwrap();
+    change(&stored.path(".sql.gz"), |bytes| bytes[5000] ^= 1);
+    stored.expect_damage();
+    let mark = fs::read(stored.path(".damaged.json")).unwrap();
+    stored.verify(&[&stored.id]).expect(23);
+    fs::write(stored.path(".sql.gz"), whole).unwrap();
+    let copy = stored.verify(&[&stored.id]).expect(0).summary()["copies"][0].clone();
+    assert_eq!((&copy["ok"], &copy["marked"]), (&json!(true), &json!(true)));
+    assert!(
+        copy["warnings"][0]
+            .as_str()
+            .unwrap()
+            .contains(&format!("shop/{}.damaged.json", stored.id)),
+        "{copy}"
+    );
+    assert_eq!(
+        fs::read(stored.path(".damaged.json")).unwrap(),
+        mark,
+        "the mark stays as it was"
+    );
+}
+
+#[test]
+fn without_a_usable_index_the_dump_is_read_serially_and_that_is_told() {
+    type Change = fn(&mut Value);
+    let changes: [(&str, Change); 4] = [
+        ("lengths", |chunks| chunks["inline"]["raw"][0] = json!(17)),
+        ("no chunk", |chunks| {
+            chunks["inline"] = json!({"header_bytes": 10, "raw": [], "stored": []})
+        }),
+        ("missing beside", |chunks| {
+            *chunks = json!({"beside": {"count": 9, "sha256": "a".repeat(64)}})
+        }),
+        ("shifted", |chunks| {
+            // The sums are right, so that only reading finds out.
+            for (list, step) in [("raw", 1), ("stored", 3)] {
+                let lengths = chunks["inline"][list].as_array_mut().unwrap();
+                lengths[1] = json!(lengths[1].as_u64().unwrap() + step);
+                lengths[2] = json!(lengths[2].as_u64().unwrap() - step);
+            }
+        }),
+    ];
+    for (name, change) in changes {
+        let stored = Stored::new();
+        stored.change_manifest(|manifest| change(&mut manifest["chunks"]));
+        let copy = stored.verify(&[]).expect(0).summary()["copies"][0].clone();
+        assert_eq!(copy["rows"], 3 * ROWS, "{name}");
+        assert!(
+            copy["warnings"][0]
+                .as_str()
+                .unwrap()
+                .contains("the chunk index cannot be used"),
+            "{name}: {copy}"
+        );
+        assert!(stored.mark().is_none(), "{name}");
+        super::verify::change(&stored.path(".sql.gz"), |bytes| bytes[5000] ^= 1);
+        stored.expect_damage();
+    }
+}
+
+#[test]
+fn globals_that_are_damaged_do_not_cost_the_dump() {
+    let stored = Stored::with(&["--globals"]);
+    stored.verify(&[]).expect(0);
+    change(&stored.path(".globals.sql.gz"), |bytes| bytes[12] ^= 1);
+    let outcome = stored.verify(&[]).expect(23);
+    assert_eq!(outcome.exit_error()["id"], "globals_damaged");
+    assert!(stored.mark().is_none());
+}
+
+#[test]
+fn a_sample_holds_the_newest_and_no_more_than_asked_for() {
+    let stored = Stored::new();
+    let ids: Vec<String> = (0..4).map(|_| stored.again()).collect();
+    for _ in 0..4 {
+        let copies = stored.verify(&["--sample", "2"]).expect(0).summary()["copies"].clone();
+        let read: Vec<&str> = copies
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|copy| copy["id"].as_str().unwrap())
+            .collect();
+        let newest = ids.iter().max().unwrap();
+        assert_eq!((read.len(), read[0]), (3, newest.as_str()));
+    }
+    assert_eq!(
+        stored.verify(&["--sample", "90"]).expect(0).summary()["copies"]
+            .as_array()
+            .unwrap()
+            .len(),
+        5
+    );
+    stored.verify(&["--sample", "0"]).expect(2);
+    stored.verify(&["--sample", "1", "--all"]).expect(2);
+}
+
+#[test]
+fn what_is_not_there_is_10() {
+    let stored = Stored::new();
+    for arguments in [
+        &["shop-20200102T030405Z-7f3a"][..],
+        &["nonsense"],
+        &["-d", "blog", "--all"],
+        &["-d", "blog"],
+    ] {
+        stored.verify(arguments).expect(10);
+    }
+}
+
+/// Backs up into a bucket, and returns how to run commands over it.
+fn bucket_shop(server: &S3Server) -> Shop {
+    let mut shop = Shop::with_key(server);
+    shop.prints(dump());
+    shop.backup_to(&shop.oracle_of(server), &[]).expect(0);
+    shop
+}
+
+fn over_bucket(shop: &Shop, server: &S3Server, command: &[&str]) -> Outcome {
+    let url = format!("s3://{}/pg", server.bucket);
+    let more = ["--storage", &url, "--s3-endpoint", &server.endpoint];
+    shop.sandbox
+        .pgkeep(["--json"].iter().chain(command).chain(&more))
+        .run()
+}
+
+fn dump_in(server: &S3Server) -> (String, PathBuf) {
+    let key = server
+        .keys()
+        .into_iter()
+        .find(|key| key.ends_with(".sql.gz"))
+        .unwrap();
+    let path = server.bucket_dir().join(&key);
+    (key, path)
+}
+
+#[test]
+fn s3_copies_are_proven_marked_and_never_blamed_for_a_failing_network() {
+    let server = ScriptedS3::start();
+    let shop = bucket_shop(&server);
+    over_bucket(&shop, &server, &["verify"]).expect(0);
+    for fault in [
+        Fault::status(503, "SlowDown").header("retry-after", "3600"),
+        Fault::status(403, "AccessDenied"),
+    ] {
+        let code = if format!("{fault:?}").contains("403") {
+            12
+        } else {
+            22
+        };
+        server.on(Rule::new("GET", fault).path(".sql.gz"));
+        let outcome = over_bucket(&shop, &server, &["verify"]).expect(code);
+        assert_eq!(outcome.summary()["copies"][0]["damaged"], false);
+        server.behave();
+    }
+    let marked = |server: &S3Server| {
+        server
+            .keys()
+            .iter()
+            .any(|key| key.ends_with(".damaged.json"))
+    };
+    assert!(!marked(&server));
+    let (_, path) = dump_in(&server);
+    change(&path, |bytes| bytes[9000] ^= 4);
+    over_bucket(&shop, &server, &["verify"]).expect(23);
+    assert!(marked(&server));
+}
+
+#[test]
+fn each_copy_is_judged_by_itself() {
+    let server = S3Server::start();
+    let mut shop = Shop::with_key(&server);
+    shop.prints(dump());
+    let (folder, bucket) = (
+        shop.folder().display().to_string(),
+        format!("s3://{}/pg", server.bucket),
+    );
+    let bin = shop.fake.bin().display().to_string();
+    let both = [
+        "--storage",
+        &folder,
+        "--storage",
+        &bucket,
+        "--s3-endpoint",
+        &server.endpoint,
+    ];
+    let backup = ["--json", "backup", "--attempts", "1", "--bin-dir", &bin];
+    shop.sandbox
+        .pgkeep(backup.iter().chain(&both))
+        .run()
+        .expect(0);
+    let (_, path) = dump_in(&server);
+    change(&path, |bytes| bytes.truncate(7000));
+    let outcome = shop
+        .sandbox
+        .pgkeep(["--json", "verify"].iter().chain(&both))
+        .run()
+        .expect(23);
+    let copies = outcome.summary()["copies"].clone();
+    assert_eq!(
+        (&copies[0]["ok"], &copies[1]["damaged"]),
+        (&json!(true), &json!(true))
+    );
+    // The other storage's copy is the newest good one.
+    let hint = outcome.exit_error()["hints"][0]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(
+        hint.contains("proven just now") && hint.contains(&folder),
+        "{hint}"
+    );
+    let damaged = |keys: &[String]| {
+        keys.iter()
+            .filter(|key| key.ends_with(".damaged.json"))
+            .count()
+    };
+    assert_eq!(damaged(&server.keys()), 1);
+    assert!(
+        !fs::read_dir(shop.folder().join("shop"))
+            .unwrap()
+            .any(|entry| {
+                entry
+                    .unwrap()
+                    .file_name()
+                    .to_string_lossy()
+                    .ends_with(".damaged.json")
+            })
+    );
+}
