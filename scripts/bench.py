@@ -386,6 +386,41 @@ def print_catalogue(contenders, work, rounds, count=10_000):
             print(f"| {name}, {place} | {statistics.median(walls):.2f} ({min(walls):.2f}–{max(walls):.2f}) | {cpu:.2f} | {peak:.0f} |")
 
 
+def print_stored(contenders, plain_bytes, rounds):
+    """How fast a stored backup is proven, beside what only tells whether its gzip is whole."""
+    run, _ = contenders.all["pgkeep, folder, gzip"]()
+    stored = next((contenders.work / "store").rglob("*.sql.gz"), None)
+    if run.failure() or not stored:
+        sys.exit(f"error: {run.failure() or 'stored nothing'}")
+    pgkeep, store = str(contenders.pgkeep), str(contenders.work / "store")
+    table = ["extract", "latest", "--storage", store, "--table", "events", "--format", "csv"]
+    commands = {
+        "gunzip -t": ["gunzip", "-t", str(stored)],
+        "pigz -t": ["pigz", "-t", str(stored)],
+        "pgkeep verify": [pgkeep, "verify", "latest", "--storage", store, "--progress", "never"],
+        "pgkeep extract, one table of four": [pgkeep, *table, "-o", str(contenders.work / "out"), "--force"],
+    }
+    results = {name: [] for name in commands}
+    for _ in range(rounds):
+        for name, argv in commands.items():
+            results[name].append(Run([argv], own_memory=True))
+    print("\n| reading a stored backup | wall, ratio to gunzip -t (min–max) | wall, s | GB/s of SQL | CPU, s | peak memory, MB |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for name, runs in results.items():
+        failure = next(filter(None, (run.failure() for run in runs)), None)
+        if failure:
+            print(f"| {name} | failed: {failure} | | | | |")
+            continue
+        ratios = [run.wall / reference.wall for run, reference in zip(runs, results["gunzip -t"])]
+        wall = statistics.median(run.wall for run in runs)
+        cpu = statistics.median(run.cpu for run in runs)
+        peak = max(run.peak_kb for run in runs) / 1024
+        speed = "" if "extract" in name else f"{plain_bytes / wall / 1e9:.2f}"
+        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+        print(f"| {name} | {ratio} | {wall:.2f} | {speed} | {cpu:.2f} | {peak:.0f} |")
+    contenders.clear()
+
+
 def huge_row(contenders, size_mb):
     """One row of `size_mb` of bytea is one line of twice that in the dump; memory must not follow it."""
     blocks = size_mb * 1024 * 1024 // 64
@@ -437,6 +472,7 @@ def bench(options, server, work):
             return huge_row(contenders, options.row_mb)
         print("filling the database", file=sys.stderr)
         server.fill(options.size_mb)
+        every = dict(contenders.all)
         baseline, *others = contenders.all
         keep = [baseline, *(name for name in others if re.search(options.only, name))]
         contenders.all = {name: contenders.all[name] for name in keep}
@@ -446,6 +482,8 @@ def bench(options, server, work):
         print_table(measure(contenders, options.rounds), plain.stat().st_size)
         print_reading(plain, pgkeep, options.rounds)
         print_catalogue(contenders, work, options.rounds)
+        contenders.all = every
+        print_stored(contenders, plain.stat().st_size, options.rounds)
     finally:
         s3.kill()
         s3.wait()

@@ -579,3 +579,85 @@ fn each_copy_is_judged_by_itself() {
             })
     );
 }
+
+/// Answers once with bytes that nobody stored.
+fn answers_once(server: &ScriptedS3, body: &str) {
+    let fault = Fault::body(body)
+        .header("last-modified", "Wed, 21 Oct 2026 07:28:00 GMT")
+        .header("etag", "\"other\"");
+    server.on(Rule::new("GET", fault).path(".sql.gz").times(1));
+}
+
+#[test]
+fn what_a_second_reading_does_not_confirm_is_not_marked() {
+    let server = ScriptedS3::start();
+    let shop = bucket_shop(&server);
+    answers_once(&server, "nothing that was stored");
+    let outcome = over_bucket(&shop, &server, &["verify"]).expect(0);
+    let copy = outcome.summary()["copies"][0].clone();
+    assert_eq!(
+        (&copy["ok"], &copy["marked"]),
+        (&json!(true), &json!(false))
+    );
+    assert!(
+        copy["warnings"][0]
+            .as_str()
+            .unwrap()
+            .contains("a second one did not"),
+        "{copy}"
+    );
+    // Two readings that contradict the manifest and each other prove nothing either.
+    answers_once(&server, "one thing");
+    answers_once(&server, "another thing");
+    let outcome = over_bucket(&shop, &server, &["verify"]).expect(22);
+    assert_eq!(outcome.exit_error()["id"], "readings_differ");
+    assert!(
+        !server
+            .keys()
+            .iter()
+            .any(|key| key.ends_with(".damaged.json"))
+    );
+}
+
+#[test]
+fn l1_a_signal_ends_a_long_reading_and_leaves_nothing() {
+    for command in [
+        &["verify"][..],
+        &[
+            "extract", "latest", "-t", TABLES[1], "--format", "csv", "-o", "rows.csv",
+        ],
+    ] {
+        let server = ScriptedS3::start();
+        let shop = bucket_shop(&server);
+        // At this pace it would take an hour, and the run's own limit is a minute.
+        server.on(Rule::new("GET", Fault::SlowAnswer(500)).path(".sql.gz"));
+        let url = format!("s3://{}/pg", server.bucket);
+        let more = ["--storage", &url, "--s3-endpoint", &server.endpoint];
+        let running = shop
+            .sandbox
+            .pgkeep(["--json"].iter().chain(command).chain(&more))
+            .start();
+        let is_reading = || {
+            server
+                .log()
+                .iter()
+                .any(|seen| seen.method == "GET" && seen.path.contains(".sql.gz"))
+        };
+        while !is_reading() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        running.signal(rustix::process::Signal::INT);
+        let outcome = running.wait().expect(130);
+        assert_eq!(outcome.exit_error()["id"], "interrupted");
+        let left = fs::read_dir(shop.sandbox.path(""))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name());
+        let left: Vec<_> = left
+            .filter(|name| {
+                name.to_string_lossy().contains("rows")
+                    || name.to_string_lossy().starts_with(".pgkeep")
+            })
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}

@@ -66,10 +66,10 @@ pub(super) async fn run(
             Err(Tried {
                 failure,
                 is_final: true,
-            }) => return Err(failure),
+            }) => return Err(*failure),
             Err(Tried { failure, .. }) => {
                 warnings.push(failure.message.clone());
-                last = Some(failure);
+                last = Some(*failure);
             }
         }
     }
@@ -98,7 +98,7 @@ fn record(manifest: &Manifest, name: &TableName, what: &str) -> Result<TableReco
 
 /// A try that failed.
 struct Tried {
-    failure: Failure,
+    failure: Box<Failure>,
     /// Another storage would not help, or rows went out already.
     is_final: bool,
 }
@@ -107,7 +107,10 @@ impl Tried {
     fn of(failure: Failure, is_begun: bool) -> Self {
         let is_copy = matches!(failure.kind, Kind::Damaged | Kind::Storage | Kind::Login);
         let is_final = is_begun || !is_copy || failure.id == "cannot_write";
-        Self { failure, is_final }
+        Self {
+            failure: Box::new(failure),
+            is_final,
+        }
     }
 }
 
