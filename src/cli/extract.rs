@@ -103,13 +103,14 @@ fn target(args: &ExtractArgs) -> extract::Output {
     }
 }
 
-/// A file that is there is meant before a backup of that name; no id looks like a path.
+/// A file that is there is meant before a backup of that name.
 fn source(args: &ExtractArgs, settings: &Settings<'_>) -> Result<Source> {
     let path = Path::new(&args.source);
     if args.source == "-" {
         return Ok(Source::Stdin);
     }
-    if path.exists() {
+    // A folder of a backup's name is nothing to read.
+    if path.exists() && !path.is_dir() {
         return Ok(Source::File(path.to_owned()));
     }
     let looks_like_a_path = args.source.contains(['/', '.']);

@@ -160,7 +160,7 @@ fn from_dump(request: &Request, stop: crate::context::Stop) -> Result<Report> {
     if !end.is_left {
         judge_dump(&what, trust, &outcome, &end.scan, &request.rows.table)?;
     }
-    let written = end.finish(&what)?;
+    let written = end.finish()?;
     Ok(report(
         name,
         &request.rows.table,

@@ -359,8 +359,7 @@ impl Task {
         {
             return Err(self.damaged(&why, is_begun));
         }
-        end.finish(&self.what)
-            .map_err(|failure| Tried::of(failure, true))
+        end.finish().map_err(|failure| Tried::of(failure, true))
     }
 
     fn difference(&self, end: &End<'_>) -> Option<String> {

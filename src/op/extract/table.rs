@@ -296,12 +296,11 @@ fn odd_row(what: &str, picked: &Picked, columns: usize) -> Failure {
 
 impl End<'_> {
     /// Writes what waited for the proof.
-    pub(super) fn finish(mut self, what: &str) -> Result<Written> {
+    pub(super) fn finish(mut self) -> Result<Written> {
         let mut warnings = Vec::new();
         if self.is_left {
-            warnings.push(format!(
-                "{what}: nobody reads any more, so the rest was not read and nothing proven"
-            ));
+            let message = "nobody reads any more, so the rest was not read and nothing proven";
+            warnings.push(message.to_owned());
         } else if self.rows.format == RowFormat::Sql && self.picked.table.is_some() {
             self.picked.target.out.extend_from_slice(b"\\.\nCOMMIT;\n");
         }

@@ -215,7 +215,9 @@ impl Look<'_> {
                 ),
                 None => read_serially(pieces, limit, &progress, &mut take),
             }?;
-            let scan = outcome.fault.is_none().then(|| scanner.finish());
+            // With all of its text there, the scanner knows more than that a checksum is wrong.
+            let is_all = outcome.fault.is_none() || outcome.raw_bytes == limit;
+            let scan = is_all.then(|| scanner.finish());
             Ok((outcome, scan))
         };
         // A thread that died is a defect, which the error says; it proves nothing of the copy.
@@ -260,7 +262,7 @@ fn is_what_was_stored(manifest: &Manifest, outcome: &Outcome) -> bool {
     outcome.stored_bytes == manifest.object.size_bytes && outcome.sha256 == manifest.object.sha256
 }
 
-/// Puts what has a place first.
+/// Puts the first bad place first, and behind it what has none.
 fn problems(manifest: &Manifest, outcome: &Outcome, scan: Option<&Scan>) -> Vec<Problem> {
     let fault = outcome.fault.as_ref().map(|fault| {
         Problem::new("stream_damaged", &fault.message).at(
@@ -274,8 +276,7 @@ fn problems(manifest: &Manifest, outcome: &Outcome, scan: Option<&Scan>) -> Vec<
         scan.into_iter()
             .flat_map(|scan| contradictions(manifest, scan)),
     );
-    // What has a table has a place to look at; sorting keeps the rest in order.
-    problems.sort_by_key(|problem| problem.stored_offset.is_none());
+    problems.sort_by_key(|problem| (problem.stored_offset.is_none(), problem.stored_offset));
     let (size, wanted) = (outcome.stored_bytes, manifest.object.size_bytes);
     if size != wanted {
         let message = format!("the stored file has {size} bytes, and the manifest says {wanted}");
