@@ -1,6 +1,7 @@
 //! Which backups are read, and what is said of them.
 
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -14,6 +15,10 @@ struct Dice(AtomicU16);
 impl Clock for Dice {
     fn now(&self) -> Timestamp {
         Timestamp::UNIX_EPOCH
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
     }
 
     fn suffix(&self) -> u16 {
