@@ -20,6 +20,7 @@ pub mod pin;
 pub mod proof;
 pub mod redact;
 pub mod required;
+pub mod restore;
 pub mod retention;
 pub mod rows;
 pub mod runs;

@@ -167,6 +167,12 @@ impl Lexer {
         )
     }
 
+    /// Tells whether the token under way may be one that a restore has to judge: a backslash command, or at the start
+    /// of a statement the word that says what it is.
+    pub(super) fn may_be_judged(&self, at_statement_start: bool) -> bool {
+        self.state == State::Meta || (at_statement_start && self.state == State::Word)
+    }
+
     /// Reads on until one token is whole; returns how many bytes it took, and the token with its offset, or none when
     /// bytes ran out.
     ///

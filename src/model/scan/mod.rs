@@ -5,6 +5,7 @@
 
 mod digest;
 mod encoding;
+mod judged;
 mod lexer;
 mod marks;
 mod report;
@@ -18,6 +19,7 @@ use memchr::memchr;
 
 pub use digest::RowDigest;
 pub use encoding::NameEncoding as TextEncoding;
+pub use judged::{Judged, JudgedKind};
 pub use report::{Block, Finding, Parent, Scan, Section, SectionName, Table, TableKind};
 pub use watch::{ColumnKind, Watch};
 
@@ -50,6 +52,8 @@ pub struct Scanner {
     text: TextFacts,
     noise: Vec<Finding>,
     watch: Option<Box<Watch>>,
+    /// What a restore has to judge, where somebody asked for it.
+    judged: Option<Vec<Judged>>,
 }
 
 enum Mode {
@@ -129,6 +133,15 @@ impl Scanner {
             text: TextFacts::default(),
             noise: Vec::new(),
             watch: None,
+            judged: None,
+        }
+    }
+
+    /// Starts a scan that also tells what whoever passes the dump on has to judge.
+    pub fn judging() -> Self {
+        Self {
+            judged: Some(Vec::new()),
+            ..Self::new()
         }
     }
 
@@ -194,6 +207,26 @@ impl Scanner {
     /// Hands over the offsets found since the last call at which a table's COPY block begins or ends, in order.
     pub fn take_cuts(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.cuts)
+    }
+
+    /// Hands over what was found since the last call that a restore has to judge, in order.
+    pub fn take_judged(&mut self) -> Vec<Judged> {
+        self.judged.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Returns the offset behind which something stands that may still turn out to be judged.
+    pub fn judged_until(&self) -> u64 {
+        let in_sql = matches!(self.mode, Mode::Sql);
+        match (in_sql, self.statement.is_empty()) {
+            (true, false) if self.statement.may_be_judged() => self.statement.start(),
+            (true, is_empty) if self.lexer.may_be_judged(is_empty) => self.lexer.token_start(),
+            _ => self.position(),
+        }
+    }
+
+    /// Returns the offset of the first NUL byte, which no plain dump holds.
+    pub fn first_nul(&self) -> Option<u64> {
+        self.text.first_nul
     }
 
     /// Returns the offset from which on a cut may still be reported: the start of the statement under way.
@@ -299,7 +332,15 @@ impl Scanner {
         if let Some(watch) = &mut self.watch {
             watch.token(token, self.encoding);
         }
-        match take_token(&mut self.statement, &mut self.marks, token, start) {
+        let command = match (&self.judged, token) {
+            (Some(_), Token::Meta(line)) => Some(JudgedKind::meta(line)),
+            _ => None,
+        };
+        let effect = take_token(&mut self.statement, &mut self.marks, token, start);
+        if let Some(kind) = command {
+            self.judge(kind, start);
+        }
+        match effect {
             Effect::None => {}
             Effect::Noise => self.note_noise(start),
             Effect::Connected => self.forget_session(),
@@ -308,8 +349,16 @@ impl Scanner {
         taken
     }
 
+    fn judge(&mut self, kind: JudgedKind, start: u64) {
+        let end = self.lexer.position();
+        if let Some(judged) = &mut self.judged {
+            judged.push(Judged { start, end, kind });
+        }
+    }
+
     fn note_noise(&mut self, offset: u64) {
         self.lexer.skip_line();
+        self.judge(JudgedKind::Noise, offset);
         let message = "a line that is no SQL, such as a program's warning that was mixed in; psql stops at it";
         note(
             &mut self.noise,
@@ -331,6 +380,11 @@ impl Scanner {
     fn end_statement(&mut self) {
         let (start, end) = (self.statement.start(), self.position());
         let mut statement = std::mem::replace(&mut self.statement, Statement::new());
+        if self.judged.is_some()
+            && let Some(kind) = statement.judged()
+        {
+            self.judge(kind, start);
+        }
         self.take_meaning(statement.meaning(), start, end);
         statement.clear();
         self.statement = statement;
@@ -450,7 +504,11 @@ impl Scanner {
     fn copy_head(&mut self, bytes: &[u8]) -> usize {
         let newline = memchr(b'\n', bytes);
         let taken = newline.map_or(bytes.len(), |at| at + 1);
+        let start = self.position();
         self.lexer.pass_over(taken);
+        if !bytes[..taken].iter().all(u8::is_ascii_whitespace) {
+            self.judge(JudgedKind::BehindCopy, start);
+        }
         if newline.is_some() {
             self.mode = match std::mem::replace(&mut self.mode, Mode::Sql) {
                 Mode::CopyHead(block) => Mode::Copy(block),

@@ -58,7 +58,7 @@ pub(in crate::model::scan) enum Meaning<'a> {
 
 /// Tells whether what came so far is `CREATE [OR REPLACE] FUNCTION | PROCEDURE`.
 pub(super) fn begins_routine(statement: &Statement) -> bool {
-    let mut cursor = Cursor { statement, at: 0 };
+    let mut cursor = Cursor::new(statement);
     if !cursor.word("create") {
         return false;
     }
@@ -68,7 +68,7 @@ pub(super) fn begins_routine(statement: &Statement) -> bool {
 
 /// Looks at a whole statement.
 pub(super) fn meaning(statement: &Statement) -> Meaning<'_> {
-    let mut cursor = Cursor { statement, at: 0 };
+    let mut cursor = Cursor::new(statement);
     let found = match cursor.next_word() {
         Some(b"create") => create(cursor),
         Some(b"alter") => alter(cursor),
@@ -85,12 +85,27 @@ pub(super) fn meaning(statement: &Statement) -> Meaning<'_> {
 }
 
 /// Walks over the kept tokens that stand outside parentheses.
-struct Cursor<'a> {
+pub(super) struct Cursor<'a> {
     statement: &'a Statement,
     at: usize,
 }
 
 impl<'a> Cursor<'a> {
+    /// Starts in front of the first token.
+    pub(super) fn new(statement: &'a Statement) -> Self {
+        Self { statement, at: 0 }
+    }
+
+    /// Returns the statement that it walks over.
+    pub(super) fn statement(&self) -> &'a Statement {
+        self.statement
+    }
+
+    /// Tells whether nothing follows.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.at >= self.statement.stored.len()
+    }
+
     fn peek(&self) -> Option<(Kind, &'a [u8])> {
         let stored = self.statement.stored.get(self.at)?;
         Some((stored.kind, &self.statement.text[stored.start..stored.end]))
@@ -102,7 +117,7 @@ impl<'a> Cursor<'a> {
         Some(found)
     }
 
-    fn next_word(&mut self) -> Option<&'a [u8]> {
+    pub(super) fn next_word(&mut self) -> Option<&'a [u8]> {
         match self.peek()? {
             (Kind::Word, word) => {
                 self.at += 1;
@@ -113,14 +128,14 @@ impl<'a> Cursor<'a> {
     }
 
     /// Takes `word` if it comes next.
-    fn word(&mut self, word: &str) -> bool {
+    pub(super) fn word(&mut self, word: &str) -> bool {
         let is_next = self.peek() == Some((Kind::Word, word.as_bytes()));
         self.at += usize::from(is_next);
         is_next
     }
 
     /// Takes all of `words` or none.
-    fn words(&mut self, words: &[&str]) -> bool {
+    pub(super) fn words(&mut self, words: &[&str]) -> bool {
         let start = self.at;
         let all = words.iter().all(|word| self.word(word));
         if !all {
@@ -129,13 +144,13 @@ impl<'a> Cursor<'a> {
         all
     }
 
-    fn punct(&mut self, byte: u8) -> bool {
+    pub(super) fn punct(&mut self, byte: u8) -> bool {
         let is_next = self.peek() == Some((Kind::Punct(byte), b""));
         self.at += usize::from(is_next);
         is_next
     }
 
-    fn identifier(&mut self) -> Option<&'a [u8]> {
+    pub(super) fn identifier(&mut self) -> Option<&'a [u8]> {
         match self.peek()? {
             (Kind::Word | Kind::Quoted, name) => {
                 self.at += 1;
@@ -157,7 +172,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Moves behind the next run of `words` outside parentheses.
-    fn seek(&mut self, words: &[&str]) -> bool {
+    pub(super) fn seek(&mut self, words: &[&str]) -> bool {
         while let Some(stored) = self.statement.stored.get(self.at) {
             if stored.depth == 0 && self.words(words) {
                 return true;

@@ -4,10 +4,12 @@
 //! It gathers the tokens outside parentheses (and the column list of a COPY) and looks at them once, when the
 //! statement ends. What it does not know it passes over.
 
+mod judged;
 mod meaning;
 
 pub(super) use meaning::{Made, Meaning, RawName};
 
+use super::judged::JudgedKind;
 use super::lexer::Token;
 
 /// Most tokens kept of a statement outside parentheses: enough for every clause that matters.
@@ -113,6 +115,9 @@ pub(super) struct Statement {
     is_routine: bool,
     /// The last token was the word `begin`.
     is_behind_begin: bool,
+    /// How often a routine says `begin` where psql counts it, and how often that opens a body.
+    begins: u32,
+    bodies: u32,
     first: Option<First>,
     rows: RowCount,
 }
@@ -172,6 +177,7 @@ impl Statement {
         self.is_empty = true;
         (self.depth, self.begin_depth) = (0, 0);
         (self.is_routine, self.is_behind_begin) = (false, false);
+        (self.begins, self.bodies) = (0, 0);
         self.first = None;
         self.rows = RowCount::BeforeValues;
     }
@@ -214,9 +220,11 @@ impl Statement {
         if !self.is_routine && matches!(word, b"function" | b"procedure") {
             self.is_routine = meaning::begins_routine(self);
         }
+        self.begins += u32::from(self.is_routine && word == b"begin");
         match word {
             b"atomic" if is_behind_begin && self.is_routine && self.begin_depth == 0 => {
                 self.begin_depth = 1;
+                self.bodies += 1;
             }
             b"case" if self.begin_depth > 0 => self.begin_depth += 1,
             b"end" => self.begin_depth = self.begin_depth.saturating_sub(1),
@@ -255,6 +263,21 @@ impl Statement {
     /// Says what the ended statement means.
     pub(super) fn meaning(&self) -> Meaning<'_> {
         meaning::meaning(self)
+    }
+
+    /// Says what of the ended statement a restore has to judge.
+    pub(super) fn judged(&self) -> Option<JudgedKind> {
+        judged::judged(self)
+    }
+
+    /// Tells whether the statement under way may be one to judge.
+    pub(super) fn may_be_judged(&self) -> bool {
+        self.first_word().is_some_and(judged::is_judged)
+    }
+
+    fn first_word(&self) -> Option<&[u8]> {
+        let first = self.stored.first()?;
+        (first.kind == Kind::Word).then(|| &self.text[first.start..first.end])
     }
 
     fn keep(&mut self, kind: Kind, text: &[u8]) {

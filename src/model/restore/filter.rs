@@ -1,0 +1,362 @@
+//! Stands between the scanner and `psql`: what of a dump is passed on, left out or refused.
+//!
+//! A dump is data, not a program: no backslash command reaches `psql`, nor any text of which `psql` and the scanner
+//! might think differently. What is left out are whole statements, found by the scanner and never by a search.
+
+use std::borrow::Cow;
+
+use crate::model::name::printable;
+use crate::model::scan::{Judged, JudgedKind, Scan, Scanner};
+
+/// Most bytes of one statement that are held until it is judged. Statements about owners, rights and transactions have
+/// a few hundred; an ALTER TABLE with an expression of this length has never been seen.
+const MAX_HELD: usize = 4 << 20;
+
+/// UTF-8 byte order mark: `psql` passes over it at the start of its input only, where our own statements stand.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The first server that knows `transaction_timeout`.
+const KNOWS_TRANSACTION_TIMEOUT: u32 = 17;
+
+/// What is left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Statements that set owners.
+    pub no_owner: bool,
+    /// Statements that grant and revoke.
+    pub no_privileges: bool,
+    /// BEGIN and COMMIT: all is one transaction, which is not the dump's.
+    pub one_transaction: bool,
+    /// Major version of the server that it goes to.
+    pub server_major: u32,
+}
+
+/// Why a dump is not passed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Stable name, such as `meta_command_refused`.
+    pub id: &'static str,
+    /// Why, in the middle of a sentence.
+    pub why: String,
+    /// The next move, where one is known.
+    pub hint: Option<&'static str>,
+}
+
+/// Passes a dump on while it is scanned.
+pub struct Filter {
+    scanner: Scanner,
+    rules: Rules,
+    /// What came and was neither passed on nor left out yet.
+    held: Vec<u8>,
+    left_out: u64,
+}
+
+impl Filter {
+    /// Starts with the first byte of a dump.
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            scanner: Scanner::judging(),
+            rules,
+            held: Vec::new(),
+            left_out: 0,
+        }
+    }
+
+    /// Takes the next piece and hands on what may reach `psql`. Behind a refusal nothing may be handed on.
+    pub fn push(&mut self, bytes: &[u8], out: &mut dyn FnMut(&[u8])) -> Result<(), Refusal> {
+        let from = self.scanner.position() - self.held.len() as u64;
+        self.scanner.push(bytes);
+        if let Some(offset) = self.scanner.first_nul() {
+            return Err(nul(offset));
+        }
+        let text = match self.held.is_empty() {
+            true => Cow::Borrowed(bytes),
+            false => {
+                self.held.extend_from_slice(bytes);
+                Cow::Owned(std::mem::take(&mut self.held))
+            }
+        };
+        let mut at = self.skip_mark(from, &text);
+        let place = |offset: u64| {
+            usize::try_from(offset - from)
+                .unwrap_or(usize::MAX)
+                .min(text.len())
+        };
+        for judged in self.scanner.take_judged() {
+            if self.rules.leave_out(&judged)? {
+                out(&text[at..place(judged.start).max(at)]);
+                at = place(judged.end).max(at);
+                self.left_out += 1;
+            }
+        }
+        let until = place(self.scanner.judged_until()).max(at);
+        out(&text[at..until]);
+        self.held = text[until..].to_vec();
+        match self.held.len() > MAX_HELD {
+            true => Err(too_long(from + until as u64)),
+            false => Ok(()),
+        }
+    }
+
+    /// Ends the dump. What is still held is a backslash command without a line end, or a statement that is cut: the
+    /// first is judged, the second is told by the scan.
+    pub fn finish(self) -> Result<Scan, Refusal> {
+        if let Some(command) = self.held.strip_prefix(b"\\") {
+            let judged = Judged {
+                start: self.scanner.position() - self.held.len() as u64,
+                end: self.scanner.position(),
+                kind: JudgedKind::Meta(String::from_utf8_lossy(command).trim_end().to_owned()),
+            };
+            self.rules.leave_out(&judged)?;
+        }
+        Ok(self.scanner.finish())
+    }
+
+    /// Returns the scanner, for whoever shows how far it is.
+    pub fn scanner(&self) -> &Scanner {
+        &self.scanner
+    }
+
+    /// Returns how many statements and commands were left out.
+    pub fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
+    /// The mark is only the first bytes of the file; a piece that holds less than all of it is no dump.
+    fn skip_mark(&self, from: u64, text: &[u8]) -> usize {
+        match from == 0 && text.starts_with(BYTE_ORDER_MARK) {
+            true => BYTE_ORDER_MARK.len(),
+            false => 0,
+        }
+    }
+}
+
+impl Rules {
+    /// Decides: `true` leaves it out, `false` passes it on.
+    fn leave_out(&self, judged: &Judged) -> Result<bool, Refusal> {
+        let refuse = |id, why: String, hint| Err(Refusal { id, why, hint });
+        let at = judged.start;
+        match &judged.kind {
+            JudgedKind::Meta(line) if is_restrict(line) => Ok(true),
+            JudgedKind::Meta(line) if is_connect(line) => refuse(
+                "cluster_dump_refused",
+                format!(
+                    "it connects to another database at byte {at}, as the dump of a whole cluster does"
+                ),
+                Some(
+                    "restore the dump of one database; `pgkeep inspect` tells what the file holds",
+                ),
+            ),
+            JudgedKind::Meta(line) => refuse(
+                "meta_command_refused",
+                format!(
+                    "at byte {at} it holds the command `\\{}`, which `psql` would carry out",
+                    shown(line)
+                ),
+                Some("pg_dump writes no such command: look at the file before you trust it"),
+            ),
+            JudgedKind::Noise => refuse(
+                "no_sql",
+                format!("the line at byte {at} is no SQL"),
+                Some(
+                    "a program's output may be mixed into the file: `pgkeep inspect` lists such lines",
+                ),
+            ),
+            JudgedKind::BehindCopy | JudgedKind::CopyWithOptions => refuse(
+                "copy_refused",
+                format!(
+                    "the COPY at byte {at} is none that pg_dump writes, so its rows may end where commands begin"
+                ),
+                None,
+            ),
+            JudgedKind::OpenRoutine => refuse(
+                "routine_refused",
+                format!(
+                    "`psql` does not find the end of the routine at byte {at}, because it says `begin`"
+                ),
+                None,
+            ),
+            JudgedKind::Transaction if self.one_transaction => refuse(
+                "transaction_command_refused",
+                format!("at byte {at} it ends or divides the transaction that the restore is"),
+                Some("restore it into a database that does not exist yet"),
+            ),
+            JudgedKind::Transaction => Ok(false),
+            JudgedKind::Begin | JudgedKind::Commit => Ok(self.one_transaction),
+            JudgedKind::Owner => Ok(self.no_owner),
+            JudgedKind::Privileges => Ok(self.no_privileges),
+            JudgedKind::TransactionTimeout => Ok(self.server_major < KNOWS_TRANSACTION_TIMEOUT),
+        }
+    }
+}
+
+/// `\restrict KEY` and `\unrestrict KEY`, and nothing else behind them.
+fn is_restrict(line: &str) -> bool {
+    let mut words = line.split_ascii_whitespace();
+    let is_command = matches!(words.next(), Some("restrict" | "unrestrict"));
+    let key = words.next().unwrap_or_default();
+    let is_key = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric());
+    is_command && is_key && words.next().is_none()
+}
+
+fn is_connect(line: &str) -> bool {
+    matches!(line.split_ascii_whitespace().next(), Some("connect" | "c"))
+}
+
+/// A command may be long and anybody's text.
+fn shown(line: &str) -> String {
+    printable(&line.chars().take(60).collect::<String>())
+}
+
+fn nul(offset: u64) -> Refusal {
+    Refusal {
+        id: "dump_damaged",
+        why: format!("a NUL byte stands at byte {offset}, which no plain dump holds"),
+        hint: None,
+    }
+}
+
+fn too_long(offset: u64) -> Refusal {
+    Refusal {
+        id: "statement_too_long",
+        why: format!("the statement at byte {offset} is too long to be judged"),
+        hint: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn rules() -> Rules {
+        Rules {
+            server_major: 15,
+            ..Rules::default()
+        }
+    }
+
+    fn passed(sql: &[u8], rules: Rules, step: usize) -> Result<String, Refusal> {
+        let mut filter = Filter::new(rules);
+        let mut out = Vec::new();
+        for piece in sql.chunks(step.max(1)) {
+            filter.push(piece, &mut |bytes| out.extend_from_slice(bytes))?;
+        }
+        filter.finish()?;
+        Ok(String::from_utf8_lossy(&out).into_owned())
+    }
+
+    const DUMP: &str = "\\restrict aB3\n\nSET transaction_timeout = 0;\nSET lock_timeout = 0;\n\
+        CREATE TABLE t (a text);\nALTER TABLE t OWNER TO app;\n\
+        COPY t (a) FROM stdin;\nGRANT x\n\\\\restrict x\n\\.\n\n\
+        BEGIN;\nSELECT lo_open(1, 131072);\nCOMMIT;\n\
+        GRANT ALL ON t TO app;\nALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO app;\n\\unrestrict aB3\n";
+
+    #[test]
+    fn leaves_out_what_the_rules_say_and_nothing_else() {
+        let all = Rules {
+            no_owner: true,
+            no_privileges: true,
+            one_transaction: true,
+            server_major: 15,
+        };
+        let least = Rules {
+            server_major: 17,
+            ..Rules::default()
+        };
+        for step in [1, 7, 4096] {
+            assert_eq!(
+                passed(DUMP.as_bytes(), all, step).unwrap(),
+                "\n\n\nSET lock_timeout = 0;\nCREATE TABLE t (a text);\n\nCOPY t (a) FROM stdin;\nGRANT x\n\
+                 \\\\restrict x\n\\.\n\n\nSELECT lo_open(1, 131072);\n\n\n\n\n"
+            );
+            let rest = DUMP
+                .replace("\\restrict aB3", "")
+                .replace("\\unrestrict aB3", "");
+            assert_eq!(passed(DUMP.as_bytes(), least, step).unwrap(), rest);
+        }
+    }
+
+    #[test]
+    fn refuses_what_psql_would_carry_out() {
+        for (sql, id) in [
+            ("\\! touch /tmp/x\n", "meta_command_refused"),
+            ("SELECT 1 \\g |sh\n", "meta_command_refused"),
+            ("SELECT 1 \\gexec\n", "meta_command_refused"),
+            ("\\unrestrict `ls`\n", "meta_command_refused"),
+            ("\\unrestrict `ls`", "meta_command_refused"),
+            ("\\restrict\n", "meta_command_refused"),
+            ("\\copy t from program 'ls'\n", "meta_command_refused"),
+            ("SELECT 1\\; SELECT 2;\n", "meta_command_refused"),
+            ("\\connect other\n", "cluster_dump_refused"),
+            ("COPY t FROM stdin; \\! ls\n\\.\n", "copy_refused"),
+            (
+                "COPY t FROM stdin WITH (FORMAT csv);\n\\.\n",
+                "copy_refused",
+            ),
+            ("pg_dump: warning: x \\! ls\n", "no_sql"),
+            (
+                "CREATE FUNCTION begin() RETURNS int AS 'x';\n",
+                "routine_refused",
+            ),
+            ("SELECT 1;\0\n", "dump_damaged"),
+        ] {
+            let refused = |result: Result<String, Refusal>| result.unwrap_err().id;
+            assert_eq!(refused(passed(sql.as_bytes(), rules(), 1)), id, "{sql}");
+            assert_eq!(refused(passed(sql.as_bytes(), rules(), 4096)), id, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_foreign_transaction_command_is_refused_where_it_would_end_ours() {
+        let one = Rules {
+            one_transaction: true,
+            ..rules()
+        };
+        assert_eq!(
+            passed(b"ROLLBACK;\n", one, 3).unwrap_err().id,
+            "transaction_command_refused"
+        );
+        assert_eq!(passed(b"ROLLBACK;\n", rules(), 3).unwrap(), "ROLLBACK;\n");
+    }
+
+    #[test]
+    fn a_statement_that_is_never_judged_is_not_held() {
+        let mut filter = Filter::new(rules());
+        let mut out = 0;
+        let mut push = |text: &[u8]| filter.push(text, &mut |bytes| out += bytes.len());
+        push(b"INSERT INTO t VALUES ('").unwrap();
+        push(&vec![b'x'; MAX_HELD + 1]).unwrap();
+        let mut filter = Filter::new(rules());
+        let mut push = |text: &[u8]| filter.push(text, &mut |_| {});
+        push(b"ALTER TABLE t ALTER c SET DEFAULT '").unwrap();
+        assert_eq!(
+            push(&vec![b'x'; MAX_HELD + 1]).unwrap_err().id,
+            "statement_too_long"
+        );
+        assert!(out > MAX_HELD);
+    }
+
+    #[test]
+    fn a_byte_order_mark_does_not_reach_psql() {
+        assert_eq!(
+            passed(b"\xef\xbb\xbfSELECT 1;\n", rules(), 4096).unwrap(),
+            "SELECT 1;\n"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn cuts_of_the_stream_do_not_matter(
+            parts in prop::collection::vec(prop::sample::select(vec![
+                "BEGIN;", "COMMIT;\n", "GRANT a TO b;", "-- GRANT\n", "/* x */", "ALTER TABLE t OWNER TO a;\n",
+                "COPY t FROM stdin;\n1\n\\.\n", "'a;\\b'", "SELECT 'GRANT'", ";", "$$ COMMIT; $$", "\n", "set ",
+            ]), 0..30),
+            step in 1usize..40,
+        ) {
+            let rules = Rules { no_owner: true, no_privileges: true, one_transaction: true, server_major: 16 };
+            let text = parts.concat();
+            prop_assert_eq!(passed(text.as_bytes(), rules, step), passed(text.as_bytes(), rules, usize::MAX));
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! What a restore decides: what of a dump reaches `psql`, whether the target is as it was dumped, what is put back.
+
+pub mod compare;
+pub mod filter;
+pub mod properties;

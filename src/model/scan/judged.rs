@@ -1,0 +1,45 @@
+//! What of a dump has to be judged by whoever passes it on to `psql`: commands, owners, rights, transactions.
+
+/// A run of bytes that a restore has to judge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// Offset of its first byte.
+    pub start: u64,
+    /// Offset behind its last byte.
+    pub end: u64,
+    /// What it is.
+    pub kind: JudgedKind,
+}
+
+/// What such a run of bytes is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JudgedKind {
+    /// A backslash command, without its backslash.
+    Meta(String),
+    /// A line that is no SQL, which the scanner passes over and `psql` may not.
+    Noise,
+    /// Text between the semicolon of a COPY and the end of its line: `psql` carries it out behind the rows.
+    BehindCopy,
+    /// A COPY whose rows `psql` may end elsewhere than the scanner.
+    CopyWithOptions,
+    /// A routine that says `begin` outside a body: `psql` waits for an `end` and takes what follows for its text.
+    OpenRoutine,
+    /// `ALTER … OWNER TO …`, `SET SESSION AUTHORIZATION …`.
+    Owner,
+    /// `GRANT`, `REVOKE`, `ALTER DEFAULT PRIVILEGES`.
+    Privileges,
+    /// Opens a transaction.
+    Begin,
+    /// Commits one.
+    Commit,
+    /// Any other command about transactions.
+    Transaction,
+    /// `SET transaction_timeout`, which servers before 17 do not know.
+    TransactionTimeout,
+}
+
+impl JudgedKind {
+    pub(super) fn meta(line: &[u8]) -> Self {
+        Self::Meta(String::from_utf8_lossy(line).into_owned())
+    }
+}

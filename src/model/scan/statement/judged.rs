@@ -1,0 +1,164 @@
+//! Says what of a statement a restore has to judge: owners, rights, transactions, and what `psql` reads otherwise.
+
+use super::Statement;
+use super::meaning::Cursor;
+use crate::model::scan::judged::JudgedKind;
+
+/// First words of statements that may be left out; sorted. Until such a statement ends, it must not be passed on.
+const JUDGED: &[&str] = &[
+    "abort",
+    "alter",
+    "begin",
+    "commit",
+    "copy",
+    "end",
+    "grant",
+    "prepare",
+    "release",
+    "reset",
+    "revoke",
+    "rollback",
+    "savepoint",
+    "set",
+    "start",
+];
+
+/// Tells whether a statement with this first word may have to be judged at its end.
+pub(super) fn is_judged(word: &[u8]) -> bool {
+    std::str::from_utf8(word).is_ok_and(|word| JUDGED.binary_search(&word).is_ok())
+}
+
+/// Looks at a whole statement.
+pub(super) fn judged(statement: &Statement) -> Option<JudgedKind> {
+    let mut cursor = Cursor::new(statement);
+    match cursor.next_word()? {
+        b"grant" | b"revoke" => Some(JudgedKind::Privileges),
+        b"alter" => alter(cursor),
+        b"begin" => Some(JudgedKind::Begin),
+        b"start" => Some(JudgedKind::Begin).filter(|_| cursor.word("transaction")),
+        b"commit" | b"end" if !cursor.word("prepared") => Some(JudgedKind::Commit),
+        b"commit" | b"abort" | b"rollback" | b"savepoint" | b"release" => {
+            Some(JudgedKind::Transaction)
+        }
+        b"prepare" => Some(JudgedKind::Transaction).filter(|_| cursor.word("transaction")),
+        b"set" => set(cursor),
+        b"reset" => authorization(&mut cursor).then_some(JudgedKind::Owner),
+        b"copy" => copy(cursor),
+        b"create" if statement.begins != statement.bodies => Some(JudgedKind::OpenRoutine),
+        _ => None,
+    }
+}
+
+/// `ALTER <kind> <name> OWNER TO <role>`, which nothing may follow. `RENAME owner TO x` is none.
+fn alter(mut cursor: Cursor<'_>) -> Option<JudgedKind> {
+    if cursor.words(&["default", "privileges"]) {
+        return Some(JudgedKind::Privileges);
+    }
+    for renamed in [
+        &["rename", "owner", "to"][..],
+        &["rename", "column", "owner", "to"],
+    ] {
+        if Cursor::new(cursor.statement()).seek(renamed) {
+            return None;
+        }
+    }
+    let found = cursor.seek(&["owner", "to"]) && cursor.identifier().is_some();
+    (found && cursor.is_at_end()).then_some(JudgedKind::Owner)
+}
+
+fn set(mut cursor: Cursor<'_>) -> Option<JudgedKind> {
+    if authorization(&mut cursor) {
+        return Some(JudgedKind::Owner);
+    }
+    while cursor.word("session") || cursor.word("local") {}
+    cursor
+        .word("transaction_timeout")
+        .then_some(JudgedKind::TransactionTimeout)
+}
+
+fn authorization(cursor: &mut Cursor<'_>) -> bool {
+    cursor.words(&["session", "authorization"])
+}
+
+/// pg_dump writes nothing behind `stdin`; a format or a delimiter there changes where the rows end.
+fn copy(mut cursor: Cursor<'_>) -> Option<JudgedKind> {
+    let from_stdin = cursor.seek(&["from", "stdin"]);
+    (from_stdin && !cursor.is_at_end()).then_some(JudgedKind::CopyWithOptions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::scan::Scanner;
+
+    fn kinds(sql: &str) -> Vec<JudgedKind> {
+        let mut scanner = Scanner::judging();
+        scanner.push(sql.as_bytes());
+        let judged = scanner.take_judged();
+        judged.into_iter().map(|judged| judged.kind).collect()
+    }
+
+    #[test]
+    fn tells_what_must_be_judged() {
+        use JudgedKind::{
+            Begin, Commit, CopyWithOptions, OpenRoutine, Owner, Privileges, Transaction,
+            TransactionTimeout,
+        };
+        assert!(JUDGED.is_sorted());
+        for (sql, kind) in [
+            ("ALTER TABLE public.\"T x\" OWNER TO \"My Role\";", Owner),
+            (
+                "ALTER FUNCTION public.f(a text, b int) OWNER TO app;",
+                Owner,
+            ),
+            ("ALTER TABLE public.rename OWNER TO app;", Owner),
+            ("ALTER LARGE OBJECT 12 OWNER TO app;", Owner),
+            (
+                "ALTER OPERATOR public.@#@ (bigint, NONE) OWNER TO app;",
+                Owner,
+            ),
+            ("SET SESSION AUTHORIZATION 'app';", Owner),
+            ("RESET SESSION AUTHORIZATION;", Owner),
+            ("GRANT ALL ON TABLE public.t TO app;", Privileges),
+            ("REVOKE USAGE ON SCHEMA public FROM PUBLIC;", Privileges),
+            (
+                "ALTER DEFAULT PRIVILEGES FOR ROLE a GRANT SELECT ON TABLES TO b;",
+                Privileges,
+            ),
+            ("BEGIN;", Begin),
+            ("START TRANSACTION;", Begin),
+            ("COMMIT;", Commit),
+            ("END;", Commit),
+            ("ROLLBACK;", Transaction),
+            ("PREPARE TRANSACTION 'x';", Transaction),
+            ("COMMIT PREPARED 'x';", Transaction),
+            ("SET transaction_timeout = 0;", TransactionTimeout),
+            ("COPY t FROM stdin WITH (FORMAT csv);", CopyWithOptions),
+            (
+                "CREATE FUNCTION public.begin() RETURNS int LANGUAGE sql AS 'select 1';",
+                OpenRoutine,
+            ),
+        ] {
+            assert_eq!(kinds(sql), [kind], "{sql}");
+        }
+    }
+
+    #[test]
+    fn leaves_all_else_alone() {
+        for sql in [
+            "ALTER TABLE t RENAME COLUMN owner TO x;",
+            "ALTER TABLE ONLY t ALTER COLUMN c SET DEFAULT 'x OWNER TO y';",
+            "ALTER TABLE ONLY owner ADD CONSTRAINT \"to\" PRIMARY KEY (id);",
+            "COPY public.t (a, b) FROM stdin;\n1\tGRANT ALL ON t TO x;\n\\.\n",
+            "INSERT INTO t VALUES ('BEGIN;\nCOMMIT;\n\\! ls');",
+            "CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; END;",
+            "CREATE TRIGGER begin BEFORE INSERT ON t EXECUTE FUNCTION f();",
+            "SET lock_timeout = 0;",
+            "PREPARE p AS SELECT 1;",
+            "-- \\! ls\n",
+            "/* BEGIN; \\! ls */",
+        ] {
+            assert_eq!(kinds(sql), [], "{sql}");
+        }
+    }
+}
