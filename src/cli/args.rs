@@ -114,6 +114,9 @@ pub enum Command {
     /// Print one table's rows out of a backup or a dump, without a server
     #[command(after_help = EXTRACT_HELP)]
     Extract(ExtractArgs),
+    /// Restore a backup or a plain dump, and compare every table with what was dumped
+    #[command(after_help = RESTORE_HELP)]
+    Restore(Box<RestoreArgs>),
     /// Prove any plain dump: is it whole, which tables and rows does it hold?
     #[command(after_help = INSPECT_HELP)]
     Inspect(InspectArgs),
@@ -180,6 +183,17 @@ Examples:
 Never removed: the newest good backup, the newest one that passed a drill, pinned ones, and whatever pgkeep did not \
 write or cannot read. Each storage keeps its own account. `backup` prunes by itself when the configuration has a \
 policy. Exit code 25: refused, nothing removed there; 3: some removals failed.";
+
+const RESTORE_HELP: &str = "\
+Examples:
+  pgkeep restore --into shop_restored                           the latest backup, on the same server
+  pgkeep restore shop-20260102T030405Z-7f3a --into postgresql://app@db.example/shop --replace
+  pgkeep restore dump.sql.gz --into postgresql:///scratch
+  pg_dump shop | pgkeep restore - --into postgresql:///copy
+
+A database that is missing is created; one that is there must be empty. A failed restore leaves the target as it was. \
+Exit code 0 means that every table is there with the rows that were dumped; 23: the stored dump is damaged, or a table \
+differs; 25: something stands against it, and nothing was touched.";
 
 /// Flags of `backup`.
 #[derive(Debug, Args)]
@@ -478,6 +492,53 @@ pub struct ExtractArgs {
     /// Replace a file that is there already
     #[arg(long)]
     pub force: bool,
+    /// Where to look.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+}
+
+/// Flags of `restore`.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// Id of the backup, `latest`, a plain dump (.sql, .gz, .zst), or - for standard input
+    #[arg(value_name = "ID|FILE", default_value = "latest")]
+    pub what: String,
+    /// Database to restore into: a URL, or a name on the server of the configured database
+    #[arg(long, value_name = "URL|NAME")]
+    pub into: String,
+    /// File that holds the password of --into
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// Restore beside the database and put the copy into its place; the old one is kept under another name
+    #[arg(long)]
+    pub replace: bool,
+    /// Leave the dump's owners out: everything belongs to the role that restores
+    #[arg(long)]
+    pub no_owner: bool,
+    /// Leave GRANT and REVOKE out
+    #[arg(long)]
+    pub no_privileges: bool,
+    /// Make roles that the dump refers to and the server lacks, without login
+    #[arg(long)]
+    pub create_missing_roles: bool,
+    /// Leave the database's owner, rights, settings and comment as they are
+    #[arg(long)]
+    pub no_database_settings: bool,
+    /// Restore into a server that is older than the dump's
+    #[arg(long)]
+    pub force_version: bool,
+    /// Create the database in locale C where the server lacks the dump's locale
+    #[arg(long)]
+    pub force_locale: bool,
+    /// Restore a dump without end marker, as `supabase db dump` writes it
+    #[arg(long)]
+    pub accept_no_end_marker: bool,
+    /// Do not compare afterwards: exit code 0 then says less
+    #[arg(long)]
+    pub no_compare: bool,
+    /// Folder of the PostgreSQL client programs
+    #[arg(long, value_name = "FOLDER")]
+    pub bin_dir: Option<PathBuf>,
     /// Where to look.
     #[command(flatten)]
     pub storage: StorageArgs,

@@ -42,7 +42,7 @@ pub(super) async fn run(
             reports.push(not_started(request, context));
             continue;
         }
-        let shown = Shown::new(&request.name, output);
+        let shown = Shown::new(request.name.as_str(), output);
         let report = backup(request, context, &shown).await;
         shown.finish();
         print(&report, output, requests.len() > 1);

@@ -208,7 +208,7 @@ impl Demo<'_> {
                 lock,
             )
         };
-        let shown = Shown::new(&request.name, self.output);
+        let shown = Shown::new(request.name.as_str(), self.output);
         let report = backup(&request, self.context, &shown).await;
         shown.finish();
         if report.stored {

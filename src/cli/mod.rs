@@ -15,6 +15,7 @@ mod output;
 mod panic;
 mod progress;
 mod prune;
+mod restore;
 mod retention;
 mod settings;
 mod status;
@@ -102,6 +103,7 @@ async fn carry_out(
             Command::Show(args) => stored::run_show(args, settings, output).await,
             Command::Get(args) => stored::run_get(args, settings, output, context).await,
             Command::Extract(args) => extract::run(args, settings, output, context).await,
+            Command::Restore(args) => restore::run(args, settings, output, context).await,
             Command::Verify(args) => verify::run(args, settings, output, context).await,
             Command::Status(args) => status::run(args, settings, output, context).await,
             Command::Prune(args) => prune::run(args, settings, output, context).await,
@@ -115,7 +117,11 @@ async fn carry_out(
     // These clean up after themselves; the others have nothing to lose.
     let cleans_up = matches!(
         cli.command,
-        Command::Backup(_) | Command::Demo(_) | Command::Prune(_) | Command::Sync(_)
+        Command::Backup(_)
+            | Command::Restore(_)
+            | Command::Demo(_)
+            | Command::Prune(_)
+            | Command::Sync(_)
     );
     let stopped = context.stop.token().cancelled();
     tokio::select! {

@@ -1,4 +1,4 @@
-//! Shows how far a backup has come: a bar on a terminal, a line now and then elsewhere, JSON Lines with `--json`.
+//! Shows how far a backup or a restore has come: a bar on a terminal, a line now and then elsewhere, JSON Lines with `--json`.
 
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex};
@@ -11,8 +11,8 @@ use tokio::task::JoinHandle;
 use super::args::When;
 use super::output::{Output, bytes, say};
 use crate::failure::Failure;
-use crate::model::id::DatabaseName;
 use crate::op::backup::{Event, Observer};
+use crate::op::restore;
 use crate::stream::pipeline::Progress;
 
 /// How often the bar moves.
@@ -43,7 +43,7 @@ impl Style {
     }
 }
 
-/// Shows one backup.
+/// Shows one run.
 pub(super) struct Shown {
     database: String,
     style: Style,
@@ -51,9 +51,9 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    pub(super) fn new(database: &DatabaseName, output: &Output) -> Self {
+    pub(super) fn new(database: &str, output: &Output) -> Self {
         Self {
-            database: database.to_string(),
+            database: database.to_owned(),
             style: Style::choose(output),
             task: Mutex::new(None),
         }
@@ -89,9 +89,20 @@ impl Shown {
         })
     }
 
-    fn start(&self, progress: &Arc<Progress>, estimated_bytes: u64, tables: u64) {
+    fn start(
+        &self,
+        stage: &'static str,
+        progress: &Arc<Progress>,
+        estimated_bytes: u64,
+        tables: u64,
+    ) {
+        if self.style == Style::Nothing {
+            return;
+        }
+        self.finish();
         let meter = Meter {
             database: self.database.clone(),
+            stage,
             progress: Arc::clone(progress),
             estimated_bytes,
             tables,
@@ -133,10 +144,7 @@ impl Observer for Shown {
                 progress,
                 estimated_bytes,
                 tables,
-            } if self.style != Style::Nothing => {
-                self.start(progress, estimated_bytes, tables);
-            }
-            Event::Dumping { .. } => {}
+            } => self.start("dump", progress, estimated_bytes, tables),
             Event::Storing => self.finish(),
             Event::Retrying {
                 attempt,
@@ -157,9 +165,30 @@ impl Observer for Shown {
     }
 }
 
+impl restore::Observer for Shown {
+    fn note(&self, event: restore::Event<'_>) {
+        use restore::Event::{Comparing, Ended, Reading, Restoring};
+        match event {
+            Reading { progress } => self.start("read", progress, 0, 0),
+            Restoring {
+                progress,
+                bytes,
+                tables,
+            } => self.start("restore", progress, bytes, tables),
+            Comparing {
+                progress,
+                bytes,
+                tables,
+            } => self.start("compare", progress, bytes, tables),
+            Ended => self.finish(),
+        }
+    }
+}
+
 /// What is known of a dump under way.
 struct Meter {
     database: String,
+    stage: &'static str,
     progress: Arc<Progress>,
     estimated_bytes: u64,
     tables: u64,
@@ -191,15 +220,18 @@ impl Meter {
     fn text(&self) -> String {
         let progress = &self.progress;
         let mut text = format!(
-            "{}, {}/s",
+            "{} {}, {}/s",
+            self.stage,
             bytes(progress.raw_bytes()),
             bytes(self.rate() as u64)
         );
-        text += &format!(
-            ", {} of {} tables",
-            progress.tables_done().min(self.tables),
-            self.tables
-        );
+        if self.tables > 0 {
+            text += &format!(
+                ", {} of {} tables",
+                progress.tables_done().min(self.tables),
+                self.tables
+            );
+        }
         if let Some(seconds) = self.seconds_left() {
             text += &format!(", about {} left", left(seconds));
         }
@@ -213,7 +245,7 @@ impl Meter {
         json!({
             "message_type": "status",
             "database": self.database,
-            "stage": "dump",
+            "stage": self.stage,
             "bytes": self.progress.raw_bytes(),
             "stored_bytes": self.progress.stored_bytes(),
             "bytes_per_second": self.rate() as u64,

@@ -442,6 +442,43 @@ impl<'a> Settings<'a> {
         Ok(database_config(&config, wanted)?.retention.clone())
     }
 
+    /// Returns the connection to restore into: a URL or `keyword=value` pairs, or the bare name of a database on the
+    /// server that `database` of the configuration, or the environment, names.
+    pub(super) fn into(&self, text: &str, database: Option<&str>) -> Result<Connection> {
+        if text.contains([':', '/', '=']) {
+            let bad = |error| bad_connection("`--into`", &error);
+            return text.parse::<Connection>().map_err(bad);
+        }
+        let config = self.config()?;
+        let targets = config
+            .as_ref()
+            .map_or(Ok(Vec::new()), |config| self.configured(config))?;
+        let is_meant = |target: &&Target| database.is_none_or(|name| target.name.as_str() == name);
+        let mut meant = targets.iter().filter(is_meant);
+        let server = match (
+            meant.next(),
+            meant.next(),
+            self.environment_names_a_database(),
+        ) {
+            (Some(target), None, _) => target.connection.clone(),
+            (None, _, true) => match self.var("DATABASE_URL") {
+                Some(url) => url
+                    .parse::<Connection>()
+                    .map_err(|error| bad_connection("`DATABASE_URL`", &error))?,
+                None => Connection::default(),
+            },
+            _ => {
+                let message = format!("nobody said on which server `{text}` is");
+                return Err(Failure::new(Kind::Usage, "no_server", message).hint(
+                    "`--into` takes a URL, too; `-d NAME` names a database of the configuration",
+                ));
+            }
+        };
+        server
+            .with_database(text)
+            .map_err(|error| bad_connection("`--into`", &error))
+    }
+
     /// Reads a password from a file.
     pub(super) fn password_from(&self, path: &Path) -> Result<SecretString> {
         let text = fs::read_to_string(path).map_err(|error| {

@@ -12,6 +12,7 @@ pub mod lock;
 pub mod pin;
 pub mod prune;
 mod reading;
+pub mod restore;
 pub mod retention;
 pub mod show;
 pub mod status;

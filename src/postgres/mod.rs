@@ -3,9 +3,11 @@
 //! What a program prints is handed on only with its exit status known; every program ends with us, and none of
 //! them ever sees a secret in its arguments or a variable that it does not need.
 
+pub mod databases;
 pub mod dump;
 pub mod environment;
 pub mod error;
+pub mod feed;
 pub mod globals;
 pub mod process;
 pub mod programs;
@@ -13,5 +15,6 @@ pub mod psql;
 pub mod scratch;
 pub mod server;
 mod tail;
+pub mod target;
 
 pub use error::{Error, Reason};

@@ -10,14 +10,14 @@ use tokio_util::sync::CancellationToken;
 use super::environment::Environment;
 use super::error::Error;
 use super::process::Program;
-use super::programs::Programs;
+use super::programs::{Programs, Version};
 use crate::model::connection::Connection;
 
 /// Most that one question may answer: the facts of 100,000 tables are 30 MB.
 const MAX_ANSWER: usize = 256 << 20;
 
 /// Sent first: roles of hosted databases carry timeouts of seconds, which `pg_dump` switches off for itself only.
-const PREAMBLE: &str = "\
+pub(super) const PREAMBLE: &str = "\
 SET statement_timeout = 0;
 SET lock_timeout = 0;
 SET idle_in_transaction_session_timeout = 0;
@@ -52,6 +52,19 @@ impl Psql {
     pub fn without_session_settings(mut self) -> Self {
         self.environment = self.environment.without_session_settings();
         self
+    }
+
+    /// Gives the session a name by which it is found on the server.
+    pub fn with_application_name(mut self, name: &str) -> Self {
+        self.environment.set("PGAPPNAME", name);
+        self
+    }
+
+    /// Asks the program for its own version.
+    pub async fn version(&self, cancel: &CancellationToken, timeout: Duration) -> Option<Version> {
+        let program = Program::new(&self.programs.psql, &self.environment).args(["--version"]);
+        let answer = program.run(cancel, timeout, 4096).await.ok()?;
+        Version::parse(&String::from_utf8_lossy(&answer.stdout))
     }
 
     /// Returns the bare program: unaligned, no start-up file, never asks, ends at the first error.

@@ -48,7 +48,6 @@ pub struct Filter {
     rules: Rules,
     /// What came and was neither passed on nor left out yet.
     held: Vec<u8>,
-    left_out: u64,
 }
 
 impl Filter {
@@ -58,7 +57,6 @@ impl Filter {
             scanner: Scanner::judging(),
             rules,
             held: Vec::new(),
-            left_out: 0,
         }
     }
 
@@ -86,7 +84,6 @@ impl Filter {
             if self.rules.leave_out(&judged)? {
                 out(&text[at..place(judged.start).max(at)]);
                 at = place(judged.end).max(at);
-                self.left_out += 1;
             }
         }
         let until = place(self.scanner.judged_until()).max(at);
@@ -115,11 +112,6 @@ impl Filter {
     /// Returns the scanner, for whoever shows how far it is.
     pub fn scanner(&self) -> &Scanner {
         &self.scanner
-    }
-
-    /// Returns how many statements and commands were left out.
-    pub fn left_out(&self) -> u64 {
-        self.left_out
     }
 
     /// The mark is only the first bytes of the file; a piece that holds less than all of it is no dump.

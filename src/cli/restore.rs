@@ -1,0 +1,168 @@
+//! `pgkeep restore` on the terminal.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::args::RestoreArgs;
+use super::output::{Output, bytes, number};
+use super::progress::Shown;
+use super::settings::Settings;
+use crate::context::Context;
+use crate::failure::{Failure, Kind, Result};
+use crate::model::connection::Connection;
+use crate::model::id::BackupId;
+use crate::model::name::printable;
+use crate::op::restore::{Options, Report, Request, Source, run as restore};
+use crate::op::stored::Wanted;
+use crate::postgres::programs::Search;
+
+pub(super) async fn run(
+    args: &RestoreArgs,
+    settings: &Settings<'_>,
+    output: &Output,
+    context: &Context,
+) -> Result<()> {
+    let request = request(args, settings)?;
+    let shown = Shown::new("restore", output);
+    let report = restore(&request, context, &shown).await;
+    print(&report, output);
+    report.failure.map_or(Ok(()), Err)
+}
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    message_type: &'static str,
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
+fn request(args: &RestoreArgs, settings: &Settings<'_>) -> Result<Request> {
+    let source = source(args, settings)?;
+    let database = match &source {
+        Source::Stored {
+            wanted: Wanted::Id(id),
+            ..
+        } => Some(id.database().to_string()),
+        Source::Stored { database, .. } => database.as_ref().map(ToString::to_string),
+        Source::File(_) | Source::Stdin => settings.database_name()?.map(|name| name.to_string()),
+    };
+    let into = settings.into(&args.into, database.as_deref())?;
+    let into = with_password(into, args, settings)?;
+    let bin_dir = match &args.bin_dir {
+        Some(folder) => Some(folder.clone()),
+        None => settings
+            .config()?
+            .and_then(|config| config.postgres.bin_dir),
+    };
+    Ok(Request {
+        source,
+        into,
+        search: Search::new(bin_dir, settings.path()),
+        environment: settings.program_environment(),
+        options: Options {
+            replace: args.replace,
+            accept_no_end_marker: args.accept_no_end_marker,
+            force_version: args.force_version,
+            force_locale: args.force_locale,
+            no_owner: args.no_owner,
+            no_privileges: args.no_privileges,
+            create_missing_roles: args.create_missing_roles,
+            no_database_settings: args.no_database_settings,
+            no_compare: args.no_compare,
+        },
+    })
+}
+
+fn with_password(
+    into: Connection,
+    args: &RestoreArgs,
+    settings: &Settings<'_>,
+) -> Result<Connection> {
+    let Some(path) = &args.password_file else {
+        return Ok(into);
+    };
+    into.with_password(settings.password_from(path)?)
+        .map_err(|error| Failure::new(Kind::Usage, "bad_connection", error.to_string()))
+}
+
+/// An id or `latest` is a backup, anything else a file; a file that is called like one is meant by `./latest`.
+fn source(args: &RestoreArgs, settings: &Settings<'_>) -> Result<Source> {
+    let what = args.what.as_str();
+    if what == "-" {
+        return Ok(Source::Stdin);
+    }
+    if what == "latest" || what.parse::<BackupId>().is_ok() {
+        return Ok(Source::Stored {
+            storages: settings.storages_to_read(&args.storage)?,
+            database: settings.database_name()?,
+            wanted: Wanted::parse(what)?,
+        });
+    }
+    let path = PathBuf::from(what);
+    if path.exists() || what.contains(['/', '.']) {
+        return Ok(Source::File(path));
+    }
+    let message = format!(
+        "`{}` is neither the id of a backup nor a file",
+        printable(what)
+    );
+    Err(Failure::new(Kind::NotFound, "no_such_backup", message).hint("`pgkeep list` shows the ids"))
+}
+
+fn print(report: &Report, output: &Output) {
+    if output.json {
+        let message_type = "summary";
+        output.json_line(&Summary {
+            message_type,
+            report,
+        });
+        return;
+    }
+    report
+        .warnings
+        .iter()
+        .for_each(|warning| output.warning(warning));
+    if report.restored && !output.quiet {
+        output.data(&text(report));
+    }
+}
+
+fn text(report: &Report) -> String {
+    let what = report.backup_id.as_deref().unwrap_or(&report.source);
+    let seconds = |ms: u64| ms as f64 / 1000.0;
+    let mut out = format!(
+        "{what}: restored into {}: {} rows, {} of SQL in {:.1} s\n",
+        report.target,
+        number(report.rows),
+        bytes(report.dump_bytes),
+        seconds(report.restore_ms),
+    );
+    if report.created {
+        out += "  the database was created\n";
+    }
+    if !report.created_roles.is_empty() {
+        out += &format!(
+            "  roles made, without login: {}\n",
+            report.created_roles.join(", ")
+        );
+    }
+    out += &match report.compared {
+        true => format!(
+            "  compared: {} tables are as they were dumped, in {:.1} s\n",
+            number(report.tables.len() as u64),
+            seconds(report.compare_ms)
+        ),
+        false => "  NOT compared\n".to_owned(),
+    };
+    if let Some(replaced) = &report.replaced {
+        out += &format!(
+            "  the old database is kept as {}\n  to go back, from another database:\n",
+            replaced.kept_as
+        );
+        for statement in &replaced.go_back {
+            out += &format!("    {statement}\n");
+        }
+    }
+    out
+}

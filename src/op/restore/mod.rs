@@ -1,0 +1,214 @@
+//! `restore`: puts a dump into a database, and compares what is there then with what was dumped.
+//!
+//! Exit 0 means that every table is there with its rows. `psql` sees no end of its input before the whole dump was
+//! proven, and a restore that fails leaves the target as it was: a database that was made is dropped, a transaction is
+//! rolled back, a database that should have been replaced is still in its place.
+
+pub(crate) mod check;
+pub(crate) mod feed;
+mod preflight;
+mod run;
+pub(crate) mod source;
+mod swap;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::stored::{NamedStorage, Wanted};
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::model::connection::Connection;
+use crate::model::id::DatabaseName;
+use crate::model::restore::compare::TableOutcome;
+use crate::postgres::environment::Environment;
+use crate::postgres::programs::Search;
+use crate::stream::pipeline::Progress;
+
+/// What to restore, and where to.
+pub struct Request {
+    /// Where the dump comes from.
+    pub source: Source,
+    /// The database to restore into.
+    pub into: Connection,
+    /// Where to look for client programs.
+    pub search: Search,
+    /// What programs may see of the environment.
+    pub environment: Environment,
+    /// How.
+    pub options: Options,
+}
+
+/// Where a dump comes from.
+pub enum Source {
+    /// A backup.
+    Stored {
+        /// Where to look.
+        storages: Vec<NamedStorage>,
+        /// Only this database.
+        database: Option<DatabaseName>,
+        /// Which backup.
+        wanted: Wanted,
+    },
+    /// A plain dump.
+    File(PathBuf),
+    /// A plain dump on standard input.
+    Stdin,
+}
+
+/// How to restore.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Restore beside the database and put the copy into its place.
+    pub replace: bool,
+    /// Accept a dump without an end marker.
+    pub accept_no_end_marker: bool,
+    /// Restore into a server that is older than the dump's.
+    pub force_version: bool,
+    /// Create the database in locale `C` where the server lacks that of the dump.
+    pub force_locale: bool,
+    /// Leave owners out.
+    pub no_owner: bool,
+    /// Leave rights out.
+    pub no_privileges: bool,
+    /// Create roles that the dump refers to and the server lacks, without login.
+    pub create_missing_roles: bool,
+    /// Leave the database's own properties as they are.
+    pub no_database_settings: bool,
+    /// Do not compare afterwards.
+    pub no_compare: bool,
+}
+
+/// How a restore ended. The exit code, the summary and the text come from this value.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The backup; none for a file.
+    pub backup_id: Option<String>,
+    /// Where the dump came from: a storage, a file, or `-`.
+    pub source: String,
+    /// The target, without secrets.
+    pub target: String,
+    /// Name of the database on the server.
+    pub database: Option<String>,
+    /// Whether the dump is in its place, proven as far as it was asked for.
+    pub restored: bool,
+    /// Whether the database was created.
+    pub created: bool,
+    /// What the restored database took the place of.
+    pub replaced: Option<Replaced>,
+    /// Whether every table was compared with what was dumped.
+    pub compared: bool,
+    /// Each table.
+    pub tables: Vec<TableOutcome>,
+    /// Rows of all tables.
+    pub rows: u64,
+    /// Length of the uncompressed dump.
+    pub dump_bytes: u64,
+    /// Roles that were made.
+    pub created_roles: Vec<String>,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// How long it took as a whole.
+    pub took_ms: u64,
+    /// How long until the data was there with its indexes: the recovery time.
+    pub restore_ms: u64,
+    /// How long the comparison took.
+    pub compare_ms: u64,
+    /// What was odd.
+    pub warnings: Vec<String>,
+    /// Why it failed.
+    #[serde(serialize_with = "failure_json")]
+    pub failure: Option<Failure>,
+}
+
+/// A database that another took the place of.
+#[derive(Clone, Debug, Serialize)]
+pub struct Replaced {
+    /// What it is called now.
+    pub kept_as: String,
+    /// SQL that puts it back, in order, from another database.
+    pub go_back: Vec<String>,
+}
+
+impl Report {
+    fn new(source: &Source, into: &Connection, started_at: Timestamp) -> Self {
+        let source = match source {
+            Source::Stored { wanted, .. } => match wanted {
+                Wanted::Latest => "latest".to_owned(),
+                Wanted::Id(id) => id.to_string(),
+            },
+            Source::File(path) => path.display().to_string(),
+            Source::Stdin => "-".to_owned(),
+        };
+        Self {
+            backup_id: None,
+            source,
+            target: into.label(),
+            database: None,
+            restored: false,
+            created: false,
+            replaced: None,
+            compared: false,
+            tables: Vec::new(),
+            rows: 0,
+            dump_bytes: 0,
+            created_roles: Vec::new(),
+            started_at,
+            took_ms: 0,
+            restore_ms: 0,
+            compare_ms: 0,
+            warnings: Vec::new(),
+            failure: None,
+        }
+    }
+}
+
+/// What happens during a restore, for whoever shows it.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The dump is read once to prove it, before anything is touched.
+    Reading {
+        /// How far it has come.
+        progress: &'a Arc<Progress>,
+    },
+    /// The dump goes to the server.
+    Restoring {
+        /// How far it has come.
+        progress: &'a Arc<Progress>,
+        /// Length of the dump, where it is known.
+        bytes: u64,
+        /// Tables with rows, where it is known.
+        tables: u64,
+    },
+    /// The restored database is read again and compared.
+    Comparing {
+        /// How far it has come.
+        progress: &'a Arc<Progress>,
+        /// Length of the dump.
+        bytes: u64,
+        /// Tables with rows.
+        tables: u64,
+    },
+    /// A stage ended.
+    Ended,
+}
+
+/// Watches a restore.
+pub trait Observer: Send + Sync {
+    /// Takes note of an event.
+    fn note(&self, event: Event<'_>);
+}
+
+/// Restores.
+pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) -> Report {
+    run::Run::new(request, context, observer).run().await
+}
+
+pub(crate) fn failure_json<S: serde::Serializer>(
+    failure: &Option<Failure>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    failure.as_ref().map(Failure::to_json).serialize(serializer)
+}

@@ -1,0 +1,513 @@
+//! Decides before anything is touched how a target takes a dump, or tells everything that stands against it at once.
+
+use super::Options;
+use crate::failure::{Failure, Kind};
+use crate::model::connection::Connection;
+use crate::model::manifest::Manifest;
+use crate::model::restore::properties::Properties;
+use crate::model::scan::Scan;
+use crate::model::supabase::MANAGED_SCHEMAS;
+use crate::postgres::programs::Version;
+use crate::postgres::target::TargetFacts;
+
+/// Extensions that are in every database and are never created by a dump.
+const ALWAYS_THERE: &str = "plpgsql";
+
+/// How the target takes the dump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plan {
+    /// The database is made.
+    Create,
+    /// The database is there and empty.
+    Fill,
+    /// A fresh database is made beside it and takes its place.
+    Replace,
+}
+
+/// What a dump asks of its target.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Needs {
+    /// The server's major version, with its own words.
+    pub version: Option<(u32, String)>,
+    /// Extensions that it creates.
+    pub extensions: Vec<String>,
+    /// Roles that it refers to.
+    pub roles: Vec<String>,
+    /// System identifier and object id of the database that it came from.
+    pub origin: Option<(String, u64)>,
+    /// Size of the database that it came from.
+    pub size_bytes: u64,
+    /// The database's encoding.
+    pub encoding: String,
+    /// What a plain dump leaves out.
+    pub properties: Properties,
+}
+
+/// The target as it was found.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// The database's name.
+    pub name: String,
+    /// Whether it is there.
+    pub exists: bool,
+    /// What the server says: of the database, or of one beside it.
+    pub facts: TargetFacts,
+    /// Bytes that are free on the server's disk, where it is this machine's.
+    pub free_bytes: Option<u64>,
+}
+
+/// One thing that stands against a restore.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Problem {
+    pub id: &'static str,
+    pub text: String,
+    pub hint: Option<String>,
+}
+
+impl Needs {
+    pub(crate) fn of_manifest(manifest: &Manifest) -> Self {
+        let server = &manifest.server;
+        // A choice of tables or schemas leaves the extensions out of the dump.
+        let has_extensions = manifest
+            .selection
+            .as_ref()
+            .is_none_or(|selection| selection.tables.is_empty() && selection.schemas.is_empty());
+        let extensions = server.extensions.iter().filter(|_| has_extensions);
+        Self {
+            version: Some((server.version_num / 10_000, server.version.clone())),
+            extensions: extensions.map(|extension| extension.name.clone()).collect(),
+            roles: manifest.roles.clone(),
+            origin: server.system_identifier.clone().zip(server.database_oid),
+            size_bytes: server.size_bytes,
+            encoding: server.encoding.clone(),
+            properties: Properties::read(&server.properties),
+        }
+    }
+
+    pub(crate) fn of_scan(scan: &Scan) -> Self {
+        let version = scan.server_version.clone();
+        let encoding = scan
+            .client_encoding
+            .clone()
+            .filter(|name| name == "SQL_ASCII");
+        Self {
+            version: version.and_then(|text| Some((Version::parse(&text)?.major, text))),
+            extensions: scan.extensions.clone(),
+            roles: scan.roles.clone(),
+            origin: None,
+            size_bytes: scan.bytes,
+            encoding: encoding.unwrap_or_else(|| "UTF8".to_owned()),
+            properties: Properties::default(),
+        }
+    }
+
+    /// Returns the roles that the server lacks.
+    pub(crate) fn missing_roles(&self, facts: &TargetFacts) -> Vec<String> {
+        missing(&self.roles, &facts.roles)
+    }
+
+    /// Returns the extensions that the server lacks.
+    pub(crate) fn missing_extensions(&self, facts: &TargetFacts) -> Vec<String> {
+        let mut names = missing(&self.extensions, &facts.extensions);
+        names.retain(|name| name != ALWAYS_THERE);
+        names
+    }
+}
+
+fn missing(wanted: &[String], there: &[String]) -> Vec<String> {
+    wanted
+        .iter()
+        .filter(|name| !there.contains(name))
+        .cloned()
+        .collect()
+}
+
+/// Decides.
+pub(crate) fn plan(
+    needs: &Needs,
+    target: &Target,
+    options: &Options,
+) -> Result<Plan, Vec<Problem>> {
+    let plan = match (target.exists, options.replace) {
+        (false, _) => Plan::Create,
+        (true, false) => Plan::Fill,
+        (true, true) => Plan::Replace,
+    };
+    let mut problems = Vec::new();
+    problems.extend(place(needs, target, plan));
+    problems.extend(version(needs, &target.facts, options));
+    problems.extend(extensions(needs, &target.facts));
+    problems.extend(roles(needs, &target.facts, options));
+    problems.extend(rights(target, plan));
+    problems.extend(space(needs, target));
+    if problems.is_empty() {
+        Ok(plan)
+    } else {
+        Err(problems)
+    }
+}
+
+/// Turns everything that stands against a restore into one failure.
+pub(crate) fn failure(
+    into: &Connection,
+    name: &str,
+    exists: bool,
+    problems: Vec<Problem>,
+) -> Failure {
+    let safe = if exists {
+        "the database was not changed"
+    } else {
+        "nothing was changed"
+    };
+    let place = match into.database_name() {
+        Some(_) => into.label(),
+        None => format!("{}/{name}", into.label()),
+    };
+    let what = format!("will not restore into `{place}`");
+    let failure = match problems.as_slice() {
+        [one] => Failure::new(
+            Kind::Refused,
+            one.id,
+            format!("{what}: {}; {safe}", one.text),
+        ),
+        all => {
+            let message = format!("{what}: {} things stand against it; {safe}", all.len());
+            let texts = all.iter().map(|problem| problem.text.clone());
+            Failure::new(Kind::Refused, "target_not_ready", message).with_details(texts)
+        }
+    };
+    problems
+        .into_iter()
+        .filter_map(|problem| problem.hint)
+        .fold(failure, Failure::hint)
+}
+
+fn problem(id: &'static str, text: impl Into<String>, hint: Option<&str>) -> Problem {
+    Problem {
+        id,
+        text: text.into(),
+        hint: hint.map(str::to_owned),
+    }
+}
+
+/// The database itself: not the one that the dump came from, and empty.
+fn place(needs: &Needs, target: &Target, plan: Plan) -> Option<Problem> {
+    let facts = &target.facts;
+    if facts.is_standby {
+        return Some(problem(
+            "target_is_standby",
+            "its server is a standby, which takes no writes",
+            None,
+        ));
+    }
+    if plan != Plan::Fill {
+        return None;
+    }
+    let here = facts
+        .system_identifier
+        .clone()
+        .zip(Some(facts.database_oid));
+    let aside = format!(
+        "use `--into {}_restored`, or `--replace` to swap the restored copy in",
+        target.name
+    );
+    if here.is_some() && here == needs.origin {
+        let text = "it is the database that the backup was made from";
+        return Some(problem("target_is_source", text, Some(&aside)));
+    }
+    let is_managed =
+        |name: &str| facts.is_supabase() && MANAGED_SCHEMAS.binary_search(&name).is_ok();
+    let own = facts
+        .schemas
+        .iter()
+        .filter(|schema| !is_managed(&schema.name));
+    let (tables, relations) = own.fold((0, 0), |(tables, relations), schema| {
+        (tables + schema.tables, relations + schema.relations)
+    });
+    let text = match (tables, relations) {
+        (_, 0) => return None,
+        (0, relations) => format!(
+            "it has {}",
+            count(relations, "view or sequence", "views and sequences")
+        ),
+        (tables, _) => format!("it has {}", count(tables, "table", "tables")),
+    };
+    Some(problem("target_not_empty", text, Some(&aside)))
+}
+
+fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+fn version(needs: &Needs, facts: &TargetFacts, options: &Options) -> Option<Problem> {
+    let (major, text) = needs.version.as_ref()?;
+    if *major <= facts.major() || options.force_version {
+        return None;
+    }
+    let text = format!(
+        "its server is older than the dump's: {} and {text}",
+        facts.version
+    );
+    let hint = "restore into a server of the same major version or a newer one; `--force-version` tries it anyway";
+    Some(problem("target_older", text, Some(hint)))
+}
+
+fn extensions(needs: &Needs, facts: &TargetFacts) -> Option<Problem> {
+    let names = needs.missing_extensions(facts);
+    if names.is_empty() {
+        return None;
+    }
+    let text = format!(
+        "its server lacks {}: {}",
+        count(names.len() as u64, "extension", "extensions"),
+        list(&names)
+    );
+    Some(problem(
+        "extension_missing",
+        text,
+        Some("install them on the server, as packages of its major version"),
+    ))
+}
+
+fn roles(needs: &Needs, facts: &TargetFacts, options: &Options) -> Option<Problem> {
+    let names = needs.missing_roles(facts);
+    // Policies name roles, too; where one of those is missing the server says so, and nothing is changed.
+    let is_waived = options.no_owner && options.no_privileges;
+    if names.is_empty() || (is_waived && !options.create_missing_roles) {
+        return None;
+    }
+    if options.create_missing_roles {
+        let text = format!(
+            "`{}` may not create the missing roles {}",
+            facts.user,
+            list(&names)
+        );
+        return (!facts.may_create_roles).then(|| problem("rights_missing", text, None));
+    }
+    let text = format!(
+        "its server lacks {}: {}",
+        count(names.len() as u64, "role", "roles"),
+        list(&names)
+    );
+    let hint = "`--create-missing-roles` makes them without login; `--no-owner --no-privileges` leaves owners and rights out";
+    Some(problem("role_missing", text, Some(hint)))
+}
+
+fn rights(target: &Target, plan: Plan) -> Vec<Problem> {
+    let facts = &target.facts;
+    let user = &facts.user;
+    let mut problems = Vec::new();
+    let mut lacks = |is_missing: bool, what: String, hint: &str| {
+        if is_missing {
+            problems.push(problem("rights_missing", what, Some(hint)));
+        }
+    };
+    let creates = matches!(plan, Plan::Create | Plan::Replace);
+    lacks(
+        creates && !facts.may_create_databases,
+        format!("`{user}` may not create databases"),
+        "`ALTER ROLE … CREATEDB`, or create an empty database yourself and restore into it",
+    );
+    lacks(
+        plan == Plan::Replace && !(facts.owns_database || facts.is_superuser),
+        format!("`{user}` does not own the database, so it cannot rename it"),
+        "restore as its owner or as a superuser",
+    );
+    lacks(
+        plan == Plan::Fill && !facts.may_create_schemas,
+        format!("`{user}` may not create anything in it"),
+        "restore as its owner, or grant CREATE on the database",
+    );
+    problems
+}
+
+fn space(needs: &Needs, target: &Target) -> Option<Problem> {
+    let free = target.free_bytes?;
+    let text = format!(
+        "its server's disk has {free} bytes free, and the database had {} bytes",
+        needs.size_bytes
+    );
+    (free < needs.size_bytes).then(|| problem("no_space", text, None))
+}
+
+fn list(names: &[String]) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::target::SchemaFacts;
+
+    fn target() -> Target {
+        Target {
+            name: "shop".into(),
+            exists: true,
+            facts: TargetFacts {
+                version: "15.18".into(),
+                version_num: 150_018,
+                system_identifier: Some("7".into()),
+                user: "app".into(),
+                may_create_databases: true,
+                owns_database: true,
+                may_create_schemas: true,
+                database_oid: 5,
+                roles: vec!["app".into()],
+                extensions: vec!["pg_trgm".into()],
+                ..TargetFacts::default()
+            },
+            free_bytes: None,
+        }
+    }
+
+    fn needs() -> Needs {
+        Needs {
+            version: Some((15, "15.18".into())),
+            extensions: vec!["plpgsql".into(), "pg_trgm".into()],
+            roles: vec!["app".into()],
+            origin: Some(("8".into(), 5)),
+            size_bytes: 1000,
+            ..Needs::default()
+        }
+    }
+
+    fn ids(needs: &Needs, target: &Target, options: &Options) -> Vec<&'static str> {
+        match plan(needs, target, options) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems.iter().map(|problem| problem.id).collect(),
+        }
+    }
+
+    #[test]
+    fn chooses_the_way() {
+        let replace = Options {
+            replace: true,
+            ..Options::default()
+        };
+        let absent = Target {
+            exists: false,
+            ..target()
+        };
+        assert_eq!(
+            plan(&needs(), &target(), &Options::default()),
+            Ok(Plan::Fill)
+        );
+        assert_eq!(plan(&needs(), &target(), &replace), Ok(Plan::Replace));
+        assert_eq!(plan(&needs(), &absent, &replace), Ok(Plan::Create));
+    }
+
+    #[test]
+    fn tells_everything_at_once() {
+        let mut there = target();
+        there.facts.schemas = vec![SchemaFacts {
+            name: "public".into(),
+            tables: 42,
+            relations: 50,
+        }];
+        there.free_bytes = Some(10);
+        let wants = Needs {
+            version: Some((17, "17.2".into())),
+            extensions: vec!["postgis".into()],
+            roles: vec!["anon".into()],
+            ..needs()
+        };
+        let all = [
+            "target_not_empty",
+            "target_older",
+            "extension_missing",
+            "role_missing",
+            "no_space",
+        ];
+        assert_eq!(ids(&wants, &there, &Options::default()), all);
+        let problems = plan(&wants, &there, &Options::default()).unwrap_err();
+        let told = failure(
+            &"postgres://app@db/shop".parse().unwrap(),
+            "shop",
+            true,
+            problems,
+        );
+        assert_eq!(told.kind.exit_code(), 25);
+        assert!(
+            told.message
+                .ends_with("5 things stand against it; the database was not changed"),
+            "{}",
+            told.message
+        );
+        assert!(told.details.iter().any(|line| line == "it has 42 tables"));
+    }
+
+    #[test]
+    fn never_onto_its_source_unless_it_is_replaced() {
+        let from_here = Needs {
+            origin: Some(("7".into(), 5)),
+            ..needs()
+        };
+        assert_eq!(
+            ids(&from_here, &target(), &Options::default()),
+            ["target_is_source"]
+        );
+        assert_eq!(
+            ids(
+                &from_here,
+                &target(),
+                &Options {
+                    replace: true,
+                    ..Options::default()
+                }
+            ),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn rights_are_asked_for_beforehand() {
+        let mut poor = target();
+        poor.facts.may_create_databases = false;
+        poor.facts.owns_database = false;
+        poor.facts.may_create_schemas = false;
+        let replace = Options {
+            replace: true,
+            ..Options::default()
+        };
+        assert_eq!(
+            ids(&needs(), &poor, &replace),
+            ["rights_missing", "rights_missing"]
+        );
+        assert_eq!(
+            ids(&needs(), &poor, &Options::default()),
+            ["rights_missing"]
+        );
+        let wants = Needs {
+            roles: vec!["anon".into()],
+            ..needs()
+        };
+        let make = Options {
+            create_missing_roles: true,
+            ..Options::default()
+        };
+        assert_eq!(ids(&wants, &target(), &make), ["rights_missing"]);
+        let none = Options {
+            no_owner: true,
+            no_privileges: true,
+            ..Options::default()
+        };
+        assert_eq!(ids(&wants, &target(), &none), [""; 0]);
+    }
+
+    #[test]
+    fn the_platforms_own_schemas_do_not_count() {
+        let mut there = target();
+        there.facts.schemas = vec![SchemaFacts {
+            name: "auth".into(),
+            tables: 20,
+            relations: 20,
+        }];
+        assert_eq!(
+            ids(&needs(), &there, &Options::default()),
+            ["target_not_empty"]
+        );
+        there.facts.roles.push("supabase_admin".into());
+        assert_eq!(ids(&needs(), &there, &Options::default()), [""; 0]);
+    }
+}

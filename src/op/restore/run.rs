@@ -1,0 +1,832 @@
+//! One restore from the first question to the last rename, and the way back from each point where it may fail.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+
+use super::check::{self, Check};
+use super::feed::{Move, MoveError, Moved, judge_file, refused, unreadable};
+use super::preflight::{self, Needs, Plan, Target};
+use super::source::{Opened, Seen, Stored, Tap, open_file};
+use super::{Event, Observer, Report, Request, Source, swap};
+use crate::context::Context;
+use crate::failure::{Failure, Kind, Result};
+use crate::model::connection::Connection;
+use crate::model::name::quote;
+use crate::model::restore::compare::Expected;
+use crate::model::restore::filter::Rules;
+use crate::model::restore::properties::literal;
+use crate::model::scan::Scanner;
+use crate::postgres::databases::{Databases, analyze, end_sessions};
+use crate::postgres::error::{Error, Reason};
+use crate::postgres::feed::{Feed, FeedRequest};
+use crate::postgres::programs::Found;
+use crate::postgres::psql::Psql;
+use crate::postgres::target::TargetFacts;
+use crate::stream::pipeline::Progress;
+use crate::stream::read::read_dump;
+
+/// Databases that are there on most servers, to work from while another is made or renamed.
+const HOMES: &[&str] = &["postgres", "template1"];
+
+/// Most tables of a dump that goes into a fresh database as one transaction. Each takes a few of the server's locks, of
+/// which there are 6,400 by default; a fresh database can also be dropped.
+const MAX_TABLES_AT_ONCE: usize = 1000;
+
+/// One restore under way.
+pub(super) struct Run<'a> {
+    request: &'a Request,
+    context: &'a Context,
+    observer: &'a dyn Observer,
+    report: Report,
+    /// For what must be done even when the run was stopped.
+    no_stop: CancellationToken,
+}
+
+/// Where the dump goes, decided.
+struct Site {
+    plan: Plan,
+    target: Target,
+    needs: Needs,
+    /// The database that the dump goes into: the target, or a fresh one beside it.
+    name: String,
+    connection: Connection,
+    psql: Psql,
+    /// Seen from another database; none where no other lets us in.
+    databases: Option<Databases>,
+    found: Found,
+    /// Name of our session on the server.
+    application: String,
+}
+
+/// What was made and must go again when the restore fails.
+#[derive(Default)]
+struct Made {
+    database: bool,
+    roles: Vec<String>,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(
+        request: &'a Request,
+        context: &'a Context,
+        observer: &'a dyn Observer,
+    ) -> Self {
+        Self {
+            report: Report::new(&request.source, &request.into, context.clock.now()),
+            request,
+            context,
+            observer,
+            no_stop: CancellationToken::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self) -> Report {
+        let clock = Instant::now();
+        if let Err(failure) = self.try_run().await {
+            self.report.failure = Some(failure);
+        }
+        self.observer.note(Event::Ended);
+        self.report.took_ms = millis(clock);
+        self.report
+    }
+
+    async fn try_run(&mut self) -> Result<()> {
+        let opened = self.open().await?;
+        let site = self.site(&opened).await?;
+        let mut made = Made::default();
+        if let Err(failure) = self.carry_out(&opened, &site, &mut made).await {
+            return Err(self.undo(failure, &site, &made).await);
+        }
+        self.report.restored = true;
+        match opened {
+            Opened::Stored(stored) => stored.doubt.map_or(Ok(()), Err),
+            _ => Ok(()),
+        }
+    }
+
+    fn what(&self) -> String {
+        format!("restore into `{}` failed", self.report.target)
+    }
+
+    fn stop(&self) -> &CancellationToken {
+        self.context.stop.token()
+    }
+
+    fn failed(&self, error: &Error) -> Failure {
+        let doing = format!("restore into `{}`", self.report.target);
+        // What is safe is known only when all was undone, and added there.
+        let mut failure = error.to_failure(&doing, "");
+        failure.message = failure.message.trim_end_matches("; ").to_owned();
+        failure
+    }
+
+    fn untouched(&self, error: &Error) -> Failure {
+        if self.context.stop.is_requested() {
+            return self.stopped("nothing was changed");
+        }
+        with_safe(self.failed(error), "nothing was changed")
+    }
+
+    fn stopped(&self, safe: &str) -> Failure {
+        let doing = format!("restore into `{}`", self.report.target);
+        let mut failure = self.context.stop.failure(&doing);
+        failure.message = failure.message.replace("nothing was stored", safe);
+        failure
+    }
+
+    /// Opens the dump. A file is read once to its end, so that its proof comes before anything is touched.
+    async fn open(&mut self) -> Result<Opened> {
+        match &self.request.source {
+            Source::Stored {
+                storages,
+                database,
+                wanted,
+            } => {
+                let opening = Stored::open(storages, database.clone(), wanted);
+                let stored = tokio::select! {
+                    stored = opening => stored?,
+                    () = self.stop().cancelled() => return Err(self.stopped("nothing was changed")),
+                };
+                self.report.backup_id = Some(stored.manifest.id.to_string());
+                Ok(Opened::Stored(Box::new(stored)))
+            }
+            Source::File(path) => self.prove_file(path).await,
+            Source::Stdin => Ok(Opened::Pipe),
+        }
+    }
+
+    async fn prove_file(&self, path: &Path) -> Result<Opened> {
+        let file = open_file(path)?;
+        let what = format!("cannot restore `{}`", path.display());
+        let progress = Arc::new(Progress::default());
+        self.observer.note(Event::Reading {
+            progress: &progress,
+        });
+        let (tap, seen) = Tap::new(file, false);
+        let give_up = Arc::clone(&seen);
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut scanner = Scanner::new();
+            let read = read_dump(tap, &mut |piece| {
+                scanner.push(piece);
+                progress.note_scan(&scanner);
+            });
+            (scanner.finish(), read)
+        });
+        let (scan, read) = tokio::select! {
+            done = reading => done.expect("scanning does not panic"),
+            () = self.stop().cancelled() => {
+                give_up.give_up();
+                return Err(self.stopped("nothing was changed"));
+            }
+        };
+        self.observer.note(Event::Ended);
+        let safe = |failure| with_safe(failure, "nothing was changed");
+        read.map_err(|error| safe(unreadable(&what, &error, &seen)))?;
+        judge_file(&what, &scan, self.request.options.accept_no_end_marker).map_err(safe)?;
+        Ok(Opened::File {
+            path: path.to_owned(),
+            scan: Box::new(scan),
+        })
+    }
+
+    /// Finds programs and target, and decides how the target takes the dump.
+    async fn site(&mut self, opened: &Opened) -> Result<Site> {
+        let Request {
+            into,
+            search,
+            environment,
+            options,
+            ..
+        } = self.request;
+        let found = search.find(environment, self.stop()).await;
+        let programs = found.newest().map_err(|error| self.untouched(&error))?;
+        let psql = |connection: &Connection| Psql::new(programs, environment, connection);
+        let (name, facts, exists, home) = self.look_at_target(&psql).await?;
+        if !options.no_compare {
+            found
+                .choose(Some(facts.major()), into.minimum_client_major())
+                .map_err(|error| self.untouched(&error))?;
+        }
+        let needs = match opened {
+            Opened::Stored(stored) => Needs::of_manifest(&stored.manifest),
+            Opened::File { scan, .. } => Needs::of_scan(scan),
+            Opened::Pipe => Needs {
+                encoding: "UTF8".to_owned(),
+                ..Needs::default()
+            },
+        };
+        let free_bytes = free_bytes(into, &facts);
+        let target = Target {
+            name: name.clone(),
+            exists,
+            facts,
+            free_bytes,
+        };
+        let plan = preflight::plan(&needs, &target, options)
+            .map_err(|problems| preflight::failure(into, &name, exists, problems))?;
+        let work_name = match plan {
+            Plan::Replace => {
+                swap::beside(&name, &format!("_restoring_{:08x}", rand::random::<u32>()))
+            }
+            Plan::Create | Plan::Fill => name.clone(),
+        };
+        let connection = into
+            .with_database(&work_name)
+            .map_err(|error| self.untouched(&Error::new(Reason::Connection(error))))?;
+        self.report.database = Some(name);
+        let site = Site {
+            plan,
+            target,
+            needs,
+            name: work_name,
+            psql: psql(&connection),
+            connection,
+            databases: home.map(|home| Databases::new(psql(&home))),
+            found: found.clone(),
+            application: format!("pgkeep-restore-{:016x}", rand::random::<u64>()),
+        };
+        match plan != Plan::Fill && site.databases.is_none() {
+            true => Err(self.untouched(&Error::new(Reason::DatabaseMissing))),
+            false => Ok(site),
+        }
+    }
+
+    /// Asks the target, or where it is not there a database beside it.
+    async fn look_at_target(
+        &self,
+        psql: &impl Fn(&Connection) -> Psql,
+    ) -> Result<(String, TargetFacts, bool, Option<Connection>)> {
+        let into = &self.request.into;
+        match TargetFacts::read(&psql(into), self.stop()).await {
+            Ok(facts) => {
+                let home = self.home(&facts.database, psql).await.ok();
+                Ok((
+                    facts.database.clone(),
+                    facts,
+                    true,
+                    home.map(|(home, _)| home),
+                ))
+            }
+            Err(error) if error.reason == Reason::DatabaseMissing => {
+                let Some(name) = into.database_name() else {
+                    return Err(self.untouched(&error));
+                };
+                let (home, facts) = self
+                    .home(name, psql)
+                    .await
+                    .map_err(|error| self.untouched(&error))?;
+                Ok((name.to_owned(), facts, false, Some(home)))
+            }
+            Err(error) => Err(self.untouched(&error)),
+        }
+    }
+
+    /// Finds a database that is not the target and lets us in.
+    async fn home(
+        &self,
+        name: &str,
+        psql: &impl Fn(&Connection) -> Psql,
+    ) -> std::result::Result<(Connection, TargetFacts), Error> {
+        let mut last = Error::new(Reason::DatabaseMissing);
+        for home in HOMES.iter().filter(|home| **home != name) {
+            let home = self
+                .request
+                .into
+                .with_database(home)
+                .map_err(|error| Error::new(Reason::Connection(error)))?;
+            match TargetFacts::read(&psql(&home), self.stop()).await {
+                Ok(facts) => return Ok((home, facts)),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn carry_out(&mut self, opened: &Opened, site: &Site, made: &mut Made) -> Result<()> {
+        let clock = Instant::now();
+        self.make_roles(site, made).await?;
+        let moved = self.fill(opened, site, made).await?;
+        self.report.rows = moved.scan.rows();
+        self.report.dump_bytes = moved.scan.bytes;
+        self.report.restore_ms = millis(clock);
+        if let Err(error) = analyze(&site.psql, self.stop()).await {
+            self.check_stop()?;
+            self.warn(format!(
+                "ANALYZE failed, so queries may be slow until it ran: {error}"
+            ));
+        }
+        let expected = opened
+            .expected()
+            .unwrap_or_else(|| moved.scan.tables.iter().map(Expected::from).collect());
+        let clock = Instant::now();
+        match self.request.options.no_compare {
+            true => self.warn(
+                "nothing was compared: that its rows are as they were dumped is not proven".into(),
+            ),
+            false => {
+                self.compare(&expected, moved.scan.large_objects, site)
+                    .await?
+            }
+        }
+        self.report.compare_ms = millis(clock);
+        self.put_back_properties(site).await;
+        self.check_stop()?;
+        self.put_in_place(site).await
+    }
+
+    async fn make_roles(&mut self, site: &Site, made: &mut Made) -> Result<()> {
+        if !self.request.options.create_missing_roles {
+            return Ok(());
+        }
+        let home = site
+            .databases
+            .clone()
+            .unwrap_or_else(|| Databases::new(site.psql.clone()));
+        for role in site.needs.missing_roles(&site.target.facts) {
+            let sql = format!("CREATE ROLE {} NOLOGIN", quote(&role));
+            home.execute(&sql, self.stop())
+                .await
+                .map_err(|error| self.failed(&error))?;
+            made.roles.push(role);
+        }
+        self.report.created_roles.clone_from(&made.roles);
+        Ok(())
+    }
+
+    /// Brings the dump in. Where a storage's copy is bad, the next one is taken, into a database made anew.
+    async fn fill(&mut self, opened: &Opened, site: &Site, made: &mut Made) -> Result<Moved> {
+        let copies = match opened {
+            Opened::Stored(stored) => stored.backup.readable_from(),
+            _ => vec![0],
+        };
+        let mut last = None;
+        for at in copies {
+            if let Some(failure) = last.take() {
+                self.clean(site, made)
+                    .await
+                    .map_err(|error| self.failed(&error))?;
+                let Failure { message, .. } = failure;
+                self.warn(format!("another copy is taken: {message}"));
+            }
+            self.make_database(site, made).await?;
+            match self.feed(opened, at, site).await {
+                Ok(moved) => return Ok(moved),
+                Err(failure)
+                    if matches!(failure.kind, Kind::Damaged | Kind::Storage | Kind::Login) =>
+                {
+                    last = Some(failure);
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        Err(last.unwrap_or_else(|| {
+            Failure::new(
+                Kind::NotFound,
+                "no_such_backup",
+                "no storage has the backup",
+            )
+        }))
+    }
+
+    async fn make_database(&mut self, site: &Site, made: &mut Made) -> Result<()> {
+        let Some(databases) = site.databases.as_ref().filter(|_| site.plan != Plan::Fill) else {
+            return Ok(());
+        };
+        let (properties, encoding) = (&site.needs.properties, &site.needs.encoding);
+        let sql = properties.create(&site.name, encoding, false);
+        let result = match databases.execute(&sql, self.stop()).await {
+            Err(error) if is_about_locale(&error) && self.request.options.force_locale => {
+                self.warn("the server lacks the dump's locale, so the database sorts text as locale `C` does".into());
+                databases
+                    .execute(&properties.create(&site.name, encoding, true), self.stop())
+                    .await
+            }
+            other => other,
+        };
+        result.map_err(|error| {
+            let failure = self.failed(&error);
+            match is_about_locale(&error) {
+                true => failure
+                    .hint("create the locale on the server, or `--force-locale` takes locale `C`"),
+                false => failure,
+            }
+        })?;
+        made.database = true;
+        self.report.created = site.plan == Plan::Create;
+        if site.plan == Plan::Replace {
+            let tag = format!(
+                "pgkeep restores a backup into this database since {}",
+                self.report.started_at
+            );
+            let sql = format!(
+                "COMMENT ON DATABASE {} IS {}",
+                quote(&site.name),
+                literal(&tag)
+            );
+            databases
+                .execute(&sql, self.stop())
+                .await
+                .map_err(|error| self.failed(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Feeds the dump to `psql`, proves it, and only then commits.
+    async fn feed(&mut self, opened: &Opened, at: usize, site: &Site) -> Result<Moved> {
+        let manifest = opened.manifest();
+        let tables = manifest.map(|manifest| manifest.tables.len());
+        let one_transaction =
+            site.plan == Plan::Fill || tables.is_some_and(|tables| tables <= MAX_TABLES_AT_ONCE);
+        let progress = Arc::new(Progress::default());
+        self.observer.note(Event::Restoring {
+            progress: &progress,
+            bytes: manifest.map_or(0, |manifest| manifest.dump.bytes),
+            tables: manifest.map_or(0, |manifest| {
+                manifest
+                    .tables
+                    .iter()
+                    .filter(|table| table.rows.is_some())
+                    .count() as u64
+            }),
+        });
+        let options = &self.request.options;
+        let movement = Move {
+            rules: Rules {
+                no_owner: options.no_owner,
+                no_privileges: options.no_privileges,
+                one_transaction,
+                server_major: site.target.facts.major(),
+            },
+            length: manifest.map(|manifest| manifest.dump.bytes),
+            progress,
+        };
+        let key = format!("{:032x}", rand::random::<u128>());
+        let request = FeedRequest {
+            psql: &site.psql,
+            application: &site.application,
+            one_transaction,
+            server_major: site.target.facts.major(),
+            key: &key,
+        };
+        match opened {
+            Opened::Stored(stored) => {
+                let (tap, seen) = Tap::new(stored.read(at).await?, true);
+                self.pump(opened, at, &request, movement, tap, seen).await
+            }
+            Opened::File { path, .. } => {
+                let (tap, seen) = Tap::new(open_file(path)?, false);
+                self.pump(opened, at, &request, movement, tap, seen).await
+            }
+            Opened::Pipe => {
+                let (tap, seen) = Tap::new(io::stdin(), false);
+                self.pump(opened, at, &request, movement, tap, seen).await
+            }
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call with one line for each kind of source"
+    )]
+    async fn pump(
+        &self,
+        opened: &Opened,
+        at: usize,
+        request: &FeedRequest<'_>,
+        movement: Move,
+        tap: Tap<impl Read + Send + 'static>,
+        seen: Arc<Seen>,
+    ) -> Result<Moved> {
+        let mut feed = request
+            .start(self.stop())
+            .await
+            .map_err(|error| self.failed(&error))?;
+        let mut input = feed.take_input();
+        let watch = Arc::clone(&seen);
+        // It ends with the dump, with `psql`, or with the wish to stop; a pipe that never gives another byte is left to
+        // the end of the program.
+        let moving = tokio::task::spawn_blocking(move || {
+            let moved = movement.run(tap, &seen, &mut input);
+            (moved, input)
+        });
+        let (moved, input) = tokio::select! {
+            done = moving => done.expect("moving a dump does not panic"),
+            _ = feed.ended() => {
+                watch.give_up();
+                return Err(self.program_failed(&feed).await);
+            }
+            () = self.stop().cancelled() => {
+                watch.give_up();
+                feed.stop().await;
+                return Err(self.stopped_inside());
+            }
+        };
+        let judged = match moved {
+            Ok(moved) => self.prove(opened, at, &moved).map(|()| moved),
+            Err(MoveError::Closed) => return Err(self.program_failed(&feed).await),
+            Err(error) => Err(self.explain(opened, at, &error, &watch)),
+        };
+        match judged {
+            Ok(moved) => {
+                self.check_stop()?;
+                feed.commit(input)
+                    .await
+                    .map_err(|error| self.psql_failed(&error))?;
+                Ok(moved)
+            }
+            Err(failure) => {
+                // `input` lives until `psql` is gone: it must not see the end of a dump that is none.
+                feed.stop().await;
+                drop(input);
+                Err(failure)
+            }
+        }
+    }
+
+    async fn program_failed(&self, feed: &Feed) -> Failure {
+        match feed.ended().await.into_result() {
+            _ if self.context.stop.is_requested() => self.stopped_inside(),
+            Err(error) => self.psql_failed(&error),
+            Ok(_) => Failure::new(
+                Kind::Unexpected,
+                "psql_ended",
+                format!("{}: `psql` ended early", self.what()),
+            ),
+        }
+    }
+
+    /// An error of the dump's own SQL is the target's answer to it.
+    fn psql_failed(&self, error: &Error) -> Failure {
+        let mut failure = self.failed(error);
+        if matches!(error.reason, Reason::Other { code: 3 }) {
+            failure.id = "restore_sql_failed";
+            failure.message = format!(
+                "{}: the server refused a statement of the dump",
+                self.what()
+            );
+        }
+        failure
+    }
+
+    fn stopped_inside(&self) -> Failure {
+        let mut failure = self.stopped("");
+        failure.message = failure.message.trim_end_matches("; ").to_owned();
+        failure
+    }
+
+    fn check_stop(&self) -> Result<()> {
+        match self.context.stop.is_requested() {
+            true => Err(self.stopped_inside()),
+            false => Ok(()),
+        }
+    }
+
+    /// The proof behind the last byte, before anything is committed.
+    fn prove(&self, opened: &Opened, at: usize, moved: &Moved) -> Result<()> {
+        let Opened::Stored(stored) = opened else {
+            let accept = self.request.options.accept_no_end_marker;
+            return judge_file(&self.what(), &moved.scan, accept);
+        };
+        let (object, dump) = (&stored.manifest.object, &stored.manifest.dump);
+        let (size, sha256) = (moved.seen.bytes(), moved.seen.sha256().unwrap_or_default());
+        let why = if size != object.size_bytes || sha256 != object.sha256 {
+            format!(
+                "it has {size} bytes and SHA-256 {sha256}, and the manifest says {} and {}",
+                object.size_bytes, object.sha256
+            )
+        } else if moved.scan.bytes != dump.bytes {
+            format!(
+                "it unpacks to {} bytes, and the manifest says {}",
+                moved.scan.bytes, dump.bytes
+            )
+        } else if let Some(problem) = moved.scan.problems.first() {
+            problem.message.clone()
+        } else {
+            return Ok(());
+        };
+        Err(self.damaged(stored, at, &why))
+    }
+
+    fn explain(&self, opened: &Opened, at: usize, error: &MoveError, seen: &Seen) -> Failure {
+        let failure = match error {
+            MoveError::Refused(refusal) => refused(&self.what(), refusal),
+            MoveError::Read(error) => unreadable(&self.what(), error, seen),
+            MoveError::TooLong => {
+                let message = format!("{}: it unpacks to more than it may", self.what());
+                Failure::new(Kind::Damaged, "dump_too_long", message)
+            }
+            MoveError::Closed => Failure::new(Kind::Unexpected, "psql_ended", self.what()),
+        };
+        match opened {
+            Opened::Stored(stored)
+                if failure.kind == Kind::Damaged || failure.kind == Kind::Proof =>
+            {
+                let why = failure
+                    .message
+                    .trim_start_matches(&format!("{}: ", self.what()))
+                    .to_owned();
+                self.damaged(stored, at, &why)
+            }
+            _ => failure,
+        }
+    }
+
+    fn damaged(&self, stored: &Stored, at: usize, why: &str) -> Failure {
+        let message = format!(
+            "{}: the stored object of `{}` in `{}` is damaged: {why}",
+            self.what(),
+            stored.manifest.id,
+            stored.storage_name(at)
+        );
+        Failure::new(Kind::Damaged, "object_damaged", message)
+            .hint("`pgkeep list` shows other backups")
+    }
+
+    async fn compare(
+        &mut self,
+        expected: &[Expected],
+        large_objects: u64,
+        site: &Site,
+    ) -> Result<()> {
+        let progress = Arc::new(Progress::default());
+        self.observer.note(Event::Comparing {
+            progress: &progress,
+            bytes: self.report.dump_bytes,
+            tables: expected.iter().filter(|table| table.rows.is_some()).count() as u64,
+        });
+        let check = Check {
+            found: &site.found,
+            environment: &self.request.environment,
+            connection: &site.connection,
+            progress,
+        };
+        let compared = check.run(expected, self.stop()).await;
+        self.check_stop()?;
+        let compared = compared.map_err(|error| self.failed(&error))?;
+        self.report.compared = true;
+        self.report
+            .warnings
+            .extend(compared.warnings.iter().cloned());
+        let judged = check::judge(&self.what(), &compared, Some(large_objects));
+        self.report.tables = compared.tables;
+        judged
+    }
+
+    /// What cannot be put back is told: it is no row that is missing.
+    async fn put_back_properties(&mut self, site: &Site) {
+        let options = &self.request.options;
+        if options.no_database_settings {
+            return;
+        }
+        let back =
+            site.needs
+                .properties
+                .put_back(&site.name, options.no_owner, options.no_privileges);
+        self.report.warnings.extend(back.warnings);
+        let databases = Databases::new(site.psql.clone());
+        for statement in back.statements {
+            if let Err(error) = databases.execute(&statement, self.stop()).await {
+                let said = error
+                    .stderr
+                    .first()
+                    .cloned()
+                    .unwrap_or_else(|| error.to_string());
+                self.warn(format!(
+                    "a property of the database was not put back: `{statement}`: {said}"
+                ));
+            }
+        }
+    }
+
+    async fn put_in_place(&mut self, site: &Site) -> Result<()> {
+        let Some(databases) = site
+            .databases
+            .as_ref()
+            .filter(|_| site.plan == Plan::Replace)
+        else {
+            return Ok(());
+        };
+        let name = &site.target.name;
+        if site.needs.properties.comment.is_none() {
+            let sql = format!("COMMENT ON DATABASE {} IS NULL", quote(&site.name));
+            databases
+                .execute(&sql, self.stop())
+                .await
+                .map_err(|error| self.failed(&error))?;
+        }
+        let kept = swap::kept_name(name, self.context.clock.now());
+        // From here on nobody may stop it half-way; both renames are one transaction.
+        databases
+            .swap(name, &site.name, &kept, &self.no_stop)
+            .await
+            .map_err(|error| self.failed(&error))?;
+        self.report.replaced = Some(swap::replaced(name, &kept));
+        Ok(())
+    }
+
+    /// Leaves the target as it was, and says so in the failure.
+    async fn undo(&mut self, failure: Failure, site: &Site, made: &Made) -> Failure {
+        let cleaned = self.clean(site, made).await;
+        self.report.created &= cleaned.is_err();
+        let failure = match &cleaned {
+            Ok(()) => with_safe(failure, self.safe_words(site).await),
+            Err(error) => {
+                let failure = with_safe(failure, &format!("cleaning up failed, too: {error}"));
+                match made.database {
+                    true => failure.hint(format!(
+                        "`DROP DATABASE {}` removes what is left",
+                        quote(&site.name)
+                    )),
+                    false => {
+                        failure.hint("look whether the database is still empty before you use it")
+                    }
+                }
+            }
+        };
+        self.drop_roles(site, made).await;
+        failure
+    }
+
+    /// What is safe is looked up where it depends on whether a COMMIT arrived.
+    async fn safe_words(&self, site: &Site) -> &'static str {
+        match site.plan {
+            Plan::Create => "the database that was made for it is gone again",
+            Plan::Replace => "the database was not changed",
+            Plan::Fill => match TargetFacts::read(&site.psql, &self.no_stop).await {
+                Ok(facts) if facts.schemas == site.target.facts.schemas => {
+                    "the database is as empty as it was"
+                }
+                Ok(_) => "the database was empty and now holds what was restored",
+                Err(_) => {
+                    "whether the database is still empty cannot be seen: look before you use it"
+                }
+            },
+        }
+    }
+
+    /// Ends our session, and drops a database that was made.
+    async fn clean(&self, site: &Site, made: &Made) -> std::result::Result<(), Error> {
+        match (&site.databases, made.database) {
+            (Some(databases), true) => databases.drop_database(&site.name, &self.no_stop).await,
+            _ if site.plan == Plan::Fill => {
+                end_sessions(&site.psql, &site.application, &self.no_stop).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn drop_roles(&mut self, site: &Site, made: &Made) {
+        let home = site
+            .databases
+            .clone()
+            .unwrap_or_else(|| Databases::new(site.psql.clone()));
+        for role in &made.roles {
+            if home
+                .execute(&format!("DROP ROLE {}", quote(role)), &self.no_stop)
+                .await
+                .is_err()
+            {
+                self.warn(format!(
+                    "the role `{role}` was made and could not be dropped again"
+                ));
+            }
+        }
+        self.report.created_roles.clear();
+    }
+
+    fn warn(&mut self, warning: String) {
+        self.report.warnings.push(warning);
+    }
+}
+
+fn with_safe(mut failure: Failure, safe: &str) -> Failure {
+    failure.message = format!("{}; {safe}", failure.message);
+    failure
+}
+
+fn is_about_locale(error: &Error) -> bool {
+    let says = |text: &str| error.stderr.iter().any(|line| line.contains(text));
+    says("locale") || says("LC_COLLATE") || says("LC_CTYPE")
+}
+
+/// Free bytes on the server's disk, where the server runs here and its folder can be seen.
+fn free_bytes(into: &Connection, facts: &TargetFacts) -> Option<u64> {
+    let is_local = |host: &str| {
+        host.is_empty()
+            || host.starts_with('/')
+            || matches!(host, "localhost" | "127.0.0.1" | "::1")
+    };
+    if !into.hosts().iter().all(|(host, _)| is_local(host)) {
+        return None;
+    }
+    let found = rustix::fs::statvfs(facts.data_directory.as_deref()?).ok()?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+fn millis(clock: Instant) -> u64 {
+    u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

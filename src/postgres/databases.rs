@@ -1,0 +1,148 @@
+//! Makes, drops and renames databases, and carries out single statements around a restore.
+//!
+//! Names are quoted by this file and never by its callers; sessions in the way are ended before a database is dropped
+//! or renamed, because a pool would come back faster than any person could.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::error::Error;
+use super::psql::Psql;
+use crate::model::name::quote;
+use crate::model::restore::properties::literal;
+
+/// Creating a database copies template0's files and waits for a checkpoint; dropping one waits for another.
+const TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Reading every table for statistics takes long, but never days.
+const ANALYZE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+
+/// How often a rename is tried: each time the sessions that came back are ended first.
+const RENAME_ATTEMPTS: u32 = 10;
+
+/// How long a session that was ended may take to go, in steps of a tenth of a second.
+const GONE_STEPS: u32 = 100;
+
+/// The databases of one server, seen from a database that is none of those at work.
+#[derive(Clone, Debug)]
+pub struct Databases {
+    psql: Psql,
+}
+
+impl Databases {
+    /// Works over a connection to a maintenance database.
+    pub fn new(psql: Psql) -> Self {
+        Self { psql }
+    }
+
+    /// Carries out one statement.
+    pub async fn execute(&self, sql: &str, cancel: &CancellationToken) -> Result<(), Error> {
+        self.psql
+            .query(&format!("{sql};"), cancel, TIMEOUT)
+            .await
+            .map(drop)
+    }
+
+    /// Drops a database, sessions or not; one that is not there is no error.
+    pub async fn drop_database(&self, name: &str, cancel: &CancellationToken) -> Result<(), Error> {
+        let sql = format!(
+            "{}\nDROP DATABASE IF EXISTS {};",
+            terminate(name),
+            quote(name)
+        );
+        let mut left = RENAME_ATTEMPTS;
+        loop {
+            left -= 1;
+            match self.psql.query(&sql, cancel, TIMEOUT).await {
+                Err(error) if left > 0 && is_in_use(&error) => {}
+                other => return other.map(drop),
+            }
+        }
+    }
+
+    /// Puts `fresh` into the place of `name`, and `name` under `kept`: both renames in one transaction, or none.
+    pub async fn swap(
+        &self,
+        name: &str,
+        fresh: &str,
+        kept: &str,
+        cancel: &CancellationToken,
+    ) -> Result<(), Error> {
+        let sql = format!(
+            "{}{}BEGIN;\nALTER DATABASE {} RENAME TO {};\nALTER DATABASE {} RENAME TO {};\nCOMMIT;",
+            terminate(name),
+            terminate(fresh),
+            quote(name),
+            quote(kept),
+            quote(fresh),
+            quote(name),
+        );
+        let mut left = RENAME_ATTEMPTS;
+        loop {
+            left -= 1;
+            match self.psql.query(&sql, cancel, TIMEOUT).await {
+                Err(error) if left > 0 && is_in_use(&error) => {}
+                other => return other.map(drop),
+            }
+        }
+    }
+
+    /// Returns names and comments of the databases whose name starts with `prefix`.
+    pub async fn with_comments(
+        &self,
+        prefix: &str,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<(String, String)>, Error> {
+        let sql = format!(
+            "SELECT coalesce(jsonb_agg(jsonb_build_array(datname, coalesce(shobj_description(oid, 'pg_database'), ''))), '[]')
+             FROM pg_database WHERE position({} IN datname::text) = 1;",
+            literal(prefix)
+        );
+        let answer = self.psql.query(&sql, cancel, TIMEOUT).await?;
+        let text = String::from_utf8_lossy(&answer);
+        Ok(serde_json::from_str(text.trim()).unwrap_or_default())
+    }
+}
+
+/// Reads every table for the planner's statistics.
+pub async fn analyze(psql: &Psql, cancel: &CancellationToken) -> Result<(), Error> {
+    psql.query("ANALYZE;", cancel, ANALYZE_TIMEOUT)
+        .await
+        .map(drop)
+}
+
+/// Ends our own sessions of this name in the database, and returns when they are gone: what they did is undone then.
+pub async fn end_sessions(
+    psql: &Psql,
+    application: &str,
+    cancel: &CancellationToken,
+) -> Result<(), Error> {
+    let which = format!(
+        "FROM pg_stat_activity WHERE application_name = {} AND pid <> pg_backend_pid()",
+        literal(application)
+    );
+    let end = format!("SELECT count(pg_terminate_backend(pid)) {which};");
+    for _ in 0..GONE_STEPS {
+        let left = psql.query(&end, cancel, TIMEOUT).await?;
+        if left.trim_ascii() == b"0" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
+fn terminate(name: &str) -> String {
+    format!(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = {} AND pid <> pg_backend_pid();\n",
+        literal(name)
+    )
+}
+
+fn is_in_use(error: &Error) -> bool {
+    error
+        .stderr
+        .iter()
+        .any(|line| line.contains("is being accessed by other users"))
+}

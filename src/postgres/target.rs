@@ -1,0 +1,117 @@
+//! What a server and a database are as the target of a restore: read by one `psql`, before anything is touched.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+
+use super::error::{Error, Reason};
+use super::psql::Psql;
+
+/// The catalog of 100,000 relations takes a second; a slow link and a busy server take longer.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// What is known of the server, and of the database that was connected to. Names are as the catalog has them.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct TargetFacts {
+    /// `15.18 (Debian 15.18-0+deb12u1)`.
+    pub version: String,
+    /// 150018.
+    pub version_num: u32,
+    /// Whether the server is a standby, which takes no writes.
+    pub is_standby: bool,
+    /// Identifies the cluster; `None` where we may not read it.
+    pub system_identifier: Option<String>,
+    /// The user that we are.
+    pub user: String,
+    /// Whether the user is a superuser.
+    pub is_superuser: bool,
+    /// Whether the user may create databases.
+    pub may_create_databases: bool,
+    /// Whether the user may create roles.
+    pub may_create_roles: bool,
+    /// The database that was connected to.
+    pub database: String,
+    /// Its number in the catalog.
+    pub database_oid: u64,
+    /// Whether the user has its owner's rights.
+    pub owns_database: bool,
+    /// Whether the user may create schemas in it.
+    pub may_create_schemas: bool,
+    /// Every database of the server.
+    pub databases: Vec<String>,
+    /// Every role.
+    pub roles: Vec<String>,
+    /// Extensions that can be created.
+    pub extensions: Vec<String>,
+    /// What the database holds outside extensions.
+    pub schemas: Vec<SchemaFacts>,
+    /// Where the server keeps its data, where we may know.
+    pub data_directory: Option<String>,
+}
+
+/// What one schema holds outside extensions.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct SchemaFacts {
+    /// Its name.
+    pub name: String,
+    /// Tables of any kind.
+    pub tables: u64,
+    /// Tables, views, sequences.
+    pub relations: u64,
+}
+
+impl TargetFacts {
+    /// Returns the major version: 15 of 15.18, 9 of 9.6.
+    pub fn major(&self) -> u32 {
+        self.version_num / 10_000
+    }
+
+    /// Tells whether the server is one of Supabase's, whose own schemas are in every database.
+    pub fn is_supabase(&self) -> bool {
+        self.roles.iter().any(|role| role == "supabase_admin")
+    }
+
+    /// Asks the server.
+    pub async fn read(psql: &Psql, cancel: &CancellationToken) -> Result<Self, Error> {
+        let answer = psql.query(QUERY, cancel, TIMEOUT).await?;
+        let text = String::from_utf8_lossy(&answer);
+        serde_json::from_str(text.trim()).map_err(|error| Error {
+            program: "psql".into(),
+            ..Error::new(Reason::Unreadable(error.to_string()))
+        })
+    }
+}
+
+/// As in `server.rs`: `\gset` because rights on `pg_control_system` are checked before it is named.
+const QUERY: &str = r"SET search_path = pg_catalog;
+SELECT has_function_privilege('pg_control_system()', 'EXECUTE') AS pgkeep_may_control \gset
+\set pgkeep_system ''
+\if :pgkeep_may_control
+SELECT system_identifier AS pgkeep_system FROM pg_control_system() \gset
+\endif
+SELECT jsonb_build_object(
+  'version', current_setting('server_version'),
+  'version_num', current_setting('server_version_num')::int,
+  'is_standby', pg_is_in_recovery(),
+  'system_identifier', nullif(:'pgkeep_system', ''),
+  'user', current_user,
+  'is_superuser', r.rolsuper,
+  'may_create_databases', r.rolsuper OR r.rolcreatedb,
+  'may_create_roles', r.rolsuper OR r.rolcreaterole,
+  'database', d.datname,
+  'database_oid', d.oid::bigint,
+  'owns_database', pg_has_role(d.datdba, 'USAGE'),
+  'may_create_schemas', has_database_privilege(d.oid, 'CREATE'),
+  'databases', (SELECT jsonb_agg(datname) FROM pg_database),
+  'roles', (SELECT jsonb_agg(rolname) FROM pg_roles),
+  'extensions', coalesce((SELECT jsonb_agg(name) FROM pg_available_extensions), '[]'),
+  'data_directory', (SELECT nullif(setting, '') FROM pg_settings WHERE name = 'data_directory'),
+  'schemas', coalesce((SELECT jsonb_agg(jsonb_build_object('name', s.name, 'tables', s.tables, 'relations', s.relations)
+    ORDER BY s.name) FROM (
+    SELECT n.nspname AS name, count(*) AS relations, count(*) FILTER (WHERE c.relkind IN ('r', 'p', 'f')) AS tables
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'f', 'm', 'v', 'S') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+      AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')
+    GROUP BY n.nspname) s), '[]'))::text
+FROM pg_roles r, pg_database d WHERE r.rolname = current_user AND d.datname = current_database();";
