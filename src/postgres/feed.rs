@@ -6,18 +6,37 @@
 use std::io::{self, PipeWriter, Read, Write};
 use std::time::Duration;
 
+use memchr::memmem;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::error::Error;
-use super::process::{Ended, Running, Stop};
+use super::process::{Ended, Output, Running, Stop};
 use super::programs::Version;
 use super::psql::{PREAMBLE, Psql};
+use crate::model::restore::properties::literal;
+use crate::model::scan::{Scan, Scanner};
 
 /// The first minor of each major whose `psql` knows `\restrict`; from 18 on all do.
 const KNOWS_RESTRICT: &[(u32, u32)] = &[(13, 22), (14, 19), (15, 14), (16, 10), (17, 6)];
 
 /// A program that does not tell its version in this time is not one that we can use.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What `pg_dump` sets for its session, and we for its, so that rows read alike. Deferred constraints are checked first.
+const AS_PG_DUMP: &str = "\
+SET CONSTRAINTS ALL IMMEDIATE;
+SET standard_conforming_strings = on;
+SET search_path = '';
+SET DateStyle = ISO;
+SET IntervalStyle = postgres;
+SET TimeZone = 'UTC';
+SET extra_float_digits = 3;
+SET bytea_output = hex;
+SET lc_monetary = 'C';
+SET quote_all_identifiers = off;
+SET row_security = off;
+";
 
 /// How a dump is fed.
 #[derive(Clone, Debug)]
@@ -30,6 +49,8 @@ pub struct FeedRequest<'a> {
     pub one_transaction: bool,
     /// Major version of the server.
     pub server_major: u32,
+    /// Whether the database holds bytes of no known encoding.
+    pub is_sql_ascii: bool,
     /// Random letters and digits that close `psql`'s restricted mode.
     pub key: &'a str,
 }
@@ -39,6 +60,7 @@ pub struct Feed {
     // The program is dropped, and so killed, before its input is closed.
     running: Running,
     input: Option<PipeWriter>,
+    answers: Option<oneshot::Receiver<Scan>>,
     one_transaction: bool,
 }
 
@@ -52,12 +74,11 @@ impl FeedRequest<'_> {
             .args(["-f", "-"])
             .piped_input()
             .spawn(cancel)?;
-        let mut output = running.take_output();
-        // It ends with the program; what the dump's SELECTs print is of no interest, but must not fill the pipe.
-        tokio::task::spawn_blocking(move || {
-            let mut buffer = vec![0; 64 << 10];
-            while matches!(output.read(&mut buffer), Ok(1..)) {}
-        });
+        let output = running.take_output();
+        let (mark, end) = (self.mark(), self.end_of_answers());
+        let (sender, answers) = oneshot::channel();
+        // It ends with the program. What the dump's own SELECTs print is of no interest, but must not fill the pipe.
+        tokio::task::spawn_blocking(move || listen(output, mark.as_bytes(), &end, sender));
         let mut input = running.take_input();
         let opening = self.opening(version.is_some_and(knows_restrict));
         if let Some(input) = &mut input {
@@ -67,8 +88,37 @@ impl FeedRequest<'_> {
         Ok(Feed {
             running,
             input,
+            answers: Some(answers),
             one_transaction: self.one_transaction,
         })
+    }
+
+    /// Returns SQL that prints these tables' rows as blocks of a dump, each as its name and what to copy.
+    ///
+    /// What is printed in front of them is passed over; [`Feed::answers`] returns once the last one was read.
+    pub fn questions(&self, tables: &[(String, String)]) -> String {
+        let encoding = if self.is_sql_ascii {
+            "SQL_ASCII"
+        } else {
+            "UTF8"
+        };
+        let mut sql = format!(
+            "\n{AS_PG_DUMP}SET client_encoding = '{encoding}';\nSELECT '{}';\n",
+            self.mark()
+        );
+        for (name, what) in tables {
+            let head = literal(&format!("COPY {name} FROM stdin;"));
+            sql += &format!("SELECT {head};\nCOPY {what} TO STDOUT;\nSELECT '\\.';\n");
+        }
+        sql + &format!("SELECT 'COPY \"{}\" FROM stdin;';\n", self.end_of_answers())
+    }
+
+    fn mark(&self) -> String {
+        format!("pgkeep-answers-{}", self.key)
+    }
+
+    fn end_of_answers(&self) -> String {
+        format!("pgkeep-end-{}", self.key)
     }
 
     /// In restricted mode `psql` itself refuses commands: a second line behind the filter.
@@ -112,6 +162,14 @@ impl Feed {
         self.running.wait().await.into_result()
     }
 
+    /// Waits for the answers to [`FeedRequest::questions`]; none when the program ended before.
+    pub async fn answers(&mut self) -> Option<Scan> {
+        match self.answers.take() {
+            Some(answers) => answers.await.ok(),
+            None => None,
+        }
+    }
+
     /// Waits for the program's end, which before [`Feed::commit`] is always a failure.
     pub async fn ended(&self) -> Ended {
         self.running.wait().await
@@ -121,6 +179,42 @@ impl Feed {
     pub async fn stop(&self) -> Ended {
         self.running.stopper().stop(Stop::Interrupted).await;
         self.running.wait().await
+    }
+}
+
+/// Reads all that the program prints; from the line `mark` on it is scanned as a dump, until the rows of `end` begin.
+fn listen(mut output: Output, mark: &[u8], end: &str, sender: oneshot::Sender<Scan>) {
+    let mut sender = Some(sender);
+    let mut scanner: Option<Scanner> = None;
+    let mut buffer = vec![0; 256 << 10];
+    let mut behind = Vec::new();
+    while let Ok(count @ 1..) = output.read(&mut buffer) {
+        let bytes = &buffer[..count];
+        match &mut scanner {
+            Some(scanner) => scanner.push(bytes),
+            None => {
+                behind.extend_from_slice(bytes);
+                match memmem::find(&behind, mark) {
+                    Some(at) => {
+                        let mut fresh = Scanner::new();
+                        fresh.push(behind[at + mark.len()..].trim_ascii_start());
+                        scanner = Some(fresh);
+                    }
+                    // The mark may be cut by the end of what was read.
+                    None => drop(behind.drain(..behind.len().saturating_sub(mark.len()))),
+                }
+            }
+        }
+        let is_end = |scanner: &Scanner| {
+            scanner
+                .current_table()
+                .is_some_and(|table| table.name == end)
+        };
+        if scanner.as_ref().is_some_and(is_end)
+            && let (Some(sender), Some(scanner)) = (sender.take(), scanner.take())
+        {
+            let _ = sender.send(scanner.finish()); // nobody waits where the restore was stopped
+        }
     }
 }
 

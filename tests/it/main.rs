@@ -12,6 +12,7 @@ mod harness;
 mod postgres;
 mod prune;
 mod readme;
+mod restore;
 mod retention;
 mod storage;
 mod support;

@@ -11,7 +11,7 @@ use crate::failure::{Failure, Kind, Result};
 use crate::model::connection::Connection;
 use crate::model::name::{TableName, quote};
 use crate::model::restore::compare::{Expected, Reordered, TableOutcome, compare, reordered};
-use crate::model::scan::{RowDigest, Scan, Scanner};
+use crate::model::scan::{self, RowDigest, Scan, Scanner};
 use crate::model::supabase;
 use crate::postgres::Error;
 use crate::postgres::dump::{DumpRequest, Selection};
@@ -38,6 +38,7 @@ pub(crate) struct Check<'a> {
 }
 
 /// What the comparison said.
+#[derive(Debug)]
 pub(crate) struct Compared {
     pub tables: Vec<TableOutcome>,
     /// What is there besides.
@@ -97,7 +98,7 @@ impl Check<'_> {
         };
         let mut dump = request.start(cancel)?;
         let (output, progress) = (dump.take_output(), Arc::clone(&self.progress));
-        let scanned = tokio::task::spawn_blocking(move || scan(output, &[], &progress));
+        let scanned = tokio::task::spawn_blocking(move || scan_output(output, &[], &progress));
         let scanned = scanned.await.expect("scanning does not panic");
         dump.wait().await?;
         // An exit status of 0 ends the output, so an error here is one of the pipe itself.
@@ -139,7 +140,7 @@ impl Check<'_> {
         let mut running = psql.program().input(sql).spawn(cancel)?;
         let (output, progress) = (running.take_output(), Arc::clone(&self.progress));
         let head = format!("COPY {name} FROM stdin;\n").into_bytes();
-        let scanned = tokio::task::spawn_blocking(move || scan(output, &head, &progress));
+        let scanned = tokio::task::spawn_blocking(move || scan_output(output, &head, &progress));
         let scanned = scanned.await.expect("scanning does not panic");
         running.wait().await.into_result()?;
         let scan = scanned
@@ -154,7 +155,7 @@ impl Check<'_> {
 }
 
 /// Scans a program's output to its end, `head` in front of it.
-fn scan(mut output: Output, head: &[u8], progress: &Progress) -> io::Result<Scan> {
+fn scan_output(mut output: Output, head: &[u8], progress: &Progress) -> io::Result<Scan> {
     let mut scanner = Scanner::new();
     scanner.push(head);
     let mut buffer = vec![0; 256 * 1024];
@@ -243,6 +244,53 @@ fn beside(expected: &[Expected], scan: &Scan) -> Vec<String> {
         .filter(|table| table.kind.is_some() && !known.contains(&table.full_name()));
     more.map(|table| format!("`{}` is there and was not in the dump", table.full_name()))
         .collect()
+}
+
+/// Returns what to ask of a session that has just restored a dump, name and query of each table with rows.
+pub(crate) fn questions(expected: &[Expected]) -> Vec<(String, String)> {
+    let with_rows = expected.iter().filter(|table| table.rows.is_some());
+    with_rows
+        .map(|table| {
+            let name = format!(
+                "{}.{}",
+                quote(table.name.schema_or_public()),
+                quote(&table.name.name)
+            );
+            let columns = table.columns.iter().flatten().map(|column| quote(column));
+            let columns = columns.collect::<Vec<_>>().join(", ");
+            let is_root = table.kind == Some(scan::TableKind::Partitioned);
+            let what = match (is_root, columns.as_str()) {
+                (true, "") => format!("(SELECT * FROM {name})"),
+                (true, _) => format!("(SELECT {columns} FROM {name})"),
+                (false, "") => name.clone(),
+                (false, _) => format!("{name} ({columns})"),
+            };
+            (name, what)
+        })
+        .collect()
+}
+
+/// Compares the answers with what was dumped; tables without rows were restored by the same transaction.
+pub(crate) fn compare_answers(expected: &[Expected], answers: Scan) -> Compared {
+    let columns: HashMap<&TableName, &Expected> =
+        expected.iter().map(|table| (&table.name, table)).collect();
+    let with_rows: Vec<Expected> = expected
+        .iter()
+        .filter(|table| table.rows.is_some())
+        .cloned()
+        .collect();
+    let mut tables = answers.tables;
+    for table in &mut tables {
+        if let Some(expected) = columns.get(&table.full_name()) {
+            table.kind = expected.kind;
+            table.columns.clone_from(&expected.columns);
+        }
+    }
+    Compared {
+        tables: compare(&with_rows, &tables, &HashMap::new(), &HashMap::new()),
+        warnings: Vec::new(),
+        large_objects: 0,
+    }
 }
 
 /// Judges a comparison: every table that differs is named.

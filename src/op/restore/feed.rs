@@ -5,6 +5,7 @@
 use std::io::{PipeWriter, Read, Write};
 use std::sync::Arc;
 
+use super::check::Compared;
 use super::source::{Seen, Tap};
 use crate::failure::{Failure, Kind};
 use crate::model::restore::filter::{Filter, Refusal, Rules};
@@ -46,6 +47,8 @@ pub(crate) enum MoveError {
 pub(crate) struct Moved {
     pub scan: Scan,
     pub seen: Arc<Seen>,
+    /// What the comparison before the COMMIT said, where there was one.
+    pub compared: Option<Compared>,
 }
 
 impl Move {
@@ -74,6 +77,7 @@ impl Move {
         Ok(Moved {
             scan,
             seen: Arc::clone(seen),
+            compared: None,
         })
     }
 

@@ -1,13 +1,13 @@
 //! One restore from the first question to the last rename, and the way back from each point where it may fail.
 
-use std::io::{self, Read};
+use std::io::{self, PipeWriter, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use super::check::{self, Check};
+use super::check::{self, Check, Compared};
 use super::feed::{Move, MoveError, Moved, judge_file, refused, unreadable};
 use super::preflight::{self, Needs, Plan, Target};
 use super::source::{Opened, Seen, Stored, Tap, open_file};
@@ -17,9 +17,8 @@ use crate::failure::{Failure, Kind, Result};
 use crate::model::connection::Connection;
 use crate::model::name::quote;
 use crate::model::restore::compare::Expected;
-use crate::model::restore::filter::Rules;
+use crate::model::restore::filter::{Filter, Rules};
 use crate::model::restore::properties::literal;
-use crate::model::scan::Scanner;
 use crate::postgres::databases::{Databases, analyze, end_sessions};
 use crate::postgres::error::{Error, Reason};
 use crate::postgres::feed::{Feed, FeedRequest};
@@ -99,6 +98,8 @@ impl<'a> Run<'a> {
         let site = self.site(&opened).await?;
         let mut made = Made::default();
         if let Err(failure) = self.carry_out(&opened, &site, &mut made).await {
+            // What a program says while it is made to end is of no interest.
+            let failure = self.check_stop().err().unwrap_or(failure);
             return Err(self.undo(failure, &site, &made).await);
         }
         self.report.restored = true;
@@ -166,17 +167,33 @@ impl<'a> Run<'a> {
         self.observer.note(Event::Reading {
             progress: &progress,
         });
+        let accept = self.request.options.accept_no_end_marker;
         let (tap, seen) = Tap::new(file, false);
         let give_up = Arc::clone(&seen);
         let reading = tokio::task::spawn_blocking(move || {
-            let mut scanner = Scanner::new();
+            let mut filter = Filter::new(Rules::default());
+            let mut refusal = None;
             let read = read_dump(tap, &mut |piece| {
-                scanner.push(piece);
-                progress.note_scan(&scanner);
+                if refusal.is_none()
+                    && let Err(error) = filter.push(piece, &mut |_| {})
+                {
+                    seen.give_up();
+                    refusal = Some(error);
+                }
+                progress.note_scan(filter.scanner());
             });
-            (scanner.finish(), read)
+            match (refusal, read) {
+                (Some(refusal), _) => Err(refused(&what, &refusal)),
+                (None, Err(error)) => Err(unreadable(&what, &error, &seen)),
+                (None, Ok(_)) => {
+                    let scan = filter
+                        .finish()
+                        .map_err(|refusal| refused(&what, &refusal))?;
+                    judge_file(&what, &scan, accept).map(|()| scan)
+                }
+            }
         });
-        let (scan, read) = tokio::select! {
+        let proven = tokio::select! {
             done = reading => done.expect("scanning does not panic"),
             () = self.stop().cancelled() => {
                 give_up.give_up();
@@ -184,9 +201,7 @@ impl<'a> Run<'a> {
             }
         };
         self.observer.note(Event::Ended);
-        let safe = |failure| with_safe(failure, "nothing was changed");
-        read.map_err(|error| safe(unreadable(&what, &error, &seen)))?;
-        judge_file(&what, &scan, self.request.options.accept_no_end_marker).map_err(safe)?;
+        let scan = proven.map_err(|failure| with_safe(failure, "nothing was changed"))?;
         Ok(Opened::File {
             path: path.to_owned(),
             scan: Box::new(scan),
@@ -309,7 +324,7 @@ impl<'a> Run<'a> {
     async fn carry_out(&mut self, opened: &Opened, site: &Site, made: &mut Made) -> Result<()> {
         let clock = Instant::now();
         self.make_roles(site, made).await?;
-        let moved = self.fill(opened, site, made).await?;
+        let mut moved = self.fill(opened, site, made).await?;
         self.report.rows = moved.scan.rows();
         self.report.dump_bytes = moved.scan.bytes;
         self.report.restore_ms = millis(clock);
@@ -319,15 +334,17 @@ impl<'a> Run<'a> {
                 "ANALYZE failed, so queries may be slow until it ran: {error}"
             ));
         }
-        let expected = opened
-            .expected()
-            .unwrap_or_else(|| moved.scan.tables.iter().map(Expected::from).collect());
+        let expected = expected_of(opened, &moved);
         let clock = Instant::now();
-        match self.request.options.no_compare {
-            true => self.warn(
-                "nothing was compared: that its rows are as they were dumped is not proven".into(),
-            ),
-            false => {
+        match moved.compared.take() {
+            Some(compared) => self.take_note(compared),
+            None if self.request.options.no_compare => {
+                self.warn(
+                    "nothing was compared: that its rows are as they were dumped is not proven"
+                        .into(),
+                );
+            }
+            None => {
                 self.compare(&expected, moved.scan.large_objects, site)
                     .await?
             }
@@ -470,20 +487,25 @@ impl<'a> Run<'a> {
             application: &site.application,
             one_transaction,
             server_major: site.target.facts.major(),
+            is_sql_ascii: site.needs.encoding == "SQL_ASCII",
             key: &key,
         };
+        let is_fill = site.plan == Plan::Fill && !options.no_compare;
         match opened {
             Opened::Stored(stored) => {
                 let (tap, seen) = Tap::new(stored.read(at).await?, true);
-                self.pump(opened, at, &request, movement, tap, seen).await
+                self.pump(opened, at, &request, movement, tap, seen, is_fill)
+                    .await
             }
             Opened::File { path, .. } => {
                 let (tap, seen) = Tap::new(open_file(path)?, false);
-                self.pump(opened, at, &request, movement, tap, seen).await
+                self.pump(opened, at, &request, movement, tap, seen, is_fill)
+                    .await
             }
             Opened::Pipe => {
                 let (tap, seen) = Tap::new(io::stdin(), false);
-                self.pump(opened, at, &request, movement, tap, seen).await
+                self.pump(opened, at, &request, movement, tap, seen, is_fill)
+                    .await
             }
         }
     }
@@ -500,6 +522,7 @@ impl<'a> Run<'a> {
         movement: Move,
         tap: Tap<impl Read + Send + 'static>,
         seen: Arc<Seen>,
+        is_last_word: bool,
     ) -> Result<Moved> {
         let mut feed = request
             .start(self.stop())
@@ -530,9 +553,21 @@ impl<'a> Run<'a> {
             Err(MoveError::Closed) => return Err(self.program_failed(&feed).await),
             Err(error) => Err(self.explain(opened, at, &error, &watch)),
         };
-        match judged {
+        let (judged, input) = match judged {
+            Ok(moved) if request.one_transaction && is_last_word => {
+                let (answered, input) = self.ask(opened, &moved, request, &mut feed, input).await;
+                (
+                    answered.map(|compared| Moved {
+                        compared: Some(compared),
+                        ..moved
+                    }),
+                    input,
+                )
+            }
+            judged => (judged, input),
+        };
+        match judged.and_then(|moved| self.check_stop().map(|()| moved)) {
             Ok(moved) => {
-                self.check_stop()?;
                 feed.commit(input)
                     .await
                     .map_err(|error| self.psql_failed(&error))?;
@@ -545,6 +580,46 @@ impl<'a> Run<'a> {
                 Err(failure)
             }
         }
+    }
+
+    /// A database that was there already cannot be dropped, so its rows are compared before the COMMIT, by the session
+    /// that brought them in.
+    async fn ask(
+        &self,
+        opened: &Opened,
+        moved: &Moved,
+        request: &FeedRequest<'_>,
+        feed: &mut Feed,
+        mut input: PipeWriter,
+    ) -> (Result<Compared>, PipeWriter) {
+        let expected = expected_of(opened, moved);
+        let questions = request.questions(&check::questions(&expected));
+        // It ends with the questions, or with `psql`.
+        let asking = tokio::task::spawn_blocking(move || {
+            // A program that is gone says why itself.
+            let _ = input.write_all(questions.as_bytes());
+            input
+        });
+        let answers = tokio::select! {
+            answers = feed.answers() => answers,
+            () = self.stop().cancelled() => None,
+        };
+        let is_answered = answers.is_some();
+        let judged = match answers {
+            Some(answers) => {
+                let compared = check::compare_answers(&expected, answers);
+                check::judge(&self.what(), &compared, None).map(|()| compared)
+            }
+            None if self.context.stop.is_requested() => Err(self.stopped_inside()),
+            None => Err(self.program_failed(feed).await),
+        };
+        if !is_answered {
+            feed.stop().await;
+        }
+        (
+            judged,
+            asking.await.expect("writing to a pipe does not panic"),
+        )
     }
 
     async fn program_failed(&self, feed: &Feed) -> Failure {
@@ -667,13 +742,15 @@ impl<'a> Run<'a> {
         let compared = check.run(expected, self.stop()).await;
         self.check_stop()?;
         let compared = compared.map_err(|error| self.failed(&error))?;
-        self.report.compared = true;
-        self.report
-            .warnings
-            .extend(compared.warnings.iter().cloned());
         let judged = check::judge(&self.what(), &compared, Some(large_objects));
-        self.report.tables = compared.tables;
+        self.take_note(compared);
         judged
+    }
+
+    fn take_note(&mut self, compared: Compared) {
+        self.report.compared = true;
+        self.report.warnings.extend(compared.warnings);
+        self.report.tables = compared.tables;
     }
 
     /// What cannot be put back is told: it is no row that is missing.
@@ -801,6 +878,12 @@ impl<'a> Run<'a> {
     fn warn(&mut self, warning: String) {
         self.report.warnings.push(warning);
     }
+}
+
+fn expected_of(opened: &Opened, moved: &Moved) -> Vec<Expected> {
+    opened
+        .expected()
+        .unwrap_or_else(|| moved.scan.tables.iter().map(Expected::from).collect())
 }
 
 fn with_safe(mut failure: Failure, safe: &str) -> Failure {
