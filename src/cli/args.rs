@@ -117,6 +117,9 @@ pub enum Command {
     /// Restore a backup or a plain dump, and compare every table with what was dumped
     #[command(after_help = RESTORE_HELP)]
     Restore(Box<RestoreArgs>),
+    /// Restore a backup into a scratch database, compare every table, drop it: the proof that a backup can be restored
+    #[command(after_help = DRILL_HELP)]
+    Drill(DrillArgs),
     /// Prove any plain dump: is it whole, which tables and rows does it hold?
     #[command(after_help = INSPECT_HELP)]
     Inspect(InspectArgs),
@@ -194,6 +197,15 @@ Examples:
 A database that is missing is created; one that is there must be empty. A failed restore leaves the target as it was. \
 Exit code 0 means that every table is there with the rows that were dumped; 23: the stored dump is damaged, or a table \
 differs; 25: something stands against it, and nothing was touched.";
+
+const DRILL_HELP: &str = "\
+Examples:
+  pgkeep drill                                       the latest backup, on a throw-away server started here
+  pgkeep drill latest --html report.html
+  pgkeep drill --drill-url postgresql://drill@localhost/postgres
+
+Roles that the dump refers to are made; whatever was made is dropped again. Exit code 0 means that every table came \
+back with its rows and that every assertion of the configuration holds; 23 that it does not.";
 
 /// Flags of `backup`.
 #[derive(Debug, Args)]
@@ -553,6 +565,34 @@ pub enum FormatArg {
     Csv,
     /// One JSON object a line
     Jsonl,
+}
+
+/// Flags of `drill`.
+#[derive(Debug, Args)]
+pub struct DrillArgs {
+    /// Id of the backup, or `latest`
+    #[arg(value_name = "ID", default_value = "latest")]
+    pub id: String,
+    /// Server to restore into [default: `drill.url` of the configuration, else a throw-away one on this machine]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "PGKEEP_DRILL_URL",
+        hide_env_values = true
+    )]
+    pub drill_url: Option<String>,
+    /// Extension that the server may lack (repeatable), beside those of the configuration
+    #[arg(long = "skip-extension", value_name = "NAME")]
+    pub skip_extensions: Vec<String>,
+    /// Write the report as one page
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Folder of the PostgreSQL programs
+    #[arg(long, value_name = "FOLDER")]
+    pub bin_dir: Option<PathBuf>,
+    /// Where to look.
+    #[command(flatten)]
+    pub storage: StorageArgs,
 }
 
 /// Flags of `inspect`.

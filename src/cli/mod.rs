@@ -9,6 +9,8 @@ mod calendar;
 mod config;
 mod credentials;
 mod demo;
+mod drill;
+mod drill_page;
 mod extract;
 mod inspect;
 mod output;
@@ -103,6 +105,7 @@ async fn carry_out(
             Command::Show(args) => stored::run_show(args, settings, output).await,
             Command::Get(args) => stored::run_get(args, settings, output, context).await,
             Command::Extract(args) => extract::run(args, settings, output, context).await,
+            Command::Drill(args) => drill::run(args, settings, output, context).await,
             Command::Restore(args) => restore::run(args, settings, output, context).await,
             Command::Verify(args) => verify::run(args, settings, output, context).await,
             Command::Status(args) => status::run(args, settings, output, context).await,
@@ -119,6 +122,7 @@ async fn carry_out(
         cli.command,
         Command::Backup(_)
             | Command::Restore(_)
+            | Command::Drill(_)
             | Command::Demo(_)
             | Command::Prune(_)
             | Command::Sync(_)

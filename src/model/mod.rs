@@ -7,6 +7,7 @@ pub mod config;
 pub mod connection;
 pub mod copy;
 pub mod damage;
+pub mod drill;
 pub mod format;
 pub mod freshness;
 pub mod id;

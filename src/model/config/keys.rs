@@ -59,6 +59,10 @@ pub(super) enum Kind {
     Command,
     Tables,
     Schemas,
+    /// A list of any texts.
+    Texts,
+    /// A list of the keys of a section.
+    Sections(&'static Section),
     /// Names of tables, or the keys of a section for each.
     RequiredTables(&'static Section),
     Section(&'static Section),
@@ -76,13 +80,15 @@ impl Section {
 }
 
 /// All sections.
-pub(super) const SECTIONS: [&Section; 8] = [
+pub(super) const SECTIONS: [&Section; 10] = [
     &ROOT,
     &DATABASE,
     &REQUIRED_TABLE,
     &COMPRESSION,
     &RETRIES,
     &RETENTION,
+    &DRILL,
+    &ASSERTION,
     &STORAGE,
     &POSTGRES,
 ];
@@ -338,6 +344,59 @@ pub(super) static DATABASE: Section = Section {
             "retention",
             Kind::Section(&RETENTION),
             "Which backups are kept. Default: all.",
+        ),
+        key(
+            "drill",
+            Kind::Section(&DRILL),
+            "How a backup is restored for a test.",
+        ),
+    ],
+};
+
+pub(super) static DRILL: Section = Section {
+    name: "drill",
+    place: "under `drill`",
+    doc: "How a backup is restored for a test.",
+    keys: &[
+        key(
+            "url",
+            Kind::ConnectionUrl,
+            "Server to restore into, as a role that may create databases and roles. Default: a throw-away one on this machine.",
+        ),
+        key(
+            "url_file",
+            Kind::SecretFile,
+            "File that holds the server's URL.",
+        ),
+        key(
+            "skip_extensions",
+            Kind::Texts,
+            "Extensions that the server may lack; the report says so.",
+        ),
+        key(
+            "assertions",
+            Kind::Sections(&ASSERTION),
+            "What must hold in the restored database.",
+        ),
+    ],
+};
+
+pub(super) static ASSERTION: Section = Section {
+    name: "assertion",
+    place: "in an entry of `assertions`",
+    doc: "Something that must hold in the restored database: a query with what it must answer, or a program.",
+    keys: &[
+        key("name", Kind::Text, "What the report calls it."),
+        key("sql", Kind::Text, "A query."),
+        key(
+            "expect",
+            Kind::Text,
+            "What the query must answer: equals X, at_least N, at_most N or no_rows.",
+        ),
+        key(
+            "command",
+            Kind::Command,
+            "A program and its arguments, which must exit with 0; it finds the database by PGKEEP_SCRATCH_URL and DATABASE_URL.",
         ),
     ],
 };

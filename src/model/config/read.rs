@@ -15,7 +15,7 @@ use super::types::{
     Compression, CompressionMethod, Config, Connection, DatabaseConfig, PostgresConfig, Preset,
     RequiredTable, Retention, Retries, StorageConfig, StorageUrl,
 };
-use super::{Problem, url};
+use super::{Problem, drill, url};
 use crate::model::id::DatabaseName;
 use crate::model::name::TableName;
 use crate::model::nearest::did_you_mean;
@@ -129,6 +129,7 @@ fn read_database(
     set(&mut database.compression, read_compression(reader, fields));
     set(&mut database.retries, read_retries(reader, fields));
     set_some(&mut database.retention, read_retention(reader, fields));
+    set(&mut database.drill, drill::read(reader, fields));
     database
 }
 

@@ -51,7 +51,7 @@ fn object(section: &Section) -> Value {
     let required = match section.name {
         "config" => json!(["databases", "storages"]),
         "storage" => json!(["url"]),
-        "required_table" => json!(["name"]),
+        "required_table" | "assertion" => json!(["name"]),
         _ => return object,
     };
     object["required"] = required;
@@ -99,7 +99,11 @@ fn shape(kind: Kind) -> Value {
             json!({"anyOf": [text(), {"type": "array", "items": text(), "minItems": 1, "uniqueItems": true}]})
         }
         Kind::Command => json!({"type": "array", "items": text(), "minItems": 1}),
-        Kind::Tables | Kind::Schemas => {
+        Kind::Sections(section) => {
+            let item = reference_to(section);
+            json!({"anyOf": [item, {"type": "array", "items": item}]})
+        }
+        Kind::Tables | Kind::Schemas | Kind::Texts => {
             json!({"anyOf": [text(), {"type": "array", "items": text()}]})
         }
         Kind::RequiredTables(section) => {

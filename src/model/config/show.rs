@@ -11,10 +11,11 @@ use serde_json::{Value, json};
 
 use super::reader::show_duration;
 use super::types::{
-    Compression, Config, Connection, DatabaseConfig, KeepPreDeploy, RequiredTable, Retention,
-    Retries, StorageConfig,
+    Compression, Config, Connection, DatabaseConfig, DrillConfig, KeepPreDeploy, RequiredTable,
+    Retention, Retries, StorageConfig,
 };
 use super::url::redact;
+use crate::model::drill::{Assertion, Question};
 use crate::model::name::{TableName, quote_if_needed};
 
 /// What stands for a secret.
@@ -150,7 +151,46 @@ fn show_database(database: &DatabaseConfig) -> Keys {
     keys.put("strict_warnings", database.strict_warnings);
     keys.put_some("max_age", database.max_age.map(show_duration));
     keys.put_some("retention", database.retention.as_ref().map(show_retention));
+    let drill = show_drill(&database.drill);
+    keys.put_some("drill", (!drill.0.is_empty()).then_some(drill));
     keys
+}
+
+fn show_drill(drill: &DrillConfig) -> Keys {
+    let mut keys = Keys::default();
+    let url = drill.url.as_ref();
+    keys.put_some("url", url.map(|url| redact(url.expose_secret())));
+    keys.put_list("skip_extensions", &drill.skip_extensions, |name| {
+        name.clone().into()
+    });
+    keys.put_list("assertions", &drill.assertions, show_assertion);
+    keys
+}
+
+fn show_assertion(assertion: &Assertion) -> Shown {
+    let mut keys = Keys::default();
+    keys.put("name", assertion.name.clone());
+    match &assertion.question {
+        Question::Sql { sql, expect } => {
+            keys.put("sql", sql.clone());
+            keys.put("expect", expect.to_string());
+        }
+        // Arguments may hold a secret; the program says enough.
+        Question::Command(command) => keys.put_list("command", &hidden(command), |text| {
+            (*text).to_owned().into()
+        }),
+    }
+    keys.into()
+}
+
+fn hidden(command: &[String]) -> Vec<&str> {
+    let shown = |(at, text)| if at == 0 { text } else { HIDDEN };
+    command
+        .iter()
+        .map(String::as_str)
+        .enumerate()
+        .map(shown)
+        .collect()
 }
 
 fn put_connection(keys: &mut Keys, connection: &Connection) {

@@ -12,6 +12,7 @@ use jiff::tz::TimeZone;
 use secrecy::SecretString;
 
 use super::url;
+pub use crate::model::drill::DrillConfig;
 use crate::model::id::DatabaseName;
 use crate::model::name::TableName;
 pub use crate::model::required::RequiredTable;
@@ -97,6 +98,8 @@ pub struct DatabaseConfig {
     pub max_age: Option<Duration>,
     /// Which backups are kept; `None` keeps all.
     pub retention: Option<Retention>,
+    /// How a backup is restored for a test.
+    pub drill: DrillConfig,
 }
 
 impl Default for DatabaseConfig {
@@ -124,6 +127,7 @@ impl Default for DatabaseConfig {
             strict_warnings: false,
             max_age: None,
             retention: None,
+            drill: DrillConfig::default(),
         }
     }
 }

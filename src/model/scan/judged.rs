@@ -28,6 +28,8 @@ pub enum JudgedKind {
     Owner,
     /// `GRANT`, `REVOKE`, `ALTER DEFAULT PRIVILEGES`.
     Privileges,
+    /// Makes, changes or describes an extension of this name, lower case where it is not quoted.
+    Extension(String),
     /// Opens a transaction.
     Begin,
     /// Commits one.

@@ -59,7 +59,7 @@ impl Move {
         seen: &Arc<Seen>,
         output: &mut PipeWriter,
     ) -> Result<Moved, MoveError> {
-        let mut filter = Filter::new(self.rules);
+        let mut filter = Filter::new(self.rules.clone());
         let mut failed = None;
         let read = read_dump(tap, &mut |piece| {
             if failed.is_none()

@@ -59,7 +59,7 @@ pub enum Source {
 }
 
 /// How to restore.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Restore beside the database and put the copy into its place.
     pub replace: bool,
@@ -79,6 +79,10 @@ pub struct Options {
     pub no_database_settings: bool,
     /// Do not compare afterwards.
     pub no_compare: bool,
+    /// Extensions that are left out where the server lacks them.
+    pub skip_extensions: Vec<String>,
+    /// Comment of a database that is made, by which it is known later.
+    pub tag: Option<String>,
 }
 
 /// How a restore ended. The exit code, the summary and the text come from this value.
@@ -106,6 +110,10 @@ pub struct Report {
     pub rows: u64,
     /// Length of the uncompressed dump.
     pub dump_bytes: u64,
+    /// The server's version.
+    pub server_version: Option<String>,
+    /// Extensions that were left out because the server lacks them.
+    pub skipped_extensions: Vec<String>,
     /// Roles that were made.
     pub created_roles: Vec<String>,
     /// When it began.
@@ -154,6 +162,8 @@ impl Report {
             tables: Vec::new(),
             rows: 0,
             dump_bytes: 0,
+            server_version: None,
+            skipped_extensions: Vec::new(),
             created_roles: Vec::new(),
             started_at,
             took_ms: 0,

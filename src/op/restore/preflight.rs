@@ -136,7 +136,7 @@ pub(crate) fn plan(
     let mut problems = Vec::new();
     problems.extend(place(needs, target, plan));
     problems.extend(version(needs, &target.facts, options));
-    problems.extend(extensions(needs, &target.facts));
+    problems.extend(extensions(needs, &target.facts, options));
     problems.extend(roles(needs, &target.facts, options));
     problems.extend(rights(target, plan));
     problems.extend(space(needs, target));
@@ -252,8 +252,9 @@ fn version(needs: &Needs, facts: &TargetFacts, options: &Options) -> Option<Prob
     Some(problem("target_older", text, Some(hint)))
 }
 
-fn extensions(needs: &Needs, facts: &TargetFacts) -> Option<Problem> {
-    let names = needs.missing_extensions(facts);
+fn extensions(needs: &Needs, facts: &TargetFacts, options: &Options) -> Option<Problem> {
+    let mut names = needs.missing_extensions(facts);
+    names.retain(|name| !options.skip_extensions.contains(name));
     if names.is_empty() {
         return None;
     }
@@ -262,11 +263,49 @@ fn extensions(needs: &Needs, facts: &TargetFacts) -> Option<Problem> {
         count(names.len() as u64, "extension", "extensions"),
         list(&names)
     );
-    Some(problem(
-        "extension_missing",
-        text,
-        Some("install them on the server, as packages of its major version"),
-    ))
+    let packages: Vec<String> = names
+        .iter()
+        .map(|name| package(name, facts.major()))
+        .collect();
+    let hint = format!(
+        "install them on the server; on Debian: `apt install {}`",
+        packages.join(" ")
+    );
+    Some(problem("extension_missing", text, Some(&hint)))
+}
+
+/// Extensions whose Debian package is not called after them.
+const PACKAGES: &[(&str, &str)] = &[
+    ("pg_cron", "cron"),
+    ("pg_partman", "partman"),
+    ("pg_repack", "repack"),
+    ("postgis", "postgis-3"),
+    ("postgis_raster", "postgis-3"),
+    ("postgis_tiger_geocoder", "postgis-3"),
+    ("postgis_topology", "postgis-3"),
+    ("vector", "pgvector"),
+];
+
+/// Languages, whose packages have the version at their end.
+const LANGUAGES: &[(&str, &str)] = &[
+    ("plperl", "plperl"),
+    ("plperlu", "plperl"),
+    ("plpython3u", "plpython3"),
+    ("pltcl", "pltcl"),
+    ("pltclu", "pltcl"),
+];
+
+/// Names the package as Debian and PGDG call it: `postgresql-15-pgvector`, `postgresql-plpython3-15`.
+fn package(extension: &str, major: u32) -> String {
+    let find = |list: &[(&str, &'static str)]| {
+        let found = list.iter().find(|(name, _)| *name == extension);
+        found.map(|(_, package)| *package)
+    };
+    match (find(LANGUAGES), find(PACKAGES)) {
+        (Some(language), _) => format!("postgresql-{language}-{major}"),
+        (None, Some(package)) => format!("postgresql-{major}-{package}"),
+        (None, None) => format!("postgresql-{major}-{}", extension.replace('_', "-")),
+    }
 }
 
 fn roles(needs: &Needs, facts: &TargetFacts, options: &Options) -> Option<Problem> {

@@ -11,7 +11,7 @@ use super::check::{self, Check, Compared};
 use super::feed::{Move, MoveError, Moved, judge_file, refused, unreadable};
 use super::preflight::{self, Needs, Plan, Target};
 use super::source::{Opened, Seen, Stored, Tap, open_file};
-use super::{Event, Observer, Report, Request, Source, swap};
+use super::{Event, Observer, Options, Report, Request, Source, swap};
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
 use crate::model::connection::Connection;
@@ -66,6 +66,15 @@ struct Site {
 struct Made {
     database: bool,
     roles: Vec<String>,
+}
+
+impl Site {
+    /// Extensions that may be left out and have to be.
+    fn skipped(&self, options: &Options) -> Vec<String> {
+        let mut missing = self.needs.missing_extensions(&self.target.facts);
+        missing.retain(|name| options.skip_extensions.contains(name));
+        missing
+    }
 }
 
 impl<'a> Run<'a> {
@@ -253,6 +262,7 @@ impl<'a> Run<'a> {
             .with_database(&work_name)
             .map_err(|error| self.untouched(&Error::new(Reason::Connection(error))))?;
         self.report.database = Some(name);
+        self.report.server_version = Some(target.facts.version.clone());
         let site = Site {
             plan,
             target,
@@ -264,6 +274,7 @@ impl<'a> Run<'a> {
             found: found.clone(),
             application: format!("pgkeep-restore-{:016x}", rand::random::<u64>()),
         };
+        self.report.skipped_extensions = site.skipped(options);
         match plan != Plan::Fill && site.databases.is_none() {
             true => Err(self.untouched(&Error::new(Reason::DatabaseMissing))),
             false => Ok(site),
@@ -434,11 +445,14 @@ impl<'a> Run<'a> {
         })?;
         made.database = true;
         self.report.created = site.plan == Plan::Create;
-        if site.plan == Plan::Replace {
-            let tag = format!(
+        let tag = match site.plan {
+            Plan::Replace => Some(format!(
                 "pgkeep restores a backup into this database since {}",
                 self.report.started_at
-            );
+            )),
+            _ => self.request.options.tag.clone(),
+        };
+        if let Some(tag) = tag {
             let sql = format!(
                 "COMMENT ON DATABASE {} IS {}",
                 quote(&site.name),
@@ -476,6 +490,7 @@ impl<'a> Run<'a> {
                 no_owner: options.no_owner,
                 no_privileges: options.no_privileges,
                 one_transaction,
+                skip_extensions: site.skipped(options),
                 server_major: site.target.facts.major(),
             },
             length: manifest.map(|manifest| manifest.dump.bytes),

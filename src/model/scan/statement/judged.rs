@@ -23,9 +23,21 @@ const JUDGED: &[&str] = &[
     "start",
 ];
 
-/// Tells whether a statement with this first word may have to be judged at its end.
-pub(super) fn is_judged(word: &[u8]) -> bool {
-    std::str::from_utf8(word).is_ok_and(|word| JUDGED.binary_search(&word).is_ok())
+/// Tells whether the statement under way may be one that is judged at its end.
+///
+/// Of those that make or describe something only the ones about extensions are, so that a long function is not held.
+pub(super) fn may_be_judged(statement: &Statement) -> bool {
+    let mut cursor = Cursor::new(statement);
+    match cursor.next_word() {
+        Some(b"create" | b"comment") => {
+            cursor.word("on");
+            cursor.is_at_end() || cursor.word("extension")
+        }
+        Some(word) => {
+            std::str::from_utf8(word).is_ok_and(|word| JUDGED.binary_search(&word).is_ok())
+        }
+        None => false,
+    }
 }
 
 /// Looks at a whole statement.
@@ -45,6 +57,8 @@ pub(super) fn judged(statement: &Statement) -> Option<JudgedKind> {
         b"reset" => authorization(&mut cursor).then_some(JudgedKind::Owner),
         b"copy" => copy(cursor),
         b"create" if statement.begins != statement.bodies => Some(JudgedKind::OpenRoutine),
+        b"create" => extension(cursor),
+        b"comment" => extension(cursor),
         _ => None,
     }
 }
@@ -80,6 +94,19 @@ fn authorization(cursor: &mut Cursor<'_>) -> bool {
     cursor.words(&["session", "authorization"])
 }
 
+/// `CREATE EXTENSION [IF NOT EXISTS] x`, `COMMENT ON EXTENSION x`.
+fn extension(mut cursor: Cursor<'_>) -> Option<JudgedKind> {
+    cursor.word("on");
+    if !cursor.word("extension") {
+        return None;
+    }
+    cursor.words(&["if", "not", "exists"]);
+    let name = cursor.identifier()?;
+    Some(JudgedKind::Extension(
+        String::from_utf8_lossy(name).into_owned(),
+    ))
+}
+
 /// pg_dump writes nothing behind `stdin`; a format or a delimiter there changes where the rows end.
 fn copy(mut cursor: Cursor<'_>) -> Option<JudgedKind> {
     let from_stdin = cursor.seek(&["from", "stdin"]);
@@ -101,7 +128,7 @@ mod tests {
     #[test]
     fn tells_what_must_be_judged() {
         use JudgedKind::{
-            Begin, Commit, CopyWithOptions, OpenRoutine, Owner, Privileges, Transaction,
+            Begin, Commit, CopyWithOptions, Extension, OpenRoutine, Owner, Privileges, Transaction,
             TransactionTimeout,
         };
         assert!(JUDGED.is_sorted());
@@ -124,6 +151,14 @@ mod tests {
             (
                 "ALTER DEFAULT PRIVILEGES FOR ROLE a GRANT SELECT ON TABLES TO b;",
                 Privileges,
+            ),
+            (
+                "CREATE EXTENSION IF NOT EXISTS pg_trgm WITH SCHEMA public;",
+                Extension("pg_trgm".into()),
+            ),
+            (
+                "COMMENT ON EXTENSION \"uuid-ossp\" IS 'x';",
+                Extension("uuid-ossp".into()),
             ),
             ("BEGIN;", Begin),
             ("START TRANSACTION;", Begin),

@@ -272,12 +272,7 @@ impl Statement {
 
     /// Tells whether the statement under way may be one to judge.
     pub(super) fn may_be_judged(&self) -> bool {
-        self.first_word().is_some_and(judged::is_judged)
-    }
-
-    fn first_word(&self) -> Option<&[u8]> {
-        let first = self.stored.first()?;
-        (first.kind == Kind::Word).then(|| &self.text[first.start..first.end])
+        judged::may_be_judged(self)
     }
 
     fn keep(&mut self, kind: Kind, text: &[u8]) {

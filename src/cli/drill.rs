@@ -1,0 +1,186 @@
+//! `pgkeep drill` on the terminal.
+
+use std::fs;
+use std::path::Path;
+
+use secrecy::ExposeSecret;
+use serde::Serialize;
+
+use super::args::DrillArgs;
+use super::drill_page::page;
+use super::output::{Output, bytes, number};
+use super::progress::Shown;
+use super::settings::Settings;
+use crate::context::Context;
+use crate::failure::{Failure, Kind, Result};
+use crate::model::config::Config;
+use crate::model::connection::Connection;
+use crate::model::drill::DrillConfig;
+use crate::model::name::printable;
+use crate::op::drill::{Report, Request, run as drill};
+use crate::op::stored::Wanted;
+use crate::postgres::programs::Search;
+
+pub(super) async fn run(
+    args: &DrillArgs,
+    settings: &Settings<'_>,
+    output: &Output,
+    context: &Context,
+) -> Result<()> {
+    let request = request(args, settings)?;
+    let shown = Shown::new("drill", output);
+    let report = drill(&request, context, &shown).await;
+    shown.finish();
+    print(&report, output);
+    let written = args
+        .html
+        .as_deref()
+        .map_or(Ok(()), |file| write_page(file, &report));
+    match report.failure {
+        Some(failure) => Err(failure),
+        None => written,
+    }
+}
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    message_type: &'static str,
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
+fn request(args: &DrillArgs, settings: &Settings<'_>) -> Result<Request> {
+    let wanted = Wanted::parse(&args.id)?;
+    let database = settings.database_name()?;
+    let config = settings.config()?;
+    let name = match &wanted {
+        Wanted::Id(id) => Some(id.database().to_string()),
+        Wanted::Latest => database.as_ref().map(ToString::to_string),
+    };
+    let DrillConfig {
+        url,
+        mut skip_extensions,
+        assertions,
+    } = config
+        .as_ref()
+        .map(|config| drill_config(config, name.as_deref()))
+        .unwrap_or_default();
+    skip_extensions.extend(args.skip_extensions.iter().cloned());
+    let url = args
+        .drill_url
+        .clone()
+        .or_else(|| url.map(|url| url.expose_secret().to_owned()));
+    let bad = |error: crate::model::connection::ConnectionError| {
+        let message = format!("cannot read the drill's server: {error}");
+        Failure::new(Kind::Usage, "bad_connection", message)
+    };
+    let server = url
+        .map(|url| url.parse::<Connection>())
+        .transpose()
+        .map_err(bad)?;
+    let bin_dir = args
+        .bin_dir
+        .clone()
+        .or_else(|| config.and_then(|config| config.postgres.bin_dir));
+    Ok(Request {
+        storages: settings.storages_to_read(&args.storage)?,
+        database,
+        wanted,
+        server,
+        search: Search::new(bin_dir, settings.path()),
+        environment: settings.program_environment(),
+        skip_extensions,
+        assertions,
+    })
+}
+
+/// The section of the database that is meant; of the only one where nobody said which.
+fn drill_config(config: &Config, name: Option<&str>) -> DrillConfig {
+    let found = match (name, config.databases.as_slice()) {
+        (Some(name), _) => config.database(name),
+        (None, [(_, only)]) => Some(only),
+        (None, _) => None,
+    };
+    found.map_or_else(
+        || config.defaults.drill.clone(),
+        |database| database.drill.clone(),
+    )
+}
+
+fn write_page(file: &Path, report: &Report) -> Result<()> {
+    fs::write(file, page(report)).map_err(|error| {
+        let message = format!("cannot write the report to `{}`: {error}", file.display());
+        Failure::new(Kind::AfterGood, "cannot_write", message)
+    })
+}
+
+fn print(report: &Report, output: &Output) {
+    if output.json {
+        let message_type = "summary";
+        output.json_line(&Summary {
+            message_type,
+            report,
+        });
+        return;
+    }
+    report
+        .warnings
+        .iter()
+        .for_each(|warning| output.warning(warning));
+    if report.backup_id.is_some() && !output.quiet {
+        output.data(&text(report));
+    }
+}
+
+fn text(report: &Report) -> String {
+    let id = report.backup_id.as_deref().unwrap_or_default();
+    let verdict = if report.passed {
+        "drill passed"
+    } else {
+        "drill FAILED"
+    };
+    let seconds = |ms: u64| ms as f64 / 1000.0;
+    let mut out = format!("{id}: {verdict}\n");
+    if !report.skipped_extensions.is_empty() {
+        out += &format!(
+            "  WITHOUT extensions that the server lacks: {}\n",
+            report.skipped_extensions.join(", ")
+        );
+    }
+    let version = report
+        .server_version
+        .as_deref()
+        .unwrap_or("an unknown version");
+    out += &format!("  restored into {}, PostgreSQL {version}\n", report.server);
+    if let Some(restore) = report.restore.as_ref().filter(|restore| restore.compared) {
+        let different = restore
+            .tables
+            .iter()
+            .filter(|table| table.problem.is_some())
+            .count();
+        out += &format!(
+            "  recovery time {:.1} s: {} rows of {} tables, {} of SQL\n",
+            seconds(report.recovery_ms()),
+            number(restore.rows),
+            number(restore.tables.len() as u64),
+            bytes(restore.dump_bytes)
+        );
+        out += &match different {
+            0 => "  compared: every table is as it was dumped\n".to_owned(),
+            _ => format!("  compared: {different} tables are NOT as they were dumped\n"),
+        };
+    }
+    for assertion in &report.assertions {
+        let verdict = if assertion.passed { "holds" } else { "FAILS" };
+        out += &format!(
+            "  {verdict}: {} ({}; {})\n",
+            printable(&assertion.name),
+            printable(&assertion.expected),
+            assertion.found
+        );
+    }
+    if !report.noted_in.is_empty() {
+        out += &format!("  noted in {}\n", report.noted_in.join(", "));
+    }
+    out + &format!("  took {:.1} s as a whole\n", seconds(report.took_ms))
+}
