@@ -16,12 +16,14 @@ Start here:
   pgkeep demo                                              everything once, on a throw-away server
   pgkeep backup --storage ./backups --require users        with DATABASE_URL set
   pgkeep list --storage ./backups
+  pgkeep drill --storage ./backups                         restores the latest one for a test
   pgkeep inspect dump.sql.gz
   pgkeep retention --keep-daily 7 --keep-weekly 4 --simulate '0 3 * * *'
 
 Exit codes: 0 done and proven, 2 usage or config, 3 the backup is good but something after it is not, \
 10 no such backup, 11 busy, 12 login refused, 20 the source failed, 21 the dump failed its proof, 22 storage failed, \
-23 stored data is damaged, 24 stale, 25 refused by a safety rule, 26 a needed program is missing, 130 or 143 stopped by a \
+23 stored data is damaged or a restore did not match, 24 stale, 25 refused by a safety rule, 26 a needed program is \
+missing, 130 or 143 stopped by a \
 signal; any other one means failure too.";
 
 /// Logical PostgreSQL backups that come with proof.

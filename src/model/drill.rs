@@ -35,8 +35,8 @@ pub enum Question {
         /// What it must answer.
         expect: Expect,
     },
-    /// A program with its arguments, which must exit with 0.
-    Command(Vec<String>),
+    /// A program with its arguments, which must exit with 0; an argument may be a secret.
+    Command(Vec<SecretString>),
 }
 
 /// What a query must answer.

@@ -7,6 +7,7 @@
 mod backup;
 mod corpus;
 mod demo;
+mod drill;
 mod extract;
 mod harness;
 mod postgres;

@@ -1,5 +1,7 @@
 //! The meaning of the `drill` section: server, extensions that may lack, assertions.
 
+use secrecy::SecretString;
+
 use super::keys::{ASSERTION, DRILL};
 use super::reader::{Fields, Reader, join};
 use super::tree::{Node, Value};
@@ -67,7 +69,12 @@ fn read_command(reader: &mut Reader, fields: &Fields) -> Option<Question> {
         reader.note(fields.line_of("expect"), message);
     }
     match &field.node.value {
-        Value::List(items) if !items.is_empty() => reader.texts(&field).map(Question::Command),
+        Value::List(items) if !items.is_empty() => {
+            let texts = reader.texts(&field)?;
+            Some(Question::Command(
+                texts.into_iter().map(SecretString::from).collect(),
+            ))
+        }
         _ => {
             let form = "a list of a program and its arguments; no shell reads it";
             reader.note(field.line, format!("`{}` must be {form}", field.path));

@@ -176,21 +176,12 @@ fn show_assertion(assertion: &Assertion) -> Shown {
             keys.put("expect", expect.to_string());
         }
         // Arguments may hold a secret; the program says enough.
-        Question::Command(command) => keys.put_list("command", &hidden(command), |text| {
-            (*text).to_owned().into()
-        }),
+        Question::Command(command) => {
+            let shown: Vec<&str> = command.iter().enumerate().map(hide_arguments).collect();
+            keys.put_list("command", &shown, |text| (*text).to_owned().into());
+        }
     }
     keys.into()
-}
-
-fn hidden(command: &[String]) -> Vec<&str> {
-    let shown = |(at, text)| if at == 0 { text } else { HIDDEN };
-    command
-        .iter()
-        .map(String::as_str)
-        .enumerate()
-        .map(shown)
-        .collect()
 }
 
 fn put_connection(keys: &mut Keys, connection: &Connection) {

@@ -1,5 +1,6 @@
 //! Asks a restored database what must hold in it: a query, or an application's own smoke test.
 
+use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -92,7 +93,7 @@ async fn query(
 }
 
 async fn command_of(
-    command: &[String],
+    command: &[SecretString],
     request: &Request,
     scratch: &Connection,
     cancel: &CancellationToken,
@@ -106,15 +107,17 @@ async fn command_of(
         environment.set(name, url.as_str());
     }
     let secrets: Redactor = redactor(scratch);
-    let program = Program::new(program, &environment)
-        .args(arguments)
+    let program = Program::new(program.expose_secret(), &environment)
+        .args(arguments.iter().map(ExposeSecret::expose_secret))
         .redact(&secrets);
     program.run(cancel, ASSERTION_TIMEOUT, MAX_OUTPUT).await?;
     Ok((true, "exit status 0".to_owned()))
 }
 
 fn told(error: &Error) -> String {
-    match error.stderr.last() {
+    let lines = &error.stderr;
+    let worst = lines.iter().find(|line| line.contains("ERROR:"));
+    match worst.or(lines.last()) {
         Some(line) => format!("{error}: {}", printable(line)),
         None => error.to_string(),
     }

@@ -1,7 +1,7 @@
 //! Says what of a statement a restore has to judge: owners, rights, transactions, and what `psql` reads otherwise.
 
-use super::Statement;
 use super::meaning::Cursor;
+use super::{Kind, Statement};
 use crate::model::scan::judged::JudgedKind;
 
 /// First words of statements that may be left out; sorted. Until such a statement ends, it must not be passed on.
@@ -68,16 +68,28 @@ fn alter(mut cursor: Cursor<'_>) -> Option<JudgedKind> {
     if cursor.words(&["default", "privileges"]) {
         return Some(JudgedKind::Privileges);
     }
-    for renamed in [
-        &["rename", "owner", "to"][..],
-        &["rename", "column", "owner", "to"],
-    ] {
-        if Cursor::new(cursor.statement()).seek(renamed) {
-            return None;
-        }
+    if renames(cursor.statement()) {
+        return None;
     }
     let found = cursor.seek(&["owner", "to"]) && cursor.identifier().is_some();
     (found && cursor.is_at_end()).then_some(JudgedKind::Owner)
+}
+
+/// Tells `ALTER TABLE t RENAME owner TO x` from `ALTER TABLE public.rename OWNER TO x`.
+fn renames(statement: &Statement) -> bool {
+    for words in [
+        &["rename", "owner", "to"][..],
+        &["rename", "column", "owner", "to"],
+    ] {
+        let mut cursor = Cursor::new(statement);
+        if cursor.seek(words) {
+            let at = cursor.position() - words.len();
+            // Behind the kind or a dot it is the name of what changes its owner.
+            let is_name = at < 3 || statement.stored[at - 1].kind == Kind::Punct(b'.');
+            return !is_name;
+        }
+    }
+    false
 }
 
 fn set(mut cursor: Cursor<'_>) -> Option<JudgedKind> {
@@ -139,6 +151,7 @@ mod tests {
                 Owner,
             ),
             ("ALTER TABLE public.rename OWNER TO app;", Owner),
+            ("ALTER SCHEMA rename OWNER TO app;", Owner),
             ("ALTER LARGE OBJECT 12 OWNER TO app;", Owner),
             (
                 "ALTER OPERATOR public.@#@ (bigint, NONE) OWNER TO app;",
@@ -182,6 +195,7 @@ mod tests {
     fn leaves_all_else_alone() {
         for sql in [
             "ALTER TABLE t RENAME COLUMN owner TO x;",
+            "ALTER TABLE t RENAME owner TO x;",
             "ALTER TABLE ONLY t ALTER COLUMN c SET DEFAULT 'x OWNER TO y';",
             "ALTER TABLE ONLY owner ADD CONSTRAINT \"to\" PRIMARY KEY (id);",
             "COPY public.t (a, b) FROM stdin;\n1\tGRANT ALL ON t TO x;\n\\.\n",

@@ -101,6 +101,11 @@ impl<'a> Cursor<'a> {
         self.statement
     }
 
+    /// Returns how many kept tokens lie behind it.
+    pub(super) fn position(&self) -> usize {
+        self.at
+    }
+
     /// Tells whether nothing follows.
     pub(super) fn is_at_end(&self) -> bool {
         self.at >= self.statement.stored.len()

@@ -1,0 +1,372 @@
+//! Brings a dump into a database: makes the database, feeds `psql`, proves, compares where it must, commits.
+
+use std::io::{self, PipeWriter, Read, Write};
+use std::sync::Arc;
+
+use super::{Made, Run, Site, expected_of};
+use crate::failure::{Failure, Kind, Result};
+use crate::model::name::quote;
+use crate::model::restore::filter::Rules;
+use crate::model::restore::properties::literal;
+use crate::op::restore::Event;
+use crate::op::restore::check::{self, Compared};
+use crate::op::restore::feed::{Move, MoveError, Moved, judge_file, refused, unreadable};
+use crate::op::restore::preflight::Plan;
+use crate::op::restore::source::{Opened, Seen, Stored, Tap, open_file};
+use crate::postgres::error::{Error, Reason};
+use crate::postgres::feed::{Feed, FeedRequest};
+use crate::stream::pipeline::Progress;
+
+/// Most tables of a dump that goes into a fresh database as one transaction. Each takes a few of the server's locks, of
+/// which there are 6,400 by default; a fresh database can also be dropped.
+const MAX_TABLES_AT_ONCE: usize = 1000;
+
+impl Run<'_> {
+    /// Brings the dump in. Where a storage's copy is bad, the next one is taken, into a database made anew.
+    pub(super) async fn fill(
+        &mut self,
+        opened: &Opened,
+        site: &Site,
+        made: &mut Made,
+    ) -> Result<Moved> {
+        let copies = match opened {
+            Opened::Stored(stored) => stored.backup.readable_from(),
+            _ => vec![0],
+        };
+        let mut last = None;
+        for at in copies {
+            if let Some(failure) = last.take() {
+                self.clean(site, made)
+                    .await
+                    .map_err(|error| self.failed(&error))?;
+                let Failure { message, .. } = failure;
+                self.warn(format!("another copy is taken: {message}"));
+            }
+            self.make_database(site, made).await?;
+            match self.feed(opened, at, site).await {
+                Ok(moved) => return Ok(moved),
+                Err(failure)
+                    if matches!(failure.kind, Kind::Damaged | Kind::Storage | Kind::Login) =>
+                {
+                    last = Some(failure);
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        Err(last.unwrap_or_else(|| {
+            Failure::new(
+                Kind::NotFound,
+                "no_such_backup",
+                "no storage has the backup",
+            )
+        }))
+    }
+
+    async fn make_database(&mut self, site: &Site, made: &mut Made) -> Result<()> {
+        let Some(databases) = site.databases.as_ref().filter(|_| site.plan != Plan::Fill) else {
+            return Ok(());
+        };
+        let (properties, encoding) = (&site.needs.properties, &site.needs.encoding);
+        let sql = properties.create(&site.name, encoding, false);
+        let result = match databases.execute(&sql, self.stop()).await {
+            Err(error) if is_about_locale(&error) && self.request.options.force_locale => {
+                self.warn("the server lacks the dump's locale, so the database sorts text as locale `C` does".into());
+                databases
+                    .execute(&properties.create(&site.name, encoding, true), self.stop())
+                    .await
+            }
+            other => other,
+        };
+        result.map_err(|error| {
+            let failure = self.failed(&error);
+            match is_about_locale(&error) {
+                true => failure
+                    .hint("create the locale on the server, or `--force-locale` takes locale `C`"),
+                false => failure,
+            }
+        })?;
+        made.database = true;
+        self.report.created = site.plan == Plan::Create;
+        let tag = match site.plan {
+            Plan::Replace => Some(format!(
+                "pgkeep restores a backup into this database since {}",
+                self.report.started_at
+            )),
+            _ => self.request.options.tag.clone(),
+        };
+        if let Some(tag) = tag {
+            let sql = format!(
+                "COMMENT ON DATABASE {} IS {}",
+                quote(&site.name),
+                literal(&tag)
+            );
+            databases
+                .execute(&sql, self.stop())
+                .await
+                .map_err(|error| self.failed(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Feeds the dump to `psql`, proves it, and only then commits.
+    async fn feed(&mut self, opened: &Opened, at: usize, site: &Site) -> Result<Moved> {
+        let manifest = opened.manifest();
+        let tables = manifest.map(|manifest| manifest.tables.len());
+        let one_transaction =
+            site.plan == Plan::Fill || tables.is_some_and(|tables| tables <= MAX_TABLES_AT_ONCE);
+        let progress = Arc::new(Progress::default());
+        self.observer.note(Event::Restoring {
+            progress: &progress,
+            bytes: manifest.map_or(0, |manifest| manifest.dump.bytes),
+            tables: manifest.map_or(0, |manifest| {
+                manifest
+                    .tables
+                    .iter()
+                    .filter(|table| table.rows.is_some())
+                    .count() as u64
+            }),
+        });
+        let options = &self.request.options;
+        let movement = Move {
+            rules: Rules {
+                no_owner: options.no_owner,
+                no_privileges: options.no_privileges,
+                one_transaction,
+                skip_extensions: site.skipped(options),
+                server_major: site.target.facts.major(),
+            },
+            length: manifest.map(|manifest| manifest.dump.bytes),
+            progress,
+        };
+        let key = format!("{:032x}", rand::random::<u128>());
+        let request = FeedRequest {
+            psql: &site.psql,
+            application: &site.application,
+            one_transaction,
+            server_major: site.target.facts.major(),
+            is_sql_ascii: site.needs.encoding == "SQL_ASCII",
+            key: &key,
+        };
+        let is_fill = site.plan == Plan::Fill && !options.no_compare;
+        match opened {
+            Opened::Stored(stored) => {
+                let (tap, seen) = Tap::new(stored.read(at).await?, true);
+                self.pump(opened, at, &request, movement, tap, seen, is_fill)
+                    .await
+            }
+            Opened::File { path, .. } => {
+                let (tap, seen) = Tap::new(open_file(path)?, false);
+                self.pump(opened, at, &request, movement, tap, seen, is_fill)
+                    .await
+            }
+            Opened::Pipe => {
+                let (tap, seen) = Tap::new(io::stdin(), false);
+                self.pump(opened, at, &request, movement, tap, seen, is_fill)
+                    .await
+            }
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call with one line for each kind of source"
+    )]
+    async fn pump(
+        &self,
+        opened: &Opened,
+        at: usize,
+        request: &FeedRequest<'_>,
+        movement: Move,
+        tap: Tap<impl Read + Send + 'static>,
+        seen: Arc<Seen>,
+        is_last_word: bool,
+    ) -> Result<Moved> {
+        let mut feed = request
+            .start(self.stop())
+            .await
+            .map_err(|error| self.failed(&error))?;
+        let mut input = feed.take_input();
+        let watch = Arc::clone(&seen);
+        // It ends with the dump, with `psql`, or with the wish to stop; a pipe that never gives another byte is left to
+        // the end of the program.
+        let moving = tokio::task::spawn_blocking(move || {
+            let moved = movement.run(tap, &seen, &mut input);
+            (moved, input)
+        });
+        let (moved, input) = tokio::select! {
+            done = moving => done.expect("moving a dump does not panic"),
+            _ = feed.ended() => {
+                watch.give_up();
+                return Err(self.program_failed(&feed).await);
+            }
+            () = self.stop().cancelled() => {
+                watch.give_up();
+                feed.stop().await;
+                return Err(self.stopped_inside());
+            }
+        };
+        let judged = match moved {
+            Ok(moved) => self.prove(opened, at, &moved).map(|()| moved),
+            Err(MoveError::Closed) => return Err(self.program_failed(&feed).await),
+            Err(error) => Err(self.explain(opened, at, &error, &watch)),
+        };
+        let (judged, input) = match judged {
+            Ok(moved) if request.one_transaction && is_last_word => {
+                let (answered, input) = self.ask(opened, &moved, request, &mut feed, input).await;
+                (
+                    answered.map(|compared| Moved {
+                        compared: Some(compared),
+                        ..moved
+                    }),
+                    input,
+                )
+            }
+            judged => (judged, input),
+        };
+        match judged.and_then(|moved| self.check_stop().map(|()| moved)) {
+            Ok(moved) => {
+                feed.commit(input)
+                    .await
+                    .map_err(|error| self.psql_failed(&error))?;
+                Ok(moved)
+            }
+            Err(failure) => {
+                // `input` lives until `psql` is gone: it must not see the end of a dump that is none.
+                feed.stop().await;
+                drop(input);
+                Err(failure)
+            }
+        }
+    }
+
+    /// A database that was there already cannot be dropped, so its rows are compared before the COMMIT, by the session
+    /// that brought them in.
+    async fn ask(
+        &self,
+        opened: &Opened,
+        moved: &Moved,
+        request: &FeedRequest<'_>,
+        feed: &mut Feed,
+        mut input: PipeWriter,
+    ) -> (Result<Compared>, PipeWriter) {
+        let expected = expected_of(opened, moved);
+        let questions = request.questions(&check::questions(&expected));
+        // It ends with the questions, or with `psql`.
+        let asking = tokio::task::spawn_blocking(move || {
+            // A program that is gone says why itself.
+            let _ = input.write_all(questions.as_bytes());
+            input
+        });
+        let answers = tokio::select! {
+            answers = feed.answers() => answers,
+            () = self.stop().cancelled() => None,
+        };
+        let is_answered = answers.is_some();
+        let judged = match answers {
+            Some(answers) => {
+                let compared = check::compare_answers(&expected, answers);
+                check::judge(&self.what(), &compared, None).map(|()| compared)
+            }
+            None if self.context.stop.is_requested() => Err(self.stopped_inside()),
+            None => Err(self.program_failed(feed).await),
+        };
+        if !is_answered {
+            feed.stop().await;
+        }
+        (
+            judged,
+            asking.await.expect("writing to a pipe does not panic"),
+        )
+    }
+
+    async fn program_failed(&self, feed: &Feed) -> Failure {
+        match feed.ended().await.into_result() {
+            _ if self.context.stop.is_requested() => self.stopped_inside(),
+            Err(error) => self.psql_failed(&error),
+            Ok(_) => Failure::new(
+                Kind::Unexpected,
+                "psql_ended",
+                format!("{}: `psql` ended early", self.what()),
+            ),
+        }
+    }
+
+    /// An error of the dump's own SQL is the target's answer to it.
+    fn psql_failed(&self, error: &Error) -> Failure {
+        let mut failure = self.failed(error);
+        if matches!(error.reason, Reason::Other { code: 3 }) {
+            failure.id = "restore_sql_failed";
+            failure.message = format!(
+                "{}: the server refused a statement of the dump",
+                self.what()
+            );
+        }
+        failure
+    }
+
+    /// The proof behind the last byte, before anything is committed.
+    fn prove(&self, opened: &Opened, at: usize, moved: &Moved) -> Result<()> {
+        let Opened::Stored(stored) = opened else {
+            let accept = self.request.options.accept_no_end_marker;
+            return judge_file(&self.what(), &moved.scan, accept);
+        };
+        let (object, dump) = (&stored.manifest.object, &stored.manifest.dump);
+        let (size, sha256) = (moved.seen.bytes(), moved.seen.sha256().unwrap_or_default());
+        let why = if size != object.size_bytes || sha256 != object.sha256 {
+            format!(
+                "it has {size} bytes and SHA-256 {sha256}, and the manifest says {} and {}",
+                object.size_bytes, object.sha256
+            )
+        } else if moved.scan.bytes != dump.bytes {
+            format!(
+                "it unpacks to {} bytes, and the manifest says {}",
+                moved.scan.bytes, dump.bytes
+            )
+        } else if let Some(problem) = moved.scan.problems.first() {
+            problem.message.clone()
+        } else {
+            return Ok(());
+        };
+        Err(self.damaged(stored, at, &why))
+    }
+
+    fn explain(&self, opened: &Opened, at: usize, error: &MoveError, seen: &Seen) -> Failure {
+        let failure = match error {
+            MoveError::Refused(refusal) => refused(&self.what(), refusal),
+            MoveError::Read(error) => unreadable(&self.what(), error, seen),
+            MoveError::TooLong => {
+                let message = format!("{}: it unpacks to more than it may", self.what());
+                Failure::new(Kind::Damaged, "dump_too_long", message)
+            }
+            MoveError::Closed => Failure::new(Kind::Unexpected, "psql_ended", self.what()),
+        };
+        match opened {
+            Opened::Stored(stored)
+                if failure.kind == Kind::Damaged || failure.kind == Kind::Proof =>
+            {
+                let why = failure
+                    .message
+                    .trim_start_matches(&format!("{}: ", self.what()))
+                    .to_owned();
+                self.damaged(stored, at, &why)
+            }
+            _ => failure,
+        }
+    }
+
+    fn damaged(&self, stored: &Stored, at: usize, why: &str) -> Failure {
+        let message = format!(
+            "{}: the stored object of `{}` in `{}` is damaged: {why}",
+            self.what(),
+            stored.manifest.id,
+            stored.storage_name(at)
+        );
+        Failure::new(Kind::Damaged, "object_damaged", message)
+            .hint("`pgkeep list` shows other backups")
+    }
+}
+
+fn is_about_locale(error: &Error) -> bool {
+    let says = |text: &str| error.stderr.iter().any(|line| line.contains(text));
+    says("locale") || says("LC_COLLATE") || says("LC_CTYPE")
+}

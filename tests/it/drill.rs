@@ -1,0 +1,293 @@
+//! `pgkeep drill` against real servers: what passes, what fails, and that nothing is left behind.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::support::postgres::{TestDatabase, USER};
+use crate::support::sandbox::Outcome;
+use crate::support::{CANARY, Sandbox, Server, data, postgres};
+
+/// A configuration with one database and one folder, and what it says about drills.
+struct Drills {
+    sandbox: Sandbox,
+}
+
+impl Drills {
+    fn new(database: &TestDatabase<'_>, drill: &Value) -> Self {
+        Self::on(database, "", drill)
+    }
+
+    /// With a server that `${DRILL_URL}` names.
+    fn on(database: &TestDatabase<'_>, server: &str, drill: &Value) -> Self {
+        let mut sandbox = Sandbox::new();
+        sandbox.set("DRILL_URL", server);
+        sandbox.set("SHOP_URL", database.socket_url());
+        let drills = Self { sandbox };
+        drills.configure(drill);
+        drills.sandbox.pgkeep(["backup"]).run().expect(0);
+        drills
+    }
+
+    fn configure(&self, drill: &Value) {
+        let config = json!({
+            "databases": {"shop": {"url": "${SHOP_URL}", "drill": drill}},
+            "storages": {"local": {"url": "backups"}},
+        });
+        self.sandbox.write("pgkeep.yaml", config.to_string());
+    }
+
+    #[track_caller]
+    fn drill(&self, more: &[&str]) -> Outcome {
+        self.sandbox
+            .pgkeep(["--json", "drill"].iter().chain(more))
+            .watching_argv()
+            .run()
+    }
+
+    fn is_noted(&self) -> bool {
+        let folder = fs::read_dir(self.sandbox.path("backups/shop")).unwrap();
+        folder.into_iter().any(|entry| {
+            entry
+                .unwrap()
+                .file_name()
+                .to_string_lossy()
+                .ends_with(".drill.json")
+        })
+    }
+}
+
+fn chinook(server: &Server) -> TestDatabase<'_> {
+    let database = server.database();
+    database.load(&data::dump("neon-chinook.sql"));
+    database
+}
+
+fn scratch_databases(server: &Server) -> String {
+    server.sql(
+        "template1",
+        "SELECT count(*) FROM pg_database WHERE datname LIKE 'pgkeep\\_drill\\_%'",
+    )
+}
+
+fn server_url(server: &Server) -> String {
+    server.url_as(USER, CANARY, "postgres")
+}
+
+#[test]
+fn a_good_backup_passes_on_a_server_of_its_own() {
+    let Some(server) = postgres() else { return };
+    let database = chinook(server);
+    let role = format!("{}_reader", database.name());
+    database.sql(&format!(
+        "CREATE ROLE {role}; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"
+    ));
+    let assertions = json!([
+        {"name": "albums", "sql": "SELECT count(*) FROM \"Album\"", "expect": "equals 347"},
+        {"name": "tracks", "sql": "SELECT count(*) FROM \"Track\"", "expect": "at_least 1000"},
+        {"name": "orphans", "sql": "SELECT 1 FROM \"Track\" WHERE \"AlbumId\" IS NULL", "expect": "no_rows"},
+        {"name": "the <application>", "command": ["sh", "-c", "test -n \"$DATABASE_URL\" && psql \"$PGKEEP_SCRATCH_URL\" -Xc 'SELECT 1'"]},
+    ]);
+    let drills = Drills::new(&database, &json!({"assertions": assertions}));
+    let report = drills.drill(&["--html", "report.html"]).expect(0).summary();
+    assert_eq!(report["passed"], true);
+    assert_eq!(report["restore"]["tables"].as_array().unwrap().len(), 11);
+    assert!(report["restore"]["restore_ms"].as_u64().is_some());
+    assert_eq!(report["assertions"].as_array().unwrap().len(), 4);
+    assert_eq!(report["noted_in"], json!(["local"]));
+    assert!(drills.is_noted());
+    let page = fs::read_to_string(drills.sandbox.path("report.html")).unwrap();
+    assert!(page.contains("the &lt;application&gt;") && !page.contains("<application>"));
+    assert!(page.contains("public.&quot;Album&quot;"));
+    for outside in ["http://", "https://", "<script", "<link", "<img"] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    let list = drills
+        .sandbox
+        .pgkeep(["--json", "list"])
+        .run()
+        .expect(0)
+        .json();
+    assert_eq!(list["backups"][0]["drilled"], true);
+    // A second drill takes the place of the first.
+    drills.drill(&[]).expect(0);
+    server.sql(
+        database.name(),
+        &format!("DROP OWNED BY {role}; DROP ROLE {role}"),
+    );
+}
+
+#[test]
+fn an_assertion_that_fails_is_named() {
+    let Some(server) = postgres() else { return };
+    let database = chinook(server);
+    let assertions = json!([
+        {"name": "albums", "sql": "SELECT count(*) FROM \"Album\"", "expect": "at_least 348"},
+        {"name": "typo", "sql": "SELECT count(*) FROM albums", "expect": "at_least 1"},
+        {"name": "app", "command": ["sh", "-c", "echo it broke >&2; exit 3"]},
+        {"name": "fine", "sql": "SELECT 1", "expect": "equals 1"},
+    ]);
+    let url = server_url(server);
+    let drills = Drills::on(
+        &database,
+        &url,
+        &json!({"url": "${DRILL_URL}", "assertions": assertions}),
+    );
+    let outcome = drills.drill(&[]).expect(23);
+    let error = outcome.exit_error();
+    assert_eq!(error["id"], "assertion_failed");
+    let details = error["details"].as_array().unwrap();
+    assert_eq!(details.len(), 3, "{outcome}");
+    assert!(
+        details[0].as_str().unwrap().contains("it answered 347"),
+        "{outcome}"
+    );
+    assert!(
+        details[1].as_str().unwrap().contains("does not exist"),
+        "{outcome}"
+    );
+    assert!(
+        details[2].as_str().unwrap().contains("it broke"),
+        "{outcome}"
+    );
+    assert!(!drills.is_noted());
+    assert_eq!(scratch_databases(server), "0");
+}
+
+#[test]
+fn a_damaged_backup_fails_and_leaves_nothing() {
+    let Some(server) = postgres() else { return };
+    let database = chinook(server);
+    let drills = Drills::on(
+        &database,
+        &server_url(server),
+        &json!({"url": "${DRILL_URL}"}),
+    );
+    let folder = fs::read_dir(drills.sandbox.path("backups/shop")).unwrap();
+    let dump = folder
+        .into_iter()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|e| e == "gz"))
+        .unwrap();
+    let mut bytes = fs::read(&dump).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    fs::write(&dump, bytes).unwrap();
+    let outcome = drills.drill(&[]).expect(23);
+    assert_eq!(outcome.exit_error()["id"], "object_damaged", "{outcome}");
+    assert!(!drills.is_noted());
+    assert_eq!(scratch_databases(server), "0");
+}
+
+#[test]
+fn a_missing_extension_is_named_or_left_out() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    database.sql("CREATE EXTENSION pg_trgm; CREATE TABLE t AS SELECT 1 AS id");
+    let drills = Drills::on(
+        &database,
+        &server_url(server),
+        &json!({"url": "${DRILL_URL}"}),
+    );
+    // Nobody can take an extension from the server, so the backup is told to need one more.
+    let folder = fs::read_dir(drills.sandbox.path("backups/shop")).unwrap();
+    let manifest = folder
+        .into_iter()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.to_string_lossy().ends_with("manifest.json"))
+        .unwrap();
+    let mut text: Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+    let extensions = text["server"]["extensions"].as_array_mut().unwrap();
+    extensions.push(json!({"name": "vector", "version": "1", "schema": "public"}));
+    fs::write(&manifest, text.to_string()).unwrap();
+    let outcome = drills.drill(&[]).expect(23);
+    assert_eq!(outcome.exit_error()["id"], "extension_missing");
+    assert!(
+        outcome.exit_error()["hints"]
+            .to_string()
+            .contains("postgresql-"),
+        "{outcome}"
+    );
+    assert!(
+        outcome.exit_error()["hints"]
+            .to_string()
+            .contains("pgvector"),
+        "{outcome}"
+    );
+    let report = drills
+        .drill(&["--skip-extension", "vector"])
+        .expect(0)
+        .summary();
+    assert_eq!(report["skipped_extensions"], json!(["vector"]));
+    let words = drills
+        .sandbox
+        .pgkeep(["drill", "--skip-extension", "vector"])
+        .run()
+        .expect(0);
+    assert!(
+        words.stdout().lines().nth(1).unwrap().contains("WITHOUT"),
+        "{words}"
+    );
+    assert_eq!(scratch_databases(server), "0");
+}
+
+/// What a killed drill left behind goes after a day, and nothing else does.
+#[test]
+fn old_scratch_databases_are_swept() {
+    let Some(server) = Server::private() else {
+        return;
+    };
+    let database = chinook(&server);
+    for (name, comment) in [
+        (
+            "pgkeep_drill_0123456789abcdef",
+            "pgkeep drill since 2020-01-01T00:00:00Z",
+        ),
+        (
+            "pgkeep_drill_fedcba9876543210",
+            "pgkeep drill since 2999-01-01T00:00:00Z",
+        ),
+        (
+            "pgkeep_drill_mine",
+            "pgkeep drill since 2020-01-01T00:00:00Z",
+        ),
+        ("pgkeep_drill_00000000000000aa", "somebody's own"),
+    ] {
+        server.sql(
+            "template1",
+            &format!("CREATE DATABASE {name} TEMPLATE template0"),
+        );
+        server.sql(
+            "template1",
+            &format!(
+                "COMMENT ON DATABASE {name} IS '{}'",
+                comment.replace('\'', "''")
+            ),
+        );
+    }
+    let drills = Drills::on(
+        &database,
+        &server_url(&server),
+        &json!({"url": "${DRILL_URL}"}),
+    );
+    let report = drills.drill(&[]).expect(0).summary();
+    assert!(
+        report["warnings"]
+            .to_string()
+            .contains("pgkeep_drill_0123456789abcdef")
+    );
+    assert_eq!(scratch_databases(&server), "3");
+}
+
+#[test]
+fn a_login_that_is_refused_is_no_verdict_on_the_backup() {
+    let Some(server) = postgres() else { return };
+    let database = chinook(server);
+    let drills = Drills::on(
+        &database,
+        &server.url_as(USER, "wrong", "postgres"),
+        &json!({"url": "${DRILL_URL}"}),
+    );
+    drills.drill(&[]).expect(12);
+    drills.drill(&["shop-20200101T000000Z-0000"]).expect(10);
+}
