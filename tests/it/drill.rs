@@ -70,6 +70,21 @@ fn scratch_databases(server: &Server) -> String {
     )
 }
 
+/// Other tests drill on the shared server, too.
+fn is_gone(server: &Server, outcome: &Outcome) -> bool {
+    let summary = outcome.summary();
+    let name = summary["restore"]["target"]
+        .as_str()
+        .unwrap()
+        .rsplit('/')
+        .next()
+        .unwrap()
+        .to_owned();
+    assert!(name.starts_with("pgkeep_drill_"), "{name}");
+    let sql = format!("SELECT count(*) FROM pg_database WHERE datname = '{name}'");
+    server.sql("template1", &sql) == "0"
+}
+
 fn server_url(server: &Server) -> String {
     server.url_as(USER, CANARY, "postgres")
 }
@@ -117,6 +132,49 @@ fn a_good_backup_passes_on_a_server_of_its_own() {
     );
 }
 
+/// Its roles are not there, and one of them owns an event trigger.
+#[test]
+fn the_nasty_database_passes_on_a_server_of_its_own() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    database.load(&data::dump("nasty.sql"));
+    let report = Drills::new(&database, &json!({}))
+        .drill(&[])
+        .expect(0)
+        .summary();
+    assert!(
+        !report["restore"]["created_roles"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+    assert!(report["restore"]["tables"].as_array().unwrap().len() > 80);
+}
+
+/// Ctrl-C in the middle: server, folder and processes are gone.
+#[test]
+fn a_signal_leaves_nothing() {
+    let Some(server) = postgres() else { return };
+    let database = chinook(server);
+    let assertions = json!([{"name": "slow", "sql": "SELECT pg_sleep(50)", "expect": "equals x"}]);
+    let url = server_url(server);
+    let drills = Drills::on(
+        &database,
+        &url,
+        &json!({"url": "${DRILL_URL}", "assertions": assertions}),
+    );
+    let running = drills.sandbox.pgkeep(["--json", "drill"]).start();
+    let sleeps = "SELECT count(*) FROM pg_stat_activity WHERE datname LIKE 'pgkeep\\_drill\\_%' AND query LIKE '%pg_sleep(50)%'";
+    while server.sql("template1", sleeps) == "0" {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    running.signal(rustix::process::Signal::INT);
+    let outcome = running.wait().expect(130);
+    assert!(is_gone(server, &outcome));
+    assert_eq!(server.sql("template1", sleeps), "0");
+    assert!(!drills.is_noted());
+}
+
 #[test]
 fn an_assertion_that_fails_is_named() {
     let Some(server) = postgres() else { return };
@@ -151,7 +209,7 @@ fn an_assertion_that_fails_is_named() {
         "{outcome}"
     );
     assert!(!drills.is_noted());
-    assert_eq!(scratch_databases(server), "0");
+    assert!(is_gone(server, &outcome));
 }
 
 #[test]
@@ -176,7 +234,7 @@ fn a_damaged_backup_fails_and_leaves_nothing() {
     let outcome = drills.drill(&[]).expect(23);
     assert_eq!(outcome.exit_error()["id"], "object_damaged", "{outcome}");
     assert!(!drills.is_noted());
-    assert_eq!(scratch_databases(server), "0");
+    assert!(is_gone(server, &outcome));
 }
 
 #[test]
@@ -228,7 +286,7 @@ fn a_missing_extension_is_named_or_left_out() {
         words.stdout().lines().nth(1).unwrap().contains("WITHOUT"),
         "{words}"
     );
-    assert_eq!(scratch_databases(server), "0");
+    assert!(is_gone(server, &outcome));
 }
 
 /// What a killed drill left behind goes after a day, and nothing else does.

@@ -260,6 +260,8 @@ impl Drill<'_> {
             environment: self.request.environment.clone(),
             options: Options {
                 create_missing_roles: true,
+                // An event trigger must belong to a superuser; on somebody's server we make none.
+                roles_are_superusers: self.request.server.is_none(),
                 force_locale: true,
                 no_database_settings: true,
                 skip_extensions: self.request.skip_extensions.clone(),

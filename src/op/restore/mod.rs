@@ -75,6 +75,8 @@ pub struct Options {
     pub no_privileges: bool,
     /// Create roles that the dump refers to and the server lacks, without login.
     pub create_missing_roles: bool,
+    /// Make them superusers: on a throw-away server, where some objects may belong to nobody else.
+    pub roles_are_superusers: bool,
     /// Leave the database's own properties as they are.
     pub no_database_settings: bool,
     /// Do not compare afterwards.

@@ -369,8 +369,12 @@ impl<'a> Run<'a> {
             .databases
             .clone()
             .unwrap_or_else(|| Databases::new(site.psql.clone()));
+        let rights = match self.request.options.roles_are_superusers {
+            true => " SUPERUSER",
+            false => "",
+        };
         for role in site.needs.missing_roles(&site.target.facts) {
-            let sql = format!("CREATE ROLE {} NOLOGIN", quote(&role));
+            let sql = format!("CREATE ROLE {} NOLOGIN{rights}", quote(&role));
             home.execute(&sql, self.stop())
                 .await
                 .map_err(|error| self.failed(&error))?;

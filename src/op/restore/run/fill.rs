@@ -301,7 +301,10 @@ impl Run<'_> {
                 self.what()
             );
         }
-        failure
+        match sql_hint(&error.stderr) {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
     }
 
     /// The proof behind the last byte, before anything is committed.
@@ -363,6 +366,24 @@ impl Run<'_> {
         );
         Failure::new(Kind::Damaged, "object_damaged", message)
             .hint("`pgkeep list` shows other backups")
+    }
+}
+
+/// The next move where the server's words tell one.
+fn sql_hint(stderr: &[String]) -> Option<&'static str> {
+    let says = |text: &str| stderr.iter().any(|line| line.contains(text));
+    if says("must be member of role") || says("must be able to SET ROLE") {
+        Some("restore as a superuser, or with `--no-owner --no-privileges`")
+    } else if says("ERROR:  role \"") {
+        Some(
+            "`--create-missing-roles` makes the roles; `--no-owner --no-privileges` leaves owners and rights out",
+        )
+    } else if says("max_locks_per_transaction") {
+        Some(
+            "restore into a database that does not exist yet, or raise `max_locks_per_transaction`",
+        )
+    } else {
+        None
     }
 }
 
