@@ -764,3 +764,110 @@ fn an_old_psql_sees_nothing_that_it_does_not_know() {
         assert!(fed.contains("\nBEGIN;\n") || !fed.contains("\nCOMMIT;\n"));
     }
 }
+
+/// The next storage's copy is taken where the first is bad, into a database made anew or emptied by its rollback.
+#[test]
+fn a_bad_copy_is_passed_over() {
+    let Some(server) = postgres() else { return };
+    let database = loaded(server, &data::dump("neon-chinook.sql"));
+    let target = Target::beside(&database, server);
+    let empty = server.database();
+    let shelf = Shelf::new();
+    let url = database.socket_url();
+    let stores = ["--storage", "backups", "--storage", "second"];
+    let backup = ["backup", "--url", &url, "--name", "shop"];
+    let outcome = shelf.sandbox.pgkeep(backup.into_iter().chain(stores)).run();
+    outcome.expect(0);
+    shelf.damage(|bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+    });
+    for into in [target.url(), empty.url()] {
+        let report = shelf
+            .restore("latest", &into, &["--storage", "second"])
+            .expect(0)
+            .summary();
+        assert!(
+            report["warnings"][0]
+                .as_str()
+                .unwrap()
+                .contains("another copy is taken"),
+            "{report}"
+        );
+    }
+    assert_eq!(target.sql("SELECT count(*) FROM \"Album\""), "347");
+    assert_eq!(empty.sql("SELECT count(*) FROM \"Album\""), "347");
+}
+
+/// A child that got a column from its parent late comes back with its columns in another order; a database in another
+/// encoding keeps it.
+#[test]
+fn other_column_orders_and_encodings_compare() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    let target = Target::beside(&database, server);
+    let name = format!("{}_latin", target.name);
+    server.sql("template1", &format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'"));
+    server.sql(
+        &name,
+        "CREATE TABLE parent (a int, b text); CREATE TABLE child (c text) INHERITS (parent); \
+         ALTER TABLE parent ADD d text; INSERT INTO child VALUES (1, 'ä', 'cc', 'dd'), (2, 'ß', NULL, ''); \
+         CREATE TABLE empty (); INSERT INTO empty DEFAULT VALUES",
+    );
+    let shelf = Shelf::new();
+    let url = server.url_as(USER, CANARY, &name);
+    shelf
+        .sandbox
+        .pgkeep(["backup", "--storage", "backups", "--name", "shop"])
+        .env("DATABASE_URL", url)
+        .run()
+        .expect(0);
+    let report = shelf
+        .restore("latest", &target.url(), &[])
+        .expect(0)
+        .summary();
+    let notes = report["tables"].to_string();
+    assert!(
+        notes.contains("in the order of the columns as dumped"),
+        "{notes}"
+    );
+    assert_eq!(target.sql("SHOW server_encoding"), "LATIN1");
+    let empty = server.database();
+    shelf.restore("latest", &empty.url(), &[]).expect(0);
+    assert_eq!(empty.sql("SELECT b FROM child ORDER BY a"), "ä\nß");
+}
+
+#[test]
+fn a_locale_that_the_server_lacks_is_named_or_waived() {
+    let Some(server) = postgres() else { return };
+    let database = loaded(server, &data::dump("neon-chinook.sql"));
+    let target = Target::beside(&database, server);
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    let folder = fs::read_dir(shelf.folder().join("shop"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let manifest = folder
+        .into_iter()
+        .find(|path| path.to_string_lossy().ends_with("manifest.json"))
+        .unwrap();
+    let mut text: Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+    text["server"]["properties"]["collate"] = "xx_XX.UTF-8".into();
+    fs::write(&manifest, text.to_string()).unwrap();
+    let outcome = shelf.restore("latest", &target.url(), &[]).expect(20);
+    assert!(
+        outcome.exit_error()["hints"]
+            .to_string()
+            .contains("--force-locale"),
+        "{outcome}"
+    );
+    assert_eq!(target.databases(), [""; 0]);
+    let report = shelf
+        .restore("latest", &target.url(), &["--force-locale"])
+        .expect(0)
+        .summary();
+    assert!(
+        report["warnings"][0].as_str().unwrap().contains("locale"),
+        "{report}"
+    );
+}
