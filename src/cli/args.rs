@@ -550,6 +550,9 @@ pub struct RestoreArgs {
     /// Do not compare afterwards: exit code 0 then says less
     #[arg(long)]
     pub no_compare: bool,
+    /// Time zone that a plain dump was written in, for the comparison [default: UTC]
+    #[arg(long, value_name = "ZONE")]
+    pub dump_time_zone: Option<String>,
     /// Folder of the PostgreSQL client programs
     #[arg(long, value_name = "FOLDER")]
     pub bin_dir: Option<PathBuf>,

@@ -76,7 +76,8 @@ impl Environment {
         environment.set_default("PGAPPNAME", "pgkeep");
         // Without a limit libpq waits for the system's own, which is minutes per address.
         environment.set_default("PGCONNECT_TIMEOUT", "15");
-        environment.set("PGTZ", "UTC");
+        // Never the ambient one, which is not among those allowed; only a caller who compares a foreign dump sets another.
+        environment.set_default("PGTZ", "UTC");
         environment
     }
 

@@ -30,7 +30,6 @@ SET standard_conforming_strings = on;
 SET search_path = '';
 SET DateStyle = ISO;
 SET IntervalStyle = postgres;
-SET TimeZone = 'UTC';
 SET extra_float_digits = 3;
 SET bytea_output = hex;
 SET lc_monetary = 'C';
@@ -51,6 +50,8 @@ pub struct FeedRequest<'a> {
     pub server_major: u32,
     /// Whether the database holds bytes of no known encoding.
     pub is_sql_ascii: bool,
+    /// Time zone that the dump was written in.
+    pub time_zone: &'a str,
     /// Random letters and digits that close `psql`'s restricted mode.
     pub key: &'a str,
 }
@@ -103,7 +104,8 @@ impl FeedRequest<'_> {
             "UTF8"
         };
         let mut sql = format!(
-            "\n{AS_PG_DUMP}SET client_encoding = '{encoding}';\nSELECT '{}';\n",
+            "\n{AS_PG_DUMP}SET TimeZone = {};\nSET client_encoding = '{encoding}';\nSELECT '{}';\n",
+            literal(self.time_zone),
             self.mark()
         );
         for (name, what) in tables {

@@ -81,6 +81,8 @@ pub struct Options {
     pub no_database_settings: bool,
     /// Do not compare afterwards.
     pub no_compare: bool,
+    /// Time zone that a plain dump was written in; UTC where none is named, as in our own.
+    pub dump_time_zone: Option<String>,
     /// Extensions that are left out where the server lacks them.
     pub skip_extensions: Vec<String>,
     /// Comment of a database that is made, by which it is known later.

@@ -409,9 +409,13 @@ impl<'a> Run<'a> {
             bytes: self.report.dump_bytes,
             tables: expected.iter().filter(|table| table.rows.is_some()).count() as u64,
         });
+        let mut environment = self.request.environment.clone();
+        if let Some(time_zone) = &self.request.options.dump_time_zone {
+            environment.set("PGTZ", time_zone.as_str());
+        }
         let check = Check {
             found: &site.found,
-            environment: &self.request.environment,
+            environment: &environment,
             connection: &site.connection,
             progress,
         };
@@ -420,7 +424,18 @@ impl<'a> Run<'a> {
         let compared = compared.map_err(|error| self.failed(&error))?;
         let judged = check::judge(&self.what(), &compared, Some(large_objects));
         self.take_note(compared);
-        judged
+        judged.map_err(|failure| self.hint_at_text_form(failure))
+    }
+
+    /// The text of a plain dump's rows depends on settings of the session that wrote it.
+    fn hint_at_text_form(&self, failure: Failure) -> Failure {
+        match self.request.source {
+            Source::Stored { .. } => failure,
+            Source::File(_) | Source::Stdin => failure.hint(
+                "a plain dump has times in the time zone of whoever wrote it: `--dump-time-zone NAME` compares in that \
+                 one; `--no-compare` restores without the proof",
+            ),
+        }
     }
 
     fn take_note(&mut self, compared: Compared) {

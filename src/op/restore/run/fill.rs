@@ -145,6 +145,7 @@ impl Run<'_> {
             one_transaction,
             server_major: site.target.facts.major(),
             is_sql_ascii: site.needs.encoding == "SQL_ASCII",
+            time_zone: options.dump_time_zone.as_deref().unwrap_or("UTC"),
             key: &key,
         };
         let is_fill = site.plan == Plan::Fill && !options.no_compare;
@@ -265,7 +266,9 @@ impl Run<'_> {
         let judged = match answers {
             Some(answers) => {
                 let compared = check::compare_answers(&expected, answers);
-                check::judge(&self.what(), &compared, None).map(|()| compared)
+                check::judge(&self.what(), &compared, None)
+                    .map(|()| compared)
+                    .map_err(|failure| self.hint_at_text_form(failure))
             }
             None if self.context.stop.is_requested() => Err(self.stopped_inside()),
             None => Err(self.program_failed(feed).await),
