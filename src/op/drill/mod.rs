@@ -6,7 +6,7 @@
 mod assertions;
 mod url;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
@@ -105,7 +105,7 @@ struct Drill<'a> {
 
 /// Drills.
 pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) -> Report {
-    let clock = Instant::now();
+    let started = context.clock.monotonic();
     let mut drill = Drill {
         request,
         context,
@@ -117,7 +117,8 @@ pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) 
         Ok(()) => {}
         Err(failure) => drill.report.failure = Some(failure),
     }
-    drill.report.took_ms = u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let took = context.clock.monotonic().saturating_sub(started);
+    drill.report.took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     drill.report
 }
 
@@ -233,8 +234,14 @@ impl Drill<'_> {
         }
     }
 
+    /// Sixteen hex digits by chance: two drills at once must not meet.
+    fn random_name(&self) -> String {
+        let clock = &self.context.clock;
+        (0..4).map(|_| format!("{:04x}", clock.suffix())).collect()
+    }
+
     async fn drill(&mut self, manifest: &Manifest, server: &Connection) -> Result<()> {
-        let name = format!("{PREFIX}{:016x}", rand::random::<u64>());
+        let name = format!("{PREFIX}{}", self.random_name());
         let bad = |error| Error::new(crate::postgres::Reason::Connection(error));
         let scratch = server
             .with_database(&name)

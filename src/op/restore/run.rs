@@ -4,7 +4,7 @@ mod fill;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -88,13 +88,26 @@ impl<'a> Run<'a> {
     }
 
     pub(super) async fn run(mut self) -> Report {
-        let clock = Instant::now();
+        let started = self.context.clock.monotonic();
         if let Err(failure) = self.try_run().await {
             self.report.failure = Some(failure);
         }
         self.observer.note(Event::Ended);
-        self.report.took_ms = millis(clock);
+        self.report.took_ms = self.millis_since(started);
         self.report
+    }
+
+    fn millis_since(&self, started: Duration) -> u64 {
+        let took = self.context.clock.monotonic().saturating_sub(started);
+        u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// So many times four hex digits by chance: two restores at once must not meet.
+    fn random_hex(&self, count: usize) -> String {
+        let clock = &self.context.clock;
+        (0..count)
+            .map(|_| format!("{:04x}", clock.suffix()))
+            .collect()
     }
 
     async fn try_run(&mut self) -> Result<()> {
@@ -248,9 +261,7 @@ impl<'a> Run<'a> {
         let plan = preflight::plan(&needs, &target, options)
             .map_err(|problems| preflight::failure(into, &name, exists, problems))?;
         let work_name = match plan {
-            Plan::Replace => {
-                swap::beside(&name, &format!("_restoring_{:08x}", rand::random::<u32>()))
-            }
+            Plan::Replace => swap::beside(&name, &format!("_restoring_{}", self.random_hex(2))),
             Plan::Create | Plan::Fill => name.clone(),
         };
         let connection = into
@@ -267,7 +278,7 @@ impl<'a> Run<'a> {
             connection,
             databases: home.map(|home| Databases::new(psql(&home))),
             found: found.clone(),
-            application: format!("pgkeep-restore-{:016x}", rand::random::<u64>()),
+            application: format!("pgkeep-restore-{}", self.random_hex(4)),
         };
         self.report.skipped_extensions = site.skipped(options);
         match plan != Plan::Fill && site.databases.is_none() {
@@ -328,12 +339,12 @@ impl<'a> Run<'a> {
     }
 
     async fn carry_out(&mut self, opened: &Opened, site: &Site, made: &mut Made) -> Result<()> {
-        let clock = Instant::now();
+        let started = self.context.clock.monotonic();
         self.make_roles(site, made).await?;
         let mut moved = self.fill(opened, site, made).await?;
         self.report.rows = moved.scan.rows();
         self.report.dump_bytes = moved.scan.bytes;
-        self.report.restore_ms = millis(clock);
+        self.report.restore_ms = self.millis_since(started);
         if let Err(error) = analyze(&site.psql, self.stop()).await {
             self.check_stop()?;
             self.warn(format!(
@@ -341,7 +352,7 @@ impl<'a> Run<'a> {
             ));
         }
         let expected = expected_of(opened, &moved);
-        let clock = Instant::now();
+        let started = self.context.clock.monotonic();
         match moved.compared.take() {
             Some(compared) => self.take_note(compared),
             None if self.request.options.no_compare => {
@@ -355,7 +366,7 @@ impl<'a> Run<'a> {
                     .await?
             }
         }
-        self.report.compare_ms = millis(clock);
+        self.report.compare_ms = self.millis_since(started);
         self.put_back_properties(site).await;
         self.check_stop()?;
         self.put_in_place(site).await
@@ -594,8 +605,4 @@ fn free_bytes(into: &Connection, facts: &TargetFacts) -> Option<u64> {
     }
     let found = rustix::fs::statvfs(facts.data_directory.as_deref()?).ok()?;
     Some(found.f_bavail.saturating_mul(found.f_frsize))
-}
-
-fn millis(clock: Instant) -> u64 {
-    u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

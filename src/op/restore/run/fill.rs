@@ -138,7 +138,7 @@ impl Run<'_> {
             length: manifest.map(|manifest| manifest.dump.bytes),
             progress,
         };
-        let key = format!("{:032x}", rand::random::<u128>());
+        let key = self.random_hex(8);
         let request = FeedRequest {
             psql: &site.psql,
             application: &site.application,
