@@ -120,6 +120,12 @@ impl Failure {
         self
     }
 
+    /// Ends the message with what is safe.
+    pub fn and_safe(mut self, safe: &str) -> Self {
+        self.message = format!("{}; {safe}", self.message);
+        self
+    }
+
     /// Adds a next move.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());

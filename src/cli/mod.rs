@@ -118,15 +118,12 @@ async fn carry_out(
         }
     };
     // These clean up after themselves; the others have nothing to lose.
-    let cleans_up = matches!(
-        cli.command,
-        Command::Backup(_)
-            | Command::Restore(_)
-            | Command::Drill(_)
-            | Command::Demo(_)
-            | Command::Prune(_)
-            | Command::Sync(_)
-    );
+    let cleans_up = match &cli.command {
+        Command::Prune(args) => !args.dry_run,
+        Command::Sync(args) => !args.dry_run,
+        Command::Backup(_) | Command::Restore(_) | Command::Drill(_) | Command::Demo(_) => true,
+        _ => false,
+    };
     let stopped = context.stop.token().cancelled();
     tokio::select! {
         result = run => result,

@@ -1,5 +1,7 @@
 //! `pgkeep prune` on the terminal: each verdict with its reason, and what came of it.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::args::PruneArgs;
@@ -11,7 +13,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
 use crate::model::config::{DatabaseConfig, Retention};
 use crate::model::id::DatabaseName;
-use crate::op::prune::{Account, Line, Report, Request, empty_policy, run as prune};
+use crate::op::prune::{Account, Line, Report, Request, empty_policy, run as prune, worst};
 use crate::op::stored::{Listing, NamedStorage};
 
 /// Most objects of others that are named one by one.
@@ -35,28 +37,36 @@ pub(super) async fn run(
     let mut reports = Vec::new();
     for (request, config_wait) in &requests {
         let lock = settings.lock(wait.or(*config_wait).unwrap_or_default())?;
-        let report = prune(request, &lock, context).await;
+        let report = match context.stop.is_requested() {
+            true => Report::failed(request, not_begun("prune", &request.database, context)),
+            false => prune(request, &lock, context).await,
+        };
         for warning in &report.warnings {
             output.warning(&format!("{}: {}", report.database, warning.message));
         }
         reports.push(report);
-        if context.stop.is_requested() {
-            break;
-        }
     }
     let document = Document {
         dry_run: args.dry_run,
         databases: &reports,
     };
     output.document(&document, || reports.iter().map(text).collect());
-    let count = reports.len();
-    overall(
-        count,
-        reports.into_iter().filter_map(|report| report.failure),
-    )
+    let failures = reports.into_iter().filter_map(|report| report.failure);
+    worst(failures.collect()).map_or(Ok(()), Err)
 }
 
-type Planned = (Request, Option<std::time::Duration>);
+/// The failure of a database that a stop came before.
+pub(super) fn not_begun(verb: &str, database: &DatabaseName, context: &Context) -> Failure {
+    let failure = context
+        .stop
+        .failure(&format!("{verb} of `{database}` was not begun"));
+    let message = failure
+        .message
+        .replace("nothing was stored", "nothing was removed");
+    Failure { message, ..failure }
+}
+
+type Planned = (Request, Option<Duration>);
 
 /// With `--storage` the one database there, otherwise every database of the configuration, or the one of `-d`.
 async fn requests(
@@ -65,33 +75,38 @@ async fn requests(
     output: &Output,
 ) -> Result<Vec<Planned>> {
     let flags = flags(&args.policy)?;
-    let request = |database, storages, config: &DatabaseConfig, mut policy: Retention| {
-        set_zone(&mut policy, &args.policy)?;
-        let request = Request {
-            database,
-            storages,
-            policy,
-            keep_runs: config.keep_runs,
-            allow_mass_delete: args.allow_mass_delete,
-            dry_run: args.dry_run,
+    let is_elsewhere = !args.storage.storages.is_empty();
+    let request = |database, storages, config: &DatabaseConfig, policy| Request {
+        database,
+        storages,
+        policy,
+        keep_runs: config.keep_runs,
+        allow_mass_delete: args.allow_mass_delete,
+        dry_run: args.dry_run,
+        must_exist: is_elsewhere,
+    };
+    if is_elsewhere {
+        let config = match settings.names_a_database() {
+            true => settings.retention().ok().flatten(),
+            false => None,
         };
-        Ok((request, config.lock_timeout))
-    };
-    let config = match args.storage.storages.is_empty() {
-        true => Some(settings.config_or_fail()?),
-        false => settings.config()?,
-    };
-    let Some(config) = config.filter(|_| args.storage.storages.is_empty()) else {
-        let policy = flags.ok_or_else(|| empty_policy("prune"))?;
+        let policy = policy(flags, config, args)?.ok_or_else(|| empty_policy("prune"))?;
         let storages = settings.storages_to_read(&args.storage)?;
         let database = only_database(settings, &storages).await?;
-        let one = request(database, storages, &DatabaseConfig::default(), policy)?;
-        return Ok(vec![one]);
-    };
+        let one = request(database, storages, &DatabaseConfig::default(), policy);
+        return Ok(vec![(one, None)]);
+    }
+    let config = settings.config_or_fail()?;
+    let is_one = settings.names_a_database() || config.databases.len() == 1;
+    if flags.is_some() && !is_one {
+        let message = "a policy by flags is for one database, and the configuration has several";
+        return Err(Failure::new(Kind::Usage, "database_needed", message)
+            .hint("`-d NAME` says whose backups are meant"));
+    }
     let mut requests = Vec::new();
     for target in settings.configured(&config)? {
-        let Some(policy) = flags.clone().or_else(|| target.config.retention.clone()) else {
-            if settings.names_a_database() || config.databases.len() == 1 {
+        let Some(policy) = policy(flags.clone(), target.config.retention.clone(), args)? else {
+            if is_one {
                 return Err(empty_policy(&format!("prune of `{}`", target.name)));
             }
             output.note(&format!(
@@ -101,9 +116,30 @@ async fn requests(
             continue;
         };
         let storages = settings.open_named(&config, &target.config.storages)?;
-        requests.push(request(target.name, storages, &target.config, policy)?);
+        let wait = target.config.lock_timeout;
+        requests.push((request(target.name, storages, &target.config, policy), wait));
     }
     Ok(requests)
+}
+
+/// Flags replace the rules that count backups. The zone, and what is said of pre-deploy backups, stay those of the
+/// configuration: these are not pinned because they are a set of their own.
+fn policy(
+    flags: Option<Retention>,
+    config: Option<Retention>,
+    args: &PruneArgs,
+) -> Result<Option<Retention>> {
+    let mut policy = match (flags, config) {
+        (Some(flags), Some(config)) => Retention {
+            keep_pre_deploy: config.keep_pre_deploy,
+            timezone: config.timezone,
+            ..flags
+        },
+        (Some(policy), None) | (None, Some(policy)) => policy,
+        (None, None) => return Ok(None),
+    };
+    set_zone(&mut policy, &args.policy)?;
+    Ok(Some(policy))
 }
 
 pub(super) async fn only_database(
@@ -115,21 +151,6 @@ pub(super) async fn only_database(
         None => Listing::read(storages.to_vec(), None)
             .await?
             .only_database(),
-    }
-}
-
-/// The failure of several databases: a stop comes first, and all others are told under the first one.
-pub(super) fn overall(count: usize, failures: impl Iterator<Item = Failure>) -> Result<()> {
-    let mut failures: Vec<Failure> = failures.collect();
-    let is_stop = |failure: &Failure| matches!(failure.kind, Kind::Interrupted | Kind::Terminated);
-    if let Some(at) = failures.iter().position(is_stop) {
-        return Err(failures.swap_remove(at));
-    }
-    let mut rest = failures.into_iter();
-    match rest.next() {
-        None => Ok(()),
-        Some(only) if count == 1 => Err(only),
-        Some(first) => Err(first.with_details(rest.map(|failure| failure.message))),
     }
 }
 

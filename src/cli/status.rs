@@ -168,9 +168,10 @@ fn history(status: &Status) -> Vec<Row> {
         rows.push((
             "success",
             format!(
-                "{} of {} runs in 30 days",
+                "{} of {} runs since {}",
                 number(success.good),
-                number(success.all)
+                number(success.all),
+                status.success_since.strftime("%Y-%m-%d")
             ),
         ));
     }

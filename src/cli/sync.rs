@@ -5,10 +5,11 @@ use serde::Serialize;
 use super::args::SyncArgs;
 use super::backup::duration;
 use super::output::{Output, bytes, number};
-use super::prune::{only_database, overall};
+use super::prune::{not_begun, only_database};
 use super::settings::Settings;
 use crate::context::Context;
 use crate::failure::Result;
+use crate::op::prune::worst;
 use crate::op::sync::{Report, Request, Swept, run as sync};
 
 #[derive(Serialize)]
@@ -27,25 +28,22 @@ pub(super) async fn run(
     let lock = settings.lock(wait)?;
     let mut reports = Vec::new();
     for request in requests(args, settings).await? {
-        let report = sync(&request, &lock, context).await;
+        let report = match context.stop.is_requested() {
+            true => Report::failed(&request, not_begun("sync", &request.database, context)),
+            false => sync(&request, &lock, context).await,
+        };
         for warning in &report.warnings {
             output.warning(&format!("{}: {}", report.database, warning.message));
         }
         reports.push(report);
-        if context.stop.is_requested() {
-            break;
-        }
     }
     let document = Document {
         dry_run: args.dry_run,
         databases: &reports,
     };
     output.document(&document, || reports.iter().map(text).collect());
-    let count = reports.len();
-    overall(
-        count,
-        reports.into_iter().filter_map(|report| report.failure),
-    )
+    let failures = reports.into_iter().filter_map(|report| report.failure);
+    worst(failures.collect()).map_or(Ok(()), Err)
 }
 
 /// With `--storage` the one database there, otherwise every database of the configuration, or the one of `-d`.

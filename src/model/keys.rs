@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::id::{BackupId, DatabaseName};
+use super::manifest::Manifest;
 
 /// Folder of one-off backups whose flags left something out; they count for nothing.
 const PARTIAL: &str = "partial";
@@ -22,6 +23,13 @@ pub fn lease_key(database: &DatabaseName) -> String {
 pub fn is_lease(key: &str) -> bool {
     key.split_once('/')
         .is_some_and(|(database, name)| name == LEASE && database.parse::<DatabaseName>().is_ok())
+}
+
+/// Tells whether a suffix is that of SQL text, compressed or not, encrypted or not. This version does not encrypt, and
+/// must not take what a newer one wrote for a backup without its dump.
+fn is_sql(suffix: &str) -> bool {
+    let plain = suffix.strip_suffix(".age").unwrap_or(suffix);
+    matches!(plain, "sql" | "sql.gz" | "sql.zst")
 }
 
 /// Returns the key of a run's record.
@@ -99,8 +107,8 @@ impl Place {
         let (id, suffix) = name.split_once('.')?;
         let id: BackupId = id.parse().ok()?;
         let part = match suffix {
-            "sql" | "sql.gz" | "sql.zst" => Part::Dump,
-            "globals.sql" | "globals.sql.gz" | "globals.sql.zst" => Part::Globals,
+            _ if is_sql(suffix) => Part::Dump,
+            _ if suffix.strip_prefix("globals.").is_some_and(is_sql) => Part::Globals,
             "manifest.json" => Part::Manifest,
             "index" => Part::Index,
             "pin.json" => Part::Pin,
@@ -133,10 +141,29 @@ impl Listed {
         self.parts.contains_key(&Part::Manifest)
     }
 
-    /// Tells whether its stored bytes are known to be damaged, or its dump is gone from behind its manifest.
+    /// Tells whether its stored bytes are known to be damaged, or its dump is gone from behind its manifest, or empty.
     pub fn is_damaged(&self) -> bool {
-        self.parts.contains_key(&Part::Damaged)
-            || (self.is_committed() && !self.parts.contains_key(&Part::Dump))
+        let dumps = self.parts.get(&Part::Dump);
+        let has_dump = dumps.is_some_and(|dumps| dumps.iter().any(|(_, size)| *size > 0));
+        self.parts.contains_key(&Part::Damaged) || (self.is_committed() && !has_dump)
+    }
+
+    /// Compares keys and sizes of a listing with what the manifest says; the problem in words, if there is one.
+    pub fn contradiction(&self, manifest: &Manifest) -> Option<String> {
+        let globals = manifest.globals.iter().map(|globals| &globals.object);
+        for stored in [&manifest.object].into_iter().chain(globals) {
+            let found = self.parts.values().flatten();
+            let mut sizes = found.filter(|(key, _)| *key == stored.key);
+            match sizes.next() {
+                None => return Some(format!("`{}` is missing", stored.key)),
+                Some((_, size)) if *size != stored.size_bytes => {
+                    let wanted = stored.size_bytes;
+                    return Some(format!("`{}` has {size} bytes, not {wanted}", stored.key));
+                }
+                Some(_) => {}
+            }
+        }
+        None
     }
 
     /// Tells whether it has an object of this key.
@@ -218,6 +245,7 @@ mod tests {
             for (part, extension) in [
                 (Part::Dump, ".gz"),
                 (Part::Dump, ".zst"),
+                (Part::Dump, ".gz.age"),
                 (Part::Dump, ""),
                 (Part::Globals, ".gz"),
                 (Part::Manifest, ""),

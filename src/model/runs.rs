@@ -96,9 +96,11 @@ impl RunRecord {
         self
     }
 
-    /// Tells whether it reached its end: what it made is good, though something behind it may not be.
+    /// Tells whether what it made is good, though something behind it may not be: a run of `backup` names a backup only
+    /// when it is stored.
     pub fn is_success(&self) -> bool {
-        matches!(self.exit_code, 0 | 3)
+        let is_stored = self.verb == "backup" && self.backup_id.is_some();
+        is_stored || matches!(self.exit_code, 0 | 3)
     }
 
     /// Renders the record as JSON.

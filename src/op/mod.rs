@@ -13,6 +13,7 @@ pub mod lock;
 pub mod pin;
 pub mod prune;
 mod reading;
+mod removal;
 pub mod restore;
 pub mod retention;
 pub mod show;

@@ -99,23 +99,25 @@ pub async fn run(request: Request, context: &Context) -> Result<Report> {
     }
     let all_failed = failures.len() == copies;
     if let Some(failure) = failures.into_iter().next() {
-        if all_failed {
-            return Err(failure);
-        }
-        report.failure = Some(Failure {
-            kind: Kind::AfterGood,
-            ..failure
-        });
+        let kind = if all_failed {
+            failure.kind
+        } else {
+            Kind::AfterGood
+        };
+        report.failure = Some(Failure { kind, ..failure });
     }
-    if report.changed {
-        let verb = if report.pinned { "pin" } else { "unpin" };
+    if report.changed || report.failure.is_some() {
+        let verb = if pin.is_some() { "pin" } else { "unpin" };
         let run = history::run_id(backup.place.id.database(), started_at, context);
         let mut record = history::record(run, verb, started_at, report.failure.as_ref(), context);
         record.backup_id = Some(report.id.clone());
         record.reason.clone_from(&report.reason);
         history::keep_record(&listing.storages, record, context).await;
     }
-    Ok(report)
+    match report.failure.take_if(|_| all_failed) {
+        Some(failure) => Err(failure),
+        None => Ok(report),
+    }
 }
 
 async fn change(
@@ -126,30 +128,47 @@ async fn change(
 ) -> Result<Change> {
     let key = backup.place.key(Part::Pin, "");
     let id = &backup.place.id;
+    let storage = named.storage.as_ref();
     let Some(pin) = pin else {
-        let what = format!(
-            "cannot unpin `{id}` in `{}`; it is still pinned there",
-            named.name
-        );
-        named
-            .storage
-            .remove(&key)
-            .await
-            .map_err(|error| storage_failure(&what, &error))?;
-        return Ok(if copy.is_pinned() {
-            Change::Made
-        } else {
-            Change::None(None)
+        let failed = |error| {
+            storage_failure(&format!("cannot unpin `{id}` in `{}`", named.name), &error)
+                .and_safe("it is still pinned there")
+        };
+        storage.remove(&key).await.map_err(failed)?;
+        return Ok(match copy.is_pinned() {
+            true => Change::Made,
+            false => Change::None(None),
         });
     };
-    let what = format!(
-        "cannot pin `{id}` in `{}`; it is not pinned there",
-        named.name
-    );
-    match named.storage.put(&key, Bytes::from(pin.to_json())).await {
-        Ok(()) => Ok(Change::Made),
-        Err(storage::Error::Exists(_)) => Ok(Change::None(Some(reason(named, &key).await))),
-        Err(error) => Err(storage_failure(&what, &error)),
+    let failed = |error| {
+        storage_failure(&format!("cannot pin `{id}` in `{}`", named.name), &error)
+            .and_safe("it is not pinned there")
+    };
+    match storage.put(&key, Bytes::from(pin.to_json())).await {
+        Ok(()) => {}
+        Err(storage::Error::Exists(_)) => return Ok(Change::None(Some(reason(named, &key).await))),
+        Err(error) => return Err(failed(error)),
+    }
+    // A prune looks for the pin behind the manifest, as this looks for the manifest behind the pin: one of both sees
+    // the other.
+    match storage.head(&backup.place.key(Part::Manifest, "")).await {
+        Ok(_) => Ok(Change::Made),
+        Err(storage::Error::NotFound(_)) => {
+            storage.remove(&key).await.map_err(failed)?;
+            let message = format!(
+                "`{id}` is not pinned in `{}`: it was just removed there",
+                named.name
+            );
+            let failure = Failure::new(Kind::NotFound, "no_such_backup", message);
+            Err(failure.hint("`pgkeep list` shows what there is"))
+        }
+        Err(error) => Err(storage_failure(
+            &format!(
+                "`{id}` may be pinned in `{}`: cannot tell whether it is still there",
+                named.name
+            ),
+            &error,
+        )),
     }
 }
 

@@ -8,17 +8,20 @@ use futures_util::stream;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::stored::{Listing, NamedStorage, StorageState, StoredBackup};
+use super::stored::{Listing, NamedStorage, StorageState, StoredBackup, read_manifest};
 use crate::failure::{Failure, Kind, Result};
 use crate::model::config::Retention;
 use crate::model::freshness::{Freshness, Growth, Success, growth, judge, success};
 use crate::model::id::{BackupId, DatabaseName};
 use crate::model::keys::run_key;
-use crate::model::retention::{Candidate, plan};
+use crate::model::retention::{Candidate, MAX_AHEAD, plan};
 use crate::model::runs::{MAX_RECORD_BYTES, RunRecord};
 
-/// How many of a database's newest run records are read: a month of nightly runs, or a day of half-hourly ones.
-const RUNS_READ: usize = 50;
+/// How many of a database's newest run records are read: a month of nightly runs, or four days of half-hourly ones.
+const RUNS_READ: usize = 200;
+
+/// How many manifests are read to find a newest good backup that can be read.
+const MANIFESTS_READ: usize = 5;
 
 /// How many of them are told.
 const RUNS_TOLD: usize = 10;
@@ -93,8 +96,10 @@ pub struct Status {
     pub storages: Vec<Copies>,
     /// The last runs, newest first.
     pub last_runs: Vec<RunRecord>,
-    /// Runs of `backup` in the last 30 days.
+    /// Runs of `backup` since [`Status::success_since`].
     pub success: Success,
+    /// From when on runs are counted: 30 days ago, or later where there are very many records.
+    pub success_since: Timestamp,
     /// How the backups have grown in about 30 days.
     pub growth: Option<Growth>,
     /// What is odd, in words.
@@ -190,14 +195,12 @@ async fn status(
         })
         .collect();
     let max_age = watched.max_age.or(max_age);
-    let newest = |is: fn(&StoredBackup) -> bool| {
-        let found = backups
-            .iter()
-            .rfind(|backup| backup.is_good() && is(backup));
-        found.map(|backup| Newest::of(backup, now))
-    };
-    let newest_good = newest(|_| true);
+    let (newest_good, mut doubts) = newest_good(listing, &backups, now).await;
+    let drilled = backups
+        .iter()
+        .rfind(|backup| backup.is_good() && backup.is_drilled());
     let runs = last_runs(&watched.name, listing).await;
+    let since = runs.last().map_or(now, |run| run.started_at);
     let sizes: Vec<(Timestamp, u64)> = backups
         .iter()
         .filter(|backup| backup.is_good())
@@ -211,7 +214,7 @@ async fn status(
             now,
         ),
         max_age_seconds: max_age.map(|age| age.as_secs()),
-        newest_drilled: newest(StoredBackup::is_drilled),
+        newest_drilled: drilled.map(|backup| Newest::of(backup, now)),
         newest_good,
         backups: backups.len() as u64,
         damaged: backups.iter().filter(|backup| !backup.is_good()).count() as u64,
@@ -220,12 +223,52 @@ async fn status(
         tiers: tiers(watched, &backups, now),
         storages: copies(watched, listing, &backups),
         success: success(&runs, now - LOOK_BACK),
+        success_since: match runs.len() < RUNS_READ {
+            true => now - LOOK_BACK,
+            false => since.max(now - LOOK_BACK),
+        },
         last_runs: runs.into_iter().take(RUNS_TOLD).collect(),
         growth: growth(&sizes, LOOK_BACK),
         warnings: Vec::new(),
     };
-    status.warnings = warnings(&status, now);
+    doubts.extend(warnings(&status));
+    status.warnings = doubts;
     status
+}
+
+/// Finds the newest good backup that retention counts too: one that is not stamped in the future, and whose manifest
+/// can be read and fits the listing. Says why newer ones were passed over.
+async fn newest_good(
+    listing: &Listing,
+    backups: &[&StoredBackup],
+    now: Timestamp,
+) -> (Option<Newest>, Vec<String>) {
+    let mut doubts = Vec::new();
+    let is_good = |backup: &&&StoredBackup| backup.is_good();
+    let mut read = 0;
+    for backup in backups.iter().rev().filter(is_good) {
+        let id = &backup.place.id;
+        if id.started_at().duration_since(now) > MAX_AHEAD {
+            doubts.push(format!(
+                "`{id}` is stamped in the future and does not count: a clock is wrong"
+            ));
+            continue;
+        }
+        read += 1;
+        match read_manifest(listing, backup).await {
+            Err(failure) if failure.kind == Kind::Damaged && read < MANIFESTS_READ => {
+                doubts.push(failure.message);
+            }
+            Ok((manifest, at)) if read < MANIFESTS_READ => {
+                match backup.copies[&at].contradiction(&manifest) {
+                    Some(problem) => doubts.push(format!("`{id}` is not whole: {problem}")),
+                    None => return (Some(Newest::of(backup, now)), doubts),
+                }
+            }
+            _ => return (Some(Newest::of(backup, now)), doubts),
+        }
+    }
+    (None, doubts)
 }
 
 impl Newest {
@@ -332,16 +375,8 @@ async fn last_runs(database: &DatabaseName, listing: &Listing) -> Vec<RunRecord>
     records
 }
 
-fn warnings(status: &Status, now: Timestamp) -> Vec<String> {
+fn warnings(status: &Status) -> Vec<String> {
     let mut warnings = Vec::new();
-    if let Some(newest) = &status.newest_good
-        && newest.started_at > now
-    {
-        warnings.push(format!(
-            "`{}` is stamped in the future: a clock is wrong",
-            newest.id
-        ));
-    }
     if status.damaged > 0 {
         warnings.push(format!(
             "{} of {} backups are damaged",

@@ -9,13 +9,15 @@ use serde::Serialize;
 
 use super::history::{self, keep_record};
 use super::lock::{self, Hold, LockRequest, LockSettings};
+use super::prune::worst;
+use super::removal::Right;
 use super::stored::{NamedStorage, storage_failure};
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
 use crate::model::id::DatabaseName;
-use crate::model::keys::{Listed, gather};
+use crate::model::keys::{Listed, Part, gather};
 use crate::model::scan::Finding;
-use crate::storage::Object;
+use crate::storage::{self, Object};
 
 /// Anything younger may belong to a run that is still alive somewhere: no dump takes a day without its lease renewed.
 const ORPHAN_AGE: SignedDuration = SignedDuration::from_hours(24);
@@ -107,10 +109,7 @@ pub async fn run(request: &Request, settings: &LockSettings, context: &Context) 
             report.warnings.extend(hold.release().await);
             report
         }
-        Err(failure) => Report {
-            failure: Some(failure),
-            ..Report::new(request, Vec::new())
-        },
+        Err(failure) => Report::failed(request, failure),
     };
     let run = history::run_id(&request.database, started_at, context);
     let mut record = history::record(run, "sync", started_at, report.failure.as_ref(), context);
@@ -120,99 +119,97 @@ pub async fn run(request: &Request, settings: &LockSettings, context: &Context) 
 }
 
 async fn sweep_all(request: &Request, hold: Option<&Hold>, context: &Context) -> Report {
-    let one = |(at, named)| sweep(request, named, at, hold, context);
+    let one = |(at, named): (usize, &NamedStorage)| {
+        let named = named.clone();
+        async move {
+            let what = format!("sync of `{}` in `{}`", request.database, named.name);
+            let right = Right {
+                hold,
+                at,
+                context,
+                what: &what,
+            };
+            let mut swept = Swept {
+                name: named.name.clone(),
+                url: named.storage.label().to_owned(),
+                ..Swept::default()
+            };
+            if let Err(failure) = sweep(&mut swept, request, &named, &right).await {
+                swept.error = Some(failure.message.clone());
+                swept.failure = Some(failure);
+            }
+            swept
+        }
+    };
     let mut storages = join_all(request.storages.iter().enumerate().map(one)).await;
-    let failures: Vec<Failure> = storages
-        .iter_mut()
-        .filter_map(|swept| swept.failure.take())
-        .collect();
-    let mut report = Report::new(request, storages);
-    let mut failures = failures.into_iter();
-    report.failure = failures
-        .next()
-        .map(|first| first.with_details(failures.map(|failure| failure.message)));
-    report
+    let failures = storages.iter_mut().filter_map(|swept| swept.failure.take());
+    let failure = worst(failures.collect());
+    Report {
+        failure,
+        ..Report::new(request, storages)
+    }
 }
 
 async fn sweep(
+    swept: &mut Swept,
     request: &Request,
     named: &NamedStorage,
-    at: usize,
-    hold: Option<&Hold>,
-    context: &Context,
-) -> Swept {
-    let mut swept = Swept {
-        name: named.name.clone(),
-        url: named.storage.label().to_owned(),
-        ..Swept::default()
-    };
+    right: &Right<'_>,
+) -> Result<()> {
     let prefix = format!("{}/", request.database);
-    let before = context.clock.now() - ORPHAN_AGE;
-    let objects = match named.storage.list(&prefix).await {
-        Ok(objects) => objects,
-        Err(error) => {
-            let what = format!(
-                "cannot sweep `{}` in `{}`; {SAFE} there",
-                request.database, named.name
-            );
-            swept.fail(storage_failure(&what, &error));
-            return swept;
-        }
-    };
+    let before = right.context.clock.now() - ORPHAN_AGE;
+    let objects = right
+        .ask(named.storage.list(&prefix))
+        .await?
+        .map_err(|error| {
+            storage_failure(&format!("{} failed: cannot list it", right.what), &error)
+                .and_safe(&format!("{SAFE} there"))
+        })?;
     let (old, young) = orphans(&objects, before);
     swept.young = young;
     swept.orphans = old.iter().map(Orphan::new).collect();
-    if let Some(hold) = hold
-        && let Err(failure) =
-            carry_out(&mut swept, named, at, &request.database, hold, context).await
-    {
-        swept.fail(failure);
+    let Some(hold) = right.hold else {
+        return Ok(());
+    };
+    if !hold.is_leased(right.at) {
+        return Err(no_lease(right));
     }
-    swept
-}
-
-async fn carry_out(
-    swept: &mut Swept,
-    named: &NamedStorage,
-    at: usize,
-    database: &DatabaseName,
-    hold: &Hold,
-    context: &Context,
-) -> Result<()> {
     let mut failed = 0;
-    for orphan in &mut swept.orphans {
-        if context.stop.is_requested() {
-            let mut failure = context.stop.failure("sync");
-            failure.message = failure
-                .message
-                .replace("nothing was stored", "the rest is still there");
-            return Err(failure);
-        }
-        hold.fence(at).await?;
-        orphan.error = remove(named, &orphan.keys).await;
+    for (orphan, listed) in swept.orphans.iter_mut().zip(&old) {
+        right.prove().await?;
+        orphan.error = remove(named, listed, right).await?;
         orphan.removed = orphan.error.is_none();
         failed += usize::from(!orphan.removed);
     }
-    let prefix = format!("{}/", database);
-    let before = context.clock.now() - ORPHAN_AGE;
-    match named.storage.sweep(&prefix, before).await {
+    right.prove().await?;
+    let unfinished = match right.ask(named.storage.sweep(&prefix, before)).await? {
         Ok(done) => {
             swept.unfinished = done.removed;
+            failed += done.warnings.len();
             swept.warnings = done.warnings;
+            None
         }
-        Err(error) => swept
-            .warnings
-            .push(format!("unfinished uploads were not looked for: {error}")),
-    }
-    if failed == 0 {
+        Err(error) => Some(format!("; unfinished uploads were not looked for: {error}")),
+    };
+    if failed == 0 && unfinished.is_none() {
         return Ok(());
     }
     let message = format!(
-        "sync in `{}`: {failed} of {} orphans could not be removed",
-        named.name,
-        swept.orphans.len()
+        "{}: {failed} leftovers could not be removed{}",
+        right.what,
+        unfinished.unwrap_or_default()
     );
     Err(Failure::new(Kind::AfterGood, "sync_incomplete", message))
+}
+
+/// Without a lease nobody knows whether another host is about to commit what looks like an orphan.
+fn no_lease(right: &Right<'_>) -> Failure {
+    let message = format!(
+        "{} refused: it holds no lease, so a run of another host cannot be seen; {SAFE} there",
+        right.what
+    );
+    Failure::new(Kind::Refused, "no_lease", message)
+        .hint("the warnings say why; `--dry-run` shows the orphans, which can be removed by hand")
 }
 
 /// Splits what no manifest speaks for into the old and the ids of the young.
@@ -233,14 +230,25 @@ fn orphans(objects: &[Object], before: Timestamp) -> (Vec<Listed>, Vec<String>) 
     (old, young.collect())
 }
 
-async fn remove(named: &NamedStorage, keys: &[String]) -> Option<String> {
+/// Removes the objects of an orphan, unless a manifest has come about. Says why it did not.
+async fn remove(
+    named: &NamedStorage,
+    orphan: &Listed,
+    right: &Right<'_>,
+) -> Result<Option<String>> {
+    let manifest = orphan.place.key(Part::Manifest, "");
+    match right.ask(named.storage.head(&manifest)).await? {
+        Err(storage::Error::NotFound(_)) => {}
+        Ok(_) => return Ok(Some("it has a manifest by now".to_owned())),
+        Err(error) => return Ok(Some(format!("cannot look for its manifest: {error}"))),
+    }
     let mut failures = Vec::new();
-    for key in keys {
-        if let Err(error) = named.storage.remove(key).await {
+    for (key, _) in orphan.parts.values().flatten() {
+        if let Err(error) = right.remove(named.storage.as_ref(), key).await {
             failures.push(format!("`{key}`: {error}"));
         }
     }
-    (!failures.is_empty()).then(|| failures.join("; "))
+    Ok((!failures.is_empty()).then(|| failures.join("; ")))
 }
 
 impl Orphan {
@@ -256,14 +264,15 @@ impl Orphan {
     }
 }
 
-impl Swept {
-    fn fail(&mut self, failure: Failure) {
-        self.error = Some(failure.message.clone());
-        self.failure = Some(failure);
-    }
-}
-
 impl Report {
+    /// Reports a sweep that did not begin.
+    pub fn failed(request: &Request, failure: Failure) -> Self {
+        Self {
+            failure: Some(failure),
+            ..Self::new(request, Vec::new())
+        }
+    }
+
     fn new(request: &Request, storages: Vec<Swept>) -> Self {
         Self {
             database: request.database.to_string(),

@@ -15,6 +15,7 @@ mod prune;
 mod readme;
 mod restore;
 mod retention;
+mod status;
 mod storage;
 mod support;
 mod tidy;

@@ -1,8 +1,11 @@
-//! `prune`, `pin`, `unpin` and `status` over real storages: what goes, what stays, and what is said of it.
+//! `prune` and `sync` over real storages: what goes, what stays, and what is said of it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
 
 use serde_json::{Value, json};
 
@@ -12,7 +15,7 @@ use crate::support::scripted_s3::{Fault, Rule, ScriptedS3};
 use crate::support::{Oracle, Place};
 
 /// Sixteen nights and an evening, newest first.
-fn nights() -> Vec<String> {
+pub fn nights() -> Vec<String> {
     let mut ids = vec!["shop-20260116T210000Z-0002".to_owned()];
     ids.extend(
         (1..=16)
@@ -73,7 +76,7 @@ fn stock(shop: &Shop, root: &Path, ids: &[String]) {
     }
 }
 
-fn stocked(ids: &[String]) -> Shop {
+pub fn stocked(ids: &[String]) -> Shop {
     let shop = Shop::new();
     stock(&shop, &shop.folder(), ids);
     shop
@@ -525,125 +528,6 @@ fn before_a_deploy_a_backup_is_pinned() {
     assert_eq!(ids_with(&shop, ".pin.json"), [""; 0]);
 }
 
-#[test]
-fn a_pin_says_why_and_goes_again() {
-    let shop = Shop::new();
-    let outcome = shop.backup(&[]).expect(0);
-    let id = outcome.summary()["backups"][0]["backup_id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    let pin = |command: &[&str]| shop.over(&[&["--json"], command].concat()).run();
-    let first = pin(&["pin", &id, "audit 2026"]).expect(0).json();
-    assert_eq!(
-        (&first["pinned"], &first["changed"], &first["reason"]),
-        (&json!(true), &json!(true), &json!("audit 2026"))
-    );
-    let again = pin(&["pin", &id, "another"]).expect(0).json();
-    assert_eq!(
-        (&again["changed"], &again["reason"]),
-        (&json!(false), &json!("audit 2026"))
-    );
-    let gone = pin(&["unpin", &id]).expect(0).json();
-    assert_eq!(
-        (&gone["pinned"], &gone["changed"]),
-        (&json!(false), &json!(true))
-    );
-    assert_eq!(pin(&["unpin", &id]).expect(0).json()["changed"], false);
-    assert_eq!(
-        pin(&["pin", "shop-20200101T000000Z-0000", "x"])
-            .expect(10)
-            .exit_error()["id"],
-        "no_such_backup"
-    );
-    assert_eq!(
-        pin(&["pin", &id, "  "]).expect(2).exit_error()["id"],
-        "reason_needed"
-    );
-    let status = pin(&["status"]).expect(0).json();
-    let verbs: Vec<&str> = status["databases"][0]["last_runs"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|run| run["verb"].as_str().unwrap())
-        .collect();
-    let mut sorted = verbs.clone();
-    sorted.sort_unstable();
-    assert_eq!(sorted, ["backup", "pin", "unpin"], "{verbs:?}");
-}
-
-#[test]
-fn status_tells_fresh_from_stale() {
-    let shop = Shop::new();
-    let status = |more: &[&str]| shop.over(&[&["--json", "status"], more].concat()).run();
-    fs::create_dir_all(shop.folder()).unwrap();
-    assert_eq!(status(&[]).expect(24).exit_error()["id"], "stale");
-    shop.backup(&[]).expect(0);
-    let fresh = status(&["--max-age", "1h"]).expect(0).json();
-    let database = &fresh["databases"][0];
-    assert_eq!(database["freshness"], "fresh");
-    assert_eq!(
-        (&database["backups"], &database["success"]),
-        (&json!(1), &json!({"good": 1, "all": 1}))
-    );
-    assert_eq!(
-        status(&[]).expect(0).json()["databases"][0]["freshness"],
-        "not_judged"
-    );
-
-    // A failed run leaves a record, and the newest good backup is as fresh as before.
-    let mut shop = shop;
-    shop.dumps(json!({ "exit_code": 1 }));
-    shop.run(&shop.oracle(), &[]).run().expect(20);
-    let status = |more: &[&str]| shop.over(&[&["--json", "status"], more].concat()).run();
-    let after = status(&["--max-age", "1h"]).expect(0).json();
-    let database = &after["databases"][0];
-    assert_eq!(database["success"], json!({"good": 1, "all": 2}));
-    let last = &database["last_runs"][0];
-    assert_eq!(
-        (&last["verb"], &last["exit_code"]),
-        (&json!("backup"), &json!(20)),
-        "{after}"
-    );
-    assert!(
-        database["warnings"][0]
-            .as_str()
-            .unwrap()
-            .contains("the last backup run failed")
-    );
-
-    let old = stocked(&nights());
-    let status = |more: &[&str]| old.over(&[&["status"], more].concat()).run();
-    let outcome = status(&["--json", "--max-age", "26h"]).expect(24);
-    assert_eq!(outcome.json()["databases"][0]["freshness"], "stale");
-    assert!(
-        outcome.exit_error()["details"][0]
-            .as_str()
-            .unwrap()
-            .contains("shop-20260116T210000Z-0002")
-    );
-    for (flags, code, word) in [
-        (
-            &["--nagios", "--max-age", "26h"] as &[&str],
-            2,
-            "CRITICAL - shop: stale, newest good backup",
-        ),
-        (&["--nagios"], 0, "OK - shop: newest good backup"),
-    ] {
-        let outcome = status(flags).expect(code);
-        assert!(outcome.stdout().starts_with(word), "{outcome}");
-        assert!(outcome.stdout().contains("'shop_age'="), "{outcome}");
-        assert_eq!(outcome.stderr(), "", "Nagios reads standard output only");
-    }
-    let nowhere = old.sandbox.path("nowhere").display().to_string();
-    let unknown = old
-        .sandbox
-        .pgkeep(["status", "--nagios", "--storage", &nowhere])
-        .run()
-        .expect(3);
-    assert!(unknown.stdout().starts_with("UNKNOWN - "), "{unknown}");
-}
-
 /// An orphan is swept after a day; a young one, and what a live run has stored, stay.
 #[test]
 fn sync_sweeps_what_no_manifest_speaks_for() {
@@ -706,4 +590,189 @@ fn prune_and_sync_give_way_to_a_backup() {
     let now = keys(&shop);
     assert!(before.iter().all(|key| now.contains(key)));
     running.wait().expect(0);
+}
+
+/// A newest backup that is cut off, pinned or garbage is nothing that older ones may go for.
+#[test]
+fn older_backups_go_only_for_the_sake_of_whole_ones() {
+    let ids = nights();
+    let newest = &ids[0];
+    let path =
+        |shop: &Shop, id: &str, suffix: &str| shop.folder().join(format!("shop/{id}.{suffix}"));
+    type Spoil = fn(&Path, &Path);
+    let cut: Spoil = |dump, _| fs::write(dump, "cut").unwrap();
+    let emptied: Spoil = |dump, _| fs::write(dump, "").unwrap();
+    let gone: Spoil = |dump, _| fs::remove_file(dump).unwrap();
+    let garbage: Spoil = |_, manifest| fs::write(manifest, "garbage").unwrap();
+    for spoil in [cut, emptied, gone, garbage] {
+        let shop = stocked(&ids);
+        spoil(
+            &path(&shop, newest, "sql.gz"),
+            &path(&shop, newest, "manifest.json"),
+        );
+        let outcome = prune(&shop, &["--keep-last", "1", "--allow-mass-delete"]).expect(0);
+        let kept = names(&account(&outcome)["keep"]);
+        assert_eq!(
+            kept,
+            ids[..2],
+            "the spoilt one, and the newest whole one: {outcome}"
+        );
+    }
+    // A pinned one uses nothing up, and the garbage behind it counts for nothing.
+    let shop = stocked(&ids);
+    shop.over(&["pin", newest, "audit"]).run().expect(0);
+    fs::write(path(&shop, &ids[1], "manifest.json"), "garbage").unwrap();
+    let outcome = prune(&shop, &["--keep-last", "1", "--allow-mass-delete"]).expect(0);
+    assert_eq!(names(&account(&outcome)["keep"]), ids[..3], "{outcome}");
+}
+
+#[test]
+fn a_refused_plan_is_told() {
+    let shop = stocked(&nights());
+    let outcome = prune(&shop, &["--keep-last", "1", "--dry-run"]).expect(25);
+    let account = account(&outcome);
+    assert_eq!(
+        (
+            names(&account["keep"]).len(),
+            names(&account["remove"]).len()
+        ),
+        (1, 16),
+        "{outcome}"
+    );
+    assert!(
+        account["error"]
+            .as_str()
+            .unwrap()
+            .contains("more than half")
+    );
+}
+
+#[test]
+fn a_database_that_is_not_there_is_told_and_leaves_nothing() {
+    let shop = stocked(&nights());
+    let before = keys(&shop);
+    let outcome = prune(&shop, &["-d", "nope", "--keep-last", "1"]).expect(10);
+    assert_eq!(outcome.exit_error()["id"], "no_such_database");
+    assert_eq!(
+        Place::Folder(shop.folder()).keys(),
+        before,
+        "no record either"
+    );
+}
+
+/// Flags replace the rules that count, and nothing else of the configuration.
+#[test]
+fn flags_leave_pre_deploy_backups_alone() {
+    let shop = stocked(&nights());
+    let kept = "shop-20260103T030000Z-0001";
+    fs::write(
+        shop.folder().join(format!("shop/{kept}.pre-deploy.json")),
+        "{}",
+    )
+    .unwrap();
+    let file = config(
+        &shop,
+        "    retention: {keep_daily: 7, keep_pre_deploy: 5}\n",
+    );
+    let run = |more: &[&str]| {
+        shop.sandbox
+            .pgkeep([&["--json", "-c", &file, "prune"], more].concat())
+            .run()
+    };
+    let outcome = run(&["--keep-last", "1", "--allow-mass-delete"]).expect(0);
+    assert_eq!(names(&account(&outcome)["keep"])[1], kept, "{outcome}");
+    let two = fs::read_to_string(&file).unwrap().replace(
+        "storages:\n",
+        "  blog:\n    url: postgresql:///blog\nstorages:\n",
+    );
+    fs::write(&file, two).unwrap();
+    assert_eq!(
+        run(&["--keep-last", "1"]).expect(2).exit_error()["id"],
+        "database_needed"
+    );
+}
+
+/// P13: a listing that lacks the backup that was just made is not planned upon.
+#[test]
+fn p13_a_listing_that_forgets_the_newest_backup_removes_nothing() {
+    let server = ScriptedS3::start();
+    let shop = Shop::with_key(&server);
+    stock(&shop, &bucket(&server), &nights());
+    let before = server.keys();
+    let file = shop.sandbox.path("pgkeep.yaml");
+    let text = format!(
+        "databases:\n  shop:\n    url: ${{DATABASE_URL}}\n    retention: {{keep_daily: 10}}\nstorages:\n  s3: {{url: {}, \
+         endpoint: {}}}\npostgres: {{bin_dir: {}}}\n",
+        Place::Bucket(&server).url(),
+        server.endpoint,
+        shop.fake.bin().display()
+    );
+    fs::write(&file, text).unwrap();
+    let empty = "<ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>";
+    server.on(Rule::new("GET", Fault::body(empty)).query("list-type=2"));
+    let outcome = shop
+        .sandbox
+        .pgkeep(["--json", "-c", &file.display().to_string(), "backup"])
+        .run()
+        .expect(3);
+    assert_eq!(outcome.exit_error()["id"], "listing_failed", "{outcome}");
+    assert!(
+        outcome.exit_error()["message"]
+            .as_str()
+            .unwrap()
+            .contains("is good")
+    );
+    let keys = server.keys();
+    assert!(before.iter().all(|key| keys.contains(key)));
+}
+
+/// L1: a storage that never answers holds neither the plan nor its carrying out beyond a stop.
+#[test]
+fn l1_a_silent_storage_does_not_hold_prune() {
+    for more in [&["--dry-run"] as &[&str], &[]] {
+        let server = ScriptedS3::start();
+        let shop = Shop::with_key(&server);
+        stock(&shop, &bucket(&server), &nights());
+        server.on(Rule::new("GET", Fault::Hang).query("list-type=2"));
+        let flags = Oracle::new(&shop.sandbox, vec![Place::Bucket(&server)]).flags();
+        let fixed = ["--json", "-d", "shop", "prune", "--keep-last", "1"];
+        let all = fixed
+            .iter()
+            .chain(more)
+            .map(|&word| word.to_owned())
+            .chain(flags);
+        let running = shop.sandbox.pgkeep(all).start();
+        while server.count("GET", "list-type=2") == 0 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let asked = Instant::now();
+        running.signal(Signal::TERM);
+        let outcome = running.wait().expect(143);
+        assert!(asked.elapsed() < Duration::from_secs(10), "{outcome}");
+    }
+}
+
+/// P22: where no lease can be held, another host's run cannot be seen, and nothing is swept.
+#[test]
+fn p22_sync_without_a_lease_removes_nothing() {
+    let server = ScriptedS3::start();
+    server.ignore_conditions();
+    let shop = Shop::with_key(&server);
+    stock(&shop, &bucket(&server), &nights());
+    let orphan = bucket(&server).join("shop/shop-20260105T030000Z-0001.manifest.json");
+    fs::remove_file(orphan).unwrap();
+    let before = server.keys();
+    let flags = Oracle::new(&shop.sandbox, vec![Place::Bucket(&server)]).flags();
+    let all = ["--json", "-d", "shop", "sync"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(flags);
+    let outcome = shop.sandbox.pgkeep(all).run().expect(25);
+    assert_eq!(outcome.exit_error()["id"], "no_lease", "{outcome}");
+    let after: Vec<String> = server
+        .keys()
+        .into_iter()
+        .filter(|key| !key.contains("/runs/"))
+        .collect();
+    assert_eq!(after, before);
 }

@@ -35,7 +35,7 @@ pub use times::{BadLine, fuzz as fuzz_times, read_times};
 
 /// How far ahead of the present a start may be stamped and still count: hosts that make backups and hosts that prune
 /// them disagree by seconds, and by minutes where nobody sets the clock.
-const MAX_AHEAD: SignedDuration = SignedDuration::from_mins(10);
+pub const MAX_AHEAD: SignedDuration = SignedDuration::from_mins(10);
 
 /// How long a damaged backup stays after a newer good one: its whole tables may be the only copy of something that was
 /// deleted since.

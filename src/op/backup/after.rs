@@ -51,6 +51,7 @@ pub(super) async fn prune_behind(
         keep_runs: request.keep_runs,
         allow_mass_delete: false,
         dry_run: false,
+        must_exist: false,
     };
     let stored = report.storages.iter().map(|storage| storage.stored);
     let made = Made {

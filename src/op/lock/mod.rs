@@ -246,6 +246,11 @@ fn busy(what: &str, safe: &str, who: &str) -> Failure {
 }
 
 impl Hold {
+    /// Returns what its failures end with: what is safe to say of the run that took it.
+    pub fn safe(&self) -> &str {
+        &self.safe
+    }
+
     /// Returns a token that is cancelled when a lease turns out to be somebody else's.
     pub fn lost(&self) -> CancellationToken {
         self.lost.clone()

@@ -1,11 +1,10 @@
 //! Carries a plan out in one storage.
 
-use super::{Account, SAFE, Task};
-use crate::context::Context;
+use super::{Account, Task};
 use crate::failure::{Failure, Kind, Result};
 use crate::model::keys::{Listed, Part};
 use crate::model::manifest::{MAX_MANIFEST_BYTES, Manifest};
-use crate::op::lock::Hold;
+use crate::op::removal::Right;
 use crate::op::stored::NamedStorage;
 use crate::storage::{self, Storage};
 
@@ -19,30 +18,48 @@ enum Outcome {
 
 /// Removes what the task names, newest first, and goes on after a removal that failed.
 ///
-/// `at` is the storage's position in `hold`. A lock that is lost, or a stop, ends it: what was not reached stays.
-pub(super) async fn carry_out(
-    task: Task,
-    named: &NamedStorage,
-    at: usize,
-    hold: Option<&Hold>,
-    context: &Context,
-) -> Account {
+/// A lock that is lost, or a stop, ends it: what was not reached stays.
+pub(super) async fn carry_out(task: Task, named: &NamedStorage, right: &Right<'_>) -> Account {
     let Task {
         mut account,
         removals,
         old_runs,
     } = task;
+    let planned = removals.len() + old_runs.len();
+    match remove_all(&mut account, &removals, &old_runs, named, right).await {
+        Ok(0) => {}
+        Ok(failed) => {
+            let message = format!(
+                "{}: {failed} of {planned} removals failed; what could not be removed is still there",
+                right.what
+            );
+            let lines = account.remove.iter();
+            let details =
+                lines.filter_map(|line| Some(format!("{}: {}", line.id, line.error.as_ref()?)));
+            let failure = Failure::new(Kind::AfterGood, "prune_incomplete", message);
+            let failure = failure.with_details(details.collect::<Vec<_>>());
+            account.fail(failure);
+        }
+        Err(failure) => account.fail(failure),
+    }
+    account
+}
+
+/// Returns how many removals failed.
+async fn remove_all(
+    account: &mut Account,
+    removals: &[Listed],
+    old_runs: &[String],
+    named: &NamedStorage,
+    right: &Right<'_>,
+) -> Result<usize> {
     let mut failed = 0;
-    for (line, backup) in account.remove.iter_mut().zip(&removals) {
+    for line in &mut account.remove {
         line.removed = Some(false);
-        if account.failure.is_some() {
-            continue;
-        }
-        if let Err(failure) = still_ours(at, hold, context).await {
-            account.failure = Some(failure);
-            continue;
-        }
-        match remove(named.storage.as_ref(), backup).await {
+    }
+    for (line, backup) in account.remove.iter_mut().zip(removals) {
+        right.prove().await?;
+        match remove(named.storage.as_ref(), backup, right).await? {
             Outcome::Removed => line.removed = Some(true),
             Outcome::Left(why) => line.error = Some(why),
             Outcome::Failed(why) => {
@@ -51,73 +68,69 @@ pub(super) async fn carry_out(
             }
         }
     }
-    if account.failure.is_none() {
-        failed += remove_runs(named, &old_runs, at, hold, context).await;
+    for key in old_runs {
+        right.prove().await?;
+        if let Err(error) = right.remove(named.storage.as_ref(), key).await {
+            tracing::warn!(storage = %named.name, key, %error, "an old run's record could not be removed");
+            failed += 1;
+        }
     }
-    let planned = removals.len() + old_runs.len();
-    if account.failure.is_none() && failed > 0 {
-        let message = format!(
-            "prune in `{}`: {failed} of {planned} removals failed; what could not be removed is still there",
-            named.name
-        );
-        let details: Vec<String> = account
-            .remove
-            .iter()
-            .filter_map(|line| Some(format!("{}: {}", line.id, line.error.as_ref()?)))
-            .collect();
-        let failure = Failure::new(Kind::AfterGood, "prune_incomplete", message);
-        account.failure = Some(failure.with_details(details));
-    }
-    account.error = account
-        .failure
-        .as_ref()
-        .map(|failure| failure.message.clone());
-    account
-}
-
-/// Proves that this run may still remove something.
-async fn still_ours(at: usize, hold: Option<&Hold>, context: &Context) -> Result<()> {
-    if context.stop.is_requested() {
-        let mut failure = context.stop.failure("prune");
-        let told = "the backups not yet removed are still there";
-        failure.message = failure.message.replace("nothing was stored", told);
-        return Err(failure);
-    }
-    match hold {
-        Some(hold) => hold.fence(at).await.map_err(|mut failure| {
-            let told = "what was not yet removed is still there";
-            failure.message = failure.message.replace(SAFE, told);
-            failure
-        }),
-        None => Ok(()),
-    }
+    Ok(failed)
 }
 
 /// Removes one backup, if it is still what the plan saw.
-async fn remove(storage: &dyn Storage, backup: &Listed) -> Outcome {
-    match storage.head(&backup.place.key(Part::Pin, "")).await {
+async fn remove(storage: &dyn Storage, backup: &Listed, right: &Right<'_>) -> Result<Outcome> {
+    let pin = backup.place.key(Part::Pin, "");
+    match right.ask(storage.head(&pin)).await? {
         Err(storage::Error::NotFound(_)) => {}
-        Ok(_) => return Outcome::Left("it was pinned meanwhile".to_owned()),
-        Err(error) => return Outcome::Failed(format!("cannot tell whether it is pinned: {error}")),
-    }
-    let manifest = backup.place.key(Part::Manifest, "");
-    match storage.get(&manifest, MAX_MANIFEST_BYTES).await {
-        Ok(bytes) => {
-            if let Err(error) = Manifest::read(&bytes, &backup.place.id) {
-                return Outcome::Left(format!("its manifest cannot be read, so it stays: {error}"));
-            }
+        Ok(_) => return Ok(Outcome::Left("it was pinned meanwhile".to_owned())),
+        Err(error) => {
+            return Ok(Outcome::Failed(format!(
+                "cannot tell whether it is pinned: {error}"
+            )));
         }
+    }
+    let key = backup.place.key(Part::Manifest, "");
+    let bytes = match right.ask(storage.get(&key, MAX_MANIFEST_BYTES)).await? {
+        Ok(bytes) => bytes,
         Err(storage::Error::NotFound(_)) => {
-            return Outcome::Left("somebody else removed it meanwhile".to_owned());
+            return Ok(Outcome::Left(
+                "somebody else removed it meanwhile".to_owned(),
+            ));
         }
-        Err(error @ storage::Error::TooLarge { .. }) => {
-            return Outcome::Left(format!("its manifest cannot be read, so it stays: {error}"));
+        Err(error @ storage::Error::TooLarge { .. }) => return Ok(unreadable(&error)),
+        Err(error) => {
+            return Ok(Outcome::Failed(format!(
+                "cannot read its manifest: {error}"
+            )));
         }
-        Err(error) => return Outcome::Failed(format!("cannot read its manifest: {error}")),
+    };
+    if let Err(error) = Manifest::read(&bytes, &backup.place.id) {
+        return Ok(unreadable(&error));
     }
-    if let Err(error) = storage.remove(&manifest).await {
-        return Outcome::Failed(format!("cannot remove its manifest: {error}"));
+    if let Err(error) = right.remove(storage, &key).await {
+        return Ok(Outcome::Failed(format!(
+            "cannot remove its manifest: {error}"
+        )));
     }
+    // Whoever pins looks for the manifest behind it, as this looks for the pin behind the manifest: one of both sees
+    // the other.
+    if !matches!(storage.head(&pin).await, Err(storage::Error::NotFound(_))) {
+        return Ok(match storage.put(&key, bytes).await {
+            Ok(()) => Outcome::Left("it was pinned meanwhile".to_owned()),
+            Err(error) => Outcome::Failed(format!(
+                "it was pinned meanwhile, and its manifest could not be put back: {error}"
+            )),
+        });
+    }
+    Ok(remove_objects(storage, backup, right).await)
+}
+
+fn unreadable(error: &dyn std::error::Error) -> Outcome {
+    Outcome::Left(format!("its manifest cannot be read, so it stays: {error}"))
+}
+
+async fn remove_objects(storage: &dyn Storage, backup: &Listed, right: &Right<'_>) -> Outcome {
     let objects = backup
         .parts
         .iter()
@@ -125,7 +138,7 @@ async fn remove(storage: &dyn Storage, backup: &Listed) -> Outcome {
         .flat_map(|(_, objects)| objects);
     let mut failures = Vec::new();
     for (key, _) in objects {
-        if let Err(error) = storage.remove(key).await {
+        if let Err(error) = right.remove(storage, key).await {
             failures.push(format!("`{key}`: {error}"));
         }
     }
@@ -136,25 +149,4 @@ async fn remove(storage: &dyn Storage, backup: &Listed) -> Outcome {
             failures.join(", ")
         )),
     }
-}
-
-/// Removes the records of old runs; returns how many could not be.
-async fn remove_runs(
-    named: &NamedStorage,
-    keys: &[String],
-    at: usize,
-    hold: Option<&Hold>,
-    context: &Context,
-) -> usize {
-    let mut failed = 0;
-    for key in keys {
-        if still_ours(at, hold, context).await.is_err() {
-            break;
-        }
-        if let Err(error) = named.storage.remove(key).await {
-            tracing::warn!(storage = %named.name, key, %error, "an old run's record could not be removed");
-            failed += 1;
-        }
-    }
-    failed
 }

@@ -5,26 +5,25 @@
 //! manifest before the objects, so that a crash leaves an orphan and never a manifest that points at nothing.
 
 mod carry_out;
+mod plan;
 
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::history::{self, keep_record};
 use super::lock::{self, Hold, LockRequest, LockSettings};
-use super::stored::{NamedStorage, storage_failure};
+use super::removal::Right;
+use super::stored::NamedStorage;
 use crate::context::Context;
-use crate::failure::{Failure, Kind, Result};
+use crate::failure::{Failure, Kind};
 use crate::model::config::Retention;
 use crate::model::id::{BackupId, DatabaseName};
-use crate::model::keys::{Listed, Part, gather, is_ours, run_of_key};
-use crate::model::manifest::{MAX_MANIFEST_BYTES, Manifest};
-use crate::model::retention::{Candidate, Plan, Refusal, Verdict, plan};
+use crate::model::keys::Listed;
 use crate::model::runs::RunRecord;
 use crate::model::scan::Finding;
-use crate::storage;
 
 /// What is safe to say of a prune that did not begin.
 pub(super) const SAFE: &str = "nothing was removed";
@@ -43,6 +42,8 @@ pub struct Request {
     pub allow_mass_delete: bool,
     /// Whether the plan is only told.
     pub dry_run: bool,
+    /// Whether a database that has nothing stored is a failure.
+    pub must_exist: bool,
 }
 
 /// What was kept, what was removed, and why.
@@ -79,6 +80,9 @@ pub struct Account {
     /// Why nothing was removed here, or why removing ended early.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Whether there is no object of the database at all, a lease aside.
+    #[serde(skip)]
+    is_empty: bool,
     #[serde(skip)]
     failure: Option<Failure>,
 }
@@ -152,13 +156,12 @@ pub async fn run(request: &Request, settings: &LockSettings, context: &Context) 
         }
         Err(failure) => Report::failed(request, failure),
     };
-    let run = history::run_id(&request.database, started_at, context);
-    keep_record(
-        &request.storages,
-        report.record(run, started_at, context),
-        context,
-    )
-    .await;
+    // The record would be the only object of a database that is not there.
+    if !report.is_nowhere() {
+        let run = history::run_id(&request.database, started_at, context);
+        let record = report.record(run, started_at, context);
+        keep_record(&request.storages, record, context).await;
+    }
     report
 }
 
@@ -170,146 +173,44 @@ pub(super) async fn prune(
     context: &Context,
 ) -> Report {
     let now = context.clock.now();
-    let one = |(at, named)| async move {
-        match task(request, named, made, now).await {
-            Ok(task) if request.dry_run => task.account,
-            Ok(task) => carry_out::carry_out(task, named, at, hold, context).await,
-            Err(failure) => Account::refused(named, failure),
+    let one = |(at, named): (usize, &'_ NamedStorage)| {
+        let named = named.clone();
+        async move {
+            let what = format!("prune of `{}` in `{}`", request.database, named.name);
+            let right = Right {
+                hold,
+                at,
+                context,
+                what: &what,
+            };
+            match plan::task(request, &named, made, &right, now).await {
+                Ok(task) if request.dry_run || task.account.failure.is_some() => task.account,
+                Ok(task) => carry_out::carry_out(task, &named, &right).await,
+                Err(failure) => Account::refused(&named, failure),
+            }
         }
     };
     let is_meant = |at: usize| made.is_none_or(|made| made.stored.get(at) == Some(&true));
     let storages = request.storages.iter().enumerate();
     let mut accounts = join_all(storages.filter(|(at, _)| is_meant(*at)).map(one)).await;
-    let failures: Vec<Failure> = accounts
+    let failures = accounts
         .iter_mut()
-        .filter_map(|account| account.failure.take())
-        .collect();
-    Report {
-        database: request.database.to_string(),
-        dry_run: request.dry_run,
+        .filter_map(|account| account.failure.take());
+    let failure = worst(failures.collect());
+    let mut report = Report {
+        failure,
         storages: accounts,
-        warnings: Vec::new(),
-        failure: sum_up(failures),
+        ..Report::new(request)
+    };
+    if report.failure.is_none() && request.must_exist && report.is_nowhere() {
+        let message = format!(
+            "there is no backup of `{}` to prune; {SAFE}",
+            request.database
+        );
+        let failure = Failure::new(Kind::NotFound, "no_such_database", message);
+        report.failure = Some(failure.hint("`pgkeep list` shows what there is"));
     }
-}
-
-/// Looks at one storage and decides what is to be done there.
-async fn task(
-    request: &Request,
-    named: &NamedStorage,
-    made: Option<&Made>,
-    now: Timestamp,
-) -> Result<Task> {
-    let what = format!("prune of `{}` in `{}`", request.database, named.name);
-    let objects = named
-        .storage
-        .list(&format!("{}/", request.database))
-        .await
-        .map_err(|error| {
-            let cause = storage_failure(&format!("{what} refused: cannot list it"), &error);
-            Failure {
-                kind: Kind::Refused,
-                id: "listing_failed",
-                message: format!("{}; {SAFE} there", cause.message),
-                ..cause
-            }
-        })?;
-    let listed = gather(objects.iter().map(|o| (o.key.as_str(), o.size_bytes)));
-    let backups: Vec<Listed> = listed
-        .into_iter()
-        .rev()
-        .filter(|backup| backup.is_committed() && !backup.place.is_partial)
-        .collect();
-    let mut candidates: Vec<Candidate> = backups.iter().map(|one| candidate(one, made)).collect();
-    if !request.dry_run {
-        prove_newest(&what, named, &backups, &mut candidates).await?;
-    }
-    let plan = plan(&request.policy, &candidates, now)
-        .map_err(|Refusal::EmptyPolicy| empty_policy(&what))?;
-    if plan.removes_too_much() && !request.allow_mass_delete {
-        return Err(mass_delete(&what, &plan));
-    }
-    let oldest_run =
-        now - SignedDuration::try_from(request.keep_runs).unwrap_or(SignedDuration::MAX);
-    let mut account = Account::new(named);
-    let mut removals = Vec::new();
-    for (backup, verdict) in backups.into_iter().zip(plan.verdicts) {
-        let line = line(&backup, &verdict);
-        if verdict.keep {
-            account.keep.push(line);
-        } else {
-            account.remove.push(line);
-            removals.push(backup);
-        }
-    }
-    let foreign = objects.iter().filter(|object| !is_ours(&object.key));
-    account.left = foreign
-        .map(|object| Left {
-            key: object.key.clone(),
-            why: "pgkeep did not write it".to_owned(),
-        })
-        .collect();
-    let old_runs: Vec<String> = objects
-        .iter()
-        .filter(|object| run_of_key(&object.key).is_some_and(|run| run.started_at() < oldest_run))
-        .map(|object| object.key.clone())
-        .collect();
-    account.old_runs = old_runs.len() as u64;
-    Ok(Task {
-        account,
-        removals,
-        old_runs,
-    })
-}
-
-/// Makes sure that the newest good backup can be read, because older ones go for its sake. One that cannot is kept, and
-/// counts for nothing; the next one takes its place.
-async fn prove_newest(
-    what: &str,
-    named: &NamedStorage,
-    backups: &[Listed],
-    candidates: &mut [Candidate],
-) -> Result<()> {
-    let good = backups.iter().zip(candidates);
-    for (backup, candidate) in good.filter(|(backup, _)| backup.is_good()) {
-        let key = backup.place.key(Part::Manifest, "");
-        let why = match named.storage.get(&key, MAX_MANIFEST_BYTES).await {
-            Ok(bytes) => match Manifest::read(&bytes, &backup.place.id) {
-                Ok(_) => return Ok(()),
-                Err(error) => error.to_string(),
-            },
-            Err(error @ storage::Error::TooLarge { .. }) => error.to_string(),
-            Err(error) => {
-                let what = format!("{what} refused: cannot read the newest manifest; {SAFE} there");
-                return Err(storage_failure(&what, &error));
-            }
-        };
-        candidate.unreadable = Some(format!("its manifest: {why}"));
-    }
-    Ok(())
-}
-
-fn candidate(backup: &Listed, made: Option<&Made>) -> Candidate {
-    Candidate {
-        pinned: backup.is_pinned().then(String::new),
-        is_pre_deploy: backup.is_pre_deploy(),
-        is_damaged: backup.is_damaged(),
-        is_drilled: backup.is_drilled(),
-        is_made_by_this_run: made.is_some_and(|made| made.id == backup.place.id),
-        ..Candidate::new(backup.place.id.started_at())
-    }
-}
-
-fn line(backup: &Listed, verdict: &Verdict) -> Line {
-    Line {
-        id: backup.place.id.to_string(),
-        started_at: backup.place.id.started_at(),
-        size_bytes: backup.size_bytes(),
-        tiers: verdict.tiers().iter().map(ToString::to_string).collect(),
-        reasons: verdict.reasons.iter().map(ToString::to_string).collect(),
-        removed: None,
-        error: None,
-    }
+    report
 }
 
 /// Refuses a policy without any rule.
@@ -319,25 +220,15 @@ pub fn empty_policy(what: &str) -> Failure {
         .hint("give `retention` in the configuration, or rules such as `--keep-daily 7`")
 }
 
-fn mass_delete(what: &str, plan: &Plan) -> Failure {
-    let message = format!(
-        "{what} refused: it would remove {} of {} backups, more than half; {SAFE} there",
-        plan.removed(),
-        plan.verdicts.len()
-    );
-    Failure::new(Kind::Refused, "mass_delete", message)
-        .hint("`--dry-run` shows the plan; `--allow-mass-delete` carries it out")
-}
-
-/// One storage's failure never hides another's: the worst decides the exit code, and all are told.
-fn sum_up(failures: Vec<Failure>) -> Option<Failure> {
+/// One failure never hides another: the worst decides the exit code, and all are told.
+pub fn worst(mut failures: Vec<Failure>) -> Option<Failure> {
     let rank = |failure: &Failure| match failure.kind {
         Kind::Interrupted | Kind::Terminated => 0,
         Kind::Busy => 1,
         Kind::Refused => 2,
+        Kind::AfterGood => 4,
         _ => 3,
     };
-    let mut failures = failures;
     failures.sort_by_key(rank);
     let mut rest = failures.into_iter();
     let first = rest.next()?;
@@ -354,24 +245,39 @@ impl Account {
     }
 
     fn refused(named: &NamedStorage, failure: Failure) -> Self {
-        Self {
-            error: Some(failure.message.clone()),
-            failure: Some(failure),
-            ..Self::new(named)
-        }
+        let mut account = Self::new(named);
+        account.fail(failure);
+        account
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        self.error = Some(failure.message.clone());
+        self.failure = Some(failure);
     }
 }
 
 impl Report {
-    /// Reports a prune that did not begin.
-    pub fn failed(request: &Request, failure: Failure) -> Self {
+    fn new(request: &Request) -> Self {
         Self {
             database: request.database.to_string(),
             dry_run: request.dry_run,
             storages: Vec::new(),
             warnings: Vec::new(),
-            failure: Some(failure),
+            failure: None,
         }
+    }
+
+    /// Reports a prune that did not begin.
+    pub fn failed(request: &Request, failure: Failure) -> Self {
+        Self {
+            failure: Some(failure),
+            ..Self::new(request)
+        }
+    }
+
+    /// Tells whether every storage answered that it has nothing of the database.
+    fn is_nowhere(&self) -> bool {
+        !self.storages.is_empty() && self.storages.iter().all(|account| account.is_empty)
     }
 
     /// Returns how many copies were removed.
