@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::backup::Shop;
 use crate::support::sandbox::Outcome;
 use crate::support::scripted_s3::{Fault, Rule, ScriptedS3};
-use crate::support::{Oracle, Place};
+use crate::support::{Oracle, Place, skip};
 
 /// Sixteen nights and an evening, newest first.
 pub fn nights() -> Vec<String> {
@@ -775,4 +775,80 @@ fn p22_sync_without_a_lease_removes_nothing() {
         .filter(|key| !key.contains("/runs/"))
         .collect();
     assert_eq!(after, before);
+}
+
+/// P20: only the storages that took the backup are pruned behind it.
+#[test]
+fn p20_a_storage_that_did_not_take_the_backup_keeps_all_it_has() {
+    let server = ScriptedS3::start();
+    let shop = Shop::with_key(&server);
+    stock(&shop, &bucket(&server), &nights());
+    stock(&shop, &shop.folder(), &nights());
+    let before = server.keys();
+    server.on(Rule::new("PUT", Fault::status(403, "AccessDenied")).path(".sql.gz"));
+    let file = shop.sandbox.path("pgkeep.yaml");
+    let text = format!(
+        "databases:\n  shop:\n    url: ${{DATABASE_URL}}\n    retention: {{keep_daily: 10}}\nstorages:\n  local: {{url: {}}}\n  \
+         s3: {{url: {}, endpoint: {}}}\npostgres: {{bin_dir: {}}}\n",
+        shop.folder().display(),
+        Place::Bucket(&server).url(),
+        server.endpoint,
+        shop.fake.bin().display()
+    );
+    fs::write(&file, text).unwrap();
+    let command = ["--json", "-c", &file.display().to_string(), "backup"];
+    let outcome = shop.sandbox.pgkeep(command).run().expect(3);
+    let summary = outcome.summary();
+    let pruned = summary["backups"][0]["prune"]["storages"]
+        .as_array()
+        .unwrap();
+    assert_eq!(pruned.len(), 1, "{outcome}");
+    assert_eq!(pruned[0]["name"], "local");
+    assert_eq!(ids_with(&shop, ".manifest.json").len(), 10);
+    let keys = server.keys();
+    assert!(before.iter().all(|key| keys.contains(key)), "{keys:?}");
+}
+
+/// L2: a kill at any removal leaves orphans at most; the next run needs no help and ends where the first one would have.
+#[test]
+fn l2_a_prune_that_is_killed_leaves_nothing_that_points_at_nothing() {
+    let traced = Command::new("strace").args(["-qq", "true"]).output();
+    if !traced.is_ok_and(|output| output.status.success()) {
+        return skip("`strace` is not installed, or may not trace");
+    }
+    let policy = ["prune", "--keep-daily", "3", "--allow-mass-delete"];
+    let mut ids = nights();
+    ids.truncate(6);
+    for when in 1..=9 {
+        let shop = stocked(&ids);
+        let folder = shop.folder().display().to_string();
+        let inject = format!("inject=unlinkat:signal=SIGKILL:when={when}");
+        let fixed = [
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=unlinkat",
+            "-e",
+            &inject,
+        ];
+        let pgkeep = [env!("CARGO_BIN_EXE_pgkeep"), "--json"];
+        let all = [&fixed[..], &pgkeep, &policy, &["--storage", &folder]].concat();
+        shop.sandbox.program("strace", all).run();
+        let manifests = ids_with(&shop, ".manifest.json");
+        let dumps = ids_with(&shop, ".sql.gz");
+        assert!(
+            manifests.iter().all(|id| dumps.contains(id)),
+            "{when}: {manifests:?} {dumps:?}"
+        );
+        assert!(manifests.contains(&ids[0]), "{when}");
+        shop.over(&policy).run().expect(0);
+        let mut kept = [0, 2, 3].map(|at| ids[at].clone());
+        kept.sort();
+        assert_eq!(ids_with(&shop, ".manifest.json"), kept, "{when}");
+        // What was being written when the kill came is for whoever sweeps: a backup or `sync`.
+        shop.over(&["sync"]).run().expect(0);
+        shop.oracle().assert_tidy();
+    }
 }
