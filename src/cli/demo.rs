@@ -1,9 +1,10 @@
 //! `pgkeep demo`: the main job in front of the reader's eyes, on a throw-away server with a real sample database.
 
+mod proofs;
+
 use std::io::{Read, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use comfy_table::CellAlignment;
@@ -21,19 +22,21 @@ use crate::lock::StateFolder;
 use crate::model::connection::Connection;
 use crate::model::manifest::{Manifest, TableRecord};
 use crate::model::name::quote;
-use crate::op::backup::{Request, run as backup};
+use crate::op::backup::{Report, Request, run as backup};
 use crate::op::inspect;
-use crate::op::stored::{NamedStorage, storage_failure};
+use crate::op::lock::LockSettings;
 use crate::postgres::environment::Environment;
 use crate::postgres::error::Error;
 use crate::postgres::process::Program;
 use crate::postgres::programs::{Programs, Search};
 use crate::postgres::psql::Psql;
 use crate::postgres::scratch::{ScratchOptions, ScratchServer};
-use crate::storage::Folder;
 
 /// Pagila, the sample database of a film rental, from neondatabase/postgres-sample-dbs; see `assets/README.md`.
 const PAGILA: &[u8] = include_bytes!("../../assets/pagila.sql.gz");
+
+/// The sample database, on the server and in storage.
+const PAGILA_NAME: &str = "pagila";
 
 /// Loading and restoring take seconds; a busy machine some more.
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -144,7 +147,10 @@ impl Demo<'_> {
         let file = self.folder.join(&manifest.object.key);
         self.inspect(&file)?;
         self.inspect_cut(&file)?;
-        self.restore(&programs, &manifest, &file).await
+        let counted = self.restore(&programs, &manifest, &file).await?;
+        self.prove().await?;
+        self.sum_up(&manifest, &counted);
+        Ok(())
     }
 
     async fn load(&self, programs: &Programs) -> Result<()> {
@@ -180,45 +186,46 @@ impl Demo<'_> {
         self.tell(&format!(
             "\n3. the backup, proven while it streams\n   $ {command}\n"
         ));
-        let storage = Folder::open(&self.folder)
-            .map_err(|error| storage_failure("cannot open the folder", &error))?;
-        let connection = self
-            .connection
-            .with_database("pagila")
-            .map_err(|error| broken("the connection", &error))?;
+        let report = self.make_backup().await?;
+        self.tell(&indent(&super::backup::text(&report)));
+        report
+            .manifest
+            .ok_or_else(|| unexpected("the backup left no manifest"))
+    }
+
+    /// How the demo's runs lock: nothing of it stays behind, its locks neither.
+    fn lock(&self) -> Result<LockSettings> {
         let mut lock = self.settings.lock(Duration::ZERO)?;
-        // Nothing of the demo stays behind, its locks neither.
         lock.folders = vec![StateFolder {
             path: self.state.clone(),
             is_shared: false,
         }];
+        Ok(lock)
+    }
+
+    fn database(&self, name: &str) -> Result<Connection> {
+        self.connection
+            .with_database(name)
+            .map_err(|error| broken("the connection", &error))
+    }
+
+    async fn make_backup(&self) -> Result<Report> {
+        let connection = self.database(PAGILA_NAME)?;
         let request = Request {
             connection,
             search: self.search.clone(),
             environment: self.environment.clone(),
-            storages: vec![NamedStorage {
-                name: "demo".to_owned(),
-                storage: Arc::new(storage),
-            }],
+            storages: self.storages()?,
             copies: NonZeroUsize::MIN,
             required: super::inspect::required_tables(&["film".to_owned(), "payment".to_owned()])?,
-            ..defaults(
-                "pagila".parse().expect("`pagila` is a database name"),
-                self.settings,
-                lock,
-            )
+            ..defaults(proofs::name(), self.settings, self.lock()?)
         };
         let shown = Shown::new(request.name.as_str(), self.output);
         let report = backup(&request, self.context, &shown).await;
         shown.finish();
-        if report.stored {
-            self.tell(&indent(&super::backup::text(&report)));
-        }
-        match (report.failure, report.manifest) {
-            (None, Some(manifest)) => Ok(manifest),
-            (failure, _) => {
-                Err(failure.unwrap_or_else(|| unexpected("the backup left no manifest")))
-            }
+        match report.failure {
+            Some(failure) => Err(failure),
+            None => Ok(report),
         }
     }
 
@@ -262,7 +269,12 @@ impl Demo<'_> {
         Ok(())
     }
 
-    async fn restore(&self, programs: &Programs, manifest: &Manifest, file: &Path) -> Result<()> {
+    async fn restore(
+        &self,
+        programs: &Programs,
+        manifest: &Manifest,
+        file: &Path,
+    ) -> Result<Vec<Counted>> {
         self.tell(&format!(
             "\n6. restored without pgkeep, by the line in its manifest\n   $ {}\n",
             manifest.restore
@@ -289,7 +301,7 @@ impl Demo<'_> {
         Ok(environment)
     }
 
-    async fn compare(&self, programs: &Programs, manifest: &Manifest) -> Result<()> {
+    async fn compare(&self, programs: &Programs, manifest: &Manifest) -> Result<Vec<Counted>> {
         let tables = manifest.tables.iter().filter(|table| table.rows.is_some());
         let tables: Vec<&TableRecord> = tables.collect();
         let source = self.counts(programs, "pagila", &tables).await?;
@@ -306,7 +318,7 @@ impl Demo<'_> {
             .collect();
         self.show(manifest, &counted);
         match counted.iter().filter(|table| !table.is_same()).count() {
-            0 => Ok(()),
+            0 => Ok(counted),
             count => {
                 let message = format!("the demo failed: {count} restored tables differ");
                 Err(Failure::new(Kind::Damaged, "demo_differs", message))
@@ -314,9 +326,10 @@ impl Demo<'_> {
         }
     }
 
-    fn show(&self, manifest: &Manifest, counted: &[Counted]) {
+    /// The last word of a demo that is read by a program.
+    fn sum_up(&self, manifest: &Manifest, counted: &[Counted]) {
         if self.output.json {
-            return self.output.json_line(&serde_json::json!({
+            self.output.json_line(&serde_json::json!({
                 "message_type": "summary",
                 "backup_id": manifest.id,
                 "rows": manifest.dump.rows,
@@ -324,6 +337,9 @@ impl Demo<'_> {
                 "tables": counted,
             }));
         }
+    }
+
+    fn show(&self, manifest: &Manifest, counted: &[Counted]) {
         let mut shown = table(&[
             "table",
             "in the database",

@@ -132,7 +132,7 @@ fn print(report: &Report, output: &Output) {
     }
 }
 
-fn text(report: &Report) -> String {
+pub(super) fn text(report: &Report) -> String {
     let id = report.backup_id.as_deref().unwrap_or_default();
     let verdict = if report.passed {
         "drill passed"

@@ -154,7 +154,7 @@ pub(super) async fn only_database(
     }
 }
 
-fn text(report: &Report) -> String {
+pub(super) fn text(report: &Report) -> String {
     let mut out = String::new();
     for account in &report.storages {
         out += &format!("{} in {}\n", report.database, account.url);

@@ -130,7 +130,7 @@ fn print(report: &Report, output: &Output) {
     }
 }
 
-fn text(report: &Report) -> String {
+pub(super) fn text(report: &Report) -> String {
     let what = report.backup_id.as_deref().unwrap_or(&report.source);
     let seconds = |ms: u64| ms as f64 / 1000.0;
     let mut out = format!(

@@ -155,7 +155,7 @@ impl Observer for Shown<'_> {
     }
 }
 
-fn line(copy: &CopyReport) -> String {
+pub(super) fn line(copy: &CopyReport) -> String {
     let verdict = match (copy.ok, copy.damaged) {
         (true, _) => "good",
         (false, true) => "DAMAGED",

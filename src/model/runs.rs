@@ -25,7 +25,7 @@ pub struct RunRecord {
     pub id: BackupId,
     /// The database.
     pub database: DatabaseName,
-    /// The command: `backup`, `prune`, `pin`, `unpin`.
+    /// The command: `backup`, `restore`, `drill`, `prune`, `sync`, `pin`, `unpin`.
     pub verb: String,
     /// Why the run happened, where it says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,7 +57,7 @@ pub struct RunRecord {
     /// How many backups it removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removed: Option<u64>,
-    /// What somebody said about it: the reason of a pin.
+    /// What there is to say of it: the reason of a pin, where a restore went to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Version of pgkeep.

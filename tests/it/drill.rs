@@ -126,6 +126,19 @@ fn a_good_backup_passes_on_a_server_of_its_own() {
     assert_eq!(list["backups"][0]["drilled"], true);
     // A second drill takes the place of the first.
     drills.drill(&[]).expect(0);
+    let status = drills
+        .sandbox
+        .pgkeep(["--json", "status"])
+        .run()
+        .expect(0)
+        .json();
+    let runs = status["databases"][0]["last_runs"].as_array().unwrap();
+    let verbs: Vec<&str> = runs
+        .iter()
+        .map(|run| run["verb"].as_str().unwrap())
+        .collect();
+    assert_eq!(verbs, ["drill", "drill", "backup"], "{status}");
+    assert_eq!(runs[0]["backup_id"], list["backups"][0]["id"]);
     server.sql(
         database.name(),
         &format!("DROP OWNED BY {role}; DROP ROLE {role}"),

@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::restore::source::Stored;
-use super::restore::{self, Observer, Options, Source, failure_json};
+use super::restore::{self, Ended, Observer, Options, Source, failure_json, keep_record};
 use super::stored::{NamedStorage, Wanted};
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
@@ -118,8 +118,17 @@ pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) 
         Err(failure) => drill.report.failure = Some(failure),
     }
     let took = context.clock.monotonic().saturating_sub(started);
-    drill.report.took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    drill.report
+    let mut report = drill.report;
+    report.took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    let ended = Ended {
+        backup_id: report.backup_id.as_deref(),
+        started_at: report.started_at,
+        rows: report.restore.as_ref().map(|restore| restore.rows),
+        target: &report.server,
+        failure: report.failure.as_ref(),
+    };
+    keep_record("drill", &request.storages, ended, context).await;
+    report
 }
 
 impl Report {

@@ -17,11 +17,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::history;
 use super::stored::{NamedStorage, Wanted};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::model::connection::Connection;
-use crate::model::id::DatabaseName;
+use crate::model::id::{BackupId, DatabaseName};
 use crate::model::restore::compare::TableOutcome;
 use crate::postgres::environment::Environment;
 use crate::postgres::programs::Search;
@@ -215,9 +216,57 @@ pub trait Observer: Send + Sync {
     fn note(&self, event: Event<'_>);
 }
 
-/// Restores.
+/// Restores, and leaves a record of it beside a stored backup.
 pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) -> Report {
-    run::Run::new(request, context, observer).run().await
+    let report = run::Run::new(request, context, observer).run().await;
+    if let Source::Stored { storages, .. } = &request.source {
+        keep_record("restore", storages, Ended::from(&report), context).await;
+    }
+    report
+}
+
+/// How a run ended that read one backup.
+pub(crate) struct Ended<'a> {
+    /// The backup; none where none was found.
+    pub backup_id: Option<&'a str>,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// Rows that came back.
+    pub rows: Option<u64>,
+    /// Where they were restored to, without secrets.
+    pub target: &'a str,
+    /// Why it failed.
+    pub failure: Option<&'a Failure>,
+}
+
+impl<'a> From<&'a Report> for Ended<'a> {
+    fn from(report: &'a Report) -> Self {
+        Self {
+            backup_id: report.backup_id.as_deref(),
+            started_at: report.started_at,
+            rows: Some(report.rows),
+            target: &report.target,
+            failure: report.failure.as_ref(),
+        }
+    }
+}
+
+/// Leaves the record of a run that read one backup. One that found none has no database to leave it with.
+pub(crate) async fn keep_record(
+    verb: &str,
+    storages: &[NamedStorage],
+    ended: Ended<'_>,
+    context: &Context,
+) {
+    let Some(id) = ended.backup_id.and_then(|id| id.parse::<BackupId>().ok()) else {
+        return;
+    };
+    let run = history::run_id(id.database(), ended.started_at, context);
+    let mut record = history::record(run, verb, ended.started_at, ended.failure, context);
+    record.backup_id = Some(id.to_string());
+    record.rows = ended.rows;
+    record.reason = Some(format!("into {}", ended.target));
+    history::keep_record(storages, record, context).await;
 }
 
 pub(crate) fn failure_json<S: serde::Serializer>(

@@ -1,0 +1,138 @@
+//! The second half of the demo: what pgkeep itself does with a backup that is stored.
+
+use std::sync::Arc;
+
+use super::{Demo, PAGILA_NAME, indent};
+use crate::cli::progress::Shown;
+use crate::cli::{
+    drill as drill_words, prune as prune_words, restore as restore_words, verify as verify_words,
+};
+use crate::failure::Result;
+use crate::model::config::Retention;
+use crate::model::id::DatabaseName;
+use crate::op::stored::{NamedStorage, Wanted};
+use crate::op::{drill, prune, restore, verify};
+use crate::storage::Folder;
+
+impl Demo<'_> {
+    /// Verifies, drills, restores and prunes, with the commands that do it.
+    pub(super) async fn prove(&self) -> Result<()> {
+        self.verify().await?;
+        self.drill().await?;
+        self.restore_into().await?;
+        self.prune().await
+    }
+
+    async fn verify(&self) -> Result<()> {
+        let folder = self.folder.display();
+        self.tell(&format!(
+            "\n7. every stored byte read back and compared with the manifest\n   $ pgkeep verify --storage {folder}\n"
+        ));
+        let request = verify::Request {
+            storages: self.storages()?,
+            database: Some(name()),
+            which: verify::Which::One(Wanted::Latest),
+        };
+        let report = verify::run(request, self.context, &Quiet).await?;
+        let lines: String = report.copies.iter().map(verify_words::line).collect();
+        self.tell(&indent(&lines));
+        report.failure.map_or(Ok(()), Err)
+    }
+
+    async fn drill(&self) -> Result<()> {
+        let folder = self.folder.display();
+        self.tell(&format!(
+            "\n8. restored for a test on another throw-away server, and every table compared\n   $ pgkeep drill --storage {folder}\n"
+        ));
+        let request = drill::Request {
+            storages: self.storages()?,
+            database: Some(name()),
+            wanted: Wanted::Latest,
+            server: None,
+            search: self.search.clone(),
+            environment: self.environment.clone(),
+            skip_extensions: Vec::new(),
+            assertions: Vec::new(),
+        };
+        let shown = Shown::new(PAGILA_NAME, self.output);
+        let report = drill::run(&request, self.context, &shown).await;
+        shown.finish();
+        self.tell(&indent(&drill_words::text(&report)));
+        report.failure.map_or(Ok(()), Err)
+    }
+
+    async fn restore_into(&self) -> Result<()> {
+        let folder = self.folder.display();
+        self.tell(&format!(
+            "\n9. restored by pgkeep, which compares what is there then\n   $ pgkeep restore --storage {folder} --into pagila_again\n"
+        ));
+        let request = restore::Request {
+            source: restore::Source::Stored {
+                storages: self.storages()?,
+                database: Some(name()),
+                wanted: Wanted::Latest,
+            },
+            into: self.database("pagila_again")?,
+            search: self.search.clone(),
+            environment: self.environment.clone(),
+            options: restore::Options::default(),
+        };
+        let shown = Shown::new(PAGILA_NAME, self.output);
+        let report = restore::run(&request, self.context, &shown).await;
+        shown.finish();
+        if report.failure.is_none() {
+            self.tell(&indent(&restore_words::text(&report)));
+        }
+        report.failure.map_or(Ok(()), Err)
+    }
+
+    async fn prune(&self) -> Result<()> {
+        let folder = self.folder.display();
+        self.tell(&format!(
+            "\n10. two more backups, and all pruned but the newest; the one that passed a drill is never removed\n   \
+             $ pgkeep prune --storage {folder} --keep-last 1\n"
+        ));
+        for _ in 0..2 {
+            self.make_backup().await?;
+        }
+        let request = prune::Request {
+            database: name(),
+            storages: self.storages()?,
+            policy: Retention {
+                keep_last: Some(1),
+                ..Retention::default()
+            },
+            keep_runs: crate::model::config::DatabaseConfig::default().keep_runs,
+            allow_mass_delete: false,
+            dry_run: false,
+            must_exist: true,
+        };
+        let report = prune::run(&request, &self.lock()?, self.context).await;
+        self.tell(&indent(&prune_words::text(&report)));
+        report.failure.map_or(Ok(()), Err)
+    }
+
+    pub(super) fn storages(&self) -> Result<Vec<NamedStorage>> {
+        let storage = Folder::open(&self.folder).map_err(|error| {
+            crate::op::stored::storage_failure("cannot open the folder", &error)
+        })?;
+        Ok(vec![NamedStorage {
+            name: "demo".to_owned(),
+            storage: Arc::new(storage),
+        }])
+    }
+}
+
+/// Shows no progress: the sample is read within a blink.
+struct Quiet;
+
+impl verify::Observer for Quiet {
+    fn note(&self, _: verify::Event<'_>) {}
+}
+
+/// The name of the demo's backups.
+pub(super) fn name() -> DatabaseName {
+    PAGILA_NAME
+        .parse()
+        .expect("letters alone are a database name")
+}
