@@ -285,7 +285,7 @@ impl Drill<'_> {
                 ..Options::default()
             },
         };
-        let mut report = restore::run(&request, self.context, self.observer).await;
+        let mut report = restore::carry_out(&request, self.context, self.observer).await;
         let failure = report.failure.take();
         self.report.warnings.append(&mut report.warnings);
         self.report

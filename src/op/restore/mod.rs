@@ -218,11 +218,20 @@ pub trait Observer: Send + Sync {
 
 /// Restores, and leaves a record of it beside a stored backup.
 pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) -> Report {
-    let report = run::Run::new(request, context, observer).run().await;
+    let report = carry_out(request, context, observer).await;
     if let Source::Stored { storages, .. } = &request.source {
         keep_record("restore", storages, Ended::from(&report), context).await;
     }
     report
+}
+
+/// Restores without a record, for a run that leaves one of its own.
+pub(crate) async fn carry_out(
+    request: &Request,
+    context: &Context,
+    observer: &dyn Observer,
+) -> Report {
+    run::Run::new(request, context, observer).run().await
 }
 
 /// How a run ended that read one backup.

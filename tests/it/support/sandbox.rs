@@ -356,14 +356,17 @@ impl ArgvWatch {
         let flag = Arc::clone(&is_over);
         let sampler = thread::spawn(move || {
             let mut samples = 0;
-            while !flag.load(Ordering::Relaxed) {
+            // A run may be over before this thread begins; one look is always taken.
+            loop {
                 for argv in processes::every_argv() {
                     secret::assert_absent(CANARY, "an argv", &argv);
                     samples += 1;
                 }
+                if flag.load(Ordering::Relaxed) {
+                    return samples;
+                }
                 thread::sleep(Duration::from_millis(1));
             }
-            samples
         });
         Self { is_over, sampler }
     }

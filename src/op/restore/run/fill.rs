@@ -21,6 +21,9 @@ use crate::stream::pipeline::Progress;
 /// which there are 6,400 by default; a fresh database can also be dropped.
 const MAX_TABLES_AT_ONCE: usize = 1000;
 
+/// Id of the failure of a statement that the server refused.
+const SQL_FAILED: &str = "restore_sql_failed";
+
 impl Run<'_> {
     /// Brings the dump in. Where a storage's copy is bad, the next one is taken, into a database made anew.
     pub(super) async fn fill(
@@ -152,8 +155,15 @@ impl Run<'_> {
         match opened {
             Opened::Stored(stored) => {
                 let (tap, seen) = Tap::new(stored.read(at).await?, true);
-                self.pump(opened, at, &request, movement, tap, seen, is_fill)
-                    .await
+                let moved = self
+                    .pump(opened, at, &request, movement, tap, seen, is_fill)
+                    .await;
+                match moved {
+                    Err(failure) if failure.id == SQL_FAILED => {
+                        Err(self.doubt(stored, at, failure).await)
+                    }
+                    moved => moved,
+                }
             }
             Opened::File { path, .. } => {
                 let (tap, seen) = Tap::new(open_file(path)?, false);
@@ -282,6 +292,33 @@ impl Run<'_> {
         )
     }
 
+    /// A statement that the server refused may be one that never was in the dump: only the whole object tells.
+    async fn doubt(&self, stored: &Stored, at: usize, refused: Failure) -> Failure {
+        let Ok(reader) = stored.read(at).await else {
+            return refused;
+        };
+        let (mut tap, seen) = Tap::new(reader, true);
+        let watch = Arc::clone(&seen);
+        // It ends with the object, or with the wish to stop.
+        let reading =
+            tokio::task::spawn_blocking(move || io::copy(&mut tap, &mut io::sink()).is_ok());
+        let is_read = tokio::select! {
+            read = reading => read.unwrap_or(false),
+            () = self.stop().cancelled() => {
+                watch.give_up();
+                return self.stopped_inside();
+            }
+        };
+        let object = &stored.manifest.object;
+        let is_as_stored = seen.sha256() == Some(object.sha256.as_str());
+        if !is_read || is_as_stored {
+            return refused;
+        }
+        let why = "its SHA-256 is not the manifest's, and the server refused what came out of it";
+        let failure = self.damaged(stored, at, why);
+        failure.with_details(refused.details)
+    }
+
     async fn program_failed(&self, feed: &Feed) -> Failure {
         match feed.ended().await.into_result() {
             _ if self.context.stop.is_requested() => self.stopped_inside(),
@@ -298,7 +335,7 @@ impl Run<'_> {
     fn psql_failed(&self, error: &Error) -> Failure {
         let mut failure = self.failed(error);
         if matches!(error.reason, Reason::Other { code: 3 }) {
-            failure.id = "restore_sql_failed";
+            failure.id = SQL_FAILED;
             failure.message = format!(
                 "{}: the server refused a statement of the dump",
                 self.what()
