@@ -2,4 +2,5 @@
 
 pub mod compare;
 pub mod filter;
+pub mod order;
 pub mod properties;

@@ -7,6 +7,7 @@ mod digest;
 mod encoding;
 mod judged;
 mod lexer;
+mod listed;
 mod marks;
 mod report;
 mod rows;
@@ -20,6 +21,7 @@ use memchr::memchr;
 pub use digest::RowDigest;
 pub use encoding::NameEncoding as TextEncoding;
 pub use judged::{Judged, JudgedKind};
+pub use listed::{Listed, Work};
 pub use report::{Block, Finding, Parent, Scan, Section, SectionName, Table, TableKind};
 pub use watch::{ColumnKind, Watch};
 
@@ -54,6 +56,8 @@ pub struct Scanner {
     watch: Option<Box<Watch>>,
     /// What a restore has to judge, where somebody asked for it.
     judged: Option<Vec<Judged>>,
+    /// Every statement, where somebody asked for them.
+    listed: Option<Vec<Listed>>,
 }
 
 enum Mode {
@@ -134,6 +138,7 @@ impl Scanner {
             noise: Vec::new(),
             watch: None,
             judged: None,
+            listed: None,
         }
     }
 
@@ -143,6 +148,19 @@ impl Scanner {
             judged: Some(Vec::new()),
             ..Self::new()
         }
+    }
+
+    /// Starts a scan that also lists every statement and what it works on.
+    pub fn listing() -> Self {
+        Self {
+            listed: Some(Vec::new()),
+            ..Self::new()
+        }
+    }
+
+    /// Hands over the statements that ended since the last call, in order.
+    pub fn take_listed(&mut self) -> Vec<Listed> {
+        self.listed.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Starts a scan that looks closely at one table. With `takes_any`, all rows are known to be its own, whatever
@@ -384,6 +402,15 @@ impl Scanner {
             && let Some(kind) = statement.judged()
         {
             self.judge(kind, start);
+        }
+        if let Some(listed) = &mut self.listed {
+            let (path, encoding) = (self.search_path.as_deref(), self.encoding);
+            let name = |name: RawName<'_>| {
+                let schema = encoding.decode(schema_of(&name, path)).into_owned();
+                TableName::new(schema, encoding.decode(name.name))
+            };
+            let work = statement.work(&name);
+            listed.push(Listed { start, end, work });
         }
         self.take_meaning(statement.meaning(), start, end);
         statement.clear();

@@ -166,7 +166,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Takes `name`, `schema.name` or `database.schema.name`.
-    fn name(&mut self) -> Option<RawName<'a>> {
+    pub(super) fn name(&mut self) -> Option<RawName<'a>> {
         let mut schema = None;
         let mut name = self.identifier()?;
         while self.punct(b'.') {

@@ -6,11 +6,14 @@
 
 mod judged;
 mod meaning;
+mod work;
 
 pub(super) use meaning::{Made, Meaning, RawName};
 
 use super::judged::JudgedKind;
 use super::lexer::Token;
+use super::listed::Work;
+use crate::model::name::TableName;
 
 /// Most tokens kept of a statement outside parentheses: enough for every clause that matters.
 const MAX_TOKENS: usize = 256;
@@ -268,6 +271,11 @@ impl Statement {
     /// Says what of the ended statement a restore has to judge.
     pub(super) fn judged(&self) -> Option<JudgedKind> {
         judged::judged(self)
+    }
+
+    /// Says what the ended statement works on; `table` completes a table's name.
+    pub(super) fn work(&self, table: &dyn Fn(RawName<'_>) -> TableName) -> Work {
+        work::work(self, table)
     }
 
     /// Tells whether the statement under way may be one to judge.

@@ -1,0 +1,418 @@
+//! What of a dump may be restored side by side, and in which order: structure, rows, indexes, keys, the rest.
+//!
+//! It decides and never does. Every byte of the data section is in exactly one task, every statement behind it too, and
+//! whatever is not known for sure stays where the dump has it: behind all before it, in front of all that follows.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::model::name::TableName;
+use crate::model::scan::{Block, Listed, Scan, Scanner, SectionName, Table, TableKind, Work};
+
+/// Most text in front of and behind the data that is held in memory. 100,000 tables have about 150 MiB.
+const MAX_STRUCTURE: u64 = 256 << 20;
+
+/// Least rows that are worth a session of their own: starting one takes as long as bringing these in.
+const LEAST_BYTES: u64 = 1 << 20;
+
+/// Tasks for each worker, so that they end at about the same time.
+const TASKS_PER_JOB: u64 = 8;
+
+/// Most tables of one transaction, each of which takes locks.
+const MAX_TABLES: usize = 200;
+
+/// What one session carries out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// Settings that are in force at its beginning, as SQL.
+    pub settings: Vec<u8>,
+    /// What comes behind them.
+    pub what: What,
+    /// Whether it is one transaction.
+    pub one_transaction: bool,
+    /// How much work it is, in bytes of rows.
+    pub weight: u64,
+    /// Tables that no other task may work on meanwhile.
+    pub locks: Vec<TableName>,
+}
+
+/// SQL of a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// This text.
+    Text(Vec<u8>),
+    /// A part of the dump.
+    Part(Block),
+}
+
+/// Tasks of which any may run beside any other that shares no lock with it, in the order in which to begin them.
+pub type Stage = Vec<Task>;
+
+/// Where the three sections of a dump lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sections {
+    pre: Block,
+    data: Block,
+    post: Block,
+}
+
+impl Sections {
+    /// Finds them in a list of sections; none where the dump is not made of these three, one behind the other.
+    pub fn of(sections: &[crate::model::scan::Section]) -> Option<Self> {
+        let [pre, data, post] = sections else {
+            return None;
+        };
+        let end = |block: Block| block.offset.checked_add(block.length);
+        let names = (pre.name, data.name, post.name);
+        let is_so = names
+            == (
+                SectionName::PreData,
+                SectionName::Data,
+                SectionName::PostData,
+            )
+            && pre.block.offset == 0
+            && end(pre.block) == Some(data.block.offset)
+            && end(data.block) == Some(post.block.offset)
+            && end(post.block).is_some()
+            && pre.block.length.saturating_add(post.block.length) <= MAX_STRUCTURE;
+        is_so.then_some(Self {
+            pre: pre.block,
+            data: data.block,
+            post: post.block,
+        })
+    }
+}
+
+/// Takes a dump's text and keeps what stands in front of and behind the data.
+pub struct Gathering {
+    sections: Sections,
+    position: u64,
+    text: Vec<u8>,
+}
+
+impl Gathering {
+    /// Starts with the first byte of the dump.
+    pub fn new(sections: Sections) -> Self {
+        Self {
+            sections,
+            position: 0,
+            text: Vec::new(),
+        }
+    }
+
+    /// Takes the next piece.
+    pub fn push(&mut self, bytes: &[u8]) {
+        let data = self.sections.data;
+        let in_piece = |offset: u64| {
+            let at = usize::try_from(offset.saturating_sub(self.position));
+            at.unwrap_or(usize::MAX).min(bytes.len())
+        };
+        let (start, end) = (in_piece(data.offset), in_piece(data.offset + data.length));
+        self.text.extend_from_slice(&bytes[..start]);
+        self.text.extend_from_slice(&bytes[end..]);
+        self.position += bytes.len() as u64;
+    }
+
+    /// Plans the restore of the whole dump that was pushed, of which `scan` tells the tables, for so many workers.
+    pub fn plan(self, scan: &Scan, jobs: usize) -> Vec<Stage> {
+        let mut scanner = Scanner::listing();
+        scanner.push(&self.text);
+        let listed = scanner.take_listed();
+        let pre_bytes = usize::try_from(self.sections.pre.length).unwrap_or(usize::MAX);
+        let behind = listed.partition_point(|listed| listed.start < pre_bytes as u64);
+        let mut session = Session::new(&self.text);
+        listed[..behind]
+            .iter()
+            .for_each(|listed| session.note(listed));
+        let structure = Task {
+            settings: Vec::new(),
+            what: What::Text(self.text[..pre_bytes.min(self.text.len())].to_vec()),
+            one_transaction: scan.tables.len() <= 5 * MAX_TABLES,
+            weight: 0,
+            locks: Vec::new(),
+        };
+        let data = data_stage(self.sections.data, &scan.tables, session.settings(), jobs);
+        let mut stages = vec![vec![structure], data];
+        stages.extend(post_stages(&listed[behind..], session, scan, jobs));
+        stages
+    }
+}
+
+/// Settings in force while statements are walked over.
+struct Session<'a> {
+    text: &'a [u8],
+    in_force: Vec<(String, &'a [u8])>,
+}
+
+impl<'a> Session<'a> {
+    fn new(text: &'a [u8]) -> Self {
+        Self {
+            text,
+            in_force: Vec::new(),
+        }
+    }
+
+    fn sql(&self, listed: &Listed) -> &'a [u8] {
+        let at = |offset: u64| {
+            usize::try_from(offset)
+                .unwrap_or(usize::MAX)
+                .min(self.text.len())
+        };
+        &self.text[at(listed.start)..at(listed.end)]
+    }
+
+    fn note(&mut self, listed: &Listed) {
+        if let Work::Setting(name) = &listed.work {
+            self.in_force.retain(|(known, _)| known != name);
+            self.in_force.push((name.clone(), self.sql(listed)));
+        }
+    }
+
+    fn settings(&self) -> Vec<u8> {
+        let mut sql = Vec::new();
+        for (_, setting) in &self.in_force {
+            sql.extend_from_slice(setting);
+            sql.push(b'\n');
+        }
+        sql
+    }
+}
+
+/// Cuts the data section into runs of whole COPY blocks with what stands between them, the longest first.
+///
+/// Blocks begin and end with chunks of the stored object, so no chunk is read twice.
+fn data_stage(data: Block, tables: &[Table], settings: Vec<u8>, jobs: usize) -> Stage {
+    let least = share(data.length, jobs);
+    let mut blocks: Vec<Block> = tables
+        .iter()
+        .flat_map(|table| table.blocks.iter().copied())
+        .collect();
+    blocks.sort_unstable_by_key(|block| block.offset);
+    let end = data.offset + data.length;
+    let (mut parts, mut start, mut count) = (Vec::new(), data.offset, 0);
+    for block in blocks {
+        // A long block does not take along what stands in front of it.
+        for (cut, more) in [(block.offset, 0), (block.offset + block.length, 1)] {
+            count += more;
+            let is_due =
+                cut - start >= least || count >= MAX_TABLES || (more == 0 && block.length >= least);
+            if is_due && cut > start {
+                parts.push((start, cut));
+                (start, count) = (cut, 0);
+            }
+        }
+    }
+    if start < end {
+        parts.push((start, end));
+    }
+    let mut stage: Stage = parts
+        .into_iter()
+        .map(|(offset, end)| Task {
+            settings: settings.clone(),
+            what: What::Part(Block {
+                offset,
+                length: end - offset,
+            }),
+            one_transaction: true,
+            weight: end - offset,
+            locks: Vec::new(),
+        })
+        .collect();
+    stage.sort_by_key(|task| std::cmp::Reverse(task.weight));
+    stage
+}
+
+fn share(total: u64, jobs: usize) -> u64 {
+    (total / (jobs.max(1) as u64 * TASKS_PER_JOB)).max(LEAST_BYTES)
+}
+
+/// What kind of stage a statement belongs to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Run {
+    Indexes,
+    Keys,
+    Rest,
+}
+
+/// A statement that waits for its stage to be whole.
+struct Waiting {
+    tables: Vec<TableName>,
+    settings: usize,
+    sql: Vec<u8>,
+}
+
+/// Cuts what stands behind the data into stages: statements of one kind that follow one another are one.
+fn post_stages(
+    listed: &[Listed],
+    mut session: Session<'_>,
+    scan: &Scan,
+    jobs: usize,
+) -> Vec<Stage> {
+    let facts = Facts::new(&scan.tables);
+    let mut versions = vec![session.settings()];
+    let (mut stages, mut run, mut waiting) = (Vec::new(), Run::Rest, Vec::new());
+    for statement in listed {
+        if matches!(statement.work, Work::Setting(_)) {
+            session.note(statement);
+            versions.push(session.settings());
+            continue;
+        }
+        let (kind, tables) = facts.place(&statement.work);
+        if kind != run && !waiting.is_empty() {
+            stages.push(facts.stage(run, std::mem::take(&mut waiting), &versions, jobs));
+        }
+        run = kind;
+        waiting.push(Waiting {
+            tables,
+            settings: versions.len() - 1,
+            sql: session.sql(statement).to_vec(),
+        });
+    }
+    if !waiting.is_empty() {
+        stages.push(facts.stage(run, waiting, &versions, jobs));
+    }
+    stages
+}
+
+/// What is known of tables.
+struct Facts {
+    roots: HashMap<TableName, TableName>,
+    partitioned: HashSet<TableName>,
+    /// Bytes of a table, and of a partitioned one those of all its partitions.
+    bytes: HashMap<TableName, u64>,
+}
+
+impl Facts {
+    fn new(tables: &[Table]) -> Self {
+        let parents: HashMap<TableName, TableName> = tables
+            .iter()
+            .filter_map(|table| {
+                let parent = table.parent.as_ref()?;
+                let parent = TableName::new(&*parent.schema, &*parent.name);
+                Some((table.full_name(), parent))
+            })
+            .collect();
+        let mut roots = HashMap::new();
+        let mut bytes: HashMap<TableName, u64> = HashMap::new();
+        for table in tables {
+            let name = table.full_name();
+            let mut root = &name;
+            // A dump that says that tables are partitions of one another must not hold us here.
+            for _ in 0..parents.len() {
+                match parents.get(root) {
+                    Some(parent) => root = parent,
+                    None => break,
+                }
+            }
+            *bytes.entry(name.clone()).or_default() += table.bytes;
+            if *root != name {
+                *bytes.entry(root.clone()).or_default() += table.bytes;
+                roots.insert(name.clone(), root.clone());
+            }
+        }
+        let partitioned = tables
+            .iter()
+            .filter(|table| table.kind == Some(TableKind::Partitioned))
+            .map(Table::full_name)
+            .collect();
+        Self {
+            roots,
+            partitioned,
+            bytes,
+        }
+    }
+
+    fn bytes(&self, tables: &[TableName]) -> u64 {
+        let bytes = tables.iter().filter_map(|table| self.bytes.get(table));
+        bytes.sum()
+    }
+
+    /// Says with what a statement may run, and what it locks. A foreign key locks the partitions of both its tables.
+    fn place(&self, work: &Work) -> (Run, Vec<TableName>) {
+        let root = |table: &TableName| self.roots.get(table).unwrap_or(table).clone();
+        match work {
+            Work::Index { table, is_only } if *is_only || !self.partitioned.contains(table) => {
+                (Run::Indexes, vec![table.clone()])
+            }
+            Work::ForeignKey { table, other } => {
+                let mut tables = vec![root(table), root(other)];
+                tables.sort();
+                tables.dedup();
+                (Run::Keys, tables)
+            }
+            Work::Index { .. } | Work::Setting(_) | Work::Other => (Run::Rest, Vec::new()),
+        }
+    }
+
+    /// Makes tasks of statements: those that lock the same tables are in one, in the dump's order, and small ones
+    /// share a session.
+    fn stage(&self, run: Run, waiting: Vec<Waiting>, versions: &[Vec<u8>], jobs: usize) -> Stage {
+        if run == Run::Rest {
+            return vec![task(&waiting, versions, 0)];
+        }
+        let mut groups: Vec<Vec<Waiting>> = Vec::new();
+        let mut index: HashMap<Vec<TableName>, usize> = HashMap::new();
+        for statement in waiting {
+            let at = *index.entry(statement.tables.clone()).or_insert_with(|| {
+                groups.push(Vec::new());
+                groups.len() - 1
+            });
+            groups[at].push(statement);
+        }
+        let weight = |group: &Vec<Waiting>| {
+            self.bytes(&group[0].tables)
+                .saturating_mul(group.len() as u64)
+        };
+        let least = share(groups.iter().map(weight).sum(), jobs);
+        groups.sort_by_key(|group| std::cmp::Reverse(weight(group)));
+        let mut stage = Stage::new();
+        let (mut batch, mut batch_weight) = (Vec::new(), 0);
+        for group in groups {
+            batch_weight += weight(&group);
+            batch.extend(group);
+            if batch_weight >= least {
+                stage.push(task(&batch, versions, batch_weight));
+                (batch, batch_weight) = (Vec::new(), 0);
+            }
+        }
+        if !batch.is_empty() {
+            stage.push(task(&batch, versions, batch_weight));
+        }
+        stage
+    }
+}
+
+/// Statements of one session. Each is a transaction of its own: an index that is built frees its locks.
+fn task(statements: &[Waiting], versions: &[Vec<u8>], weight: u64) -> Task {
+    let mut text = Vec::new();
+    let first = statements.first().map_or(0, |statement| statement.settings);
+    let mut current = first;
+    let mut locks: Vec<TableName> = Vec::new();
+    for statement in statements {
+        if statement.settings != current {
+            current = statement.settings;
+            text.extend_from_slice(&versions[current]);
+        }
+        text.extend_from_slice(&statement.sql);
+        text.push(b'\n');
+        locks.extend(statement.tables.iter().cloned());
+    }
+    locks.sort();
+    locks.dedup();
+    Task {
+        settings: versions[first].clone(),
+        what: What::Text(text),
+        one_transaction: false,
+        weight,
+        locks,
+    }
+}
+
+/// Takes the first task out of `stage` that shares no lock with those under way; none where all have to wait.
+pub fn take_next(stage: &mut Stage, busy: &[TableName]) -> Option<Task> {
+    let is_free = |task: &Task| task.locks.iter().all(|lock| !busy.contains(lock));
+    let at = stage.iter().position(is_free)?;
+    Some(stage.remove(at))
+}
+
+#[cfg(test)]
+mod tests;
