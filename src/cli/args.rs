@@ -550,6 +550,9 @@ pub struct RestoreArgs {
     /// Do not compare afterwards: exit code 0 then says less
     #[arg(long)]
     pub no_compare: bool,
+    /// Sessions that restore a backup at once into a fresh database [default: one for each core; 1 for small backups]
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<std::num::NonZeroU8>,
     /// Time zone that a plain dump was written in, for the comparison [default: UTC]
     #[arg(long, value_name = "ZONE")]
     pub dump_time_zone: Option<String>,

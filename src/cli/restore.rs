@@ -70,6 +70,7 @@ fn request(args: &RestoreArgs, settings: &Settings<'_>) -> Result<Request> {
             create_missing_roles: args.create_missing_roles,
             no_database_settings: args.no_database_settings,
             no_compare: args.no_compare,
+            jobs: args.jobs.map(|jobs| usize::from(jobs.get())),
             dump_time_zone: args.dump_time_zone.clone(),
             ..Options::default()
         },

@@ -112,6 +112,24 @@ pub async fn analyze(psql: &Psql, cancel: &CancellationToken) -> Result<(), Erro
         .map(drop)
 }
 
+/// Returns how many sessions of our role the server has room for; none where it does not tell.
+pub async fn free_sessions(
+    psql: &Psql,
+    cancel: &CancellationToken,
+) -> Result<Option<usize>, Error> {
+    // The session that asks is gone when the answer is used.
+    let sql = "SELECT greatest(0, least(
+          current_setting('max_connections')::int
+            - CASE WHEN rolsuper THEN 0 ELSE current_setting('superuser_reserved_connections')::int
+                + coalesce(current_setting('reserved_connections', true)::int, 0) END
+            - (SELECT count(*) FROM pg_stat_activity WHERE datname IS NOT NULL) + 1,
+          CASE WHEN rolconnlimit >= 0
+            THEN rolconnlimit - (SELECT count(*) FROM pg_stat_activity WHERE usename = rolname) + 1 END))
+        FROM pg_roles WHERE rolname = current_user;";
+    let answer = psql.query(sql, cancel, TIMEOUT).await?;
+    Ok(String::from_utf8_lossy(&answer).trim().parse().ok())
+}
+
 /// Ends our own sessions of this name in the database, and returns when they are gone: what they did is undone then.
 pub async fn end_sessions(
     psql: &Psql,

@@ -57,6 +57,12 @@ impl Progress {
         self.stored_bytes.load(Ordering::Relaxed)
     }
 
+    /// Takes note of so many bytes and tables more, for several readers at once.
+    pub fn note_more(&self, bytes: u64, tables: u64) {
+        self.raw_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.tables_done.fetch_add(tables, Ordering::Relaxed);
+    }
+
     /// Returns how many tables had rows so far.
     pub fn tables_done(&self) -> u64 {
         self.tables_done.load(Ordering::Relaxed)

@@ -1,6 +1,7 @@
 //! `pgkeep restore` against real servers: what was dumped comes back row for row, or the target stays as it was.
 
 mod foreign;
+mod jobs;
 
 use std::fs;
 use std::path::PathBuf;

@@ -20,6 +20,12 @@ const TASKS_PER_JOB: u64 = 8;
 /// Most tables of one transaction, each of which takes locks.
 const MAX_TABLES: usize = 200;
 
+/// Most tables that are made in one transaction: the server has 6,400 locks by default, and each table takes a few.
+const MAX_TABLES_MADE: usize = 1000;
+
+/// Most large objects whose owners and comments are set in one transaction.
+const MAX_LARGE_OBJECTS: u64 = 1000;
+
 /// What one session carries out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
@@ -126,12 +132,17 @@ impl Gathering {
         let structure = Task {
             settings: Vec::new(),
             what: What::Text(self.text[..pre_bytes.min(self.text.len())].to_vec()),
-            one_transaction: scan.tables.len() <= 5 * MAX_TABLES,
+            one_transaction: scan.tables.len() <= MAX_TABLES_MADE,
             weight: 0,
             locks: Vec::new(),
         };
-        let data = data_stage(self.sections.data, &scan.tables, session.settings(), jobs);
-        let mut stages = vec![vec![structure], data];
+        let mut stages = vec![vec![structure]];
+        stages.extend(data_stages(
+            self.sections.data,
+            scan,
+            &session.settings(),
+            jobs,
+        ));
         stages.extend(post_stages(&listed[behind..], session, scan, jobs));
         stages
     }
@@ -179,46 +190,53 @@ impl<'a> Session<'a> {
 
 /// Cuts the data section into runs of whole COPY blocks with what stands between them, the longest first.
 ///
-/// Blocks begin and end with chunks of the stored object, so no chunk is read twice.
-fn data_stage(data: Block, tables: &[Table], settings: Vec<u8>, jobs: usize) -> Stage {
+/// What stands in front of the first block makes the large objects whose content follows behind the rows, so it is a
+/// stage of its own. Blocks begin and end with chunks of the stored object, so no chunk is read twice for them.
+fn data_stages(data: Block, scan: &Scan, settings: &[u8], jobs: usize) -> Vec<Stage> {
     let least = share(data.length, jobs);
-    let mut blocks: Vec<Block> = tables
+    let mut blocks: Vec<Block> = scan
+        .tables
         .iter()
         .flat_map(|table| table.blocks.iter().copied())
         .collect();
     blocks.sort_unstable_by_key(|block| block.offset);
     let end = data.offset + data.length;
-    let (mut parts, mut start, mut count) = (Vec::new(), data.offset, 0);
+    let last = blocks
+        .last()
+        .map_or(end, |block| block.offset + block.length);
+    let mut start = blocks.first().map_or(end, |block| block.offset);
+    let part = |offset, end, blocks| Task {
+        settings: settings.to_vec(),
+        what: What::Part(Block {
+            offset,
+            length: end - offset,
+        }),
+        // Owners and comments of large objects take locks until the transaction ends.
+        one_transaction: blocks > 0 || scan.large_objects <= MAX_LARGE_OBJECTS,
+        weight: end - offset,
+        locks: Vec::new(),
+    };
+    let lead = (start > data.offset).then(|| vec![part(data.offset, start, 0)]);
+    let (mut stage, mut count) = (Stage::new(), 0);
     for block in blocks {
         // A long block does not take along what stands in front of it.
         for (cut, more) in [(block.offset, 0), (block.offset + block.length, 1)] {
             count += more;
-            let is_due =
-                cut - start >= least || count >= MAX_TABLES || (more == 0 && block.length >= least);
+            let is_due = cut - start >= least
+                || count >= MAX_TABLES
+                || cut == last
+                || (more == 0 && block.length >= least);
             if is_due && cut > start {
-                parts.push((start, cut));
+                stage.push(part(start, cut, count));
                 (start, count) = (cut, 0);
             }
         }
     }
     if start < end {
-        parts.push((start, end));
+        stage.push(part(start, end, 0));
     }
-    let mut stage: Stage = parts
-        .into_iter()
-        .map(|(offset, end)| Task {
-            settings: settings.clone(),
-            what: What::Part(Block {
-                offset,
-                length: end - offset,
-            }),
-            one_transaction: true,
-            weight: end - offset,
-            locks: Vec::new(),
-        })
-        .collect();
     stage.sort_by_key(|task| std::cmp::Reverse(task.weight));
-    stage
+    lead.into_iter().chain([stage]).collect()
 }
 
 fn share(total: u64, jobs: usize) -> u64 {

@@ -86,6 +86,8 @@ pub struct Options {
     pub dump_time_zone: Option<String>,
     /// Extensions that are left out where the server lacks them.
     pub skip_extensions: Vec<String>,
+    /// Sessions that restore at once into a fresh database; as many as there are cores where none is given.
+    pub jobs: Option<usize>,
     /// Comment of a database that is made, by which it is known later.
     pub tag: Option<String>,
 }
@@ -111,6 +113,8 @@ pub struct Report {
     pub compared: bool,
     /// Each table.
     pub tables: Vec<TableOutcome>,
+    /// Sessions that restored at once.
+    pub jobs: usize,
     /// Rows of all tables.
     pub rows: u64,
     /// Length of the uncompressed dump.
@@ -165,6 +169,7 @@ impl Report {
             replaced: None,
             compared: false,
             tables: Vec::new(),
+            jobs: 1,
             rows: 0,
             dump_bytes: 0,
             server_version: None,

@@ -1,6 +1,7 @@
 //! One restore from the first question to the last rename, and the way back from each point where it may fail.
 
 mod fill;
+mod parallel;
 
 use std::path::Path;
 use std::sync::Arc;

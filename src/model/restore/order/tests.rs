@@ -1,3 +1,5 @@
+//! Plans of small dumps, and properties of plans of any: nothing is lost, nothing is done twice.
+
 use super::*;
 use proptest::prelude::*;
 
@@ -90,6 +92,22 @@ fn every_task_has_the_settings_of_its_place() {
     };
     assert_eq!(tablespace("a_pkey"), "SET default_tablespace = fast;");
     assert_eq!(tablespace("b_k"), "SET default_tablespace = '';");
+}
+
+/// pg_dump makes large objects in front of the rows and fills them behind.
+#[test]
+fn large_objects_are_made_before_anything_fills_them() {
+    let make = "SELECT pg_catalog.lo_create('7');\n";
+    let text = sample(&[10]).replace("COPY public.a", &format!("{make}\nCOPY public.a"));
+    let (scan, stages) = plan(&text, 4096, 2);
+    assert_eq!(scan.large_objects, 1);
+    let What::Part(lead) = stages[1][0].what else {
+        panic!("it is text");
+    };
+    let lead =
+        &text[usize::try_from(lead.offset).unwrap()..][..usize::try_from(lead.length).unwrap()];
+    assert_eq!((stages[1].len(), lead.trim_end()), (1, make.trim_end()));
+    assert_eq!(stages[2].len(), 2);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::failure::{Failure, Kind, Result};
 use crate::model::name::quote;
 use crate::model::restore::filter::Rules;
 use crate::model::restore::properties::literal;
+use crate::model::scan::Scan;
 use crate::op::restore::Event;
 use crate::op::restore::check::{self, Compared};
 use crate::op::restore::feed::{Move, MoveError, Moved, judge_file, refused, unreadable};
@@ -46,7 +47,7 @@ impl Run<'_> {
                 self.warn(format!("another copy is taken: {message}"));
             }
             self.make_database(site, made).await?;
-            match self.feed(opened, at, site).await {
+            match self.feed_any(opened, at, site).await {
                 Ok(moved) => return Ok(moved),
                 Err(failure)
                     if matches!(failure.kind, Kind::Damaged | Kind::Storage | Kind::Login) =>
@@ -63,6 +64,14 @@ impl Run<'_> {
                 "no storage has the backup",
             )
         }))
+    }
+
+    /// Several sessions where that applies, else one.
+    async fn feed_any(&mut self, opened: &Opened, at: usize, site: &Site) -> Result<Moved> {
+        match self.feed_side_by_side(opened, at, site).await? {
+            Some(moved) => Ok(moved),
+            None => self.feed(opened, at, site).await,
+        }
     }
 
     async fn make_database(&mut self, site: &Site, made: &mut Made) -> Result<()> {
@@ -131,13 +140,7 @@ impl Run<'_> {
         });
         let options = &self.request.options;
         let movement = Move {
-            rules: Rules {
-                no_owner: options.no_owner,
-                no_privileges: options.no_privileges,
-                one_transaction,
-                skip_extensions: site.skipped(options),
-                server_major: site.target.facts.major(),
-            },
+            rules: self.rules(site, one_transaction),
             length: manifest.map(|manifest| manifest.dump.bytes),
             progress,
         };
@@ -175,6 +178,18 @@ impl Run<'_> {
                 self.pump(opened, at, &request, movement, tap, seen, is_fill)
                     .await
             }
+        }
+    }
+
+    /// What of the dump is left out.
+    pub(super) fn rules(&self, site: &Site, one_transaction: bool) -> Rules {
+        let options = &self.request.options;
+        Rules {
+            no_owner: options.no_owner,
+            no_privileges: options.no_privileges,
+            one_transaction,
+            skip_extensions: site.skipped(options),
+            server_major: site.target.facts.major(),
         }
     }
 
@@ -319,7 +334,7 @@ impl Run<'_> {
         failure.with_details(refused.details)
     }
 
-    async fn program_failed(&self, feed: &Feed) -> Failure {
+    pub(super) async fn program_failed(&self, feed: &Feed) -> Failure {
         match feed.ended().await.into_result() {
             _ if self.context.stop.is_requested() => self.stopped_inside(),
             Err(error) => self.psql_failed(&error),
@@ -332,7 +347,7 @@ impl Run<'_> {
     }
 
     /// An error of the dump's own SQL is the target's answer to it.
-    fn psql_failed(&self, error: &Error) -> Failure {
+    pub(super) fn psql_failed(&self, error: &Error) -> Failure {
         let mut failure = self.failed(error);
         if matches!(error.reason, Reason::Other { code: 3 }) {
             failure.id = SQL_FAILED;
@@ -353,19 +368,31 @@ impl Run<'_> {
             let accept = self.request.options.accept_no_end_marker;
             return judge_file(&self.what(), &moved.scan, accept);
         };
-        let (object, dump) = (&stored.manifest.object, &stored.manifest.dump);
         let (size, sha256) = (moved.seen.bytes(), moved.seen.sha256().unwrap_or_default());
+        self.prove_stored(stored, at, size, sha256, &moved.scan)
+    }
+
+    /// Holds what was read against the manifest.
+    pub(super) fn prove_stored(
+        &self,
+        stored: &Stored,
+        at: usize,
+        size: u64,
+        sha256: &str,
+        scan: &Scan,
+    ) -> Result<()> {
+        let (object, dump) = (&stored.manifest.object, &stored.manifest.dump);
         let why = if size != object.size_bytes || sha256 != object.sha256 {
             format!(
                 "it has {size} bytes and SHA-256 {sha256}, and the manifest says {} and {}",
                 object.size_bytes, object.sha256
             )
-        } else if moved.scan.bytes != dump.bytes {
+        } else if scan.bytes != dump.bytes {
             format!(
                 "it unpacks to {} bytes, and the manifest says {}",
-                moved.scan.bytes, dump.bytes
+                scan.bytes, dump.bytes
             )
-        } else if let Some(problem) = moved.scan.problems.first() {
+        } else if let Some(problem) = scan.problems.first() {
             problem.message.clone()
         } else {
             return Ok(());
@@ -373,7 +400,13 @@ impl Run<'_> {
         Err(self.damaged(stored, at, &why))
     }
 
-    fn explain(&self, opened: &Opened, at: usize, error: &MoveError, seen: &Seen) -> Failure {
+    pub(super) fn explain(
+        &self,
+        opened: &Opened,
+        at: usize,
+        error: &MoveError,
+        seen: &Seen,
+    ) -> Failure {
         let failure = match error {
             MoveError::Refused(refusal) => refused(&self.what(), refusal),
             MoveError::Read(error) => unreadable(&self.what(), error, seen),
@@ -397,7 +430,7 @@ impl Run<'_> {
         }
     }
 
-    fn damaged(&self, stored: &Stored, at: usize, why: &str) -> Failure {
+    pub(super) fn damaged(&self, stored: &Stored, at: usize, why: &str) -> Failure {
         let message = format!(
             "{}: the stored object of `{}` in `{}` is damaged: {why}",
             self.what(),

@@ -1,0 +1,173 @@
+//! `--jobs`: several sessions bring back what one does, and none of them leaves anything behind when one fails.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+
+/// Everything that a dump makes behind the data, and the sequences, in one line each.
+const MADE: &str = "SELECT * FROM (
+    SELECT 'i ' || indexdef AS made FROM pg_indexes WHERE schemaname NOT IN ('pg_catalog', 'information_schema')
+    UNION ALL SELECT 'c ' || conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(oid) || convalidated
+        FROM pg_constraint WHERE connamespace <> 'pg_catalog'::regnamespace AND conrelid <> 0
+    UNION ALL SELECT 't ' || pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
+    UNION ALL SELECT 'a ' || inhrelid::regclass || ' ' || inhparent::regclass FROM pg_inherits
+    UNION ALL SELECT 'v ' || schemaname || viewname || definition FROM pg_views
+        WHERE schemaname NOT IN ('pg_catalog', 'information_schema')
+    UNION ALL SELECT 's ' || schemaname || '.' || sequencename || coalesce(last_value, -1) FROM pg_sequences
+    UNION ALL SELECT 'd ' || c.oid::regclass || coalesce(t.spcname, '') || c.relispopulated || c.relhasindex
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_tablespace t ON t.oid = c.reltablespace
+        WHERE c.relkind IN ('r', 'p', 'm', 'i', 'I') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+    UNION ALL SELECT 'p ' || tablename || policyname FROM pg_policies
+    UNION ALL SELECT 'o ' || oid || md5(lo_get(oid)) FROM pg_largeobject_metadata
+    UNION ALL SELECT 'm ' || objoid::regclass || description FROM pg_description
+        WHERE classoid = 'pg_class'::regclass AND objoid >= 16384) AS made ORDER BY made COLLATE \"C\"";
+
+#[track_caller]
+fn assert_comes_back(server: &Server, database: &TestDatabase<'_>, jobs: &str) {
+    let target = Target::beside(database, server);
+    let shelf = Shelf::new();
+    shelf.backup(database);
+    let report = shelf
+        .restore("latest", &target.url(), &["--jobs", jobs])
+        .expect(0)
+        .summary();
+    assert_eq!(report["jobs"].to_string(), jobs);
+    assert_eq!(report["compared"], true);
+    assert_eq!(database.sql(MADE), target.sql(MADE));
+}
+
+#[test]
+fn samples_come_back_by_several_sessions() {
+    let Some(server) = postgres() else { return };
+    for sample in [
+        pagila(),
+        data::dump("nasty.sql"),
+        data::dump("neon-chinook.sql"),
+    ] {
+        assert_comes_back(server, &loaded(server, &sample), "3");
+    }
+}
+
+/// Partitions with keys of their own, inheritance, keys in a circle, large objects, views that need a primary key.
+#[test]
+fn what_depends_on_one_another_comes_back_by_several_sessions() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    database.sql(
+        "CREATE SCHEMA \"S 1\"; CREATE TABLE \"S 1\".\"a.b\" (id int PRIMARY KEY, \"to\" int UNIQUE);
+         CREATE TABLE b (id serial PRIMARY KEY, a int REFERENCES \"S 1\".\"a.b\" (id), again int REFERENCES b);
+         INSERT INTO \"S 1\".\"a.b\" SELECT n, n FROM generate_series(1, 3000) n;
+         INSERT INTO b (a, again) SELECT n, n FROM generate_series(1, 3000) n;
+         ALTER TABLE \"S 1\".\"a.b\" ADD FOREIGN KEY (\"to\") REFERENCES b (id) DEFERRABLE INITIALLY DEFERRED;
+         CREATE TABLE part (id int, at int, b int REFERENCES b, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+         CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (0) TO (1000);
+         CREATE TABLE part_2 PARTITION OF part FOR VALUES FROM (1000) TO (9000) PARTITION BY LIST (at);
+         CREATE TABLE part_2_rest PARTITION OF part_2 DEFAULT; CREATE INDEX ON part (b);
+         CREATE UNIQUE INDEX only_here ON part_1 (at, id); COMMENT ON INDEX only_here IS 'here';
+         ALTER TABLE part_1 ADD CONSTRAINT own FOREIGN KEY (id) REFERENCES b (id);
+         INSERT INTO part SELECT n, n, n FROM generate_series(1, 3000) n;
+         CREATE TABLE points (id int, at int, FOREIGN KEY (id, at) REFERENCES part);
+         INSERT INTO points VALUES (5, 5), (2000, 2000);
+         CREATE TABLE child (PRIMARY KEY (id), EXCLUDE USING btree (more WITH =), more int) INHERITS (b);
+         INSERT INTO child (id, a, more) SELECT n, n, n FROM generate_series(1, 100) n;
+         CREATE VIEW needs_key AS SELECT b.*, count(*) AS n FROM b GROUP BY b.id;
+         CREATE MATERIALIZED VIEW kept AS SELECT * FROM needs_key; CREATE UNIQUE INDEX ON kept (id);
+         CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''not while it is restored''; END';
+         CREATE TRIGGER t BEFORE INSERT ON b FOR EACH ROW EXECUTE FUNCTION f();
+         ALTER TABLE b REPLICA IDENTITY USING INDEX b_pkey; ALTER TABLE b CLUSTER ON b_pkey;
+         CREATE STATISTICS st ON a, again FROM b; CREATE RULE r AS ON DELETE TO b DO INSTEAD NOTHING;
+         ALTER TABLE points ADD CONSTRAINT later CHECK (id > 7) NOT VALID;
+         SELECT lo_from_bytea(0, 'one'), lo_from_bytea(0, 'two'); SELECT setval('b_id_seq', 77)",
+    );
+    assert_comes_back(server, &database, "4");
+}
+
+#[test]
+fn one_session_that_ends_ends_all_and_the_database_goes() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    database.sql(
+        "CREATE FUNCTION slow(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS
+         'BEGIN IF current_database() ~ ''_copy$'' THEN PERFORM pg_sleep(60); END IF; RETURN $1; END';
+         CREATE TABLE a AS SELECT 1 AS n, repeat('x', 2000000) AS long;
+         CREATE TABLE b AS SELECT 1 AS n, repeat('y', 2000000) AS long;
+         CREATE INDEX ON a (slow(n)); CREATE INDEX ON b (slow(n))",
+    );
+    let target = Target::beside(&database, server);
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    let busy = format!(
+        "FROM pg_stat_activity WHERE datname = '{}' AND query LIKE 'CREATE INDEX%'",
+        target.name
+    );
+    let count = || server.sql("template1", &format!("SELECT count(*) {busy}"));
+    let is_over = AtomicBool::new(false);
+    let outcome = thread::scope(|scope| {
+        scope.spawn(|| {
+            while count() != "2" && !is_over.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(10));
+            }
+            let end = format!("SELECT pg_terminate_backend(min(pid)) {busy}");
+            server.sql("template1", &end)
+        });
+        let outcome = shelf.restore("latest", &target.url(), &["--jobs", "2"]);
+        is_over.store(true, Ordering::Relaxed);
+        outcome
+    });
+    assert_ne!(outcome.code(), 0, "{outcome}");
+    let says = "the database that was made for it is gone again";
+    assert!(outcome.stderr().contains(says), "{outcome}");
+    assert!(
+        outcome.stderr().contains("terminating connection"),
+        "{outcome}"
+    );
+    assert_eq!(target.databases(), [""; 0]);
+    assert_eq!(count(), "0");
+}
+
+#[test]
+fn a_damaged_object_is_never_restored_by_several_sessions() {
+    let Some(server) = postgres() else { return };
+    let database = loaded(server, &data::dump("neon-chinook.sql"));
+    let target = Target::beside(&database, server);
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    let mut whole = Vec::new();
+    shelf.damage(|bytes| whole.clone_from(bytes));
+    let length = whole.len();
+    for at in [20, length / 4, length / 2, length - 5] {
+        shelf.damage(|bytes| {
+            bytes.clone_from(&whole);
+            bytes[at] ^= 1;
+        });
+        let outcome = shelf
+            .restore("latest", &target.url(), &["--jobs", "2"])
+            .expect(23);
+        assert_eq!(outcome.exit_error()["id"], "object_damaged");
+        assert_eq!(target.databases(), [""; 0], "{at}: {outcome}");
+    }
+}
+
+/// Where it does not apply one session does it all, and says so in the report.
+#[test]
+fn files_empty_databases_and_one_job_take_one_session() {
+    let Some(server) = postgres() else { return };
+    let database = loaded(server, &data::dump("neon-chinook.sql"));
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    let file = shelf
+        .sandbox
+        .write("a.sql", dump(SMALL))
+        .display()
+        .to_string();
+    for (what, jobs) in [("latest", "1"), (file.as_str(), "4")] {
+        let target = Target::beside(&database, server);
+        let report = shelf.restore(what, &target.url(), &["--jobs", jobs]);
+        assert_eq!(report.expect(0).summary()["jobs"], 1);
+    }
+    let empty = server.database();
+    let report = shelf.restore("latest", &empty.url(), &["--jobs", "4"]);
+    assert_eq!(report.expect(0).summary()["jobs"], 1);
+    let usage = shelf.restore("latest", &empty.url(), &["--jobs", "0"]);
+    assert_eq!(usage.expect(2).code(), 2);
+}
