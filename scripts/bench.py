@@ -421,6 +421,44 @@ def print_stored(contenders, plain_bytes, rounds):
     contenders.clear()
 
 
+def print_restores(contenders, rounds):
+    """A backup into a fresh database, beside the pipe that needs no pgkeep; the comparison is not part of it."""
+    run, _ = contenders.all["pgkeep, folder, gzip"]()
+    stored = next((contenders.work / "store").rglob("*.sql.gz"), None)
+    if run.failure() or not stored:
+        sys.exit(f"error: {run.failure() or 'stored nothing'}")
+    server, name = contenders.server, "bench_restored"
+    url = server.url.removesuffix("/bench") + f"/{name}"
+    pgkeep = [str(contenders.pgkeep), "restore", "latest", "--storage", str(contenders.work / "store"), "--into", url,
+              "--no-compare", "--progress", "never", "-q", "--jobs"]
+    commands = {
+        "gunzip \\| psql": [["gunzip", "-c", str(stored)],
+                            [str(server.bin / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", url]],
+        "pgkeep restore --jobs 1": [[*pgkeep, "1"]],
+        "pgkeep restore --jobs 2": [[*pgkeep, "2"]],
+    }
+    results = {name: [] for name in commands}
+    for _ in range(rounds):
+        for command, argvs in commands.items():
+            server.sql(f"DROP DATABASE IF EXISTS {name}", "template1")
+            if "gunzip" in command:
+                server.sql(f"CREATE DATABASE {name} TEMPLATE template0", "template1")
+            results[command].append(Run(argvs, stdout=contenders.work / "out"))
+    server.sql(f"DROP DATABASE IF EXISTS {name}", "template1")
+    reference, *_ = results.values()
+    print("\n| restore | wall, ratio to gunzip \\| psql (min–max) | wall, s |")
+    print("| --- | --- | --- |")
+    for command, runs in results.items():
+        failure = next(filter(None, (run.failure() for run in runs)), None)
+        if failure:
+            print(f"| {command} | failed: {failure} | |")
+            continue
+        ratios = [run.wall / other.wall for run, other in zip(runs, reference)]
+        wall = statistics.median(run.wall for run in runs)
+        print(f"| {command} | {statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f}) | {wall:.2f} |")
+    contenders.clear()
+
+
 def huge_row(contenders, size_mb):
     """One row of `size_mb` of bytea is one line of twice that in the dump; memory must not follow it."""
     blocks = size_mb * 1024 * 1024 // 64
@@ -484,6 +522,7 @@ def bench(options, server, work):
         print_catalogue(contenders, work, options.rounds)
         contenders.all = every
         print_stored(contenders, plain.stat().st_size, options.rounds)
+        print_restores(contenders, options.rounds)
     finally:
         s3.kill()
         s3.wait()

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
+use crate::support::S3Server;
 
 /// Everything that a dump makes behind the data, and the sequences, in one line each.
 const MADE: &str = "SELECT * FROM (
@@ -170,4 +171,40 @@ fn files_empty_databases_and_one_job_take_one_session() {
     assert_eq!(report.expect(0).summary()["jobs"], 1);
     let usage = shelf.restore("latest", &empty.url(), &["--jobs", "0"]);
     assert_eq!(usage.expect(2).code(), 2);
+}
+
+#[test]
+fn a_bucket_is_read_by_ranges() {
+    let Some(server) = postgres() else { return };
+    let database = loaded(server, &pagila());
+    let bucket = S3Server::start();
+    let mut shelf = Shelf::new();
+    for (name, value) in bucket.environment() {
+        shelf.sandbox.set(name, value);
+    }
+    let url = format!("s3://{}/pg", bucket.bucket);
+    let storage = ["--storage", &url, "--s3-endpoint", &bucket.endpoint];
+    let backup = ["backup", "--url", &database.socket_url(), "--name", "shop"];
+    shelf
+        .sandbox
+        .pgkeep(backup.iter().chain(&storage))
+        .run()
+        .expect(0);
+    let target = Target::beside(&database, server);
+    let into = server.url_as(USER, "", &target.name).replacen(":@", "@", 1);
+    let password = shelf.sandbox.write_secret("password", CANARY);
+    let password = password.display().to_string();
+    let restore = ["--json", "restore", "--into", &into, "--jobs", "2"];
+    let restore = restore.iter().chain(&storage);
+    let report = shelf
+        .sandbox
+        .pgkeep(restore.chain(&["--password-file", &password]))
+        .run()
+        .expect(0)
+        .summary();
+    assert_eq!(
+        (&report["jobs"], &report["compared"]),
+        (&2.into(), &true.into())
+    );
+    assert_eq!(database.sql(MADE), target.sql(MADE));
 }
