@@ -195,6 +195,11 @@ Examples:
   pgkeep restore shop-20260102T030405Z-7f3a --into postgresql://app@db.example/shop --replace
   pgkeep restore dump.sql.gz --into postgresql:///scratch
   pg_dump shop | pgkeep restore - --into postgresql:///copy
+  pgkeep restore latest --into shop --upsert --table orders --table order_lines --dry-run
+
+--upsert brings deleted and changed rows back into a database that is in use: new ones are inserted, changed ones \
+updated, rows that are not in the backup stay. --data-only fills empty tables. Both are one transaction, compared before \
+its COMMIT; other writers of these tables wait for it, triggers do not fire. --dry-run does it all and rolls it back.
 
 A database that is missing is created; one that is there must be empty. A failed restore leaves the target as it was. \
 Exit code 0 means that every table is there with the rows that were dumped; 23: the stored dump is damaged, or a table \
@@ -526,6 +531,35 @@ pub struct RestoreArgs {
     /// Restore beside the database and put the copy into its place; the old one is kept under another name
     #[arg(long)]
     pub replace: bool,
+    /// Merge rows into tables that are there, by primary key; without --table into every table that has one
+    #[arg(long, conflicts_with_all = ["data_only", "replace"], help_heading = "Single tables")]
+    pub upsert: bool,
+    /// Bring rows into tables that are there and empty
+    #[arg(
+        long,
+        requires = "tables",
+        conflicts_with = "replace",
+        help_heading = "Single tables"
+    )]
+    pub data_only: bool,
+    /// Table whose rows come back, with --upsert or --data-only (repeatable): orders, billing."Invoice Lines"
+    #[arg(
+        short = 't',
+        long = "table",
+        value_name = "TABLE",
+        help_heading = "Single tables"
+    )]
+    pub tables: Vec<String>,
+    /// Schema that is called otherwise in the target, with --upsert or --data-only (repeatable)
+    #[arg(
+        long = "schema-map",
+        value_name = "FROM=TO",
+        help_heading = "Single tables"
+    )]
+    pub schema_map: Vec<String>,
+    /// With --upsert or --data-only: tell how many rows would be inserted, updated and left, and change nothing
+    #[arg(long, help_heading = "Single tables")]
+    pub dry_run: bool,
     /// Leave the dump's owners out: everything belongs to the role that restores
     #[arg(long)]
     pub no_owner: bool,

@@ -13,6 +13,7 @@ mod drill;
 mod drill_page;
 mod extract;
 mod inspect;
+mod merge;
 mod output;
 mod panic;
 mod progress;

@@ -23,6 +23,9 @@ pub(super) async fn run(
     output: &Output,
     context: &Context,
 ) -> Result<()> {
+    if super::merge::is_meant(args)? {
+        return super::merge::run(args, settings, output, context).await;
+    }
     let request = request(args, settings)?;
     let shown = Shown::new("restore", output);
     let report = restore(&request, context, &shown).await;
@@ -49,16 +52,10 @@ fn request(args: &RestoreArgs, settings: &Settings<'_>) -> Result<Request> {
     };
     let into = settings.into(&args.into, database.as_deref())?;
     let into = with_password(into, args, settings)?;
-    let bin_dir = match &args.bin_dir {
-        Some(folder) => Some(folder.clone()),
-        None => settings
-            .config()?
-            .and_then(|config| config.postgres.bin_dir),
-    };
     Ok(Request {
         source,
         into,
-        search: Search::new(bin_dir, settings.path()),
+        search: search(args, settings)?,
         environment: settings.program_environment(),
         options: Options {
             replace: args.replace,
@@ -77,7 +74,18 @@ fn request(args: &RestoreArgs, settings: &Settings<'_>) -> Result<Request> {
     })
 }
 
-fn with_password(
+/// Where the client programs are looked for.
+pub(super) fn search(args: &RestoreArgs, settings: &Settings<'_>) -> Result<Search> {
+    let bin_dir = match &args.bin_dir {
+        Some(folder) => Some(folder.clone()),
+        None => settings
+            .config()?
+            .and_then(|config| config.postgres.bin_dir),
+    };
+    Ok(Search::new(bin_dir, settings.path()))
+}
+
+pub(super) fn with_password(
     into: Connection,
     args: &RestoreArgs,
     settings: &Settings<'_>,
@@ -90,7 +98,7 @@ fn with_password(
 }
 
 /// An id or `latest` is a backup, anything else a file; a file that is called like one is meant by `./latest`.
-fn source(args: &RestoreArgs, settings: &Settings<'_>) -> Result<Source> {
+pub(super) fn source(args: &RestoreArgs, settings: &Settings<'_>) -> Result<Source> {
     let what = args.what.as_str();
     if what == "-" {
         return Ok(Source::Stdin);

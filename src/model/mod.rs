@@ -14,6 +14,7 @@ pub mod id;
 pub mod keys;
 pub mod lease;
 pub mod manifest;
+pub mod merge;
 pub mod name;
 pub mod nearest;
 pub mod part_sizes;

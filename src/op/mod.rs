@@ -10,6 +10,7 @@ mod history;
 pub mod inspect;
 pub mod list;
 pub mod lock;
+pub mod merge;
 pub mod pin;
 pub mod prune;
 mod reading;

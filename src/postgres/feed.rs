@@ -20,6 +20,9 @@ use crate::model::scan::{Scan, Scanner};
 /// The first minor of each major whose `psql` knows `\restrict`; from 18 on all do.
 const KNOWS_RESTRICT: &[(u32, u32)] = &[(13, 22), (14, 19), (15, 14), (16, 10), (17, 6)];
 
+/// Most that is kept as notes: a kilobyte for each of many thousand tables.
+const MAX_NOTES: usize = 64 << 20;
+
 /// A program that does not tell its version in this time is not one that we can use.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -56,12 +59,21 @@ pub struct FeedRequest<'a> {
     pub key: &'a str,
 }
 
+/// What the session answered.
+#[derive(Debug)]
+pub struct Answers {
+    /// Rows that were asked for, as tables of a dump.
+    pub scan: Scan,
+    /// What was printed between [`FeedRequest::notes`] and the rows; empty where no notes were asked for.
+    pub notes: String,
+}
+
 /// A `psql` that takes a dump. Dropping it kills the program, which undoes an open transaction.
 pub struct Feed {
     // The program is dropped, and so killed, before its input is closed.
     running: Running,
     input: Option<PipeWriter>,
-    answers: Option<oneshot::Receiver<Scan>>,
+    answers: Option<oneshot::Receiver<Answers>>,
     one_transaction: bool,
 }
 
@@ -76,10 +88,14 @@ impl FeedRequest<'_> {
             .piped_input()
             .spawn(cancel)?;
         let output = running.take_output();
-        let (mark, end) = (self.mark(), self.end_of_answers());
+        let marks = Marks {
+            notes: self.notes_mark(),
+            rows: self.mark(),
+            end: self.end_of_answers(),
+        };
         let (sender, answers) = oneshot::channel();
         // It ends with the program. What the dump's own SELECTs print is of no interest, but must not fill the pipe.
-        tokio::task::spawn_blocking(move || listen(output, mark.as_bytes(), &end, sender));
+        tokio::task::spawn_blocking(move || listen(output, &marks, sender));
         let mut input = running.take_input();
         let opening = self.opening(version.is_some_and(knows_restrict));
         if let Some(input) = &mut input {
@@ -113,6 +129,15 @@ impl FeedRequest<'_> {
             sql += &format!("SELECT {head};\nCOPY {what} TO STDOUT;\nSELECT '\\.';\n");
         }
         sql + &format!("SELECT 'COPY \"{}\" FROM stdin;';\n", self.end_of_answers())
+    }
+
+    /// Returns SQL behind which everything printed is kept as notes, until the rows of [`FeedRequest::questions`] begin.
+    pub fn notes(&self) -> String {
+        format!("SELECT '{}';\n", self.notes_mark())
+    }
+
+    fn notes_mark(&self) -> String {
+        format!("pgkeep-notes-{}", self.key)
     }
 
     fn mark(&self) -> String {
@@ -165,7 +190,7 @@ impl Feed {
     }
 
     /// Waits for the answers to [`FeedRequest::questions`]; none when the program ended before.
-    pub async fn answers(&mut self) -> Option<Scan> {
+    pub async fn answers(&mut self) -> Option<Answers> {
         match self.answers.take() {
             Some(answers) => answers.await.ok(),
             None => None,
@@ -184,38 +209,57 @@ impl Feed {
     }
 }
 
-/// Reads all that the program prints; from the line `mark` on it is scanned as a dump, until the rows of `end` begin.
-fn listen(mut output: Output, mark: &[u8], end: &str, sender: oneshot::Sender<Scan>) {
+/// Lines by which what the program prints is divided.
+struct Marks {
+    notes: String,
+    rows: String,
+    end: String,
+}
+
+/// Reads all that the program prints; from the line `rows` on it is scanned as a dump, until the rows of `end` begin.
+fn listen(mut output: Output, marks: &Marks, sender: oneshot::Sender<Answers>) {
     let mut sender = Some(sender);
     let mut scanner: Option<Scanner> = None;
     let mut buffer = vec![0; 256 << 10];
-    let mut behind = Vec::new();
+    let (mut behind, mut notes) = (Vec::new(), String::new());
+    let (mark, notes_mark) = (marks.rows.as_bytes(), marks.notes.as_bytes());
     while let Ok(count @ 1..) = output.read(&mut buffer) {
         let bytes = &buffer[..count];
         match &mut scanner {
             Some(scanner) => scanner.push(bytes),
             None => {
                 behind.extend_from_slice(bytes);
-                match memmem::find(&behind, mark) {
-                    Some(at) => {
+                let noted = memmem::find(&behind, notes_mark);
+                match (memmem::find(&behind, mark), noted) {
+                    (Some(at), noted) => {
+                        if let Some(from) = noted.map(|noted| noted + notes_mark.len()) {
+                            notes = String::from_utf8_lossy(&behind[from..at]).into_owned();
+                        }
                         let mut fresh = Scanner::new();
                         fresh.push(behind[at + mark.len()..].trim_ascii_start());
                         scanner = Some(fresh);
                     }
-                    // The mark may be cut by the end of what was read.
-                    None => drop(behind.drain(..behind.len().saturating_sub(mark.len()))),
+                    // Notes are a line for each table.
+                    (None, Some(_)) if behind.len() < MAX_NOTES => {}
+                    // A mark may be cut by the end of what was read.
+                    (None, _) => {
+                        let kept = mark.len().max(notes_mark.len());
+                        drop(behind.drain(..behind.len().saturating_sub(kept)));
+                    }
                 }
             }
         }
         let is_end = |scanner: &Scanner| {
             scanner
                 .current_table()
-                .is_some_and(|table| table.name == end)
+                .is_some_and(|table| table.name == marks.end)
         };
         if scanner.as_ref().is_some_and(is_end)
             && let (Some(sender), Some(scanner)) = (sender.take(), scanner.take())
         {
-            let _ = sender.send(scanner.finish()); // nobody waits where the restore was stopped
+            let notes = std::mem::take(&mut notes);
+            let scan = scanner.finish();
+            let _ = sender.send(Answers { scan, notes }); // nobody waits where the restore was stopped
         }
     }
 }

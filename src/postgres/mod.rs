@@ -14,6 +14,7 @@ pub mod programs;
 pub mod psql;
 pub mod scratch;
 pub mod server;
+pub mod tables;
 mod tail;
 pub mod target;
 

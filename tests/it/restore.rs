@@ -2,6 +2,7 @@
 
 mod foreign;
 mod jobs;
+mod rows;
 
 use std::fs;
 use std::path::PathBuf;

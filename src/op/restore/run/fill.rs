@@ -290,7 +290,7 @@ impl Run<'_> {
         let is_answered = answers.is_some();
         let judged = match answers {
             Some(answers) => {
-                let compared = check::compare_answers(&expected, answers);
+                let compared = check::compare_answers(&expected, answers.scan);
                 check::judge(&self.what(), &compared, None)
                     .map(|()| compared)
                     .map_err(|failure| self.hint_at_text_form(failure))

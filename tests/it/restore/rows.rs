@@ -1,0 +1,332 @@
+//! `restore --upsert` and `--data-only`: deleted and changed rows come back, or the target stays as it was.
+
+use serde_json::{Value, json};
+
+use super::{Shelf, loaded};
+use crate::support::postgres::TestDatabase;
+use crate::support::{data, postgres};
+
+/// Customers, their orders, lines with a key of two columns, quoted names, identity, generated columns, a trigger.
+const SHOP: &str = r#"
+CREATE TABLE customers (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "Full Name" text NOT NULL,
+    loud text GENERATED ALWAYS AS (upper("Full Name")) STORED, price numeric, doc json, touched int DEFAULT 0);
+CREATE SCHEMA billing;
+CREATE TABLE billing."Order s" (id serial PRIMARY KEY, customer int NOT NULL REFERENCES customers, no int GENERATED ALWAYS AS IDENTITY);
+CREATE TABLE billing.lines ("order" int REFERENCES billing."Order s", n int, v text, PRIMARY KEY (n, "order"));
+CREATE TABLE tags (name text PRIMARY KEY);
+CREATE TABLE logs (v text);
+INSERT INTO customers ("Full Name", price, doc) SELECT E'c\t' || i, 1.50, '{"a": 1}' FROM generate_series(1, 20) i;
+INSERT INTO billing."Order s" (customer) SELECT i FROM generate_series(1, 20) i, generate_series(1, 2);
+INSERT INTO billing.lines SELECT o.id, n, 'line ' || n FROM billing."Order s" o, generate_series(1, 3) n;
+INSERT INTO tags VALUES ('a'), ('b');
+INSERT INTO logs VALUES ('x');
+CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.touched := 99; RETURN NEW; END';
+CREATE TRIGGER touch BEFORE INSERT OR UPDATE ON customers FOR EACH ROW EXECUTE FUNCTION touch();
+"#;
+
+/// What happened since the backup: customer 3 is gone with all orders, 5 was changed, 21 is new.
+const SINCE: &str = r#"
+DELETE FROM billing.lines WHERE "order" IN (SELECT id FROM billing."Order s" WHERE customer = 3);
+DELETE FROM billing."Order s" WHERE customer = 3;
+DELETE FROM customers WHERE id = 3;
+UPDATE customers SET "Full Name" = 'other', price = 1.5 WHERE id = 5;
+UPDATE billing."Order s" SET no = DEFAULT WHERE id = 9;
+DELETE FROM tags WHERE name = 'b';
+INSERT INTO customers ("Full Name") VALUES ('new');
+"#;
+
+const ALL: &str = r#"SELECT md5(string_agg(x, '|' ORDER BY x)) FROM (SELECT c::text AS x FROM customers c UNION ALL
+    SELECT o::text FROM billing."Order s" o UNION ALL SELECT l::text FROM billing.lines l UNION ALL SELECT t::text FROM tags t) y"#;
+
+fn sequences(database: &TestDatabase<'_>) -> String {
+    database.sql("SELECT string_agg(sequencename || '=' || coalesce(last_value, 0), ' ' ORDER BY 1) FROM pg_sequences")
+}
+
+fn merged<'a>(report: &'a Value, table: &str) -> &'a Value {
+    let tables = report["tables"].as_array().unwrap();
+    tables
+        .iter()
+        .find(|merged| merged["table"] == table)
+        .unwrap_or_else(|| panic!("no {table} in {report}"))
+}
+
+#[test]
+fn what_was_deleted_and_changed_comes_back() {
+    let Some(server) = postgres() else { return };
+    let database = loaded(server, SHOP.as_bytes());
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    database.sql(SINCE);
+    let (before, places) = (database.sql(ALL), sequences(&database));
+
+    let dry = shelf
+        .restore("latest", &database.url(), &["--upsert", "--dry-run"])
+        .expect(0)
+        .summary();
+    assert_eq!(
+        (&dry["dry_run"], &dry["merged"], &dry["compared"]),
+        (&json!(true), &json!(false), &json!(true))
+    );
+    assert_eq!(
+        (database.sql(ALL), sequences(&database)),
+        (before, places),
+        "a dry run changes nothing"
+    );
+    let customers = merged(&dry, "public.customers");
+    assert_eq!(
+        [
+            &customers["insert"],
+            &customers["update"],
+            &customers["unchanged"]
+        ],
+        [1, 1, 18]
+    );
+    assert_eq!(
+        (&customers["insert_keys"], &customers["update_keys"]),
+        (&json!([["3"]]), &json!([["5"]]))
+    );
+    let lines = merged(&dry, "billing.lines");
+    assert_eq!(
+        (&lines["insert"], &lines["key"]),
+        (&json!(6), &json!(["n", "order"]))
+    );
+    assert_eq!(lines["insert_keys"].as_array().unwrap().len(), 5);
+
+    let report = shelf
+        .restore("latest", &database.url(), &["--upsert"])
+        .expect(0)
+        .summary();
+    assert_eq!(report["tables"], dry["tables"], "it does what was shown");
+    assert!(
+        report["warnings"]
+            .to_string()
+            .contains("`public.logs` is left out: it has no primary key"),
+        "{report}"
+    );
+    assert!(report["warnings"].to_string().contains("touch"), "{report}");
+    let row = "SELECT \"Full Name\" = E'c\\t5', loud = E'C\\t5', price::text, touched FROM customers WHERE id = 5";
+    assert_eq!(
+        database.sql(row),
+        "t|t|1.50|0",
+        "1.5 is not 1.50, and the trigger did not fire"
+    );
+    assert_eq!(database.sql("SELECT count(*) FROM billing.lines"), "120");
+    assert_eq!(
+        database.sql("SELECT no FROM billing.\"Order s\" WHERE id = 9"),
+        "9"
+    );
+    assert_eq!(
+        database.sql("SELECT string_agg(name, '' ORDER BY name) FROM tags"),
+        "ab"
+    );
+    assert_eq!(
+        database.sql("SELECT count(*) FROM customers"),
+        "21",
+        "what is not in the backup stays"
+    );
+    // The trigger fires again, identities are what they were, and sequences lie behind the rows.
+    assert_eq!(
+        database
+            .sql("INSERT INTO customers (\"Full Name\") VALUES ('x') RETURNING touched > 0, id"),
+        "t|22"
+    );
+    assert_eq!(
+        database.sql(
+            "SELECT string_agg(attidentity::text, '') FROM pg_attribute WHERE attidentity <> ''"
+        ),
+        "aa"
+    );
+    let again = shelf
+        .restore(
+            "latest",
+            &database.url(),
+            &["--upsert", "--table", "customers"],
+        )
+        .expect(0)
+        .summary();
+    assert_eq!(merged(&again, "public.customers")["unchanged"], 20);
+}
+
+#[test]
+fn a_merge_that_fails_leaves_all_as_it_was() {
+    let Some(server) = postgres() else { return };
+    let database = loaded(server, SHOP.as_bytes());
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    database.sql(SINCE);
+    let (before, places) = (database.sql(ALL), sequences(&database));
+    let fails = |more: &[&str], code: i32, id: &str, words: &str| {
+        let outcome = shelf.restore("latest", &database.url(), more).expect(code);
+        assert_eq!(outcome.exit_error()["id"], id, "{outcome}");
+        assert!(
+            outcome.exit_error().to_string().contains(words),
+            "{words}: {outcome}"
+        );
+        assert_eq!(
+            (database.sql(ALL), sequences(&database)),
+            (before.clone(), places.clone()),
+            "{outcome}"
+        );
+    };
+    // Orders of a customer that is gone: the foreign key speaks, and the hint names the way.
+    fails(
+        &["--upsert", "--table", "billing.\"Order s\""],
+        20,
+        "merge_sql_failed",
+        "--table",
+    );
+    fails(
+        &["--upsert", "-t", "logs"],
+        25,
+        "merge_refused",
+        "`public.logs`: it has no primary key",
+    );
+    fails(
+        &["--data-only", "-t", "tags"],
+        25,
+        "merge_refused",
+        "`public.tags`: it holds rows already",
+    );
+    fails(
+        &["--upsert", "-t", "custmers"],
+        10,
+        "no_such_table",
+        "public.customers",
+    );
+    fails(
+        &["--upsert", "-t", "tags", "--schema-map", "public=nowhere"],
+        25,
+        "merge_refused",
+        "`nowhere.tags`: it is not there",
+    );
+    fails(&["--table", "tags"], 2, "flag_alone", "--upsert");
+    fails(&["--dry-run"], 2, "flag_alone", "--data-only");
+    // A rule of the target that changes what is written is seen before the COMMIT.
+    database.sql("CREATE RULE r AS ON INSERT TO logs DO INSTEAD NOTHING; DELETE FROM logs");
+    fails(
+        &["--data-only", "-t", "logs"],
+        23,
+        "restore_differs",
+        "public.logs",
+    );
+    database.sql("ALTER TABLE tags DROP COLUMN name");
+    let gone = shelf
+        .restore("latest", &database.url(), &["--upsert", "-t", "tags"])
+        .expect(25);
+    assert!(
+        gone.exit_error()["message"]
+            .as_str()
+            .unwrap()
+            .contains("has no column `name`"),
+        "{gone}"
+    );
+    let id = shelf
+        .restore("latest", &database.url(), &["--upsert", "-t", "customers"])
+        .expect(0)
+        .summary();
+    assert_eq!(id["merged"], true);
+}
+
+#[test]
+fn empty_tables_are_filled_also_under_another_schema() {
+    let Some(server) = postgres() else { return };
+    let database = loaded(server, SHOP.as_bytes());
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    let all = database.sql(ALL);
+    database.sql("CREATE SCHEMA rescued; CREATE TABLE rescued.tags (LIKE tags INCLUDING ALL); TRUNCATE customers, billing.\"Order s\", billing.lines RESTART IDENTITY");
+    let tables = [
+        "--data-only",
+        "-t",
+        "billing.lines",
+        "-t",
+        "billing.\"Order s\"",
+        "-t",
+        "customers",
+    ];
+    let report = shelf
+        .restore("latest", &database.url(), &tables)
+        .expect(0)
+        .summary();
+    let order: Vec<&str> = report["tables"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|table| table["table"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        order,
+        ["public.customers", "billing.\"Order s\"", "billing.lines"],
+        "parents come first"
+    );
+    assert_eq!(database.sql(ALL), all);
+    assert_eq!(
+        database.sql("INSERT INTO billing.\"Order s\" (customer) VALUES (1) RETURNING id, no"),
+        "41|41"
+    );
+    let mapped = [
+        "--data-only",
+        "-t",
+        "tags",
+        "--schema-map",
+        "public=rescued",
+    ];
+    let report = shelf
+        .restore("latest", &database.url(), &mapped)
+        .expect(0)
+        .summary();
+    assert_eq!(merged(&report, "public.tags")["into"], "rescued.tags");
+    assert_eq!(database.sql("SELECT count(*) FROM rescued.tags"), "2");
+}
+
+/// A damaged block is told before anything is committed, and a good one beside it still comes back.
+#[test]
+fn partitions_and_damage() {
+    let Some(server) = postgres() else { return };
+    let database = loaded(server, &data::dump("../../assets/pagila.sql.gz"));
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    let report = shelf
+        .restore(
+            "latest",
+            &database.url(),
+            &["--upsert", "-t", "film", "-t", "customer"],
+        )
+        .expect(0)
+        .summary();
+    let film = merged(&report, "public.film");
+    assert_eq!(
+        (&film["insert"], &film["unchanged"]),
+        (&json!(0), &json!(1000))
+    );
+    let whole: u64 = std::fs::read_dir(shelf.folder().join("shop"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_string_lossy().ends_with(".sql.gz"))
+        .map(|path| std::fs::metadata(path).unwrap().len())
+        .sum();
+    let read = report["read_bytes"].as_u64().unwrap();
+    assert!(read > 0 && read * 2 < whole, "{read} of {whole}");
+    database.sql("UPDATE film SET title = title || '!' WHERE film_id = 7");
+    shelf.damage(|bytes| {
+        bytes
+            .iter_mut()
+            .skip(200)
+            .step_by(97)
+            .for_each(|byte| *byte ^= 0x10)
+    });
+    let outcome = shelf
+        .restore("latest", &database.url(), &["--upsert", "-t", "film"])
+        .expect(23);
+    assert!(
+        outcome.exit_error()["message"]
+            .as_str()
+            .unwrap()
+            .ends_with("the target is as it was"),
+        "{outcome}"
+    );
+    assert_eq!(
+        database.sql("SELECT title LIKE '%!' FROM film WHERE film_id = 7"),
+        "t"
+    );
+}
