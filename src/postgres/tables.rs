@@ -93,7 +93,7 @@ SELECT coalesce(jsonb_agg(jsonb_build_object(
     FROM pg_constraint k
     CROSS JOIN LATERAL (SELECT k.confrelid AS relid UNION SELECT relid FROM pg_partition_tree(k.confrelid)) p
     JOIN pg_class r ON r.oid = p.relid JOIN pg_namespace n ON n.oid = r.relnamespace
-    WHERE k.conrelid = c.oid AND k.contype = 'f'), '[]')
+    WHERE k.conrelid = c.oid AND k.contype = 'f' AND NOT k.condeferrable), '[]')
 ) ORDER BY w.ordinality), '[]')::text
 FROM jsonb_array_elements(:wanted::jsonb) WITH ORDINALITY w
 LEFT JOIN pg_namespace s ON s.nspname = w.value->>'schema'

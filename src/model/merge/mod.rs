@@ -34,7 +34,7 @@ pub struct TargetTable {
     /// Triggers that would fire.
     #[serde(default)]
     pub triggers: Vec<Trigger>,
-    /// Tables that its foreign keys refer to, as schema and name.
+    /// Tables that its foreign keys refer to, as schema and name, but for keys that can wait for the end.
     #[serde(default)]
     pub references: Vec<(String, String)>,
 }

@@ -6,8 +6,8 @@ use super::TargetTable;
 
 /// Returns the positions of `tables`, referenced ones in front of those that refer to them.
 ///
-/// Tables that refer to each other in a ring have no such order; they come in the order of `tables`, and only
-/// deferrable constraints let them through.
+/// Tables that refer to each other in a ring have no such order; they come in the order of `tables`, and the server
+/// tells whether their rows let it be.
 pub fn parents_first(tables: &[TargetTable]) -> Vec<usize> {
     let places: HashMap<(&str, &str), usize> = tables
         .iter()

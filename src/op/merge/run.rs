@@ -14,6 +14,7 @@ use crate::model::nearest::did_you_mean;
 use crate::model::restore::compare::Expected;
 use crate::op::restore::check;
 use crate::op::restore::source::Stored;
+use crate::postgres::databases::end_sessions;
 use crate::postgres::error::{Error, Reason};
 use crate::postgres::feed::{Answers, Feed, FeedRequest};
 use crate::postgres::psql::Psql;
@@ -349,14 +350,43 @@ impl<'a> Run<'a> {
                 .collect::<String>()
         };
         let (application, key) = (format!("pgkeep-restore-{}", hex(4)), hex(8));
+        let merged = self
+            .merge_as(&application, &key, stored, at, psql, major, pairs)
+            .await;
+        if !self.report.merged {
+            // A server may be busy with a statement of a client that is gone, and hold its locks until then.
+            let no_stop = tokio_util::sync::CancellationToken::new();
+            if let Err(error) = end_sessions(psql, &application, &no_stop).await {
+                self.report.warnings.push(format!(
+                    "whether the session is gone cannot be seen: {error}"
+                ));
+            }
+        }
+        merged
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call, made apart to clean up behind it"
+    )]
+    async fn merge_as(
+        &mut self,
+        application: &str,
+        key: &str,
+        stored: &Stored,
+        at: usize,
+        psql: &Psql,
+        major: u32,
+        pairs: &[Pair],
+    ) -> Result<()> {
         let request = FeedRequest {
             psql,
-            application: &application,
+            application,
             one_transaction: true,
             server_major: major,
             is_sql_ascii: stored.manifest.server.encoding == "SQL_ASCII",
             time_zone: "UTC",
-            key: &key,
+            key,
         };
         let stop = self.context.stop.token();
         let copy = Copy::open(stored, at, &self.what(), self.context.stop.clone()).await?;

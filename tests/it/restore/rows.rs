@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::{Shelf, loaded};
 use crate::support::postgres::TestDatabase;
-use crate::support::{data, postgres};
+use crate::support::scripted_s3::ScriptedS3;
+use crate::support::{Sandbox, data, postgres};
 
 /// Customers, their orders, lines with a key of two columns, quoted names, identity, generated columns, a trigger.
 const SHOP: &str = r#"
@@ -329,4 +330,157 @@ fn partitions_and_damage() {
         database.sql("SELECT title LIKE '%!' FROM film WHERE film_id = 7"),
         "t"
     );
+}
+
+/// Foreign keys in a ring that wait for the COMMIT, an equality that takes two texts for one, an identity that is the key.
+#[test]
+fn odd_tables_are_merged_as_they_were_dumped() {
+    let Some(server) = postgres() else { return };
+    let database = loaded(
+        server,
+        br#"CREATE TABLE a (id int PRIMARY KEY, b int); CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a, up int REFERENCES b);
+        ALTER TABLE a ADD FOREIGN KEY (b) REFERENCES b DEFERRABLE;
+        CREATE COLLATION nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+        CREATE TABLE words ("W x" text COLLATE nocase PRIMARY KEY, p point);
+        CREATE TABLE ids (id int GENERATED ALWAYS AS IDENTITY (INCREMENT -1) PRIMARY KEY);
+        CREATE TABLE late (id int PRIMARY KEY DEFERRABLE);
+        CREATE TABLE parts (id int, v text, PRIMARY KEY (id)) PARTITION BY RANGE (id);
+        CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10);
+        CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (10) TO (20);
+        BEGIN; INSERT INTO a VALUES (1, NULL); INSERT INTO b VALUES (2, 1, 3), (3, 1, 2); UPDATE a SET b = 2; COMMIT;
+        INSERT INTO words VALUES ('Word', '(1,2)'), ('tab\t', NULL); INSERT INTO ids DEFAULT VALUES; INSERT INTO ids DEFAULT VALUES;
+        INSERT INTO late VALUES (1); INSERT INTO parts VALUES (1, 'one'), (11, 'eleven');"#,
+    );
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    database.sql(
+        "UPDATE a SET b = NULL; DELETE FROM b; DELETE FROM a; UPDATE words SET \"W x\" = 'WORD' WHERE \"W x\" = 'word'; \
+         DELETE FROM ids; ALTER SEQUENCE ids_id_seq RESTART; DELETE FROM parts WHERE id = 11; UPDATE parts SET v = 'x'",
+    );
+    let tables = [
+        "--upsert", "-t", "b", "-t", "a", "-t", "words", "-t", "ids", "-t", "parts",
+    ];
+    let report = shelf
+        .restore("latest", &database.url(), &tables)
+        .expect(0)
+        .summary();
+    assert_eq!(
+        database.sql("SELECT b.id, a.b, up FROM b JOIN a ON a.id = b.a ORDER BY 1"),
+        "2|2|3\n3|2|2"
+    );
+    assert_eq!(
+        database.sql("SELECT \"W x\", p FROM words WHERE p IS NOT NULL"),
+        "Word|(1,2)"
+    );
+    assert_eq!(merged(&report, "public.words")["update"], 1);
+    assert_eq!(
+        database.sql("SELECT string_agg(v, ',' ORDER BY id) FROM parts"),
+        "one,eleven"
+    );
+    assert_eq!(merged(&report, "public.parts_2")["insert"], 1);
+    assert_eq!(
+        database.sql("INSERT INTO ids DEFAULT VALUES RETURNING id"),
+        "-3"
+    );
+    let late = shelf
+        .restore("latest", &database.url(), &["--upsert", "-t", "late"])
+        .expect(25);
+    assert!(
+        late.exit_error()["message"]
+            .as_str()
+            .unwrap()
+            .contains("deferrable"),
+        "{late}"
+    );
+}
+
+#[test]
+fn a_merge_that_waits_can_be_stopped() {
+    let Some(server) = postgres() else { return };
+    let database = loaded(server, SHOP.as_bytes());
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    database.sql(SINCE);
+    let before = database.sql(ALL);
+    let name = database.name();
+    let count = |which: &str| {
+        let sql =
+            format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND {which}");
+        server.sql("template1", &sql)
+    };
+    let ours = "application_name LIKE 'pgkeep-restore%'";
+    std::thread::scope(|scope| {
+        scope.spawn(|| server.try_sql(name, "BEGIN; LOCK TABLE customers; SELECT pg_sleep(77)"));
+        let wait = |which: &str| {
+            while count(which) == "0" {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+        };
+        wait("query LIKE '%pg_sleep(77)%' AND wait_event = 'PgSleep'");
+        let running = shelf.run("latest", &database.url(), &["--upsert"]).start();
+        wait(&format!("{ours} AND wait_event_type = 'Lock'"));
+        running.signal(rustix::process::Signal::TERM);
+        let outcome = running.wait().expect(143);
+        assert!(
+            outcome.exit_error()["message"]
+                .as_str()
+                .unwrap()
+                .ends_with("the target is as it was"),
+            "{outcome}"
+        );
+        assert_eq!(count(ours), "0", "the session is gone");
+        server.sql(
+            "template1",
+            &format!(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+            ),
+        );
+    });
+    assert_eq!(database.sql(ALL), before);
+}
+
+/// One table out of a bucket: its own bytes are asked for, and not the object.
+#[test]
+fn only_the_tables_own_bytes_come_out_of_a_bucket() {
+    let Some(server) = postgres() else { return };
+    let database = loaded(server, &data::dump("../../assets/pagila.sql.gz"));
+    let bucket = ScriptedS3::start();
+    let mut sandbox = Sandbox::new();
+    for (name, value) in bucket.environment() {
+        sandbox.set(name, value);
+    }
+    let (url, from) = (format!("s3://{}/pg", bucket.bucket), database.socket_url());
+    let storage = ["--storage", &url, "--s3-endpoint", &bucket.endpoint];
+    let backup = ["--json", "backup", "--url", &from, "--name", "shop"];
+    sandbox
+        .pgkeep(backup.iter().chain(&storage))
+        .run()
+        .expect(0);
+    let before = bucket.log().len();
+    let restore = [
+        "--json", "restore", "latest", "--into", &from, "--upsert", "-t", "customer",
+    ];
+    let report = sandbox
+        .pgkeep(restore.iter().chain(&storage))
+        .run()
+        .expect(0)
+        .summary();
+    assert_eq!(merged(&report, "public.customer")["unchanged"], 599);
+    let key = bucket
+        .keys()
+        .into_iter()
+        .find(|key| key.ends_with(".sql.gz"))
+        .unwrap();
+    let whole = std::fs::metadata(bucket.bucket_dir().join(&key))
+        .unwrap()
+        .len();
+    let read = report["read_bytes"].as_u64().unwrap();
+    assert!(read > 0 && read * 10 < whole, "{read} of {whole}");
+    let gets: Vec<_> = bucket
+        .log()
+        .into_iter()
+        .skip(before)
+        .filter(|seen| seen.method == "GET" && seen.path.ends_with(".sql.gz"))
+        .collect();
+    assert_eq!(gets.len(), 1, "one range of the object");
 }
