@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use memchr::memmem;
+
 use crate::model::name::printable;
 use crate::model::scan::{Judged, JudgedKind, Scan, Scanner};
 
@@ -82,11 +84,23 @@ impl Filter {
                 .unwrap_or(usize::MAX)
                 .min(text.len())
         };
+        let mut settled = self.settle(from, &text)?.into_iter().peekable();
         for judged in self.scanner.take_judged() {
-            if self.rules.leave_out(&judged)? {
+            let is_left_out = self.rules.leave_out(&judged)?;
+            while let Some((start, sql)) = settled.next_if(|(start, _)| *start <= judged.start) {
+                out(&text[at..place(start).max(at)]);
+                at = place(start).max(at);
+                out(sql.as_bytes());
+            }
+            if is_left_out {
                 out(&text[at..place(judged.start).max(at)]);
                 at = place(judged.end).max(at);
             }
+        }
+        for (start, sql) in settled {
+            out(&text[at..place(start).max(at)]);
+            at = place(start).max(at);
+            out(sql.as_bytes());
         }
         let until = place(self.scanner.judged_until()).max(at);
         out(&text[at..until]);
@@ -95,6 +109,39 @@ impl Filter {
             true => Err(too_long(from + until as u64)),
             false => Ok(()),
         }
+    }
+
+    /// Finds the statements in front of which the setting must be told by which this filter reads their literals.
+    ///
+    /// Any function that a dump calls can change it, and `psql` would then find the end of a literal elsewhere and take
+    /// its text for commands. It matters only where a backslash stands in front of a quote, or may stand in what is
+    /// still to come.
+    fn settle(&mut self, from: u64, text: &[u8]) -> Result<Vec<(u64, &'static str)>, Refusal> {
+        let begun = self.scanner.take_begun();
+        let mut settled = Vec::new();
+        for (at, &(start, is_standard)) in begun.iter().enumerate() {
+            // Its first word was passed on already, so nothing can be put in front of it.
+            let Some(first) = start
+                .checked_sub(from)
+                .and_then(|at| usize::try_from(at).ok())
+            else {
+                return Err(too_late(start));
+            };
+            let next = begun.get(at + 1).map(|(next, _)| (next - from) as usize);
+            let is_whole = next.is_some() || !self.scanner.is_in_statement();
+            let seen = &text[first.min(text.len())..next.unwrap_or(text.len()).min(text.len())];
+            if is_whole && memmem::find(seen, br"\'").is_none() {
+                continue;
+            }
+            settled.push((
+                start,
+                match is_standard {
+                    true => "SET standard_conforming_strings = on;\n",
+                    false => "SET standard_conforming_strings = off;\n",
+                },
+            ));
+        }
+        Ok(settled)
     }
 
     /// Ends the dump. What is still held is a backslash command without a line end, or a statement that is cut: the
@@ -156,6 +203,21 @@ impl Rules {
                     "a program's output may be mixed into the file: `pgkeep inspect` lists such lines",
                 ),
             ),
+            JudgedKind::Cluster => refuse(
+                "cluster_statement_refused",
+                format!(
+                    "the statement at byte {at} is about a database, a role, a tablespace or the server itself, which \
+                     the dump of one database never is"
+                ),
+                Some(
+                    "look at the file before you trust it; `psql` carries it out, if that is what you want",
+                ),
+            ),
+            JudgedKind::Program => refuse(
+                "copy_program_refused",
+                format!("the COPY at byte {at} lets the server run a program"),
+                Some("pg_dump writes no such statement: look at the file before you trust it"),
+            ),
             JudgedKind::BehindCopy | JudgedKind::CopyWithOptions => refuse(
                 "copy_refused",
                 format!(
@@ -211,6 +273,14 @@ fn nul(offset: u64) -> Refusal {
     }
 }
 
+fn too_late(offset: u64) -> Refusal {
+    Refusal {
+        id: "no_sql",
+        why: format!("what begins at byte {offset} is no statement that pg_dump writes"),
+        hint: None,
+    }
+}
+
 fn too_long(offset: u64) -> Refusal {
     Refusal {
         id: "statement_too_long",
@@ -241,6 +311,12 @@ mod tests {
         Ok(String::from_utf8_lossy(&out).into_owned())
     }
 
+    /// What is passed on of the dump's own, cut anywhere.
+    fn own(sql: &[u8], rules: Rules, step: usize) -> Result<String, Refusal> {
+        let passed = passed(sql, rules, step)?;
+        Ok(passed.replace("SET standard_conforming_strings = on;\n", ""))
+    }
+
     const DUMP: &str = "\\restrict aB3\nCREATE EXTENSION \"x y\" WITH SCHEMA s;\nSET transaction_timeout = 0;\nSET lock_timeout = 0;\n\
         CREATE TABLE t (a text);\nALTER TABLE t OWNER TO app;\n\
         COPY t (a) FROM stdin;\nGRANT x\n\\\\restrict x\n\\.\n\n\
@@ -262,14 +338,14 @@ mod tests {
         };
         for step in [1, 7, 4096] {
             assert_eq!(
-                passed(DUMP.as_bytes(), all.clone(), step).unwrap(),
+                own(DUMP.as_bytes(), all.clone(), step).unwrap(),
                 "\n\n\nSET lock_timeout = 0;\nCREATE TABLE t (a text);\n\nCOPY t (a) FROM stdin;\nGRANT x\n\
                  \\\\restrict x\n\\.\n\n\nSELECT lo_open(1, 131072);\n\n\n\n\n"
             );
             let rest = DUMP
                 .replace("\\restrict aB3", "")
                 .replace("\\unrestrict aB3", "");
-            assert_eq!(passed(DUMP.as_bytes(), least.clone(), step).unwrap(), rest);
+            assert_eq!(own(DUMP.as_bytes(), least.clone(), step).unwrap(), rest);
         }
     }
 
@@ -296,11 +372,39 @@ mod tests {
                 "routine_refused",
             ),
             ("SELECT 1;\0\n", "dump_damaged"),
+            ("DROP DATABASE prod;\n", "cluster_statement_refused"),
+            ("ALTER SYSTEM SET x = 1;\n", "cluster_statement_refused"),
+            ("COPY t FROM PROGRAM 'ls';\n", "copy_program_refused"),
         ] {
             let refused = |result: Result<String, Refusal>| result.unwrap_err().id;
             assert_eq!(refused(passed(sql.as_bytes(), rules(), 1)), id, "{sql}");
             assert_eq!(refused(passed(sql.as_bytes(), rules(), 4096)), id, "{sql}");
         }
+    }
+
+    /// Whatever a dump calls may change how `psql` reads literals, so each one that could be read otherwise is preceded
+    /// by the setting that it is read by here.
+    #[test]
+    fn literals_are_read_as_they_were_scanned() {
+        let on = "SET standard_conforming_strings = on;\n";
+        let trick = "SELECT set_config('standard_conforming_strings', 'off', false);\nSELECT 'x\\'y';\n--';\n";
+        let told = format!(
+            "SELECT set_config('standard_conforming_strings', 'off', false);\n{on}SELECT 'x\\'y';\n--';\n"
+        );
+        assert_eq!(passed(trick.as_bytes(), rules(), 4096).unwrap(), told);
+        for step in 1..40 {
+            let piecemeal = passed(trick.as_bytes(), rules(), step).unwrap();
+            assert!(
+                piecemeal.contains(&format!("{on}SELECT 'x")),
+                "{step}: {piecemeal}"
+            );
+            assert_eq!(piecemeal.replace(on, ""), trick, "{step}");
+        }
+        let off = "SET standard_conforming_strings = off;\nSELECT 'x\\'y';\n";
+        let told = "SET standard_conforming_strings = off;\nSET standard_conforming_strings = off;\nSELECT 'x\\'y';\n";
+        assert_eq!(passed(off.as_bytes(), rules(), 4096).unwrap(), told);
+        let plain = "SELECT 'x';\nCREATE TABLE t (a text DEFAULT E'\\\\x');\n";
+        assert_eq!(passed(plain.as_bytes(), rules(), 4096).unwrap(), plain);
     }
 
     #[test]
@@ -352,7 +456,7 @@ mod tests {
         ) {
             let rules = Rules { no_owner: true, no_privileges: true, one_transaction: true, server_major: 16, ..Rules::default() };
             let text = parts.concat();
-            prop_assert_eq!(passed(text.as_bytes(), rules.clone(), step), passed(text.as_bytes(), rules, usize::MAX));
+            prop_assert_eq!(own(text.as_bytes(), rules.clone(), step), own(text.as_bytes(), rules, usize::MAX));
         }
     }
 }

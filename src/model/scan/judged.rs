@@ -30,6 +30,10 @@ pub enum JudgedKind {
     Privileges,
     /// Makes, changes or describes an extension of this name, lower case where it is not quoted.
     Extension(String),
+    /// Makes, changes or drops what belongs to the whole cluster: a database, a role, a tablespace, its settings.
+    Cluster,
+    /// A COPY that lets the server run a program.
+    Program,
     /// Opens a transaction.
     Begin,
     /// Commits one.

@@ -56,6 +56,8 @@ pub struct Scanner {
     watch: Option<Box<Watch>>,
     /// What a restore has to judge, where somebody asked for it.
     judged: Option<Vec<Judged>>,
+    /// Where statements began since somebody last asked, and whether plain literals know no backslash there.
+    begun: Vec<(u64, bool)>,
     /// Every statement, where somebody asked for them.
     listed: Option<Vec<Listed>>,
 }
@@ -138,6 +140,7 @@ impl Scanner {
             noise: Vec::new(),
             watch: None,
             judged: None,
+            begun: Vec::new(),
             listed: None,
         }
     }
@@ -230,6 +233,16 @@ impl Scanner {
     /// Hands over what was found since the last call that a restore has to judge, in order.
     pub fn take_judged(&mut self) -> Vec<Judged> {
         self.judged.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Returns where statements began since the last call, and whether plain literals know no backslash there.
+    pub fn take_begun(&mut self) -> Vec<(u64, bool)> {
+        std::mem::take(&mut self.begun)
+    }
+
+    /// Tells whether a statement is under way.
+    pub fn is_in_statement(&self) -> bool {
+        !self.statement.is_empty()
     }
 
     /// Returns the offset behind which something stands that may still turn out to be judged.
@@ -354,7 +367,12 @@ impl Scanner {
             (Some(_), Token::Meta(line)) => Some(JudgedKind::meta(line)),
             _ => None,
         };
+        let was_empty = self.statement.is_empty();
         let effect = take_token(&mut self.statement, &mut self.marks, token, start);
+        let is_begun = was_empty && (!self.statement.is_empty() || matches!(effect, Effect::Ended));
+        if self.judged.is_some() && is_begun {
+            self.begun.push((start, self.lexer.standard_strings));
+        }
         if let Some(kind) = command {
             self.judge(kind, start);
         }

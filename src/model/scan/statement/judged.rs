@@ -45,6 +45,9 @@ pub(super) fn judged(statement: &Statement) -> Option<JudgedKind> {
     let mut cursor = Cursor::new(statement);
     match cursor.next_word()? {
         b"grant" | b"revoke" => Some(JudgedKind::Privileges),
+        b"alter" | b"create" | b"drop" if is_of_cluster(Cursor::new(statement)) => {
+            Some(JudgedKind::Cluster)
+        }
         b"alter" => alter(cursor),
         b"begin" => Some(JudgedKind::Begin),
         b"start" => Some(JudgedKind::Begin).filter(|_| cursor.word("transaction")),
@@ -92,6 +95,16 @@ fn renames(statement: &Statement) -> bool {
     false
 }
 
+/// pg_dump writes none of these into the dump of one database. A user mapping is the database's own.
+fn is_of_cluster(mut cursor: Cursor<'_>) -> bool {
+    cursor.next_word();
+    match cursor.next_word() {
+        Some(b"database" | b"role" | b"group" | b"tablespace" | b"system") => true,
+        Some(b"user") => !cursor.word("mapping"),
+        _ => false,
+    }
+}
+
 fn set(mut cursor: Cursor<'_>) -> Option<JudgedKind> {
     if authorization(&mut cursor) {
         return Some(JudgedKind::Owner);
@@ -121,6 +134,10 @@ fn extension(mut cursor: Cursor<'_>) -> Option<JudgedKind> {
 
 /// pg_dump writes nothing behind `stdin`; a format or a delimiter there changes where the rows end.
 fn copy(mut cursor: Cursor<'_>) -> Option<JudgedKind> {
+    let seeks = |words| Cursor::new(cursor.statement()).seek(words);
+    if seeks(&["from", "program"]) || seeks(&["to", "program"]) {
+        return Some(JudgedKind::Program);
+    }
     let from_stdin = cursor.seek(&["from", "stdin"]);
     (from_stdin && !cursor.is_at_end()).then_some(JudgedKind::CopyWithOptions)
 }
@@ -140,8 +157,8 @@ mod tests {
     #[test]
     fn tells_what_must_be_judged() {
         use JudgedKind::{
-            Begin, Commit, CopyWithOptions, Extension, OpenRoutine, Owner, Privileges, Transaction,
-            TransactionTimeout,
+            Begin, Cluster, Commit, CopyWithOptions, Extension, OpenRoutine, Owner, Privileges,
+            Program, Transaction, TransactionTimeout,
         };
         assert!(JUDGED.is_sorted());
         for (sql, kind) in [
@@ -173,6 +190,12 @@ mod tests {
                 "COMMENT ON EXTENSION \"uuid-ossp\" IS 'x';",
                 Extension("uuid-ossp".into()),
             ),
+            ("CREATE ROLE x SUPERUSER;", Cluster),
+            ("ALTER USER app PASSWORD 'x';", Cluster),
+            ("DROP DATABASE IF EXISTS prod;", Cluster),
+            ("ALTER SYSTEM SET fsync = off;", Cluster),
+            ("COPY t FROM PROGRAM 'touch /tmp/x';", Program),
+            ("COPY (SELECT 1) TO PROGRAM 'cat';", Program),
             ("BEGIN;", Begin),
             ("START TRANSACTION;", Begin),
             ("COMMIT;", Commit),
@@ -204,6 +227,9 @@ mod tests {
             "CREATE TRIGGER begin BEFORE INSERT ON t EXECUTE FUNCTION f();",
             "SET lock_timeout = 0;",
             "PREPARE p AS SELECT 1;",
+            "CREATE USER MAPPING FOR app SERVER s;",
+            "CREATE TABLE role (program text);",
+            "COPY public.program (a) FROM stdin;\n1\n\\.\n",
             "-- \\! ls\n",
             "/* BEGIN; \\! ls */",
         ] {
