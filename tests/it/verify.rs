@@ -295,10 +295,6 @@ fn swapped_chunks_are_damaged_even_when_each_is_whole() {
 fn p17_r8_a_manifest_that_was_changed_contradicts() {
     for (pointer, value, problem) in [
         ("/object/sha256", json!("a".repeat(64)), "sha256_differs"),
-        ("/tables/1/digest", json!("0".repeat(32)), "digest_differs"),
-        ("/tables/1/rows", json!(1), "rows_differ"),
-        ("/tables/1/name", json!("other"), "table_missing"),
-        ("/dump/rows", json!(7), "dump_differs"),
         ("/object/size_bytes", json!(7), "size_differs"),
         ("/dump/bytes", json!(1_000_000), "stream_damaged"),
         ("/compression/method", json!("lzma"), "manifest_contradicts"),
@@ -318,6 +314,33 @@ fn p17_r8_a_manifest_that_was_changed_contradicts() {
             .map(|p| p["id"].as_str().unwrap())
             .collect();
         assert!(ids.contains(&problem), "{pointer}: {copy}");
+    }
+}
+
+/// Where size and SHA-256 are right, the dump is whole whatever the manifest says of its content: told, and not marked.
+#[test]
+fn p17_a_manifest_that_disagrees_with_whole_bytes_marks_nothing() {
+    for (pointer, value, problem) in [
+        ("/tables/1/digest", json!("0".repeat(32)), "digest_differs"),
+        ("/tables/1/rows", json!(1), "rows_differ"),
+        ("/tables/1/name", json!("other"), "table_missing"),
+        ("/dump/rows", json!(7), "dump_differs"),
+    ] {
+        let stored = Stored::new();
+        stored.change_manifest(|manifest| *manifest.pointer_mut(pointer).unwrap() = value);
+        let outcome = stored.verify(&[&stored.id]).expect(23);
+        let copy = outcome.summary()["copies"][0].clone();
+        assert_eq!(
+            (&copy["ok"], &copy["damaged"]),
+            (&json!(false), &json!(false)),
+            "{outcome}"
+        );
+        assert_eq!(copy["failure"]["id"], "manifest_disagrees", "{outcome}");
+        assert!(
+            copy["problems"].to_string().contains(problem),
+            "{pointer}: {copy}"
+        );
+        assert!(stored.mark().is_none());
     }
 }
 

@@ -44,6 +44,9 @@ const TAG: &str = "pgkeep drill since ";
 /// A scratch database of this age was left behind by a drill that was killed.
 const LEFT_BEHIND: SignedDuration = SignedDuration::from_hours(24);
 
+/// Largest note that is read to be replaced.
+const MAX_NOTE_BYTES: u64 = 1 << 20;
+
 /// What to drill.
 pub struct Request {
     /// Where to look.
@@ -417,7 +420,7 @@ impl Drill<'_> {
         Ok(())
     }
 
-    /// Notes the drill beside the backup, in every storage that holds a good copy.
+    /// Notes the drill beside the copy that was restored: nothing was proven of the others.
     async fn note(&mut self, stored: &Stored) -> Result<()> {
         let note = self.note_text();
         let key = stored.backup.place.key(Part::Drill, "");
@@ -427,6 +430,11 @@ impl Drill<'_> {
                 continue;
             }
             let named = &stored.listing.storages[at];
+            let restore = self.report.restore.as_ref();
+            let restored_from = restore.and_then(|restore| restore.storage.as_ref());
+            if restored_from != Some(&named.name) {
+                continue;
+            }
             match replace(named, &key, &note).await {
                 Ok(()) => self.report.noted_in.push(named.name.clone()),
                 Err(error) => failed.push(format!("{}: {error}", named.name)),
@@ -468,9 +476,14 @@ impl Drill<'_> {
 /// The last drill that passed takes the place of the one before.
 async fn replace(named: &NamedStorage, key: &str, bytes: &Bytes) -> storage::Result<()> {
     match named.storage.put(key, bytes.clone()).await {
+        // The note is never gone in between: retention goes by its being there. One that cannot be replaced stays, and
+        // the record of the run tells of the newer drill.
         Err(storage::Error::Exists(_)) => {
-            named.storage.remove(key).await?;
-            named.storage.put(key, bytes.clone()).await
+            let (_, version) = named.storage.get_versioned(key, MAX_NOTE_BYTES).await?;
+            match named.storage.replace(key, bytes.clone(), &version).await {
+                Ok(_) | Err(storage::Error::Unconditional(_)) => Ok(()),
+                Err(error) => Err(error),
+            }
         }
         other => other,
     }

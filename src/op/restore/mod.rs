@@ -97,8 +97,10 @@ pub struct Options {
 pub struct Report {
     /// The backup; none for a file.
     pub backup_id: Option<String>,
-    /// Where the dump came from: a storage, a file, or `-`.
+    /// What was asked for: `latest`, an id, a file, or `-`.
     pub source: String,
+    /// The storage whose copy was restored; none for a file.
+    pub storage: Option<String>,
     /// The target, without secrets.
     pub target: String,
     /// Name of the database on the server.
@@ -160,6 +162,7 @@ impl Report {
             Source::Stdin => "-".to_owned(),
         };
         Self {
+            storage: None,
             backup_id: None,
             source,
             target: into.label(),

@@ -44,6 +44,10 @@ pub(super) async fn verify(
         observer,
     };
     match read(&look, &mut report).await {
+        Ok(Some(seen)) if !seen.is_wrong_in_bytes() => {
+            report.problems = seen.problems.clone();
+            report.failure = Some(disagreeing(&look));
+        }
         Ok(Some(seen)) => {
             report.damaged = true;
             report.problems = seen.problems.clone();
@@ -111,6 +115,17 @@ fn unsteady(look: &Look<'_>) -> Failure {
     Failure::new(Kind::Storage, "readings_differ", message).hint(
         "look at the disk, the memory and the network of this machine, and verify from another",
     )
+}
+
+/// The bytes are those that were stored, so it is the manifest that is wrong, or the two versions of pgkeep that read the
+/// dump then and now. A mark is final, so none is made for either.
+fn disagreeing(look: &Look<'_>) -> Failure {
+    let message = format!(
+        "{}: its bytes are the stored ones, but the manifest says something else of what is in them; nothing was marked",
+        look.what()
+    );
+    Failure::new(Kind::Damaged, "manifest_disagrees", message)
+        .hint("was the manifest changed, or written by another version of pgkeep? `pgkeep inspect` tells what the dump holds")
 }
 
 fn already_marked(backup: &StoredBackup) -> String {

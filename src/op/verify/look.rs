@@ -46,12 +46,29 @@ pub(super) struct Seen {
     pub warnings: Vec<String>,
 }
 
+/// Problems between a manifest and a dump whose bytes are the stored ones.
+const OF_CONTENT: [&str; 7] = [
+    "columns_differ",
+    "digest_differs",
+    "dump_differs",
+    "place_differs",
+    "rows_differ",
+    "table_missing",
+    "table_unknown",
+];
+
 impl Seen {
     fn wrong(id: &'static str, message: String) -> Self {
         Self {
             problems: vec![Problem::new(id, message)],
             ..Self::default()
         }
+    }
+
+    /// Tells whether the stored bytes themselves are wrong, and not only what a manifest says of their content.
+    pub(super) fn is_wrong_in_bytes(&self) -> bool {
+        let is_of_content = |problem: &Problem| OF_CONTENT.contains(&problem.id);
+        !self.problems.iter().all(is_of_content)
     }
 
     /// Tells whether two readings saw the same bytes.

@@ -48,7 +48,12 @@ impl Run<'_> {
             }
             self.make_database(site, made).await?;
             match self.feed_any(opened, at, site).await {
-                Ok(moved) => return Ok(moved),
+                Ok(moved) => {
+                    if let Opened::Stored(stored) = opened {
+                        self.report.storage = Some(stored.storage_name(at).to_owned());
+                    }
+                    return Ok(moved);
+                }
                 Err(failure)
                     if matches!(failure.kind, Kind::Damaged | Kind::Storage | Kind::Login) =>
                 {
