@@ -21,6 +21,9 @@ const ANALYZE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// How often a rename is tried: each time the sessions that came back are ended first.
 const RENAME_ATTEMPTS: u32 = 10;
 
+/// Between two tries: sessions that are not ours to end are given time to go.
+const RENAME_PAUSE: Duration = Duration::from_secs(1);
+
 /// How long a session that was ended may take to go, in steps of a tenth of a second.
 const GONE_STEPS: u32 = 100;
 
@@ -55,7 +58,9 @@ impl Databases {
         loop {
             left -= 1;
             match self.psql.query(&sql, cancel, TIMEOUT).await {
-                Err(error) if left > 0 && is_in_use(&error) => {}
+                Err(error) if left > 0 && is_in_use(&error) => {
+                    tokio::time::sleep(RENAME_PAUSE).await;
+                }
                 other => return other.map(drop),
             }
         }
@@ -82,7 +87,9 @@ impl Databases {
         loop {
             left -= 1;
             match self.psql.query(&sql, cancel, TIMEOUT).await {
-                Err(error) if left > 0 && is_in_use(&error) => {}
+                Err(error) if left > 0 && is_in_use(&error) => {
+                    tokio::time::sleep(RENAME_PAUSE).await;
+                }
                 other => return other.map(drop),
             }
         }
@@ -151,9 +158,17 @@ pub async fn end_sessions(
     Ok(())
 }
 
+/// Ends the sessions that we may end: one refusal would fail the whole. The server itself waits for its own workers.
+///
+/// Servers before 10 tell no kind of session and list no others; a kind that we may not see is null.
 fn terminate(name: &str) -> String {
     format!(
-        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = {} AND pid <> pg_backend_pid();\n",
+        "SELECT count(pg_terminate_backend(a.pid)) FROM pg_stat_activity a
+         JOIN pg_roles theirs ON theirs.oid = a.usesysid JOIN pg_roles ours ON ours.rolname = current_user
+         WHERE a.datname = {} AND a.pid <> pg_backend_pid()
+           AND coalesce(to_jsonb(a)->>'backend_type', 'client backend') = 'client backend'
+           AND (ours.rolsuper OR NOT theirs.rolsuper
+             AND (pg_has_role(a.usesysid, 'USAGE') OR pg_has_role('pg_signal_backend', 'USAGE')));\n",
         literal(name)
     )
 }

@@ -2,6 +2,7 @@
 
 mod foreign;
 mod jobs;
+mod replace;
 mod rows;
 
 use std::fs;

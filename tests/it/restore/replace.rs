@@ -1,0 +1,56 @@
+//! `--replace`, and making a database: what is in the way, what the old database keeps, what a stop leaves.
+
+use std::thread;
+use std::time::Duration;
+
+use super::{SMALL, Shelf, Target, dump};
+use crate::support::{CANARY, Server, postgres};
+
+/// Waits until a session of the server is as `which` says.
+fn wait_for(server: &Server, which: &str) {
+    let sql =
+        format!("SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND {which}");
+    while server.sql("template1", &sql) == "0" {
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The owner of a database cannot end a superuser's session: it is waited for.
+#[test]
+fn a_superusers_session_is_waited_for() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    let target = Target::beside(&database, server);
+    let (name, role) = (&target.name, format!("{}_owner", target.name));
+    server.sql(
+        "template1",
+        &format!("CREATE ROLE {role} LOGIN CREATEDB PASSWORD '{CANARY}'"),
+    );
+    server.sql(
+        "template1",
+        &format!("CREATE DATABASE {name} OWNER {role} TEMPLATE template0"),
+    );
+    let shelf = Shelf::new();
+    let file = shelf.sandbox.write("a.sql", dump(SMALL));
+    let file = file.display().to_string();
+    thread::scope(|scope| {
+        scope.spawn(|| server.try_sql(name, "SELECT pg_sleep(72)"));
+        wait_for(
+            server,
+            &format!("datname = '{name}' AND query LIKE '%(72)%'"),
+        );
+        let running = shelf
+            .run(&file, &server.url_as(&role, CANARY, name), &["--replace"])
+            .start();
+        wait_for(
+            server,
+            &format!("usename = '{role}' AND query LIKE 'ALTER DATABASE %{name}% RENAME%'"),
+        );
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%(72)%' AND pid <> pg_backend_pid()";
+        server.sql("template1", end);
+        running.wait().expect(0);
+    });
+    assert_eq!(target.sql("SELECT count(*) FROM t"), "2");
+    drop(target);
+    server.sql("template1", &format!("DROP ROLE {role}"));
+}
