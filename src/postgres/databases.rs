@@ -24,6 +24,9 @@ const RENAME_ATTEMPTS: u32 = 10;
 /// Between two tries: sessions that are not ours to end are given time to go.
 const RENAME_PAUSE: Duration = Duration::from_secs(1);
 
+/// Sent before a statement: a database or a role may be read-only by its settings.
+const WRITABLE: &str = "SET default_transaction_read_only = off;\n";
+
 /// How long a session that was ended may take to go, in steps of a tenth of a second.
 const GONE_STEPS: u32 = 100;
 
@@ -42,7 +45,7 @@ impl Databases {
     /// Carries out one statement.
     pub async fn execute(&self, sql: &str, cancel: &CancellationToken) -> Result<(), Error> {
         self.psql
-            .query(&format!("{sql};"), cancel, TIMEOUT)
+            .query(&format!("{WRITABLE}{sql};"), cancel, TIMEOUT)
             .await
             .map(drop)
     }

@@ -109,14 +109,15 @@ impl Properties {
         if !no_privileges {
             self.rights(&database, &mut out);
         }
-        for entry in &self.settings {
-            entry.put_back(&database, &mut out);
-        }
         if let Some(comment) = &self.comment {
             out.say(format!(
                 "COMMENT ON DATABASE {database} IS {}",
                 literal(comment)
             ));
+        }
+        // Settings and the limit come last: they hold for each session that puts back what is behind them.
+        for entry in &self.settings {
+            entry.put_back(&database, &mut out);
         }
         if let Some(limit) = self.connection_limit.filter(|limit| *limit >= 0) {
             out.say(format!(
@@ -329,11 +330,11 @@ mod tests {
                 "GRANT TEMPORARY, CONNECT ON DATABASE \"d\" TO PUBLIC",
                 "GRANT CREATE ON DATABASE \"d\" TO \"odd \"\"one\"",
                 "GRANT CONNECT ON DATABASE \"d\" TO \"odd \"\"one\" WITH GRANT OPTION",
+                "COMMENT ON DATABASE \"d\" IS 'it''s'",
                 "ALTER DATABASE \"d\" SET search_path TO '$user', 'public'",
                 "ALTER DATABASE \"d\" SET work_mem TO '4MB'",
                 "ALTER ROLE \"r\" IN DATABASE \"d\" SET \"DateStyle\" TO 'ISO, DMY'",
                 "ALTER ROLE \"r\" IN DATABASE \"d\" SET x.y TO 'it''s'",
-                "COMMENT ON DATABASE \"d\" IS 'it''s'",
                 "ALTER DATABASE \"d\" CONNECTION LIMIT 5",
             ]
         );

@@ -467,7 +467,11 @@ impl<'a> Run<'a> {
                 .properties
                 .put_back(&site.name, options.no_owner, options.no_privileges);
         self.report.warnings.extend(back.warnings);
-        let databases = Databases::new(site.psql.clone());
+        // From another database: a setting or a limit that is back holds for each new session of this one.
+        let databases = site
+            .databases
+            .clone()
+            .unwrap_or_else(|| Databases::new(site.psql.clone()));
         for statement in back.statements {
             if let Err(error) = databases.execute(&statement, self.stop()).await {
                 let said = error
