@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::{Error, Reason};
 use super::psql::Psql;
+use crate::model::restore::properties::Properties;
 
 /// The catalog of 100,000 relations takes a second; a slow link and a busy server take longer.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -34,6 +35,10 @@ pub struct TargetFacts {
     pub database: String,
     /// Its number in the catalog.
     pub database_oid: u64,
+    /// Its encoding: `UTF8`, `SQL_ASCII`…
+    pub encoding: String,
+    /// Its owner, locale, rights, settings, comment and limit.
+    pub properties: Properties,
     /// Whether the user has its owner's rights.
     pub owns_database: bool,
     /// Whether the user may create schemas in it.
@@ -101,6 +106,15 @@ SELECT jsonb_build_object(
   'may_create_roles', r.rolsuper OR r.rolcreaterole,
   'database', d.datname,
   'database_oid', d.oid::bigint,
+  'encoding', pg_encoding_to_char(d.encoding),
+  'properties', jsonb_build_object('owner', pg_get_userbyid(d.datdba),
+    'collate', row_to_json(d)->>'datcollate', 'ctype', row_to_json(d)->>'datctype', 'locale_provider', row_to_json(d)->>'datlocprovider',
+    'locale', coalesce(row_to_json(d)->>'datlocale', row_to_json(d)->>'daticulocale'),
+    'acl', d.datacl::text[],
+    'settings', coalesce((SELECT jsonb_agg(jsonb_build_object('role', s.rolname, 'settings', s.setconfig) ORDER BY s.rolname NULLS FIRST)
+      FROM (SELECT x.rolname, y.setconfig FROM pg_db_role_setting y LEFT JOIN pg_roles x ON x.oid = y.setrole WHERE y.setdatabase = d.oid) s), '[]'),
+    'comment', shobj_description(d.oid, 'pg_database'),
+    'connection_limit', d.datconnlimit),
   'owns_database', pg_has_role(d.datdba, 'USAGE'),
   'may_create_schemas', has_database_privilege(d.oid, 'CREATE'),
   'databases', (SELECT jsonb_agg(datname) FROM pg_database),

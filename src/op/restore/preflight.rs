@@ -41,6 +41,8 @@ pub(crate) struct Needs {
     pub encoding: String,
     /// What a plain dump leaves out.
     pub properties: Properties,
+    /// Whether those are the ones of the database that is replaced, and not the dump's.
+    pub keeps_properties: bool,
 }
 
 /// The target as it was found.
@@ -81,6 +83,7 @@ impl Needs {
             size_bytes: server.size_bytes,
             encoding: server.encoding.clone(),
             properties: Properties::read(&server.properties),
+            keeps_properties: false,
         }
     }
 
@@ -98,6 +101,23 @@ impl Needs {
             size_bytes: scan.bytes,
             encoding: encoding.unwrap_or_else(|| "UTF8".to_owned()),
             properties: Properties::default(),
+            keeps_properties: false,
+        }
+    }
+
+    /// Where a database is replaced and the dump tells no properties, or nobody wants them, the old ones are kept.
+    pub(crate) fn keep_properties(&mut self, facts: &TargetFacts, options: &Options) {
+        if !options.no_database_settings && self.properties != Properties::default() {
+            return;
+        }
+        let dumped = std::mem::replace(&mut self.properties, facts.properties.clone());
+        self.keeps_properties = true;
+        // A locale fits its own encoding, and the dump's encoding is the one that its rows fit into.
+        if facts.encoding != self.encoding {
+            self.properties.collate = dumped.collate;
+            self.properties.ctype = dumped.ctype;
+            self.properties.locale_provider = dumped.locale_provider;
+            self.properties.locale = dumped.locale;
         }
     }
 
@@ -409,6 +429,38 @@ mod tests {
             size_bytes: 1000,
             ..Needs::default()
         }
+    }
+
+    #[test]
+    fn a_replaced_database_keeps_what_the_dump_does_not_tell() {
+        let mut facts = target().facts;
+        facts.encoding = "UTF8".into();
+        facts.properties.owner = Some("old".into());
+        facts.properties.collate = Some("de_DE.UTF-8".into());
+        let of = |encoding: &str, dumped: Option<&str>, no_database_settings| {
+            let mut needs = Needs {
+                encoding: encoding.into(),
+                ..Needs::default()
+            };
+            needs.properties.owner = dumped.map(str::to_owned);
+            needs.properties.collate = dumped.map(|_| "fr_FR".to_owned());
+            let options = Options {
+                no_database_settings,
+                ..Options::default()
+            };
+            needs.keep_properties(&facts, &options);
+            let Properties { owner, collate, .. } = needs.properties;
+            (needs.keeps_properties, owner, collate)
+        };
+        let some = |text: &str| Some(text.to_owned());
+        let own = (true, some("old"), some("de_DE.UTF-8"));
+        assert_eq!(of("UTF8", None, false), own);
+        assert_eq!(of("UTF8", Some("new"), true), own);
+        let dumped = (false, some("new"), some("fr_FR"));
+        assert_eq!(of("UTF8", Some("new"), false), dumped);
+        assert_eq!(of("LATIN1", None, false), (true, some("old"), None));
+        let mixed = (true, some("old"), some("fr_FR"));
+        assert_eq!(of("LATIN1", Some("new"), true), mixed);
     }
 
     fn ids(needs: &Needs, target: &Target, options: &Options) -> Vec<&'static str> {

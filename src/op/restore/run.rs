@@ -244,7 +244,7 @@ impl<'a> Run<'a> {
                 .choose(Some(facts.major()), into.minimum_client_major())
                 .map_err(|error| self.untouched(&error))?;
         }
-        let needs = match opened {
+        let mut needs = match opened {
             Opened::Stored(stored) => Needs::of_manifest(&stored.manifest),
             Opened::File { scan, .. } => Needs::of_scan(scan),
             Opened::Pipe => Needs {
@@ -261,6 +261,9 @@ impl<'a> Run<'a> {
         };
         let plan = preflight::plan(&needs, &target, options)
             .map_err(|problems| preflight::failure(into, &name, exists, problems))?;
+        if plan == Plan::Replace {
+            needs.keep_properties(&target.facts, options);
+        }
         let work_name = match plan {
             Plan::Replace => swap::beside(&name, &format!("_restoring_{}", self.random_hex(2))),
             Plan::Create | Plan::Fill => name.clone(),
@@ -459,13 +462,16 @@ impl<'a> Run<'a> {
     /// What cannot be put back is told: it is no row that is missing.
     async fn put_back_properties(&mut self, site: &Site) {
         let options = &self.request.options;
-        if options.no_database_settings {
-            return;
-        }
-        let back =
-            site.needs
-                .properties
-                .put_back(&site.name, options.no_owner, options.no_privileges);
+        let (needs, name) = (&site.needs, &site.name);
+        let back = match needs.keeps_properties {
+            // The flags are about what the dump says.
+            true => needs.properties.put_back(name, false, false),
+            false if options.no_database_settings => return,
+            false => {
+                let (no_owner, no_privileges) = (options.no_owner, options.no_privileges);
+                needs.properties.put_back(name, no_owner, no_privileges)
+            }
+        };
         self.report.warnings.extend(back.warnings);
         // From another database: a setting or a limit that is back holds for each new session of this one.
         let databases = site

@@ -54,3 +54,51 @@ fn a_superusers_session_is_waited_for() {
     drop(target);
     server.sql("template1", &format!("DROP ROLE {role}"));
 }
+
+/// A plain file tells no properties, and `--no-database-settings` wants none: the old database's are kept.
+#[test]
+fn the_old_databases_properties_are_kept() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    database.sql(&format!(
+        "CREATE TABLE t (id int); COMMENT ON DATABASE {} IS 'dumped'",
+        database.name()
+    ));
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    let file = shelf.sandbox.write("a.sql", dump(SMALL));
+    let file = file.display().to_string();
+    let target = Target::beside(&database, server);
+    let (name, role) = (&target.name, format!("{}_app", target.name));
+    server.sql("template1", &format!("CREATE ROLE {role}"));
+    server.sql("template1", &format!("CREATE DATABASE {name} OWNER {role} TEMPLATE template0 CONNECTION LIMIT 7 LC_COLLATE 'C' LC_CTYPE 'C'"));
+    let set = format!(
+        "REVOKE ALL ON DATABASE {name} FROM PUBLIC; GRANT CONNECT ON DATABASE {name} TO pg_monitor;
+         COMMENT ON DATABASE {name} IS 'it''s ours'; ALTER DATABASE {name} SET default_transaction_read_only = on;
+         ALTER DATABASE {name} SET work_mem = '5MB'; ALTER ROLE {role} IN DATABASE {name} SET search_path = app, public"
+    );
+    server.sql("template1", &set);
+    let properties = format!(
+        "SELECT datdba::regrole, datacl, datconnlimit, datcollate, shobj_description(d.oid, 'pg_database'),
+           (SELECT array_agg(setconfig::text ORDER BY setrole) FROM pg_db_role_setting WHERE setdatabase = d.oid)
+         FROM pg_database d WHERE datname = '{name}'"
+    );
+    let before = server.sql("template1", &properties);
+    for (what, more) in [
+        (file.as_str(), ["--replace", "--no-owner"]),
+        ("latest", ["--replace", "--no-database-settings"]),
+    ] {
+        let report = shelf.restore(what, &target.url(), &more).expect(0);
+        assert_eq!(server.sql("template1", &properties), before, "{report}");
+        assert_eq!(
+            report.summary()["warnings"].as_array().map(Vec::len),
+            Some(0),
+            "{report}"
+        );
+        let kept = report.summary()["replaced"]["kept_as"].clone();
+        let drop = format!("DROP DATABASE \"{}\"", kept.as_str().unwrap());
+        server.sql("template1", &drop);
+    }
+    drop(target);
+    server.sql("template1", &format!("DROP ROLE {role}"));
+}
