@@ -523,7 +523,7 @@ impl<'a> Run<'a> {
         let cleaned = self.clean(site, made).await;
         self.report.created &= cleaned.is_err();
         let failure = match &cleaned {
-            Ok(()) => with_safe(failure, self.safe_words(site).await),
+            Ok(()) => with_safe(failure, self.safe_words(site, made).await),
             Err(error) => {
                 let failure = with_safe(failure, &format!("cleaning up failed, too: {error}"));
                 match made.database {
@@ -542,8 +542,9 @@ impl<'a> Run<'a> {
     }
 
     /// What is safe is looked up where it depends on whether a COMMIT arrived.
-    async fn safe_words(&self, site: &Site) -> &'static str {
+    async fn safe_words(&self, site: &Site, made: &Made) -> &'static str {
         match site.plan {
+            Plan::Create if !made.database => "nothing was changed",
             Plan::Create => "the database that was made for it is gone again",
             Plan::Replace => "the database was not changed",
             Plan::Fill => match TargetFacts::read(&site.psql, &self.no_stop).await {

@@ -3,6 +3,8 @@
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use super::{SMALL, Shelf, Target, dump};
 use crate::support::{CANARY, Server, postgres};
 
@@ -101,4 +103,40 @@ fn the_old_databases_properties_are_kept() {
     }
     drop(target);
     server.sql("template1", &format!("DROP ROLE {role}"));
+}
+
+/// The server goes on making a database when its client is gone: a stop waits for it, and then it is dropped.
+#[test]
+fn a_stop_while_the_database_is_made_leaves_none() {
+    // Held by a lock that stands in the way of every other CREATE DATABASE of the server.
+    let Some(server) = Server::private() else {
+        return;
+    };
+    let shelf = Shelf::new();
+    let file = shelf.sandbox.write("a.sql", dump(SMALL));
+    let file = file.display().to_string();
+    let lock = "BEGIN; LOCK TABLE pg_database IN SHARE MODE; SELECT pg_sleep(73)";
+    let name = "stopped";
+    let target = Target {
+        server: &server,
+        name: name.to_owned(),
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| server.try_sql("template1", lock));
+        wait_for(&server, "query LIKE '%(73)%' AND wait_event = 'PgSleep'");
+        let running = shelf.run(&file, &target.url(), &[]).start();
+        let waits = format!("query LIKE 'CREATE DATABASE %{name}%' AND wait_event_type = 'Lock'");
+        wait_for(&server, &waits);
+        running.signal(Signal::TERM);
+        // Were the stop heeded at once, nobody would wait for the server any more.
+        thread::sleep(Duration::from_millis(500));
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%(73)%' AND pid <> pg_backend_pid()";
+        server.sql("postgres", end);
+        let outcome = running.wait().expect(143);
+        let error = outcome.exit_error();
+        let message = error["message"].as_str().unwrap();
+        let says = "the database that was made for it is gone again";
+        assert!(message.ends_with(says), "{outcome}");
+    });
+    assert_eq!(target.databases(), [""; 0]);
 }

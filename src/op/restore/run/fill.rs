@@ -85,11 +85,15 @@ impl Run<'_> {
         };
         let (properties, encoding) = (&site.needs.properties, &site.needs.encoding);
         let sql = properties.create(&site.name, encoding, false);
-        let result = match databases.execute(&sql, self.stop()).await {
+        // Nobody may stop it half-way: the server would go on without us and leave a database that nobody knows of.
+        let result = match databases.execute(&sql, &self.no_stop).await {
             Err(error) if is_about_locale(&error) && self.request.options.force_locale => {
                 self.warn("the server lacks the dump's locale, so the database sorts text as locale `C` does".into());
                 databases
-                    .execute(&properties.create(&site.name, encoding, true), self.stop())
+                    .execute(
+                        &properties.create(&site.name, encoding, true),
+                        &self.no_stop,
+                    )
                     .await
             }
             other => other,
@@ -104,6 +108,7 @@ impl Run<'_> {
         })?;
         made.database = true;
         self.report.created = site.plan == Plan::Create;
+        self.check_stop()?;
         let tag = match site.plan {
             Plan::Replace => Some(format!(
                 "pgkeep restores a backup into this database since {}",
