@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 /// Result of an operation.
@@ -143,6 +144,13 @@ impl Failure {
             "causes": self.causes,
             "hints": self.hints,
         })
+    }
+}
+
+/// In a report a failure stands as it would end standard error.
+impl Serialize for Failure {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        self.to_json().serialize(serializer)
     }
 }
 

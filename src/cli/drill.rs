@@ -4,7 +4,6 @@ use std::fs;
 use std::path::Path;
 
 use secrecy::ExposeSecret;
-use serde::Serialize;
 
 use super::args::DrillArgs;
 use super::drill_page::page;
@@ -31,7 +30,9 @@ pub(super) async fn run(
     let shown = Shown::new("drill", output);
     let report = drill(&request, context, &shown).await;
     shown.finish();
-    print(&report, output);
+    output.summary(&report, &report.warnings, || {
+        report.backup_id.is_some().then(|| text(&report))
+    });
     let written = args
         .html
         .as_deref()
@@ -40,13 +41,6 @@ pub(super) async fn run(
         Some(failure) => Err(failure),
         None => written,
     }
-}
-
-#[derive(Serialize)]
-struct Summary<'a> {
-    message_type: &'static str,
-    #[serde(flatten)]
-    report: &'a Report,
 }
 
 fn request(args: &DrillArgs, settings: &Settings<'_>) -> Result<Request> {
@@ -112,24 +106,6 @@ fn write_page(file: &Path, report: &Report) -> Result<()> {
         let message = format!("cannot write the report to `{}`: {error}", file.display());
         Failure::new(Kind::AfterGood, "cannot_write", message)
     })
-}
-
-fn print(report: &Report, output: &Output) {
-    if output.json {
-        let message_type = "summary";
-        output.json_line(&Summary {
-            message_type,
-            report,
-        });
-        return;
-    }
-    report
-        .warnings
-        .iter()
-        .for_each(|warning| output.warning(warning));
-    if report.backup_id.is_some() && !output.quiet {
-        output.data(&text(report));
-    }
 }
 
 pub(super) fn text(report: &Report) -> String {

@@ -1,7 +1,5 @@
 //! `pgkeep restore --upsert` and `--data-only` on the terminal.
 
-use serde::Serialize;
-
 use super::args::RestoreArgs;
 use super::output::{Output, number};
 use super::restore::{search, source, with_password};
@@ -44,7 +42,9 @@ pub(super) async fn run(
 ) -> Result<()> {
     let request = request(args, settings)?;
     let report = merge(&request, context).await;
-    print(&report, output);
+    output.summary(&report, &report.warnings, || {
+        (report.compared && (report.merged || report.dry_run)).then(|| text(&report))
+    });
     report.failure.map_or(Ok(()), Err)
 }
 
@@ -112,31 +112,6 @@ fn mapping(text: &str) -> Result<(String, String)> {
 fn bad(flag: &str, text: &str, why: &str) -> Failure {
     let message = format!("`{flag} {}`: {why}; nothing was changed", printable(text));
     Failure::new(Kind::Usage, "bad_name", message)
-}
-
-#[derive(Serialize)]
-struct Summary<'a> {
-    message_type: &'static str,
-    #[serde(flatten)]
-    report: &'a Report,
-}
-
-fn print(report: &Report, output: &Output) {
-    if output.json {
-        let message_type = "summary";
-        output.json_line(&Summary {
-            message_type,
-            report,
-        });
-        return;
-    }
-    report
-        .warnings
-        .iter()
-        .for_each(|warning| output.warning(warning));
-    if report.compared && (report.merged || report.dry_run) && !output.quiet {
-        output.data(&text(report));
-    }
 }
 
 fn text(report: &Report) -> String {

@@ -23,6 +23,13 @@ pub(super) struct Output {
     code: AtomicU8,
 }
 
+#[derive(Serialize)]
+struct Summary<'a, R> {
+    message_type: &'static str,
+    #[serde(flatten)]
+    report: &'a R,
+}
+
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();
 const HINT: Style = AnsiColor::Cyan.on_default().bold();
@@ -66,6 +73,27 @@ impl Output {
     /// Sets the exit code of a command that went well and answers by its code.
     pub(super) fn end_with(&self, code: u8) {
         self.code.store(code, Ordering::Relaxed);
+    }
+
+    /// Ends long work: its report as the `summary` line, or its warnings, and `text` where there is one for people.
+    pub(super) fn summary(
+        &self,
+        report: &impl Serialize,
+        warnings: &[String],
+        text: impl FnOnce() -> Option<String>,
+    ) {
+        if self.json {
+            return self.json_line(&Summary {
+                message_type: "summary",
+                report,
+            });
+        }
+        warnings.iter().for_each(|warning| self.warning(warning));
+        if !self.quiet
+            && let Some(text) = text()
+        {
+            self.data(&text);
+        }
     }
 
     /// Prints a warning.

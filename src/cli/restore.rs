@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use serde::Serialize;
-
 use super::args::RestoreArgs;
 use super::output::{Output, bytes, number};
 use super::progress::Shown;
@@ -29,15 +27,10 @@ pub(super) async fn run(
     let request = request(args, settings)?;
     let shown = Shown::new("restore", output);
     let report = restore(&request, context, &shown).await;
-    print(&report, output);
+    output.summary(&report, &report.warnings, || {
+        report.restored.then(|| text(&report))
+    });
     report.failure.map_or(Ok(()), Err)
-}
-
-#[derive(Serialize)]
-struct Summary<'a> {
-    message_type: &'static str,
-    #[serde(flatten)]
-    report: &'a Report,
 }
 
 fn request(args: &RestoreArgs, settings: &Settings<'_>) -> Result<Request> {
@@ -119,24 +112,6 @@ pub(super) fn source(args: &RestoreArgs, settings: &Settings<'_>) -> Result<Sour
         printable(what)
     );
     Err(Failure::new(Kind::NotFound, "no_such_backup", message).hint("`pgkeep list` shows the ids"))
-}
-
-fn print(report: &Report, output: &Output) {
-    if output.json {
-        let message_type = "summary";
-        output.json_line(&Summary {
-            message_type,
-            report,
-        });
-        return;
-    }
-    report
-        .warnings
-        .iter()
-        .for_each(|warning| output.warning(warning));
-    if report.restored && !output.quiet {
-        output.data(&text(report));
-    }
 }
 
 pub(super) fn text(report: &Report) -> String {

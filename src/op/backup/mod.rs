@@ -127,7 +127,6 @@ pub struct Report {
     /// The shell line that restores the backup without pgkeep.
     pub restore: Option<String>,
     /// Why the run failed, or what failed after the backup was good.
-    #[serde(serialize_with = "failure_json")]
     pub failure: Option<Failure>,
     /// The manifest of a stored backup.
     #[serde(skip)]
@@ -339,13 +338,6 @@ impl Selection {
         };
         (record != SelectionRecord::default()).then_some(record)
     }
-}
-
-fn failure_json<S: serde::Serializer>(
-    failure: &Option<Failure>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    failure.as_ref().map(Failure::to_json).serialize(serializer)
 }
 
 /// Reports a database that was not begun because a stop came before.

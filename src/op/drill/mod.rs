@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::restore::source::Stored;
-use super::restore::{self, Ended, Observer, Options, Source, failure_json, keep_record};
+use super::restore::{self, Ended, Observer, Options, Source, keep_record};
 use super::stored::{NamedStorage, Wanted};
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
@@ -93,7 +93,6 @@ pub struct Report {
     /// What was odd.
     pub warnings: Vec<String>,
     /// Why it failed.
-    #[serde(serialize_with = "failure_json")]
     pub failure: Option<Failure>,
 }
 

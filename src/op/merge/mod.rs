@@ -9,7 +9,6 @@ mod run;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::restore::failure_json;
 use super::stored::{NamedStorage, Wanted};
 use crate::context::Context;
 use crate::failure::Failure;
@@ -72,7 +71,6 @@ pub struct Report {
     /// What was odd.
     pub warnings: Vec<String>,
     /// Why it failed.
-    #[serde(serialize_with = "failure_json")]
     pub failure: Option<Failure>,
 }
 

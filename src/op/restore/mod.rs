@@ -138,7 +138,6 @@ pub struct Report {
     /// What was odd.
     pub warnings: Vec<String>,
     /// Why it failed.
-    #[serde(serialize_with = "failure_json")]
     pub failure: Option<Failure>,
 }
 
@@ -284,11 +283,4 @@ pub(crate) async fn keep_record(
     record.rows = ended.rows;
     record.reason = Some(format!("into {}", ended.target));
     history::keep_record(storages, record, context).await;
-}
-
-pub(crate) fn failure_json<S: serde::Serializer>(
-    failure: &Option<Failure>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    failure.as_ref().map(Failure::to_json).serialize(serializer)
 }

@@ -86,15 +86,7 @@ pub struct CopyReport {
     /// What is odd and makes it no worse.
     pub warnings: Vec<String>,
     /// Why it could not be read; none when it could.
-    #[serde(serialize_with = "failure_json")]
     pub failure: Option<Failure>,
-}
-
-fn failure_json<S: serde::Serializer>(
-    failure: &Option<Failure>,
-    serializer: S,
-) -> std::result::Result<S::Ok, S::Error> {
-    failure.as_ref().map(Failure::to_json).serialize(serializer)
 }
 
 /// What happens while copies are read, for whoever shows it.
