@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::chunks::ChunkIndex;
 use super::id::{BackupId, DatabaseName};
-use super::scan::{Block, Finding, Parent, RowDigest, Section, TableKind};
+use super::scan::{Block, Finding, Parent, RowDigest, Section, Table, TableKind};
 
 /// The newest format that this program writes and reads.
 pub const FORMAT: u64 = 1;
@@ -75,6 +75,23 @@ pub struct Manifest {
     pub warnings: Vec<Finding>,
     /// The shell line that restores the backup without pgkeep.
     pub restore: String,
+}
+
+/// Extensions that put storage of their own under tables, which the server's COPY options may not suit.
+const OWN_STORAGE: &[&str] = &[
+    "citus",
+    "citus_columnar",
+    "columnar",
+    "orioledb",
+    "timescaledb",
+];
+
+impl Manifest {
+    /// Tells whether tables are stored as PostgreSQL itself stores them, as far as the extensions tell.
+    pub fn has_plain_storage(&self) -> bool {
+        let mut extensions = self.server.extensions.iter();
+        !extensions.any(|extension| OWN_STORAGE.contains(&extension.name.as_str()))
+    }
 }
 
 /// Why a run happened.
@@ -240,6 +257,23 @@ pub struct TableRecord {
     /// Where its COPY blocks lie.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocks: Vec<BlockRecord>,
+}
+
+impl From<&TableRecord> for Table {
+    fn from(record: &TableRecord) -> Self {
+        Self {
+            database: None,
+            schema: record.schema.clone(),
+            name: record.name.clone(),
+            kind: record.kind,
+            parent: record.parent.clone(),
+            rows: record.rows,
+            bytes: record.bytes,
+            digest: record.digest,
+            columns: record.columns.clone(),
+            blocks: record.blocks.iter().map(|record| record.block).collect(),
+        }
+    }
 }
 
 /// One COPY block, in the dump and in the stored object.

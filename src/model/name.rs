@@ -47,6 +47,11 @@ impl TableName {
     pub fn schema_or_public(&self) -> &str {
         self.schema.as_deref().unwrap_or("public")
     }
+
+    /// Returns the name as SQL has it, both parts quoted.
+    pub fn quoted(&self) -> String {
+        format!("{}.{}", quote(self.schema_or_public()), quote(&self.name))
+    }
 }
 
 /// Reads `users`, `public.users`, `"AutoBook"` or `billing."Invoice Lines"`.

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::error::Error;
@@ -115,11 +116,26 @@ impl Databases {
     }
 }
 
-/// Reads every table for the planner's statistics.
-pub async fn analyze(psql: &Psql, cancel: &CancellationToken) -> Result<(), Error> {
-    psql.query("ANALYZE;", cancel, ANALYZE_TIMEOUT)
-        .await
-        .map(drop)
+/// Reads every table for the planner's statistics, in so many sessions at once.
+pub async fn analyze(psql: &Psql, jobs: usize, cancel: &CancellationToken) -> Result<(), Error> {
+    if jobs < 2 {
+        let done = psql.query("ANALYZE;", cancel, ANALYZE_TIMEOUT).await;
+        return done.map(drop);
+    }
+    // Each session takes every n-th. The system's own tables grow meanwhile, so they stand behind all others.
+    let sessions = (0..jobs).map(|session| async move {
+        let sql = format!(
+            "SELECT format('ANALYZE %I.%I', nspname, relname) FROM (
+               SELECT n.nspname, c.relname, row_number() OVER
+                 (ORDER BY n.nspname = 'pg_catalog', pg_relation_size(c.oid) DESC, c.oid) AS place
+               FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+               WHERE c.relkind IN ('r', 'm', 'p') AND c.relpersistence <> 't'
+             ) tables WHERE place % {jobs} = {session} ORDER BY place \\gexec"
+        );
+        psql.query(&sql, cancel, ANALYZE_TIMEOUT).await
+    });
+    let done = join_all(sessions).await;
+    done.into_iter().try_for_each(|done| done.map(drop))
 }
 
 /// Returns how many sessions of our role the server has room for; none where it does not tell.

@@ -326,6 +326,7 @@ impl Program {
             return Ok(None);
         }
         let (end, writer) = io::pipe()?;
+        enlarge(&end);
         self.command.stdin(end);
         Ok(Some(writer))
     }

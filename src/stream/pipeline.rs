@@ -369,7 +369,8 @@ fn collect<E>(
     )))
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
+/// Returns bytes as hex digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -4,11 +4,13 @@
 //! might think differently. What is left out are whole statements, found by the scanner and never by a search.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::Arc;
 
 use memchr::memmem;
 
-use crate::model::name::printable;
-use crate::model::scan::{Judged, JudgedKind, Scan, Scanner};
+use crate::model::name::{TableName, printable};
+use crate::model::scan::{Judged, JudgedKind, Scan, Scanner, TableKind};
 
 /// Most bytes of one statement that are held until it is judged. Statements about owners, rights and transactions have
 /// a few hundred; an ALTER TABLE with an expression of this length has never been seen.
@@ -19,6 +21,18 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The first server that knows `transaction_timeout`.
 const KNOWS_TRANSACTION_TIMEOUT: u32 = 17;
+
+/// Which tables' rows are written as frozen, so that no later reading has to write their pages a second time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Freeze {
+    /// None.
+    #[default]
+    Never,
+    /// Those that the dump made: all of it is one transaction, and nobody else can see the table before its end.
+    Made,
+    /// These, which are empty and are emptied again in the same transaction, as the server wants it.
+    Emptied(Arc<HashSet<TableName>>),
+}
 
 /// What is left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,6 +47,8 @@ pub struct Rules {
     pub skip_extensions: Vec<String>,
     /// Major version of the server that it goes to.
     pub server_major: u32,
+    /// Rows that are written as frozen.
+    pub freeze: Freeze,
 }
 
 /// Why a dump is not passed on.
@@ -87,6 +103,7 @@ impl Filter {
         let mut settled = self.settle(from, &text)?.into_iter().peekable();
         for judged in self.scanner.take_judged() {
             let is_left_out = self.rules.leave_out(&judged)?;
+            let frozen = self.rules.frozen(&judged);
             while let Some((start, sql)) = settled.next_if(|(start, _)| *start <= judged.start) {
                 out(&text[at..place(start).max(at)]);
                 at = place(start).max(at);
@@ -95,6 +112,15 @@ impl Filter {
             if is_left_out {
                 out(&text[at..place(judged.start).max(at)]);
                 at = place(judged.end).max(at);
+            }
+            if let Some(emptying) = frozen {
+                out(&text[at..place(judged.start).max(at)]);
+                out(emptying.as_bytes());
+                // In front of the semicolon: a COPY is held until it was judged.
+                let semicolon = place(judged.end - 1);
+                out(&text[place(judged.start).max(at)..semicolon]);
+                out(b" WITH (FREEZE)");
+                at = semicolon;
             }
         }
         for (start, sql) in settled {
@@ -173,6 +199,20 @@ impl Filter {
 }
 
 impl Rules {
+    /// Returns what stands in front of a COPY that writes frozen rows.
+    fn frozen(&self, judged: &Judged) -> Option<String> {
+        let JudgedKind::Rows(table, kind) = &judged.kind else {
+            return None;
+        };
+        match &self.freeze {
+            Freeze::Made if kind.is_some_and(holds_rows) => Some(String::new()),
+            Freeze::Emptied(tables) if tables.contains(table) => {
+                Some(format!("TRUNCATE ONLY {};\n", table.quoted()))
+            }
+            _ => None,
+        }
+    }
+
     /// Decides: `true` leaves it out, `false` passes it on.
     fn leave_out(&self, judged: &Judged) -> Result<bool, Refusal> {
         let refuse = |id, why: String, hint| Err(Refusal { id, why, hint });
@@ -238,12 +278,21 @@ impl Rules {
                 Some("restore it into a database that does not exist yet"),
             ),
             JudgedKind::Transaction => Ok(false),
+            JudgedKind::Rows(..) => Ok(false),
             JudgedKind::Begin | JudgedKind::Commit => Ok(self.one_transaction),
             JudgedKind::Extension(name) => Ok(self.skip_extensions.contains(name)),
             JudgedKind::Owner => Ok(self.no_owner),
             JudgedKind::Privileges => Ok(self.no_privileges),
             JudgedKind::TransactionTimeout => Ok(self.server_major < KNOWS_TRANSACTION_TIMEOUT),
         }
+    }
+}
+
+/// Tells whether rows lie in the table itself, where the server can write them as frozen.
+pub fn holds_rows(kind: TableKind) -> bool {
+    match kind {
+        TableKind::Table | TableKind::Unlogged | TableKind::Partition => true,
+        TableKind::Partitioned | TableKind::Foreign => false,
     }
 }
 
@@ -331,6 +380,7 @@ mod tests {
             one_transaction: true,
             skip_extensions: vec!["x y".to_owned()],
             server_major: 15,
+            freeze: Freeze::Never,
         };
         let least = Rules {
             server_major: 17,
@@ -346,6 +396,31 @@ mod tests {
                 .replace("\\restrict aB3", "")
                 .replace("\\unrestrict aB3", "");
             assert_eq!(own(DUMP.as_bytes(), least.clone(), step).unwrap(), rest);
+        }
+    }
+
+    #[test]
+    fn rows_are_frozen_only_where_the_rules_say() {
+        let dump = "CREATE TABLE t (a text);\nCREATE TABLE p (a text) PARTITION BY LIST (a);\n\
+            COPY public.\"x;y\" (a) FROM stdin;\nCOPY t FROM stdin;\n\\.\n\nCOPY public.t (a) FROM stdin;\n1\n\\.\n\
+            COPY p (a) FROM stdin;\n2\n\\.\n";
+        let emptied = Arc::new(HashSet::from([TableName::new("public", "x;y")]));
+        for step in [1, 5, 4096] {
+            let passed = |freeze| {
+                let rules = Rules { freeze, ..rules() };
+                own(dump.as_bytes(), rules, step).unwrap()
+            };
+            assert_eq!(passed(Freeze::Never), dump);
+            let made = dump.replace(
+                "public.t (a) FROM stdin",
+                "public.t (a) FROM stdin WITH (FREEZE)",
+            );
+            assert_eq!(passed(Freeze::Made), made);
+            let with_truncate = dump.replace(
+                "COPY public.\"x;y\" (a) FROM stdin;",
+                "TRUNCATE ONLY \"public\".\"x;y\";\nCOPY public.\"x;y\" (a) FROM stdin WITH (FREEZE);",
+            );
+            assert_eq!(passed(Freeze::Emptied(Arc::clone(&emptied))), with_truncate);
         }
     }
 

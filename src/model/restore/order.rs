@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::model::name::TableName;
+use crate::model::restore::filter::holds_rows;
 use crate::model::scan::{Block, Listed, Scan, Scanner, SectionName, Table, TableKind, Work};
 
 /// Most text in front of and behind the data that is held in memory. 100,000 tables have about 150 MiB.
@@ -39,6 +40,10 @@ pub struct Task {
     pub weight: u64,
     /// Tables that no other task may work on meanwhile.
     pub locks: Vec<TableName>,
+    /// Tables whose rows it brings, all or some of them.
+    pub fills: Vec<TableName>,
+    /// Tables whose rows must all be there before it begins.
+    pub needs: Vec<TableName>,
 }
 
 /// SQL of a task.
@@ -50,8 +55,15 @@ pub enum What {
     Part(Block),
 }
 
-/// Tasks of which any may run beside any other that shares no lock with it, in the order in which to begin them.
+/// Tasks of which any may run beside any other that shares no lock with it, in the order in which to begin them; those
+/// that need rows wait for them.
 pub type Stage = Vec<Task>;
+
+/// What a row costs beside its bytes, in bytes: parsing and storing many short rows takes longer than a few long ones.
+const ROW_COST: u64 = 64;
+
+/// What share of the cost of bringing rows in it takes to build an index over them: one part in so many.
+const INDEX_SHARE: u64 = 4;
 
 /// Where the three sections of a dump lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +100,18 @@ impl Sections {
     }
 }
 
+impl Sections {
+    /// Returns the parts in front of and behind the data.
+    pub fn around(&self) -> [Block; 2] {
+        [self.pre, self.post]
+    }
+
+    /// Returns the length of the data.
+    pub fn data_bytes(&self) -> u64 {
+        self.data.length
+    }
+}
+
 /// Takes a dump's text and keeps what stands in front of and behind the data.
 pub struct Gathering {
     sections: Sections,
@@ -103,6 +127,11 @@ impl Gathering {
             position: 0,
             text: Vec::new(),
         }
+    }
+
+    /// Passes over so many bytes, which must lie in the data.
+    pub fn skip(&mut self, bytes: u64) {
+        self.position += bytes;
     }
 
     /// Takes the next piece.
@@ -135,6 +164,8 @@ impl Gathering {
             one_transaction: scan.tables.len() <= MAX_TABLES_MADE,
             weight: 0,
             locks: Vec::new(),
+            fills: Vec::new(),
+            needs: Vec::new(),
         };
         let mut stages = vec![vec![structure]];
         stages.extend(data_stages(
@@ -143,7 +174,13 @@ impl Gathering {
             &session.settings(),
             jobs,
         ));
-        stages.extend(post_stages(&listed[behind..], session, scan, jobs));
+        let mut behind = post_stages(&listed[behind..], session, scan, jobs);
+        // An index waits only for its own table's rows.
+        if let (Some((Run::Indexes, _)), Some(rows)) = (behind.first(), stages.last_mut()) {
+            rows.append(&mut behind.remove(0).1);
+            rows.sort_by_key(|task| std::cmp::Reverse(task.weight));
+        }
+        stages.extend(behind.into_iter().map(|(_, stage)| stage));
         stages
     }
 }
@@ -193,58 +230,96 @@ impl<'a> Session<'a> {
 /// What stands in front of the first block makes the large objects whose content follows behind the rows, so it is a
 /// stage of its own. Blocks begin and end with chunks of the stored object, so no chunk is read twice for them.
 fn data_stages(data: Block, scan: &Scan, settings: &[u8], jobs: usize) -> Vec<Stage> {
-    let least = share(data.length, jobs);
-    let mut blocks: Vec<Block> = scan
+    let least = share(data.length, jobs).max(LEAST_BYTES);
+    let blocks_of = |table: &'_ Table| table.blocks.clone();
+    let mut blocks: Vec<(Block, &Table)> = scan
         .tables
         .iter()
-        .flat_map(|table| table.blocks.iter().copied())
+        .flat_map(|table| {
+            blocks_of(table)
+                .into_iter()
+                .map(move |block| (block, table))
+        })
         .collect();
-    blocks.sort_unstable_by_key(|block| block.offset);
+    blocks.sort_unstable_by_key(|(block, _)| block.offset);
     let end = data.offset + data.length;
     let last = blocks
         .last()
-        .map_or(end, |block| block.offset + block.length);
-    let mut start = blocks.first().map_or(end, |block| block.offset);
-    let part = |offset, end, blocks| Task {
+        .map_or(end, |(block, _)| block.offset + block.length);
+    let mut start = blocks.first().map_or(end, |(block, _)| block.offset);
+    let part = |offset, end, tables: &[&Table]| Task {
         settings: settings.to_vec(),
         what: What::Part(Block {
             offset,
             length: end - offset,
         }),
         // Owners and comments of large objects take locks until the transaction ends.
-        one_transaction: blocks > 0 || scan.large_objects <= MAX_LARGE_OBJECTS,
-        weight: end - offset,
-        locks: Vec::new(),
+        one_transaction: !tables.is_empty() || scan.large_objects <= MAX_LARGE_OBJECTS,
+        weight: end - offset + tables.iter().map(|table| row_cost(table)).sum::<u64>(),
+        locks: names(tables),
+        fills: names(tables),
+        needs: Vec::new(),
     };
-    let lead = (start > data.offset).then(|| vec![part(data.offset, start, 0)]);
-    let (mut stage, mut count) = (Stage::new(), 0);
-    for block in blocks {
+    let lead = (start > data.offset).then(|| vec![part(data.offset, start, &[])]);
+    let (mut stage, mut taken) = (Stage::new(), Vec::new());
+    for (block, table) in blocks {
         // A long block does not take along what stands in front of it.
-        for (cut, more) in [(block.offset, 0), (block.offset + block.length, 1)] {
-            count += more;
+        for (cut, is_behind) in [(block.offset, false), (block.offset + block.length, true)] {
+            if is_behind {
+                taken.push(table);
+            }
             let is_due = cut - start >= least
-                || count >= MAX_TABLES
+                || taken.len() >= MAX_TABLES
                 || cut == last
-                || (more == 0 && block.length >= least);
+                || (!is_behind && block.length >= least);
             if is_due && cut > start {
-                stage.push(part(start, cut, count));
-                (start, count) = (cut, 0);
+                stage.push(part(start, cut, &std::mem::take(&mut taken)));
+                start = cut;
             }
         }
     }
     if start < end {
-        stage.push(part(start, end, 0));
+        stage.push(part(start, end, &[]));
     }
     stage.sort_by_key(|task| std::cmp::Reverse(task.weight));
     lead.into_iter().chain([stage]).collect()
 }
 
+fn names(tables: &[&Table]) -> Vec<TableName> {
+    let mut names: Vec<TableName> = tables.iter().map(|table| table.full_name()).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+fn row_cost(table: &Table) -> u64 {
+    table.rows.unwrap_or(0).saturating_mul(ROW_COST)
+}
+
 fn share(total: u64, jobs: usize) -> u64 {
-    (total / (jobs.max(1) as u64 * TASKS_PER_JOB)).max(LEAST_BYTES)
+    total / (jobs.max(1) as u64 * TASKS_PER_JOB)
+}
+
+/// Returns the tables whose rows may be written as frozen by a session that empties them before: those that the dump
+/// makes and fills by one COPY that names them, and that nothing else can fill.
+pub fn can_be_emptied(tables: &[Table]) -> HashSet<TableName> {
+    let facts = Facts::new(tables);
+    let filled: HashSet<TableName> = tables
+        .iter()
+        .filter(|table| !table.blocks.is_empty())
+        .map(Table::full_name)
+        .collect();
+    let is_fit = |table: &&Table| {
+        let root = facts.roots.get(&table.full_name());
+        table.blocks.len() == 1
+            && table.kind.is_some_and(holds_rows)
+            && root.is_none_or(|root| !filled.contains(root))
+    };
+    tables.iter().filter(is_fit).map(Table::full_name).collect()
 }
 
 /// What kind of stage a statement belongs to.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Run {
     Indexes,
     Keys,
@@ -264,7 +339,7 @@ fn post_stages(
     mut session: Session<'_>,
     scan: &Scan,
     jobs: usize,
-) -> Vec<Stage> {
+) -> Vec<(Run, Stage)> {
     let facts = Facts::new(&scan.tables);
     let mut versions = vec![session.settings()];
     let (mut stages, mut run, mut waiting) = (Vec::new(), Run::Rest, Vec::new());
@@ -276,7 +351,8 @@ fn post_stages(
         }
         let (kind, tables) = facts.place(&statement.work);
         if kind != run && !waiting.is_empty() {
-            stages.push(facts.stage(run, std::mem::take(&mut waiting), &versions, jobs));
+            let waiting = std::mem::take(&mut waiting);
+            stages.push((run, facts.stage(run, waiting, &versions, jobs)));
         }
         run = kind;
         waiting.push(Waiting {
@@ -286,7 +362,7 @@ fn post_stages(
         });
     }
     if !waiting.is_empty() {
-        stages.push(facts.stage(run, waiting, &versions, jobs));
+        stages.push((run, facts.stage(run, waiting, &versions, jobs)));
     }
     stages
 }
@@ -295,8 +371,8 @@ fn post_stages(
 struct Facts {
     roots: HashMap<TableName, TableName>,
     partitioned: HashSet<TableName>,
-    /// Bytes of a table, and of a partitioned one those of all its partitions.
-    bytes: HashMap<TableName, u64>,
+    /// What bringing a table's rows in costs, and of a partitioned one those of all its partitions.
+    costs: HashMap<TableName, u64>,
 }
 
 impl Facts {
@@ -310,7 +386,7 @@ impl Facts {
             })
             .collect();
         let mut roots = HashMap::new();
-        let mut bytes: HashMap<TableName, u64> = HashMap::new();
+        let mut costs: HashMap<TableName, u64> = HashMap::new();
         for table in tables {
             let name = table.full_name();
             let mut root = &name;
@@ -321,9 +397,10 @@ impl Facts {
                     None => break,
                 }
             }
-            *bytes.entry(name.clone()).or_default() += table.bytes;
+            let cost = table.bytes.saturating_add(row_cost(table));
+            *costs.entry(name.clone()).or_default() += cost;
             if *root != name {
-                *bytes.entry(root.clone()).or_default() += table.bytes;
+                *costs.entry(root.clone()).or_default() += cost;
                 roots.insert(name.clone(), root.clone());
             }
         }
@@ -335,13 +412,19 @@ impl Facts {
         Self {
             roots,
             partitioned,
-            bytes,
+            costs,
         }
     }
 
-    fn bytes(&self, tables: &[TableName]) -> u64 {
-        let bytes = tables.iter().filter_map(|table| self.bytes.get(table));
-        bytes.sum()
+    fn cost(&self, tables: &[TableName]) -> u64 {
+        let costs = tables.iter().filter_map(|table| self.costs.get(table));
+        costs.sum()
+    }
+
+    /// Rows of a partition may come by a COPY that names the table it belongs to.
+    fn with_roots(&self, tables: &[TableName]) -> Vec<TableName> {
+        let roots = tables.iter().filter_map(|table| self.roots.get(table));
+        tables.iter().chain(roots).cloned().collect()
     }
 
     /// Says with what a statement may run, and what it locks. A foreign key locks the partitions of both its tables.
@@ -377,10 +460,9 @@ impl Facts {
             groups[at].push(statement);
         }
         let weight = |group: &Vec<Waiting>| {
-            self.bytes(&group[0].tables)
-                .saturating_mul(group.len() as u64)
+            (self.cost(&group[0].tables) / INDEX_SHARE).saturating_mul(group.len() as u64)
         };
-        let least = share(groups.iter().map(weight).sum(), jobs);
+        let least = share(groups.iter().map(weight).sum(), jobs).max(LEAST_BYTES / INDEX_SHARE);
         groups.sort_by_key(|group| std::cmp::Reverse(weight(group)));
         let mut stage = Stage::new();
         let (mut batch, mut batch_weight) = (Vec::new(), 0);
@@ -394,6 +476,11 @@ impl Facts {
         }
         if !batch.is_empty() {
             stage.push(task(&batch, versions, batch_weight));
+        }
+        if run == Run::Indexes {
+            for task in &mut stage {
+                task.needs = self.with_roots(&task.locks);
+            }
         }
         stage
     }
@@ -422,14 +509,61 @@ fn task(statements: &[Waiting], versions: &[Vec<u8>], weight: u64) -> Task {
         one_transaction: false,
         weight,
         locks,
+        fills: Vec::new(),
+        needs: Vec::new(),
     }
 }
 
-/// Takes the first task out of `stage` that shares no lock with those under way; none where all have to wait.
-pub fn take_next(stage: &mut Stage, busy: &[TableName]) -> Option<Task> {
-    let is_free = |task: &Task| task.locks.iter().all(|lock| !busy.contains(lock));
-    let at = stage.iter().position(is_free)?;
-    Some(stage.remove(at))
+/// The tasks of a stage that wait, and what has to be known of those under way.
+pub struct Queue {
+    waiting: Stage,
+    busy: Vec<TableName>,
+    /// How many tasks that bring rows of a table are not at their end.
+    unfilled: HashMap<TableName, usize>,
+}
+
+impl Queue {
+    /// Starts a stage.
+    pub fn new(stage: Stage) -> Self {
+        let mut unfilled: HashMap<TableName, usize> = HashMap::new();
+        for table in stage.iter().flat_map(|task| &task.fills) {
+            *unfilled.entry(table.clone()).or_default() += 1;
+        }
+        Self {
+            waiting: stage,
+            busy: Vec::new(),
+            unfilled,
+        }
+    }
+
+    /// Takes the first task that shares no lock with those under way and needs no row that is not there yet; none where
+    /// all have to wait.
+    pub fn take(&mut self) -> Option<Task> {
+        let is_free = |task: &Task| {
+            task.locks.iter().all(|lock| !self.busy.contains(lock))
+                && task
+                    .needs
+                    .iter()
+                    .all(|table| !self.unfilled.contains_key(table))
+        };
+        let at = self.waiting.iter().position(is_free)?;
+        let task = self.waiting.remove(at);
+        self.busy.extend(task.locks.iter().cloned());
+        Some(task)
+    }
+
+    /// Takes note that a task is done, of which these were the locks and the rows.
+    pub fn done(&mut self, locks: &[TableName], fills: &[TableName]) {
+        self.busy.retain(|table| !locks.contains(table));
+        for table in fills {
+            if let Some(tasks) = self.unfilled.get_mut(table) {
+                *tasks -= 1;
+                if *tasks == 0 {
+                    self.unfilled.remove(table);
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]

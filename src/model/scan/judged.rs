@@ -1,5 +1,8 @@
 //! What of a dump has to be judged by whoever passes it on to `psql`: commands, owners, rights, transactions.
 
+use super::TableKind;
+use crate::model::name::TableName;
+
 /// A run of bytes that a restore has to judge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judged {
@@ -20,6 +23,8 @@ pub enum JudgedKind {
     Noise,
     /// Text between the semicolon of a COPY and the end of its line: `psql` carries it out behind the rows.
     BehindCopy,
+    /// The COPY statement in front of rows, with the table's kind where the dump made it before.
+    Rows(TableName, Option<TableKind>),
     /// A COPY whose rows `psql` may end elsewhere than the scanner.
     CopyWithOptions,
     /// A routine that says `begin` outside a body: `psql` waits for an `end` and takes what follows for its text.

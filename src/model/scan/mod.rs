@@ -534,6 +534,11 @@ impl Scanner {
                 .map(|column| encoding.decode(column).into_owned())
                 .collect()
         });
+        let found = (met.table.full_name(), met.table.kind);
+        if self.judged.is_some() {
+            self.judge(JudgedKind::Rows(found.0, found.1), start);
+        }
+        let met = &self.tables.list[at];
         if let (Some(watch), table) = (&mut self.watch, &met.table) {
             let columns = table.columns.as_deref().unwrap_or_default();
             watch.copy_starts(at, &table.schema, &table.name, columns);

@@ -349,7 +349,7 @@ impl<'a> Run<'a> {
         self.report.rows = moved.scan.rows();
         self.report.dump_bytes = moved.scan.bytes;
         self.report.restore_ms = self.millis_since(started);
-        if let Err(error) = analyze(&site.psql, self.stop()).await {
+        if let Err(error) = analyze(&site.psql, self.report.jobs, self.stop()).await {
             self.check_stop()?;
             self.warn(format!(
                 "ANALYZE failed, so queries may be slow until it ran: {error}"

@@ -43,6 +43,10 @@ fn text_of(task: &Task) -> &str {
     }
 }
 
+fn is_text(task: &Task) -> bool {
+    matches!(task.what, What::Text(_))
+}
+
 fn sample(counts: &[usize]) -> String {
     let names = ["a", "b", "\"p 1\""];
     let data: String = counts
@@ -57,7 +61,16 @@ fn sample(counts: &[usize]) -> String {
 fn indexes_go_by_table_and_keys_and_the_rest_stay_behind_what_they_need() {
     let (_, stages) = plan(&sample(&[400_000, 700_000, 1]), 997, 2);
     assert_eq!(text_of(&stages[0][0]), HEAD);
-    let indexes: Vec<&str> = stages[2].iter().map(text_of).collect();
+    let indexes: Vec<&Task> = stages[1].iter().filter(|task| is_text(task)).collect();
+    let needs: Vec<Vec<String>> = indexes
+        .iter()
+        .map(|task| task.needs.iter().map(ToString::to_string).collect())
+        .collect();
+    assert_eq!(
+        needs,
+        [vec!["public.a"], vec!["public.b"], vec!["public.p"]]
+    );
+    let indexes: Vec<&str> = indexes.into_iter().map(text_of).collect();
     // `a` has two statements, and so more to do than `b` with more rows.
     assert_eq!(indexes.len(), 3, "{indexes:?}");
     assert!(
@@ -65,29 +78,30 @@ fn indexes_go_by_table_and_keys_and_the_rest_stay_behind_what_they_need() {
         "{indexes:?}"
     );
     assert!(indexes[1].contains("b_k"), "{indexes:?}");
-    assert!(stages[3].len() == 1 && text_of(&stages[3][0]).contains("ATTACH"));
-    assert!(text_of(&stages[3][0]).contains("CREATE TRIGGER"));
-    let locks: Vec<Vec<String>> = stages[4]
+    assert!(stages[2].len() == 1 && text_of(&stages[2][0]).contains("ATTACH"));
+    assert!(text_of(&stages[2][0]).contains("CREATE TRIGGER"));
+    let locks: Vec<Vec<String>> = stages[3]
         .iter()
         .map(|task| task.locks.iter().map(ToString::to_string).collect())
         .collect();
     assert_eq!(locks, [["public.a", "public.b"], ["public.b", "public.p"]]);
     // Without ONLY it goes down to the partitions, so it is not side by side with anything.
-    assert!(text_of(&stages[5][0]).contains("INDEX late"));
-    assert_eq!(stages.len(), 6);
+    assert!(text_of(&stages[4][0]).contains("INDEX late"));
+    assert_eq!(stages.len(), 5);
 }
 
 #[test]
 fn every_task_has_the_settings_of_its_place() {
     let (_, stages) = plan(&sample(&[1_000_000, 1_000_000]), 4096, 2);
     let settings = |task: &Task| String::from_utf8(task.settings.clone()).unwrap();
-    for task in &stages[1] {
+    for task in stages[1].iter().filter(|task| !is_text(task)) {
         assert!(
             settings(task).contains("client_encoding") && settings(task).contains("set_config")
         );
     }
     let tablespace = |name: &str| {
-        let task = stages[2].iter().find(|task| text_of(task).contains(name));
+        let mut tasks = stages[1].iter().filter(|task| is_text(task));
+        let task = tasks.find(|task| text_of(task).contains(name));
         settings(task.unwrap()).lines().last().unwrap().to_owned()
     };
     assert_eq!(tablespace("a_pkey"), "SET default_tablespace = fast;");
@@ -107,17 +121,63 @@ fn large_objects_are_made_before_anything_fills_them() {
     let lead =
         &text[usize::try_from(lead.offset).unwrap()..][..usize::try_from(lead.length).unwrap()];
     assert_eq!((stages[1].len(), lead.trim_end()), (1, make.trim_end()));
-    assert_eq!(stages[2].len(), 2);
+    assert_eq!(stages[2].iter().filter(|task| !is_text(task)).count(), 2);
 }
 
 #[test]
 fn no_two_tasks_with_a_common_lock_are_taken() {
     let (_, mut stages) = plan(&sample(&[600_000, 600_000, 600_000]), 4096, 2);
-    let keys = &mut stages[4];
-    let first = take_next(keys, &[]).unwrap();
-    assert_eq!(take_next(keys, &first.locks), None);
-    assert!(take_next(keys, &[]).is_some());
-    assert_eq!(take_next(keys, &[]), None);
+    let mut keys = Queue::new(stages.remove(3));
+    let first = keys.take().unwrap();
+    assert_eq!(keys.take(), None);
+    keys.done(&first.locks, &first.fills);
+    assert!(keys.take().is_some());
+    assert_eq!(keys.take(), None);
+}
+
+#[test]
+fn an_index_waits_for_the_rows_of_its_table_and_for_no_other() {
+    let (_, mut stages) = plan(&sample(&[900_000, 600_000, 3]), 4096, 2);
+    let mut queue = Queue::new(stages.remove(1));
+    let (first, second) = (queue.take().unwrap(), queue.take().unwrap());
+    assert_eq!((first.fills.len(), is_text(&first)), (1, false));
+    let other = queue.take().unwrap(); // rows of the small table
+    assert!(!is_text(&other) && !is_text(&second));
+    let index_of = |queue: &mut Queue, table: &Task| {
+        queue.done(&table.locks, &table.fills);
+        queue.take().unwrap()
+    };
+    let index = index_of(&mut queue, &second);
+    assert!(is_text(&index), "{index:?}");
+    assert_eq!(index.needs, second.fills);
+}
+
+#[test]
+fn only_tables_that_one_copy_fills_are_emptied() {
+    let names = |text: &str| {
+        let mut scanner = Scanner::new();
+        scanner.push(text.as_bytes());
+        let mut names: Vec<String> = can_be_emptied(&scanner.finish().tables)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        names.sort();
+        names.join(" ")
+    };
+    assert_eq!(
+        names(&sample(&[1, 1, 1])),
+        "public.\"p 1\" public.a public.b"
+    );
+    // Twice, by its root, not made by the dump, foreign, without data.
+    assert_eq!(names(&sample(&[1, 1, 1, 1])), "public.\"p 1\" public.b");
+    assert_eq!(
+        names(&format!("{}{}", sample(&[1, 0, 1]), rows("p", 1))),
+        "public.a public.b"
+    );
+    assert_eq!(names(&format!("{HEAD}{}", rows("spatial_ref_sys", 1))), "");
+    let foreign = HEAD.replace("CREATE TABLE public.a", "CREATE FOREIGN TABLE public.a");
+    assert_eq!(names(&format!("{foreign}{}", rows("a", 1))), "");
+    assert_eq!(names(HEAD), "");
 }
 
 #[test]
@@ -140,11 +200,11 @@ proptest! {
         let text = sample(&counts);
         let (scan, stages) = plan(&text, step, jobs);
         let sections = Sections::of(&scan.sections).unwrap();
-        let mut parts: Vec<Block> = stages[1].iter().map(|task| match task.what {
-            What::Part(block) => block,
-            What::Text(_) => panic!("it is text"),
+        prop_assert!(stages[1].is_sorted_by_key(|task| std::cmp::Reverse(task.weight)));
+        let mut parts: Vec<Block> = stages[1].iter().filter_map(|task| match task.what {
+            What::Part(block) => Some(block),
+            What::Text(_) => None,
         }).collect();
-        prop_assert!(parts.is_sorted_by_key(|part| std::cmp::Reverse(part.length)));
         parts.sort_by_key(|part| part.offset);
         let mut at = sections.data.offset;
         for part in parts {
@@ -155,7 +215,7 @@ proptest! {
             prop_assert!(!cuts_a_block);
         }
         prop_assert_eq!(at, sections.post.offset);
-        let behind: String = stages[2..].iter().flatten().map(text_of).collect();
+        let behind: String = stages[1..].iter().flatten().filter(|task| is_text(task)).map(text_of).collect();
         let wanted: Vec<&str> = POST.lines().filter(|line| line.ends_with(';') && !line.starts_with("SET")).collect();
         for line in wanted {
             prop_assert_eq!(behind.matches(line).count(), 1);

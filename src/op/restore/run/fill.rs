@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::{Made, Run, Site, expected_of};
 use crate::failure::{Failure, Kind, Result};
+use crate::model::manifest::Manifest;
 use crate::model::name::quote;
-use crate::model::restore::filter::Rules;
+use crate::model::restore::filter::{Freeze, Rules};
 use crate::model::restore::properties::literal;
 use crate::model::scan::Scan;
 use crate::op::restore::Event;
@@ -149,8 +150,13 @@ impl Run<'_> {
             }),
         });
         let options = &self.request.options;
+        let mut rules = self.rules(site, one_transaction);
+        // Only of our own backups it is certain that a table which the dump makes was not there before.
+        if one_transaction && manifest.is_some_and(Manifest::has_plain_storage) {
+            rules.freeze = Freeze::Made;
+        }
         let movement = Move {
-            rules: self.rules(site, one_transaction),
+            rules,
             length: manifest.map(|manifest| manifest.dump.bytes),
             progress,
         };
@@ -200,6 +206,7 @@ impl Run<'_> {
             one_transaction,
             skip_extensions: site.skipped(options),
             server_major: site.target.facts.major(),
+            freeze: Freeze::Never,
         }
     }
 

@@ -1,12 +1,12 @@
 //! Restores into a fresh database with several sessions at once: structure, rows, indexes, keys, the rest.
 //!
-//! The stored object is read twice: once as a whole, for size, SHA-256, end marker and every statement's judgement,
-//! before the first session begins; then by ranges. A hash of the whole cannot be had from ranges that are read out of
-//! order, and a first reading on all cores takes a fraction of what the server needs for its indexes. The second
-//! reading is held against the first: each range goes through a filter of its own, and each table's rows must have the
-//! digest that the first reading saw, compared here and again in the database.
+//! The stored object is read by ranges: what stands around the data first, which is judged and planned by, then every
+//! table's rows by the session that brings them in. Each range goes through a filter of its own, and each table's rows
+//! must have the digest that the manifest tells, compared here and again in the database. Beside that the object is read
+//! once as a whole for its size and SHA-256, which cannot be had from ranges that are read out of order: nothing is
+//! proven, and the database not handed over, before both are right.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{PipeWriter, Write};
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,15 +14,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, FuturesUnordered};
+use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::{Run, Site};
-use crate::failure::Result;
+use crate::failure::{Kind, Result};
 use crate::model::chunks::ChunkIndex;
+use crate::model::manifest::Manifest;
 use crate::model::name::TableName;
-use crate::model::restore::filter::{Filter, Rules};
-use crate::model::restore::order::{Gathering, Sections, Stage, Task, What, take_next};
-use crate::model::scan::{Block, RowDigest, Scan};
+use crate::model::restore::filter::{Filter, Freeze, Rules};
+use crate::model::restore::order::Task;
+use crate::model::restore::order::{Gathering, Queue, Sections, Stage, What, can_be_emptied};
+use crate::model::scan::{Block, RowDigest, Scan, Table, TableKind};
 use crate::op::reading::{Pieces, chunk_index, dump_key, threads, with_pieces};
 use crate::op::restore::Event;
 use crate::op::restore::feed::{MoveError, Moved};
@@ -33,11 +36,11 @@ use crate::postgres::databases::free_sessions;
 use crate::postgres::feed::FeedRequest;
 use crate::storage;
 use crate::stream::compress::Codec;
-use crate::stream::pipeline::{Closed, Progress};
+use crate::stream::pipeline::{Closed, Progress, hex};
 use crate::stream::stored::{Layout, read_chunks};
 
-/// Without `--jobs`, dumps below this length go through one session: reading them twice and starting a `psql` for each
-/// stage costs more than it saves.
+/// Without `--jobs`, dumps below this length go through one session: starting a `psql` for each stage costs more than it
+/// saves.
 const WORTH_IT: u64 = 32 << 20;
 
 /// How much of a text is handed on at once.
@@ -58,13 +61,23 @@ struct Crew<'a> {
     copy: Copy<'a>,
     site: &'a Site,
     rules: Rules,
+    /// Tables whose rows are written as frozen.
+    emptied: Arc<HashSet<TableName>>,
     progress: Arc<Progress>,
     /// Ends all of them.
     halt: CancellationToken,
 }
 
-/// Rows and digest of tables, added up over several readings.
-type Sums = HashMap<TableName, (u64, Option<RowDigest>)>;
+/// What several sessions brought in, added up.
+#[derive(Default)]
+struct Sums {
+    /// Rows and digest of each table.
+    tables: HashMap<TableName, (u64, Option<RowDigest>)>,
+    large_objects: u64,
+}
+
+/// What is wrong with a chunk index that does not reach as far as the manifest's sections and tables.
+const BEHIND_INDEX: &str = "a part of it lies behind the end of its chunk index";
 
 /// Why a thread did not hand on all of its task.
 enum Broken {
@@ -103,9 +116,6 @@ impl Run<'_> {
             return Ok(None);
         };
         let (scan, gathering) = self.survey(opened, &copy, sections, site).await?;
-        if Sections::of(&scan.sections) != Some(sections) {
-            return Ok(None);
-        }
         self.report.jobs = jobs;
         let stages = gathering.plan(&scan, jobs);
         self.work(opened, copy, site, stages, &scan, jobs).await?;
@@ -164,7 +174,7 @@ impl Run<'_> {
         }
     }
 
-    /// Reads the whole object: proves it, judges every statement, and gathers what stands around the data.
+    /// Reads what stands around the data, judges it, and gathers it for the plan. The tables' rows are the manifest's.
     async fn survey(
         &self,
         opened: &Opened,
@@ -172,47 +182,89 @@ impl Run<'_> {
         sections: Sections,
         site: &Site,
     ) -> Result<(Scan, Gathering)> {
-        let progress = Arc::new(Progress::default());
-        self.observer.note(Event::Reading {
-            progress: &progress,
-        });
-        let stream = self.stream(copy, None).await?;
-        let (codec, index) = (copy.codec, Arc::clone(&copy.index));
-        let mut filter = Filter::new(self.rules(site, false));
-        let reading = with_pieces(stream, move |pieces| {
-            let (mut gathering, mut refusal) = (Gathering::new(sections), None);
-            let layout = Layout::whole(codec, &index);
-            let outcome = read_chunks(pieces, &layout, threads(), &progress, &mut |text| {
-                gathering.push(text);
-                let pushed = filter.push(text, &mut |_| {});
-                progress.note_scan(filter.scanner());
-                pushed.map_err(|error| {
-                    refusal = Some(error);
-                    Closed
-                })
-            });
-            (outcome, refusal, filter.finish(), gathering)
-        });
-        let (outcome, refusal, finished, gathering) = tokio::select! {
-            read = reading => read?,
-            () = self.stop().cancelled() => return Err(self.stopped_inside()),
-        };
-        self.observer.note(Event::Ended);
-        let explain = |refusal| {
+        let (mut gathering, mut filter) = (
+            Gathering::new(sections),
+            Filter::new(self.rules(site, false)),
+        );
+        let refused = |refusal| {
             let error = MoveError::Refused(refusal);
             self.explain(opened, copy.at, &error, &Seen::default())
         };
-        let outcome = outcome.map_err(|error| storage_failure(&self.what(), &error))?;
-        if let Some(refusal) = refusal {
-            return Err(explain(refusal));
+        for (at, block) in sections.around().into_iter().enumerate() {
+            if at > 0 {
+                gathering.skip(sections.data_bytes());
+            }
+            let text = self.read_text(copy, block).await?;
+            gathering.push(&text);
+            for piece in text.chunks(PIECE_BYTES) {
+                filter.push(piece, &mut |_| {}).map_err(refused)?;
+            }
         }
-        if let Some(fault) = outcome.fault {
-            return Err(self.damaged(copy.stored, copy.at, &fault.message));
+        let mut scan = filter.finish().map_err(refused)?;
+        let manifest = &copy.stored.manifest;
+        let why = match scan.problems.first() {
+            Some(problem) => Some(problem.message.clone()),
+            None => other_tables(&scan.tables, manifest),
+        };
+        if let Some(why) = why {
+            return Err(self.damaged(copy.stored, copy.at, &why));
         }
-        let scan = finished.map_err(explain)?;
-        let (size, sha256) = (outcome.stored_bytes, outcome.sha256.as_str());
-        self.prove_stored(copy.stored, copy.at, size, sha256, &scan)?;
+        scan.bytes = manifest.dump.bytes;
+        scan.sections.clone_from(&manifest.sections);
+        scan.large_objects = manifest.large_objects;
+        scan.tables = manifest.tables.iter().map(Table::from).collect();
         Ok((scan, gathering))
+    }
+
+    /// Reads a part of the dump into memory.
+    async fn read_text(&self, copy: &Copy<'_>, block: Block) -> Result<Vec<u8>> {
+        let stream = match copy.index.offsets().stored_range(block) {
+            _ if block.length == 0 => return Ok(Vec::new()),
+            Some((range, _)) => self.stream(copy, Some(range)).await?,
+            None => return Err(self.damaged(copy.stored, copy.at, BEHIND_INDEX)),
+        };
+        let (codec, index) = (copy.codec, Arc::clone(&copy.index));
+        let reading = with_pieces(stream, move |pieces| {
+            let mut text = Vec::new();
+            let mut take = |piece: &[u8]| {
+                text.extend_from_slice(piece);
+                Ok(())
+            };
+            read_block(codec, &index, block, pieces, threads(), &mut take).map(|()| text)
+        });
+        let read = tokio::select! {
+            read = reading => read?,
+            () = self.stop().cancelled() => return Err(self.stopped_inside()),
+        };
+        read.map_err(|stopped| match stopped {
+            Stopped::Storage(error) => storage_failure(&self.what(), &error),
+            Stopped::Damaged(why) => self.damaged(copy.stored, copy.at, &why),
+            Stopped::Left => self.damaged(copy.stored, copy.at, "a part of it cannot be read"),
+        })
+    }
+
+    /// Reads the object once as a whole, for its size and SHA-256.
+    async fn prove_bytes(
+        &self,
+        copy: &Copy<'_>,
+        scan: &Scan,
+        halt: &CancellationToken,
+    ) -> Result<()> {
+        let stream = self.stream(copy, None).await?;
+        let hashing = with_pieces(stream, |pieces| {
+            let (mut hash, mut size) = (Sha256::new(), 0);
+            for piece in pieces {
+                let piece = piece?;
+                hash.update(&piece);
+                size += piece.len() as u64;
+            }
+            Ok((size, hex(&hash.finalize())))
+        });
+        let (size, sha256) = tokio::select! {
+            read = hashing => read?.map_err(|error| storage_failure(&self.what(), &error))?,
+            () = halt.cancelled() => return Err(self.stopped_inside()),
+        };
+        self.prove_stored(copy.stored, copy.at, size, &sha256, scan)
     }
 
     async fn stream(
@@ -245,58 +297,111 @@ impl Run<'_> {
                 .filter(|table| table.rows.is_some())
                 .count() as u64,
         });
+        let emptied = emptied(&copy.stored.manifest, scan, site);
         let crew = Crew {
             opened,
             copy,
             site,
             rules: self.rules(site, false),
+            emptied: Arc::new(emptied),
             progress,
             halt: self.stop().child_token(),
         };
-        let mut sums = Sums::new();
-        for stage in stages {
-            self.check_stop()?;
-            self.carry_out_stage(&crew, stage, jobs, &mut sums).await?;
-        }
+        let proving = async {
+            let proven = self.prove_bytes(&crew.copy, scan, &crew.halt).await;
+            proven.inspect_err(|_| crew.halt.cancel())
+        };
+        let working = async {
+            let done = self.carry_out_stages(&crew, stages, jobs).await;
+            done.inspect_err(|_| crew.halt.cancel())
+        };
+        // Both are waited for. Whichever ends first in a failure makes the other one say only that it was stopped.
+        let (proven, done) = tokio::join!(proving, working);
+        let sums = match (proven, done) {
+            (Ok(()), done) => done?,
+            (Err(failure), Ok(_)) => return Err(failure),
+            (Err(proof), Err(work)) => {
+                return Err(if proof.kind == Kind::Interrupted {
+                    work
+                } else {
+                    proof
+                });
+            }
+        };
+        self.prove_sums(&crew, &sums, scan)
+    }
+
+    /// Holds what was brought in against the manifest.
+    fn prove_sums(&self, crew: &Crew<'_>, sums: &Sums, scan: &Scan) -> Result<()> {
         let differs = |table: &&crate::model::scan::Table| {
-            let now = sums.get(&table.full_name());
+            let now = sums.tables.get(&table.full_name());
             table
                 .rows
                 .is_some_and(|rows| now != Some(&(rows, table.digest)))
         };
-        match scan.tables.iter().find(differs) {
-            Some(table) => {
-                let why = format!("two readings gave other rows of `{}`", table.full_name());
-                Err(self.damaged(crew.copy.stored, crew.copy.at, &why))
-            }
-            None => Ok(()),
+        let known: HashSet<TableName> = scan
+            .tables
+            .iter()
+            .filter(|table| table.rows.is_some())
+            .map(Table::full_name)
+            .collect();
+        let objects = crew.copy.stored.manifest.large_objects;
+        let why = if let Some(table) = scan.tables.iter().find(differs) {
+            format!(
+                "the rows of `{}` are not those of its manifest",
+                table.full_name()
+            )
+        } else if let Some(table) = sums.tables.keys().find(|table| !known.contains(table)) {
+            format!("it has rows of `{table}`, and its manifest has none")
+        } else if sums.large_objects != objects {
+            format!(
+                "it has {} large objects, and its manifest {objects}",
+                sums.large_objects
+            )
+        } else {
+            return Ok(());
+        };
+        Err(self.damaged(crew.copy.stored, crew.copy.at, &why))
+    }
+
+    async fn carry_out_stages(
+        &self,
+        crew: &Crew<'_>,
+        stages: Vec<Stage>,
+        jobs: usize,
+    ) -> Result<Sums> {
+        let mut sums = Sums::default();
+        for stage in stages {
+            self.check_stop()?;
+            self.carry_out_stage(crew, stage, jobs, &mut sums).await?;
         }
+        Ok(sums)
     }
 
     async fn carry_out_stage(
         &self,
         crew: &Crew<'_>,
-        mut stage: Stage,
+        stage: Stage,
         jobs: usize,
         sums: &mut Sums,
     ) -> Result<()> {
-        let (mut under_way, mut busy) = (FuturesUnordered::new(), Vec::new());
+        let (mut under_way, mut queue) = (FuturesUnordered::new(), Queue::new(stage));
         let mut failed = None;
         loop {
             while failed.is_none()
                 && under_way.len() < jobs
-                && let Some(task) = take_next(&mut stage, &busy)
+                && let Some(task) = queue.take()
             {
-                let locks = task.locks.clone();
-                busy.extend(locks.iter().cloned());
-                under_way.push(async move { (locks, self.carry_out_task(crew, task).await) });
+                let (locks, fills) = (task.locks.clone(), task.fills.clone());
+                under_way
+                    .push(async move { (locks, fills, self.carry_out_task(crew, task).await) });
             }
-            let Some((locks, done)) = under_way.next().await else {
+            let Some((locks, fills, done)) = under_way.next().await else {
                 break;
             };
-            busy.retain(|table| !locks.contains(table));
+            queue.done(&locks, &fills);
             match done {
-                Ok(scan) => add(sums, scan),
+                Ok(scan) => sums.add(scan),
                 // The others are waited for: no session may still be at work when the database is dropped.
                 Err(failure) => {
                     crew.halt.cancel();
@@ -324,8 +429,7 @@ impl Run<'_> {
             What::Part(block) => {
                 let stored = crew.copy.index.offsets().stored_range(block);
                 let Some((range, _)) = stored else {
-                    let why = "a table lies behind the end of its chunk index";
-                    return Err(self.damaged(crew.copy.stored, crew.copy.at, why));
+                    return Err(self.damaged(crew.copy.stored, crew.copy.at, BEHIND_INDEX));
                 };
                 Input::Part(block, self.stream(&crew.copy, Some(range)).await?)
             }
@@ -338,6 +442,10 @@ impl Run<'_> {
         let hand = Hand {
             rules: Rules {
                 one_transaction: task.one_transaction,
+                freeze: match task.one_transaction {
+                    true => Freeze::Emptied(Arc::clone(&crew.emptied)),
+                    false => Freeze::Never,
+                },
                 ..crew.rules.clone()
             },
             settings: task.settings,
@@ -423,32 +531,47 @@ impl Hand {
 
     /// Reads one part of the dump out of its chunks.
     fn read(&self, block: Block, pieces: Pieces, sink: &mut Sink<'_>) -> Handing {
-        let Some((chunks, skipped)) = self.index.offsets().chunks_of(block) else {
-            return Err(Stopped::Damaged("its chunk index is too short".to_owned()));
-        };
-        let layout = Layout::part(self.codec, &self.index, chunks);
-        let (mut skip, mut left) = (skipped, block.length);
         let mut take = |text: &[u8]| {
-            let at = |count: u64, most: usize| usize::try_from(count).unwrap_or(most).min(most);
-            let start = at(skip, text.len());
-            let end = start + at(left, text.len() - start);
-            skip -= start as u64;
-            left -= (end - start) as u64;
             let before = sink.filter.scanner().tables_with_rows();
-            sink.take(&text[start..end]).map_err(|_| Closed)?;
+            sink.take(text).map_err(|_| Closed)?;
             let tables = sink.filter.scanner().tables_with_rows() - before;
-            self.progress.note_more((end - start) as u64, tables as u64);
+            self.progress.note_more(text.len() as u64, tables as u64);
             Ok(())
         };
         // Each session has a decompressing thread of its own; the server is what they wait for.
-        let read = read_chunks(pieces, &layout, 1, &Progress::default(), &mut take);
-        let outcome = read.map_err(Stopped::Storage)?;
-        match outcome.fault {
-            Some(fault) => Err(Stopped::Damaged(fault.message)),
-            None if outcome.is_left => Err(Stopped::Left),
-            None if left > 0 => Err(Stopped::Damaged("a part of it is too short".to_owned())),
-            None => Ok(()),
-        }
+        read_block(self.codec, &self.index, block, pieces, 1, &mut take)
+    }
+}
+
+/// Reads one part of a dump out of the chunks that hold it, and hands on just that part.
+fn read_block(
+    codec: Codec,
+    index: &ChunkIndex,
+    block: Block,
+    pieces: Pieces,
+    threads: usize,
+    take: &mut dyn FnMut(&[u8]) -> std::result::Result<(), Closed>,
+) -> Handing {
+    let Some((chunks, mut skip)) = index.offsets().chunks_of(block) else {
+        return Err(Stopped::Damaged(BEHIND_INDEX.to_owned()));
+    };
+    let layout = Layout::part(codec, index, chunks);
+    let mut left = block.length;
+    let mut cut = |text: &[u8]| {
+        let at = |count: u64, most: usize| usize::try_from(count).unwrap_or(most).min(most);
+        let start = at(skip, text.len());
+        let end = start + at(left, text.len() - start);
+        skip -= start as u64;
+        left -= (end - start) as u64;
+        take(&text[start..end])
+    };
+    let read = read_chunks(pieces, &layout, threads, &Progress::default(), &mut cut);
+    let outcome = read.map_err(Stopped::Storage)?;
+    match outcome.fault {
+        Some(fault) => Err(Stopped::Damaged(fault.message)),
+        None if outcome.is_left => Err(Stopped::Left),
+        None if left > 0 => Err(Stopped::Damaged("a part of it is too short".to_owned())),
+        None => Ok(()),
     }
 }
 
@@ -498,22 +621,60 @@ impl Sink<'_> {
     }
 }
 
-fn add(sums: &mut Sums, scan: Scan) {
-    for table in scan.tables {
-        let Some(rows) = table.rows else { continue };
-        let name = table.full_name();
-        match sums.get_mut(&name) {
-            None => drop(sums.insert(name, (rows, table.digest))),
-            Some((sum, digest)) => {
-                *sum += rows;
-                *digest = match (*digest, table.digest) {
-                    (Some(mut all), Some(more)) => {
-                        all.add(more);
-                        Some(all)
-                    }
-                    _ => None,
-                };
+impl Sums {
+    fn add(&mut self, scan: Scan) {
+        self.large_objects += scan.large_objects;
+        for table in scan.tables {
+            let Some(rows) = table.rows else { continue };
+            let name = table.full_name();
+            match self.tables.get_mut(&name) {
+                None => drop(self.tables.insert(name, (rows, table.digest))),
+                Some((sum, digest)) => {
+                    *sum += rows;
+                    *digest = match (*digest, table.digest) {
+                        (Some(mut all), Some(more)) => {
+                            all.add(more);
+                            Some(all)
+                        }
+                        _ => None,
+                    };
+                }
             }
         }
     }
+}
+
+/// Says which table the dump makes otherwise than the manifest tells; none where both agree.
+fn other_tables(made: &[Table], manifest: &Manifest) -> Option<String> {
+    let found: HashMap<TableName, TableKind> = made
+        .iter()
+        .filter_map(|table| Some((table.full_name(), table.kind?)))
+        .collect();
+    let told: HashMap<TableName, TableKind> = manifest
+        .tables
+        .iter()
+        .filter_map(|table| Some((TableName::new(&*table.schema, &*table.name), table.kind?)))
+        .collect();
+    if let Some(table) = made.iter().find(|table| table.rows.is_some()) {
+        let name = table.full_name();
+        return Some(format!(
+            "rows of `{name}` lie outside of the data section that its manifest tells"
+        ));
+    }
+    let differs = |name: &&TableName| found.get(name) != told.get(name);
+    let name = found.keys().chain(told.keys()).filter(differs).min()?;
+    Some(format!("it does not make `{name}` as its manifest tells"))
+}
+
+/// Tables whose rows are written as frozen.
+fn emptied(manifest: &Manifest, scan: &Scan, site: &Site) -> HashSet<TableName> {
+    if !manifest.has_plain_storage() {
+        return HashSet::new();
+    }
+    let mut tables = can_be_emptied(&scan.tables);
+    // A name of unknown encoding may not be the one that we read.
+    if site.needs.encoding == "SQL_ASCII" {
+        tables.retain(|table| table.to_string().is_ascii());
+    }
+    tables
 }
