@@ -28,4 +28,5 @@ pub mod rows;
 pub mod runs;
 pub mod scan;
 pub mod schedule;
+pub mod single;
 pub mod supabase;

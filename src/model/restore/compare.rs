@@ -74,7 +74,8 @@ pub struct TableOutcome {
 }
 
 impl TableOutcome {
-    fn new(expected: &Expected) -> Self {
+    /// Begins with what was dumped, not compared yet.
+    pub fn new(expected: &Expected) -> Self {
         Self {
             table: expected.name.to_string(),
             kind: expected.kind,

@@ -1,5 +1,6 @@
 //! Every statement of a dump with its place, and what it works on, for whoever carries statements out side by side.
 
+use super::encoding::NameEncoding;
 use crate::model::name::TableName;
 
 /// One statement.
@@ -11,6 +12,21 @@ pub struct Listed {
     pub end: u64,
     /// What it works on.
     pub work: Work,
+    /// How it is read.
+    pub spoken: Spoken,
+}
+
+/// The settings of the session that a statement's text depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spoken {
+    /// Whether plain literals know no backslash.
+    pub standard_strings: bool,
+    /// The encoding of its names.
+    pub encoding: NameEncoding,
+    /// Whether names without a schema are looked up anywhere.
+    pub has_search_path: bool,
+    /// The schema of a name that has none.
+    pub schema: String,
 }
 
 /// What a statement works on, as far as it tells what may run beside it.

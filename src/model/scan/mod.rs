@@ -6,6 +6,7 @@
 mod digest;
 mod encoding;
 mod judged;
+mod lexeme;
 mod lexer;
 mod listed;
 mod marks;
@@ -21,7 +22,8 @@ use memchr::memchr;
 pub use digest::RowDigest;
 pub use encoding::NameEncoding as TextEncoding;
 pub use judged::{Judged, JudgedKind};
-pub use listed::{Listed, Work};
+pub use lexeme::{Lexeme, LexemeKind, lexemes};
+pub use listed::{Listed, Spoken, Work};
 pub use report::{Block, Finding, Parent, Scan, Section, SectionName, Table, TableKind};
 pub use watch::{ColumnKind, Watch};
 
@@ -428,7 +430,18 @@ impl Scanner {
                 TableName::new(schema, encoding.decode(name.name))
             };
             let work = statement.work(&name);
-            listed.push(Listed { start, end, work });
+            let spoken = Spoken {
+                standard_strings: self.lexer.standard_strings,
+                encoding,
+                has_search_path: path.is_none_or(|path| !path.is_empty()),
+                schema: encoding.decode(default_schema(path)).into_owned(),
+            };
+            listed.push(Listed {
+                start,
+                end,
+                work,
+                spoken,
+            });
         }
         self.take_meaning(statement.meaning(), start, end);
         statement.clear();

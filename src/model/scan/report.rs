@@ -161,6 +161,11 @@ pub(super) fn note(findings: &mut Vec<Finding>, finding: Finding) {
 }
 
 impl TableKind {
+    /// Tells whether such a table has rows of its own that a dump may hold.
+    pub fn has_rows(self) -> bool {
+        matches!(self, Self::Table | Self::Partition | Self::Unlogged)
+    }
+
     /// Returns the kind as it stands in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
