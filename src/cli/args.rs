@@ -195,7 +195,13 @@ Examples:
   pgkeep restore shop-20260102T030405Z-7f3a --into postgresql://app@db.example/shop --replace
   pgkeep restore dump.sql.gz --into postgresql:///scratch
   pg_dump shop | pgkeep restore - --into postgresql:///copy
+  pgkeep restore latest --into shop --table orders --schema-map public=rescued
   pgkeep restore latest --into shop --upsert --table orders --table order_lines --dry-run
+
+--table brings single tables back into a database that holds others: rows, sequences, keys, indexes, triggers, owner and \
+rights, and types and functions that they need and the target lacks. A table that is there already is refused; \
+--schema-map puts the copy beside it, without a lock on the one in use. Foreign keys and triggers that want what is \
+not there are left out and told. Of a backup only these tables' bytes are read; a file is read twice.
 
 --upsert brings deleted and changed rows back into a database that is in use: new ones are inserted, changed ones \
 updated, rows that are not in the backup stay. --data-only fills empty tables. Both are one transaction, compared before \
@@ -541,7 +547,8 @@ pub struct RestoreArgs {
         help_heading = "Single tables"
     )]
     pub data_only: bool,
-    /// Table whose rows come back, with --upsert or --data-only (repeatable): orders, billing."Invoice Lines"
+    /// Table that comes back, with structure and rows, its partitions too; only its rows with --upsert or --data-only
+    /// (repeatable): orders, billing."Invoice Lines"
     #[arg(
         short = 't',
         long = "table",
@@ -549,14 +556,15 @@ pub struct RestoreArgs {
         help_heading = "Single tables"
     )]
     pub tables: Vec<String>,
-    /// Schema that is called otherwise in the target, with --upsert or --data-only (repeatable)
+    /// Schema that is called otherwise in the target; made where it is missing, unless --upsert or --data-only is given
+    /// (repeatable)
     #[arg(
         long = "schema-map",
         value_name = "FROM=TO",
         help_heading = "Single tables"
     )]
     pub schema_map: Vec<String>,
-    /// With --upsert or --data-only: tell how many rows would be inserted, updated and left, and change nothing
+    /// With --table, --upsert or --data-only: do all of it, tell what it did, and roll it back
     #[arg(long, help_heading = "Single tables")]
     pub dry_run: bool,
     /// Leave the dump's owners out: everything belongs to the role that restores

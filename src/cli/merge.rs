@@ -18,17 +18,17 @@ pub(super) fn is_meant(args: &RestoreArgs) -> Result<bool> {
         return Ok(true);
     }
     let alone = [
-        ("--table", !args.tables.is_empty()),
         ("--schema-map", !args.schema_map.is_empty()),
         ("--dry-run", args.dry_run),
     ];
     match alone.into_iter().find(|(_, is_given)| *is_given) {
         None => Ok(false),
         Some((flag, _)) => {
-            let message =
-                format!("`{flag}` wants `--upsert` or `--data-only` with it; nothing was changed");
+            let message = format!(
+                "`{flag}` wants `--table`, `--upsert` or `--data-only` with it; nothing was changed"
+            );
             Err(Failure::new(Kind::Usage, "flag_alone", message).hint(
-                "`--upsert` merges rows into tables that are there; `--data-only` fills empty ones",
+                "`--table` brings single tables back; `--upsert` merges rows into tables that are there; `--data-only` fills empty ones",
             ))
         }
     }
@@ -91,13 +91,13 @@ fn request(args: &RestoreArgs, settings: &Settings<'_>) -> Result<Request> {
     })
 }
 
-fn table(text: &str) -> Result<TableName> {
+pub(super) fn table(text: &str) -> Result<TableName> {
     text.parse()
         .map_err(|error| bad("--table", text, &format!("{error}")))
 }
 
 /// An equals sign in a schema's name stands in quotes, which no part may leave open.
-fn mapping(text: &str) -> Result<(String, String)> {
+pub(super) fn mapping(text: &str) -> Result<(String, String)> {
     let places = text.match_indices('=').map(|(at, _)| at);
     let read = |at: usize| {
         Some((

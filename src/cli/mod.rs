@@ -21,6 +21,7 @@ mod prune;
 mod restore;
 mod retention;
 mod settings;
+mod single;
 mod status;
 mod stored;
 mod sync;

@@ -21,6 +21,9 @@ pub(super) async fn run(
     output: &Output,
     context: &Context,
 ) -> Result<()> {
+    if super::single::is_meant(args) {
+        return super::single::run(args, settings, output, context).await;
+    }
     if super::merge::is_meant(args)? {
         return super::merge::run(args, settings, output, context).await;
     }

@@ -9,6 +9,7 @@ pub mod environment;
 pub mod error;
 pub mod feed;
 pub mod globals;
+pub mod present;
 pub mod process;
 pub mod programs;
 pub mod psql;

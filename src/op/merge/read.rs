@@ -1,30 +1,20 @@
 //! Moves single tables' rows out of one stored copy into `psql`, by ranged reads.
 
 use std::io::{PipeWriter, Write};
-use std::sync::Arc;
 
 use crate::context::Stop;
 use crate::failure::{Failure, Kind, Result};
-use crate::model::chunks::ChunkIndex;
 use crate::model::manifest::TableRecord;
 use crate::model::restore::filter::{Filter, Rules};
-use crate::model::scan::{Block, RowDigest, Scanner};
-use crate::op::reading::{Pieces, chunk_index, dump_key, threads, with_pieces};
+use crate::model::scan::{RowDigest, Scanner};
+use crate::op::ranged::Ranged;
 use crate::op::restore::source::Stored;
-use crate::op::stored::{NamedStorage, storage_failure};
-use crate::stream::compress::Codec;
-use crate::stream::pipeline::{Closed, Progress};
-use crate::stream::stored::{Layout, read_chunks};
+use crate::stream::pipeline::Closed;
 
 /// One storage's copy, ready to be read.
 pub(super) struct Copy<'a> {
-    named: &'a NamedStorage,
-    codec: Codec,
-    key: String,
-    index: Arc<ChunkIndex>,
+    ranged: Ranged<'a>,
     encoding: String,
-    what: String,
-    stop: Stop,
 }
 
 /// Rows of one table on their way.
@@ -53,36 +43,14 @@ impl<'a> Copy<'a> {
         what: &str,
         stop: Stop,
     ) -> Result<Self> {
-        let (named, manifest) = (&stored.listing.storages[at], &stored.manifest);
-        let what = format!("{what}: reading `{}` from `{}`", manifest.id, named.name);
-        let damaged = |why: String| {
-            Failure::new(
-                Kind::Damaged,
-                "manifest_contradicts",
-                format!("{what}: {why}"),
-            )
-            .hint("`pgkeep restore` of the whole backup into a database of its own needs no index")
-        };
-        let (codec, key) = dump_key(&stored.backup, manifest).map_err(&damaged)?;
-        let index = chunk_index(named, &stored.backup, manifest, codec)
-            .await
-            .map_err(|error| storage_failure(&what, &error))?
-            .map_err(&damaged)?;
-        let encoding = manifest.dump.client_encoding.as_deref().unwrap_or("UTF8");
+        let ranged = Ranged::open(stored, at, what, stop).await?;
+        let encoding = stored.manifest.dump.client_encoding.as_deref();
+        let encoding = encoding.unwrap_or("UTF8").to_owned();
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-        if !encoding.bytes().all(is_plain) {
-            return Err(damaged("its encoding is no word".to_owned()));
+        match encoding.bytes().all(is_plain) {
+            true => Ok(Self { ranged, encoding }),
+            false => Err(ranged.contradicts("its encoding is no word")),
         }
-        let encoding = encoding.to_owned();
-        Ok(Self {
-            named,
-            codec,
-            key,
-            index,
-            encoding,
-            what,
-            stop,
-        })
     }
 
     /// Hands one table's rows to `psql` as a COPY into `rows`, a name of plain letters, and proves them.
@@ -96,45 +64,35 @@ impl<'a> Copy<'a> {
         // Writing may block for as long as the server waits for a lock.
         let begun = tokio::task::spawn_blocking(move || Rows::begin(&name, &encoding, input));
         let mut moving = begun.await.expect("writing to a pipe does not panic");
+        let of = format!("`{}`", record.full_name());
         let mut read_bytes = 0;
         for block in record.blocks.iter().map(|record| record.block) {
-            let (chunks, skipped) = self
-                .index
-                .offsets()
-                .chunks_of(block)
-                .ok_or_else(|| self.damaged(record, "it lies behind the end of the dump"))?;
-            let range = self.index.start_of(chunks.start).0..self.index.start_of(chunks.end).0;
-            read_bytes += range.end - range.start;
-            let stream = self.named.storage.stream(&self.key, Some(range)).await;
-            let stream = stream.map_err(|error| storage_failure(&self.what, &error))?;
-            let (codec, index, stop) = (self.codec, Arc::clone(&self.index), self.stop.clone());
-            let work = move |pieces: Pieces| {
-                let layout = Layout::part(codec, &index, chunks);
-                let read = moving.take_block(pieces, &layout, block, skipped, &stop);
-                (moving, read)
+            let mut is_begun = false;
+            let take = move |rows: &mut Rows, text: &[u8]| {
+                if !std::mem::replace(&mut is_begun, true) {
+                    rows.begin_block();
+                }
+                rows.take(text);
+                match rows.refused.is_some() {
+                    true => Err(Closed),
+                    false => Ok(()),
+                }
             };
-            let (back, read) = with_pieces(stream, work).await?;
+            let (back, count) = self.ranged.read(&of, block, moving, take).await?;
             moving = back;
-            let outcome = read.map_err(|error| storage_failure(&self.what, &error))?;
-            if let Some(fault) = outcome.fault {
-                return Err(self.damaged(record, &fault.message));
-            }
+            moving.end_block();
+            read_bytes += count;
         }
-        let table = record.full_name();
-        let what = format!("{}: `{table}`", self.what);
+        let what = format!("{}: {of}", self.ranged.what());
         // Writing may block for as long as the server takes its rows.
         let ended = tokio::task::spawn_blocking(move || moving.end(&what));
         let (input, rows, digest) = ended.await.expect("writing to a pipe does not panic")?;
         if (rows, digest) != (record.rows.unwrap_or(0), record.digest) {
-            return Err(self.damaged(record, "its rows are not the ones of the manifest"));
+            return Err(self
+                .ranged
+                .damaged(&of, "its rows are not the ones of the manifest"));
         }
         Ok(Handed { input, read_bytes })
-    }
-
-    fn damaged(&self, record: &TableRecord, why: &str) -> Failure {
-        let message = format!("{}: `{}`: {why}", self.what, record.full_name());
-        Failure::new(Kind::Damaged, "rows_damaged", message)
-            .hint("`pgkeep verify` tells what is damaged")
     }
 }
 
@@ -157,35 +115,17 @@ impl Rows {
         moving
     }
 
-    fn take_block(
-        &mut self,
-        pieces: Pieces,
-        layout: &Layout<'_>,
-        block: Block,
-        mut skip: u64,
-        stop: &Stop,
-    ) -> crate::storage::Result<crate::stream::stored::Outcome> {
+    fn begin_block(&mut self) {
         let head = self.head.clone();
         self.pass(head.as_bytes());
-        let mut left = block.length;
-        let mut take = |text: &[u8]| -> std::result::Result<(), Closed> {
-            let start = text.len().min(usize::try_from(skip).unwrap_or(usize::MAX));
-            skip -= start as u64;
-            let end = (text.len() - start).min(usize::try_from(left).unwrap_or(usize::MAX));
-            left -= end as u64;
-            self.take(&text[start..start + end]);
-            match self.refused.is_some() || stop.is_requested() {
-                true => Err(Closed),
-                false => Ok(()),
-            }
-        };
-        let read = read_chunks(pieces, layout, threads(), &Progress::default(), &mut take);
-        // What follows must not be taken for rows.
+    }
+
+    /// What follows must not be taken for rows.
+    fn end_block(&mut self) {
         if self.filter.scanner().current_table().is_some() {
             self.refused
                 .get_or_insert("its rows do not end where the manifest says".to_owned());
         }
-        read
     }
 
     fn take(&mut self, text: &[u8]) {

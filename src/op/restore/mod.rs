@@ -6,7 +6,7 @@
 
 pub(crate) mod check;
 pub(crate) mod feed;
-mod preflight;
+pub(crate) mod preflight;
 mod run;
 pub(crate) mod source;
 mod swap;
@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
+
+pub(super) use run::{is_about_locale, sql_hint};
 
 use super::history;
 use super::stored::{NamedStorage, Wanted};

@@ -202,7 +202,7 @@ pub(crate) fn failure(
         .fold(failure, Failure::hint)
 }
 
-fn problem(id: &'static str, text: impl Into<String>, hint: Option<&str>) -> Problem {
+pub(crate) fn problem(id: &'static str, text: impl Into<String>, hint: Option<&str>) -> Problem {
     Problem {
         id,
         text: text.into(),
@@ -259,7 +259,7 @@ fn count(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
-fn version(needs: &Needs, facts: &TargetFacts, options: &Options) -> Option<Problem> {
+pub(crate) fn version(needs: &Needs, facts: &TargetFacts, options: &Options) -> Option<Problem> {
     let (major, text) = needs.version.as_ref()?;
     if *major <= facts.major() || options.force_version {
         return None;
@@ -328,7 +328,7 @@ fn package(extension: &str, major: u32) -> String {
     }
 }
 
-fn roles(needs: &Needs, facts: &TargetFacts, options: &Options) -> Option<Problem> {
+pub(crate) fn roles(needs: &Needs, facts: &TargetFacts, options: &Options) -> Option<Problem> {
     let names = needs.missing_roles(facts);
     // Policies name roles, too; where one of those is missing the server says so, and nothing is changed.
     let is_waived = options.no_owner && options.no_privileges;

@@ -3,6 +3,8 @@
 mod fill;
 mod parallel;
 
+pub(in crate::op) use fill::{is_about_locale, sql_hint};
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

@@ -460,7 +460,7 @@ impl Run<'_> {
 }
 
 /// The next move where the server's words tell one.
-fn sql_hint(stderr: &[String]) -> Option<&'static str> {
+pub(in crate::op) fn sql_hint(stderr: &[String]) -> Option<&'static str> {
     let says = |text: &str| stderr.iter().any(|line| line.contains(text));
     if says("must be member of role") || says("must be able to SET ROLE") {
         Some("restore as a superuser, or with `--no-owner --no-privileges`")
@@ -477,7 +477,7 @@ fn sql_hint(stderr: &[String]) -> Option<&'static str> {
     }
 }
 
-fn is_about_locale(error: &Error) -> bool {
+pub(in crate::op) fn is_about_locale(error: &Error) -> bool {
     let says = |text: &str| error.stderr.iter().any(|line| line.contains(text));
     says("locale") || says("LC_COLLATE") || says("LC_CTYPE")
 }

@@ -1,0 +1,380 @@
+//! One restore of single tables from the first question to the COMMIT, and the way back.
+
+mod carry_out;
+mod target;
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use self::target::Site;
+use super::input::{
+    Entry, Proven, encoding, entries_of_manifest, entries_of_scan, prove, structure,
+};
+use super::{Report, Request, Restored, Source};
+use crate::context::Context;
+use crate::failure::{Failure, Kind, Result};
+use crate::model::name::TableName;
+use crate::model::nearest::did_you_mean;
+use crate::model::restore::compare::TableOutcome;
+use crate::model::scan::TextEncoding;
+use crate::model::single::{Plan, Selection, Structure};
+use crate::op::ranged::Ranged;
+use crate::op::restore::preflight::Needs;
+use crate::op::restore::source::Stored;
+use crate::op::restore::{Event, Observer};
+use crate::op::stored::Wanted;
+use crate::postgres::error::Error;
+use crate::stream::pipeline::Progress;
+
+/// What is safe where nothing was begun.
+const UNTOUCHED: &str = "nothing was changed";
+
+pub(super) struct Run<'a> {
+    request: &'a Request,
+    context: &'a Context,
+    observer: &'a dyn Observer,
+    report: Report,
+    /// For what must be done even when the run was stopped.
+    no_stop: CancellationToken,
+    /// What the target needs, where the server refused a statement.
+    unknown: Vec<String>,
+    extensions: Vec<String>,
+}
+
+/// Where the rows come from.
+enum Origin<'a> {
+    Copy(Ranged<'a>),
+    File(&'a std::path::Path),
+}
+
+/// What is brought in, decided.
+struct Job<'a> {
+    origin: Origin<'a>,
+    selection: &'a Selection<'a>,
+    plan: Plan,
+    /// Each table with its name in the target.
+    entries: Vec<(Entry, TableName)>,
+    encoding: TextEncoding,
+    site: Site,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(
+        request: &'a Request,
+        context: &'a Context,
+        observer: &'a dyn Observer,
+    ) -> Self {
+        let source = match &request.source {
+            Source::Stored { wanted, .. } => match wanted {
+                Wanted::Latest => "latest".to_owned(),
+                Wanted::Id(id) => id.to_string(),
+            },
+            Source::File(path) => path.display().to_string(),
+        };
+        Self {
+            report: Report {
+                backup_id: None,
+                source,
+                storage: None,
+                target: request.into.label(),
+                dry_run: request.options.dry_run,
+                restored: false,
+                created: false,
+                compared: false,
+                tables: Vec::new(),
+                rows: 0,
+                besides: Vec::new(),
+                left_out: Vec::new(),
+                created_roles: Vec::new(),
+                read_bytes: 0,
+                server_version: None,
+                started_at: context.clock.now(),
+                took_ms: 0,
+                warnings: Vec::new(),
+                failure: None,
+            },
+            request,
+            context,
+            observer,
+            no_stop: CancellationToken::new(),
+            unknown: Vec::new(),
+            extensions: Vec::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self) -> Report {
+        let started = self.context.clock.monotonic();
+        let done = match &self.request.source {
+            Source::Stored { .. } => self.restore_backup().await,
+            Source::File(path) => self.restore_file(path).await,
+        };
+        self.observer.note(Event::Ended);
+        self.report.failure = done.err();
+        if self.report.failure.is_some() {
+            self.report.created_roles.clear();
+        }
+        let took = self.context.clock.monotonic().saturating_sub(started);
+        self.report.took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.report
+    }
+
+    fn what(&self) -> String {
+        format!("restoring tables into `{}` failed", self.report.target)
+    }
+
+    fn stop(&self) -> &CancellationToken {
+        self.context.stop.token()
+    }
+
+    fn stopped(&self, safe: &str) -> Failure {
+        let doing = format!("restoring tables into `{}`", self.report.target);
+        let mut failure = self.context.stop.failure(&doing);
+        failure.message = failure.message.replace("nothing was stored", safe);
+        failure
+    }
+
+    /// A failure in front of the first change.
+    fn untouched(&self, failure: Failure) -> Failure {
+        match self.context.stop.is_requested() {
+            true => self.stopped(UNTOUCHED),
+            false => with_safe(failure, UNTOUCHED),
+        }
+    }
+
+    fn of_error(&self, error: &Error) -> Failure {
+        let doing = format!("restoring tables into `{}`", self.report.target);
+        let mut failure = error.to_failure(&doing, "");
+        failure.message = failure.message.trim_end_matches("; ").to_owned();
+        failure
+    }
+
+    async fn restore_backup(&mut self) -> Result<()> {
+        let Source::Stored {
+            storages,
+            database,
+            wanted,
+        } = &self.request.source
+        else {
+            return Ok(());
+        };
+        let stored = tokio::select! {
+            stored = Stored::open(storages, database.clone(), wanted) => stored?,
+            () = self.stop().cancelled() => return Err(self.stopped(UNTOUCHED)),
+        };
+        self.report.backup_id = Some(stored.manifest.id.to_string());
+        if stored.manifest.encryption.is_some() {
+            let why = "the backup is encrypted, and this pgkeep cannot decrypt";
+            let message = format!("{}: {why}; {UNTOUCHED}", self.what());
+            return Err(Failure::new(Kind::Program, "encrypted", message));
+        }
+        let mut last = None;
+        for at in stored.backup.readable_from() {
+            if let Some(Failure { message, .. }) = last.take() {
+                let warning = format!("another copy is taken: {message}");
+                self.report.warnings.push(warning);
+            }
+            match self.restore_copy(&stored, at).await {
+                Ok(()) => return stored.doubt.map_or(Ok(()), Err),
+                Err(failure) if is_of_copy(&failure) => last = Some(failure),
+                Err(failure) => return Err(failure),
+            }
+        }
+        let message = format!("{}: no storage has the backup; {UNTOUCHED}", self.what());
+        Err(last.unwrap_or_else(|| Failure::new(Kind::NotFound, "no_such_backup", message)))
+    }
+
+    async fn restore_copy(&mut self, stored: &Stored, at: usize) -> Result<()> {
+        let manifest = &stored.manifest;
+        let stop = self.context.stop.clone();
+        self.report.storage = Some(stored.storage_name(at).to_owned());
+        let (what, cancelled) = (self.what(), self.stop().clone());
+        let reading = async {
+            let ranged = Ranged::open(stored, at, &what, stop).await?;
+            let read = structure(&ranged, manifest).await?;
+            Ok((ranged, read))
+        };
+        let read = tokio::select! {
+            read = reading => read,
+            () = cancelled.cancelled() => return Err(self.stopped(UNTOUCHED)),
+        };
+        let (ranged, (structure, read_bytes)) = read.map_err(|failure| self.untouched(failure))?;
+        self.report.read_bytes = read_bytes;
+        let needs = Needs::of_manifest(manifest);
+        let name = manifest.dump.client_encoding.as_deref();
+        let entries = entries_of_manifest(manifest);
+        self.bring(
+            Origin::Copy(ranged),
+            &structure,
+            entries,
+            encoding(name),
+            needs,
+        )
+        .await
+    }
+
+    async fn restore_file(&mut self, path: &std::path::Path) -> Result<()> {
+        let progress = Arc::new(Progress::default());
+        self.observer.note(Event::Reading {
+            progress: &progress,
+        });
+        let accept = self.request.options.accept_no_end_marker;
+        let (stop, path) = (self.context.stop.clone(), path.to_owned());
+        // It ends with the file, or with the wish to stop.
+        let proving = tokio::task::spawn_blocking(move || prove(&path, accept, &stop, &progress));
+        let proven = tokio::select! {
+            proven = proving => proven.expect("reading does not panic"),
+            () = self.stop().cancelled() => return Err(self.stopped(UNTOUCHED)),
+        };
+        self.observer.note(Event::Ended);
+        let Proven {
+            path,
+            scan,
+            structure,
+        } = proven.map_err(|failure| self.untouched(failure))?;
+        let entries = entries_of_scan(&scan);
+        let encoding = encoding(scan.client_encoding.as_deref());
+        let needs = Needs::of_scan(&scan);
+        self.bring(Origin::File(&path), &structure, entries, encoding, needs)
+            .await
+    }
+
+    async fn bring(
+        &mut self,
+        origin: Origin<'_>,
+        structure: &Structure,
+        entries: Vec<Entry>,
+        encoding: TextEncoding,
+        needs: Needs,
+    ) -> Result<()> {
+        let named = self.named(structure, &entries)?;
+        let selection = Selection::new(structure, &named, &self.request.schema_map);
+        let entries = self.chosen(&selection, entries)?;
+        let mut site = self
+            .site(needs)
+            .await
+            .map_err(|failure| self.untouched(failure))?;
+        let there = self.there(&selection, &site).await?;
+        let plan = selection.plan(&there);
+        site.missing_roles = self.missing_roles(&plan, &site)?;
+        self.refuse(&selection, &there, &site)?;
+        self.tell(&plan, &entries);
+        self.unknown = plan.unknown.iter().cloned().collect();
+        self.extensions = site.extensions();
+        let job = Job {
+            origin,
+            selection: &selection,
+            plan,
+            entries,
+            encoding,
+            site,
+        };
+        match job.site.exists || !self.request.options.dry_run {
+            true => self.carry_out(job).await,
+            // What would be made cannot be tried in a database that is not there.
+            false => {
+                self.report.created_roles = job.site.missing_roles.clone();
+                self.report.warnings.push(
+                    "the database is missing and would be created; nothing was tried".to_owned(),
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes note of what is planned.
+    fn tell(&mut self, plan: &Plan, entries: &[(Entry, TableName)]) {
+        self.report.besides.clone_from(&plan.besides);
+        self.report.left_out.clone_from(&plan.left_out);
+        for left in &plan.left_out {
+            let warning = format!("`{}`: {} is left out: {}", left.table, left.what, left.why);
+            if !self.report.warnings.contains(&warning) {
+                self.report.warnings.push(warning);
+            }
+        }
+        self.report.rows = entries
+            .iter()
+            .filter_map(|(entry, _)| entry.expected.rows)
+            .sum();
+        let restored = entries.iter().map(|(entry, into)| Restored {
+            into: into.to_string(),
+            outcome: TableOutcome::new(&entry.expected),
+        });
+        self.report.tables = restored.collect();
+    }
+
+    /// Finds each table that was named; the dump must make it.
+    fn named(&self, structure: &Structure, entries: &[Entry]) -> Result<Vec<TableName>> {
+        let made: Vec<&TableName> = structure.tables().collect();
+        let mut named = Vec::new();
+        for name in &self.request.tables {
+            let full = TableName::new(name.schema_or_public(), name.name.clone());
+            if made.contains(&&full) {
+                named.push(full);
+                continue;
+            }
+            let what = self.what();
+            if entries.iter().any(|entry| entry.expected.name == full) {
+                let message = format!(
+                    "{what}: `{}` has rows of `{name}` and not how it is made; {UNTOUCHED}",
+                    self.report.source
+                );
+                return Err(Failure::new(Kind::NotFound, "no_structure", message)
+                    .hint("`--data-only` fills a table that is there"));
+            }
+            let known: Vec<String> = made.iter().map(ToString::to_string).collect();
+            let near = did_you_mean(&full.to_string(), known.iter().map(String::as_str));
+            let message = format!(
+                "{what}: `{}` has no table `{name}`{near}; {UNTOUCHED}",
+                self.report.source
+            );
+            return Err(Failure::new(Kind::NotFound, "no_such_table", message));
+        }
+        Ok(named)
+    }
+
+    /// Pairs the tables that come back with their rows.
+    fn chosen(
+        &mut self,
+        selection: &Selection<'_>,
+        entries: Vec<Entry>,
+    ) -> Result<Vec<(Entry, TableName)>> {
+        let mut chosen = Vec::new();
+        for entry in entries {
+            let name = &entry.expected.name;
+            if !selection.has_table(name) {
+                continue;
+            }
+            if entry.expected.rows.is_some() && entry.expected.digest.is_none() {
+                let message = format!(
+                    "{}: the rows of `{name}` are INSERT statements, and single tables come back by COPY only; {UNTOUCHED}",
+                    self.what()
+                );
+                return Err(Failure::new(Kind::Usage, "rows_are_inserts", message).hint(
+                    "`pgkeep restore` without `--table` brings the whole dump into a database of its own",
+                ));
+            }
+            let is_bare = entry.expected.rows.is_none()
+                && entry.expected.kind.is_some_and(|kind| kind.has_rows());
+            if is_bare {
+                let warning = format!("`{name}`: the dump holds no rows of it, only its structure");
+                self.report.warnings.push(warning);
+            }
+            let into = selection.target(name);
+            chosen.push((entry, into));
+        }
+        Ok(chosen)
+    }
+}
+
+/// Another copy of the backup may be better.
+fn is_of_copy(failure: &Failure) -> bool {
+    matches!(failure.kind, Kind::Damaged | Kind::Storage) && failure.id != "restore_differs"
+}
+
+fn with_safe(mut failure: Failure, safe: &str) -> Failure {
+    if !failure.message.ends_with(safe) {
+        failure.message = format!("{}; {safe}", failure.message);
+    }
+    failure
+}

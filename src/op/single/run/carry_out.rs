@@ -1,0 +1,452 @@
+//! Carries a plan out: one transaction, compared before its COMMIT, and the way back from each point where it may fail.
+
+use std::io::PipeWriter;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Job, Origin, Run, with_safe};
+use crate::failure::{Failure, Kind, Result};
+use crate::model::name::{TableName, quote};
+use crate::model::restore::compare::Expected;
+use crate::model::restore::properties::literal;
+use crate::model::scan::{Scan, TableKind};
+use crate::op::restore::check;
+use crate::op::restore::feed::refused;
+use crate::op::restore::{Event, sql_hint};
+use crate::op::single::input::{file_rows, stored_rows};
+use crate::op::single::sink::{Broken, Sink};
+use crate::postgres::databases::end_sessions;
+use crate::postgres::error::{Error, Reason};
+use crate::postgres::feed::{Answers, Feed, FeedRequest};
+use crate::stream::pipeline::Progress;
+
+/// Id of the failure of a program that is gone; what it said is better.
+const GONE: &str = "psql_ended";
+
+const UTF8: &str = "\nSET client_encoding = 'UTF8';\n";
+
+impl Run<'_> {
+    /// Does it, or leaves the target as it was.
+    pub(super) async fn carry_out(&mut self, job: Job<'_>) -> Result<()> {
+        self.make_database(&job.site).await?;
+        let clock = &self.context.clock;
+        let hex = |count: usize| {
+            (0..count)
+                .map(|_| format!("{:04x}", clock.suffix()))
+                .collect::<String>()
+        };
+        let (application, key) = (format!("pgkeep-restore-{}", hex(4)), hex(8));
+        match self.bring_in(&job, &application, &key).await {
+            Ok(()) => Ok(()),
+            Err(failure) => Err(self.undo(failure, &job, &application).await),
+        }
+    }
+
+    async fn undo(&mut self, failure: Failure, job: &Job<'_>, application: &str) -> Failure {
+        let failure = match self.context.stop.is_requested() {
+            true => {
+                let mut failure = self.stopped("");
+                failure.message = failure.message.trim_end_matches("; ").to_owned();
+                failure
+            }
+            false => failure,
+        };
+        let site = &job.site;
+        if let Some(databases) = &site.databases {
+            return match databases.drop_database(&site.name, &self.no_stop).await {
+                Ok(()) => {
+                    self.report.created = false;
+                    with_safe(failure, "the database that was made for it is gone again")
+                }
+                Err(error) => with_safe(failure, &format!("cleaning up failed, too: {error}"))
+                    .hint(format!(
+                        "`DROP DATABASE {}` removes what is left",
+                        quote(&site.name)
+                    )),
+            };
+        }
+        // A server may be busy with a statement of a client that is gone, and hold its locks until then.
+        if let Err(error) = end_sessions(&site.psql, application, &self.no_stop).await {
+            let warning = format!("whether the session is gone cannot be seen: {error}");
+            self.report.warnings.push(warning);
+        }
+        // A connection may be lost between a COMMIT and its answer.
+        let names = job.selection.names_to_be_free();
+        let found = crate::postgres::present::read(&site.psql, &names, &self.no_stop).await;
+        let safe = match found {
+            Ok(there) if there.relations.is_empty() => "the target is as it was",
+            Ok(_) => "the tables are in the target now: look at them before you use them",
+            Err(_) => "whether the target is as it was cannot be seen: look before you use it",
+        };
+        with_safe(failure, safe)
+    }
+
+    async fn bring_in(&mut self, job: &Job<'_>, application: &str, key: &str) -> Result<()> {
+        let (site, options) = (&job.site, &self.request.options);
+        let request = FeedRequest {
+            psql: &site.psql,
+            application,
+            one_transaction: true,
+            server_major: site.facts.major(),
+            is_sql_ascii: site.needs.encoding == "SQL_ASCII",
+            time_zone: options.dump_time_zone.as_deref().unwrap_or("UTC"),
+            key,
+        };
+        let stop = self.stop().clone();
+        let mut feed = request
+            .start(&stop)
+            .await
+            .map_err(|error| self.of_error(&error))?;
+        let input = feed.take_input();
+        let fed = tokio::select! {
+            fed = self.feed(job, &request, input) => fed,
+            _ = feed.ended() => Err(self.gone()),
+            () = stop.cancelled() => Err(self.stopped("")),
+        };
+        let (sink, read_bytes) = match fed {
+            Ok(fed) => fed,
+            Err(failure) => return Err(self.end(&feed, failure).await),
+        };
+        let answers = tokio::select! {
+            answers = feed.answers() => answers,
+            () = stop.cancelled() => None,
+        };
+        let judged = match answers {
+            Some(answers) => self.judge(job, answers),
+            None => Err(self.gone()),
+        };
+        if let Err(failure) = judged {
+            return Err(self.end(&feed, failure).await);
+        }
+        self.report.read_bytes += read_bytes;
+        self.report
+            .created_roles
+            .clone_from(&job.site.missing_roles);
+        if options.dry_run {
+            // `psql` is ended before its input is closed, and the transaction with it.
+            feed.stop().await;
+            drop(sink);
+            return Ok(());
+        }
+        self.commit(job, feed, sink, key).await
+    }
+
+    /// Writes all but what comes behind the comparison; returns what takes that.
+    async fn feed(
+        &self,
+        job: &Job<'_>,
+        request: &FeedRequest<'_>,
+        input: PipeWriter,
+    ) -> Result<(Sink, u64)> {
+        let progress = Arc::new(Progress::default());
+        let with_rows = job
+            .entries
+            .iter()
+            .filter(|(entry, _)| entry.expected.rows.is_some());
+        self.observer.note(Event::Restoring {
+            progress: &progress,
+            bytes: 0,
+            tables: with_rows.count() as u64,
+        });
+        let sink = Sink::new(input, &self.rules(&job.site.facts), &progress);
+        let mut roles = UTF8.to_owned();
+        for role in &job.site.missing_roles {
+            if self.request.options.create_missing_roles {
+                roles += &format!("CREATE ROLE {} NOLOGIN;\n", quote(role));
+            }
+        }
+        roles += "RESET client_encoding;\n";
+        let before = job.plan.before.clone();
+        let sink = blocking(sink, move |sink| {
+            sink.say(&roles);
+            sink.pass(&before);
+        })
+        .await;
+        let (mut sink, read_bytes) = self.rows(job, sink).await?;
+        let scan = sink.turn().map_err(|broken| self.broken(broken))?;
+        self.prove(job, &scan)?;
+        let behind = job.plan.behind.clone();
+        let mut sink = blocking(sink, move |sink| sink.pass(&behind)).await;
+        sink.turn().map_err(|broken| self.broken(broken))?;
+        let locking = match self.request.options.dry_run {
+            true => job.plan.locking.clone(),
+            false => Vec::new(),
+        };
+        let questions = format!(
+            "{UTF8}{}{}",
+            analyze(job),
+            request.questions(&questions(job, self.request.options.no_compare))
+        );
+        let mut sink = blocking(sink, move |sink| {
+            sink.pass(&locking);
+            sink.say(&questions);
+        })
+        .await;
+        sink.turn().map_err(|broken| self.broken(broken))?;
+        Ok((sink, read_bytes))
+    }
+
+    async fn rows(&self, job: &Job<'_>, mut sink: Sink) -> Result<(Sink, u64)> {
+        match &job.origin {
+            Origin::Copy(ranged) => {
+                let mut read_bytes = 0;
+                for (entry, into) in &job.entries {
+                    let moved = stored_rows(ranged, entry, into, job.encoding, sink).await?;
+                    (sink, read_bytes) = (moved.0, read_bytes + moved.1);
+                }
+                Ok((sink, read_bytes))
+            }
+            Origin::File(path) => {
+                let (path, entries) = (path.to_path_buf(), job.entries.clone());
+                let (encoding, stop) = (job.encoding, self.context.stop.clone());
+                // It ends with the file, with `psql`, or with the wish to stop.
+                let moving = tokio::task::spawn_blocking(move || {
+                    file_rows(&path, &entries, encoding, sink, &stop)
+                });
+                let sink = moving.await.expect("reading does not panic")?;
+                Ok((sink, 0))
+            }
+        }
+    }
+
+    /// Holds what was handed on against what is known of the rows.
+    fn prove(&self, job: &Job<'_>, scan: &Scan) -> Result<()> {
+        for (entry, into) in &job.entries {
+            let (Some(rows), Some(digest)) = (entry.expected.rows, entry.expected.digest) else {
+                continue;
+            };
+            let found = scan.tables.iter().find(|table| table.full_name() == *into);
+            let found = found.and_then(|table| Some((table.rows?, table.digest?)));
+            if found != Some((rows, digest)) {
+                let of = format!("`{}`", entry.expected.name);
+                let why = "its rows are not the ones that were dumped";
+                return Err(match &job.origin {
+                    Origin::Copy(ranged) => ranged.damaged(&of, why),
+                    Origin::File(_) => {
+                        let message = format!("{}: {of}: {why}", self.what());
+                        Failure::new(Kind::Damaged, "rows_damaged", message)
+                            .hint("the file changed while it was read")
+                    }
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares what is there with what was dumped.
+    fn judge(&mut self, job: &Job<'_>, answers: Answers) -> Result<()> {
+        if self.request.options.no_compare {
+            let warning =
+                "nothing was compared: that its rows are as they were dumped is not proven";
+            self.report.warnings.push(warning.to_owned());
+            return Ok(());
+        }
+        let entries = job.entries.iter();
+        let expected: Vec<Expected> = entries.map(|(entry, _)| entry.expected.clone()).collect();
+        let compared = check::compare_answers(&expected, answers.scan);
+        let judged = check::judge(&self.what(), &compared, None);
+        for outcome in compared.tables {
+            let mut restored = self.report.tables.iter_mut();
+            if let Some(restored) =
+                restored.find(|restored| restored.outcome.table == outcome.table)
+            {
+                restored.outcome = outcome;
+            }
+        }
+        judged.map_err(|failure| match &job.origin {
+            Origin::Copy(_) => failure,
+            Origin::File(_) => failure.hint(
+                "a plain dump has times in the time zone of whoever wrote it: `--dump-time-zone NAME` compares in that \
+                 one; `--no-compare` restores without the proof",
+            ),
+        })?;
+        self.report.compared = true;
+        Ok(())
+    }
+
+    async fn commit(&mut self, job: &Job<'_>, feed: Feed, sink: Sink, key: &str) -> Result<()> {
+        let (locking, last) = (job.plan.locking.clone(), job.plan.last.clone());
+        let proof = nothing_is_tied(job, key);
+        let sink = blocking(sink, move |sink| {
+            sink.pass(&locking);
+            sink.pass(&last);
+            sink.say(&proof);
+        })
+        .await;
+        let mut sink = sink;
+        let turned = sink.turn().map_err(|broken| self.broken(broken));
+        if let Err(failure) = turned {
+            return Err(self.end(&feed, failure).await);
+        }
+        if self.context.stop.is_requested() {
+            return Err(self.end(&feed, self.stopped("")).await);
+        }
+        feed.commit(sink.into_input())
+            .await
+            .map_err(|error| self.refused_by_server(&error))?;
+        self.report.restored = true;
+        Ok(())
+    }
+
+    fn broken(&self, broken: Broken) -> Failure {
+        match broken {
+            Broken::Refused(refusal) => refused(&self.what(), &refusal),
+            Broken::Damaged(why) => Failure::new(
+                Kind::Damaged,
+                "rows_damaged",
+                format!("{}: {why}", self.what()),
+            )
+            .hint("`pgkeep verify` tells what is damaged"),
+            Broken::Gone => self.gone(),
+        }
+    }
+
+    fn gone(&self) -> Failure {
+        let message = format!("{}: `psql` ended early", self.what());
+        Failure::new(Kind::Unexpected, GONE, message)
+    }
+
+    /// Ends `psql`, and the transaction with it. Its own words are better than ours about a pipe that broke.
+    async fn end(&self, feed: &Feed, failure: Failure) -> Failure {
+        let patience = match failure.id == GONE && !self.context.stop.is_requested() {
+            true => Duration::from_secs(10),
+            false => Duration::from_millis(200),
+        };
+        let gone = tokio::time::timeout(patience, feed.ended()).await;
+        let failure = match gone.map(|ended| ended.into_result()) {
+            Ok(Err(error)) => self.refused_by_server(&error),
+            _ => failure,
+        };
+        feed.stop().await;
+        failure
+    }
+
+    /// An error of a statement is the target's answer to it.
+    fn refused_by_server(&self, error: &Error) -> Failure {
+        let mut failure = self.of_error(error);
+        if matches!(error.reason, Reason::Other { code: 3 }) {
+            failure.id = "restore_sql_failed";
+            failure.message = format!("{}: the server refused a statement", self.what());
+        }
+        let says = |text: &str| error.stderr.iter().any(|line| line.contains(text));
+        if let Some(hint) = sql_hint(&error.stderr) {
+            failure = failure.hint(hint);
+        }
+        if says("violates foreign key constraint") {
+            failure = failure.hint(
+                "rows that it refers to are gone: `--upsert` brings them back, or `--schema-map public=rescued` puts the \
+                 table beside the others, where foreign keys to them are left out",
+            );
+        }
+        if says("ERROR:  server \"") {
+            failure = failure
+                .hint("the server of a foreign table does not come back with it: make it first");
+        }
+        if says("does not exist") && !self.unknown.is_empty() {
+            let names = list(&self.unknown);
+            failure = failure.hint(match self.extensions.is_empty() {
+                true => format!("neither the dump nor the target makes {names}"),
+                false => format!(
+                    "neither the dump nor the target makes {names}: an extension may, and the dump's database had {}; \
+                     `CREATE EXTENSION` in the target comes first",
+                    list(&self.extensions)
+                ),
+            });
+        }
+        failure
+    }
+}
+
+fn list(names: &[String]) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    names.join(", ")
+}
+
+fn quoted(name: &TableName) -> String {
+    format!("{}.{}", quote(name.schema_or_public()), quote(&name.name))
+}
+
+/// The planner knows nothing of fresh tables; a foreign one may be out of reach.
+fn analyze(job: &Job<'_>) -> String {
+    let tables = job.entries.iter();
+    tables
+        .filter(|(entry, _)| entry.expected.kind != Some(TableKind::Foreign))
+        .map(|(_, into)| format!("ANALYZE {};\n", quoted(into)))
+        .collect()
+}
+
+/// Each table with rows, by its name in the dump and what to copy in the target.
+fn questions(job: &Job<'_>, no_compare: bool) -> Vec<(String, String)> {
+    let with_rows = job
+        .entries
+        .iter()
+        .filter(|(entry, _)| entry.expected.rows.is_some() && !no_compare);
+    with_rows
+        .map(|(entry, into)| {
+            let expected = &entry.expected;
+            let columns = expected
+                .columns
+                .iter()
+                .flatten()
+                .map(|column| quote(column));
+            let columns = columns.collect::<Vec<_>>().join(", ");
+            let (name, into) = (quoted(&expected.name), quoted(into));
+            let is_root = expected.kind == Some(TableKind::Partitioned);
+            let what = match (is_root, columns.as_str()) {
+                (true, "") => format!("(SELECT * FROM {into})"),
+                (true, _) => format!("(SELECT {columns} FROM {into})"),
+                (false, "") => into,
+                (false, _) => format!("{into} ({columns})"),
+            };
+            (name, what)
+        })
+        .collect()
+}
+
+/// SQL that fails when anything made by this transaction depends on a table or sequence of which it made a copy.
+///
+/// The catalogue knows what a default, a check, an index, a policy or a rule refers to, whatever its text looks like.
+/// Functions stay in their own schema, and so does what they refer to.
+fn nothing_is_tied(job: &Job<'_>, key: &str) -> String {
+    let mut names: Vec<String> = job
+        .selection
+        .moved()
+        .map(|name| {
+            format!(
+                "({}, {})",
+                literal(name.schema_or_public()),
+                literal(&name.name)
+            )
+        })
+        .collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    names.sort();
+    format!(
+        "{UTF8}SET search_path = pg_catalog;
+SET standard_conforming_strings = on;
+DO $k{key}$ DECLARE tied text; BEGIN
+  SELECT string_agg(DISTINCT pg_describe_object(d.classid, d.objid, d.objsubid), ', ') INTO tied
+  FROM pg_depend d JOIN pg_class c ON d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE (n.nspname::text, c.relname::text) IN (VALUES {})
+    AND d.classid <> 'pg_proc'::regclass
+    AND d.xmin::text = (txid_current() % 4294967296)::text;
+  IF tied IS NOT NULL THEN
+    RAISE EXCEPTION 'the copy would depend on the table it is a copy of: %', tied;
+  END IF;
+END $k{key}$;
+",
+        names.join(", ")
+    )
+}
+
+/// Works on a thread that may block; where the program is gone its own end says why.
+async fn blocking(mut sink: Sink, work: impl FnOnce(&mut Sink) + Send + 'static) -> Sink {
+    let working = tokio::task::spawn_blocking(move || {
+        work(&mut sink);
+        sink
+    });
+    working.await.expect("writing to a pipe does not panic")
+}

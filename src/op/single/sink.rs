@@ -1,0 +1,204 @@
+//! What single tables' SQL and rows go through on their way to `psql`: the filter, and each COPY by its table's name.
+
+use std::io::{PipeWriter, Write};
+use std::sync::Arc;
+
+use crate::model::name::{TableName, quote};
+use crate::model::restore::filter::{Filter, Refusal, Rules};
+use crate::model::scan::{LexemeKind, Scan, Scanner, Spoken, TextEncoding, lexemes};
+use crate::model::single::{Deed, subject};
+use crate::stream::pipeline::{Closed, Progress};
+
+/// Longest statement in front of rows: 1,600 columns have a tenth of it.
+const MAX_HEAD: usize = 1 << 20;
+
+/// Hands SQL on through a filter.
+pub(super) struct Sink {
+    input: PipeWriter,
+    filter: Filter,
+    rules: Rules,
+    progress: Arc<Progress>,
+    broken: Option<Broken>,
+}
+
+/// Why nothing more is handed on.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// The filter refuses it.
+    Refused(Refusal),
+    /// What was read is not what the manifest says.
+    Damaged(String),
+    /// `psql` is gone; its end says why.
+    Gone,
+}
+
+/// One block of rows under way.
+pub(super) struct Rows {
+    pub sink: Sink,
+    table: TableName,
+    into: TableName,
+    encoding: TextEncoding,
+    /// What came in front of the first row, and who finds that row.
+    head: Vec<u8>,
+    finder: Option<(Scanner, u64)>,
+}
+
+impl Sink {
+    pub(super) fn new(input: PipeWriter, rules: &Rules, progress: &Arc<Progress>) -> Self {
+        Self {
+            input,
+            filter: Filter::new(rules.clone()),
+            rules: rules.clone(),
+            progress: Arc::clone(progress),
+            broken: None,
+        }
+    }
+
+    /// Hands on a piece of a dump.
+    pub(super) fn pass(&mut self, text: &[u8]) {
+        let Self {
+            input,
+            filter,
+            broken,
+            ..
+        } = self;
+        if broken.is_some() {
+            return;
+        }
+        let mut written = Ok(());
+        let pushed = filter.push(text, &mut |bytes| {
+            if written.is_ok() {
+                written = input.write_all(bytes);
+            }
+        });
+        self.progress.note_scan(filter.scanner());
+        *broken = match (pushed, written) {
+            (Err(refusal), _) => Some(Broken::Refused(refusal)),
+            (_, Err(_)) => Some(Broken::Gone),
+            _ => None,
+        };
+    }
+
+    /// Hands on SQL of our own.
+    pub(super) fn say(&mut self, sql: &str) {
+        if self.broken.is_none() && self.input.write_all(sql.as_bytes()).is_err() {
+            self.broken = Some(Broken::Gone);
+        }
+    }
+
+    fn damaged(&mut self, why: &str) {
+        self.broken
+            .get_or_insert_with(|| Broken::Damaged(why.to_owned()));
+    }
+
+    /// Ends a text that is whole by itself, and says what it held. The next one begins with the settings of the dump.
+    pub(super) fn turn(&mut self) -> Result<Scan, Broken> {
+        let filter = std::mem::replace(&mut self.filter, Filter::new(self.rules.clone()));
+        match self.broken.take() {
+            Some(broken) => Err(broken),
+            None => filter.finish().map_err(Broken::Refused),
+        }
+    }
+
+    /// Tells whether nothing more is handed on; [`Sink::turn`] says why.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.is_some()
+    }
+
+    pub(super) fn into_input(self) -> PipeWriter {
+        self.input
+    }
+}
+
+impl Rows {
+    pub(super) fn new(
+        sink: Sink,
+        table: &TableName,
+        into: &TableName,
+        encoding: TextEncoding,
+    ) -> Self {
+        let mut finder = Scanner::watching(TableName::new("", ""), true);
+        // Where a character's second byte may be a backslash, the scanner has to know.
+        if let TextEncoding::Other(encoding) = encoding {
+            finder.push(format!("SET client_encoding = '{}';\n", encoding.name()).as_bytes());
+        }
+        let begin = finder.position();
+        Self {
+            sink,
+            table: table.clone(),
+            into: into.clone(),
+            encoding,
+            head: Vec::new(),
+            finder: Some((finder, begin)),
+        }
+    }
+
+    /// Takes the next piece of the block.
+    pub(super) fn take(&mut self, text: &[u8]) -> Result<(), Closed> {
+        let Some((finder, begin)) = &mut self.finder else {
+            self.sink.pass(text);
+            return self.go_on();
+        };
+        self.head.extend_from_slice(text);
+        finder.push(text);
+        let first = finder.take_rows().into_iter().next();
+        let first = first.map(|rows| (rows.start - *begin) as usize);
+        if let Some(first) = first {
+            self.finder = None;
+            let head = std::mem::take(&mut self.head);
+            match self.renamed(&head[..first]) {
+                Some(copy) => {
+                    self.sink.pass(&copy);
+                    self.sink.pass(&head[first..]);
+                }
+                None => self
+                    .sink
+                    .damaged("its rows do not begin where the manifest says"),
+            }
+        } else if self.head.len() > MAX_HEAD {
+            self.sink
+                .damaged("its rows do not begin where the manifest says");
+        }
+        self.go_on()
+    }
+
+    fn go_on(&self) -> Result<(), Closed> {
+        match self.sink.broken.is_some() {
+            true => Err(Closed),
+            false => Ok(()),
+        }
+    }
+
+    /// Ends the block: what follows must not be taken for rows.
+    pub(super) fn end(mut self) -> Sink {
+        if self.finder.is_some() || self.sink.filter.scanner().current_table().is_some() {
+            self.sink
+                .damaged("its rows do not end where the manifest says");
+        }
+        self.sink
+    }
+
+    /// Returns the COPY with the name in the target, if it is one of this table.
+    fn renamed(&self, head: &[u8]) -> Option<Vec<u8>> {
+        let spoken = Spoken {
+            standard_strings: true,
+            encoding: self.encoding,
+            has_search_path: false,
+            schema: self.table.schema_or_public().to_owned(),
+        };
+        let found = lexemes(head, true, self.encoding);
+        let is_it = subject(&found, &spoken).deed == Deed::Copy(self.table.clone());
+        // Its name is one token, or one with its schema and a dot in front.
+        let is_qualified = found.get(2)?.kind == LexemeKind::Punct(b'.');
+        let last = found.get(if is_qualified { 3 } else { 1 })?;
+        let name = format!(
+            "{}.{}",
+            quote(self.into.schema_or_public()),
+            quote(&self.into.name)
+        );
+        let mut copy = head[..found[1].start].to_vec();
+        copy.extend_from_slice(&self.encoding.encode(&name));
+        copy.extend_from_slice(&head[last.end..]);
+        is_it.then_some(copy)
+    }
+}
