@@ -4,6 +4,7 @@ mod foreign;
 mod jobs;
 mod replace;
 mod rows;
+mod table;
 
 use std::fs;
 use std::path::PathBuf;

@@ -200,7 +200,7 @@ fn a_merge_that_fails_leaves_all_as_it_was() {
         "merge_refused",
         "`nowhere.tags`: it is not there",
     );
-    fails(&["--table", "tags"], 2, "flag_alone", "--upsert");
+    fails(&["--table", "tags"], 25, "table_exists", "--upsert");
     fails(&["--dry-run"], 2, "flag_alone", "--data-only");
     // A rule of the target that changes what is written is seen before the COMMIT.
     database.sql("CREATE RULE r AS ON INSERT TO logs DO INSTEAD NOTHING; DELETE FROM logs");
