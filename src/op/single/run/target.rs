@@ -6,7 +6,7 @@ use super::{Run, UNTOUCHED, with_safe};
 use crate::failure::Result;
 use crate::model::connection::Connection;
 use crate::model::name::TableName;
-use crate::model::restore::filter::{Filter, Rules};
+use crate::model::restore::filter::{Filter, Freeze, Rules};
 use crate::model::scan::Scanner;
 use crate::model::single::{Plan, Refused, Selection, There};
 use crate::op::restore;
@@ -69,6 +69,7 @@ impl Run<'_> {
             one_transaction: true,
             skip_extensions: Vec::new(),
             server_major: facts.major(),
+            freeze: Freeze::Never,
         }
     }
 
