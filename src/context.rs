@@ -1,8 +1,9 @@
 //! What every operation gets: the clock and the wish to stop.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +24,41 @@ pub struct Context {
 pub struct Stop {
     token: CancellationToken,
     first: Arc<OnceLock<(Kind, Instant)>>,
+    relay: Arc<Mutex<Option<UnboundedSender<Kind>>>>,
+}
+
+/// What a signal meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signalled {
+    /// It is the wish to stop.
+    First,
+    /// Somebody wished that before, and cannot wait.
+    Again,
+    /// It is for the command that is being waited for.
+    Relayed,
+}
+
+/// The signals of a time in which they are for somebody else. Dropping it ends that time.
+pub struct Relay {
+    stop: Stop,
+    signals: UnboundedReceiver<Kind>,
+}
+
+impl Relay {
+    /// Returns where the signals come out.
+    pub fn signals(&mut self) -> &mut UnboundedReceiver<Kind> {
+        &mut self.signals
+    }
+}
+
+/// A signal that nobody took is a wish to stop like any other.
+impl Drop for Relay {
+    fn drop(&mut self) {
+        *self.stop.lock_relay() = None;
+        if let Ok(kind) = self.signals.try_recv() {
+            self.stop.request(kind);
+        }
+    }
 }
 
 impl Stop {
@@ -30,6 +66,39 @@ impl Stop {
     pub fn request(&self, kind: Kind) {
         let _ = self.first.set((kind, Instant::now())); // a second signal changes nothing
         self.token.cancel();
+    }
+
+    /// Takes note of a signal.
+    pub fn signal(&self, kind: Kind) -> Signalled {
+        // Held to the end: what `relay` sees is before or behind this signal, never in its middle.
+        let relay = self.lock_relay();
+        match relay.as_ref() {
+            Some(relay) if relay.send(kind).is_ok() => Signalled::Relayed,
+            _ if self.is_requested() => Signalled::Again,
+            _ => {
+                self.request(kind);
+                Signalled::First
+            }
+        }
+    }
+
+    /// Lets every later signal come out of the returned relay; none where a stop was asked for already.
+    pub fn relay(&self) -> Option<Relay> {
+        let mut relay = self.lock_relay();
+        if self.is_requested() {
+            return None;
+        }
+        let (sender, signals) = mpsc::unbounded_channel();
+        *relay = Some(sender);
+        Some(Relay {
+            stop: self.clone(),
+            signals,
+        })
+    }
+
+    fn lock_relay(&self) -> MutexGuard<'_, Option<UnboundedSender<Kind>>> {
+        // An option is whole at every moment.
+        self.relay.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the token that is cancelled by a request.
@@ -89,6 +158,27 @@ impl Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_relayed_signal_is_no_wish_to_stop() {
+        let stop = Stop::default();
+        let mut relay = stop.relay().unwrap();
+        for kind in [Kind::Interrupted, Kind::Interrupted, Kind::Terminated] {
+            assert_eq!(stop.signal(kind), Signalled::Relayed);
+            assert_eq!(relay.signals().try_recv(), Ok(kind));
+        }
+        drop(relay);
+        assert!(!stop.is_requested());
+        assert_eq!(stop.signal(Kind::Interrupted), Signalled::First);
+        assert_eq!(stop.signal(Kind::Interrupted), Signalled::Again);
+        assert!(stop.relay().is_none());
+        // One that came too late for the command.
+        let stop = Stop::default();
+        let relay = stop.relay().unwrap();
+        stop.signal(Kind::Terminated);
+        drop(relay);
+        assert_eq!(stop.failure("x").kind, Kind::Terminated);
+    }
 
     #[tokio::test]
     async fn time_runs_from_the_first_wish() {

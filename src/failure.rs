@@ -40,6 +40,10 @@ pub enum Kind {
     Refused,
     /// A needed program is missing or too old.
     Program,
+    /// The command behind `guard` is there and cannot be started, as a shell says it.
+    NotRunnable,
+    /// There is no such command to guard, as a shell says it.
+    NoCommand,
     /// Ended by SIGINT.
     Interrupted,
     /// Ended by SIGTERM.
@@ -63,6 +67,8 @@ impl Kind {
             Self::Stale => 24,
             Self::Refused => 25,
             Self::Program => 26,
+            Self::NotRunnable => 126,
+            Self::NoCommand => 127,
             Self::Interrupted => 130,
             Self::Terminated => 143,
         }

@@ -1,5 +1,6 @@
 //! The command line as clap reads it: every flag with its words of help, nothing else.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
@@ -119,6 +120,9 @@ pub enum Command {
     /// Restore a backup or a plain dump, and compare every table with what was dumped
     #[command(after_help = RESTORE_HELP)]
     Restore(Box<RestoreArgs>),
+    /// Run a command only behind a proven backup, and tell or go the way back when it fails
+    #[command(after_help = GUARD_HELP, mut_args(without_selection))]
+    Guard(Box<GuardArgs>),
     /// Restore a backup into a scratch database, compare every table, drop it: the proof that a backup can be restored
     #[command(after_help = DRILL_HELP)]
     Drill(DrillArgs),
@@ -211,6 +215,30 @@ A database that is missing is created; one that is there must be empty. A failed
 Exit code 0 means that every table is there with the rows that were dumped; 23: the stored dump is damaged, or a table \
 differs; 25: something stands against it, and nothing was touched.";
 
+/// A guard refuses the flags that leave something out, so its help does not offer them.
+fn without_selection(argument: clap::Arg) -> clap::Arg {
+    let is_selection = argument.get_help_heading() == Some("Selection");
+    argument.hide(is_selection)
+}
+
+const GUARD_HELP: &str = "\
+Examples:
+  pgkeep guard -- npm run migrate
+  pgkeep -d shop guard --max-age 10m --on-failure restore -- ./manage.py migrate
+  pgkeep guard --storage ./backups --require users -- sh -c 'migrate && seed'
+
+The backup is made as by `pgkeep backup`, or with --max-age a good one is taken that is young enough and was made of this \
+very database. It is pinned, with the git commit where there is one. No backup, no COMMAND. COMMAND gets pgkeep's own \
+standard input, output, error and environment, and SIGINT and SIGTERM; all that pgkeep says goes to standard error. No shell \
+reads COMMAND.
+
+The exit code is COMMAND's (128 and the signal's number where one ended it). pgkeep's own codes mean that COMMAND was not run \
+(127: there is no such command, 126: it cannot be started), or that --on-failure restore failed. With --json standard \
+error tells them apart: it ends with an `exit_error` object when the code is pgkeep's, and with the `summary` when it is \
+COMMAND's.
+
+After a signal no restore is begun: the line that does it is printed.";
+
 const DRILL_HELP: &str = "\
 Examples:
   pgkeep drill                                       the latest backup, on a throw-away server started here
@@ -296,9 +324,9 @@ pub struct BackupArgs {
     /// Folder of the PostgreSQL client programs
     #[arg(long, value_name = "FOLDER")]
     pub bin_dir: Option<PathBuf>,
-    /// Why the run happens
-    #[arg(long, value_enum, default_value_t = TriggerArg::Manual)]
-    pub trigger: TriggerArg,
+    /// Why the run happens [default: manual; pre-deploy for a guard]
+    #[arg(long, value_enum)]
+    pub trigger: Option<TriggerArg>,
     /// Keep the backup until it is unpinned, for this reason [default: pinned where the trigger is pre-deploy]
     #[arg(long, value_name = "REASON")]
     pub pin: Option<String>,
@@ -378,6 +406,32 @@ pub struct UnpinArgs {
     /// Where to look.
     #[command(flatten)]
     pub storage: StorageArgs,
+}
+
+/// Flags of `guard`.
+#[derive(Debug, Args)]
+pub struct GuardArgs {
+    /// Accept a good backup that is not older, such as 10m [default: a new one is made]
+    #[arg(long, value_name = "TIME")]
+    pub max_age: Option<String>,
+    /// What is done when COMMAND fails
+    #[arg(long, value_enum, default_value_t = OnFailureArg::Print, value_name = "WHAT")]
+    pub on_failure: OnFailureArg,
+    /// How the backup is made.
+    #[command(flatten)]
+    pub backup: BackupArgs,
+    /// The command and its arguments, behind `--`
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// What is done when the guarded command fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnFailureArg {
+    /// Print the line that restores the backup
+    Print,
+    /// Restore the backup in the database's place; the one that COMMAND left is kept under another name
+    Restore,
 }
 
 /// Why a run happens.

@@ -33,7 +33,7 @@ pub(super) async fn run(
     output: &Output,
     context: &Context,
 ) -> Result<()> {
-    let requests = requests(args, settings)?;
+    let requests = requests(args, TriggerArg::Manual, settings)?;
     #[cfg(debug_assertions)]
     super::panic::provoke(settings.words_to_panic_with()).await;
     let mut reports = Vec::new();
@@ -66,7 +66,13 @@ struct Summary<'a> {
     backups: &'a [Report],
 }
 
-fn requests(args: &BackupArgs, settings: &Settings<'_>) -> Result<Vec<Request>> {
+/// Returns one request for each database that is meant; `trigger` is why the run happens where no flag says.
+pub(super) fn requests(
+    args: &BackupArgs,
+    trigger: TriggerArg,
+    settings: &Settings<'_>,
+) -> Result<Vec<Request>> {
+    let trigger = args.trigger.unwrap_or(trigger).into();
     let is_complete = args.url.is_some() && !args.storage.storages.is_empty();
     let config = if is_complete {
         None
@@ -107,7 +113,7 @@ fn requests(args: &BackupArgs, settings: &Settings<'_>) -> Result<Vec<Request>> 
                 _ => settings.storages(&args.storage)?,
             };
             let search = Search::new(bin_dir.clone(), settings.path());
-            request(args, settings, target, storages, search)
+            request(args, trigger, settings, target, storages, search)
         })
         .collect()
 }
@@ -119,6 +125,7 @@ fn no_database() -> Failure {
 
 fn request(
     args: &BackupArgs,
+    trigger: Trigger,
     settings: &Settings<'_>,
     target: Target,
     storages: Vec<NamedStorage>,
@@ -153,7 +160,6 @@ fn request(
             );
             Failure::new(Kind::Usage, "bad_copies", message)
         })?;
-    let trigger = args.trigger.into();
     let pin = pin(args, trigger, config.retention.as_ref())?;
     let mut retries = config.retries;
     retries.attempts = args.attempts.unwrap_or(retries.attempts).max(1);

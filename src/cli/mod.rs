@@ -12,6 +12,7 @@ mod demo;
 mod drill;
 mod drill_page;
 mod extract;
+mod guard;
 mod inspect;
 mod merge;
 mod output;
@@ -35,7 +36,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::context::{Context, Stop};
+use crate::context::{Context, Signalled, Stop};
 use crate::failure::{Failure, Kind};
 use crate::postgres::process::kill_all;
 use args::{Cli, Command};
@@ -60,7 +61,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString> + Clone, context: Conte
         Err(error) => return refuse(&error, arguments),
     };
     output::start_log(&cli.global);
-    let output = Output::new(&cli.global);
+    let mut output = Output::new(&cli.global);
+    // Standard output belongs to the command that is guarded.
+    output.stdout_is_taken = matches!(cli.command, Command::Guard(_));
     let result = panic::caught(|| dispatch(&cli, &context, &output));
     output.exit(result)
 }
@@ -109,6 +112,7 @@ async fn carry_out(
             Command::Extract(args) => extract::run(args, settings, output, context).await,
             Command::Drill(args) => drill::run(args, settings, output, context).await,
             Command::Restore(args) => restore::run(args, settings, output, context).await,
+            Command::Guard(args) => guard::run(args, settings, output, context).await,
             Command::Verify(args) => verify::run(args, settings, output, context).await,
             Command::Status(args) => status::run(args, settings, output, context).await,
             Command::Prune(args) => prune::run(args, settings, output, context).await,
@@ -123,7 +127,11 @@ async fn carry_out(
     let cleans_up = match &cli.command {
         Command::Prune(args) => !args.dry_run,
         Command::Sync(args) => !args.dry_run,
-        Command::Backup(_) | Command::Restore(_) | Command::Drill(_) | Command::Demo(_) => true,
+        Command::Backup(_)
+        | Command::Guard(_)
+        | Command::Restore(_)
+        | Command::Drill(_)
+        | Command::Demo(_) => true,
         _ => false,
     };
     let stopped = context.stop.token().cancelled();
@@ -160,11 +168,10 @@ fn listen_for_signals(stop: Stop) -> Result<(), Failure> {
                 _ = interrupt.recv() => Kind::Interrupted,
                 _ = terminate.recv() => Kind::Terminated,
             };
-            if stop.is_requested() {
+            if stop.signal(kind) == Signalled::Again {
                 kill_all();
                 std::process::exit(kind.exit_code().into());
             }
-            stop.request(kind);
         }
     });
     Ok(())

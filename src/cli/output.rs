@@ -19,6 +19,8 @@ pub(super) struct Output {
     pub json: bool,
     pub quiet: bool,
     pub progress: When,
+    /// Whether standard output is somebody else's, so that data goes to standard error, too.
+    pub stdout_is_taken: bool,
     /// Exit code of a command that went well.
     code: AtomicU8,
 }
@@ -40,6 +42,7 @@ impl Output {
             json: global.json,
             quiet: global.quiet,
             progress: global.progress,
+            stdout_is_taken: false,
             code: AtomicU8::new(0),
         }
     }
@@ -64,6 +67,9 @@ impl Output {
 
     /// Prints data. A reader that has left, as `head` does, is no failure.
     pub(super) fn data(&self, text: &str) {
+        if self.stdout_is_taken {
+            return say(text.trim_end_matches('\n'));
+        }
         let mut stdout = anstream::stdout().lock();
         let _ = stdout
             .write_all(text.as_bytes())

@@ -36,6 +36,8 @@ impl Style {
         let is_terminal = std::io::stderr().is_terminal();
         match (output.json, output.progress, output.quiet) {
             (_, When::Never, _) | (_, When::Auto, true) => Self::Nothing,
+            // Its lines are data, and standard error ends with one object.
+            (true, ..) if output.stdout_is_taken => Self::Nothing,
             (true, ..) => Self::Json,
             (false, ..) if is_terminal => Self::Bar,
             (false, ..) => Self::Lines,

@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -44,6 +45,8 @@ pub(super) struct Settings<'a> {
     global: &'a Global,
     output: &'a Output,
     environment: HashMap<OsString, OsString>,
+    /// Whether a configuration that others may read was told of: it may be read more than once.
+    is_warned: AtomicBool,
 }
 
 /// A database to back up, as flags or the configuration say.
@@ -76,6 +79,7 @@ impl<'a> Settings<'a> {
             global,
             output,
             environment,
+            is_warned: AtomicBool::new(false),
         }
     }
 
@@ -85,7 +89,8 @@ impl<'a> Settings<'a> {
         self.var("PGKEEP_TEST_PANIC")
     }
 
-    fn var(&self, name: &str) -> Option<String> {
+    /// Returns a variable that is set and not empty.
+    pub(super) fn var(&self, name: &str) -> Option<String> {
         ProcessEnv(&self.environment)
             .var(name)
             .filter(|value| !value.is_empty())
@@ -151,14 +156,15 @@ impl<'a> Settings<'a> {
 
     /// Reads the configuration: the named one, or the first of the usual places. None when there is none.
     pub(super) fn config(&self) -> Result<Option<Config>> {
-        if let Some(path) = &self.global.config {
-            return self.read_config(path).map(Some);
-        }
-        let found = USUAL_FILES
-            .iter()
-            .map(Path::new)
-            .find(|path| path.is_file());
-        found.map(|path| self.read_config(path)).transpose()
+        let path = self.config_path();
+        path.map(|path| self.read_config(path)).transpose()
+    }
+
+    /// Returns which file is the configuration.
+    pub(super) fn config_path(&self) -> Option<&Path> {
+        let mut usual = USUAL_FILES.iter().map(Path::new);
+        let named = self.global.config.as_deref();
+        named.or_else(|| usual.find(|path| path.is_file()))
     }
 
     /// Reads the configuration, which must be there.
@@ -202,6 +208,9 @@ impl<'a> Settings<'a> {
                 .iter()
                 .any(|secret| text.contains(secret.as_str()))
         {
+            return;
+        }
+        if self.is_warned.swap(true, Ordering::Relaxed) {
             return;
         }
         let name = path.display();

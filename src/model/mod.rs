@@ -28,5 +28,6 @@ pub mod rows;
 pub mod runs;
 pub mod scan;
 pub mod schedule;
+pub mod shell;
 pub mod single;
 pub mod supabase;

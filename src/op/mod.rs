@@ -6,6 +6,7 @@ pub mod backup;
 pub mod drill;
 pub mod extract;
 pub mod get;
+pub mod guard;
 mod history;
 pub mod inspect;
 pub mod list;

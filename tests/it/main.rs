@@ -9,6 +9,7 @@ mod corpus;
 mod demo;
 mod drill;
 mod extract;
+mod guard;
 mod harness;
 mod postgres;
 mod prune;

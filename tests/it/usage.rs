@@ -60,6 +60,14 @@ const WRONG: &[(i32, &[&str])] = &[
     (2, &["config", "init", "no/such/folder/x.yaml"]),
     (2, &["demo", "--keep"]),
     (2, &["demo", "more"]),
+    (2, &["guard"]),
+    (2, &["guard", "true"]),
+    (2, &["guard", "--max-age", "soon", "--", "true"]),
+    (2, &["guard", "--trigger", "mood", "--", "true"]),
+    (2, &["guard", "--table", "users", "--", "true"]),
+    (2, &["guard", "--", "true"]),
+    (127, &["guard", "--", "no-such-command"]),
+    (126, &["guard", "--", "./taken.yaml"]),
 ];
 
 /// More flags of `backup` that are read by us and not by clap.
@@ -84,7 +92,12 @@ const WRONG_BACKUPS: &[&[&str]] = &[
 fn assert_refused(sandbox: &Sandbox, code: i32, arguments: &[&str]) {
     let in_front = [&["--json"], arguments].concat();
     let behind = [arguments, &["--json"]].concat();
-    for all in [in_front, behind] {
+    // Behind two dashes it would be the guarded command's.
+    let ways = match arguments.contains(&"--") {
+        true => vec![in_front],
+        false => vec![in_front, behind],
+    };
+    for all in ways {
         let outcome = sandbox.pgkeep(&all).run();
         assert_eq!(outcome.status.code(), Some(code), "{outcome}");
         let error = outcome.exit_error();

@@ -22,7 +22,7 @@ pub(super) use run::{is_about_locale, sql_hint};
 use super::history;
 use super::stored::{NamedStorage, Wanted};
 use crate::context::Context;
-use crate::failure::Failure;
+use crate::failure::{Failure, Result};
 use crate::model::connection::Connection;
 use crate::model::id::{BackupId, DatabaseName};
 use crate::model::restore::compare::TableOutcome;
@@ -241,6 +241,19 @@ pub(crate) async fn carry_out(
     observer: &dyn Observer,
 ) -> Report {
     run::Run::new(request, context, observer).run().await
+}
+
+/// Tells everything that stands against a restore, and touches nothing. A source that is standard input is not read, and
+/// only what holds for any dump is told.
+pub(crate) async fn preflight(request: &Request, context: &Context) -> Result<()> {
+    run::Run::new(request, context, &Silent).preflight().await
+}
+
+/// Nobody watches.
+struct Silent;
+
+impl Observer for Silent {
+    fn note(&self, _: Event<'_>) {}
 }
 
 /// How a run ended that read one backup.

@@ -100,6 +100,12 @@ impl<'a> Run<'a> {
         self.report
     }
 
+    /// Looks whether the target would take the dump, and touches nothing. Of standard input nothing is read.
+    pub(super) async fn preflight(mut self) -> Result<()> {
+        let opened = self.open().await?;
+        self.site(&opened).await.map(drop)
+    }
+
     fn millis_since(&self, started: Duration) -> u64 {
         let took = self.context.clock.monotonic().saturating_sub(started);
         u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
