@@ -120,6 +120,9 @@ pub enum Command {
     /// Restore a backup or a plain dump, and compare every table with what was dumped
     #[command(after_help = RESTORE_HELP)]
     Restore(Box<RestoreArgs>),
+    /// Look for everything that can go wrong before it does: database, storages, this machine; nothing is changed
+    #[command(after_help = CHECK_HELP)]
+    Check(CheckArgs),
     /// Run a command only behind a proven backup, and tell or go the way back when it fails
     #[command(after_help = GUARD_HELP, mut_args(without_selection))]
     Guard(Box<GuardArgs>),
@@ -215,6 +218,18 @@ A database that is missing is created; one that is there must be empty. A failed
 Exit code 0 means that every table is there with the rows that were dumped; 23: the stored dump is damaged, or a table \
 differs; 25: something stands against it, and nothing was touched.";
 
+const CHECK_HELP: &str = "\
+Examples:
+  pgkeep check                                       every database and storage of the configuration
+  pgkeep -d shop check --json
+  pgkeep check --storage ./backups --require users   with DATABASE_URL set
+
+Each line is ok, warn, fail or skipped, with its reason and the next move. Whatever hangs is given up after some seconds. A \
+storage gets one small object that no listing takes for a backup, and loses it again; nothing else is changed.
+
+The exit code is that of the worst failed line: 2 configuration, 26 programs, 12 login, 20 database, 22 storage, 21 required \
+tables, 24 stale. Warnings change nothing, or with --strict end with 3.";
+
 /// A guard refuses the flags that leave something out, so its help does not offer them.
 fn without_selection(argument: clap::Arg) -> clap::Arg {
     let is_selection = argument.get_help_heading() == Some("Selection");
@@ -249,7 +264,7 @@ Roles that the dump refers to are made; whatever was made is dropped again. Exit
 back with its rows and that every assertion of the configuration holds; 23 that it does not.";
 
 /// Flags of `backup`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct BackupArgs {
     /// The database [default: from the configuration, DATABASE_URL or libpq's variables]
     #[arg(long, value_name = "URL", hide_env_values = true)]
@@ -404,6 +419,32 @@ pub struct UnpinArgs {
     #[arg(value_name = "ID")]
     pub id: String,
     /// Where to look.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+}
+
+/// Flags of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// End with code 3 when there are warnings
+    #[arg(long)]
+    pub strict: bool,
+    /// The database [default: from the configuration, DATABASE_URL or libpq's variables]
+    #[arg(long, value_name = "URL", hide_env_values = true)]
+    pub url: Option<String>,
+    /// Name of the database in storage [default: the one in the URL]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// File that holds the password
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// Table that must be there: users, billing."Invoice Lines" (repeatable)
+    #[arg(long = "require", value_name = "TABLE")]
+    pub required: Vec<String>,
+    /// Folder of the PostgreSQL programs
+    #[arg(long, value_name = "FOLDER")]
+    pub bin_dir: Option<PathBuf>,
+    /// Where backups go.
     #[command(flatten)]
     pub storage: StorageArgs,
 }

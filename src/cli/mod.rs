@@ -6,6 +6,7 @@
 pub mod args;
 mod backup;
 mod calendar;
+mod check;
 mod config;
 mod credentials;
 mod demo;
@@ -69,7 +70,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString> + Clone, context: Conte
 }
 
 fn dispatch(cli: &Cli, context: &Context, output: &Output) -> Result<(), Failure> {
-    let settings = Settings::new(&cli.global, output);
+    let mut settings = Settings::new(&cli.global, output);
+    settings.is_check = matches!(cli.command, Command::Check(_));
     // Reading a file needs no runtime.
     match &cli.command {
         Command::Inspect(args) => return inspect::run(args, output),
@@ -112,6 +114,7 @@ async fn carry_out(
             Command::Extract(args) => extract::run(args, settings, output, context).await,
             Command::Drill(args) => drill::run(args, settings, output, context).await,
             Command::Restore(args) => restore::run(args, settings, output, context).await,
+            Command::Check(args) => check::run(args, settings, output, context).await,
             Command::Guard(args) => guard::run(args, settings, output, context).await,
             Command::Verify(args) => verify::run(args, settings, output, context).await,
             Command::Status(args) => status::run(args, settings, output, context).await,
@@ -128,6 +131,7 @@ async fn carry_out(
         Command::Prune(args) => !args.dry_run,
         Command::Sync(args) => !args.dry_run,
         Command::Backup(_)
+        | Command::Check(_)
         | Command::Guard(_)
         | Command::Restore(_)
         | Command::Drill(_)

@@ -6,8 +6,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -45,8 +44,10 @@ pub(super) struct Settings<'a> {
     global: &'a Global,
     output: &'a Output,
     environment: HashMap<OsString, OsString>,
-    /// Whether a configuration that others may read was told of: it may be read more than once.
-    is_warned: AtomicBool,
+    /// What is to be told of a configuration that others may read; it may be read more than once.
+    open_config: OnceLock<String>,
+    /// Whether what cannot be used is reported by the operation, and stops nothing before it.
+    pub is_check: bool,
 }
 
 /// A database to back up, as flags or the configuration say.
@@ -79,7 +80,8 @@ impl<'a> Settings<'a> {
             global,
             output,
             environment,
-            is_warned: AtomicBool::new(false),
+            open_config: OnceLock::new(),
+            is_check: false,
         }
     }
 
@@ -210,15 +212,33 @@ impl<'a> Settings<'a> {
         {
             return;
         }
-        if self.is_warned.swap(true, Ordering::Relaxed) {
-            return;
-        }
         let name = path.display();
-        self.output.warning(&format!(
+        let text = format!(
             "`{name}` holds a secret and others may read it (mode {:03o}); `chmod 600 {name}`, or put the secret into \
              `password_file` or an environment variable",
             mode & 0o777
-        ));
+        );
+        if self.open_config.set(text.clone()).is_ok() && !self.is_check {
+            self.output.warning(&text);
+        }
+    }
+
+    /// Returns what is wrong with who may read the configuration, once it was read.
+    pub(super) fn open_config(&self) -> Option<&str> {
+        self.open_config.get().map(String::as_str)
+    }
+
+    /// Returns the folders of storages that are not there yet: opening one makes it.
+    pub(super) fn missing_folders(&self, flags: &StorageArgs) -> Result<Vec<PathBuf>> {
+        let config = self.config()?;
+        let configured = config.iter().flat_map(|config| &config.storages);
+        let configured = configured.map(|(_, storage)| storage.url.clone());
+        let named = flags.storages.iter().filter_map(|url| url.parse().ok());
+        let folders = named.chain(configured).filter_map(|url| match url {
+            StorageUrl::Folder(path) => Some(self.expand_home(&path)),
+            StorageUrl::S3 { .. } => None,
+        });
+        Ok(folders.filter(|path| !path.exists()).collect())
     }
 
     /// Opens the storages that `flags` name, or those of the configuration; `-d` narrows the latter.
@@ -229,7 +249,7 @@ impl<'a> Settings<'a> {
                 .iter()
                 .map(|url| self.open_flag(url, flags))
                 .collect();
-            return usable(opened?);
+            return self.usable(opened?);
         }
         let config = self.config()?.ok_or_else(no_storage)?;
         let names: Vec<String> = match &self.global.database {
@@ -272,7 +292,27 @@ impl<'a> Settings<'a> {
             self.open(name, storage)
         };
         let opened: Result<Vec<Opened>> = names.iter().map(find).collect();
-        usable(opened?)
+        self.usable(opened?)
+    }
+
+    /// One storage that cannot be used does not stop the others: it says why whenever it is asked. None at all is a failure.
+    fn usable(&self, opened: Vec<Opened>) -> Result<Vec<NamedStorage>> {
+        let is_any = self.is_check || opened.iter().any(|one| one.opened.is_ok());
+        let mut storages = Vec::new();
+        for Opened { name, url, opened } in opened {
+            let storage = match opened {
+                Ok(storage) => storage,
+                Err(error) if is_any => Arc::new(Absent::new(url, &error)),
+                Err(error) => {
+                    return Err(storage_failure(
+                        &format!("cannot use the storage `{name}`"),
+                        &error,
+                    ));
+                }
+            };
+            storages.push(NamedStorage { name, storage });
+        }
+        Ok(storages)
     }
 
     fn open_flag(&self, url: &str, flags: &StorageArgs) -> Result<Opened> {
@@ -535,26 +575,6 @@ struct Opened {
     name: String,
     url: String,
     opened: storage::Result<Arc<dyn Storage>>,
-}
-
-/// One storage that cannot be used does not stop the others: it says why whenever it is asked. None at all is a failure.
-fn usable(opened: Vec<Opened>) -> Result<Vec<NamedStorage>> {
-    let is_any = opened.iter().any(|one| one.opened.is_ok());
-    let mut storages = Vec::new();
-    for Opened { name, url, opened } in opened {
-        let storage = match opened {
-            Ok(storage) => storage,
-            Err(error) if is_any => Arc::new(Absent::new(url, &error)),
-            Err(error) => {
-                return Err(storage_failure(
-                    &format!("cannot use the storage `{name}`"),
-                    &error,
-                ));
-            }
-        };
-        storages.push(NamedStorage { name, storage });
-    }
-    Ok(storages)
 }
 
 fn no_storage() -> Failure {

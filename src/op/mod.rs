@@ -3,6 +3,7 @@
 //! They never print, never read the environment and know nothing of the command line.
 
 pub mod backup;
+pub mod check;
 pub mod drill;
 pub mod extract;
 pub mod get;

@@ -3,6 +3,7 @@
 //! What a program prints is handed on only with its exit status known; every program ends with us, and none of
 //! them ever sees a secret in its arguments or a variable that it does not need.
 
+pub mod address;
 pub mod attended;
 pub mod databases;
 pub mod dump;
@@ -16,6 +17,7 @@ pub mod programs;
 pub mod psql;
 pub mod scratch;
 pub mod server;
+pub mod session;
 pub mod tables;
 mod tail;
 pub mod target;

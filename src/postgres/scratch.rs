@@ -103,6 +103,42 @@ impl ScratchOptions {
     }
 }
 
+/// What a throw-away server would have here.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    /// Folder of its programs.
+    pub programs: PathBuf,
+    /// Their version.
+    pub version: Version,
+    /// Bytes that are free where it would live.
+    pub free_bytes: u64,
+}
+
+/// Looks whether a server could be made here, and makes none.
+pub async fn survey(
+    options: &ScratchOptions,
+    environment: &Environment,
+    cancel: &CancellationToken,
+) -> Result<Survey, Error> {
+    check(options)?;
+    let (programs, version) = find_server(options, environment, cancel).await?;
+    unprivileged_user().map_err(|error| failed("whom to run it as", &error))?;
+    let parent = &options.parent;
+    // Gone at once; it tells whether a folder can be made there.
+    let made = tempfile::Builder::new()
+        .prefix("pgkeep-check-")
+        .tempdir_in(parent);
+    made.and_then(TempDir::close)
+        .map_err(|error| failed("its folder", &error))?;
+    let found = rustix::fs::statvfs(parent.as_path())
+        .map_err(|error| failed("the space for it", &error.into()))?;
+    Ok(Survey {
+        programs,
+        version,
+        free_bytes: found.f_bavail.saturating_mul(found.f_frsize),
+    })
+}
+
 /// A running throw-away server. Dropping it stops the server and removes its folder.
 pub struct ScratchServer {
     // The order is the order of dropping: the server goes before its folder, and the lock goes last.

@@ -297,7 +297,7 @@ pub fn is_transaction_pooler(connection: &Connection, environment: &Environment)
 
 /// Fills in what libpq would take from the environment. Where a service is named, its file wins over that; what it says
 /// is known to libpq alone.
-fn with_ambient_place(connection: &Connection, environment: &Environment) -> Connection {
+pub(super) fn with_ambient_place(connection: &Connection, environment: &Environment) -> Connection {
     let environment = environment.for_connection(connection);
     let mut place = connection.clone();
     if connection.get("service").is_some() || environment.get("PGSERVICE").is_some() {

@@ -9,7 +9,7 @@ mod attempt;
 mod commit;
 mod fan_out;
 mod record;
-mod selected;
+pub(crate) mod selected;
 mod source;
 
 use std::num::NonZeroUsize;

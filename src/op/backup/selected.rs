@@ -11,14 +11,14 @@ use crate::postgres::dump::Selection;
 use crate::postgres::server::{OtherFacts, ServerFacts, TableFacts, TableKind};
 
 /// A selection and the facts that it is about.
-pub(super) struct Selected<'a> {
-    pub selection: &'a Selection,
-    pub facts: &'a ServerFacts,
+pub(crate) struct Selected<'a> {
+    pub(crate) selection: &'a Selection,
+    pub(crate) facts: &'a ServerFacts,
 }
 
 impl Selected<'_> {
     /// Says which names do not exist, each with the nearest that does.
-    pub(super) fn missing(&self) -> Vec<String> {
+    pub(crate) fn missing(&self) -> Vec<String> {
         let Selection {
             tables,
             exclude_tables,
@@ -44,7 +44,7 @@ impl Selected<'_> {
     }
 
     /// Says which selected names `pg_dump` takes and then dumps nothing of: each would be a silent gap.
-    pub(super) fn not_dumped(&self) -> Vec<String> {
+    pub(crate) fn not_dumped(&self) -> Vec<String> {
         let say = |name: &TableName| {
             if let Some(other) = self.other(name) {
                 let extension = other.extension.as_ref().filter(|_| !other.has_own_rows)?;
@@ -63,7 +63,7 @@ impl Selected<'_> {
     }
 
     /// Says which names change nothing, or less than they seem to; leaving them in does no harm.
-    pub(super) fn remarks(&self) -> Vec<String> {
+    pub(crate) fn remarks(&self) -> Vec<String> {
         let Selection {
             tables,
             exclude_tables,
@@ -91,7 +91,7 @@ impl Selected<'_> {
     }
 
     /// Tells whether a dump of this selection holds a table at all: one of views or sequences alone does not.
-    pub(super) fn holds_tables(&self) -> bool {
+    pub(crate) fn holds_tables(&self) -> bool {
         let Selection {
             tables, schemas, ..
         } = self.selection;
@@ -100,7 +100,7 @@ impl Selected<'_> {
     }
 
     /// Tells whether the selection takes a table in, and leaves it in.
-    pub(super) fn is_dumped(&self, schema: &str, name: &str) -> bool {
+    pub(crate) fn is_dumped(&self, schema: &str, name: &str) -> bool {
         let Selection {
             exclude_tables,
             exclude_schemas,
@@ -112,7 +112,7 @@ impl Selected<'_> {
     }
 
     /// Tells whether the rows of a dumped table are left out.
-    pub(super) fn is_structure_only(&self, schema: &str, name: &str) -> bool {
+    pub(crate) fn is_structure_only(&self, schema: &str, name: &str) -> bool {
         self.holds(&self.selection.structure_only, schema, name)
     }
 

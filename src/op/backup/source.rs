@@ -30,6 +30,23 @@ impl Source {
     }
 }
 
+impl Request {
+    /// Returns what is dumped of this database. A preset leaves schemas out beside what was asked for; with an explicit
+    /// choice of tables or schemas it has no say.
+    pub(crate) fn selection_on(&self, facts: &ServerFacts) -> Selection {
+        let mut selection = self.selection.clone();
+        let is_open = selection.tables.is_empty() && selection.schemas.is_empty();
+        if self.preset == Some(Preset::Supabase) && is_open {
+            selection
+                .exclude_schemas
+                .extend(supabase::managed(&facts.schemas));
+            selection.exclude_schemas.sort();
+            selection.exclude_schemas.dedup();
+        }
+        selection
+    }
+}
+
 impl Attempt<'_> {
     pub(super) async fn connect(&self) -> Result<Source> {
         let Request {
@@ -141,19 +158,8 @@ impl Attempt<'_> {
             && !selected.is_structure_only(&table.schema, &table.name)
     }
 
-    /// A preset leaves schemas out beside what was asked for; with an explicit choice of tables or schemas it has no
-    /// say.
     fn selection(&self, facts: &ServerFacts) -> Selection {
-        let mut selection = self.request.selection.clone();
-        let is_open = selection.tables.is_empty() && selection.schemas.is_empty();
-        if self.request.preset == Some(Preset::Supabase) && is_open {
-            selection
-                .exclude_schemas
-                .extend(supabase::managed(&facts.schemas));
-            selection.exclude_schemas.sort();
-            selection.exclude_schemas.dedup();
-        }
-        selection
+        self.request.selection_on(facts)
     }
 
     pub(super) async fn read_globals(&mut self, source: &Source) -> Result<Option<Globals>> {

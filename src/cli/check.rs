@@ -1,0 +1,143 @@
+//! `pgkeep check` on the terminal.
+
+use std::fs;
+
+use super::args::{BackupArgs, CheckArgs, StorageArgs, TriggerArg};
+use super::backup::requests;
+use super::output::{Output, table};
+use super::settings::Settings;
+use crate::context::Context;
+use crate::failure::{Failure, Result};
+use crate::op::check::{Checked, Line, Report, Request, Verdict, run as check};
+use crate::postgres::programs::Search;
+
+/// Id of the failure that says that no database is named.
+const NO_DATABASE: &str = "no_database";
+
+pub(super) async fn run(
+    args: &CheckArgs,
+    settings: &Settings<'_>,
+    output: &Output,
+    context: &Context,
+) -> Result<()> {
+    // Opening a folder makes it; one that was not there is taken away again, if nothing is in it.
+    let missing = settings.missing_folders(&args.storage)?;
+    let report = check(&request(args, settings)?, context).await;
+    for folder in missing {
+        let _ = fs::remove_dir(folder); // one that is not empty stays
+    }
+    output.document(&report, || text(&report));
+    report
+        .failure
+        .map_or(Ok(()), |failure| Err(in_short(failure, output)))
+}
+
+/// The lines have told everything to people; a script reads it from the error, too.
+fn in_short(mut failure: Failure, output: &Output) -> Failure {
+    if !output.json {
+        failure.details.clear();
+    }
+    failure
+}
+
+fn request(args: &CheckArgs, settings: &Settings<'_>) -> Result<Request> {
+    let config = settings.config()?;
+    let backup = BackupArgs {
+        url: args.url.clone(),
+        name: args.name.clone(),
+        password_file: args.password_file.clone(),
+        required: args.required.clone(),
+        bin_dir: args.bin_dir.clone(),
+        storage: copy(&args.storage),
+        ..BackupArgs::default()
+    };
+    let backups = match requests(&backup, TriggerArg::Manual, settings) {
+        // Storages alone can be looked at, too.
+        Err(failure) if failure.id == NO_DATABASE && !args.storage.storages.is_empty() => {
+            Vec::new()
+        }
+        other => other?,
+    };
+    let database = |backup: crate::op::backup::Request| {
+        let own = config.as_ref().map(|config| {
+            let found = config.database(backup.name.as_str());
+            found.unwrap_or(&config.defaults)
+        });
+        Checked {
+            max_age: own.and_then(|own| own.max_age),
+            has_drill_server: own.is_some_and(|own| own.drill.url.is_some()),
+            backup,
+        }
+    };
+    let bin_dir = args.bin_dir.clone();
+    let bin_dir = bin_dir.or_else(|| config.as_ref()?.postgres.bin_dir.clone());
+    Ok(Request {
+        databases: backups.into_iter().map(database).collect(),
+        storages: settings.storages(&args.storage)?,
+        known: configuration(settings),
+        probes: Vec::new(),
+        search: Search::new(bin_dir, settings.path()),
+        environment: settings.program_environment(),
+        strict: args.strict,
+    })
+}
+
+fn copy(args: &StorageArgs) -> StorageArgs {
+    StorageArgs {
+        storages: args.storages.clone(),
+        s3_endpoint: args.s3_endpoint.clone(),
+        s3_region: args.s3_region.clone(),
+    }
+}
+
+/// What was found out by reading the configuration.
+fn configuration(settings: &Settings<'_>) -> Vec<Line> {
+    let line =
+        |verdict, message: &str| Line::new("configuration", "configuration", verdict, message);
+    let Some(path) = settings.config_path() else {
+        return vec![line(Verdict::Skipped, "there is none")];
+    };
+    vec![match settings.open_config() {
+        Some(text) => line(Verdict::Warn, text),
+        None => line(Verdict::Ok, &format!("`{}`", path.display())),
+    }]
+}
+
+fn text(report: &Report) -> String {
+    let mut out = String::new();
+    let mut subjects: Vec<&str> = Vec::new();
+    for line in &report.checks {
+        if !subjects.contains(&line.subject.as_str()) {
+            subjects.push(&line.subject);
+        }
+    }
+    for subject in subjects {
+        let mut shown = table(&[subject, "", ""]);
+        let lines = report.checks.iter().filter(|line| line.subject == subject);
+        for line in lines {
+            let below = line.details.iter().map(|detail| format!("\n  {detail}"));
+            let hints = line.hints.iter().map(|hint| format!("\nhint: {hint}"));
+            let below: String = below.chain(hints).collect();
+            shown.add_row([
+                word(line.verdict).to_owned(),
+                line.check.replace('_', " "),
+                format!("{}{below}", line.message),
+            ]);
+        }
+        out += &format!("{shown}\n\n");
+    }
+    out += &format!(
+        "{} ok, {} warnings, {} failed, {} skipped\n",
+        report.ok, report.warned, report.failed, report.skipped
+    );
+    out
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Ok => "ok",
+        Verdict::Warn => "WARN",
+        Verdict::Fail => "FAIL",
+        Verdict::Skipped => "skipped",
+    }
+}
