@@ -127,7 +127,7 @@ fn text(report: &Report) -> String {
         out += &format!("{shown}\n\n");
     }
     out += &format!(
-        "{} ok, {} warnings, {} failed, {} skipped\n",
+        "{} ok, {} warned, {} failed, {} skipped\n",
         report.ok, report.warned, report.failed, report.skipped
     );
     out

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
 
 mod backup;
+mod check;
 mod corpus;
 mod demo;
 mod drill;

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::timeout;
 
 use super::storage::skew;
-use super::{Checked, Line, Sizes, Verdict};
+use super::{Checked, Line, Sizes, Verdict, size};
 use crate::context::Context;
 use crate::failure::{Failure, Kind};
 use crate::model::connection::Connection;
@@ -129,7 +129,8 @@ impl Looking<'_> {
             Ok(facts) => facts,
             Err(error) => {
                 self.programs_alone(&newest);
-                return self.failed("login", &error);
+                self.failed("login", &error);
+                return self.without_login();
             }
         };
         self.sizes.database = Some(facts.database.size_bytes);
@@ -185,6 +186,19 @@ impl Looking<'_> {
         }
     }
 
+    /// Says what nobody could look at.
+    fn without_login(&mut self) {
+        for check in [
+            "rights",
+            "row_security",
+            "required_tables",
+            "clock",
+            "time_limits",
+        ] {
+            self.say(Verdict::Skipped, check, "there is no login to look with");
+        }
+    }
+
     fn programs_alone(&mut self, programs: &Programs) {
         let message = format!(
             "pg_dump {} in `{}`",
@@ -212,8 +226,8 @@ impl Looking<'_> {
 
     fn login(&mut self, facts: &ServerFacts) {
         let (user, database) = (&facts.user, &facts.database.name);
-        let size = facts.database.size_bytes;
-        let message = format!("as `{user}` into `{database}`, {size} bytes on the server");
+        let size = size(facts.database.size_bytes);
+        let message = format!("as `{user}` into `{database}`, {size} on the server");
         self.say(Verdict::Ok, "login", message);
         match facts.session_settings_applied {
             true => self.say(Verdict::Ok, "pooler", "one session from question to question"),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::{HERE, Line, Request, Verdict};
+use super::{HERE, Line, Request, Verdict, size};
 use crate::context::Context;
 use crate::postgres::scratch::{ScratchOptions, survey};
 
@@ -54,7 +54,11 @@ pub(super) async fn check(request: &Request, context: &Context) -> (Vec<Line>, O
 /// Judges the room that a drill's server would have against the largest database.
 pub(super) fn space(free: Option<u64>, largest: Option<u64>) -> Option<Line> {
     let (free, largest) = (free?, largest?);
-    let message = format!("{free} bytes free for a drill, and the largest database has {largest}");
+    let message = format!(
+        "{} free for a drill, and the largest database has {}",
+        size(free),
+        size(largest)
+    );
     let line = |verdict| Line::new(HERE, "scratch_space", verdict, message.as_str());
     Some(match free < largest {
         true => line(Verdict::Warn).hint("give drills a server with more room: `drill.url`"),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use jiff::SignedDuration;
 use tokio::time::timeout;
 
-use super::{Line, Verdict};
+use super::{Line, Verdict, size};
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
 use crate::op::stored::{NamedStorage, storage_failure};
@@ -264,9 +264,13 @@ pub(super) fn space(named: &NamedStorage, free: Option<u64>, needed: &[u64]) -> 
         .iter()
         .fold(0u64, |sum, bytes| sum.saturating_add(*bytes));
     if needed.is_empty() {
-        return line(Verdict::Ok, format!("{free} bytes free"));
+        return line(Verdict::Ok, format!("{} free", size(free)));
     }
-    let message = format!("{free} bytes free, and the next backups take about {sum}");
+    let message = format!(
+        "{} free, and the next backups take about {}",
+        size(free),
+        size(sum)
+    );
     if free < sum {
         let failure = Failure::new(Kind::Storage, "no_space", message);
         return Line::failed(&named.name, CHECK, failure)

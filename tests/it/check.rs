@@ -1,0 +1,256 @@
+//! `pgkeep check`: each line tells what is wrong and nothing is left behind, against a real server, fakes and faults.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::{Value, json};
+
+use crate::backup::{Shop, answers, facts};
+use crate::prune::{nights, stocked};
+use crate::support::postgres::USER;
+use crate::support::sandbox::Outcome;
+use crate::support::scripted_s3::{Fault, Rule, ScriptedS3};
+use crate::support::{CANARY, Sandbox, data, postgres};
+
+/// Checks a shop's fakes and folder.
+#[track_caller]
+fn check(shop: &Shop, flags: &[&str]) -> Outcome {
+    let bin = shop.fake.bin().display().to_string();
+    let fixed = ["--json", "check", "--bin-dir", &bin];
+    shop.over(&[&fixed[..], flags].concat())
+        .watching_argv()
+        .run()
+}
+
+/// The lines of one check.
+fn lines(outcome: &Outcome, check: &str) -> Vec<Value> {
+    let report = outcome.json();
+    let checks = report["checks"].as_array().unwrap();
+    let found = checks.iter().filter(|line| line["check"] == check);
+    found.cloned().collect()
+}
+
+#[track_caller]
+fn verdict(outcome: &Outcome, check: &str) -> String {
+    let found = lines(outcome, check);
+    assert_eq!(found.len(), 1, "{check}: {outcome}");
+    found[0]["verdict"].as_str().unwrap().to_owned()
+}
+
+/// A fake server that also tells its clock and limits.
+fn with_session(shop: &mut Shop, facts: &Value, limits: Value) {
+    let now = jiff::Timestamp::now();
+    let session = json!({ "now": now, "limits": limits });
+    let mut all = answers(facts);
+    let first = json!({ "contains": "pgkeep_session", "text": format!("{session}\n") });
+    all.as_array_mut().unwrap().insert(0, first);
+    shop.fake.script("psql", json!({ "answers": all }));
+}
+
+fn local(shop: &mut Shop) {
+    // A socket: no name has to be looked up.
+    shop.sandbox
+        .set("DATABASE_URL", "postgresql:///shop?host=/tmp");
+}
+
+#[test]
+fn a_real_set_up_is_fine_and_nothing_is_left() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    database.load(&data::dump("neon-chinook.sql"));
+    let mut sandbox = Sandbox::new();
+    sandbox.set("DATABASE_URL", server.url_as(USER, CANARY, database.name()));
+    let run = |flags: &[&str]| {
+        let fixed = [
+            "--json",
+            "check",
+            "--storage",
+            "backups",
+            "--require",
+            "\"Album\"",
+        ];
+        sandbox
+            .pgkeep([&fixed[..], flags].concat())
+            .watching_argv()
+            .run()
+    };
+    let outcome = run(&[]).expect(0);
+    for check in [
+        "programs",
+        "login",
+        "pooler",
+        "rights",
+        "row_security",
+        "required_tables",
+        "time_limits",
+        "list",
+        "round_trip",
+        "conditional_writes",
+        "remove",
+        "free_space",
+        "scratch_server",
+    ] {
+        assert_eq!(verdict(&outcome, check), "ok", "{check}: {outcome}");
+    }
+    assert_eq!(verdict(&outcome, "freshness"), "warn");
+    let clocks = lines(&outcome, "clock");
+    assert!(
+        clocks.len() == 2 && clocks.iter().all(|line| line["verdict"] == "ok"),
+        "{outcome}"
+    );
+    assert!(
+        !sandbox.path("backups").exists(),
+        "the folder was not there before"
+    );
+    // There is no backup yet, which is a warning.
+    assert_eq!(
+        run(&["--strict"]).expect(3).exit_error()["id"],
+        "check_warned"
+    );
+    let wrong = run(&["--require", "\"Albun\""]).expect(21);
+    let told = lines(&wrong, "required_tables")[0]["details"].to_string();
+    assert!(told.contains("Album"), "{told}");
+}
+
+#[test]
+fn a_role_that_may_not_read_all_is_told_what() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    let role = format!("{}_backup", database.name());
+    let password = CANARY.replace('\'', "''");
+    database.sql(&format!(
+        "CREATE ROLE {role} LOGIN PASSWORD '{password}'; ALTER ROLE {role} SET statement_timeout = '8s';
+         CREATE TABLE seen (id int); CREATE TABLE closed (id serial); CREATE TABLE hidden (id int);
+         ALTER TABLE hidden ENABLE ROW LEVEL SECURITY; CREATE SCHEMA far; CREATE TABLE far.away (id int);
+         GRANT SELECT ON seen, hidden TO {role}"
+    ));
+    let mut sandbox = Sandbox::new();
+    sandbox.set(
+        "DATABASE_URL",
+        server.url_as(&role, CANARY, database.name()),
+    );
+    let outcome = sandbox
+        .pgkeep(["--json", "check", "--storage", "b"])
+        .run()
+        .expect(20);
+    let rights = &lines(&outcome, "rights")[0];
+    let told = rights["details"].to_string();
+    for name in ["public.closed\"", "public.closed_id_seq", "far.away"] {
+        assert!(told.contains(name), "{name}: {told}");
+    }
+    assert!(
+        !told.contains("seen") && rights["id"] == "permission_denied",
+        "{rights}"
+    );
+    let hidden = &lines(&outcome, "row_security")[0];
+    assert_eq!(hidden["details"], json!(["public.hidden"]));
+    let limits = lines(&outcome, "time_limits")[0]["message"].to_string();
+    assert!(limits.contains("statement_timeout 8000 ms"), "{limits}");
+    sandbox.set(
+        "DATABASE_URL",
+        server.url_as("nobody_here", CANARY, database.name()),
+    );
+    let outcome = sandbox
+        .pgkeep(["--json", "check", "--storage", "b"])
+        .run()
+        .expect(12);
+    assert_eq!(outcome.exit_error()["id"], "login_refused");
+    assert_eq!(verdict(&outcome, "rights"), "skipped");
+    database.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+}
+
+#[test]
+fn what_a_server_says_of_itself_is_judged() {
+    let mut shop = Shop::new();
+    local(&mut shop);
+    let mut standby = facts();
+    standby["is_standby"] = json!(true);
+    let limits = json!({ "max_standby_streaming_delay": 30_000, "transaction_timeout": 5000 });
+    with_session(&mut shop, &standby, limits);
+    let outcome = check(&shop, &["--require", "users"]).expect(0);
+    assert_eq!(verdict(&outcome, "standby"), "warn");
+    assert_eq!(verdict(&outcome, "time_limits"), "warn");
+    with_session(&mut shop, &facts(), json!({}));
+    let outcome = check(&shop, &["--require", "users"]).expect(0);
+    assert_eq!(verdict(&outcome, "time_limits"), "ok");
+    assert!(lines(&outcome, "standby").is_empty());
+    // Client programs are older than the server.
+    let mut newer = facts();
+    newer["version_num"] = json!(180_001);
+    with_session(&mut shop, &newer, json!({}));
+    assert_eq!(
+        check(&shop, &[]).expect(26).exit_error()["id"],
+        "program_missing"
+    );
+    let said = "psql: error: received invalid response to GSSAPI negotiation: S\n";
+    shop.fake.script(
+        "psql",
+        json!({ "last_stderr": said, "exit_code": 2, "zero_bytes": true }),
+    );
+    let outcome = check(&shop, &[]).expect(20);
+    assert_eq!(outcome.exit_error()["id"], "transaction_pooler");
+    let hints = lines(&outcome, "login")[0]["hints"].to_string();
+    assert!(hints.contains("session pooler"), "{hints}");
+}
+
+#[test]
+fn a_storage_that_refuses_or_overwrites_is_told() {
+    let s3 = ScriptedS3::start();
+    let mut shop = Shop::with_key(&s3);
+    local(&mut shop);
+    with_session(&mut shop, &facts(), json!({}));
+    let run = |shop: &Shop| {
+        let bin = shop.fake.bin().display().to_string();
+        let url = format!("s3://{}/pg", s3.bucket);
+        let flags = [
+            "--json",
+            "check",
+            "--bin-dir",
+            &bin,
+            "--storage",
+            &url,
+            "--s3-endpoint",
+            &s3.endpoint,
+        ];
+        shop.sandbox.pgkeep(flags).run()
+    };
+    let outcome = run(&shop).expect(0);
+    assert_eq!(verdict(&outcome, "round_trip"), "ok", "{outcome}");
+    assert_eq!(verdict(&outcome, "free_space"), "skipped");
+    assert_eq!(s3.keys(), Vec::<String>::new());
+    s3.ignore_conditions();
+    assert_eq!(verdict(&run(&shop).expect(0), "conditional_writes"), "warn");
+    s3.on(Rule::new("PUT", Fault::status(403, "AccessDenied")));
+    let outcome = run(&shop).expect(12);
+    assert_eq!(verdict(&outcome, "round_trip"), "fail", "{outcome}");
+    assert_eq!(s3.keys(), Vec::<String>::new());
+}
+
+#[test]
+fn a_configuration_that_others_may_read_and_a_stale_backup_are_told() {
+    let mut shop = stocked(&nights());
+    local(&mut shop);
+    with_session(&mut shop, &facts(), json!({}));
+    let config = json!({
+        "databases": {"shop": {"url": "postgresql:///shop?host=/tmp", "password": "open-secret-7", "max_age": "1h"}},
+        "storages": {"local": {"url": shop.folder()}, "gone": {"url": "no/such/folder/b"}},
+        "postgres": {"bin_dir": shop.fake.bin()},
+    });
+    let path = shop.sandbox.write("pgkeep.yaml", config.to_string());
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let outcome = shop.sandbox.pgkeep(["--json", "check"]).run().expect(2);
+    assert_eq!(verdict(&outcome, "configuration"), "warn");
+    assert!(!outcome.stdout().contains("open-secret-7"));
+    let fresh = &lines(&outcome, "freshness")[0];
+    assert_eq!(
+        (&fresh["verdict"], &fresh["code"]),
+        (&json!("fail"), &json!(24))
+    );
+    // A storage that cannot be opened keeps nobody from looking at the other.
+    let trips = lines(&outcome, "round_trip");
+    let of = |name: &str| {
+        let found = trips.iter().find(|line| line["subject"] == name);
+        found.unwrap()["verdict"].clone()
+    };
+    assert_eq!((of("local"), of("gone")), (json!("ok"), json!("fail")));
+}
