@@ -59,6 +59,9 @@ const FAST: &[&str] = &[
     "max_wal_senders=0",
     "max_wal_size=4GB",
     "checkpoint_timeout=1h",
+    "autovacuum=off",
+    "shared_buffers=256MB",
+    "maintenance_work_mem=256MB",
     // In the data folder, so that it goes with it; /dev/shm is tiny in containers.
     "dynamic_shared_memory_type=mmap",
     "logging_collector=off",
