@@ -13,6 +13,7 @@ use super::args::{Global, LogFormat, When};
 use crate::failure::{Failure, Kind};
 use crate::model::name::printable;
 use crate::model::scan::{RowDigest, TableKind};
+pub(super) use crate::model::words::{bytes, number};
 
 /// How this run prints.
 pub(super) struct Output {
@@ -207,37 +208,4 @@ pub(super) fn dumped_tables(rows: impl IntoIterator<Item = TableRow>) -> Table {
         ]);
     }
     out
-}
-
-/// Renders bytes for people, in binary units.
-pub(super) fn bytes(count: u64) -> String {
-    bytesize::ByteSize(count).display().iec().to_string()
-}
-
-/// Renders a number with its thousands apart.
-pub(super) fn number(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn numbers_have_their_thousands_apart() {
-        for (number, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1,000"),
-            (1_234_567, "1,234,567"),
-        ] {
-            assert_eq!(super::number(number), text);
-        }
-    }
 }

@@ -61,6 +61,12 @@ pub(super) enum Kind {
     Schemas,
     /// A list of any texts.
     Texts,
+    /// A list of choices.
+    Choices(&'static [&'static str]),
+    /// Free names, each with a secret text.
+    Headers,
+    /// An address that is a secret, because whoever has it may write there.
+    SecretUrl,
     /// A list of the keys of a section.
     Sections(&'static Section),
     /// Names of tables, or the keys of a section for each.
@@ -80,7 +86,7 @@ impl Section {
 }
 
 /// All sections.
-pub(super) const SECTIONS: [&Section; 10] = [
+pub(super) const SECTIONS: [&Section; 16] = [
     &ROOT,
     &DATABASE,
     &REQUIRED_TABLE,
@@ -91,6 +97,12 @@ pub(super) const SECTIONS: [&Section; 10] = [
     &ASSERTION,
     &STORAGE,
     &POSTGRES,
+    &NOTIFIER,
+    &EMAIL,
+    &SLACK,
+    &DISCORD,
+    &WEBHOOK,
+    &PING,
 ];
 
 /// Finds the section that has a key of exactly this name, where there is only one.
@@ -127,6 +139,26 @@ pub(super) const SSL_MODES: &[&str] = &[
 ];
 const METHODS: &[&str] = &["gzip", "zstd", "none"];
 const PRESETS: &[&str] = &["supabase"];
+const EVENTS: &[&str] = &["failure", "success", "stale", "restore", "drill"];
+const MAIL_TLS: &[&str] = &["starttls", "implicit", "none"];
+const PING_STYLES: &[&str] = &["healthchecks", "plain"];
+
+const ON: Key = with_default(
+    "on",
+    Kind::Choices(EVENTS),
+    "failure",
+    "What is told: failure, success, stale, restore, drill.",
+);
+const DATABASES: Key = key(
+    "databases",
+    Kind::Texts,
+    "The databases that it is told of. Default: all.",
+);
+const CA_CERTIFICATE: Key = key(
+    "ca_certificate",
+    Kind::Path,
+    "Certificates to trust for the service, beside the usual ones.",
+);
 
 const fn key(name: &'static str, kind: Kind, doc: &'static str) -> Key {
     Key {
@@ -175,6 +207,11 @@ pub(super) static ROOT: Section = Section {
             "postgres",
             Kind::Section(&POSTGRES),
             "The PostgreSQL client programs.",
+        ),
+        key(
+            "notify",
+            Kind::Sections(&NOTIFIER),
+            "Who is told how runs ended.",
         ),
     ],
 };
@@ -600,4 +637,169 @@ pub(super) static POSTGRES: Section = Section {
         Kind::Path,
         "Folder of pg_dump and psql. Default: PATH and the usual folders are searched.",
     )],
+};
+
+pub(super) static NOTIFIER: Section = Section {
+    name: "notifier",
+    place: "in an entry of `notify`",
+    doc: "Somebody who is told how runs ended: exactly one of the keys.",
+    keys: &[
+        key("email", Kind::Section(&EMAIL), "Tells by e-mail."),
+        key(
+            "slack",
+            Kind::Section(&SLACK),
+            "Tells a channel of Slack, or of what takes its messages.",
+        ),
+        key(
+            "discord",
+            Kind::Section(&DISCORD),
+            "Tells a channel of Discord.",
+        ),
+        key(
+            "webhook",
+            Kind::Section(&WEBHOOK),
+            "Sends a JSON document to any address.",
+        ),
+        key(
+            "ping",
+            Kind::Section(&PING),
+            "Pings a service that alarms when no ping comes.",
+        ),
+    ],
+};
+
+pub(super) static EMAIL: Section = Section {
+    name: "email",
+    place: "under `email`",
+    doc: "A mail server, and who gets mail by it.",
+    keys: &[
+        key("host", Kind::Text, "Host name of the mail server."),
+        key(
+            "port",
+            Kind::Count(1, 65_535),
+            "Its port. Default: 587 for starttls, 465 for implicit, 25 for none.",
+        ),
+        with_default(
+            "tls",
+            Kind::Choice(MAIL_TLS),
+            "starttls",
+            "How the connection is protected: starttls, implicit (from the first byte) or none.",
+        ),
+        key("user", Kind::Text, "Whom to log in as. Default: nobody."),
+        key("password", Kind::Secret, "Password of the user."),
+        key(
+            "password_file",
+            Kind::SecretFile,
+            "File that holds the password.",
+        ),
+        key(
+            "from",
+            Kind::Text,
+            "Who sends, such as pgkeep <backup@example.com>.",
+        ),
+        key("to", Kind::Texts, "Who receives."),
+        ON,
+        DATABASES,
+        CA_CERTIFICATE,
+    ],
+};
+
+pub(super) static SLACK: Section = Section {
+    name: "slack",
+    place: "under `slack`",
+    doc: "An incoming webhook of Slack.",
+    keys: &[
+        key("url", Kind::SecretUrl, "Address of the webhook."),
+        key(
+            "url_file",
+            Kind::SecretFile,
+            "File that holds the address of the webhook.",
+        ),
+        ON,
+        DATABASES,
+        CA_CERTIFICATE,
+    ],
+};
+
+pub(super) static DISCORD: Section = Section {
+    name: "discord",
+    place: "under `discord`",
+    doc: "A webhook of Discord.",
+    keys: &[
+        key("url", Kind::SecretUrl, "Address of the webhook."),
+        key(
+            "url_file",
+            Kind::SecretFile,
+            "File that holds the address of the webhook.",
+        ),
+        ON,
+        DATABASES,
+        CA_CERTIFICATE,
+    ],
+};
+
+pub(super) static WEBHOOK: Section = Section {
+    name: "webhook",
+    place: "under `webhook`",
+    doc: "An address that takes a JSON document.",
+    keys: &[
+        key("url", Kind::SecretUrl, "The address."),
+        key("url_file", Kind::SecretFile, "File that holds the address."),
+        key(
+            "secret",
+            Kind::Secret,
+            "Key that the Pgkeep-Signature header is made with. Default: no signature.",
+        ),
+        key("secret_file", Kind::SecretFile, "File that holds the key."),
+        key(
+            "headers",
+            Kind::Headers,
+            "Headers of each request, such as Authorization.",
+        ),
+        ON,
+        DATABASES,
+        CA_CERTIFICATE,
+    ],
+};
+
+pub(super) static PING: Section = Section {
+    name: "ping",
+    place: "under `ping`",
+    doc: "A service that alarms when no ping comes. It hears of backups alone.",
+    keys: &[
+        key(
+            "url",
+            Kind::SecretUrl,
+            "The address; {database} in it stands for the database's name.",
+        ),
+        key("url_file", Kind::SecretFile, "File that holds the address."),
+        with_default(
+            "style",
+            Kind::Choice(PING_STYLES),
+            "healthchecks",
+            "healthchecks adds /start and /fail to the address and sends the report; plain pings the address after a good backup.",
+        ),
+        key(
+            "start_url",
+            Kind::SecretUrl,
+            "Address for the start of a backup. Default: what the style says.",
+        ),
+        key(
+            "start_url_file",
+            Kind::SecretFile,
+            "File that holds the address for the start.",
+        ),
+        key(
+            "failure_url",
+            Kind::SecretUrl,
+            "Address for a backup that failed. Default: what the style says.",
+        ),
+        key(
+            "failure_url_file",
+            Kind::SecretFile,
+            "File that holds the address for a failure.",
+        ),
+        DATABASES,
+        CA_CERTIFICATE,
+    ],
 };

@@ -6,6 +6,7 @@
 mod drill;
 mod expand;
 mod keys;
+mod notify;
 mod read;
 mod reader;
 mod schema;

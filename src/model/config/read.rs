@@ -15,7 +15,7 @@ use super::types::{
     Compression, CompressionMethod, Config, Connection, DatabaseConfig, PostgresConfig, Preset,
     RequiredTable, Retention, Retries, StorageConfig, StorageUrl,
 };
-use super::{Problem, drill, url};
+use super::{Problem, drill, notify, url};
 use crate::model::id::DatabaseName;
 use crate::model::name::TableName;
 use crate::model::nearest::did_you_mean;
@@ -61,11 +61,14 @@ fn read_root(reader: &mut Reader, root: &Node) -> Option<Config> {
     };
     let databases = read_databases(reader, &fields, &defaults, &names);
     let postgres = read_postgres(reader, &fields);
+    let known: Vec<&str> = databases.iter().map(|(name, _)| name.as_str()).collect();
+    let notify = notify::read(reader, &fields, &known);
     Some(Config {
         databases,
         storages,
         postgres,
         defaults,
+        notify,
     })
 }
 

@@ -261,6 +261,26 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// Reads a list of the choices of a key, each once.
+    pub fn choices(&mut self, fields: &Fields, name: &str) -> Option<Vec<&'static str>> {
+        let field = fields.find(name)?;
+        let Kind::Choices(choices) = field.key.kind else {
+            unreachable!("`{name}` has choices in the table of keys")
+        };
+        let find = |text: &str| choices.iter().find(|choice| **choice == text).copied();
+        let mut chosen = self.list(&field, |reader, item| {
+            reader.value(item, item.line, &field.path, false, |text| {
+                find(text).ok_or_else(|| format!("must be {}", one_of(choices)))
+            })
+        })?;
+        let mut seen = std::collections::HashSet::new();
+        chosen.retain(|choice| seen.insert(*choice));
+        if matches!(&field.node.value, Value::List(items) if items.is_empty()) {
+            self.note(field.line, format!("`{}` is empty", field.path));
+        }
+        Some(chosen)
+    }
+
     /// Reads text on one line.
     pub fn text(&mut self, fields: &Fields, name: &str) -> Option<String> {
         self.scalar(fields, name, |_, text| check_text(text).map(str::to_owned))
@@ -366,7 +386,10 @@ impl<'a> Reader<'a> {
             node,
             ..
         } = fields.find(name)?;
-        let is_secret = matches!(key.kind, Kind::Secret | Kind::ConnectionUrl);
+        let is_secret = matches!(
+            key.kind,
+            Kind::Secret | Kind::ConnectionUrl | Kind::SecretUrl
+        );
         self.value(node, line, &path, is_secret, |text| parse(key, text))
     }
 

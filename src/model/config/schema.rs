@@ -52,6 +52,12 @@ fn object(section: &Section) -> Value {
         "config" => json!(["databases", "storages"]),
         "storage" => json!(["url"]),
         "required_table" | "assertion" => json!(["name"]),
+        "email" => json!(["host", "from", "to"]),
+        "notifier" => {
+            object["minProperties"] = json!(1);
+            object["maxProperties"] = json!(1);
+            return object;
+        }
         _ => return object,
     };
     object["required"] = required;
@@ -79,7 +85,9 @@ fn shape(kind: Kind) -> Value {
         }
         Kind::ConnectionUrl => json!({"type": "string", "pattern": "^postgres(ql)?://|\\$\\{"}),
         Kind::StorageUrl => json!({"type": "string", "minLength": 1}),
-        Kind::Endpoint => json!({"type": "string", "pattern": "^https?://|\\$\\{"}),
+        Kind::SecretUrl | Kind::Endpoint => {
+            json!({"type": "string", "pattern": "^https?://|\\$\\{"})
+        }
         Kind::Flag => or_reference(json!({"type": "boolean"})),
         Kind::Count(min, max) => or_reference(integer(min, max)),
         Kind::Duration(..) | Kind::Span => time(),
@@ -99,6 +107,11 @@ fn shape(kind: Kind) -> Value {
             json!({"anyOf": [text(), {"type": "array", "items": text(), "minItems": 1, "uniqueItems": true}]})
         }
         Kind::Command => json!({"type": "array", "items": text(), "minItems": 1}),
+        Kind::Choices(choices) => {
+            let item = or_reference(json!({"enum": choices}));
+            json!({"anyOf": [item, {"type": "array", "items": item, "minItems": 1}]})
+        }
+        Kind::Headers => json!({"type": "object", "additionalProperties": text()}),
         Kind::Sections(section) => {
             let item = reference_to(section);
             json!({"anyOf": [item, {"type": "array", "items": item}]})

@@ -9,6 +9,7 @@ use jiff::Span;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
+use super::notify;
 use super::reader::show_duration;
 use super::types::{
     Compression, Config, Connection, DatabaseConfig, DrillConfig, KeepPreDeploy, RequiredTable,
@@ -19,7 +20,7 @@ use crate::model::drill::{Assertion, Question};
 use crate::model::name::{TableName, quote_if_needed};
 
 /// What stands for a secret.
-const HIDDEN: &str = "***";
+pub(super) const HIDDEN: &str = "***";
 
 impl Config {
     /// Returns the effective config as JSON, without secrets.
@@ -36,33 +37,34 @@ impl Config {
 }
 
 /// A value to show. Unlike a JSON value it keeps the order of its keys.
-enum Shown {
+pub(super) enum Shown {
     Json(Value),
     List(Vec<Shown>),
     Keys(Keys),
 }
 
+/// Keys in the order in which they are shown.
 #[derive(Default)]
-struct Keys(Vec<(String, Shown)>);
+pub(super) struct Keys(Vec<(String, Shown)>);
 
 impl Keys {
-    fn put(&mut self, key: &str, value: impl Into<Shown>) {
+    pub(super) fn put(&mut self, key: &str, value: impl Into<Shown>) {
         self.0.push((key.to_owned(), value.into()));
     }
 
-    fn put_some(&mut self, key: &str, value: Option<impl Into<Shown>>) {
+    pub(super) fn put_some(&mut self, key: &str, value: Option<impl Into<Shown>>) {
         if let Some(value) = value {
             self.put(key, value);
         }
     }
 
-    fn put_list<T>(&mut self, key: &str, items: &[T], show: impl Fn(&T) -> Shown) {
+    pub(super) fn put_list<T>(&mut self, key: &str, items: &[T], show: impl Fn(&T) -> Shown) {
         if !items.is_empty() {
             self.put(key, Shown::List(items.iter().map(show).collect()));
         }
     }
 
-    fn put_secret(&mut self, key: &str, secret: &Option<SecretString>) {
+    pub(super) fn put_secret(&mut self, key: &str, secret: &Option<SecretString>) {
         self.put_some(key, secret.as_ref().map(|_| HIDDEN.to_owned()));
     }
 }
@@ -108,6 +110,7 @@ fn config(config: &Config) -> Shown {
         postgres.put("bin_dir", bin_dir.display().to_string());
         keys.put("postgres", postgres);
     }
+    keys.put_list("notify", &config.notify, notify::show);
     keys.into()
 }
 

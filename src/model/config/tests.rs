@@ -116,11 +116,11 @@ const WHOLE_FILES: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "database:\n  shop: {url: '${URL}'}\nstorages: {local: {url: ./b}}\nnotify: []\n",
+        "database:\n  shop: {url: '${URL}'}\nstorages: {local: {url: ./b}}\nalerts: []\n",
         &[
             "line 1: `databases` is missing",
             "line 1: `database` is not a known key; did you mean `databases`?",
-            "line 4: `notify` is not a known key",
+            "line 4: `alerts` is not a known key",
         ],
     ),
     (
@@ -688,7 +688,11 @@ fn full() -> String {
         vault:\n    url: s3://v\n    credential_command: [prog, --token, '${SECRET}']\n";
     let keys = keys.replace('\n', "\n    ");
     format!(
-        "databases:\n  shop:\n    service: shop\n    {keys}\nstorages:\n{storage}postgres:\n  bin_dir: /opt/pg\n"
+        "databases:\n  shop:\n    service: shop\n    {keys}\nstorages:\n{storage}postgres:\n  bin_dir: /opt/pg\n\
+        notify:\n  - slack: {{url: 'https://hooks.example/${{SECRET}}', on: [stale, failure]}}\n  \
+        - webhook: {{url: 'https://u:${{SECRET}}@h:81/x', secret: '${{SECRET}}', headers: {{X-Key: '${{SECRET}}'}}, databases: shop, ca_certificate: ca.pem}}\n  \
+        - email: {{host: mail, user: a, password: '${{SECRET}}', from: A <a@b>, to: [c@d, E <e@f>], on: success}}\n  \
+        - ping: {{url: 'https://hc.example/${{SECRET}}/{{database}}', failure_url: 'https://hc.example/${{SECRET}}'}}\n"
     )
 }
 
@@ -1033,6 +1037,27 @@ fn example_env() -> Fake {
         .file("/run/secrets/s3_access_key_id", "x")
         .file("/run/secrets/s3_secret_access_key", "x")
         .file("/run/secrets/s3_session_token", "x")
+        .var("SMTP_PASSWORD", "x")
+        .var("SLACK_URL", "https://hooks.slack.com/services/x")
+        .var("DISCORD_URL", "https://discord.com/api/webhooks/1/x")
+        .var("WEBHOOK_URL", "https://example.com/hook")
+        .var("WEBHOOK_SECRET", "x")
+        .var("WEBHOOK_TOKEN", "x")
+        .var("PING_KEY", "x")
+        .file("/run/secrets/smtp_password", "x")
+        .file(
+            "/run/secrets/slack_url",
+            "https://hooks.slack.com/services/y",
+        )
+        .file(
+            "/run/secrets/discord_url",
+            "https://discord.com/api/webhooks/1/y",
+        )
+        .file("/run/secrets/webhook_url", "https://example.com/hook2")
+        .file("/run/secrets/webhook_secret", "x")
+        .file("/run/secrets/ping_url", "https://hc.example/x")
+        .file("/run/secrets/start_url", "https://hc.example/x/begin")
+        .file("/run/secrets/failure_url", "https://hc.example/x/bad")
 }
 
 /// Sets every key of the example that is not set: takes the `#` from each line that does not explain.

@@ -15,6 +15,7 @@ use super::url;
 pub use crate::model::drill::DrillConfig;
 use crate::model::id::DatabaseName;
 use crate::model::name::TableName;
+use crate::model::notice::NotifierConfig;
 pub use crate::model::required::RequiredTable;
 
 /// The whole configuration. Databases and storages stand in the order of the file.
@@ -28,6 +29,8 @@ pub struct Config {
     pub postgres: PostgresConfig,
     /// What a database has that gives no keys of its own.
     pub defaults: DatabaseConfig,
+    /// Who is told how runs ended.
+    pub notify: Vec<NotifierConfig>,
 }
 
 impl Config {
