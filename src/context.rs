@@ -1,4 +1,4 @@
-//! What every operation gets: the clock and the wish to stop.
+//! What every operation gets: the clock, the wish to stop, and whom to tell how it ended.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::failure::{Failure, Kind};
+use crate::notify::{Nobody, Notify};
 
 /// What `main` builds once and hands to an operation.
 #[derive(Clone)]
@@ -17,6 +18,27 @@ pub struct Context {
     pub clock: Arc<dyn Clock>,
     /// Whether somebody wants the run to stop.
     pub stop: Stop,
+    /// Who is told how runs ended.
+    pub notices: Arc<dyn Notify>,
+}
+
+impl Context {
+    /// Makes the context of a command of which nobody is told.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            stop: Stop::default(),
+            notices: Arc::new(Nobody),
+        }
+    }
+
+    /// Returns the same context, of whose runs `notices` are told.
+    pub fn telling(&self, notices: Arc<dyn Notify>) -> Self {
+        Self {
+            notices,
+            ..self.clone()
+        }
+    }
 }
 
 /// A wish to stop that many can wait for. The first signal decides the exit code.

@@ -10,6 +10,7 @@ pub mod context;
 pub mod failure;
 pub mod lock;
 pub mod model;
+pub mod notify;
 pub mod op;
 pub mod postgres;
 pub mod storage;

@@ -5,12 +5,9 @@ use std::sync::Arc;
 
 use pgkeep::cli;
 use pgkeep::clock::SystemClock;
-use pgkeep::context::{Context, Stop};
+use pgkeep::context::Context;
 
 fn main() -> ExitCode {
-    let context = Context {
-        clock: Arc::new(SystemClock),
-        stop: Stop::default(),
-    };
+    let context = Context::new(Arc::new(SystemClock));
     cli::run(std::env::args_os().collect::<Vec<_>>(), context)
 }

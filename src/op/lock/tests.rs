@@ -9,7 +9,6 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::clock::SystemClock;
-use crate::context::Stop;
 use crate::model::lease::TTL;
 use crate::storage::{Error, Memory, Storage, Verb};
 
@@ -27,10 +26,7 @@ impl Host {
     fn new() -> Self {
         let state = tempfile::tempdir().unwrap();
         Self {
-            context: Context {
-                clock: Arc::new(SystemClock),
-                stop: Stop::default(),
-            },
+            context: Context::new(Arc::new(SystemClock)),
             settings: LockSettings {
                 folders: vec![state_folder(state.path())],
                 ttl: TTL,
