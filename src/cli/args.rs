@@ -359,6 +359,9 @@ pub struct StatusArgs {
     /// Print one line for Nagios and end with its codes: 0 ok, 1 warning, 2 critical, 3 unknown
     #[arg(long, conflicts_with = "json")]
     pub nagios: bool,
+    /// Tell the notifiers that asked for `stale` of each database that needs somebody; the exit code stays the same
+    #[arg(long)]
+    pub notify: bool,
     /// Where to look.
     #[command(flatten)]
     pub storage: StorageArgs,
@@ -429,6 +432,9 @@ pub struct CheckArgs {
     /// End with code 3 when there are warnings
     #[arg(long)]
     pub strict: bool,
+    /// Send a test to everyone whom the configuration tells of runs
+    #[arg(long)]
+    pub send_test: bool,
     /// The database [default: from the configuration, DATABASE_URL or libpq's variables]
     #[arg(long, value_name = "URL", hide_env_values = true)]
     pub url: Option<String>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::args::{BackupArgs, TriggerArg};
+use super::args::{BackupArgs, StorageArgs, TriggerArg};
 use super::inspect::required_tables;
 use super::output::{Output, bytes, number, say};
 use super::progress::Shown;
@@ -33,13 +33,17 @@ pub(super) async fn run(
     output: &Output,
     context: &Context,
 ) -> Result<()> {
-    let requests = requests(args, TriggerArg::Manual, settings)?;
+    let (requests, is_configured) = requests(args, TriggerArg::Manual, settings)?;
+    let context = &match is_configured {
+        true => settings.telling(context, &StorageArgs::default())?,
+        false => context.clone(),
+    };
     #[cfg(debug_assertions)]
     super::panic::provoke(settings.words_to_panic_with()).await;
     let mut reports = Vec::new();
     for request in &requests {
         if context.stop.is_requested() {
-            reports.push(not_started(request, context));
+            reports.push(not_started(request, context).await);
             continue;
         }
         let shown = Shown::new(request.name.as_str(), output);
@@ -66,12 +70,13 @@ struct Summary<'a> {
     backups: &'a [Report],
 }
 
-/// Returns one request for each database that is meant; `trigger` is why the run happens where no flag says.
+/// Returns one request for each database that is meant, and whether the configuration has a part in them; `trigger` is
+/// why the run happens where no flag says.
 pub(super) fn requests(
     args: &BackupArgs,
     trigger: TriggerArg,
     settings: &Settings<'_>,
-) -> Result<Vec<Request>> {
+) -> Result<(Vec<Request>, bool)> {
     let trigger = args.trigger.unwrap_or(trigger).into();
     let is_complete = args.url.is_some() && !args.storage.storages.is_empty();
     let config = if is_complete {
@@ -101,7 +106,7 @@ pub(super) fn requests(
             .as_ref()
             .and_then(|config| config.postgres.bin_dir.clone())
     });
-    targets
+    let requests: Result<Vec<Request>> = targets
         .into_iter()
         .map(|target| {
             let storages = match &config {
@@ -115,7 +120,8 @@ pub(super) fn requests(
             let search = Search::new(bin_dir.clone(), settings.path());
             request(args, trigger, settings, target, storages, search)
         })
-        .collect()
+        .collect();
+    Ok((requests?, config.is_some()))
 }
 
 fn no_database() -> Failure {

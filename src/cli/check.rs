@@ -2,13 +2,16 @@
 
 use std::fs;
 
+use async_trait::async_trait;
+
 use super::args::{BackupArgs, CheckArgs, StorageArgs, TriggerArg};
 use super::backup::requests;
 use super::output::{Output, table};
 use super::settings::Settings;
 use crate::context::Context;
 use crate::failure::{Failure, Result};
-use crate::op::check::{Checked, Line, Report, Request, Verdict, run as check};
+use crate::notify::{NOT_TRIED, Notifiers};
+use crate::op::check::{Checked, Line, Probe, Report, Request, Verdict, run as check};
 use crate::postgres::programs::Search;
 
 /// Id of the failure that says that no database is named.
@@ -22,7 +25,7 @@ pub(super) async fn run(
 ) -> Result<()> {
     // Opening a folder makes it; one that was not there is taken away again, if nothing is in it.
     let missing = settings.missing_folders(&args.storage)?;
-    let report = check(&request(args, settings)?, context).await;
+    let report = check(&request(args, settings, context)?, context).await;
     for folder in missing {
         let _ = fs::remove_dir(folder); // one that is not empty stays
     }
@@ -40,7 +43,7 @@ fn in_short(mut failure: Failure, output: &Output) -> Failure {
     failure
 }
 
-fn request(args: &CheckArgs, settings: &Settings<'_>) -> Result<Request> {
+fn request(args: &CheckArgs, settings: &Settings<'_>, context: &Context) -> Result<Request> {
     let config = settings.config()?;
     let backup = BackupArgs {
         url: args.url.clone(),
@@ -56,7 +59,7 @@ fn request(args: &CheckArgs, settings: &Settings<'_>) -> Result<Request> {
         Err(failure) if failure.id == NO_DATABASE && !args.storage.storages.is_empty() => {
             Vec::new()
         }
-        other => other?,
+        other => other?.0,
     };
     let database = |backup: crate::op::backup::Request| {
         let own = config.as_ref().map(|config| {
@@ -75,11 +78,62 @@ fn request(args: &CheckArgs, settings: &Settings<'_>) -> Result<Request> {
         databases: backups.into_iter().map(database).collect(),
         storages: settings.storages(&args.storage)?,
         known: configuration(settings),
-        probes: Vec::new(),
+        probes: vec![Box::new(Told {
+            names: config
+                .iter()
+                .flat_map(|config| &config.notify)
+                .map(|one| one.kind().to_owned())
+                .collect(),
+            notifiers: settings.notifiers(context)?.filter(|_| args.send_test),
+        })],
         search: Search::new(bin_dir, settings.path()),
         environment: settings.program_environment(),
         strict: args.strict,
     })
+}
+
+/// Whom the configuration tells of runs.
+struct Told {
+    names: Vec<String>,
+    /// Where a test is to be sent.
+    notifiers: Option<Notifiers>,
+}
+
+#[async_trait]
+impl Probe for Told {
+    async fn look(&self, context: &Context) -> Vec<Line> {
+        let line =
+            |subject: &str, verdict, message: &str| Line::new(subject, "notice", verdict, message);
+        if self.names.is_empty() {
+            let message = "nobody is told how a run ends";
+            let hint =
+                "`notify:` in the configuration names e-mail, Slack, Discord, a webhook or a ping";
+            return vec![line("notices", Verdict::Skipped, message).hint(hint)];
+        }
+        let Some(notifiers) = &self.notifiers else {
+            let message = format!("not tried: {}", self.names.join(", "));
+            let hint = "`--send-test` sends a test to each";
+            return vec![line("notices", Verdict::Skipped, &message).hint(hint)];
+        };
+        let sent = notifiers.send_test(&context.stop).await;
+        let lines = sent
+            .into_iter()
+            .map(|sent| match (sent.delivered, sent.error) {
+                (true, _) => line(&sent.notifier, Verdict::Ok, "it took a test notice"),
+                (false, Some(why)) if why.starts_with(NOT_TRIED) => {
+                    line(&sent.notifier, Verdict::Skipped, &why)
+                }
+                (false, why) => {
+                    let why = why.unwrap_or_default();
+                    line(
+                        &sent.notifier,
+                        Verdict::Warn,
+                        &format!("a test notice did not arrive: {why}"),
+                    )
+                }
+            });
+        lines.collect()
+    }
 }
 
 fn copy(args: &StorageArgs) -> StorageArgs {

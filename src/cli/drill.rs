@@ -27,6 +27,7 @@ pub(super) async fn run(
     context: &Context,
 ) -> Result<()> {
     let request = request(args, settings)?;
+    let context = &settings.telling(context, &args.storage)?;
     let shown = Shown::new("drill", output);
     let report = drill(&request, context, &shown).await;
     shown.finish();

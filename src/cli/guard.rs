@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::args::{GuardArgs, OnFailureArg, TriggerArg};
+use super::args::{GuardArgs, OnFailureArg, StorageArgs, TriggerArg};
 use super::backup::{duration, requests, text as backup_text};
 use super::output::{Output, say};
 use super::progress::Shown;
@@ -38,7 +38,11 @@ pub(super) async fn run(
     output: &Output,
     context: &Context,
 ) -> Result<()> {
-    let request = request(args, settings, context).await?;
+    let (request, is_configured) = request(args, settings, context).await?;
+    let context = &match is_configured {
+        true => settings.telling(context, &StorageArgs::default())?,
+        false => context.clone(),
+    };
     let watching = Watching::new(&request, output);
     let report = guard(&request, context, &watching).await;
     watching.finish();
@@ -58,13 +62,18 @@ pub(super) async fn run(
     Ok(())
 }
 
-async fn request(args: &GuardArgs, settings: &Settings<'_>, context: &Context) -> Result<Request> {
+/// Returns what to guard, and whether the configuration has a part in it.
+async fn request(
+    args: &GuardArgs,
+    settings: &Settings<'_>,
+    context: &Context,
+) -> Result<(Request, bool)> {
     // Before anything that takes time.
     let command = command(args, settings)?;
     refuse_gaps(args)?;
     let max_age = duration("--max-age", args.max_age.as_deref())?;
     let restores = args.on_failure == OnFailureArg::Restore;
-    let mut backups = requests(&args.backup, TriggerArg::PreDeploy, settings)?;
+    let (mut backups, is_configured) = requests(&args.backup, TriggerArg::PreDeploy, settings)?;
     if restores && backups.len() > 1 {
         let message = "`--on-failure restore` puts one database back, and several are meant";
         return Err(
@@ -85,13 +94,14 @@ async fn request(args: &GuardArgs, settings: &Settings<'_>, context: &Context) -
         let line = restore_line(args, settings)?;
         Ok(Guarded { backup, line })
     });
-    Ok(Request {
+    let request = Request {
         guarded: guarded.collect::<Result<_>>()?,
         max_age,
         commit,
         command,
         restores,
-    })
+    };
+    Ok((request, is_configured))
 }
 
 fn command(args: &GuardArgs, settings: &Settings<'_>) -> Result<Attended> {

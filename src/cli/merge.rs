@@ -41,6 +41,7 @@ pub(super) async fn run(
     context: &Context,
 ) -> Result<()> {
     let request = request(args, settings)?;
+    let context = &settings.telling(context, &args.storage)?;
     let report = merge(&request, context).await;
     output.summary(&report, &report.warnings, || {
         (report.compared && (report.merged || report.dry_run)).then(|| text(&report))

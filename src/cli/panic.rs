@@ -35,6 +35,14 @@ pub(super) fn hide<'a>(secrets: impl IntoIterator<Item = &'a SecretString>) {
     *known = std::mem::take(&mut *known).merge(&more);
 }
 
+/// Returns what takes every secret that is known by now out of a text.
+pub(super) fn redactor() -> Redactor {
+    SECRETS
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone()
+}
+
 /// Runs a part of the program; its panic becomes a failure.
 pub(super) fn caught(run: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
     // What the panic left half done is not used again: the process ends.

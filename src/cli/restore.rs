@@ -28,6 +28,7 @@ pub(super) async fn run(
         return super::merge::run(args, settings, output, context).await;
     }
     let request = request(args, settings)?;
+    let context = &settings.telling(context, &args.storage)?;
     let shown = Shown::new("restore", output);
     let report = restore(&request, context, &shown).await;
     output.summary(&report, &report.warnings, || {

@@ -15,8 +15,9 @@ use super::args::{Global, StorageArgs};
 use super::credentials::CredentialCommand;
 use super::output::Output;
 use super::panic;
+use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
-use crate::lock::StateFolder;
+use crate::lock::{StateFolder, host_name};
 use crate::model::config::{
     self, Config, DatabaseConfig, Env, Retention, StorageConfig, StorageUrl,
 };
@@ -24,6 +25,7 @@ use crate::model::connection::{Connection, ConnectionError};
 use crate::model::id::DatabaseName;
 use crate::model::lease;
 use crate::model::nearest::did_you_mean;
+use crate::notify::{Notifiers, secret_forms};
 use crate::op::lock::LockSettings;
 use crate::op::stored::{NamedStorage, storage_failure};
 use crate::postgres::environment::Environment;
@@ -239,6 +241,28 @@ impl<'a> Settings<'a> {
             StorageUrl::S3 { .. } => None,
         });
         Ok(folders.filter(|path| !path.exists()).collect())
+    }
+
+    /// Returns the context with the notifiers of the configuration. Where flags alone say what to do, nobody is told.
+    pub(super) fn telling(&self, context: &Context, flags: &StorageArgs) -> Result<Context> {
+        if !flags.storages.is_empty() && self.global.config.is_none() {
+            return Ok(context.clone());
+        }
+        let notifiers = self.notifiers(context)?;
+        Ok(notifiers.map_or_else(|| context.clone(), |all| context.telling(Arc::new(all))))
+    }
+
+    /// Returns the notifiers of the configuration; none where it names none.
+    pub(super) fn notifiers(&self, context: &Context) -> Result<Option<Notifiers>> {
+        let Some(config) = self.config()?.filter(|config| !config.notify.is_empty()) else {
+            return Ok(None);
+        };
+        Ok(Some(Notifiers::new(
+            &config.notify,
+            &panic::redactor(),
+            host_name(),
+            Arc::clone(&context.clock),
+        )))
     }
 
     /// Opens the storages that `flags` name, or those of the configuration; `-d` narrows the latter.
@@ -673,8 +697,10 @@ fn secrets(config: &Config) -> Vec<String> {
         .into_iter()
         .flatten()
     });
+    let notifiers = config.notify.iter().flat_map(secret_forms);
     passwords
         .chain(keys)
+        .chain(notifiers)
         .map(|secret| secret.expose_secret().to_owned())
         .filter(|secret| !secret.is_empty())
         .collect()

@@ -8,9 +8,14 @@ use super::output::{Output, bytes, number, table};
 use super::settings::Settings;
 use super::stored::age;
 use crate::context::Context;
-use crate::failure::Result;
+use crate::failure::{Failure, Kind, Result};
 use crate::model::freshness::Freshness;
-use crate::op::status::{Report, Request, Status, Watched, run as status};
+use crate::model::id::DatabaseName;
+use crate::model::notice::Event;
+use crate::op::notices::undelivered;
+use crate::op::status::{
+    Report, Request, Status, Watched, run as status, run_and_tell, tell_unknown,
+};
 
 /// Nagios' own codes. <https://nagios-plugins.org/doc/guidelines.html#AEN78>
 const OK: u8 = 0;
@@ -24,9 +29,12 @@ pub(super) async fn run(
     output: &Output,
     context: &Context,
 ) -> Result<()> {
-    let report = match request(args, settings, context) {
-        Ok(request) => status(request).await,
-        Err(failure) => Err(failure),
+    let report = match args.notify {
+        true => status_and_tell(args, settings, context).await,
+        false => match request(args, settings, context) {
+            Ok(request) => status(request).await,
+            Err(failure) => Err(failure),
+        },
     };
     if args.nagios {
         nagios(report, output);
@@ -39,7 +47,43 @@ pub(super) async fn run(
             output.warning(&format!("`{}` did not answer: {error}", state.url));
         }
     }
+    for warning in undelivered(&report.notices) {
+        output.warning(&warning);
+    }
     report.failure.map_or(Ok(()), Err)
+}
+
+/// Judges and tells. What keeps the watch from looking at all is told, too: nobody would notice a watch that is blind.
+async fn status_and_tell(
+    args: &StatusArgs,
+    settings: &Settings<'_>,
+    context: &Context,
+) -> Result<Report> {
+    let context = &telling(args, settings, context)?;
+    let failure = match request(args, settings, context) {
+        Ok(request) => return run_and_tell(request, context).await,
+        Err(failure) => failure,
+    };
+    let targets = match settings.config()? {
+        Some(config) => settings.configured(&config)?,
+        None => Vec::new(),
+    };
+    let names: Vec<DatabaseName> = targets.into_iter().map(|target| target.name).collect();
+    Err(tell_unknown(&names, failure, context.clock.now(), context).await)
+}
+
+/// Returns the context with whom to tell; somebody must want to hear of it.
+fn telling(args: &StatusArgs, settings: &Settings<'_>, context: &Context) -> Result<Context> {
+    let context_of_config = settings.telling(context, &args.storage)?;
+    let is_anybody = settings
+        .notifiers(context)?
+        .is_some_and(|all| all.hears(Event::Stale));
+    if is_anybody {
+        return Ok(context_of_config);
+    }
+    let message = "cannot use `--notify`: no notifier of the configuration asks for `stale`";
+    Err(Failure::new(Kind::Usage, "nobody_to_tell", message)
+        .hint("`on: [failure, stale]` in an entry of `notify` asks for it"))
 }
 
 fn request(args: &StatusArgs, settings: &Settings<'_>, context: &Context) -> Result<Request> {

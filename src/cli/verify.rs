@@ -14,6 +14,7 @@ use super::progress::{BAR_INTERVAL, LINE_INTERVAL, Style, bar, left, println_jso
 use super::settings::Settings;
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
+use crate::op::notices::undelivered;
 use crate::op::stored::Wanted;
 use crate::op::verify::{
     CopyReport, Event, Observer, Report, Request, Which, place_in_words, run as verify,
@@ -31,6 +32,7 @@ pub(super) async fn run(
         database: settings.database_name()?,
         which: which(args)?,
     };
+    let context = &settings.telling(context, &args.storage)?;
     let shown = Shown {
         output,
         style: Style::choose(output),
@@ -42,6 +44,11 @@ pub(super) async fn run(
             message_type: "summary",
             report: &report,
         });
+    }
+    if !output.json {
+        for warning in undelivered(&report.notices) {
+            output.warning(&warning);
+        }
     }
     report.failure.map_or(Ok(()), Err)
 }

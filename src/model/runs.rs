@@ -60,6 +60,9 @@ pub struct RunRecord {
     /// What there is to say of it: the reason of a pin, where a restore went to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Notices of it that did not arrive, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undelivered: Vec<String>,
     /// Version of pgkeep.
     pub pgkeep: String,
 }
@@ -84,6 +87,7 @@ impl RunRecord {
             tables: None,
             removed: None,
             reason: None,
+            undelivered: Vec::new(),
             pgkeep: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

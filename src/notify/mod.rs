@@ -41,6 +41,9 @@ const STOPPED_LIMIT: Duration = Duration::from_secs(7);
 /// Pieces of an address or a header that are at least this long may be the secret part of it.
 const MIN_TOKEN: usize = 16;
 
+/// Begins the error of a notifier to which a test cannot be sent.
+pub const NOT_TRIED: &str = "not tried";
+
 /// What came of telling one notifier.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Delivery {
@@ -252,9 +255,9 @@ impl Notifier {
                 let kind = PingKind::from(notice);
                 match ping_url(ping, kind, &notice.database) {
                     Some(url) => self.ping(ping, &url, Some(notice)).await,
-                    None if kind == PingKind::Log => {
-                        Err("not tried: a plain ping would count as a good backup".to_owned())
-                    }
+                    None if kind == PingKind::Log => Err(format!(
+                        "{NOT_TRIED}: a plain ping would count as a good backup"
+                    )),
                     // A service that hears of success alone alarms by itself.
                     None => Ok(()),
                 }

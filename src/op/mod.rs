@@ -13,6 +13,7 @@ pub mod inspect;
 pub mod list;
 pub mod lock;
 pub mod merge;
+pub mod notices;
 pub mod pin;
 pub mod prune;
 mod ranged;

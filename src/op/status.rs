@@ -4,18 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use futures_util::stream;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use super::notices;
 use super::stored::{Listing, NamedStorage, StorageState, StoredBackup, read_manifest};
+use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
 use crate::model::config::Retention;
 use crate::model::freshness::{Freshness, Growth, Success, growth, judge, success};
 use crate::model::id::{BackupId, DatabaseName};
 use crate::model::keys::run_key;
+use crate::model::notice::Notice;
 use crate::model::retention::{Candidate, MAX_AHEAD, plan};
 use crate::model::runs::{MAX_RECORD_BYTES, RunRecord};
+use crate::notify::Delivery;
 
 /// How many of a database's newest run records are read: a month of nightly runs, or four days of half-hourly ones.
 const RUNS_READ: usize = 200;
@@ -25,6 +30,9 @@ const MANIFESTS_READ: usize = 5;
 
 /// How many of them are told.
 const RUNS_TOLD: usize = 10;
+
+/// Age at which the newest drilled backup is told: a monthly drill that was missed.
+const DRILL_MAX_AGE_S: u64 = 35 * 86_400;
 
 /// How many records are asked for at once.
 const READS_AT_ONCE: usize = 16;
@@ -64,6 +72,8 @@ pub struct Report {
     pub databases: Vec<Status>,
     /// Where was looked.
     pub storages: Vec<StorageState>,
+    /// Who was told, and whether it arrived.
+    pub notices: Vec<Delivery>,
     /// What is wrong; the worst decides the exit code.
     #[serde(skip)]
     pub failure: Option<Failure>,
@@ -104,6 +114,8 @@ pub struct Status {
     pub growth: Option<Growth>,
     /// What is odd, in words.
     pub warnings: Vec<String>,
+    /// What somebody should be told: stale, damaged, lacking copies, not drilled for long.
+    pub alerts: Vec<String>,
 }
 
 /// A backup with its age.
@@ -160,8 +172,49 @@ pub async fn run(request: Request) -> Result<Report> {
     Ok(Report {
         databases,
         failure,
+        notices: Vec::new(),
         storages: listing.states,
     })
+}
+
+/// Judges every database, and tells of each that needs somebody. Where no storage answered nobody can tell, and that is
+/// told, too. The report and its exit code are those of [`run`].
+pub async fn run_and_tell(request: Request, context: &Context) -> Result<Report> {
+    let now = request.now;
+    let watched = request.databases.iter().flatten();
+    let watched: Vec<DatabaseName> = watched.map(|one| one.name.clone()).collect();
+    match run(request).await {
+        Ok(mut report) => {
+            let databases = report.databases.iter();
+            let failure = report.failure.as_ref();
+            let all: Vec<Notice> = databases
+                .filter_map(|status| notices::of_status(status, failure, now))
+                .collect();
+            report.notices = tell_all(&all, context).await;
+            Ok(report)
+        }
+        Err(failure) => Err(tell_unknown(&watched, failure, now, context).await),
+    }
+}
+
+/// Tells that nobody can tell how these databases stand, and returns the failure with what did not arrive.
+pub async fn tell_unknown(
+    watched: &[DatabaseName],
+    failure: Failure,
+    now: Timestamp,
+    context: &Context,
+) -> Failure {
+    let names = watched.iter().map(DatabaseName::as_str);
+    let all: Vec<Notice> = names
+        .map(|name| notices::of_no_status(name, &failure, now))
+        .collect();
+    let undelivered = notices::undelivered(&tell_all(&all, context).await);
+    failure.with_details(undelivered)
+}
+
+async fn tell_all(all: &[Notice], context: &Context) -> Vec<Delivery> {
+    let told = all.iter().map(|notice| notices::tell(notice, context));
+    join_all(told).await.concat()
 }
 
 /// Every database that has anything stored, be it only the record of a run that failed.
@@ -230,10 +283,72 @@ async fn status(
         last_runs: runs.into_iter().take(RUNS_TOLD).collect(),
         growth: growth(&sizes, LOOK_BACK),
         warnings: Vec::new(),
+        alerts: Vec::new(),
     };
+    status.alerts = alerts(&status, watched, listing);
     doubts.extend(warnings(&status));
     status.warnings = doubts;
     status
+}
+
+/// Says what somebody should be told, the worst first.
+fn alerts(status: &Status, watched: &Watched, listing: &Listing) -> Vec<String> {
+    let stale = (status.freshness == Freshness::Stale).then(|| age_in_words(status));
+    let silent = listing.states.iter().filter(|state| state.error.is_some());
+    let silent = silent
+        .filter(|state| watched.storages.is_empty() || watched.storages.contains(&state.name))
+        .map(|state| format!("`{}` did not answer", state.name));
+    let all = stale
+        .into_iter()
+        .chain(damaged(status))
+        .chain(lacking(status));
+    all.chain(silent).chain(long_undrilled(status)).collect()
+}
+
+/// Drills have stopped where there was one. Who never drilled is not reminded each night.
+fn long_undrilled(status: &Status) -> Option<String> {
+    let newest = status.newest_drilled.as_ref()?;
+    let age = u64::try_from(newest.age_seconds).ok()?;
+    (age > DRILL_MAX_AGE_S).then(|| {
+        format!(
+            "the newest backup that passed a drill, `{}`, is {} old",
+            newest.id,
+            hours(age)
+        )
+    })
+}
+
+fn damaged(status: &Status) -> Option<String> {
+    (status.damaged > 0).then(|| {
+        format!(
+            "{} of {} backups are damaged",
+            status.damaged, status.backups
+        )
+    })
+}
+
+/// Names the storages that lack the newest good backup.
+fn lacking(status: &Status) -> Vec<String> {
+    let Some(newest) = &status.newest_good else {
+        return Vec::new();
+    };
+    let lacks = |copies: &&Copies| copies.newest_good.as_ref() != Some(&newest.id);
+    let words = status.storages.iter().filter(lacks);
+    words
+        .map(|copies| format!("the newest good backup is not in `{}`", copies.name))
+        .collect()
+}
+
+fn age_in_words(status: &Status) -> String {
+    match &status.newest_good {
+        Some(newest) => format!(
+            "the newest good backup is `{}`, {} old; allowed are {}",
+            newest.id,
+            hours(newest.age_seconds.unsigned_abs()),
+            hours(status.max_age_seconds.unwrap_or_default())
+        ),
+        None => "there is no good backup at all".to_owned(),
+    }
 }
 
 /// Finds the newest good backup that retention counts too: one that is not stamped in the future, and whose manifest
@@ -376,27 +491,14 @@ async fn last_runs(database: &DatabaseName, listing: &Listing) -> Vec<RunRecord>
 }
 
 fn warnings(status: &Status) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if status.damaged > 0 {
-        warnings.push(format!(
-            "{} of {} backups are damaged",
-            status.damaged, status.backups
-        ));
-    }
+    let mut warnings: Vec<String> = damaged(status).into_iter().collect();
     let last = status.last_runs.iter().find(|run| run.verb == "backup");
     if let Some(last) = last.filter(|run| !run.is_success()) {
         let why = last.failure.as_deref().unwrap_or("nobody knows why");
         warnings.push(format!("the last backup run failed: {why}"));
     }
-    let newest = status.newest_good.as_ref().map(|newest| &newest.id);
-    for copies in &status.storages {
-        if newest.is_some() && copies.newest_good.as_ref() != newest {
-            warnings.push(format!(
-                "the newest good backup is not in `{}`",
-                copies.name
-            ));
-        }
-    }
+    warnings.extend(lacking(status));
+    warnings.extend(long_undrilled(status));
     warnings
 }
 
@@ -422,16 +524,9 @@ fn sum_up(databases: &[Status], listing: &Listing) -> Option<Failure> {
         .map(|status| format!("`{}`", status.database))
         .collect();
     let message = format!("no good backup is young enough: {}", names.join(", "));
-    let details = stale.iter().map(|status| match &status.newest_good {
-        Some(newest) => format!(
-            "{}: the newest good one is `{}`, {} old; allowed are {}",
-            status.database,
-            newest.id,
-            hours(newest.age_seconds.unsigned_abs()),
-            hours(status.max_age_seconds.unwrap_or_default())
-        ),
-        None => format!("{}: there is none at all", status.database),
-    });
+    let details = stale
+        .iter()
+        .map(|status| format!("{}: {}", status.database, age_in_words(status)));
     let details: Vec<String> = details.chain(listing.unanswered()).collect();
     let failure = Failure::new(Kind::Stale, "stale", message).with_details(details);
     Some(failure.hint("`pgkeep status` shows the last runs; `pgkeep backup` makes a backup now"))

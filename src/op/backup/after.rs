@@ -12,9 +12,11 @@ use crate::model::id::BackupId;
 use crate::model::keys::{Part, Place};
 use crate::model::manifest::Trigger;
 use crate::model::pin::Pin;
-use crate::op::history;
+use crate::model::scan::Finding;
+use crate::notify::Starting;
 use crate::op::lock::Hold;
 use crate::op::prune::{self, Made};
+use crate::op::{history, notices};
 
 /// Returns the objects that are there from the backup's first moment on, so that no prune can come in between.
 pub(super) fn marks(request: &Request, place: &Place, now: Timestamp) -> Vec<(String, Bytes)> {
@@ -60,6 +62,7 @@ pub(super) async fn prune_behind(
     };
     let mut pruned = prune::prune(&pruning, Some(hold), Some(&made), context).await;
     if let Some(failure) = pruned.failure.take() {
+        report.stage.get_or_insert("prune");
         add(&mut report.failure, after_good(&made.id, failure));
     }
     report.prune = Some(pruned);
@@ -93,6 +96,26 @@ fn add(first: &mut Option<Failure>, further: Failure) {
     }
 }
 
+/// Tells that a backup begins. A partial one is not what a dead-man ping waits for.
+pub(super) fn tell_start(request: &Request, context: &Context) -> Starting {
+    match request.is_partial {
+        true => Starting::default(),
+        false => context.notices.start(request.name.as_str()),
+    }
+}
+
+/// Tells how the run ended. What did not arrive is a warning of its report.
+pub(super) async fn tell(request: &Request, report: &mut Report, context: &Context) {
+    let notice = notices::of_backup(request, report, context.clock.now());
+    report.notices = notices::tell(&notice, context).await;
+    let undelivered = notices::undelivered(&report.notices);
+    let warning = |words| Finding::new("notice_failed", words, None);
+    report.warnings.extend(undelivered.into_iter().map(warning));
+    let id = report.backup_id.as_deref().unwrap_or_default();
+    let good = format!("backup `{id}` is good");
+    notices::settle(&mut report.failure, &report.notices, &good, context);
+}
+
 /// Writes the record of a run, however it ended.
 pub(super) async fn keep_record(
     request: &Request,
@@ -106,6 +129,7 @@ pub(super) async fn keep_record(
     let mut record = history::record(run, "backup", started_at, failure, context);
     record.trigger = Some(request.trigger.as_str().to_owned());
     record.reason.clone_from(&request.pin);
+    record.undelivered = notices::undelivered(&report.notices);
     if report.stored {
         record.backup_id.clone_from(&report.backup_id);
         record.size_bytes = Some(report.size_bytes);

@@ -11,6 +11,7 @@ mod fan_out;
 mod record;
 pub(crate) mod selected;
 mod source;
+mod stage;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use crate::model::manifest::{Manifest, SelectionRecord, Trigger};
 use crate::model::name::TableName;
 use crate::model::required::{RequiredOutcome, RequiredTable};
 use crate::model::scan::Finding;
+use crate::notify::Delivery;
 use crate::postgres::dump::Selection;
 use crate::postgres::environment::Environment;
 use crate::postgres::programs::Search;
@@ -38,6 +40,7 @@ use crate::stream::compress::Codec;
 use crate::stream::pipeline::Progress;
 
 use attempt::{Attempt, SAFE};
+use stage::Stages;
 
 /// One database to back up.
 pub struct Request {
@@ -126,6 +129,10 @@ pub struct Report {
     pub warnings: Vec<Finding>,
     /// The shell line that restores the backup without pgkeep.
     pub restore: Option<String>,
+    /// How far it came, where it failed: `lock`, `connect`, `dump`, `proof`, `store`, `prune`.
+    pub stage: Option<&'static str>,
+    /// Who was told, and whether it arrived.
+    pub notices: Vec<Delivery>,
     /// Why the run failed, or what failed after the backup was good.
     pub failure: Option<Failure>,
     /// The manifest of a stored backup.
@@ -189,6 +196,9 @@ pub trait Observer: Send + Sync {
 pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) -> Report {
     let started_at = context.clock.now();
     let started = context.clock.monotonic();
+    let starting = after::tell_start(request, context);
+    let stages = Stages::new(observer);
+    let observer: &dyn Observer = &stages;
     let lock = LockRequest {
         database: &request.name,
         storages: &request.storages,
@@ -200,6 +210,7 @@ pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) 
     let mut report = match lock::acquire(&lock, context).await {
         Ok(hold) => {
             let mut report = attempts(request, context, observer, &hold).await;
+            report.stage = report.failure.as_ref().map(|why| stages.reached(why));
             after::prune_behind(request, &mut report, &hold, context).await;
             report.warnings.extend(hold.warnings.iter().cloned());
             report.warnings.extend(hold.release().await);
@@ -207,6 +218,7 @@ pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) 
         }
         Err(failure) => {
             let mut report = Report::new(request, started_at);
+            report.stage = Some(stages.reached(&failure));
             report.failure = Some(failure);
             report
         }
@@ -214,6 +226,10 @@ pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) 
     report.started_at = started_at;
     let took = context.clock.monotonic().saturating_sub(started);
     report.took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    if !context.stop.is_requested() {
+        starting.settle().await;
+    }
+    after::tell(request, &mut report, context).await;
     after::keep_record(request, &report, started_at, context).await;
     report
 }
@@ -304,6 +320,8 @@ impl Report {
             required_tables: Vec::new(),
             warnings: Vec::new(),
             restore: None,
+            stage: None,
+            notices: Vec::new(),
             failure: None,
             manifest: None,
         }
@@ -341,13 +359,14 @@ impl Selection {
 }
 
 /// Reports a database that was not begun because a stop came before.
-pub fn not_started(request: &Request, context: &Context) -> Report {
+pub async fn not_started(request: &Request, context: &Context) -> Report {
     let mut report = Report::new(request, context.clock.now());
     report.failure = Some(
         context
             .stop
             .failure(&format!("backup of `{}` was not started", request.name)),
     );
+    after::tell(request, &mut report, context).await;
     report
 }
 

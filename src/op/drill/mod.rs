@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::notices;
 use super::restore::source::Stored;
 use super::restore::{self, Ended, Observer, Options, Source, keep_record};
 use super::stored::{NamedStorage, Wanted};
@@ -25,6 +26,7 @@ use crate::model::id::DatabaseName;
 use crate::model::keys::Part;
 use crate::model::manifest::Manifest;
 use crate::model::name::quote;
+use crate::notify::Delivery;
 use crate::postgres::databases::Databases;
 use crate::postgres::environment::Environment;
 use crate::postgres::error::Error;
@@ -92,6 +94,8 @@ pub struct Report {
     pub noted_in: Vec<String>,
     /// What was odd.
     pub warnings: Vec<String>,
+    /// Who was told, and whether it arrived.
+    pub notices: Vec<Delivery>,
     /// Why it failed.
     pub failure: Option<Failure>,
 }
@@ -122,11 +126,23 @@ pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) 
     let took = context.clock.monotonic().saturating_sub(started);
     let mut report = drill.report;
     report.took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    let notice = notices::of_drill(request, &report, context.clock.now());
+    report.notices = notices::tell(&notice, context).await;
+    report
+        .warnings
+        .extend(notices::undelivered(&report.notices));
+    notices::settle(
+        &mut report.failure,
+        &report.notices,
+        "the drill passed",
+        context,
+    );
     let ended = Ended {
         backup_id: report.backup_id.as_deref(),
         started_at: report.started_at,
         rows: report.restore.as_ref().map(|restore| restore.rows),
         target: &report.server,
+        notices: &report.notices,
         failure: report.failure.as_ref(),
     };
     keep_record("drill", &request.storages, ended, context).await;
@@ -150,6 +166,7 @@ impl Report {
             assertions: Vec::new(),
             noted_in: Vec::new(),
             warnings: Vec::new(),
+            notices: Vec::new(),
             failure: None,
         }
     }

@@ -9,6 +9,7 @@ mod run;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::notices;
 use super::stored::{NamedStorage, Wanted};
 use crate::context::Context;
 use crate::failure::Failure;
@@ -16,6 +17,7 @@ use crate::model::connection::Connection;
 use crate::model::id::DatabaseName;
 use crate::model::merge::Mode;
 use crate::model::name::TableName;
+use crate::notify::Delivery;
 use crate::postgres::environment::Environment;
 use crate::postgres::programs::Search;
 
@@ -70,6 +72,8 @@ pub struct Report {
     pub took_ms: u64,
     /// What was odd.
     pub warnings: Vec<String>,
+    /// Who was told, and whether it arrived.
+    pub notices: Vec<Delivery>,
     /// Why it failed.
     pub failure: Option<Failure>,
 }
@@ -90,7 +94,22 @@ pub struct Merged {
     pub key: Vec<String>,
 }
 
-/// Merges.
+/// Merges, and tells of it unless it only shows what it would do.
 pub async fn run(request: &Request, context: &Context) -> Report {
-    run::Run::new(request, context).run().await
+    let mut report = run::Run::new(request, context).run().await;
+    if request.dry_run {
+        return report;
+    }
+    let notice = notices::of_merge(request, &report, context.clock.now());
+    report.notices = notices::tell(&notice, context).await;
+    report
+        .warnings
+        .extend(notices::undelivered(&report.notices));
+    notices::settle(
+        &mut report.failure,
+        &report.notices,
+        "the rows are in their tables",
+        context,
+    );
+    report
 }

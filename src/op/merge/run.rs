@@ -80,6 +80,7 @@ impl<'a> Run<'a> {
             started_at: context.clock.now(),
             took_ms: 0,
             warnings: Vec::new(),
+            notices: Vec::new(),
             failure: None,
         };
         Self {

@@ -19,13 +19,14 @@ use serde::Serialize;
 
 pub(super) use run::{is_about_locale, sql_hint};
 
-use super::history;
 use super::stored::{NamedStorage, Wanted};
+use super::{history, notices};
 use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::model::connection::Connection;
 use crate::model::id::{BackupId, DatabaseName};
 use crate::model::restore::compare::TableOutcome;
+use crate::notify::Delivery;
 use crate::postgres::environment::Environment;
 use crate::postgres::programs::Search;
 use crate::stream::pipeline::Progress;
@@ -139,6 +140,8 @@ pub struct Report {
     pub compare_ms: u64,
     /// What was odd.
     pub warnings: Vec<String>,
+    /// Who was told, and whether it arrived.
+    pub notices: Vec<Delivery>,
     /// Why it failed.
     pub failure: Option<Failure>,
 }
@@ -184,6 +187,7 @@ impl Report {
             restore_ms: 0,
             compare_ms: 0,
             warnings: Vec::new(),
+            notices: Vec::new(),
             failure: None,
         }
     }
@@ -227,7 +231,14 @@ pub trait Observer: Send + Sync {
 
 /// Restores, and leaves a record of it beside a stored backup.
 pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) -> Report {
-    let report = carry_out(request, context, observer).await;
+    let mut report = carry_out(request, context, observer).await;
+    let notice = notices::of_restore(request, &report, context.clock.now());
+    report.notices = notices::tell(&notice, context).await;
+    report
+        .warnings
+        .extend(notices::undelivered(&report.notices));
+    let good = format!("{} is restored", report.source);
+    notices::settle(&mut report.failure, &report.notices, &good, context);
     if let Source::Stored { storages, .. } = &request.source {
         keep_record("restore", storages, Ended::from(&report), context).await;
     }
@@ -266,6 +277,8 @@ pub(crate) struct Ended<'a> {
     pub rows: Option<u64>,
     /// Where they were restored to, without secrets.
     pub target: &'a str,
+    /// Who was told, and whether it arrived.
+    pub notices: &'a [Delivery],
     /// Why it failed.
     pub failure: Option<&'a Failure>,
 }
@@ -277,6 +290,7 @@ impl<'a> From<&'a Report> for Ended<'a> {
             started_at: report.started_at,
             rows: Some(report.rows),
             target: &report.target,
+            notices: &report.notices,
             failure: report.failure.as_ref(),
         }
     }
@@ -296,6 +310,7 @@ pub(crate) async fn keep_record(
     let mut record = history::record(run, verb, ended.started_at, ended.failure, context);
     record.backup_id = Some(id.to_string());
     record.rows = ended.rows;
+    record.undelivered = notices::undelivered(ended.notices);
     record.reason = Some(format!("into {}", ended.target));
     history::keep_record(storages, record, context).await;
 }

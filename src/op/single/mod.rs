@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::notices;
 use super::restore::{Ended, Observer, keep_record};
 use super::stored::{NamedStorage, Wanted};
 use crate::context::Context;
@@ -21,6 +22,7 @@ use crate::model::id::DatabaseName;
 use crate::model::name::TableName;
 use crate::model::restore::compare::TableOutcome;
 use crate::model::single::LeftOut;
+use crate::notify::Delivery;
 use crate::postgres::environment::Environment;
 use crate::postgres::programs::Search;
 
@@ -119,6 +121,8 @@ pub struct Report {
     pub took_ms: u64,
     /// What was odd.
     pub warnings: Vec<String>,
+    /// Who was told, and whether it arrived.
+    pub notices: Vec<Delivery>,
     /// Why it failed.
     pub failure: Option<Failure>,
 }
@@ -135,13 +139,22 @@ pub struct Restored {
 
 /// Restores, and leaves a record of it beside a stored backup.
 pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) -> Report {
-    let report = run::Run::new(request, context, observer).run().await;
+    let mut report = run::Run::new(request, context, observer).run().await;
+    if !report.dry_run {
+        let notice = notices::of_tables(&report, context.clock.now());
+        report.notices = notices::tell(&notice, context).await;
+        let undelivered = notices::undelivered(&report.notices);
+        report.warnings.extend(undelivered);
+        let good = "the tables are restored";
+        notices::settle(&mut report.failure, &report.notices, good, context);
+    }
     if let (Source::Stored { storages, .. }, false) = (&request.source, report.dry_run) {
         let ended = Ended {
             backup_id: report.backup_id.as_deref(),
             started_at: report.started_at,
             rows: Some(report.rows),
             target: &report.target,
+            notices: &report.notices,
             failure: report.failure.as_ref(),
         };
         keep_record("restore", storages, ended, context).await;

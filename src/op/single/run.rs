@@ -92,6 +92,7 @@ impl<'a> Run<'a> {
                 started_at: context.clock.now(),
                 took_ms: 0,
                 warnings: Vec::new(),
+                notices: Vec::new(),
                 failure: None,
             },
             request,

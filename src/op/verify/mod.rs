@@ -10,8 +10,10 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use serde::Serialize;
 
+use super::notices;
 use super::show::database_of;
 use super::stored::{Listing, NamedStorage, StorageState, StoredBackup, Wanted};
 use crate::clock::Clock;
@@ -19,6 +21,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
 use crate::model::id::{BackupId, DatabaseName};
 use crate::model::proof::Problem;
+use crate::notify::Delivery;
 use crate::stream::pipeline::Progress;
 
 /// What to verify.
@@ -51,6 +54,8 @@ pub struct Report {
     pub copies: Vec<CopyReport>,
     /// Where was looked.
     pub storages: Vec<StorageState>,
+    /// Who was told of damage, and whether it arrived.
+    pub notices: Vec<Delivery>,
     /// Why it is not good; none when it is.
     #[serde(skip)]
     pub failure: Option<Failure>,
@@ -132,12 +137,29 @@ pub async fn run(request: Request, context: &Context, observer: &dyn Observer) -
         }
     }
     let failure = judge(&listing, &copies);
+    let notices = tell(&listing, &copies, context).await;
     Ok(Report {
         ok: failure.is_none(),
         copies,
         failure,
+        notices,
         storages: listing.states,
     })
+}
+
+/// Tells of damage, of all databases at once so that no notice waits for another.
+async fn tell(listing: &Listing, copies: &[CopyReport], context: &Context) -> Vec<Delivery> {
+    let mut damaged: BTreeMap<&str, Vec<&CopyReport>> = BTreeMap::new();
+    for copy in copies.iter().filter(|copy| copy.damaged) {
+        damaged.entry(&copy.database).or_default().push(copy);
+    }
+    let now = context.clock.now();
+    let told = damaged.iter().map(|(database, damaged)| async move {
+        let failure = damage(listing, copies, damaged[0], damaged);
+        let notice = notices::of_damage(database, damaged, &failure, now);
+        notices::tell(&notice, context).await
+    });
+    join_all(told).await.concat()
 }
 
 /// Returns the backups to read, newest first.
