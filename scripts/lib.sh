@@ -78,6 +78,16 @@ need_postgres() {
     postgres_bin >/dev/null || fail "PostgreSQL is installed, but initdb, pg_ctl, psql and pg_dump are not together in one folder"
 }
 
+# Installs the mail server of the tests, Python's aiosmtpd, beside the build where it is missing.
+need_mail_server() {
+    local folder=${CARGO_TARGET_DIR:-target}/tools/mail
+    "$folder/bin/python3" -c 'import aiosmtpd' 2>/dev/null && return 0
+    say "installing the mail server of the tests"
+    need_tools python3
+    python3 -c 'import ensurepip' 2>/dev/null || install_packages python3-venv
+    python3 -m venv --clear "$folder" && "$folder/bin/pip" install --quiet --disable-pip-version-check 'aiosmtpd==1.4.6'
+}
+
 need_rust() {
     command -v cargo >/dev/null || fail "Rust is not installed" "https://rustup.rs, or: curl -sSf https://sh.rustup.rs | sh"
     need_tools cc=build-essential

@@ -12,6 +12,7 @@ mod drill;
 mod extract;
 mod guard;
 mod harness;
+mod notices;
 mod postgres;
 mod prune;
 mod readme;

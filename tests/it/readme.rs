@@ -59,6 +59,7 @@ fn every_block_has_a_known_kind() {
         "sh",
         "sh run",
         "text",
+        "yaml",
         "yaml pgkeep.yaml",
     ];
     assert_eq!(kinds, BTreeSet::from(known));

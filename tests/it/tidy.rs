@@ -24,7 +24,7 @@ struct Layer {
     why: &'static str,
 }
 
-const LAYERS: [Layer; 9] = [
+const LAYERS: [Layer; 10] = [
     Layer {
         folder: "src/model/",
         words: &[
@@ -109,6 +109,18 @@ const LAYERS: [Layer; 9] = [
             "crate::op",
             "crate::cli",
             "object_store",
+        ],
+        why: "the edges do not know each other",
+    },
+    Layer {
+        folder: "src/notify/",
+        words: &[
+            "crate::storage",
+            "crate::postgres",
+            "crate::lock",
+            "crate::op",
+            "crate::cli",
+            "std::env",
         ],
         why: "the edges do not know each other",
     },

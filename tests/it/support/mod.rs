@@ -4,10 +4,12 @@
 
 pub mod data;
 pub mod fake;
+pub mod mail;
 pub mod oracle;
 pub mod postgres;
 pub mod processes;
 pub mod proxy;
+pub mod receiver;
 pub mod s3;
 pub mod sandbox;
 pub mod scripted_s3;

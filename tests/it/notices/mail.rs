@@ -1,0 +1,160 @@
+//! Notices by e-mail, over a real mail server: TLS, login, refusals, and that the mail reads back.
+
+use serde_json::{Value, json};
+
+use super::{Told, backup_of};
+use crate::support::CANARY;
+use crate::support::mail::MailServer;
+use crate::support::secret::assert_absent;
+
+/// An entry for a server; `more` replaces its keys.
+fn email(server: &MailServer, more: &Value) -> Value {
+    let mut email = json!({
+        "host": "localhost",
+        "port": server.port,
+        "from": "pgkeep <backup@example.com>",
+        "to": ["ops@example.com", "Öps <more@example.com>"],
+        "on": ["failure", "success"],
+        "ca_certificate": server.authority(),
+    });
+    for (key, value) in more.as_object().unwrap() {
+        email[key] = value.clone();
+    }
+    json!([{ "email": email }])
+}
+
+const LOGIN: &str = "${CANARY}";
+
+#[test]
+fn a_mail_reads_back_over_starttls_with_login() {
+    let Some(server) = MailServer::start("starttls", true, &[]) else {
+        return;
+    };
+    let mut told = Told::new(&email(&server, &json!({"user": "app", "password": LOGIN})));
+    told.backup().run().expect(0);
+    told.may_print_secret();
+    let words = format!("pg_dump: error: wörds \u{1f525} <b>{CANARY}</b>\r\nBcc: x@example.com");
+    told.shop
+        .dumps(json!({ "exit_code": 1, "last_stderr": words }));
+    told.backup().run().expect(20);
+
+    let mails = server.mails();
+    let [good, bad] = mails.as_slice() else {
+        panic!("{mails:#?}")
+    };
+    assert!(
+        good["subject"]
+            .as_str()
+            .unwrap()
+            .starts_with("pgkeep: shop: backup good: ")
+    );
+    for mail in &mails {
+        assert_absent(CANARY, "a mail", mail.to_string().as_bytes());
+        assert_eq!(
+            (&mail["is_tls"], &mail["user"]),
+            (&json!(true), &json!("app"))
+        );
+        assert_eq!(mail["defects"], json!([]));
+        assert_eq!(mail["mail_from"], "backup@example.com");
+        assert_eq!(
+            mail["rcpt_tos"],
+            json!(["ops@example.com", "more@example.com"])
+        );
+        assert_eq!(mail["to"], "ops@example.com, Öps <more@example.com>");
+        let names: Vec<&str> = mail["headers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|pair| pair[0].as_str().unwrap())
+            .collect();
+        assert!(
+            names.contains(&"Auto-Submitted") && names.contains(&"Date"),
+            "{names:?}"
+        );
+        assert!(!names.contains(&"Bcc"), "{names:?}");
+    }
+    let text = bad["text"].as_str().unwrap();
+    assert!(text.contains("wörds \u{1f525} <b>***</b>"), "{text}");
+    assert!(text.contains("nothing was stored"), "{text}");
+    let html = bad["html"].as_str().unwrap();
+    assert!(
+        html.contains("wörds \u{1f525} &lt;b&gt;***&lt;/b&gt;"),
+        "{html}"
+    );
+}
+
+#[test]
+fn a_mail_goes_over_tls_from_the_first_byte_and_over_none() {
+    for tls in ["implicit", "none"] {
+        let Some(server) = MailServer::start(tls, false, &["451 come back", "250 taken"]) else {
+            return;
+        };
+        // The first answer asks to come back later.
+        let told = Told::new(&email(&server, &json!({"tls": tls})));
+        told.backup().run().expect(0);
+        let mails = server.mails();
+        assert_eq!(mails.len(), 1, "{tls}: {mails:#?}");
+        assert_eq!(mails[0]["is_tls"], tls == "implicit");
+    }
+}
+
+/// Whatever the server says, the backup is good; and neither login nor mail goes where it must not.
+#[test]
+fn l12_a_mail_server_that_refuses_is_a_warning() {
+    let login = json!({"user": "app", "password": LOGIN});
+    let wrong = json!({"user": "app", "password": "not the one"});
+    let untrusted = json!({"user": "app", "password": LOGIN, "ca_certificate": null});
+    for (tls, has_login, answers, keys, words) in [
+        (
+            "starttls",
+            true,
+            &["550 no such user"] as &[&str],
+            &login,
+            "no such user",
+        ),
+        (
+            "starttls",
+            true,
+            &["451 later", "451 later"],
+            &login,
+            "later",
+        ),
+        (
+            "starttls",
+            true,
+            &[],
+            &wrong,
+            "mail server refused: permanent error (535)",
+        ),
+        ("starttls", true, &[], &untrusted, "certificate"),
+        ("none", true, &[], &login, "STARTTLS"),
+        (
+            "none",
+            false,
+            &["hang"],
+            &json!({"tls": "none"}),
+            "did not answer",
+        ),
+    ] {
+        let Some(server) = MailServer::start(tls, has_login, answers) else {
+            return;
+        };
+        let mut notify = email(&server, keys);
+        if keys.get("ca_certificate").is_some() {
+            notify[0]["email"]
+                .as_object_mut()
+                .unwrap()
+                .remove("ca_certificate");
+        }
+        let told = Told::new(&notify);
+        let outcome = told.backup().run().expect(3);
+        assert_eq!(outcome.exit_error()["id"], "notice_failed");
+        let error = backup_of(&outcome)["notices"][0]["error"].clone();
+        let error = error.as_str().unwrap().to_lowercase();
+        assert!(
+            error.contains(&words.to_lowercase()),
+            "{tls} {answers:?}: {error}"
+        );
+        assert_eq!(server.mails(), Vec::<Value>::new());
+    }
+}
