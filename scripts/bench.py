@@ -430,7 +430,7 @@ def print_restores(contenders, rounds):
     server, name = contenders.server, "bench_restored"
     url = server.url.removesuffix("/bench") + f"/{name}"
     pgkeep = [str(contenders.pgkeep), "restore", "latest", "--storage", str(contenders.work / "store"), "--into", url,
-              "--no-compare", "--progress", "never", "-q", "--jobs"]
+              "--allow-superuser", "--no-compare", "--progress", "never", "-q", "--jobs"]
     commands = {
         "gunzip \\| psql": [["gunzip", "-c", str(stored)],
                             [str(server.bin / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", url]],

@@ -668,6 +668,9 @@ pub struct RestoreArgs {
     /// With --table, --upsert or --data-only: do all of it, tell what it did, and roll it back
     #[arg(long, help_heading = "Single tables")]
     pub dry_run: bool,
+    /// Restore as a superuser: whatever the dump's SQL says then runs with those powers
+    #[arg(long)]
+    pub allow_superuser: bool,
     /// Leave the dump's owners out: everything belongs to the role that restores
     #[arg(long)]
     pub no_owner: bool,
@@ -734,6 +737,9 @@ pub struct DrillArgs {
     /// Extension that the server may lack (repeatable), beside those of the configuration
     #[arg(long = "skip-extension", value_name = "NAME")]
     pub skip_extensions: Vec<String>,
+    /// Restore on that server as a superuser: whatever the dump's SQL says then runs with those powers
+    #[arg(long)]
+    pub allow_superuser: bool,
     /// Write the report as one page
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,

@@ -54,6 +54,7 @@ fn request(args: &DrillArgs, settings: &Settings<'_>) -> Result<Request> {
     };
     let DrillConfig {
         url,
+        allow_superuser,
         mut skip_extensions,
         assertions,
     } = config
@@ -82,6 +83,7 @@ fn request(args: &DrillArgs, settings: &Settings<'_>) -> Result<Request> {
         database,
         wanted,
         server,
+        allow_superuser: allow_superuser || args.allow_superuser,
         search: Search::new(bin_dir, settings.path()),
         environment: settings.program_environment(),
         skip_extensions,

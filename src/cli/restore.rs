@@ -57,6 +57,7 @@ fn request(args: &RestoreArgs, settings: &Settings<'_>) -> Result<Request> {
         options: Options {
             replace: args.replace,
             accept_no_end_marker: args.accept_no_end_marker,
+            allow_superuser: args.allow_superuser,
             force_version: args.force_version,
             force_locale: args.force_locale,
             no_owner: args.no_owner,

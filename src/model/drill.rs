@@ -10,6 +10,8 @@ use secrecy::SecretString;
 pub struct DrillConfig {
     /// Server to restore into; a throw-away one of our own where none is named.
     pub url: Option<SecretString>,
+    /// Restore there as a superuser.
+    pub allow_superuser: bool,
     /// Extensions that the server may lack: they are left out, and the report says so.
     pub skip_extensions: Vec<String>,
     /// What must hold in the restored database.

@@ -27,6 +27,10 @@ pub struct TargetFacts {
     pub user: String,
     /// Whether the user is a superuser.
     pub is_superuser: bool,
+    /// Roles by which the user has a superuser's powers, or can take them: itself, a superuser that it may become, the
+    /// roles that run programs and write files on the server.
+    #[serde(default)]
+    pub powers: Vec<String>,
     /// Whether the user may create databases.
     pub may_create_databases: bool,
     /// Whether the user may create roles.
@@ -102,6 +106,9 @@ SELECT jsonb_build_object(
   'system_identifier', nullif(:'pgkeep_system', ''),
   'user', current_user,
   'is_superuser', r.rolsuper,
+  'powers', CASE WHEN r.rolsuper THEN jsonb_build_array(r.rolname) ELSE coalesce((SELECT jsonb_agg(x.rolname ORDER BY x.rolname)
+    FROM pg_roles x WHERE (x.rolsuper OR x.rolname IN ('pg_execute_server_program', 'pg_write_server_files'))
+      AND pg_has_role(x.oid, 'MEMBER')), '[]') END,
   'may_create_databases', r.rolsuper OR r.rolcreatedb,
   'may_create_roles', r.rolsuper OR r.rolcreaterole,
   'database', d.datname,

@@ -18,8 +18,16 @@ impl Drills {
         Self::on(database, "", drill)
     }
 
-    /// With a server that `${DRILL_URL}` names.
+    /// With a server that `${DRILL_URL}` names, as a superuser.
     fn on(database: &TestDatabase<'_>, server: &str, drill: &Value) -> Self {
+        let mut drill = drill.clone();
+        if drill.get("url").is_some() {
+            drill["allow_superuser"] = true.into();
+        }
+        Self::as_is(database, server, &drill)
+    }
+
+    fn as_is(database: &TestDatabase<'_>, server: &str, drill: &Value) -> Self {
         let mut sandbox = Sandbox::new();
         sandbox.set("DRILL_URL", server);
         sandbox.set("SHOP_URL", database.socket_url());
@@ -186,6 +194,40 @@ fn a_signal_leaves_nothing() {
     assert!(is_gone(server, &outcome));
     assert_eq!(server.sql("template1", sleeps), "0");
     assert!(!drills.is_noted());
+}
+
+/// A role that may make databases and roles does without a superuser's powers.
+#[test]
+fn a_superuser_is_refused_and_a_lesser_role_drills() {
+    let Some(server) = Server::private() else {
+        return;
+    };
+    let database = chinook(&server);
+    database.sql(
+        "CREATE ROLE app; CREATE ROLE reader; GRANT SELECT ON \"Track\" TO reader;
+         DO $$ DECLARE r record; BEGIN FOR r IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP
+         EXECUTE format('ALTER TABLE %I OWNER TO app', r.tablename); END LOOP; END $$",
+    );
+    let config = json!({"url": "${DRILL_URL}"});
+    let drills = Drills::as_is(&database, &server_url(&server), &config);
+    let outcome = drills.drill(&[]).expect(25);
+    let error = outcome.exit_error();
+    assert_eq!(error["id"], "superuser_refused", "{outcome}");
+    let hints = error["hints"].to_string();
+    assert!(hints.contains("`drill.allow_superuser: true`"), "{outcome}");
+    drills.drill(&["--allow-superuser"]).expect(0);
+    // The roles are the backup's own, so the server must lack them.
+    database.sql("DROP OWNED BY reader; DROP ROLE reader; REASSIGN OWNED BY app TO CURRENT_USER; DROP ROLE app");
+    let sql = format!("CREATE ROLE driller LOGIN CREATEDB CREATEROLE PASSWORD '{CANARY}'");
+    server.sql("template1", &sql);
+    let mut sandbox = drills.sandbox;
+    sandbox.set("DRILL_URL", server.url_as("driller", CANARY, "postgres"));
+    let drills = Drills { sandbox };
+    let report = drills.drill(&[]).expect(0).summary();
+    assert_eq!(report["warnings"], json!([]));
+    assert_eq!(report["restore"]["created_roles"], json!(["app", "reader"]));
+    let left = "SELECT count(*) FROM pg_roles WHERE rolname IN ('app', 'reader')";
+    assert_eq!(server.sql("template1", left), "0");
 }
 
 #[test]

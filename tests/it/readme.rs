@@ -9,11 +9,13 @@ use std::path::Path;
 
 use pgkeep::model::config::{Env, parse};
 
-use crate::support::postgres::USER;
 use crate::support::sandbox::Outcome;
 use crate::support::{CANARY, S3Server, Sandbox, Server, postgres};
 
 const README: &str = include_str!("../../README.md");
+
+/// Owner of the databases of the text, and whom it restores as: no superuser.
+const APP: &str = "readme_app";
 
 /// Databases that the text names.
 const DATABASES: [&str; 3] = ["shop", "blog", "shop_restored"];
@@ -142,23 +144,33 @@ impl<'a> Databases<'a> {
     fn create(server: &'a Server) -> Self {
         let databases = Self(server);
         databases.drop_all();
+        let role = format!("CREATE ROLE {APP} LOGIN CREATEDB PASSWORD '{CANARY}'");
+        server.sql("template1", &role);
         for (name, sql) in [("shop", SHOP), ("blog", BLOG)] {
             server.sql(
                 "template1",
-                &format!("CREATE DATABASE {name} TEMPLATE template0"),
+                &format!("CREATE DATABASE {name} OWNER {APP} TEMPLATE template0"),
             );
-            server.sql(name, sql);
+            server.sql(
+                name,
+                &format!("GRANT ALL ON SCHEMA public TO {APP}; SET ROLE {APP}; {sql}"),
+            );
         }
         databases
     }
 
     fn drop_all(&self) {
-        for name in DATABASES {
+        // What the text restores into is made by it, and kept under other names by `--replace`.
+        let made = "SELECT datname FROM pg_database WHERE datname LIKE 'shop\\_%'";
+        let made = self.0.sql("template1", made);
+        for name in DATABASES.into_iter().chain(made.lines()) {
             self.0.sql(
                 "template1",
-                &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"),
+                &format!("DROP DATABASE IF EXISTS \"{name}\" WITH (FORCE)"),
             );
         }
+        self.0
+            .sql("template1", &format!("DROP ROLE IF EXISTS {APP}"));
     }
 }
 
@@ -182,7 +194,7 @@ fn sandbox(server: &Server, s3: &S3Server) -> Sandbox {
     sandbox.set("HOME", sandbox.path(""));
     let socket = server.socket_dir().display().to_string();
     let service = format!(
-        "[shop]\nhost={socket}\nport={}\nuser={USER}\ndbname=shop\n",
+        "[shop]\nhost={socket}\nport={}\nuser={APP}\ndbname=shop\n",
         server.port()
     );
     let service = sandbox.write("pg_service.conf", service);
@@ -190,9 +202,9 @@ fn sandbox(server: &Server, s3: &S3Server) -> Sandbox {
     for (key, value) in [
         ("PGHOST", socket),
         ("PGPORT", server.port().to_string()),
-        ("PGUSER", USER.to_owned()),
-        ("DATABASE_URL", server.url_as(USER, CANARY, "shop")),
-        ("BLOG_URL", server.url_as(USER, CANARY, "blog")),
+        ("PGUSER", APP.to_owned()),
+        ("DATABASE_URL", server.url_as(APP, CANARY, "shop")),
+        ("BLOG_URL", server.url_as(APP, CANARY, "blog")),
         ("S3_ENDPOINT", s3.endpoint.clone()),
         ("S3_ACCESS_KEY_ID", s3.access_key.clone()),
         ("S3_SECRET_ACCESS_KEY", s3.secret_key.clone()),

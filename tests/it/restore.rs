@@ -3,6 +3,7 @@
 mod foreign;
 mod jobs;
 mod replace;
+mod roles;
 mod rows;
 mod table;
 
@@ -118,6 +119,7 @@ impl Shelf {
             "backups",
             "--password-file",
             &password,
+            "--allow-superuser",
         ];
         self.sandbox
             .pgkeep(fixed.into_iter().chain(more.iter().copied()))

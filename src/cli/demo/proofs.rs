@@ -49,6 +49,7 @@ impl Demo<'_> {
             database: Some(name()),
             wanted: Wanted::Latest,
             server: None,
+            allow_superuser: false,
             search: self.search.clone(),
             environment: self.environment.clone(),
             skip_extensions: Vec::new(),
@@ -64,7 +65,7 @@ impl Demo<'_> {
     async fn restore_into(&self) -> Result<()> {
         let folder = self.folder.display();
         self.tell(&format!(
-            "\n9. restored by pgkeep, which compares what is there then\n   $ pgkeep restore --storage {folder} --into pagila_again\n"
+            "\n9. restored by pgkeep, which compares what is there then\n   $ pgkeep restore --storage {folder} --into pagila_again --allow-superuser\n"
         ));
         let request = restore::Request {
             source: restore::Source::Stored {
@@ -75,7 +76,11 @@ impl Demo<'_> {
             into: self.database("pagila_again")?,
             search: self.search.clone(),
             environment: self.environment.clone(),
-            options: restore::Options::default(),
+            // The server is thrown away, and so is what a dump could do to it.
+            options: restore::Options {
+                allow_superuser: true,
+                ..restore::Options::default()
+            },
         };
         let shown = Shown::new(PAGILA_NAME, self.output);
         let report = restore::run(&request, self.context, &shown).await;

@@ -13,6 +13,7 @@ pub(super) fn read(reader: &mut Reader, fields: &Fields) -> Option<DrillConfig> 
     let field = fields.find("drill")?;
     let fields = reader.open(field.node, field.line, &field.path, &DRILL)?;
     let url = reader.secret(&fields, "url", url::check_postgres);
+    let allow_superuser = reader.flag(&fields, "allow_superuser");
     let skip_extensions = fields.find("skip_extensions");
     let skip_extensions = skip_extensions.and_then(|field| reader.texts(&field));
     let assertions = fields.find("assertions");
@@ -23,6 +24,7 @@ pub(super) fn read(reader: &mut Reader, fields: &Fields) -> Option<DrillConfig> 
     });
     Some(DrillConfig {
         url,
+        allow_superuser: allow_superuser.unwrap_or_default(),
         skip_extensions: skip_extensions.unwrap_or_default(),
         assertions: assertions.unwrap_or_default(),
     })

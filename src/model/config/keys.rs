@@ -405,6 +405,12 @@ pub(super) static DRILL: Section = Section {
             Kind::SecretFile,
             "File that holds the server's URL.",
         ),
+        with_default(
+            "allow_superuser",
+            Kind::Flag,
+            "false",
+            "Whether the role of `url` may be a superuser: whatever the dump's SQL says then runs with those powers.",
+        ),
         key(
             "skip_extensions",
             Kind::Texts,

@@ -163,6 +163,9 @@ fn show_drill(drill: &DrillConfig) -> Keys {
     let mut keys = Keys::default();
     let url = drill.url.as_ref();
     keys.put_some("url", url.map(|url| redact(url.expose_secret())));
+    if drill.allow_superuser {
+        keys.put("allow_superuser", true);
+    }
     keys.put_list("skip_extensions", &drill.skip_extensions, |name| {
         name.clone().into()
     });

@@ -15,6 +15,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::notices;
+use super::restore::preflight::SUPERUSER_REFUSED;
 use super::restore::source::Stored;
 use super::restore::{self, Ended, Observer, Options, Source, keep_record};
 use super::stored::{NamedStorage, Wanted};
@@ -59,6 +60,8 @@ pub struct Request {
     pub wanted: Wanted,
     /// Server to restore into; a throw-away one of our own where none is named.
     pub server: Option<Connection>,
+    /// Run the dump's SQL with a superuser's powers on that server; on one of our own it always does.
+    pub allow_superuser: bool,
     /// Where to look for programs, the server's among them.
     pub search: Search,
     /// What programs may see of the environment.
@@ -295,8 +298,10 @@ impl Drill<'_> {
             environment: self.request.environment.clone(),
             options: Options {
                 create_missing_roles: true,
+                allow_superuser: self.request.allow_superuser || self.request.server.is_none(),
                 // An event trigger must belong to a superuser; on somebody's server we make none.
                 roles_are_superusers: self.request.server.is_none(),
+                is_scratch: true,
                 force_locale: true,
                 no_database_settings: true,
                 skip_extensions: self.request.skip_extensions.clone(),
@@ -325,10 +330,17 @@ impl Drill<'_> {
         if matches!(failure.kind, Kind::Interrupted | Kind::Terminated) {
             return self.stopped();
         }
-        if matches!(failure.kind, Kind::Source | Kind::Refused | Kind::Proof) {
+        let is_about_the_server = failure.id == SUPERUSER_REFUSED;
+        if matches!(failure.kind, Kind::Source | Kind::Refused | Kind::Proof)
+            && !is_about_the_server
+        {
             failure.kind = Kind::Damaged;
         }
         failure.message = format!("{} failed: {}", self.what(), failure.message);
+        for hint in &mut failure.hints {
+            let both = "`--allow-superuser` or `drill.allow_superuser: true`";
+            *hint = hint.replace("`--allow-superuser`", both);
+        }
         if failure.id == "extension_missing" || failure.id == "target_not_ready" {
             failure = failure.hint(
                 "`drill.skip_extensions` drills without an extension, and the report says so",

@@ -73,6 +73,8 @@ pub struct Options {
     pub force_version: bool,
     /// Create the database in locale `C` where the server lacks that of the dump.
     pub force_locale: bool,
+    /// Run the dump's SQL with a superuser's powers.
+    pub allow_superuser: bool,
     /// Leave owners out.
     pub no_owner: bool,
     /// Leave rights out.
@@ -83,6 +85,8 @@ pub struct Options {
     pub roles_are_superusers: bool,
     /// Leave the database's own properties as they are.
     pub no_database_settings: bool,
+    /// Whether the database is thrown away again: what its roles may do does not matter.
+    pub is_scratch: bool,
     /// Do not compare afterwards.
     pub no_compare: bool,
     /// Time zone that a plain dump was written in; UTC where none is named, as in our own.

@@ -4,6 +4,7 @@ use super::Options;
 use crate::failure::{Failure, Kind};
 use crate::model::connection::Connection;
 use crate::model::manifest::Manifest;
+use crate::model::name::quote;
 use crate::model::restore::properties::Properties;
 use crate::model::scan::Scan;
 use crate::model::supabase::MANAGED_SCHEMAS;
@@ -12,6 +13,9 @@ use crate::postgres::target::TargetFacts;
 
 /// Extensions that are in every database and are never created by a dump.
 const ALWAYS_THERE: &str = "plpgsql";
+
+/// Id of the refusal to run a dump's SQL with a superuser's powers.
+pub(crate) const SUPERUSER_REFUSED: &str = "superuser_refused";
 
 /// How the target takes the dump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +159,7 @@ pub(crate) fn plan(
     };
     let mut problems = Vec::new();
     problems.extend(place(needs, target, plan));
+    problems.extend(powers(needs, target, options));
     problems.extend(version(needs, &target.facts, options));
     problems.extend(extensions(needs, &target.facts, options));
     problems.extend(roles(needs, &target.facts, options));
@@ -253,6 +258,40 @@ fn place(needs: &Needs, target: &Target, plan: Plan) -> Option<Problem> {
         (tables, _) => format!("it has {}", count(tables, "table", "tables")),
     };
     Some(problem("target_not_empty", text, Some(&aside)))
+}
+
+/// A dump is SQL that somebody else may have written, or whoever could write to the database that it is of: functions
+/// of indexes and checks run while it is restored, and can do whatever the restoring role can.
+fn powers(needs: &Needs, target: &Target, options: &Options) -> Option<Problem> {
+    let facts = &target.facts;
+    let role = facts.powers.first().filter(|_| !options.allow_superuser)?;
+    let user = &facts.user;
+    let what = match role == user {
+        true => format!("`{user}` is a superuser"),
+        false if facts.powers.iter().any(|role| role.starts_with("pg_")) => {
+            format!("`{user}` has the powers of `{role}` over the server")
+        }
+        false => format!("`{user}` may become `{role}`, a superuser"),
+    };
+    let text = format!("{what}, and whatever the dump's SQL says would run with those powers");
+    let owner = match target.exists {
+        true => format!(
+            "; `ALTER DATABASE {} OWNER TO restorer`",
+            quote(&target.name)
+        ),
+        false => String::new(),
+    };
+    let owners = match needs.roles.is_empty() {
+        true => String::new(),
+        false => "; `GRANT <each owner in the dump> TO restorer`".to_owned(),
+    };
+    let makes_roles = options.create_missing_roles && !needs.missing_roles(facts).is_empty();
+    let more = if makes_roles { " CREATEROLE" } else { "" };
+    let hint = format!(
+        "`--allow-superuser` restores all the same, where you trust the dump as you trust the server; or make a role for \
+         it: `CREATE ROLE restorer LOGIN CREATEDB{more}`{owner}{owners}"
+    );
+    Some(problem(SUPERUSER_REFUSED, text, Some(&hint)))
 }
 
 fn count(number: u64, one: &str, many: &str) -> String {
@@ -584,6 +623,28 @@ mod tests {
             ..Options::default()
         };
         assert_eq!(ids(&wants, &target(), &none), [""; 0]);
+    }
+
+    #[test]
+    fn a_superusers_powers_are_asked_for() {
+        let allowed = Options {
+            allow_superuser: true,
+            ..Options::default()
+        };
+        for (powers, says) in [
+            (["app"], "`app` is a superuser"),
+            (["boss"], "`app` may become `boss`"),
+            (["pg_execute_server_program"], "`app` has the powers of"),
+        ] {
+            let mut strong = target();
+            strong.facts.powers = powers.map(str::to_owned).to_vec();
+            let problems = plan(&needs(), &strong, &Options::default()).unwrap_err();
+            assert_eq!(problems[0].id, "superuser_refused");
+            assert!(problems[0].text.starts_with(says), "{}", problems[0].text);
+            let hint = problems[0].hint.as_deref().unwrap();
+            assert!(hint.contains("--allow-superuser") && hint.contains("\"shop\" OWNER TO"));
+            assert_eq!(ids(&needs(), &strong, &allowed), [""; 0]);
+        }
     }
 
     #[test]

@@ -392,9 +392,15 @@ impl<'a> Run<'a> {
             .databases
             .clone()
             .unwrap_or_else(|| Databases::new(site.psql.clone()));
-        let rights = match self.request.options.roles_are_superusers {
-            true => " SUPERUSER",
-            false => "",
+        let facts = &site.target.facts;
+        let rights = match (
+            self.request.options.roles_are_superusers,
+            facts.is_superuser,
+        ) {
+            (true, _) => " SUPERUSER".to_owned(),
+            (false, true) => String::new(),
+            // Nobody else may give objects to a role that it is no member of.
+            (false, false) => format!(" ROLE {}", quote(&facts.user)),
         };
         for role in site.needs.missing_roles(&site.target.facts) {
             let sql = format!("CREATE ROLE {} NOLOGIN{rights}", quote(&role));

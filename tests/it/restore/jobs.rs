@@ -262,7 +262,15 @@ fn a_bucket_is_read_by_ranges() {
     let into = server.url_as(USER, "", &target.name).replacen(":@", "@", 1);
     let password = shelf.sandbox.write_secret("password", CANARY);
     let password = password.display().to_string();
-    let restore = ["--json", "restore", "--into", &into, "--jobs", "2"];
+    let restore = [
+        "--json",
+        "restore",
+        "--into",
+        &into,
+        "--jobs",
+        "2",
+        "--allow-superuser",
+    ];
     let restore = restore.iter().chain(&storage);
     let report = shelf
         .sandbox

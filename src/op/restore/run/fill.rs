@@ -15,6 +15,7 @@ use crate::op::restore::check::{self, Compared};
 use crate::op::restore::feed::{Move, MoveError, Moved, judge_file, refused, unreadable};
 use crate::op::restore::preflight::Plan;
 use crate::op::restore::source::{Opened, Seen, Stored, Tap, open_file};
+use crate::postgres::databases::Databases;
 use crate::postgres::error::{Error, Reason};
 use crate::postgres::feed::{Feed, FeedRequest};
 use crate::stream::pipeline::Progress;
@@ -117,6 +118,7 @@ impl Run<'_> {
             )),
             _ => self.request.options.tag.clone(),
         };
+        self.let_owners_in(site, databases).await;
         if let Some(tag) = tag {
             let sql = format!(
                 "COMMENT ON DATABASE {} IS {}",
@@ -129,6 +131,27 @@ impl Run<'_> {
                 .map_err(|error| self.failed(&error))?;
         }
         Ok(())
+    }
+
+    /// A dump gives things to their owners before it gives the owners their rights, and whoever is to own a table must
+    /// be able to create it. A superuser is above that; for anybody else the database's owner, who may create things in
+    /// `public`, comes first. What fails here fails again where it is told.
+    async fn let_owners_in(&self, site: &Site, databases: &Databases) {
+        let (options, facts) = (&self.request.options, &site.target.facts);
+        if facts.is_superuser {
+            return;
+        }
+        let owner = site.needs.properties.owner.as_ref();
+        if let Some(owner) = owner.filter(|_| !options.no_owner && !options.no_database_settings) {
+            let (name, owner) = (quote(&site.name), quote(owner));
+            let sql = format!("ALTER DATABASE {name} OWNER TO {owner}");
+            let _ = databases.execute(&sql, self.stop()).await; // `put_back_properties` tries again, and tells
+        }
+        if options.is_scratch {
+            let inside = Databases::new(site.psql.clone());
+            let sql = "GRANT CREATE ON SCHEMA public TO PUBLIC";
+            let _ = inside.execute(sql, self.stop()).await; // the dump's own statement is refused then, and told
+        }
     }
 
     /// Feeds the dump to `psql`, proves it, and only then commits.
@@ -366,7 +389,16 @@ impl Run<'_> {
     /// An error of the dump's own SQL is the target's answer to it.
     pub(super) fn psql_failed(&self, error: &Error) -> Failure {
         let mut failure = self.failed(error);
-        if matches!(error.reason, Reason::Other { code: 3 }) {
+        let is_statement = matches!(
+            error.reason,
+            Reason::Other { code: 3 }
+                | Reason::PermissionDenied { .. }
+                | Reason::RowSecurity { .. }
+                | Reason::TooLargeField { .. }
+        );
+        if is_statement {
+            // What is known of these is known of dumping.
+            failure.hints.clear();
             failure.id = SQL_FAILED;
             failure.message = format!(
                 "{}: the server refused a statement of the dump",
@@ -462,8 +494,18 @@ impl Run<'_> {
 /// The next move where the server's words tell one.
 pub(in crate::op) fn sql_hint(stderr: &[String]) -> Option<&'static str> {
     let says = |text: &str| stderr.iter().any(|line| line.contains(text));
-    if says("must be member of role") || says("must be able to SET ROLE") {
-        Some("restore as a superuser, or with `--no-owner --no-privileges`")
+    let lacks_rights = [
+        "must be member of role",
+        "must be able to SET ROLE",
+        "permission denied for ",
+        "must be owner of ",
+        "must be superuser",
+    ];
+    if lacks_rights.iter().any(|text| says(text)) {
+        Some(
+            "make the restoring role a member of the roles that own things, or leave those out with `--no-owner \
+             --no-privileges`; a superuser (`--allow-superuser`) may do all of it",
+        )
     } else if says("ERROR:  role \"") {
         Some(
             "`--create-missing-roles` makes the roles; `--no-owner --no-privileges` leaves owners and rights out",

@@ -1,0 +1,92 @@
+//! As whom a dump is restored: a superuser only where it was said, and any other role that owns what it fills.
+
+use super::*;
+
+/// Nothing is touched before it was asked for, and a role of its own needs no superuser's powers.
+#[test]
+fn a_superuser_restores_only_when_it_is_said() {
+    let Some(server) = postgres() else { return };
+    let database = loaded(server, &data::dump("neon-chinook.sql"));
+    let target = Target::beside(&database, server);
+    let role = format!("{}_restorer", target.name);
+    let boss = format!("{}_boss", target.name);
+    server.sql(
+        "template1",
+        &format!("CREATE ROLE {role} LOGIN CREATEDB PASSWORD '{CANARY}'; CREATE ROLE {boss} LOGIN CREATEDB NOINHERIT PASSWORD '{CANARY}' IN ROLE {USER}"),
+    );
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    let file = shelf
+        .sandbox
+        .write("a.sql", dump(SMALL))
+        .display()
+        .to_string();
+    let password = shelf.sandbox.write_secret("password", CANARY);
+    let password = password.display().to_string();
+    let run = |what: &str, user: &str, name: &str, more: &[&str]| {
+        let into = server.url_as(user, "", name).replacen(":@", "@", 1);
+        let command = [
+            "--json",
+            "restore",
+            what,
+            "--into",
+            &into,
+            "--storage",
+            "backups",
+        ];
+        let secret = ["--password-file", &password];
+        let command = command.iter().chain(&secret);
+        shelf.sandbox.pgkeep(command.chain(more)).run()
+    };
+    let empty = server.database();
+    for what in ["latest", &file] {
+        for (user, name) in [
+            (USER, target.name.as_str()),
+            (&boss, &target.name),
+            (USER, empty.name()),
+        ] {
+            let outcome = run(what, user, name, &[]).expect(25);
+            let error = outcome.exit_error();
+            assert_eq!(error["id"], "superuser_refused", "{outcome}");
+            let hints = error["hints"].to_string();
+            assert!(
+                hints.contains("--allow-superuser") && hints.contains("CREATE ROLE"),
+                "{outcome}"
+            );
+        }
+    }
+    assert_eq!(target.databases(), [""; 0]);
+    // Who owns what comes back, too, where the role is a member of the owners, and is left out where it is not.
+    let app = format!("{}_app", target.name);
+    database.sql(&format!(
+        "CREATE ROLE {app} IN ROLE pg_monitor; ALTER DATABASE {} OWNER TO {app}; ALTER TABLE \"Album\" OWNER TO {app};
+         CREATE SCHEMA s AUTHORIZATION {app}; CREATE TABLE s.t (); ALTER TABLE s.t OWNER TO {app}; GRANT {app} TO {role}",
+        database.name()
+    ));
+    database.sql(&format!(
+        "DO $$ DECLARE r record; BEGIN FOR r IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP
+         EXECUTE format('ALTER TABLE %I OWNER TO {app}', r.tablename); END LOOP; END $$"
+    ));
+    shelf.backup(&database);
+    let report = run("latest", &role, &target.name, &[]).expect(0).summary();
+    assert_eq!(report["warnings"], Value::Array(Vec::new()), "{report}");
+    let owners = "SELECT string_agg(DISTINCT tableowner, ',') || (SELECT pg_get_userbyid(datdba) FROM pg_database \
+                  WHERE datname = current_database()) FROM pg_tables WHERE schemaname IN ('public', 's')";
+    assert_eq!(target.sql(owners), format!("{app}{app}"));
+    server.sql("template1", &format!("DROP DATABASE {}", target.name));
+    for what in ["latest", &file] {
+        run(
+            what,
+            &role,
+            &target.name,
+            &["--no-owner", "--no-database-settings"],
+        )
+        .expect(0);
+        server.sql("template1", &format!("DROP DATABASE {}", target.name));
+    }
+    run("latest", USER, &target.name, &["--allow-superuser"]).expect(0);
+    drop(target);
+    database.sql(&format!("REASSIGN OWNED BY {app} TO {USER}"));
+    let roles = format!("DROP ROLE {role}; DROP ROLE {boss}; DROP ROLE {app}");
+    server.sql("template1", &roles);
+}
