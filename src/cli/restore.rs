@@ -132,6 +132,12 @@ pub(super) fn text(report: &Report) -> String {
     if report.created {
         out += "  the database was created\n";
     }
+    if !report.created && report.replaced.is_none() && !report.properties_set.is_empty() {
+        out += "  changed of the database that was there, to what the backup says:\n";
+        for statement in &report.properties_set {
+            out += &format!("    {statement};\n");
+        }
+    }
     if !report.created_roles.is_empty() {
         out += &format!(
             "  roles made, without login: {}\n",

@@ -1,5 +1,6 @@
 //! `pgkeep restore` against real servers: what was dumped comes back row for row, or the target stays as it was.
 
+mod empty;
 mod foreign;
 mod jobs;
 mod replace;

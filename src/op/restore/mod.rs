@@ -118,6 +118,8 @@ pub struct Report {
     pub created: bool,
     /// What the restored database took the place of.
     pub replaced: Option<Replaced>,
+    /// Statements by which the database got its own properties: owner, rights, comment, settings.
+    pub properties_set: Vec<String>,
     /// Whether every table was compared with what was dumped.
     pub compared: bool,
     /// Each table.
@@ -178,6 +180,7 @@ impl Report {
             restored: false,
             created: false,
             replaced: None,
+            properties_set: Vec::new(),
             compared: false,
             tables: Vec::new(),
             jobs: 1,

@@ -1,6 +1,7 @@
 //! One restore from the first question to the last rename, and the way back from each point where it may fail.
 
 mod fill;
+mod follow_up;
 mod parallel;
 
 pub(in crate::op) use fill::{is_about_locale, sql_hint};
@@ -22,7 +23,7 @@ use crate::model::connection::Connection;
 use crate::model::name::quote;
 use crate::model::restore::compare::Expected;
 use crate::model::restore::filter::{Filter, Rules};
-use crate::postgres::databases::{Databases, analyze, end_sessions};
+use crate::postgres::databases::{Databases, end_sessions};
 use crate::postgres::error::{Error, Reason};
 use crate::postgres::programs::Found;
 use crate::postgres::psql::Psql;
@@ -124,6 +125,9 @@ impl<'a> Run<'a> {
         let site = self.site(&opened).await?;
         let mut made = Made::default();
         if let Err(failure) = self.carry_out(&opened, &site, &mut made).await {
+            if self.report.restored {
+                return Err(failure);
+            }
             // What a program says while it is made to end is of no interest.
             let failure = self.check_stop().err().unwrap_or(failure);
             return Err(self.undo(failure, &site, &made).await);
@@ -357,31 +361,36 @@ impl<'a> Run<'a> {
         self.report.rows = moved.scan.rows();
         self.report.dump_bytes = moved.scan.bytes;
         self.report.restore_ms = self.millis_since(started);
-        if let Err(error) = analyze(&site.psql, self.report.jobs, self.stop()).await {
-            self.check_stop()?;
-            self.warn(format!(
-                "ANALYZE failed, so queries may be slow until it ran: {error}"
-            ));
+        if site.plan == Plan::Fill {
+            // Its COMMIT is done: what follows can fail and be stopped, and takes nothing back.
+            self.report.restored = true;
+            match moved.compared.take() {
+                Some(compared) => self.take_note(compared),
+                None => self.warn_not_compared(),
+            }
+            return self.follow_up(site).await;
         }
+        self.analyze(site).await;
+        self.check_stop()?;
         let expected = expected_of(opened, &moved);
         let started = self.context.clock.monotonic();
-        match moved.compared.take() {
-            Some(compared) => self.take_note(compared),
-            None if self.request.options.no_compare => {
-                self.warn(
-                    "nothing was compared: that its rows are as they were dumped is not proven"
-                        .into(),
-                );
-            }
-            None => {
+        match self.request.options.no_compare {
+            true => self.warn_not_compared(),
+            false => {
                 self.compare(&expected, moved.scan.large_objects, site)
-                    .await?
+                    .await?;
             }
         }
         self.report.compare_ms = self.millis_since(started);
         self.put_back_properties(site).await;
         self.check_stop()?;
         self.put_in_place(site).await
+    }
+
+    fn warn_not_compared(&mut self) {
+        self.warn(
+            "nothing was compared: that its rows are as they were dumped is not proven".into(),
+        );
     }
 
     async fn make_roles(&mut self, site: &Site, made: &mut Made) -> Result<()> {
@@ -471,39 +480,6 @@ impl<'a> Run<'a> {
         self.report.compared = true;
         self.report.warnings.extend(compared.warnings);
         self.report.tables = compared.tables;
-    }
-
-    /// What cannot be put back is told: it is no row that is missing.
-    async fn put_back_properties(&mut self, site: &Site) {
-        let options = &self.request.options;
-        let (needs, name) = (&site.needs, &site.name);
-        let back = match needs.keeps_properties {
-            // The flags are about what the dump says.
-            true => needs.properties.put_back(name, false, false),
-            false if options.no_database_settings => return,
-            false => {
-                let (no_owner, no_privileges) = (options.no_owner, options.no_privileges);
-                needs.properties.put_back(name, no_owner, no_privileges)
-            }
-        };
-        self.report.warnings.extend(back.warnings);
-        // From another database: a setting or a limit that is back holds for each new session of this one.
-        let databases = site
-            .databases
-            .clone()
-            .unwrap_or_else(|| Databases::new(site.psql.clone()));
-        for statement in back.statements {
-            if let Err(error) = databases.execute(&statement, self.stop()).await {
-                let said = error
-                    .stderr
-                    .first()
-                    .cloned()
-                    .unwrap_or_else(|| error.to_string());
-                self.warn(format!(
-                    "a property of the database was not put back: `{statement}`: {said}"
-                ));
-            }
-        }
     }
 
     async fn put_in_place(&mut self, site: &Site) -> Result<()> {
