@@ -55,6 +55,9 @@ pub struct TargetFacts {
     pub extensions: Vec<String>,
     /// What the database holds outside extensions.
     pub schemas: Vec<SchemaFacts>,
+    /// Large objects that it holds.
+    #[serde(default)]
+    pub large_objects: u64,
     /// Where the server keeps its data, where we may know.
     pub data_directory: Option<String>,
 }
@@ -127,6 +130,7 @@ SELECT jsonb_build_object(
   'databases', (SELECT jsonb_agg(datname) FROM pg_database),
   'roles', (SELECT jsonb_agg(rolname) FROM pg_roles),
   'extensions', coalesce((SELECT jsonb_agg(name) FROM pg_available_extensions), '[]'),
+  'large_objects', (SELECT count(*) FROM pg_largeobject_metadata),
   'data_directory', (SELECT nullif(setting, '') FROM pg_settings WHERE name = 'data_directory'),
   'schemas', coalesce((SELECT jsonb_agg(jsonb_build_object('name', s.name, 'tables', s.tables, 'relations', s.relations)
     ORDER BY s.name) FROM (

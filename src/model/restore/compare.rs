@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::model::manifest::TableRecord;
 use crate::model::name::TableName;
-use crate::model::scan::{RowDigest, Table, TableKind};
+use crate::model::scan::{RowDigest, SequenceValue, Table, TableKind};
 
 /// What was dumped of one table, and what must be there again.
 #[derive(Clone, Debug, PartialEq)]
@@ -145,6 +145,27 @@ pub fn compare(
         .collect();
     accept_moved_rows(expected, found, roots, &mut outcomes);
     outcomes
+}
+
+/// Compares what sequences were set to with what they say now; returns each difference, with the sequence's name.
+pub fn compare_sequences(expected: &[SequenceValue], found: &[SequenceValue]) -> Vec<String> {
+    let found: HashMap<&TableName, &SequenceValue> =
+        found.iter().map(|value| (&value.name, value)).collect();
+    let words = |sequence: &SequenceValue| match sequence.is_called {
+        true => format!("{} is its last value", sequence.value),
+        false => format!("{} is its next value", sequence.value),
+    };
+    let differs = |wanted: &SequenceValue| match found.get(&wanted.name) {
+        None => Some(format!("sequence {}: it is missing", wanted.name)),
+        Some(now) if *now == wanted => None,
+        Some(now) => Some(format!(
+            "sequence {}: {} in the dump, and {} now",
+            wanted.name,
+            words(wanted),
+            words(now)
+        )),
+    };
+    expected.iter().filter_map(differs).collect()
 }
 
 fn by_name(tables: &[Table]) -> HashMap<TableName, &Table> {
@@ -313,6 +334,29 @@ mod tests {
             let found = problems(&[plain("t", &["1", "2"])], &now, &[]);
             assert!(found[0].as_ref().unwrap().contains(says), "{found:?}");
         }
+    }
+
+    #[test]
+    fn sequences_are_compared_by_value_and_call() {
+        let value = |name: &str, value, is_called| SequenceValue {
+            name: TableName::new("public", name),
+            value,
+            is_called,
+        };
+        let expected = [
+            value("a", 5, true),
+            value("b", 1, false),
+            value("c", 2, true),
+        ];
+        assert_eq!(compare_sequences(&expected, &expected), [""; 0]);
+        let now = [value("a", 4, true), value("b", 1, true)];
+        let told = compare_sequences(&expected, &now);
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert_eq!(
+            told[0],
+            "sequence public.a: 5 is its last value in the dump, and 4 is its last value now"
+        );
+        assert!(told[2].ends_with("it is missing"));
     }
 
     #[test]

@@ -26,8 +26,8 @@ pub(super) enum Token<'a> {
     Quoted(&'a [u8]),
     /// A string literal of any kind; its text is kept only where [`Lexer::keep_strings`] says so.
     Literal(&'a [u8]),
-    /// A number.
-    Number,
+    /// A number; its text is kept as that of a literal is.
+    Number(&'a [u8]),
     /// Any other character.
     Punct(u8),
     /// A `--` comment that starts in the first column: its text behind the dashes.
@@ -225,7 +225,7 @@ impl Lexer {
             }
             Kind::Quoted => Token::Quoted(&self.text),
             Kind::Literal => Token::Literal(&self.text),
-            Kind::Number => Token::Number,
+            Kind::Number => Token::Number(&self.text),
             Kind::Punct(byte) => Token::Punct(byte),
             Kind::Comment => Token::Comment(trim_line_end(&self.text)),
             Kind::Meta => Token::Meta(trim_line_end(&self.text)),
@@ -293,7 +293,10 @@ impl Lexer {
         }
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80.. => self.state = State::Word,
-            b'0'..=b'9' => self.state = State::Number,
+            b'0'..=b'9' => {
+                self.keep(&[byte]);
+                self.state = State::Number;
+            }
             b'\'' => {
                 self.state = State::Literal {
                     escapes: continues.unwrap_or(!self.standard_strings),
@@ -332,6 +335,7 @@ impl Lexer {
 
     fn number(&mut self, byte: u8) -> (usize, Option<Kind>) {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_') {
+            self.keep(&[byte]);
             return (1, None);
         }
         self.state = State::Base;
@@ -574,7 +578,7 @@ mod tests {
             Token::Word(t) => format!("w:{}", text(t)),
             Token::Quoted(t) => format!("q:{}", text(t)),
             Token::Literal(t) => format!("l:{}", text(t)),
-            Token::Number => "n".into(),
+            Token::Number(t) => format!("n{}", text(t)),
             Token::Punct(b) => format!("{}", char::from(*b)),
             Token::Comment(t) => format!("c:{}", text(t)),
             Token::Meta(t) => format!("m:{}", text(t)),
@@ -597,11 +601,11 @@ mod tests {
             ("E'a\\'b' e'\\\\' ;", "l:a'b l:\\ ;"),
             ("E'a'\n '\\';' ;", "l:a l:'; ;"),
             ("x'00' b'1'", "w:x l:00 w:b l:1"),
-            ("$$ ; ' $x$ $$ $_$a$b$_$ $1 $a", "l: l: $ n $"),
+            ("$$ ; ' $x$ $$ $_$a$b$_$ $1 $a", "l: l: $ n1 $"),
             ("a$b$c", "w:a$b$c"),
             ("/* ; /* x */ ' */ a", "w:a"),
             ("-- one\n - -- two\nb", "c: one - w:b"),
-            ("1.5e10 -1 a-b a/b", "n - n w:a - w:b w:a / w:b"),
+            ("1.5e10 -1 a-b a/b", "n1.5e10 - n1 w:a - w:b w:a / w:b"),
             ("\\connect \"a b\"\nx", "m:connect \"a b\" w:x"),
             ("-- last", "c: last"),
             ("-- one\r;-- two\r\n;", "c: one ; ;"),

@@ -24,7 +24,9 @@ pub use encoding::NameEncoding as TextEncoding;
 pub use judged::{Judged, JudgedKind};
 pub use lexeme::{Lexeme, LexemeKind, lexemes};
 pub use listed::{Listed, Spoken, Work};
-pub use report::{Block, Finding, Parent, Scan, Section, SectionName, Table, TableKind};
+pub use report::{
+    Block, Finding, Parent, Scan, Section, SectionName, SequenceValue, Table, TableKind,
+};
 pub use watch::{ColumnKind, Watch};
 
 use crate::model::name::TableName;
@@ -51,6 +53,7 @@ pub struct Scanner {
     encoding_name: Option<String>,
     places: Places,
     large_objects: u64,
+    sequences: HashMap<TableName, (i64, bool)>,
     extensions: Vec<String>,
     roles: BTreeSet<String>,
     text: TextFacts,
@@ -136,6 +139,7 @@ impl Scanner {
             encoding_name: None,
             places: Places::default(),
             large_objects: 0,
+            sequences: HashMap::new(),
             extensions: Vec::new(),
             roles: BTreeSet::new(),
             text: TextFacts::default(),
@@ -318,6 +322,7 @@ impl Scanner {
                 self.places.sections(bytes)
             },
             large_objects: self.large_objects,
+            sequences: by_name(self.sequences),
             extensions: self.extensions,
             roles: self.roles.into_iter().collect(),
             problems,
@@ -467,6 +472,21 @@ impl Scanner {
             Meaning::OtherData { large_object } => {
                 self.large_objects += u64::from(large_object);
                 self.places.note_data(start, end);
+            }
+            Meaning::SequenceValue {
+                name,
+                value,
+                is_called,
+            } => {
+                self.places.note_data(start, end);
+                let name = self.encoding.decode(name).parse::<TableName>();
+                // A name that cannot be read is none that pg_dump wrote; the server refuses it.
+                if let Ok(mut name) = name {
+                    let path = self.search_path.as_deref();
+                    let here = || self.encoding.decode(default_schema(path)).into_owned();
+                    name.schema.get_or_insert_with(here);
+                    self.sequences.insert(name, (value, is_called));
+                }
             }
             Meaning::SearchPath(path) => self.search_path = Some(path),
             Meaning::StandardStrings(on) => self.lexer.standard_strings = on,
@@ -640,6 +660,19 @@ fn default_schema(path: Option<&[Vec<u8>]>) -> &[u8] {
         .map_or(b"public", |schema| schema.as_slice())
 }
 
+fn by_name(sequences: HashMap<TableName, (i64, bool)>) -> Vec<SequenceValue> {
+    let mut values: Vec<SequenceValue> = sequences
+        .into_iter()
+        .map(|(name, (value, is_called))| SequenceValue {
+            name,
+            value,
+            is_called,
+        })
+        .collect();
+    values.sort_by(|a, b| (&a.name.schema, &a.name.name).cmp(&(&b.name.schema, &b.name.name)));
+    values
+}
+
 /// What a token did to the file as a whole.
 enum Effect {
     None,
@@ -728,20 +761,11 @@ impl Tables {
 
 impl Met {
     fn new(database: Option<String>, schema: String, name: String) -> Self {
-        let table = Table {
-            database,
-            schema,
-            name,
-            kind: None,
-            parent: None,
-            rows: None,
-            bytes: 0,
-            digest: None,
-            columns: None,
-            blocks: Vec::new(),
-        };
         Self {
-            table,
+            table: Table {
+                database,
+                ..Table::new(schema, name)
+            },
             is_dropped: false,
             has_inserts: false,
         }

@@ -30,6 +30,9 @@ pub struct Scan {
     pub sections: Vec<Section>,
     /// How many large objects are made.
     pub large_objects: u64,
+    /// The values that sequences are set to, by name.
+    #[serde(skip)]
+    pub sequences: Vec<SequenceValue>,
     /// Extensions that the dump creates.
     pub extensions: Vec<String>,
     /// Roles that the dump names as owners or grantees, sorted.
@@ -67,6 +70,17 @@ pub struct Table {
     /// Where its COPY blocks lie, statement and closing line included.
     #[serde(skip)]
     pub blocks: Vec<Block>,
+}
+
+/// What a sequence is set to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SequenceValue {
+    /// Its name, with schema.
+    pub name: TableName,
+    /// Its last value.
+    pub value: i64,
+    /// Whether that value was given out.
+    pub is_called: bool,
 }
 
 /// The partitioned table that a partition belongs to.
@@ -179,6 +193,22 @@ impl TableKind {
 }
 
 impl Table {
+    /// Makes a table of which nothing is known but its name.
+    pub fn new(schema: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            database: None,
+            schema: schema.into(),
+            name: name.into(),
+            kind: None,
+            parent: None,
+            rows: None,
+            bytes: 0,
+            digest: None,
+            columns: None,
+            blocks: Vec::new(),
+        }
+    }
+
     /// Tells whether the dump creates it and it is the one that `name` means.
     pub fn is_made_as(&self, name: &TableName) -> bool {
         self.kind.is_some() && self.name == name.name && self.schema == name.schema_or_public()

@@ -423,3 +423,27 @@ proptest! {
         prop_assert!(found.complete == found.problems.is_empty());
     }
 }
+
+#[test]
+fn sequence_values_are_read_where_they_are_written_out() {
+    let scan = scan(
+        "SET search_path = \"My schema\", pg_catalog;
+         SELECT pg_catalog.setval('public.\"S ''x\"', 7, true);
+         SELECT setval('Old', -3, false);
+         SELECT setval('public.t', 1); SELECT setval('public.t', 2);
+         SELECT setval('public.u', (SELECT max(id) FROM u)); SELECT setval('public.v', 1, true) FROM w;\n",
+    );
+    let told: Vec<String> = scan
+        .sequences
+        .iter()
+        .map(|s| format!("{} {} {}", s.name, s.value, s.is_called))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "\"My schema\".old -3 false",
+            "public.\"S 'x\" 7 true",
+            "public.t 2 true"
+        ]
+    );
+}

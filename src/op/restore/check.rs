@@ -5,17 +5,21 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::{Failure, Kind, Result};
 use crate::model::connection::Connection;
 use crate::model::name::{TableName, quote};
-use crate::model::restore::compare::{Expected, Reordered, TableOutcome, compare, reordered};
-use crate::model::scan::{self, RowDigest, Scan, Scanner};
+use crate::model::restore::compare::{
+    Expected, Reordered, TableOutcome, compare, compare_sequences, reordered,
+};
+use crate::model::scan::{self, RowDigest, Scan, Scanner, SequenceValue, Table};
 use crate::model::supabase;
 use crate::postgres::Error;
 use crate::postgres::dump::{DumpRequest, Selection};
 use crate::postgres::environment::Environment;
+use crate::postgres::feed::Answers;
 use crate::postgres::process::Output;
 use crate::postgres::programs::{Found, Programs};
 use crate::postgres::psql::Psql;
@@ -45,6 +49,8 @@ pub(crate) struct Compared {
     pub warnings: Vec<String>,
     /// Large objects that are there.
     pub large_objects: u64,
+    /// Sequences that do not say what they were set to.
+    pub sequences: Vec<String>,
 }
 
 impl Check<'_> {
@@ -52,6 +58,7 @@ impl Check<'_> {
     pub(crate) async fn run(
         &self,
         expected: &[Expected],
+        sequences: &[SequenceValue],
         cancel: &CancellationToken,
     ) -> std::result::Result<Compared, Error> {
         let newest = self.found.newest()?;
@@ -72,6 +79,10 @@ impl Check<'_> {
             tables: compare(expected, &scan.tables, &roots(&facts), &again),
             warnings: beside(expected, &scan),
             large_objects: scan.large_objects,
+            sequences: compare_sequences(
+                &of_ours(sequences, &platform_schemas(&facts, expected)),
+                &scan.sequences,
+            ),
         })
     }
 
@@ -246,6 +257,133 @@ fn beside(expected: &[Expected], scan: &Scan) -> Vec<String> {
         .collect()
 }
 
+/// What lies in the platform's schemas is not read again.
+fn of_ours(sequences: &[SequenceValue], platform: &[String]) -> Vec<SequenceValue> {
+    let is_ours = |sequence: &&SequenceValue| {
+        !platform
+            .iter()
+            .any(|schema| schema == sequence.name.schema_or_public())
+    };
+    sequences.iter().filter(is_ours).cloned().collect()
+}
+
+/// What a session that has just restored a dump says of its catalog.
+#[derive(Deserialize)]
+struct Catalog {
+    /// Schema and name of each table, and of the partitioned table that it is a part of.
+    tables: Vec<(String, String, Option<String>, Option<String>)>,
+    large_objects: u64,
+}
+
+/// Asks for what rows do not tell, a line of JSON for each answer: tables, large objects, sequences.
+pub(crate) fn catalog_questions(sequences: &[SequenceValue]) -> String {
+    let mut sql = String::from(
+        "SET client_encoding = 'UTF8';
+SELECT jsonb_build_object('tables', coalesce(jsonb_agg(jsonb_build_array(n.nspname, c.relname, o.nspname, p.relname)), '[]'),
+  'large_objects', (SELECT count(*) FROM pg_catalog.pg_largeobject_metadata))::text
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN (pg_catalog.pg_inherits i JOIN pg_catalog.pg_class p ON p.oid = i.inhparent AND p.relkind = 'p'
+    JOIN pg_catalog.pg_namespace o ON o.oid = p.relnamespace) ON i.inhrelid = c.oid
+WHERE c.relkind IN ('r', 'p', 'f');\n",
+    );
+    for (at, sequence) in asked(sequences) {
+        sql += &format!(
+            "SELECT jsonb_build_array({at}, last_value, is_called)::text FROM {}.{};\n",
+            quote(sequence.name.schema_or_public()),
+            quote(&sequence.name.name)
+        );
+    }
+    sql
+}
+
+/// A name of no known encoding cannot be asked for.
+fn asked(sequences: &[SequenceValue]) -> impl Iterator<Item = (usize, &SequenceValue)> {
+    let is_readable = |name: &str| !name.contains(char::REPLACEMENT_CHARACTER);
+    sequences.iter().enumerate().filter(move |(_, sequence)| {
+        is_readable(&sequence.name.name) && is_readable(sequence.name.schema_or_public())
+    })
+}
+
+/// Compares what a session said before its COMMIT with what was dumped; none where the answer cannot be read.
+pub(crate) fn compare_filled(
+    expected: &[Expected],
+    sequences: &[SequenceValue],
+    answers: Answers,
+) -> Option<Compared> {
+    let mut lines = answers
+        .notes
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty());
+    let catalog: Catalog = serde_json::from_str(lines.next()?).ok()?;
+    let mut values = Vec::new();
+    for line in lines {
+        let (at, value, is_called): (usize, i64, bool) = serde_json::from_str(line).ok()?;
+        let name = sequences.get(at)?.name.clone();
+        values.push(SequenceValue {
+            name,
+            value,
+            is_called,
+        });
+    }
+    let asked: Vec<SequenceValue> = asked(sequences)
+        .map(|(_, sequence)| sequence.clone())
+        .collect();
+    let there: HashSet<TableName> = catalog
+        .tables
+        .iter()
+        .map(|(schema, name, ..)| TableName::new(schema, name))
+        .collect();
+    let read: HashMap<TableName, Table> = answers
+        .scan
+        .tables
+        .into_iter()
+        .map(|table| (table.full_name(), table))
+        .collect();
+    let mut found = Vec::new();
+    for table in expected.iter().filter(|table| there.contains(&table.name)) {
+        let rows = read.get(&table.name).filter(|_| table.rows.is_some());
+        found.push(Table {
+            kind: table.kind,
+            columns: table.columns.clone(),
+            rows: rows.and_then(|read| read.rows),
+            digest: rows.and_then(|read| read.digest),
+            ..Table::new(table.name.schema_or_public(), table.name.name.as_str())
+        });
+    }
+    Some(Compared {
+        tables: compare(expected, &found, &catalog.roots(), &HashMap::new()),
+        warnings: Vec::new(),
+        large_objects: catalog.large_objects,
+        sequences: compare_sequences(&asked, &values),
+    })
+}
+
+impl Catalog {
+    /// Returns the topmost table of every partition.
+    fn roots(&self) -> HashMap<TableName, TableName> {
+        let parents: HashMap<TableName, TableName> = self
+            .tables
+            .iter()
+            .filter_map(|(schema, name, above, parent)| {
+                let parent = TableName::new(above.as_ref()?, parent.as_ref()?);
+                Some((TableName::new(schema, name), parent))
+            })
+            .collect();
+        let top = |name: &TableName| {
+            let mut top = name;
+            while let Some(parent) = parents.get(top) {
+                top = parent;
+            }
+            top.clone()
+        };
+        parents
+            .keys()
+            .map(|name| (name.clone(), top(name)))
+            .collect()
+    }
+}
+
 /// Returns what to ask of a session that has just restored a dump, name and query of each table with rows.
 pub(crate) fn questions(expected: &[Expected]) -> Vec<(String, String)> {
     let with_rows = expected.iter().filter(|table| table.rows.is_some());
@@ -290,6 +428,7 @@ pub(crate) fn compare_answers(expected: &[Expected], answers: Scan) -> Compared 
         tables: compare(&with_rows, &tables, &HashMap::new(), &HashMap::new()),
         warnings: Vec::new(),
         large_objects: 0,
+        sequences: Vec::new(),
     }
 }
 
@@ -300,22 +439,103 @@ pub(crate) fn judge(what: &str, compared: &Compared, large_objects: Option<u64>)
         .iter()
         .filter_map(|table| Some(format!("{}: {}", table.table, table.problem.as_ref()?)))
         .collect();
-    let tables = problems.len();
+    let mut parts = Vec::new();
+    if !problems.is_empty() {
+        parts.push(format!(
+            "{} of {} tables",
+            problems.len(),
+            compared.tables.len()
+        ));
+    }
+    match compared.sequences.len() {
+        0 => {}
+        1 => parts.push("a sequence".to_owned()),
+        count => parts.push(format!("{count} sequences")),
+    }
+    problems.extend(compared.sequences.iter().cloned());
     if let Some(wanted) = large_objects.filter(|wanted| *wanted != compared.large_objects) {
         problems.push(format!(
             "{wanted} large objects were dumped, {} came back",
             compared.large_objects
         ));
+        parts.push("the large objects".to_owned());
     }
     if problems.is_empty() {
         return Ok(());
     }
-    let message = match tables {
-        0 => format!("{what}: the large objects are not as they were dumped"),
-        _ => format!(
-            "{what}: {tables} of {} tables are not as they were dumped",
-            compared.tables.len()
-        ),
-    };
+    let message = format!(
+        "{what}: {} are not as they were dumped",
+        parts.join(" and ")
+    );
     Err(Failure::new(Kind::Damaged, "restore_differs", message).with_details(problems))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(name: &str, kind: scan::TableKind, rows: Option<&[&str]>) -> Table {
+        let digest = rows.map(|rows| {
+            let mut digest = RowDigest::default();
+            rows.iter().for_each(|row| digest.add_row(row.as_bytes()));
+            digest
+        });
+        Table {
+            kind: Some(kind),
+            rows: rows.map(|rows| rows.len() as u64),
+            digest,
+            ..Table::new("public", name)
+        }
+    }
+
+    fn tree(a: &[&str], b: &[&str]) -> Vec<Table> {
+        vec![
+            table("root", scan::TableKind::Partitioned, None),
+            table("a", scan::TableKind::Partition, Some(a)),
+            table("b", scan::TableKind::Partition, Some(b)),
+        ]
+    }
+
+    fn compared(before: &[Table], now: Vec<Table>, notes: &str) -> Compared {
+        let expected: Vec<Expected> = before.iter().map(Expected::from).collect();
+        let sequences = [SequenceValue {
+            name: TableName::new("public", "s"),
+            value: 7,
+            is_called: true,
+        }];
+        let mut scan = Scanner::new().finish();
+        scan.tables = now;
+        let notes = notes.to_owned();
+        compare_filled(&expected, &sequences, Answers { scan, notes }).unwrap()
+    }
+
+    /// Rows of hash partitions may lie in another leaf; a table that is not there is a difference without any row.
+    #[test]
+    fn partitions_are_summed_and_missing_tables_are_named() {
+        let leaves = r#"["public","a","public","root"],["public","b","public","root"]"#;
+        let whole = format!(
+            r#"{{"tables": [["public","root",null,null],{leaves}], "large_objects": 2}}
+               [0, 7, true]"#
+        );
+        let moved = compared(
+            &tree(&["1", "2"], &["3"]),
+            tree(&["1"], &["2", "3"]),
+            &whole,
+        );
+        assert!(judge("x", &moved, Some(2)).is_ok(), "{moved:?}");
+        let changed = compared(
+            &tree(&["1", "2"], &["3"]),
+            tree(&["1"], &["2", "4"]),
+            &whole,
+        );
+        assert_eq!(judge("x", &changed, Some(2)).unwrap_err().details.len(), 2);
+        let poor = format!(r#"{{"tables": [{leaves}], "large_objects": 1}}"#);
+        let missing = compared(&tree(&["1"], &["3"]), tree(&["1"], &["3"]), &poor);
+        let told = judge("x", &missing, Some(2)).unwrap_err();
+        assert_eq!(
+            told.message,
+            "x: 1 of 3 tables and a sequence and the large objects are not as they were dumped"
+        );
+        assert_eq!(told.details[0], "public.root: it is missing");
+    }
 }

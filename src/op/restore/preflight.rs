@@ -250,7 +250,11 @@ fn place(needs: &Needs, target: &Target, plan: Plan) -> Option<Problem> {
         (tables + schema.tables, relations + schema.relations)
     });
     let text = match (tables, relations) {
-        (_, 0) => return None,
+        (_, 0) if facts.large_objects == 0 => return None,
+        (_, 0) => format!(
+            "it has {}",
+            count(facts.large_objects, "large object", "large objects")
+        ),
         (0, relations) => format!(
             "it has {}",
             count(relations, "view or sequence", "views and sequences")

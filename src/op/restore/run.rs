@@ -23,6 +23,7 @@ use crate::model::connection::Connection;
 use crate::model::name::quote;
 use crate::model::restore::compare::Expected;
 use crate::model::restore::filter::{Filter, Rules};
+use crate::model::scan::Scan;
 use crate::postgres::databases::{Databases, end_sessions};
 use crate::postgres::error::{Error, Reason};
 use crate::postgres::programs::Found;
@@ -377,8 +378,7 @@ impl<'a> Run<'a> {
         match self.request.options.no_compare {
             true => self.warn_not_compared(),
             false => {
-                self.compare(&expected, moved.scan.large_objects, site)
-                    .await?;
+                self.compare(&expected, &moved.scan, site).await?;
             }
         }
         self.report.compare_ms = self.millis_since(started);
@@ -435,12 +435,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn compare(
-        &mut self,
-        expected: &[Expected],
-        large_objects: u64,
-        site: &Site,
-    ) -> Result<()> {
+    async fn compare(&mut self, expected: &[Expected], scan: &Scan, site: &Site) -> Result<()> {
         let progress = Arc::new(Progress::default());
         self.observer.note(Event::Comparing {
             progress: &progress,
@@ -457,10 +452,10 @@ impl<'a> Run<'a> {
             connection: &site.connection,
             progress,
         };
-        let compared = check.run(expected, self.stop()).await;
+        let compared = check.run(expected, &scan.sequences, self.stop()).await;
         self.check_stop()?;
         let compared = compared.map_err(|error| self.failed(&error))?;
-        let judged = check::judge(&self.what(), &compared, Some(large_objects));
+        let judged = check::judge(&self.what(), &compared, Some(scan.large_objects));
         self.take_note(compared);
         judged.map_err(|failure| self.hint_at_text_form(failure))
     }

@@ -94,3 +94,59 @@ fn what_changes_of_a_database_that_was_there_is_told() {
     drop((database, other, same));
     server.sql("template1", &format!("DROP ROLE {role}"));
 }
+
+/// Tables without rows, sequences and large objects count like rows, in a database that was there and in one that is
+/// made.
+#[test]
+fn what_has_no_rows_is_compared_too() {
+    let Some(server) = postgres() else { return };
+    let shelf = Shelf::new();
+    let text = format!(
+        "{SMALL}CREATE TABLE public.e (id int);\nCREATE SEQUENCE public.\"S s\";\n\
+         SELECT pg_catalog.setval('public.\"S s\"', 7, true);\nBEGIN;\nSELECT pg_catalog.lo_create('4711');\nCOMMIT;\n"
+    );
+    for (change, says) in [
+        ("", None),
+        ("DROP TABLE public.e", Some("public.e: it is missing")),
+        (
+            "PERFORM nextval('public.\"S s\"')",
+            Some("sequence public.\"S s\": 7 is its last value in the dump, and 8"),
+        ),
+        (
+            "PERFORM lo_unlink(4711)",
+            Some("1 large objects were dumped, 0 came back"),
+        ),
+    ] {
+        let change = match change {
+            "" => String::new(),
+            change => format!("DO $$ BEGIN {change}; END $$;\n"),
+        };
+        let file = shelf
+            .sandbox
+            .write("a.sql", dump(&format!("{text}{change}")));
+        let file = file.display().to_string();
+        let empty = server.database();
+        let target = Target::beside(&empty, server);
+        for url in [target.url(), empty.url()] {
+            let outcome = shelf.restore(&file, &url, &[]);
+            match says {
+                None => drop(outcome.expect(0)),
+                Some(says) => {
+                    let error = outcome.expect(23).exit_error();
+                    assert_eq!(error["id"], "restore_differs");
+                    let told = error["details"][0].as_str().unwrap();
+                    assert!(told.starts_with(says), "{told}");
+                }
+            }
+        }
+        let left = empty.sql("SELECT count(*) FROM pg_largeobject_metadata");
+        assert_eq!(left == "0", says.is_some());
+    }
+    let full = server.database();
+    full.sql("SELECT lo_create(1)");
+    let outcome = shelf.restore("a.sql", &full.url(), &[]).expect(25);
+    assert!(
+        outcome.stderr().contains("it has 1 large object"),
+        "{outcome}"
+    );
+}

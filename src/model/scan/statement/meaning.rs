@@ -48,6 +48,12 @@ pub(in crate::model::scan) enum Meaning<'a> {
     OtherData {
         large_object: bool,
     },
+    /// `SELECT setval('name', value, is_called)` as pg_dump writes it; the name is quoted as SQL wants it.
+    SequenceValue {
+        name: &'a [u8],
+        value: i64,
+        is_called: bool,
+    },
     Extension(&'a [u8]),
     /// Owners and grantees.
     Roles(Vec<&'a [u8]>),
@@ -413,15 +419,48 @@ fn select(mut cursor: Cursor<'_>) -> Option<Meaning<'_>> {
                 _ => None,
             }
         }
-        b"setval" => Some(Meaning::OtherData {
+        b"setval" => Some(sequence_value(cursor).unwrap_or(Meaning::OtherData {
             large_object: false,
-        }),
+        })),
         b"lo_create" | b"lo_creat" => Some(Meaning::OtherData { large_object: true }),
         b"lo_open" | b"lowrite" | b"lo_close" | b"loread" => Some(Meaning::OtherData {
             large_object: false,
         }),
         _ => None,
     }
+}
+
+/// `('name', 7, true)`, or without its last part; an expression instead of a value is known to the server alone.
+fn sequence_value(mut cursor: Cursor<'_>) -> Option<Meaning<'_>> {
+    let inside: Vec<(Kind, &[u8])> = cursor
+        .inside()
+        .iter()
+        .map(|stored| (stored.kind, cursor.text(stored)))
+        .collect();
+    let (name, rest) = match inside.as_slice() {
+        [(Kind::Literal, name), (Kind::Punct(b','), _), rest @ ..] => (*name, rest),
+        _ => return None,
+    };
+    let (sign, rest) = match rest {
+        [(Kind::Punct(b'-'), _), rest @ ..] => ("-", rest),
+        rest => ("", rest),
+    };
+    let (number, is_called) = match rest {
+        [(Kind::Number, number)] => (number, true),
+        [
+            (Kind::Number, number),
+            (Kind::Punct(b','), _),
+            (Kind::Word, word),
+        ] => (number, *word == b"true"),
+        _ => return None,
+    };
+    let value = format!("{sign}{}", std::str::from_utf8(number).ok()?);
+    let value = value.parse().ok().filter(|_| cursor.is_at_end())?;
+    Some(Meaning::SequenceValue {
+        name,
+        value,
+        is_called,
+    })
 }
 
 /// Splits the text of a search path: `public, "My Schema"`.

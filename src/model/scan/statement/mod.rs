@@ -203,7 +203,7 @@ impl Statement {
             Token::Word(word) => self.take_word(word),
             Token::Quoted(name) => self.keep(Kind::Quoted, name),
             Token::Literal(text) => self.keep(Kind::Literal, text),
-            Token::Number => self.keep(Kind::Number, b""),
+            Token::Number(text) => self.keep(Kind::Number, text),
             Token::Punct(byte) => return self.take_punct(byte),
             Token::Comment(_) | Token::Meta(_) => {}
         }

@@ -316,7 +316,12 @@ impl Run<'_> {
         mut input: PipeWriter,
     ) -> (Result<Compared>, PipeWriter) {
         let expected = expected_of(opened, moved);
-        let questions = request.questions(&check::questions(&expected));
+        let questions = format!(
+            "\n{}{}{}",
+            request.notes(),
+            check::catalog_questions(&moved.scan.sequences),
+            request.questions(&check::questions(&expected))
+        );
         // It ends with the questions, or with `psql`.
         let asking = tokio::task::spawn_blocking(move || {
             // A program that is gone says why itself.
@@ -330,10 +335,17 @@ impl Run<'_> {
         let is_answered = answers.is_some();
         let judged = match answers {
             Some(answers) => {
-                let compared = check::compare_answers(&expected, answers.scan);
-                check::judge(&self.what(), &compared, None)
-                    .map(|()| compared)
-                    .map_err(|failure| self.hint_at_text_form(failure))
+                let (what, scan) = (self.what(), &moved.scan);
+                match check::compare_filled(&expected, &scan.sequences, answers) {
+                    Some(compared) => check::judge(&what, &compared, Some(scan.large_objects))
+                        .map(|()| compared)
+                        .map_err(|failure| self.hint_at_text_form(failure)),
+                    None => Err(Failure::new(
+                        Kind::Unexpected,
+                        "catalog_unreadable",
+                        format!("{what}: what the server says of its tables cannot be read"),
+                    )),
+                }
             }
             None if self.context.stop.is_requested() => Err(self.stopped_inside()),
             None => Err(self.program_failed(feed).await),
