@@ -6,11 +6,12 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use super::error::Error;
+use super::error::{Error, Reason};
 use super::psql::Psql;
-use crate::model::name::quote;
+use crate::model::name::{printable, quote};
 use crate::model::restore::properties::literal;
 
 /// Creating a database copies template0's files and waits for a checkpoint; dropping one waits for another.
@@ -19,8 +20,12 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 /// Reading every table for statistics takes long, but never days.
 const ANALYZE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
-/// How often a rename is tried: each time the sessions that came back are ended first.
-const RENAME_ATTEMPTS: u32 = 10;
+/// How often a rename or a drop is tried: each time the sessions that came back are ended first, and the server itself
+/// waits five seconds for those that are not ours to end.
+const ATTEMPTS: u32 = 3;
+
+/// Most sessions that are told by name.
+const MAX_TOLD: usize = 5;
 
 /// Between two tries: sessions that are not ours to end are given time to go.
 const RENAME_PAUSE: Duration = Duration::from_secs(1);
@@ -58,16 +63,7 @@ impl Databases {
             terminate(name),
             quote(name)
         );
-        let mut left = RENAME_ATTEMPTS;
-        loop {
-            left -= 1;
-            match self.psql.query(&sql, cancel, TIMEOUT).await {
-                Err(error) if left > 0 && is_in_use(&error) => {
-                    tokio::time::sleep(RENAME_PAUSE).await;
-                }
-                other => return other.map(drop),
-            }
-        }
+        self.insist(&sql, &[name], cancel).await
     }
 
     /// Puts `fresh` into the place of `name`, and `name` under `kept`: both renames in one transaction, or none.
@@ -87,12 +83,31 @@ impl Databases {
             quote(fresh),
             quote(name),
         );
-        let mut left = RENAME_ATTEMPTS;
+        self.insist(&sql, &[name, fresh], cancel).await
+    }
+
+    /// Carries out what needs databases without sessions, and says in the end who stays in which.
+    async fn insist(
+        &self,
+        sql: &str,
+        names: &[&str],
+        cancel: &CancellationToken,
+    ) -> Result<(), Error> {
+        let mut left = ATTEMPTS;
         loop {
             left -= 1;
-            match self.psql.query(&sql, cancel, TIMEOUT).await {
+            match self.psql.query(sql, cancel, TIMEOUT).await {
                 Err(error) if left > 0 && is_in_use(&error) => {
                     tokio::time::sleep(RENAME_PAUSE).await;
+                }
+                Err(error) if is_in_use(&error) => {
+                    for name in names {
+                        let which = format!("datname = {}", literal(name));
+                        if let Some(told) = who_stays(&self.psql, name, &which, cancel).await? {
+                            return Err(told);
+                        }
+                    }
+                    return Err(error);
                 }
                 other => return other.map(drop),
             }
@@ -157,24 +172,80 @@ pub async fn free_sessions(
 }
 
 /// Ends our own sessions of this name in the database, and returns when they are gone: what they did is undone then.
+/// One that does not go is an error that names it.
 pub async fn end_sessions(
     psql: &Psql,
     application: &str,
     cancel: &CancellationToken,
 ) -> Result<(), Error> {
-    let which = format!(
-        "FROM pg_stat_activity WHERE application_name = {} AND pid <> pg_backend_pid()",
-        literal(application)
+    end_sessions_in(GONE_STEPS, psql, application, cancel).await
+}
+
+async fn end_sessions_in(
+    steps: u32,
+    psql: &Psql,
+    application: &str,
+    cancel: &CancellationToken,
+) -> Result<(), Error> {
+    let which = format!("application_name = {}", literal(application));
+    let end = format!(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {which} AND pid <> pg_backend_pid();"
     );
-    let end = format!("SELECT count(pg_terminate_backend(pid)) {which};");
-    for _ in 0..GONE_STEPS {
+    for _ in 0..steps {
         let left = psql.query(&end, cancel, TIMEOUT).await?;
         if left.trim_ascii() == b"0" {
-            break;
+            return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    Ok(())
+    match who_stays(psql, application, &which, cancel).await? {
+        Some(told) => Err(told),
+        None => Ok(()),
+    }
+}
+
+/// One session, or a transaction that was prepared and left.
+#[derive(Deserialize)]
+struct Staying {
+    told: String,
+    end: String,
+}
+
+/// Says who still is in a database; none when nobody is. Text of others is shortened by the server.
+async fn who_stays(
+    psql: &Psql,
+    name: &str,
+    which: &str,
+    cancel: &CancellationToken,
+) -> Result<Option<Error>, Error> {
+    let sql = format!(
+        "SELECT coalesce(jsonb_agg(jsonb_build_object('told', told, 'end', ending)), '[]')::text FROM (
+           SELECT 'pid ' || pid || ' (user ' || coalesce(usename, '?') || ', application '
+               || left(coalesce(nullif(application_name, ''), '?'), 60) || coalesce(', from ' || host(client_addr), '') || ')' AS told,
+             'SELECT pg_terminate_backend(' || pid || ');' AS ending
+           FROM pg_stat_activity WHERE {which} AND pid <> pg_backend_pid()
+           UNION ALL SELECT 'the prepared transaction ' || quote_literal(left(gid, 60)) || ' (user ' || owner || ')',
+             'ROLLBACK PREPARED ' || quote_literal(gid) || ';'
+           FROM (SELECT gid, owner, database AS datname, ''::text AS application_name FROM pg_prepared_xacts) prepared
+           WHERE {which}) AS stays;"
+    );
+    let answer = psql.query(&sql, cancel, TIMEOUT).await?;
+    let text = String::from_utf8_lossy(&answer);
+    let all: Vec<Staying> = serde_json::from_str(text.trim()).unwrap_or_default();
+    if all.is_empty() {
+        return Ok(None);
+    }
+    let more = all.len().saturating_sub(MAX_TOLD);
+    let first = || all.iter().take(MAX_TOLD);
+    let mut sessions: Vec<String> = first().map(|one| printable(&one.told)).collect();
+    if more > 0 {
+        sessions.push(format!("and {more} more"));
+    }
+    Ok(Some(Error::new(Reason::InUse {
+        database: name.to_owned(),
+        sessions,
+        ends: first().map(|one| printable(&one.end)).collect(),
+    })))
 }
 
 /// Ends the sessions that we may end: one refusal would fail the whole. The server itself waits for its own workers.
@@ -197,4 +268,47 @@ fn is_in_use(error: &Error) -> bool {
         .stderr
         .iter()
         .any(|line| line.contains("is being accessed by other users"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::model::connection::Connection;
+    use crate::postgres::environment::Environment;
+    use crate::postgres::programs::Search;
+
+    /// A session that no signal ends is named: nobody may take it for gone.
+    #[tokio::test]
+    async fn a_session_that_stays_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let stays = r#"[{"told": "pid 7 (user a, application x)", "end": "SELECT pg_terminate_backend(7);"}]"#;
+        let script = format!(
+            "#!/bin/sh\ncase \"$1\" in --version) echo 'psql (PostgreSQL) 15.18'; exit;; esac\n\
+             if grep -q jsonb_agg; then echo '{stays}'; else echo 1; fi\n"
+        );
+        for program in ["psql", "pg_dump"] {
+            let path = folder.path().join(program);
+            fs::write(&path, &script).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let environment = Environment::new([("PATH".into(), "/usr/bin:/bin".into())]);
+        let cancel = CancellationToken::new();
+        let search = Search::new(Some(folder.path().to_owned()), None);
+        let found = search.find(&environment, &cancel).await;
+        let psql = Psql::new(
+            found.newest().unwrap(),
+            &environment,
+            &Connection::default(),
+        );
+        let error = end_sessions_in(2, &psql, "x", &cancel).await.unwrap_err();
+        assert_eq!(error.id(), "database_in_use");
+        assert!(
+            error.to_string().ends_with("pid 7 (user a, application x)"),
+            "{error}"
+        );
+        assert!(error.hints()[0].contains("pg_terminate_backend(7)"));
+    }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::{SMALL, Shelf, Target, dump};
+use crate::support::postgres::USER;
 use crate::support::{CANARY, Server, postgres};
 
 /// Waits until a session of the server is as `which` says.
@@ -53,6 +54,59 @@ fn a_superusers_session_is_waited_for() {
         running.wait().expect(0);
     });
     assert_eq!(target.sql("SELECT count(*) FROM t"), "2");
+    drop(target);
+    server.sql("template1", &format!("DROP ROLE {role}"));
+}
+
+/// One that never goes is named with what ends it, within a limit; the old database stays, and no other.
+#[test]
+fn a_superusers_session_that_stays_is_named() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    let target = Target::beside(&database, server);
+    let (name, role) = (&target.name, format!("{}_owner", target.name));
+    server.sql(
+        "template1",
+        &format!("CREATE ROLE {role} LOGIN CREATEDB PASSWORD '{CANARY}'"),
+    );
+    server.sql(
+        "template1",
+        &format!("CREATE DATABASE {name} OWNER {role} TEMPLATE template0"),
+    );
+    target.sql("CREATE TABLE precious AS SELECT 7 AS n");
+    let shelf = Shelf::new();
+    let file = shelf.sandbox.write("a.sql", dump(SMALL));
+    let file = file.display().to_string();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            server.try_sql(
+                name,
+                "SET application_name = 'nightly report'; SELECT pg_sleep(76)",
+            )
+        });
+        let here = format!("datname = '{name}' AND query LIKE '%(76)%' AND wait_event = 'PgSleep'");
+        wait_for(server, &here);
+        let pid = server.sql(
+            "template1",
+            &format!("SELECT pid FROM pg_stat_activity WHERE {here}"),
+        );
+        let url = server.url_as(&role, CANARY, name);
+        let outcome = shelf.restore(&file, &url, &["--replace"]).expect(20);
+        let error = outcome.exit_error();
+        assert_eq!(error["id"], "database_in_use", "{outcome}");
+        let message = error["message"].as_str().unwrap();
+        for part in [&pid, "nightly report", USER, "the database was not changed"] {
+            assert!(message.contains(part), "{part}: {outcome}");
+        }
+        assert!(
+            error["hints"]
+                .to_string()
+                .contains(&format!("pg_terminate_backend({pid})"))
+        );
+        server.sql("template1", &format!("SELECT pg_terminate_backend({pid})"));
+    });
+    assert_eq!(target.databases(), [name.clone()]);
+    assert_eq!(target.sql("SELECT n FROM precious"), "7");
     drop(target);
     server.sql("template1", &format!("DROP ROLE {role}"));
 }
