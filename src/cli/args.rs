@@ -698,6 +698,13 @@ pub struct RestoreArgs {
     /// Sessions that restore a backup at once into a fresh database [default: one for each core; 1 for small backups]
     #[arg(long, value_name = "N")]
     pub jobs: Option<std::num::NonZeroU8>,
+    /// End a restore in which for so long no byte moved, no statement ended and the server did not work; 0 means never
+    /// [default: 10m]
+    #[arg(long, value_name = "TIME")]
+    pub stall_timeout: Option<String>,
+    /// End a restore that waits for another session's lock for so long [default: 60s]
+    #[arg(long, value_name = "TIME")]
+    pub lock_wait_timeout: Option<String>,
     /// Time zone that a plain dump was written in, for the comparison [default: UTC]
     #[arg(long, value_name = "ZONE")]
     pub dump_time_zone: Option<String>,

@@ -74,6 +74,7 @@ fn request(args: &DrillArgs, settings: &Settings<'_>) -> Result<Request> {
         .map(|url| url.parse::<Connection>())
         .transpose()
         .map_err(bad)?;
+    let limits = super::restore::configured_limits(config.as_ref(), name.as_deref());
     let bin_dir = args
         .bin_dir
         .clone()
@@ -83,6 +84,7 @@ fn request(args: &DrillArgs, settings: &Settings<'_>) -> Result<Request> {
         database,
         wanted,
         server,
+        limits,
         allow_superuser: allow_superuser || args.allow_superuser,
         search: Search::new(bin_dir, settings.path()),
         environment: settings.program_environment(),

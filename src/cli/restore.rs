@@ -3,15 +3,17 @@
 use std::path::PathBuf;
 
 use super::args::RestoreArgs;
+use super::backup::duration;
 use super::output::{Output, bytes, number};
 use super::progress::Shown;
 use super::settings::Settings;
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
+use crate::model::config::Config;
 use crate::model::connection::Connection;
 use crate::model::id::BackupId;
 use crate::model::name::printable;
-use crate::op::restore::{Options, Report, Request, Source, run as restore};
+use crate::op::restore::{Limits, Options, Report, Request, Source, run as restore};
 use crate::op::stored::Wanted;
 use crate::postgres::programs::Search;
 
@@ -65,11 +67,42 @@ fn request(args: &RestoreArgs, settings: &Settings<'_>) -> Result<Request> {
             create_missing_roles: args.create_missing_roles,
             no_database_settings: args.no_database_settings,
             no_compare: args.no_compare,
+            limits: limits(args, database.as_deref(), settings)?,
             jobs: args.jobs.map(|jobs| usize::from(jobs.get())),
             dump_time_zone: args.dump_time_zone.clone(),
             ..Options::default()
         },
     })
+}
+
+/// How long it may stand still: as the flags say, else as the database's backups may.
+fn limits(args: &RestoreArgs, database: Option<&str>, settings: &Settings<'_>) -> Result<Limits> {
+    let config = settings.config()?;
+    let mut limits = configured_limits(config.as_ref(), database);
+    if let Some(stall) = duration("--stall-timeout", args.stall_timeout.as_deref())? {
+        limits.stall = Some(stall).filter(|stall| !stall.is_zero());
+    }
+    if let Some(wait) = duration("--lock-wait-timeout", args.lock_wait_timeout.as_deref())? {
+        limits.lock_wait = wait;
+    }
+    Ok(limits)
+}
+
+/// The limits of a configured database, or of the defaults.
+pub(super) fn configured_limits(config: Option<&Config>, database: Option<&str>) -> Limits {
+    let Some(config) = config else {
+        return Limits::default();
+    };
+    let found = match (database, config.databases.as_slice()) {
+        (Some(name), _) => config.database(name),
+        (None, [(_, only)]) => Some(only),
+        (None, _) => None,
+    };
+    let database = found.unwrap_or(&config.defaults);
+    Limits {
+        stall: database.stall_timeout,
+        lock_wait: database.lock_wait_timeout,
+    }
 }
 
 /// Where the client programs are looked for.

@@ -3,6 +3,7 @@
 //! What a program prints is handed on only with its exit status known; every program ends with us, and none of
 //! them ever sees a secret in its arguments or a variable that it does not need.
 
+pub mod activity;
 pub mod address;
 pub mod attended;
 pub mod databases;

@@ -6,6 +6,7 @@ mod jobs;
 mod replace;
 mod roles;
 mod rows;
+mod stall;
 mod table;
 
 use std::fs;

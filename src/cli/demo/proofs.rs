@@ -52,6 +52,7 @@ impl Demo<'_> {
             allow_superuser: false,
             search: self.search.clone(),
             environment: self.environment.clone(),
+            limits: restore::Limits::default(),
             skip_extensions: Vec::new(),
             assertions: Vec::new(),
         };

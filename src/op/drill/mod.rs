@@ -66,6 +66,8 @@ pub struct Request {
     pub search: Search,
     /// What programs may see of the environment.
     pub environment: Environment,
+    /// How long the restore may stand still.
+    pub limits: restore::Limits,
     /// Extensions that the server may lack.
     pub skip_extensions: Vec<String>,
     /// What must hold.
@@ -302,6 +304,7 @@ impl Drill<'_> {
                 // An event trigger must belong to a superuser; on somebody's server we make none.
                 roles_are_superusers: self.request.server.is_none(),
                 is_scratch: true,
+                limits: self.request.limits,
                 force_locale: true,
                 no_database_settings: true,
                 skip_extensions: self.request.skip_extensions.clone(),

@@ -9,6 +9,7 @@ pub(crate) mod feed;
 pub(crate) mod preflight;
 mod run;
 pub(crate) mod source;
+pub(crate) mod stall;
 mod swap;
 
 use std::path::PathBuf;
@@ -30,6 +31,8 @@ use crate::notify::Delivery;
 use crate::postgres::environment::Environment;
 use crate::postgres::programs::Search;
 use crate::stream::pipeline::Progress;
+
+pub use stall::Limits;
 
 /// What to restore, and where to.
 pub struct Request {
@@ -93,6 +96,8 @@ pub struct Options {
     pub dump_time_zone: Option<String>,
     /// Extensions that are left out where the server lacks them.
     pub skip_extensions: Vec<String>,
+    /// How long it may stand still.
+    pub limits: Limits,
     /// Sessions that restore at once into a fresh database; as many as there are cores where none is given.
     pub jobs: Option<usize>,
     /// Comment of a database that is made, by which it is known later.

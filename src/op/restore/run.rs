@@ -8,6 +8,7 @@ pub(in crate::op) use fill::{is_about_locale, sql_hint};
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,7 @@ use super::check::{self, Check, Compared};
 use super::feed::{Moved, judge_file, refused, unreadable};
 use super::preflight::{self, Needs, Plan, Target};
 use super::source::{Opened, Stored, Tap, open_file};
+use super::stall::Pulse;
 use super::{Event, Observer, Options, Report, Request, Source, swap};
 use crate::context::Context;
 use crate::failure::{Failure, Result};
@@ -43,6 +45,8 @@ pub(super) struct Run<'a> {
     report: Report,
     /// For what must be done even when the run was stopped.
     no_stop: CancellationToken,
+    /// What moves of the dump, for the watchdog.
+    pulse: Arc<Pulse>,
 }
 
 /// Where the dump goes, decided.
@@ -89,6 +93,7 @@ impl<'a> Run<'a> {
             context,
             observer,
             no_stop: CancellationToken::new(),
+            pulse: Arc::default(),
         }
     }
 
@@ -142,6 +147,20 @@ impl<'a> Run<'a> {
 
     fn what(&self) -> String {
         format!("restore into `{}` failed", self.report.target)
+    }
+
+    /// Lets the watchdog see how far this has come.
+    fn follow(&self, progress: &Arc<Progress>) {
+        let progress = Arc::clone(progress);
+        self.pulse.follow(move || progress.raw_bytes());
+    }
+
+    /// Returns a count of bytes that the watchdog sees.
+    fn counted(&self) -> Arc<AtomicU64> {
+        let counted = Arc::new(AtomicU64::new(0));
+        let seen = Arc::clone(&counted);
+        self.pulse.follow(move || seen.load(Ordering::Relaxed));
+        counted
     }
 
     fn stop(&self) -> &CancellationToken {

@@ -15,6 +15,7 @@ use crate::op::restore::check::{self, Compared};
 use crate::op::restore::feed::{Move, MoveError, Moved, judge_file, refused, unreadable};
 use crate::op::restore::preflight::Plan;
 use crate::op::restore::source::{Opened, Seen, Stored, Tap, open_file};
+use crate::op::restore::stall::Watchdog;
 use crate::postgres::databases::Databases;
 use crate::postgres::error::{Error, Reason};
 use crate::postgres::feed::{Feed, FeedRequest};
@@ -49,7 +50,7 @@ impl Run<'_> {
                 self.warn(format!("another copy is taken: {message}"));
             }
             self.make_database(site, made).await?;
-            match self.feed_any(opened, at, site).await {
+            match self.feed_watched(opened, at, site).await {
                 Ok(moved) => {
                     if let Opened::Stored(stored) = opened {
                         self.report.storage = Some(stored.storage_name(at).to_owned());
@@ -71,6 +72,22 @@ impl Run<'_> {
                 "no storage has the backup",
             )
         }))
+    }
+
+    /// Ends it when it stands still; what it started ends with it.
+    async fn feed_watched(&mut self, opened: &Opened, at: usize, site: &Site) -> Result<Moved> {
+        let (what, pulse, context) = (self.what(), Arc::clone(&self.pulse), self.context);
+        let watchdog = Watchdog {
+            psql: &site.psql,
+            application: &site.application,
+            limits: self.request.options.limits,
+            pulse: &pulse,
+            clock: &*context.clock,
+        };
+        tokio::select! {
+            moved = self.feed_any(opened, at, site) => moved,
+            failure = watchdog.stands_still(&what, context.stop.token()) => Err(failure),
+        }
     }
 
     /// Several sessions where that applies, else one.
@@ -161,6 +178,7 @@ impl Run<'_> {
         let one_transaction =
             site.plan == Plan::Fill || tables.is_some_and(|tables| tables <= MAX_TABLES_AT_ONCE);
         let progress = Arc::new(Progress::default());
+        self.follow(&progress);
         self.observer.note(Event::Restoring {
             progress: &progress,
             bytes: manifest.map_or(0, |manifest| manifest.dump.bytes),
@@ -365,7 +383,8 @@ impl Run<'_> {
             return refused;
         };
         let (mut tap, seen) = Tap::new(reader, true);
-        let watch = Arc::clone(&seen);
+        let (watch, counted) = (Arc::clone(&seen), Arc::clone(&seen));
+        self.pulse.follow(move || counted.bytes());
         // It ends with the object, or with the wish to stop.
         let reading =
             tokio::task::spawn_blocking(move || io::copy(&mut tap, &mut io::sink()).is_ok());

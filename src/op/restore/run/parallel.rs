@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::io::{PipeWriter, Write};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -224,9 +225,11 @@ impl Run<'_> {
             None => return Err(self.damaged(copy.stored, copy.at, BEHIND_INDEX)),
         };
         let (codec, index) = (copy.codec, Arc::clone(&copy.index));
+        let counted = self.counted();
         let reading = with_pieces(stream, move |pieces| {
             let mut text = Vec::new();
             let mut take = |piece: &[u8]| {
+                counted.fetch_add(piece.len() as u64, Ordering::Relaxed);
                 text.extend_from_slice(piece);
                 Ok(())
             };
@@ -251,10 +254,12 @@ impl Run<'_> {
         halt: &CancellationToken,
     ) -> Result<()> {
         let stream = self.stream(copy, None).await?;
-        let hashing = with_pieces(stream, |pieces| {
+        let counted = self.counted();
+        let hashing = with_pieces(stream, move |pieces| {
             let (mut hash, mut size) = (Sha256::new(), 0);
             for piece in pieces {
                 let piece = piece?;
+                counted.fetch_add(piece.len() as u64, Ordering::Relaxed);
                 hash.update(&piece);
                 size += piece.len() as u64;
             }
@@ -288,6 +293,7 @@ impl Run<'_> {
         jobs: usize,
     ) -> Result<()> {
         let progress = Arc::new(Progress::default());
+        self.follow(&progress);
         self.observer.note(Event::Restoring {
             progress: &progress,
             bytes: scan.bytes,

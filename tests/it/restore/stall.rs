@@ -1,0 +1,111 @@
+//! A restore that stands still ends by itself; one in which the server works does not.
+
+use std::io::Write;
+
+use super::*;
+
+/// Holds a lock of the database's catalog that every CREATE TABLE needs, until the returned number is ended.
+const LOCK: &str = "BEGIN; LOCK TABLE pg_class IN SHARE MODE; SELECT pg_sleep(77)";
+
+#[test]
+fn a_lock_of_another_session_is_named() {
+    let Some(server) = postgres() else { return };
+    let empty = server.database();
+    let shelf = Shelf::new();
+    let file = shelf
+        .sandbox
+        .write("a.sql", dump(SMALL))
+        .display()
+        .to_string();
+    let holds = format!(
+        "FROM pg_stat_activity WHERE datname = '{}' AND query LIKE '%(77)%' AND wait_event = 'PgSleep'",
+        empty.name()
+    );
+    let outcome = thread::scope(|scope| {
+        scope.spawn(|| server.try_sql(empty.name(), LOCK));
+        while server.sql("template1", &format!("SELECT count(*) {holds}")) == "0" {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let outcome = shelf.restore(&file, &empty.url(), &["--lock-wait-timeout", "1s"]);
+        server.sql(
+            "template1",
+            &format!("SELECT pg_terminate_backend(pid) {holds}"),
+        );
+        outcome.expect(20)
+    });
+    let error = outcome.exit_error();
+    assert_eq!(error["id"], "lock_timeout", "{outcome}");
+    let message = error["message"].as_str().unwrap();
+    assert!(
+        message.contains(&format!("(user {USER}, application psql)")),
+        "{outcome}"
+    );
+    assert!(
+        message.ends_with("the database is as empty as it was"),
+        "{outcome}"
+    );
+    assert!(
+        error["details"][0]
+            .as_str()
+            .unwrap()
+            .contains("CREATE TABLE"),
+        "{outcome}"
+    );
+    shelf.restore(&file, &empty.url(), &[]).expect(0);
+}
+
+/// Whoever writes into the pipe stops in the middle and lives on.
+#[test]
+fn a_pipe_that_gives_nothing_more_is_ended() {
+    let Some(server) = postgres() else { return };
+    let empty = server.database();
+    let shelf = Shelf::new();
+    let text = dump(SMALL);
+    let fifo = shelf.sandbox.path("fifo");
+    let made = shelf.sandbox.program("mkfifo", [&fifo]).run();
+    made.expect(0);
+    // Both ends are open here, so that nobody meets an end.
+    let mut writer = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&fifo)
+        .unwrap();
+    writer
+        .write_all(&text.as_bytes()[..text.len() / 2])
+        .unwrap();
+    let into = server.url_as(USER, "", empty.name()).replacen(":@", "@", 1);
+    let password = shelf
+        .sandbox
+        .write_secret("password", CANARY)
+        .display()
+        .to_string();
+    let script = format!(
+        "exec {} --json restore - --into '{into}' --password-file {password} --allow-superuser --stall-timeout 1s < {}",
+        env!("CARGO_BIN_EXE_pgkeep"),
+        fifo.display()
+    );
+    let outcome = shelf
+        .sandbox
+        .program("sh", ["-c", &script])
+        .run()
+        .expect(20);
+    assert_eq!(outcome.exit_error()["id"], "restore_stalled", "{outcome}");
+    let tables = empty.sql("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'");
+    assert_eq!(tables, "0");
+}
+
+/// Nothing moves for longer than the limit, and the server works.
+#[test]
+fn a_long_statement_is_left_alone() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    let target = Target::beside(&database, server);
+    let shelf = Shelf::new();
+    let text = dump(&format!("{SMALL}SELECT pg_sleep(3);\n"));
+    let file = shelf.sandbox.write("slow.sql", text).display().to_string();
+    for url in [target.url(), database.url()] {
+        shelf
+            .restore(&file, &url, &["--stall-timeout", "1s"])
+            .expect(0);
+    }
+}
