@@ -313,7 +313,7 @@ fn a_missing_extension_is_named_or_left_out() {
     let extensions = text["server"]["extensions"].as_array_mut().unwrap();
     extensions.push(json!({"name": "vector", "version": "1", "schema": "public"}));
     fs::write(&manifest, text.to_string()).unwrap();
-    let outcome = drills.drill(&[]).expect(23);
+    let outcome = drills.drill(&[]).expect(25);
     assert_eq!(outcome.exit_error()["id"], "extension_missing");
     assert!(
         outcome.exit_error()["hints"]
@@ -403,4 +403,75 @@ fn a_login_that_is_refused_is_no_verdict_on_the_backup() {
     );
     drills.drill(&[]).expect(12);
     drills.drill(&["shop-20200101T000000Z-0000"]).expect(10);
+}
+
+/// What the drill itself lacks, or loses on the way, is no verdict on the backup.
+#[test]
+fn trouble_on_the_way_has_a_code_of_its_own() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    // It runs while the scratch database is restored, and nowhere else.
+    database.sql(
+        "CREATE TABLE t AS SELECT 1 AS n; CREATE FUNCTION f(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS
+         'BEGIN RETURN $1; END'; CREATE INDEX ON t (f(n))",
+    );
+    let url = server_url(server);
+    let drilling = |body: &str, assertions: Value| {
+        database.sql(&format!(
+            "CREATE OR REPLACE FUNCTION f(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $f$ BEGIN
+             IF current_database() LIKE 'pgkeep%' THEN {body} END IF; RETURN $1; END $f$"
+        ));
+        let drill = json!({"url": "${DRILL_URL}", "assertions": assertions});
+        Drills::on(&database, &url, &drill)
+    };
+    let full = "RAISE EXCEPTION USING ERRCODE = '53100', MESSAGE = 'could not extend file \"base/1/2\": No space left on device';";
+    let lost = "PERFORM pg_terminate_backend(pg_backend_pid());";
+    for (body, code, id) in [
+        (full, 20, "target_disk_full"),
+        (lost, 20, "connection_lost"),
+        ("RAISE EXCEPTION 'it is broken';", 23, "restore_sql_failed"),
+    ] {
+        let drills = drilling(body, json!([]));
+        let outcome = drills.drill(&[]).expect(code);
+        assert_eq!(outcome.exit_error()["id"], id, "{outcome}");
+        assert!(is_gone(server, &outcome) && !drills.is_noted(), "{outcome}");
+    }
+    let ends = json!([{"name": "ends", "sql": "SELECT pg_terminate_backend(pg_backend_pid())", "expect": "equals x"}]);
+    let outcome = drilling("", ends).drill(&[]).expect(20);
+    assert_eq!(outcome.exit_error()["id"], "connection_lost", "{outcome}");
+    let absent = json!([{"name": "absent", "command": ["/nowhere/smoke-test"]}]);
+    let outcome = drilling("", absent).drill(&[]).expect(26);
+    assert_eq!(
+        outcome.exit_error()["id"],
+        "program_not_started",
+        "{outcome}"
+    );
+}
+
+/// A throw-away server that does not come about: its programs are missing, or broken.
+#[test]
+fn a_scratch_server_that_does_not_start_is_no_verdict() {
+    let Some(server) = postgres() else { return };
+    let database = chinook(server);
+    let drills = Drills::new(&database, &json!({}));
+    let bin = drills.sandbox.path("broken");
+    fs::create_dir_all(&bin).unwrap();
+    for program in ["psql", "pg_dump", "pg_dumpall", "postgres"] {
+        std::os::unix::fs::symlink(server.bin().join(program), bin.join(program)).unwrap();
+    }
+    let folder = bin.display().to_string();
+    let outcome = drills.drill(&["--bin-dir", &folder]).expect(26);
+    assert_eq!(outcome.exit_error()["id"], "program_missing", "{outcome}");
+    let initdb = drills
+        .sandbox
+        .write("broken/initdb", "#!/bin/sh\necho no room >&2\nexit 1\n");
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(&initdb, fs::Permissions::from_mode(0o755)).unwrap();
+    let outcome = drills.drill(&["--bin-dir", &folder]).expect(20);
+    assert_eq!(
+        outcome.exit_error()["id"],
+        "scratch_server_failed",
+        "{outcome}"
+    );
+    assert!(!drills.is_noted());
 }

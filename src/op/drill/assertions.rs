@@ -11,7 +11,7 @@ use crate::model::drill::{Assertion, Expect, Question};
 use crate::model::name::printable;
 use crate::model::redact::Redactor;
 use crate::postgres::environment::redactor;
-use crate::postgres::error::Error;
+use crate::postgres::error::{Error, Reason};
 use crate::postgres::process::Program;
 use crate::postgres::psql::Psql;
 
@@ -37,13 +37,13 @@ pub struct AssertionOutcome {
     pub found: String,
 }
 
-/// Asks; a question that cannot be answered does not hold.
+/// Asks; a question that cannot be answered does not hold. An error is one of the way there, and no answer.
 pub(super) async fn ask(
     assertion: &Assertion,
     request: &Request,
     scratch: &Connection,
     cancel: &CancellationToken,
-) -> AssertionOutcome {
+) -> Result<AssertionOutcome, Error> {
     let (expected, answer) = match &assertion.question {
         Question::Sql { sql, expect } => {
             let answer = query(sql, expect, request, scratch, cancel).await;
@@ -56,14 +56,27 @@ pub(super) async fn ask(
     };
     let (passed, found) = match answer {
         Ok((passed, found)) => (passed, found),
+        Err(error) if is_of_the_way(&assertion.question, &error) => return Err(error),
         Err(error) => (false, told(&error)),
     };
-    AssertionOutcome {
+    Ok(AssertionOutcome {
         name: assertion.name.clone(),
         passed,
         expected,
         found,
-    }
+    })
+}
+
+/// A program's own words about connections are its answer; a query has none where the server was not reached.
+fn is_of_the_way(question: &Question, error: &Error) -> bool {
+    let is_unreached = matches!(
+        error.reason,
+        Reason::ConnectionLost | Reason::Unreachable { .. } | Reason::LoginRefused
+    );
+    matches!(
+        error.reason,
+        Reason::NotStarted { .. } | Reason::ProgramMissing { .. }
+    ) || (is_unreached && matches!(question, Question::Sql { .. }))
 }
 
 async fn query(

@@ -15,9 +15,8 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::notices;
-use super::restore::preflight::SUPERUSER_REFUSED;
 use super::restore::source::Stored;
-use super::restore::{self, Ended, Observer, Options, Source, keep_record};
+use super::restore::{self, Ended, Observer, Options, SQL_FAILED, Source, keep_record};
 use super::stored::{NamedStorage, Wanted};
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
@@ -328,18 +327,25 @@ impl Drill<'_> {
         }
     }
 
-    /// Whatever a server has against the dump is a drill that failed.
+    /// Damaged bytes, another content and a statement that the server refuses are a verdict on the backup. Anything else
+    /// is trouble with what the drill needs, and keeps its own code.
     fn as_drill(&self, mut failure: Failure) -> Failure {
         if matches!(failure.kind, Kind::Interrupted | Kind::Terminated) {
             return self.stopped();
         }
-        let is_about_the_server = failure.id == SUPERUSER_REFUSED;
-        if matches!(failure.kind, Kind::Source | Kind::Refused | Kind::Proof)
-            && !is_about_the_server
-        {
+        let is_verdict =
+            matches!(failure.kind, Kind::Damaged | Kind::Proof) || failure.id == SQL_FAILED;
+        failure.message = match is_verdict {
+            true => format!("{} failed: {}", self.what(), failure.message),
+            false => format!(
+                "{} came to no verdict on the backup: {}",
+                self.what(),
+                failure.message
+            ),
+        };
+        if is_verdict {
             failure.kind = Kind::Damaged;
         }
-        failure.message = format!("{} failed: {}", self.what(), failure.message);
         for hint in &mut failure.hints {
             let both = "`--allow-superuser` or `drill.allow_superuser: true`";
             *hint = hint.replace("`--allow-superuser`", both);
@@ -358,6 +364,10 @@ impl Drill<'_> {
             if self.context.stop.is_requested() {
                 return Err(self.stopped());
             }
+            let outcome = outcome.map_err(|error| {
+                let doing = format!("asking `{}`", assertion.name);
+                self.as_drill(error.to_failure(&doing, "the backup was not changed"))
+            })?;
             self.report.assertions.push(outcome);
         }
         let failed: Vec<String> = self

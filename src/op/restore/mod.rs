@@ -6,7 +6,7 @@
 
 pub(crate) mod check;
 pub(crate) mod feed;
-pub(crate) mod preflight;
+mod preflight;
 mod run;
 pub(crate) mod source;
 pub(crate) mod stall;
@@ -33,6 +33,9 @@ use crate::postgres::programs::Search;
 use crate::stream::pipeline::Progress;
 
 pub use stall::Limits;
+
+/// Id of the failure of a statement that the server refused.
+pub(crate) const SQL_FAILED: &str = "restore_sql_failed";
 
 /// What to restore, and where to.
 pub struct Request {

@@ -15,7 +15,7 @@ use crate::postgres::target::TargetFacts;
 const ALWAYS_THERE: &str = "plpgsql";
 
 /// Id of the refusal to run a dump's SQL with a superuser's powers.
-pub(crate) const SUPERUSER_REFUSED: &str = "superuser_refused";
+const SUPERUSER_REFUSED: &str = "superuser_refused";
 
 /// How the target takes the dump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

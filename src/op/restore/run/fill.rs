@@ -10,12 +10,12 @@ use crate::model::name::quote;
 use crate::model::restore::filter::{Freeze, Rules};
 use crate::model::restore::properties::literal;
 use crate::model::scan::Scan;
-use crate::op::restore::Event;
 use crate::op::restore::check::{self, Compared};
 use crate::op::restore::feed::{Move, MoveError, Moved, judge_file, refused, unreadable};
 use crate::op::restore::preflight::Plan;
 use crate::op::restore::source::{Opened, Seen, Stored, Tap, open_file};
 use crate::op::restore::stall::Watchdog;
+use crate::op::restore::{Event, SQL_FAILED};
 use crate::postgres::databases::Databases;
 use crate::postgres::error::{Error, Reason};
 use crate::postgres::feed::{Feed, FeedRequest};
@@ -24,9 +24,6 @@ use crate::stream::pipeline::Progress;
 /// Most tables of a dump that goes into a fresh database as one transaction. Each takes a few of the server's locks, of
 /// which there are 6,400 by default; a fresh database can also be dropped.
 const MAX_TABLES_AT_ONCE: usize = 1000;
-
-/// Id of the failure of a statement that the server refused.
-const SQL_FAILED: &str = "restore_sql_failed";
 
 impl Run<'_> {
     /// Brings the dump in. Where a storage's copy is bad, the next one is taken, into a database made anew.
@@ -436,6 +433,11 @@ impl Run<'_> {
                 self.what()
             );
         }
+        if let Some((id, why, hint)) = exhausted(&error.stderr) {
+            failure.id = id;
+            failure.message = format!("{}: {why}", self.what());
+            return failure.hint(hint);
+        }
         match sql_hint(&error.stderr) {
             Some(hint) => failure.hint(hint),
             None => failure,
@@ -522,6 +524,25 @@ impl Run<'_> {
     }
 }
 
+/// What the server ran out of: that says nothing of the dump.
+fn exhausted(stderr: &[String]) -> Option<(&'static str, &'static str, &'static str)> {
+    let says = |text: &str| stderr.iter().any(|line| line.contains(text));
+    if says("No space left on device") || says("Disk quota exceeded") {
+        let hint = "make room on the server, or restore elsewhere";
+        return Some(("target_disk_full", "the server's disk is full", hint));
+    }
+    if says("out of shared memory") || says("max_locks_per_transaction") {
+        let hint =
+            "restore into a database that does not exist yet, or raise `max_locks_per_transaction`";
+        return Some((
+            "target_out_of_locks",
+            "the server has no room for more locks",
+            hint,
+        ));
+    }
+    None
+}
+
 /// The next move where the server's words tell one.
 pub(in crate::op) fn sql_hint(stderr: &[String]) -> Option<&'static str> {
     let says = |text: &str| stderr.iter().any(|line| line.contains(text));
@@ -540,10 +561,6 @@ pub(in crate::op) fn sql_hint(stderr: &[String]) -> Option<&'static str> {
     } else if says("ERROR:  role \"") {
         Some(
             "`--create-missing-roles` makes the roles; `--no-owner --no-privileges` leaves owners and rights out",
-        )
-    } else if says("max_locks_per_transaction") {
-        Some(
-            "restore into a database that does not exist yet, or raise `max_locks_per_transaction`",
         )
     } else {
         None
