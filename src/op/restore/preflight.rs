@@ -45,7 +45,7 @@ pub(crate) struct Needs {
     pub encoding: String,
     /// What a plain dump leaves out.
     pub properties: Properties,
-    /// Whether those are the ones of the database that is replaced, and not the dump's.
+    /// Whether those are what a replaced database is to have, whatever the flags say of the dump's.
     pub keeps_properties: bool,
 }
 
@@ -109,9 +109,18 @@ impl Needs {
         }
     }
 
-    /// Where a database is replaced and the dump tells no properties, or nobody wants them, the old ones are kept.
+    /// Where a database is replaced, what the dump does not tell of its properties, or what of it nobody wants, is kept
+    /// from the old one.
     pub(crate) fn keep_properties(&mut self, facts: &TargetFacts, options: &Options) {
         if !options.no_database_settings && self.properties != Properties::default() {
+            let (new, old) = (&mut self.properties, &facts.properties);
+            if options.no_owner {
+                new.owner.clone_from(&old.owner);
+            }
+            if options.no_privileges {
+                new.acl.clone_from(&old.acl);
+            }
+            self.keeps_properties = true;
             return;
         }
         let dumped = std::mem::replace(&mut self.properties, facts.properties.clone());
@@ -499,7 +508,7 @@ mod tests {
         let own = (true, some("old"), some("de_DE.UTF-8"));
         assert_eq!(of("UTF8", None, false), own);
         assert_eq!(of("UTF8", Some("new"), true), own);
-        let dumped = (false, some("new"), some("fr_FR"));
+        let dumped = (true, some("new"), some("fr_FR"));
         assert_eq!(of("UTF8", Some("new"), false), dumped);
         assert_eq!(of("LATIN1", None, false), (true, some("old"), None));
         let mixed = (true, some("old"), some("fr_FR"));

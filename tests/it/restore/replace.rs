@@ -159,6 +159,67 @@ fn the_old_databases_properties_are_kept() {
     server.sql("template1", &format!("DROP ROLE {role}"));
 }
 
+/// What the flags leave out of the dump stays as the old database had it, by one session and by several.
+#[test]
+fn owner_and_rights_are_kept_where_the_dumps_are_not_wanted() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    let target = Target::beside(&database, server);
+    let name = &target.name;
+    let (old, new) = (format!("{name}_old"), format!("{name}_new"));
+    server.sql(
+        "template1",
+        &format!(
+            "CREATE ROLE {old}; CREATE ROLE {new}; ALTER DATABASE {0} OWNER TO {new};
+             GRANT CONNECT ON DATABASE {0} TO pg_read_all_stats; ALTER DATABASE {0} SET work_mem = '7MB'",
+            database.name()
+        ),
+    );
+    database.sql("CREATE TABLE t AS SELECT n FROM generate_series(1, 9) n");
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    server.sql(
+        "template1",
+        &format!("CREATE DATABASE {name} OWNER {old} TEMPLATE template0"),
+    );
+    let rights = format!(
+        "REVOKE ALL ON DATABASE {name} FROM PUBLIC, pg_read_all_stats; GRANT CONNECT ON DATABASE {name} TO pg_monitor"
+    );
+    let now = |what: &str| {
+        let sql = format!("SELECT {what} FROM pg_database d WHERE datname = '{name}'");
+        server.sql("template1", &sql)
+    };
+    for (flag, jobs, owner, kept, granted) in [
+        ("--no-owner", "1", &old, "f", "t"),
+        ("--no-privileges", "2", &new, "t", "f"),
+        ("--no-owner", "2", &old, "f", "t"),
+    ] {
+        server.sql(
+            "template1",
+            &format!("ALTER DATABASE {name} OWNER TO {old}; {rights}"),
+        );
+        let more = ["--replace", flag, "--jobs", jobs];
+        let report = shelf
+            .restore("latest", &target.url(), &more)
+            .expect(0)
+            .summary();
+        assert_eq!(report["jobs"].to_string(), jobs);
+        assert_eq!(report["warnings"], serde_json::json!([]), "{report}");
+        assert_eq!(&now("pg_get_userbyid(datdba)"), owner, "{flag}");
+        let has = |role: &str| {
+            now(&format!(
+                "EXISTS (SELECT FROM aclexplode(datacl) a WHERE a.grantee = '{role}'::regrole)"
+            ))
+        };
+        assert_eq!(has("pg_monitor"), kept, "{flag}");
+        assert_eq!(has("pg_read_all_stats"), granted, "{flag}");
+        assert_eq!(target.sql("SHOW work_mem"), "7MB");
+        assert_eq!(target.sql("SELECT count(*) FROM t"), "9");
+    }
+    drop((target, database));
+    server.sql("template1", &format!("DROP ROLE {old}; DROP ROLE {new}"));
+}
+
 /// The server goes on making a database when its client is gone: a stop waits for it, and then it is dropped.
 #[test]
 fn a_stop_while_the_database_is_made_leaves_none() {
