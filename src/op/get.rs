@@ -9,7 +9,9 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::show::{database_of, doubtful};
-use super::stored::{Listing, NamedStorage, StoredBackup, Wanted, read_manifest, storage_failure};
+use super::stored::{
+    Listing, NamedStorage, StoredBackup, Wanted, read_manifest, storage_failure, unless_removed,
+};
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
 use crate::model::id::DatabaseName;
@@ -101,20 +103,22 @@ pub async fn run(request: Request, context: &Context) -> Result<Report> {
                     ..copy.report(file, warnings)
                 });
             }
-            Err(failure) if is_final(&failure, &request.output) => return Err(failure),
+            Err(failure) if is_final(&failure, &request.output) => {
+                let what = format!("cannot get `{}`", manifest.id);
+                return Err(unless_removed(&listing, backup, &what, failure).await);
+            }
             Err(failure) => {
                 warnings.push(failure.message.clone());
                 last = Some(failure);
             }
         }
     }
-    Err(last.unwrap_or_else(|| {
-        Failure::new(
-            Kind::NotFound,
-            "no_such_backup",
-            "no storage has the backup",
-        )
-    }))
+    let Some(last) = last else {
+        let message = "no storage has the backup";
+        return Err(Failure::new(Kind::NotFound, "no_such_backup", message));
+    };
+    let what = format!("cannot get `{}`", manifest.id);
+    Err(unless_removed(&listing, backup, &what, last).await)
 }
 
 /// Only a bad copy is worth another storage, and only while nothing went out that cannot be taken back.

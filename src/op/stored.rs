@@ -15,6 +15,9 @@ use crate::storage::{self, Storage};
 /// Id of the failure that says that a key is taken.
 pub const OBJECT_EXISTS: &str = "object_exists";
 
+/// Id of the failure of a backup that was removed while it was read.
+const BACKUP_REMOVED: &str = "backup_removed";
+
 /// A storage with its name in the configuration.
 #[derive(Clone)]
 pub struct NamedStorage {
@@ -311,13 +314,47 @@ pub async fn read_manifest(listing: &Listing, backup: &StoredBackup) -> Result<(
             Err(error) => last = Some(storage_failure(&what, &error)),
         }
     }
-    Err(last.unwrap_or_else(|| {
-        Failure::new(
-            Kind::NotFound,
-            "no_such_backup",
-            format!("`{id}` has no manifest: it was never finished"),
-        )
-    }))
+    let Some(last) = last else {
+        let message = format!("`{id}` has no manifest: it was never finished");
+        return Err(Failure::new(Kind::NotFound, "no_such_backup", message));
+    };
+    let what = format!("cannot read the manifest of `{id}`");
+    Err(unless_removed(listing, backup, &what, last).await)
+}
+
+/// Says of a reading that failed that the backup was removed meanwhile, where that is so, and what to take instead; else
+/// returns the failure as it is. Whoever removes a backup takes its manifest first.
+pub(super) async fn unless_removed(
+    listing: &Listing,
+    backup: &StoredBackup,
+    what: &str,
+    failure: Failure,
+) -> Failure {
+    let id = &backup.place.id;
+    let is_of_copy = matches!(failure.kind, Kind::Damaged | Kind::Storage);
+    if !is_of_copy || failure.id == BACKUP_REMOVED {
+        return failure;
+    }
+    let key = backup.place.key(Part::Manifest, "");
+    for &at in backup.copies.keys() {
+        let named = &listing.storages[at];
+        match named.storage.get(&key, MAX_MANIFEST_BYTES).await {
+            Err(storage::Error::NotFound(_)) => {}
+            _ => return failure,
+        }
+    }
+    let message = format!("{what}: `{id}` was removed while it was read, as retention does");
+    let removed =
+        Failure::new(Kind::Damaged, BACKUP_REMOVED, message).with_details([failure.message]);
+    let now = Listing::read(listing.storages.clone(), Some(id.database())).await;
+    let newest = now.ok().and_then(|now| {
+        let newest = now.find(&Wanted::Latest).ok()?;
+        Some(newest.place.id.to_string())
+    });
+    match newest {
+        Some(newest) => removed.hint(format!("take `{newest}`, the newest good backup now")),
+        None => removed.hint("no good backup is left there; `pgkeep list` shows what is"),
+    }
 }
 
 pub(super) fn manifest_failure(what: &str, error: &ManifestError) -> Failure {
@@ -350,5 +387,46 @@ pub fn storage_failure(what: &str, error: &storage::Error) -> Failure {
     match hint {
         Some(hint) => failure.hint(hint),
         None => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::Memory;
+
+    /// A backup that goes while it is read is no damaged one; one that is there stays what it is.
+    #[tokio::test]
+    async fn a_backup_that_was_removed_meanwhile_is_told_as_that() {
+        let memory = Arc::new(Memory::new());
+        let (old, new) = ("shop-20260102T000000Z-0002", "shop-20260103T000000Z-0003");
+        for id in [old, new] {
+            for end in ["sql.gz", "manifest.json"] {
+                let key = format!("shop/{id}.{end}");
+                memory.put(&key, "x".into()).await.unwrap();
+            }
+        }
+        let storage: Arc<dyn Storage> = memory.clone();
+        let name = "here".to_owned();
+        let listing = Listing::read(vec![NamedStorage { name, storage }], None).await;
+        let listing = listing.unwrap();
+        let backup = listing.find(&Wanted::parse(old).unwrap()).unwrap();
+        let missing = || Failure::new(Kind::Damaged, "object_missing", "it is not there");
+        let told = unless_removed(&listing, backup, "restore", missing()).await;
+        assert_eq!(told.id, "object_missing");
+        let key = format!("shop/{old}.manifest.json");
+        memory.remove(&key).await.unwrap();
+        let told = unless_removed(&listing, backup, "restore", missing()).await;
+        assert_eq!((told.id, told.kind.exit_code()), ("backup_removed", 23));
+        assert!(told.hints[0].contains(new), "{told}");
+        let refused = Failure::new(Kind::Refused, "x", "y");
+        assert_eq!(
+            unless_removed(&listing, backup, "restore", refused)
+                .await
+                .id,
+            "x"
+        );
+        let told = read_manifest(&listing, backup).await.unwrap_err();
+        assert_eq!(told.id, "backup_removed");
     }
 }

@@ -3,6 +3,7 @@
 mod empty;
 mod foreign;
 mod jobs;
+mod removed;
 mod replace;
 mod roles;
 mod rows;

@@ -17,7 +17,7 @@ use crate::model::scan::{Block, SectionName};
 use crate::op::reading::{Pieces, chunk_index, dump_key, threads, with_pieces};
 use crate::op::show::{database_of, doubtful};
 use crate::op::stored::{
-    Listing, NamedStorage, StoredBackup, Wanted, read_manifest, storage_failure,
+    Listing, NamedStorage, StoredBackup, Wanted, read_manifest, storage_failure, unless_removed,
 };
 use crate::storage::Error;
 use crate::stream::compress::Codec;
@@ -66,14 +66,17 @@ pub(super) async fn run(
             Err(Tried {
                 failure,
                 is_final: true,
-            }) => return Err(*failure),
+            }) => return Err(unless_removed(&listing, backup, &what, *failure).await),
             Err(Tried { failure, .. }) => {
                 warnings.push(failure.message.clone());
                 last = Some(*failure);
             }
         }
     }
-    Err(last.unwrap_or_else(|| Failure::new(Kind::NotFound, "no_such_backup", what)))
+    match last {
+        Some(last) => Err(unless_removed(&listing, backup, &what, last).await),
+        None => Err(Failure::new(Kind::NotFound, "no_such_backup", what)),
+    }
 }
 
 fn record(manifest: &Manifest, name: &TableName, what: &str) -> Result<TableRecord> {

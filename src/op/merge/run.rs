@@ -191,7 +191,9 @@ impl<'a> Run<'a> {
                 format!("{}: no storage has the backup", self.what()),
             )
         };
-        Err(last.unwrap_or_else(none))
+        Err(stored
+            .unless_removed(&self.what(), last.unwrap_or_else(none))
+            .await)
     }
 
     /// Returns the tables of the backup that are meant; a partitioned one means its partitions.

@@ -136,6 +136,10 @@ impl<'a> Run<'a> {
             }
             // What a program says while it is made to end is of no interest.
             let failure = self.check_stop().err().unwrap_or(failure);
+            let failure = match &opened {
+                Opened::Stored(stored) => stored.unless_removed(&self.what(), failure).await,
+                _ => failure,
+            };
             return Err(self.undo(failure, &site, &made).await);
         }
         self.report.restored = true;

@@ -19,7 +19,7 @@ use crate::model::restore::compare::Expected;
 use crate::model::scan::Scan;
 use crate::op::show::{database_of, doubtful};
 use crate::op::stored::{
-    Listing, NamedStorage, StoredBackup, Wanted, read_manifest, storage_failure,
+    Listing, NamedStorage, StoredBackup, Wanted, read_manifest, storage_failure, unless_removed,
 };
 use crate::storage;
 
@@ -66,6 +66,11 @@ impl Stored {
             backup,
             doubt,
         })
+    }
+
+    /// Says of a failure that the backup was removed meanwhile, where that is so.
+    pub(crate) async fn unless_removed(&self, what: &str, failure: Failure) -> Failure {
+        unless_removed(&self.listing, &self.backup, what, failure).await
     }
 
     /// Returns the name of the storage at a position.

@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Kind};
 use crate::model::damage::DamageMark;
 use crate::model::keys::Part;
-use crate::op::stored::{Listing, StoredBackup};
+use crate::op::stored::{Listing, StoredBackup, unless_removed};
 use crate::storage;
 
 /// Verifies the copy in the storage at position `at`.
@@ -61,7 +61,10 @@ pub(super) async fn verify(
                 report.warnings.push(already_marked(backup));
             }
         }
-        Err(failure) => report.failure = Some(failure),
+        Err(failure) => {
+            let failure = unless_removed(listing, backup, &look.what(), failure).await;
+            report.failure = Some(failure);
+        }
     }
     let took = context.clock.monotonic().saturating_sub(started);
     report.took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
