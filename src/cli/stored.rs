@@ -7,6 +7,7 @@ use super::output::{Output, bytes, dumped_tables, number, table};
 use super::settings::Settings;
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
+use crate::model::freshness::age;
 use crate::model::manifest::{Manifest, TableRecord};
 use crate::model::name::TableName;
 use crate::op::stored::Wanted;
@@ -77,16 +78,6 @@ fn list_text(report: &list::Report) -> String {
         ]);
     }
     format!("{out}\n")
-}
-
-pub(super) fn age(seconds: i64) -> String {
-    match seconds {
-        ..0 => "in the future".to_owned(),
-        0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min", seconds / 60),
-        3600..172_800 => format!("{} h", seconds / 3600),
-        _ => format!("{} d", seconds / 86_400),
-    }
 }
 
 pub(super) async fn run_show(

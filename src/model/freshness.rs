@@ -34,6 +34,17 @@ pub fn judge(newest: Option<Timestamp>, max_age: Option<Duration>, now: Timestam
     }
 }
 
+/// Says an age in one unit, the one that tells most.
+pub fn age(seconds: i64) -> String {
+    match seconds {
+        ..0 => "in the future".to_owned(),
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
 /// How many of the runs of `backup` ended well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Success {
@@ -106,6 +117,20 @@ mod tests {
             ),
         ] {
             assert_eq!(judge(newest.map(at), max_age, now), expected, "{newest:?}");
+        }
+    }
+
+    #[test]
+    fn ages_read_well() {
+        for (seconds, text) in [
+            (-1, "in the future"),
+            (59, "59 s"),
+            (3599, "59 min"),
+            (7200, "2 h"),
+            (172_799, "47 h"),
+            (35 * 86_400, "35 d"),
+        ] {
+            assert_eq!(age(seconds), text);
         }
     }
 

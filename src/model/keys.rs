@@ -135,7 +135,30 @@ pub struct Listed {
     pub parts: BTreeMap<Part, Vec<(String, u64)>>,
 }
 
+/// What retention has to know of a backup besides its time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Whether it is pinned.
+    pub is_pinned: bool,
+    /// Whether it was made before a deploy.
+    pub is_pre_deploy: bool,
+    /// Whether it counts for nothing.
+    pub is_damaged: bool,
+    /// Whether it passed a drill.
+    pub is_drilled: bool,
+}
+
 impl Listed {
+    /// Returns what retention has to know of this copy.
+    pub fn marks(&self) -> Marks {
+        Marks {
+            is_pinned: self.is_pinned(),
+            is_pre_deploy: self.is_pre_deploy(),
+            is_damaged: self.is_damaged(),
+            is_drilled: self.is_drilled(),
+        }
+    }
+
     /// Tells whether it is committed, by its manifest: only then it is a backup.
     pub fn is_committed(&self) -> bool {
         self.parts.contains_key(&Part::Manifest)

@@ -14,7 +14,7 @@ use super::stored::{Listing, NamedStorage, StorageState, StoredBackup, read_mani
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
 use crate::model::config::Retention;
-use crate::model::freshness::{Freshness, Growth, Success, growth, judge, success};
+use crate::model::freshness::{Freshness, Growth, Success, age, growth, judge, success};
 use crate::model::id::{BackupId, DatabaseName};
 use crate::model::keys::run_key;
 use crate::model::notice::Notice;
@@ -400,13 +400,8 @@ impl Newest {
 
 /// Counts the backups by what the policy keeps them for.
 fn tiers(watched: &Watched, backups: &[&StoredBackup], now: Timestamp) -> BTreeMap<String, Share> {
-    let candidate = |backup: &&StoredBackup| Candidate {
-        pinned: backup.is_pinned().then(String::new),
-        is_pre_deploy: backup.is_pre_deploy(),
-        is_damaged: !backup.is_good(),
-        is_drilled: backup.is_drilled(),
-        ..Candidate::new(backup.place.id.started_at())
-    };
+    let candidate =
+        |backup: &&StoredBackup| Candidate::stored(backup.place.id.started_at(), backup.marks());
     let candidates: Vec<Candidate> = backups.iter().map(candidate).collect();
     let mut shares: BTreeMap<String, Share> = BTreeMap::new();
     let plan = watched
@@ -530,12 +525,4 @@ fn sum_up(databases: &[Status], listing: &Listing) -> Option<Failure> {
     let details: Vec<String> = details.chain(listing.unanswered()).collect();
     let failure = Failure::new(Kind::Stale, "stale", message).with_details(details);
     Some(failure.hint("`pgkeep status` shows the last runs; `pgkeep backup` makes a backup now"))
-}
-
-fn hours(seconds: u64) -> String {
-    match seconds {
-        0..7200 => format!("{} min", seconds / 60),
-        7200..172_800 => format!("{} h", seconds / 3600),
-        _ => format!("{} d", seconds / 86_400),
-    }
 }

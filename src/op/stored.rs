@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::failure::{Failure, Kind, Result};
 use crate::model::id::{BackupId, DatabaseName};
-use crate::model::keys::{Listed, Part, Place, databases, gather, run_of_key};
+use crate::model::keys::{Listed, Marks, Part, Place, databases, gather, run_of_key};
 use crate::model::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError};
 use crate::storage::{self, Storage};
 
@@ -91,6 +91,16 @@ impl Wanted {
 }
 
 impl StoredBackup {
+    /// Returns what retention has to know of it over all storages.
+    pub fn marks(&self) -> Marks {
+        Marks {
+            is_pinned: self.is_pinned(),
+            is_pre_deploy: self.is_pre_deploy(),
+            is_damaged: !self.is_good(),
+            is_drilled: self.is_drilled(),
+        }
+    }
+
     /// Tells whether some storage has it whole and not known to be damaged.
     pub fn is_good(&self) -> bool {
         self.copies.values().any(Listed::is_good)

@@ -29,6 +29,7 @@ use jiff::{SignedDuration, Span, Timestamp, Zoned};
 use thiserror::Error;
 
 use super::config::{KeepPreDeploy, Retention};
+use crate::model::keys::Marks;
 pub use period::{Period, Tier};
 pub use reason::Reason;
 pub use times::{BadLine, fuzz as fuzz_times, read_times};
@@ -69,6 +70,17 @@ impl Candidate {
         Self {
             started_at,
             ..Self::default()
+        }
+    }
+
+    /// Makes a stored backup. Why it is pinned stands in an object of its own, which nobody reads for a plan.
+    pub fn stored(started_at: Timestamp, marks: Marks) -> Self {
+        Self {
+            pinned: marks.is_pinned.then(String::new),
+            is_pre_deploy: marks.is_pre_deploy,
+            is_damaged: marks.is_damaged,
+            is_drilled: marks.is_drilled,
+            ..Self::new(started_at)
         }
     }
 }

@@ -155,12 +155,8 @@ async fn prove_kept(
 
 fn candidate(backup: &Listed, made: Option<&Made>) -> Candidate {
     Candidate {
-        pinned: backup.is_pinned().then(String::new),
-        is_pre_deploy: backup.is_pre_deploy(),
-        is_damaged: backup.is_damaged(),
-        is_drilled: backup.is_drilled(),
         is_made_by_this_run: made.is_some_and(|made| made.id == backup.place.id),
-        ..Candidate::new(backup.place.id.started_at())
+        ..Candidate::stored(backup.place.id.started_at(), backup.marks())
     }
 }
 
