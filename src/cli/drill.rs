@@ -57,6 +57,7 @@ fn request(args: &DrillArgs, settings: &Settings<'_>) -> Result<Request> {
         allow_superuser,
         mut skip_extensions,
         assertions,
+        ..
     } = config
         .as_ref()
         .map(|config| drill_config(config, name.as_deref()))

@@ -102,6 +102,8 @@ fn request(args: &StatusArgs, settings: &Settings<'_>, context: &Context) -> Res
                     max_age: max_age.or(target.config.max_age),
                     retention: target.config.retention,
                     storages: target.config.storages,
+                    is_drill_expected: target.config.drill.is_set(),
+                    drill_max_age: target.config.drill.max_age,
                 });
             Some(watched.collect())
         }
@@ -111,6 +113,8 @@ fn request(args: &StatusArgs, settings: &Settings<'_>, context: &Context) -> Res
                 max_age,
                 retention: None,
                 storages: Vec::new(),
+                is_drill_expected: false,
+                drill_max_age: None,
             }]
         }),
     };
@@ -156,6 +160,17 @@ fn newest(status: &Status) -> Vec<Row> {
             "newest drilled",
             format!("{}, {}", newest.id, age(newest.age_seconds)),
         ));
+    }
+    if let Some(drill) = &status.drill {
+        let passed = match drill.age_seconds {
+            Some(seconds) => format!("passed, {} old", age(seconds)),
+            None => "none".to_owned(),
+        };
+        let verdict = match drill.freshness {
+            Freshness::Stale => ", STALE",
+            Freshness::Fresh | Freshness::NotJudged => "",
+        };
+        rows.push(("last drill", format!("{passed}{verdict}")));
     }
     rows
 }

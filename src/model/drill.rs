@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use secrecy::SecretString;
 
@@ -16,6 +17,22 @@ pub struct DrillConfig {
     pub skip_extensions: Vec<String>,
     /// What must hold in the restored database.
     pub assertions: Vec<Assertion>,
+    /// How old the last drill that passed may be; none in it for `off`, none at all where nothing was said.
+    pub max_age: Option<Option<Duration>>,
+}
+
+/// A drill a month, and some days to notice that one did not come.
+pub const DEFAULT_MAX_AGE: Duration = Duration::from_secs(35 * 86_400);
+
+impl DrillConfig {
+    /// Tells whether anything was said about drills, so that some are expected.
+    pub fn is_set(&self) -> bool {
+        self.url.is_some()
+            || self.allow_superuser
+            || !self.skip_extensions.is_empty()
+            || !self.assertions.is_empty()
+            || self.max_age.is_some()
+    }
 }
 
 /// One thing that must hold.

@@ -7,16 +7,17 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream;
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::notices;
 use super::stored::{Listing, NamedStorage, StorageState, StoredBackup, read_manifest};
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
 use crate::model::config::Retention;
+use crate::model::drill::DEFAULT_MAX_AGE;
 use crate::model::freshness::{Freshness, Growth, Success, age, growth, judge, success};
 use crate::model::id::{BackupId, DatabaseName};
-use crate::model::keys::run_key;
+use crate::model::keys::{Part, run_key};
 use crate::model::notice::Notice;
 use crate::model::retention::{Candidate, MAX_AHEAD, plan};
 use crate::model::runs::{MAX_RECORD_BYTES, RunRecord};
@@ -28,11 +29,11 @@ const RUNS_READ: usize = 200;
 /// How many manifests are read to find a newest good backup that can be read.
 const MANIFESTS_READ: usize = 5;
 
+/// How many notes about drills are read: one a month, and a backup that was drilled is seldom drilled again.
+const NOTES_READ: usize = 5;
+
 /// How many of them are told.
 const RUNS_TOLD: usize = 10;
-
-/// Age at which the newest drilled backup is told: a monthly drill that was missed.
-const DRILL_MAX_AGE_S: u64 = 35 * 86_400;
 
 /// How many records are asked for at once.
 const READS_AT_ONCE: usize = 16;
@@ -63,6 +64,10 @@ pub struct Watched {
     pub retention: Option<Retention>,
     /// Names of the storages that should hold its backups.
     pub storages: Vec<String>,
+    /// Whether drills are expected.
+    pub is_drill_expected: bool,
+    /// How old the last drill that passed may be, where somebody said so; none in it for `off`.
+    pub drill_max_age: Option<Option<Duration>>,
 }
 
 /// How every database stands.
@@ -92,6 +97,8 @@ pub struct Status {
     pub newest_good: Option<Newest>,
     /// The newest one that passed a drill.
     pub newest_drilled: Option<Newest>,
+    /// How the last drill stands; none where none is expected and none ever passed.
+    pub drill: Option<LastDrill>,
     /// Number of backups, one-off partial ones aside.
     pub backups: u64,
     /// How many of them are damaged.
@@ -116,6 +123,22 @@ pub struct Status {
     pub warnings: Vec<String>,
     /// What somebody should be told: stale, damaged, lacking copies, not drilled for long.
     pub alerts: Vec<String>,
+}
+
+/// The last drill that passed.
+#[derive(Debug, Serialize)]
+pub struct LastDrill {
+    /// Fresh, stale or not judged.
+    pub freshness: Freshness,
+    /// When it passed; none where none ever did.
+    pub passed_at: Option<Timestamp>,
+    /// How old it is.
+    pub age_seconds: Option<i64>,
+    /// How old it may be.
+    pub max_age_seconds: Option<u64>,
+    /// Whether somebody said how old, so that more is a failure and not only a warning.
+    #[serde(skip)]
+    pub is_asked_for: bool,
 }
 
 /// A backup with its age.
@@ -229,6 +252,8 @@ fn found(listing: &Listing) -> Vec<Watched> {
         max_age: None,
         retention: None,
         storages: Vec::new(),
+        is_drill_expected: false,
+        drill_max_age: None,
     };
     names.into_iter().map(watched).collect()
 }
@@ -253,6 +278,7 @@ async fn status(
         .iter()
         .rfind(|backup| backup.is_good() && backup.is_drilled());
     let runs = last_runs(&watched.name, listing).await;
+    let drill = last_drill(watched, listing, &backups, &runs, now).await;
     let since = runs.last().map_or(now, |run| run.started_at);
     let sizes: Vec<(Timestamp, u64)> = backups
         .iter()
@@ -268,6 +294,7 @@ async fn status(
         ),
         max_age_seconds: max_age.map(|age| age.as_secs()),
         newest_drilled: drilled.map(|backup| Newest::of(backup, now)),
+        drill,
         newest_good,
         backups: backups.len() as u64,
         damaged: backups.iter().filter(|backup| !backup.is_good()).count() as u64,
@@ -302,20 +329,8 @@ fn alerts(status: &Status, watched: &Watched, listing: &Listing) -> Vec<String> 
         .into_iter()
         .chain(damaged(status))
         .chain(lacking(status));
-    all.chain(silent).chain(long_undrilled(status)).collect()
-}
-
-/// Drills have stopped where there was one. Who never drilled is not reminded each night.
-fn long_undrilled(status: &Status) -> Option<String> {
-    let newest = status.newest_drilled.as_ref()?;
-    let age = u64::try_from(newest.age_seconds).ok()?;
-    (age > DRILL_MAX_AGE_S).then(|| {
-        format!(
-            "the newest backup that passed a drill, `{}`, is {} old",
-            newest.id,
-            hours(age)
-        )
-    })
+    let drill = status.drill.as_ref().and_then(LastDrill::problem);
+    all.chain(silent).chain(drill).collect()
 }
 
 fn damaged(status: &Status) -> Option<String> {
@@ -344,10 +359,78 @@ fn age_in_words(status: &Status) -> String {
         Some(newest) => format!(
             "the newest good backup is `{}`, {} old; allowed are {}",
             newest.id,
-            hours(newest.age_seconds.unsigned_abs()),
-            hours(status.max_age_seconds.unwrap_or_default())
+            age(newest.age_seconds),
+            age(i64::try_from(status.max_age_seconds.unwrap_or_default()).unwrap_or(i64::MAX))
         ),
         None => "there is no good backup at all".to_owned(),
+    }
+}
+
+/// Finds when a drill passed last: by the notes beside the newest backups that have one, and by the records of runs,
+/// because an older backup may have been drilled since.
+async fn last_drill(
+    watched: &Watched,
+    listing: &Listing,
+    backups: &[&StoredBackup],
+    runs: &[RunRecord],
+    now: Timestamp,
+) -> Option<LastDrill> {
+    let is_passed = |run: &&RunRecord| run.verb == "drill" && run.is_success();
+    let mut passed_at = runs.iter().find(is_passed).map(|run| run.started_at);
+    let drilled = backups.iter().rev().filter(|backup| backup.is_drilled());
+    for backup in drilled.take(NOTES_READ) {
+        let key = backup.place.key(Part::Drill, "");
+        for (&at, copy) in &backup.copies {
+            if copy.is_drilled()
+                && let Ok(bytes) = listing.storages[at]
+                    .storage
+                    .get(&key, MAX_RECORD_BYTES)
+                    .await
+                && let Ok(note) = serde_json::from_slice::<DrillNote>(&bytes)
+            {
+                passed_at = passed_at.max(Some(note.passed_at));
+            }
+        }
+    }
+    if passed_at.is_none() && !watched.is_drill_expected {
+        return None;
+    }
+    let asked = watched.drill_max_age;
+    let max_age = asked.unwrap_or(Some(DEFAULT_MAX_AGE));
+    let freshness = match max_age {
+        None => Freshness::NotJudged,
+        Some(_) => judge(passed_at, max_age, now),
+    };
+    Some(LastDrill {
+        freshness,
+        passed_at,
+        age_seconds: passed_at.map(|at| now.as_second() - at.as_second()),
+        max_age_seconds: max_age.map(|age| age.as_secs()),
+        is_asked_for: asked.is_some(),
+    })
+}
+
+/// What is of interest of a note about a drill.
+#[derive(Deserialize)]
+struct DrillNote {
+    passed_at: Timestamp,
+}
+
+impl LastDrill {
+    /// Says what is wrong; none where it is young enough.
+    fn problem(&self) -> Option<String> {
+        if self.freshness != Freshness::Stale {
+            return None;
+        }
+        let allowed =
+            age(i64::try_from(self.max_age_seconds.unwrap_or_default()).unwrap_or(i64::MAX));
+        Some(match self.age_seconds {
+            Some(seconds) => format!(
+                "the last drill that passed is {} old; allowed are {allowed}",
+                age(seconds)
+            ),
+            None => format!("no drill has ever passed; one in {allowed} is wanted"),
+        })
     }
 }
 
@@ -487,14 +570,33 @@ async fn last_runs(database: &DatabaseName, listing: &Listing) -> Vec<RunRecord>
 
 fn warnings(status: &Status) -> Vec<String> {
     let mut warnings: Vec<String> = damaged(status).into_iter().collect();
+    warnings.extend(status.drill.as_ref().and_then(LastDrill::problem));
     let last = status.last_runs.iter().find(|run| run.verb == "backup");
     if let Some(last) = last.filter(|run| !run.is_success()) {
         let why = last.failure.as_deref().unwrap_or("nobody knows why");
         warnings.push(format!("the last backup run failed: {why}"));
     }
     warnings.extend(lacking(status));
-    warnings.extend(long_undrilled(status));
     warnings
+}
+
+/// A drill that did not come is a failure where somebody said how old one may be.
+fn drills_stale(databases: &[Status]) -> Option<Failure> {
+    let told: Vec<(&str, String)> = databases
+        .iter()
+        .filter_map(|status| {
+            let drill = status.drill.as_ref().filter(|drill| drill.is_asked_for)?;
+            Some((status.database.as_str(), drill.problem()?))
+        })
+        .collect();
+    if told.is_empty() {
+        return None;
+    }
+    let names: Vec<String> = told.iter().map(|(name, _)| format!("`{name}`")).collect();
+    let message = format!("no drill has passed for too long: {}", names.join(", "));
+    let details = told.iter().map(|(name, why)| format!("{name}: {why}"));
+    let failure = Failure::new(Kind::Stale, "drill_stale", message).with_details(details);
+    Some(failure.hint("`pgkeep drill` restores the newest backup for a test"))
 }
 
 /// Stale is worse than a storage that did not answer: fresh means that some storage proved it.
@@ -504,7 +606,7 @@ fn sum_up(databases: &[Status], listing: &Listing) -> Option<Failure> {
         .filter(|status| status.freshness == Freshness::Stale)
         .collect();
     if stale.is_empty() && !databases.is_empty() {
-        return listing.partial_failure();
+        return drills_stale(databases).or_else(|| listing.partial_failure());
     }
     if databases.is_empty() {
         let failure = Failure::new(

@@ -146,3 +146,67 @@ fn status_passes_over_what_does_not_count() {
         "{warnings}"
     );
 }
+
+/// R13: a drill that has not passed for more than 35 days is an alert of its own, and a failure where it was asked for.
+#[test]
+fn a_drill_that_did_not_come_is_told() {
+    let ids = nights();
+    let shop = stocked(&ids);
+    let configure = |drill: serde_json::Value| {
+        let config = json!({
+            "databases": {"shop": {"url": "postgres://db/shop", "drill": drill}},
+            "storages": {"local": {"url": shop.folder()}},
+        });
+        shop.sandbox.write("pgkeep.yaml", config.to_string());
+    };
+    let status = |code: i32| shop.sandbox.pgkeep(["--json", "status"]).run().expect(code);
+    let drill = |outcome: &crate::support::sandbox::Outcome| {
+        outcome.json()["databases"][0]["drill"].clone()
+    };
+    // Nobody said anything about drills, and none ever passed.
+    let outcome = shop.over(&["--json", "status"]).run().expect(0);
+    assert_eq!(drill(&outcome), json!(null));
+    configure(json!({"skip_extensions": ["pg_cron"]}));
+    let outcome = status(0);
+    assert_eq!(drill(&outcome)["freshness"], "stale");
+    let warnings = |outcome: &crate::support::sandbox::Outcome| {
+        outcome.json()["databases"][0]["warnings"].to_string()
+    };
+    assert!(
+        warnings(&outcome).contains("no drill has ever passed"),
+        "{outcome}"
+    );
+    let passed = |ago: jiff::SignedDuration| {
+        let at = jiff::Timestamp::now() - ago;
+        let note = shop.folder().join(format!("shop/{}.drill.json", ids[3]));
+        fs::write(note, json!({"format": 1, "passed_at": at}).to_string()).unwrap();
+    };
+    let days = |days: i64| jiff::SignedDuration::from_hours(24 * days);
+    passed(days(34));
+    let outcome = status(0);
+    assert_eq!(drill(&outcome)["freshness"], "fresh", "{outcome}");
+    passed(days(36));
+    let outcome = status(0);
+    assert!(
+        warnings(&outcome).contains("is 36 d old; allowed are 35 d"),
+        "{outcome}"
+    );
+    let nagios = shop.sandbox.pgkeep(["status", "--nagios"]).run().expect(1);
+    assert!(
+        nagios
+            .stdout()
+            .contains("the last drill that passed is 36 d old"),
+        "{nagios}"
+    );
+    let outcome = shop.over(&["--json", "status"]).run().expect(0);
+    assert_eq!(
+        drill(&outcome)["freshness"],
+        "stale",
+        "one that passed once is expected again"
+    );
+    configure(json!({"max_age": "30d"}));
+    let outcome = status(24);
+    assert_eq!(outcome.exit_error()["id"], "drill_stale", "{outcome}");
+    configure(json!({"max_age": "off"}));
+    assert_eq!(drill(&status(0))["freshness"], "not_judged");
+}

@@ -16,6 +16,7 @@ pub(super) fn read(reader: &mut Reader, fields: &Fields) -> Option<DrillConfig> 
     let allow_superuser = reader.flag(&fields, "allow_superuser");
     let skip_extensions = fields.find("skip_extensions");
     let skip_extensions = skip_extensions.and_then(|field| reader.texts(&field));
+    let max_age = reader.duration_or_off(&fields, "max_age");
     let assertions = fields.find("assertions");
     let assertions = assertions.and_then(|field| {
         reader.list(&field, |reader, item| {
@@ -27,6 +28,7 @@ pub(super) fn read(reader: &mut Reader, fields: &Fields) -> Option<DrillConfig> 
         allow_superuser: allow_superuser.unwrap_or_default(),
         skip_extensions: skip_extensions.unwrap_or_default(),
         assertions: assertions.unwrap_or_default(),
+        max_age,
     })
 }
 

@@ -107,9 +107,11 @@ pub(super) const SECTIONS: [&Section; 16] = [
 
 /// Finds the section that has a key of exactly this name, where there is only one.
 pub(super) fn home_of(name: &str) -> Option<&'static Section> {
-    let mut homes = SECTIONS
-        .into_iter()
-        .filter(|section| section.key(name).is_some());
+    // A drill's section lies in a database's, whose keys are the better known.
+    let is_home = |section: &&Section| {
+        section.key(name).is_some() && (section.name != DRILL.name || DATABASE.key(name).is_none())
+    };
+    let mut homes = SECTIONS.into_iter().filter(is_home);
     match (homes.next(), homes.next()) {
         (Some(home), None) => Some(home),
         _ => None,
@@ -405,16 +407,20 @@ pub(super) static DRILL: Section = Section {
             Kind::SecretFile,
             "File that holds the server's URL.",
         ),
-        with_default(
+        key(
             "allow_superuser",
             Kind::Flag,
-            "false",
-            "Whether the role of `url` may be a superuser: whatever the dump's SQL says then runs with those powers.",
+            "Whether the role of `url` may be a superuser: whatever the dump's SQL says then runs with those powers. Default: no.",
         ),
         key(
             "skip_extensions",
             Kind::Texts,
             "Extensions that the server may lack; the report says so.",
+        ),
+        key(
+            "max_age",
+            Kind::DurationOrOff(60, MAX_AGE_S),
+            "Age at which the last drill that passed counts as stale: `status` then exits with 24; where it is not set, it warns after 35 days. `off` never warns.",
         ),
         key(
             "assertions",

@@ -169,6 +169,11 @@ fn show_drill(drill: &DrillConfig) -> Keys {
     keys.put_list("skip_extensions", &drill.skip_extensions, |name| {
         name.clone().into()
     });
+    let max_age = drill.max_age;
+    keys.put_some(
+        "max_age",
+        max_age.map(|age| age.map_or("off".into(), show_duration)),
+    );
     keys.put_list("assertions", &drill.assertions, show_assertion);
     keys
 }

@@ -681,7 +681,7 @@ fn full() -> String {
         compression: {method: zstd, level: 19}\nglobals: ${YES}\nkeep_runs: 90d\nlock_timeout: 45m\nlock_wait_timeout: 90 min\nstall_timeout: off\n\
         connect_timeout: 5s\nretries: {attempts: 5, delay: 1m}\nallow_empty: true\nstrict_warnings: true\nmax_age: 1d 2h\n\
         retention: {keep_last: 1, keep_hourly: 2, keep_daily: \"${KEEP}\", keep_weekly: 3, keep_monthly: 4, keep_yearly: 5, keep_within: 1 month, keep_pre_deploy: 90d, timezone: Europe/Berlin}\n\
-        drill: {url: 'postgres://d:${SECRET}@h/x', allow_superuser: true, skip_extensions: [pg_cron], assertions: [{name: some, sql: SELECT 1, expect: equals 1}, {name: app, command: [./smoke, '${SECRET}']}]}\n\
+        drill: {url: 'postgres://d:${SECRET}@h/x', allow_superuser: true, max_age: 40d, skip_extensions: [pg_cron], assertions: [{name: some, sql: SELECT 1, expect: equals 1}, {name: app, command: [./smoke, '${SECRET}']}]}\n\
         host: db\nport: 5433\nuser: app\ndatabase: 2024";
     let storage = "  far:\n    url: s3://b/p\n    endpoint: https://s3.example.com\n    region: eu\n    path_style: false\n    access_key_id: ${SECRET}\n    \
         secret_access_key_file: /run/pw\n    session_token: ${SECRET}\n    part_size: 8MiB\n    ca_certificate: ca.pem\n  \
@@ -1253,6 +1253,8 @@ fn a_drill_is_read_and_each_slip_is_told() {
     let config = good(&full());
     let drill = &config.database("shop").unwrap().drill;
     assert!(drill.url.is_some() && drill.allow_superuser);
+    let days = |days: u64| Some(Some(Duration::from_secs(days * 86_400)));
+    assert_eq!(drill.max_age, days(40));
     assert_eq!(drill.skip_extensions, ["pg_cron"]);
     let names: Vec<&str> = drill
         .assertions
