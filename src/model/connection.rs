@@ -255,6 +255,13 @@ impl Connection {
         self.values.get(name).map(String::as_str)
     }
 
+    /// Returns every parameter that is set, by libpq's name for it; the password is not among them.
+    pub fn parameters(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.values
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+    }
+
     /// Returns the password, for a [redactor](super::redact::Redactor).
     pub fn password(&self) -> Option<&SecretString> {
         self.password.as_ref()
