@@ -287,6 +287,22 @@ impl Listing {
         }
     }
 
+    /// Returns the ids of the backups that are newer than this one and damaged in every storage, oldest first.
+    pub fn damaged_behind(&self, backup: &StoredBackup) -> Vec<String> {
+        let behind = self
+            .backups
+            .iter()
+            .skip_while(|other| other.place != backup.place);
+        let damaged = behind.skip(1).filter(|other| {
+            let (place, database) = (&other.place, backup.place.id.database());
+            place.id.database() == database
+                && !place.is_partial
+                && other.is_committed()
+                && !other.is_good()
+        });
+        damaged.map(|other| other.place.id.to_string()).collect()
+    }
+
     pub(super) fn nothing_there(&self) -> Failure {
         let message = format!("there is no good backup in {}", self.names());
         Failure::new(Kind::NotFound, "no_such_backup", message)

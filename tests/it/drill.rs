@@ -475,3 +475,69 @@ fn a_scratch_server_that_does_not_start_is_no_verdict() {
     );
     assert!(!drills.is_noted());
 }
+
+/// As a restore does: a bad copy, or a newer backup that is marked as damaged, is told behind a drill that passed.
+#[test]
+fn what_a_drill_passes_over_is_told() {
+    let Some(server) = postgres() else { return };
+    let database = chinook(server);
+    let drills = Drills::new(&database, &json!({}));
+    let config = json!({
+        "databases": {"shop": {"url": "${SHOP_URL}"}},
+        "storages": {"local": {"url": "backups"}, "second": {"url": "second"}},
+    });
+    drills.sandbox.write("pgkeep.yaml", config.to_string());
+    drills.sandbox.pgkeep(["backup"]).run().expect(0);
+    let list = || {
+        drills
+            .sandbox
+            .pgkeep(["--json", "list"])
+            .run()
+            .expect(0)
+            .json()
+    };
+    let id = list()["backups"][0]["id"].as_str().unwrap().to_owned();
+    let dump = drills.sandbox.path(&format!("backups/shop/{id}.sql.gz"));
+    let whole = fs::read(&dump).unwrap();
+    let mut bytes = whole.clone();
+    bytes[whole.len() / 2] ^= 4;
+    fs::write(&dump, &bytes).unwrap();
+    let outcome = drills.drill(&[]).expect(3);
+    assert_eq!(outcome.summary()["passed"], true);
+    assert_eq!(outcome.summary()["noted_in"], json!(["second"]));
+    let error = outcome.exit_error();
+    assert_eq!(error["id"], "stored_not_good");
+    assert!(
+        error["message"].as_str().unwrap().contains(&id),
+        "{outcome}"
+    );
+    // Marked in both storages, it is passed over for the one before.
+    for folder in ["backups", "second"] {
+        drills
+            .sandbox
+            .write(&format!("{folder}/shop/{id}.damaged.json"), "{}");
+    }
+    let outcome = drills.drill(&[]).expect(3);
+    assert_ne!(outcome.summary()["backup_id"], id.as_str());
+    let message = outcome.exit_error()["message"].as_str().unwrap().to_owned();
+    assert!(
+        message.contains(&format!("`{id}` is newer, and marked as damaged")),
+        "{outcome}"
+    );
+    let restored = drills
+        .sandbox
+        .pgkeep([
+            "--json",
+            "restore",
+            "--allow-superuser",
+            "--into",
+            "drill_test_target",
+        ])
+        .run();
+    let error = restored.expect(3).exit_error();
+    let _ = server.try_sql(
+        "template1",
+        "DROP DATABASE IF EXISTS drill_test_target WITH (FORCE)",
+    );
+    assert_eq!(error["id"], "stored_not_good");
+}

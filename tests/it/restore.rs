@@ -755,8 +755,10 @@ fn a_bad_copy_is_passed_over() {
     for into in [target.url(), empty.url()] {
         let report = shelf
             .restore("latest", &into, &["--storage", "second"])
-            .expect(0)
-            .summary();
+            .expect(3);
+        assert_eq!(report.exit_error()["id"], "stored_not_good", "{report}");
+        let report = report.summary();
+        assert_eq!(report["restored"], true);
         assert!(
             report["warnings"][0]
                 .as_str()

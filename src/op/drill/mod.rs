@@ -111,6 +111,8 @@ struct Drill<'a> {
     observer: &'a dyn Observer,
     report: Report,
     no_stop: CancellationToken,
+    /// What is not good beside the copy that was restored.
+    not_good: Option<Failure>,
 }
 
 /// Drills.
@@ -122,6 +124,7 @@ pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) 
         observer,
         report: Report::new(request, context.clock.now()),
         no_stop: CancellationToken::new(),
+        not_good: None,
     };
     match drill.try_run().await {
         Ok(()) => {}
@@ -233,7 +236,11 @@ impl Drill<'_> {
             None => self.on_own_server(&stored.manifest).await?,
         }
         self.report.passed = true;
-        self.note(&stored).await
+        self.note(&stored).await?;
+        match self.not_good.take() {
+            Some(failure) => Err(failure),
+            None => stored.after_good(&format!("{} passed", self.what()), &[]),
+        }
     }
 
     /// The server is gone with the drill, whichever way that ends.
@@ -322,6 +329,11 @@ impl Drill<'_> {
             .clone_from(&report.skipped_extensions);
         self.report.restore = Some(report);
         match failure {
+            Some(mut failure) if failure.kind == Kind::AfterGood => {
+                failure.message = format!("{} passed: {}", self.what(), failure.message);
+                self.not_good = Some(failure);
+                Ok(())
+            }
             Some(failure) => Err(self.as_drill(failure)),
             None => Ok(()),
         }

@@ -47,6 +47,8 @@ pub(super) struct Run<'a> {
     no_stop: CancellationToken,
     /// What moves of the dump, for the watchdog.
     pulse: Arc<Pulse>,
+    /// Why copies were passed over.
+    bad_copies: Vec<String>,
 }
 
 /// Where the dump goes, decided.
@@ -94,6 +96,7 @@ impl<'a> Run<'a> {
             observer,
             no_stop: CancellationToken::new(),
             pulse: Arc::default(),
+            bad_copies: Vec::new(),
         }
     }
 
@@ -144,7 +147,13 @@ impl<'a> Run<'a> {
         }
         self.report.restored = true;
         match opened {
-            Opened::Stored(stored) => stored.doubt.map_or(Ok(()), Err),
+            Opened::Stored(stored) => {
+                let what = format!(
+                    "restore into `{}`: every row is in its place",
+                    self.report.target
+                );
+                stored.after_good(&what, &self.bad_copies)
+            }
             _ => Ok(()),
         }
     }

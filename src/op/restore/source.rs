@@ -45,7 +45,9 @@ pub(crate) struct Stored {
     pub listing: Listing,
     pub backup: StoredBackup,
     /// A storage that did not answer while others did: the newest backup there may be another.
-    pub doubt: Option<Failure>,
+    doubt: Option<Failure>,
+    /// Newer backups that count for nothing, because they are damaged.
+    passed_over: Vec<String>,
 }
 
 impl Stored {
@@ -60,12 +62,35 @@ impl Stored {
         let backup = listing.find(wanted)?.clone();
         let (manifest, _) = read_manifest(&listing, &backup).await?;
         let doubt = doubtful(wanted, &listing);
+        let passed_over = match wanted {
+            Wanted::Latest => listing.damaged_behind(&backup),
+            Wanted::Id(_) => Vec::new(),
+        };
         Ok(Self {
+            passed_over,
             manifest,
             listing,
             backup,
             doubt,
         })
+    }
+
+    /// Returns what is not good of what is stored, behind a run that is: a storage that did not answer, newer backups
+    /// that are damaged, copies that were found bad. `what` says what is good.
+    pub(crate) fn after_good(&self, what: &str, bad_copies: &[String]) -> Result<()> {
+        if let Some(doubt) = &self.doubt {
+            return Err(doubt.clone());
+        }
+        let newer = self.passed_over.iter();
+        let newer = newer.map(|id| format!("`{id}` is newer, and marked as damaged"));
+        let told: Vec<String> = newer.chain(bad_copies.iter().cloned()).collect();
+        let Some((first, more)) = told.split_first() else {
+            return Ok(());
+        };
+        let message = format!("{what}, but not all that is stored is good: {first}");
+        Err(Failure::new(Kind::AfterGood, "stored_not_good", message)
+            .with_details(more.iter().cloned())
+            .hint("`pgkeep verify --all` reads all that is stored, and marks what is damaged"))
     }
 
     /// Says of a failure that the backup was removed meanwhile, where that is so.

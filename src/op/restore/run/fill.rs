@@ -45,6 +45,7 @@ impl Run<'_> {
                     .map_err(|error| self.failed(&error))?;
                 let Failure { message, .. } = failure;
                 self.warn(format!("another copy is taken: {message}"));
+                self.bad_copies.push(message);
             }
             self.make_database(site, made).await?;
             match self.feed_watched(opened, at, site).await {
