@@ -1,9 +1,11 @@
 //! `pgkeep extract` on the terminal.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::args::{ExtractArgs, FormatArg};
 use super::output::{Output, bytes, number};
+use super::progress::Shown;
 use super::settings::Settings;
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
@@ -11,6 +13,7 @@ use crate::model::name::parse_schema;
 use crate::model::rows::Filter;
 use crate::op::extract::{self, Report, Request, RowFormat, Rows, Source, run as extract};
 use crate::op::stored::Wanted;
+use crate::stream::pipeline::Progress;
 
 pub(super) async fn run(
     args: &ExtractArgs,
@@ -23,7 +26,12 @@ pub(super) async fn run(
         output: target(args),
         source: source(args, settings)?,
     };
-    let report = extract(request, context).await?;
+    let progress = Arc::new(Progress::default());
+    let shown = Shown::new(&args.source, output).beside_data();
+    shown.reading("extract", &progress);
+    let report = extract(request, context, &progress).await;
+    shown.finish();
+    let report = report?;
     for warning in &report.warnings {
         output.warning(warning);
     }

@@ -2,6 +2,7 @@
 
 use super::args::RestoreArgs;
 use super::output::{Output, number};
+use super::progress::Shown;
 use super::restore::{search, source, with_password};
 use super::settings::Settings;
 use crate::context::Context;
@@ -42,7 +43,8 @@ pub(super) async fn run(
 ) -> Result<()> {
     let request = request(args, settings)?;
     let context = &settings.telling(context, &args.storage)?;
-    let report = merge(&request, context).await;
+    let shown = Shown::new("restore", output);
+    let report = merge(&request, context, &shown).await;
     output.summary(&report, &report.warnings, || {
         (report.compared && (report.merged || report.dry_run)).then(|| text(&report))
     });

@@ -61,6 +61,19 @@ impl Shown {
         }
     }
 
+    /// Leaves standard output to data, or to one document: nothing goes there in between.
+    pub(super) fn beside_data(mut self) -> Self {
+        if self.style == Style::Json {
+            self.style = Style::Nothing;
+        }
+        self
+    }
+
+    /// Shows something that is read, of which nobody knows how long it is.
+    pub(super) fn reading(&self, stage: &'static str, progress: &Arc<Progress>) {
+        self.start(stage, progress, 0, 0);
+    }
+
     /// Takes the bar away.
     pub(super) fn finish(&self) {
         let task = self.task.lock().ok().and_then(|mut task| task.take());

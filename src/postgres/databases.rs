@@ -48,6 +48,18 @@ impl Databases {
         Self { psql }
     }
 
+    /// Gives its sessions a name by which they are found on the server.
+    pub fn named(self, application: &str) -> Self {
+        Self {
+            psql: self.psql.with_application_name(application),
+        }
+    }
+
+    /// Returns what asks the maintenance database.
+    pub fn psql(&self) -> &Psql {
+        &self.psql
+    }
+
     /// Carries out one statement.
     pub async fn execute(&self, sql: &str, cancel: &CancellationToken) -> Result<(), Error> {
         self.psql

@@ -52,6 +52,7 @@ pub struct Scanner {
     encoding: NameEncoding,
     encoding_name: Option<String>,
     places: Places,
+    statements: u64,
     large_objects: u64,
     sequences: HashMap<TableName, (i64, bool)>,
     extensions: Vec<String>,
@@ -138,6 +139,7 @@ impl Scanner {
             encoding: NameEncoding::Utf8,
             encoding_name: None,
             places: Places::default(),
+            statements: 0,
             large_objects: 0,
             sequences: HashMap::new(),
             extensions: Vec::new(),
@@ -321,6 +323,7 @@ impl Scanner {
             } else {
                 self.places.sections(bytes)
             },
+            statements: self.statements,
             large_objects: self.large_objects,
             sequences: by_name(self.sequences),
             extensions: self.extensions,
@@ -422,6 +425,7 @@ impl Scanner {
 
     fn end_statement(&mut self) {
         let (start, end) = (self.statement.start(), self.position());
+        self.statements += 1;
         let mut statement = std::mem::replace(&mut self.statement, Statement::new());
         if self.judged.is_some()
             && let Some(kind) = statement.judged()

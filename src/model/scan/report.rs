@@ -28,6 +28,9 @@ pub struct Scan {
     pub tables: Vec<Table>,
     /// Where structure and data lie; empty in a cluster dump.
     pub sections: Vec<Section>,
+    /// How many statements there are.
+    #[serde(skip)]
+    pub statements: u64,
     /// How many large objects are made.
     pub large_objects: u64,
     /// The values that sequences are set to, by name.

@@ -10,6 +10,7 @@ mod target;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -120,8 +121,8 @@ pub struct Report {
     pub failure: Option<Failure>,
 }
 
-/// Extracts the rows of one table.
-pub async fn run(request: Request, context: &Context) -> Result<Report> {
+/// Extracts the rows of one table; `progress` counts the bytes of the dump that were looked at.
+pub async fn run(request: Request, context: &Context, progress: &Arc<Progress>) -> Result<Report> {
     target::check(&request.output)?;
     if let Source::Backup {
         storages,
@@ -129,26 +130,27 @@ pub async fn run(request: Request, context: &Context) -> Result<Report> {
         wanted,
     } = &request.source
     {
-        return stored::run(&request, storages, database.as_ref(), wanted, context).await;
+        let database = database.as_ref();
+        return stored::run(&request, storages, database, wanted, context, progress).await;
     }
-    let stop = context.stop.clone();
+    let (stop, progress) = (context.stop.clone(), Arc::clone(progress));
     // Awaited here; when somebody wants to stop, it ends at its next piece.
-    let thread = tokio::task::spawn_blocking(move || from_dump(&request, stop));
+    let thread = tokio::task::spawn_blocking(move || from_dump(&request, stop, &progress));
     thread.await.map_err(|error| {
         let message = format!("a reading thread ended: {error}");
         Failure::new(Kind::Unexpected, "thread_ended", message)
     })?
 }
 
-fn from_dump(request: &Request, stop: crate::context::Stop) -> Result<Report> {
+fn from_dump(request: &Request, stop: crate::context::Stop, progress: &Progress) -> Result<Report> {
     let (name, input): (String, Box<dyn Read + Send>) = match &request.source {
         Source::File(path) => (path.display().to_string(), Box::new(open(path)?)),
         Source::Stdin | Source::Backup { .. } => ("-".to_owned(), Box::new(io::stdin())),
     };
     let what = format!("cannot extract `{}` from `{name}`", request.rows.table);
     let mut extractor = Extractor::new(&request.rows, &request.output, false, &what, stop)?;
-    let progress = Progress::default();
-    let read = read_serially(pieces(input), u64::MAX, &progress, &mut |piece| {
+    let read = read_serially(pieces(input), u64::MAX, progress, &mut |piece| {
+        progress.note_more(piece.len() as u64, 0);
         extractor.push(piece)
     });
     let outcome = read.map_err(|error| {
@@ -287,5 +289,39 @@ fn report(source: String, table: &TableName, written: Written, read_bytes: u64) 
         file: written.file.map(|path| path.display().to_string()),
         warnings: written.warnings,
         failure: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever shows how far it has come sees every byte of the dump.
+    #[tokio::test]
+    async fn progress_counts_what_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sql");
+        let dump = "CREATE TABLE t (a int);\nCOPY public.t (a) FROM stdin;\n1\n\\.\n\n\
+                    --\n-- PostgreSQL database dump complete\n--\n";
+        std::fs::write(&path, dump).unwrap();
+        let request = Request {
+            source: Source::File(path),
+            rows: Rows {
+                table: "t".parse().unwrap(),
+                format: RowFormat::Csv,
+                filter: Default::default(),
+            },
+            output: Output::File {
+                path: folder.path().join("a.csv"),
+                replace: false,
+            },
+        };
+        let progress = Arc::new(Progress::default());
+        let context = Context {
+            clock: Arc::new(crate::clock::SystemClock),
+            stop: crate::context::Stop::default(),
+        };
+        let report = run(request, &context, &progress).await.unwrap();
+        assert_eq!((report.rows, progress.raw_bytes()), (1, dump.len() as u64));
     }
 }

@@ -31,6 +31,7 @@ pub(super) async fn run(
     database: Option<&DatabaseName>,
     wanted: &Wanted,
     context: &Context,
+    progress: &Arc<Progress>,
 ) -> Result<Report> {
     let database = database_of(wanted, database.cloned());
     let listing = Listing::read(storages.to_vec(), database.as_ref()).await?;
@@ -52,6 +53,7 @@ pub(super) async fn run(
             record: &record,
             request,
             context,
+            progress,
             what: format!("{what} in `{}`", listing.storages[at].name),
         };
         match copy.extract().await {
@@ -131,6 +133,7 @@ struct Copy<'a> {
     record: &'a TableRecord,
     request: &'a Request,
     context: &'a Context,
+    progress: &'a Arc<Progress>,
     what: String,
 }
 
@@ -142,6 +145,7 @@ struct Task {
     request: Request,
     record: TableRecord,
     manifest: Arc<Manifest>,
+    progress: Arc<Progress>,
     what: String,
 }
 
@@ -187,6 +191,7 @@ impl Copy<'_> {
             request: self.request.clone(),
             record: self.record.clone(),
             manifest: Arc::clone(self.manifest),
+            progress: Arc::clone(self.progress),
             what: self.what.clone(),
         };
         let ranged = stretches.is_some();
@@ -289,6 +294,7 @@ impl Task {
                 skip -= start as u64;
                 let end = (text.len() - start).min(usize::try_from(left).unwrap_or(usize::MAX));
                 left -= end as u64;
+                self.progress.note_more(end as u64, 0);
                 extractor.push(&text[start..start + end])
             };
             let layout = Layout::part(self.codec, &index, stretch.chunks.clone());
@@ -298,7 +304,7 @@ impl Task {
                 pieces.next_bytes(stored),
                 &layout,
                 threads(),
-                &Progress::default(),
+                &self.progress,
                 &mut take,
             );
             let outcome = match read {
@@ -328,7 +334,8 @@ impl Task {
             stop,
         )?;
         let limit = self.manifest.dump.bytes;
-        let read = read_serially(pieces, limit, &Progress::default(), &mut |piece| {
+        let read = read_serially(pieces, limit, &self.progress, &mut |piece| {
+            self.progress.note_more(piece.len() as u64, 0);
             extractor.push(piece)
         });
         let outcome = match read {

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::notices;
+use super::restore::{Event, Observer};
 use super::stored::{NamedStorage, Wanted};
 use crate::context::Context;
 use crate::failure::Failure;
@@ -95,8 +96,9 @@ pub struct Merged {
 }
 
 /// Merges, and tells of it unless it only shows what it would do.
-pub async fn run(request: &Request, context: &Context) -> Report {
-    let mut report = run::Run::new(request, context).run().await;
+pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) -> Report {
+    let mut report = run::Run::new(request, context, observer).run().await;
+    observer.note(Event::Ended);
     if request.dry_run {
         return report;
     }

@@ -15,6 +15,8 @@ use crate::stream::pipeline::Closed;
 pub(super) struct Copy<'a> {
     ranged: Ranged<'a>,
     encoding: String,
+    /// How far reading has come.
+    pub(super) progress: Arc<Progress>,
 }
 
 /// Rows of one table on their way.
@@ -48,7 +50,11 @@ impl<'a> Copy<'a> {
         let encoding = encoding.unwrap_or("UTF8").to_owned();
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
         match encoding.bytes().all(is_plain) {
-            true => Ok(Self { ranged, encoding }),
+            true => Ok(Self {
+                ranged,
+                encoding,
+                progress: Arc::default(),
+            }),
             false => Err(ranged.contradicts("its encoding is no word")),
         }
     }
@@ -67,12 +73,13 @@ impl<'a> Copy<'a> {
         let of = format!("`{}`", record.full_name());
         let mut read_bytes = 0;
         for block in record.blocks.iter().map(|record| record.block) {
-            let mut is_begun = false;
+            let (mut is_begun, progress) = (false, Arc::clone(&self.progress));
             let take = move |rows: &mut Rows, text: &[u8]| {
                 if !std::mem::replace(&mut is_begun, true) {
                     rows.begin_block();
                 }
                 rows.take(text);
+                progress.note_more(text.len() as u64, 0);
                 match rows.refused.is_some() {
                     true => Err(Closed),
                     false => Ok(()),
@@ -81,6 +88,7 @@ impl<'a> Copy<'a> {
             let (back, count) = self.ranged.read(&of, block, moving, take).await?;
             moving = back;
             moving.end_block();
+            self.progress.note_more(0, 1);
             read_bytes += count;
         }
         let what = format!("{}: {of}", self.ranged.what());

@@ -12,8 +12,8 @@ use crate::model::merge::{Counts, Mode, Plan, TargetTable, parents_first};
 use crate::model::name::{TableName, quote};
 use crate::model::nearest::did_you_mean;
 use crate::model::restore::compare::Expected;
-use crate::op::restore::check;
 use crate::op::restore::source::Stored;
+use crate::op::restore::{Event, Observer, check};
 use crate::postgres::databases::end_sessions;
 use crate::postgres::error::{Error, Reason};
 use crate::postgres::feed::{Answers, Feed, FeedRequest};
@@ -41,6 +41,7 @@ const SAFE: &str = "the target is as it was";
 pub(super) struct Run<'a> {
     request: &'a Request,
     context: &'a Context,
+    observer: &'a dyn Observer,
     report: Report,
 }
 
@@ -63,7 +64,11 @@ impl Pair {
 }
 
 impl<'a> Run<'a> {
-    pub(super) fn new(request: &'a Request, context: &'a Context) -> Self {
+    pub(super) fn new(
+        request: &'a Request,
+        context: &'a Context,
+        observer: &'a dyn Observer,
+    ) -> Self {
         let report = Report {
             backup_id: None,
             storage: None,
@@ -86,6 +91,7 @@ impl<'a> Run<'a> {
         Self {
             request,
             context,
+            observer,
             report,
         }
     }
@@ -393,6 +399,12 @@ impl<'a> Run<'a> {
         };
         let stop = self.context.stop.token();
         let copy = Copy::open(stored, at, &self.what(), self.context.stop.clone()).await?;
+        let blocks = pairs.iter().flat_map(|pair| &pair.record.blocks);
+        self.observer.note(Event::Restoring {
+            progress: &copy.progress,
+            bytes: blocks.map(|record| record.block.length).sum(),
+            tables: pairs.len() as u64,
+        });
         let mut feed = request
             .start(stop)
             .await

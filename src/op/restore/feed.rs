@@ -160,7 +160,7 @@ pub(crate) fn judge_file(
             .hint("restore the dump of one database; `pgkeep inspect` tells what the file holds"));
     }
     let is_waived =
-        |id: &str| id == "end_marker_missing" && accept_no_end_marker && !scan.tables.is_empty();
+        |id: &str| id == "end_marker_missing" && accept_no_end_marker && scan.statements > 0;
     let problems: Vec<_> = scan
         .problems
         .iter()
@@ -176,7 +176,7 @@ pub(crate) fn judge_file(
         .map(|problem| problem.message.clone());
     let failure = Failure::new(Kind::Damaged, "dump_incomplete", message).with_details(more);
     let lacks_only_the_marker =
-        problems.len() == 1 && first.id == "end_marker_missing" && !scan.tables.is_empty();
+        problems.len() == 1 && first.id == "end_marker_missing" && scan.statements > 0;
     Err(match lacks_only_the_marker {
         true => failure.hint(
             "if the program that wrote it leaves the end marker out, as `supabase db dump` does, \
@@ -216,6 +216,10 @@ mod tests {
             Some(("dump_incomplete", 23))
         );
         assert_eq!(judge("", true), Some(("dump_incomplete", 23)));
+        assert_eq!(judge("-- nothing\n", true), Some(("dump_incomplete", 23)));
+        let function = "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'select 1';\n";
+        assert_eq!(judge(function, true), None);
+        assert_eq!(judge(function, false), Some(("dump_incomplete", 23)));
         let cluster = "--\n-- PostgreSQL database cluster dump\n--\n\n--\n-- PostgreSQL database cluster dump complete\n--\n";
         assert_eq!(judge(cluster, true), Some(("cluster_dump_refused", 25)));
     }

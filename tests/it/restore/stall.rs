@@ -109,3 +109,59 @@ fn a_long_statement_is_left_alone() {
             .expect(0);
     }
 }
+
+/// Making the database waits for others, too.
+#[test]
+fn a_lock_in_the_way_of_the_database_is_named() {
+    let Some(server) = Server::private() else {
+        return;
+    };
+    let shelf = Shelf::new();
+    let file = shelf
+        .sandbox
+        .write("a.sql", dump(SMALL))
+        .display()
+        .to_string();
+    let target = Target {
+        server: &server,
+        name: "in_the_way".to_owned(),
+    };
+    let lock = "BEGIN; LOCK TABLE pg_database IN SHARE MODE; SELECT pg_sleep(78)";
+    let holds = "FROM pg_stat_activity WHERE query LIKE '%(78)%' AND wait_event = 'PgSleep'";
+    let outcome = thread::scope(|scope| {
+        scope.spawn(|| server.try_sql("template1", lock));
+        while server.sql("template1", &format!("SELECT count(*) {holds}")) == "0" {
+            thread::sleep(Duration::from_millis(10));
+        }
+        // What cleans up behind it drops the database, and waits for the same lock.
+        let running = shelf
+            .run(&file, &target.url(), &["--lock-wait-timeout", "1s"])
+            .start();
+        let drops = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%DROP DATABASE%' AND wait_event_type = 'Lock'";
+        while server.sql("template1", drops) == "0" {
+            thread::sleep(Duration::from_millis(20));
+        }
+        server.sql(
+            "postgres",
+            &format!("SELECT pg_terminate_backend(pid) {holds}"),
+        );
+        running.wait().expect(20)
+    });
+    let error = outcome.exit_error();
+    assert_eq!(error["id"], "lock_timeout", "{outcome}");
+    assert!(
+        error["details"][0]
+            .as_str()
+            .unwrap()
+            .contains("CREATE DATABASE"),
+        "{outcome}"
+    );
+    assert!(
+        error["message"]
+            .as_str()
+            .unwrap()
+            .contains("application psql"),
+        "{outcome}"
+    );
+    assert_eq!(target.databases(), [""; 0]);
+}

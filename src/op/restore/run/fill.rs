@@ -15,10 +15,11 @@ use crate::op::restore::feed::{Move, MoveError, Moved, judge_file, refused, unre
 use crate::op::restore::preflight::Plan;
 use crate::op::restore::source::{Opened, Seen, Stored, Tap, open_file};
 use crate::op::restore::stall::Watchdog;
-use crate::op::restore::{Event, SQL_FAILED};
-use crate::postgres::databases::Databases;
+use crate::op::restore::{Event, Limits, SQL_FAILED};
+use crate::postgres::databases::{Databases, end_sessions};
 use crate::postgres::error::{Error, Reason};
 use crate::postgres::feed::{Feed, FeedRequest};
+use crate::postgres::process::Stop;
 use crate::stream::pipeline::Progress;
 
 /// Most tables of a dump that goes into a fresh database as one transaction. Each takes a few of the server's locks, of
@@ -102,27 +103,15 @@ impl Run<'_> {
         };
         let (properties, encoding) = (&site.needs.properties, &site.needs.encoding);
         let sql = properties.create(&site.name, encoding, false);
-        // Nobody may stop it half-way: the server would go on without us and leave a database that nobody knows of.
-        let result = match databases.execute(&sql, &self.no_stop).await {
+        let result = match self.create(site, databases, &sql, made).await? {
             Err(error) if is_about_locale(&error) && self.request.options.force_locale => {
                 self.warn("the server lacks the dump's locale, so the database sorts text as locale `C` does".into());
-                databases
-                    .execute(
-                        &properties.create(&site.name, encoding, true),
-                        &self.no_stop,
-                    )
-                    .await
+                let sql = properties.create(&site.name, encoding, true);
+                self.create(site, databases, &sql, made).await?
             }
             other => other,
         };
-        result.map_err(|error| {
-            let failure = self.failed(&error);
-            match is_about_locale(&error) {
-                true => failure
-                    .hint("create the locale on the server, or `--force-locale` takes locale `C`"),
-                false => failure,
-            }
-        })?;
+        result.map_err(|error| self.not_created(&error))?;
         made.database = true;
         self.report.created = site.plan == Plan::Create;
         self.check_stop()?;
@@ -146,6 +135,58 @@ impl Run<'_> {
                 .map_err(|error| self.failed(&error))?;
         }
         Ok(())
+    }
+
+    /// Creates the database. Nobody may stop it half-way: the server would go on without us and leave a database that
+    /// nobody knows of. Where others stand in its way for too long, or it takes too long by itself, our session is ended
+    /// first, and then what it may have left is known to be ours.
+    async fn create(
+        &self,
+        site: &Site,
+        databases: &Databases,
+        sql: &str,
+        made: &mut Made,
+    ) -> Result<std::result::Result<(), Error>> {
+        let named = databases.clone().named(&site.application);
+        let watchdog = Watchdog {
+            psql: databases.psql(),
+            application: &site.application,
+            limits: Limits {
+                stall: None,
+                ..self.request.options.limits
+            },
+            pulse: &self.pulse,
+            clock: &*self.context.clock,
+        };
+        let what = self.what();
+        let done = tokio::select! {
+            done = named.execute(sql, &self.no_stop) => Ok(done),
+            failure = watchdog.stands_still(&what, &self.no_stop) => Err(failure),
+        };
+        let is_over = matches!(&done, Ok(Err(error)) if is_timed_out(error)) || done.is_err();
+        if is_over {
+            made.database = true;
+            end_sessions(databases.psql(), &site.application, &self.no_stop)
+                .await
+                .map_err(|error| self.failed(&error))?;
+        }
+        done
+    }
+
+    fn not_created(&self, error: &Error) -> Failure {
+        let failure = self.failed(error);
+        if is_about_locale(error) {
+            return failure
+                .hint("create the locale on the server, or `--force-locale` takes locale `C`");
+        }
+        if is_timed_out(error) {
+            let message = format!("{}: making the database took too long", self.what());
+            return Failure { message, ..failure }.hint(
+                "the server's disk may be slow, or a checkpoint under way: look at `pg_stat_activity`; an empty database \
+                 that you make yourself is filled as well",
+            );
+        }
+        failure
     }
 
     /// A dump gives things to their owners before it gives the owners their rights, and whoever is to own a table must
@@ -566,6 +607,10 @@ pub(in crate::op) fn sql_hint(stderr: &[String]) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+fn is_timed_out(error: &Error) -> bool {
+    error.reason == Reason::Stopped(Stop::TimedOut)
 }
 
 pub(in crate::op) fn is_about_locale(error: &Error) -> bool {
