@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use super::error::{Error, Reason};
+use super::error::{Error, InUse, Reason};
 use super::psql::Psql;
 use crate::model::name::{printable, quote};
 use crate::model::restore::properties::literal;
@@ -253,11 +253,11 @@ async fn who_stays(
     if more > 0 {
         sessions.push(format!("and {more} more"));
     }
-    Ok(Some(Error::new(Reason::InUse {
+    Ok(Some(Error::new(Reason::InUse(Box::new(InUse {
         database: name.to_owned(),
         sessions,
         ends: first().map(|one| printable(&one.end)).collect(),
-    })))
+    })))))
 }
 
 /// Ends the sessions that we may end: one refusal would fail the whole. The server itself waits for its own workers.

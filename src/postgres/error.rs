@@ -94,14 +94,7 @@ pub enum Reason {
         found: Vec<String>,
     },
     /// Sessions stay in a database that must be left alone.
-    InUse {
-        /// The database.
-        database: String,
-        /// Who is in it: number, role and program of each session, and prepared transactions.
-        sessions: Vec<String>,
-        /// What ends them, as SQL.
-        ends: Vec<String>,
-    },
+    InUse(Box<InUse>),
     /// What the program printed could not be read.
     Unreadable(String),
     /// A throw-away server could not be made.
@@ -115,6 +108,17 @@ pub enum Reason {
         /// The exit code.
         code: i32,
     },
+}
+
+/// Who stays in a database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InUse {
+    /// The database.
+    pub database: String,
+    /// Who is in it: number, role and program of each session, and prepared transactions.
+    pub sessions: Vec<String>,
+    /// What ends them, as SQL.
+    pub ends: Vec<String>,
 }
 
 impl Error {
@@ -199,7 +203,7 @@ impl Error {
             Reason::NoMatchingTables { .. } => "selected_table_missing",
             Reason::NotStarted { .. } => "program_not_started",
             Reason::ProgramMissing { .. } => "program_missing",
-            Reason::InUse { .. } => "database_in_use",
+            Reason::InUse(_) => "database_in_use",
             Reason::Unreadable(_) => "program_output_unreadable",
             Reason::Scratch(_) => "scratch_server_failed",
             Reason::Stopped(Stop::Interrupted) => "interrupted",
@@ -243,7 +247,7 @@ impl Error {
                     .into()
             }
             Reason::ProgramMissing { program, wanted_major, .. } => install_hint(program, *wanted_major),
-            Reason::InUse { ends, .. } => format!("as a superuser: `{}`; then again", ends.join(" ")),
+            Reason::InUse(found) => format!("as a superuser: `{}`; then again", found.ends.join(" ")),
             Reason::Connection(error) => return error.hint().into_iter().collect(),
             Reason::Killed(9) => "the system may have run out of memory: look into its log".into(),
             _ => return Vec::new(),
@@ -341,9 +345,7 @@ impl fmt::Display for Error {
                 write!(f, "no `{program}` of version {major} or newer was found")
             }
             Reason::ProgramMissing { program, .. } => write!(f, "no `{program}` was found"),
-            Reason::InUse { database, sessions, .. } => {
-                write!(f, "others stay in `{database}`: {}", sessions.join("; "))
-            }
+            Reason::InUse(found) => write!(f, "others stay in `{}`: {}", found.database, found.sessions.join("; ")),
             Reason::Unreadable(what) => write!(f, "the output of `{program}` could not be read: {what}"),
             Reason::Scratch(what) => write!(f, "no throw-away server could be started: {what}"),
             Reason::Stopped(Stop::Interrupted) => f.write_str("it was interrupted"),

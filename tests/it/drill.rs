@@ -497,7 +497,7 @@ fn what_a_drill_passes_over_is_told() {
             .json()
     };
     let id = list()["backups"][0]["id"].as_str().unwrap().to_owned();
-    let dump = drills.sandbox.path(&format!("backups/shop/{id}.sql.gz"));
+    let dump = drills.sandbox.path(format!("backups/shop/{id}.sql.gz"));
     let whole = fs::read(&dump).unwrap();
     let mut bytes = whole.clone();
     bytes[whole.len() / 2] ^= 4;
@@ -515,7 +515,7 @@ fn what_a_drill_passes_over_is_told() {
     for folder in ["backups", "second"] {
         drills
             .sandbox
-            .write(&format!("{folder}/shop/{id}.damaged.json"), "{}");
+            .write(format!("{folder}/shop/{id}.damaged.json"), "{}");
     }
     let outcome = drills.drill(&[]).expect(3);
     assert_ne!(outcome.summary()["backup_id"], id.as_str());

@@ -105,7 +105,7 @@ fn a_superusers_session_that_stays_is_named() {
         );
         server.sql("template1", &format!("SELECT pg_terminate_backend({pid})"));
     });
-    assert_eq!(target.databases(), [name.clone()]);
+    assert_eq!(target.databases(), std::slice::from_ref(name));
     assert_eq!(target.sql("SELECT n FROM precious"), "7");
     drop(target);
     server.sql("template1", &format!("DROP ROLE {role}"));
