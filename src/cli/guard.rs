@@ -9,10 +9,10 @@ use super::output::{Output, say};
 use super::progress::Shown;
 use super::restore::text as restore_text;
 use super::settings::Settings;
-use super::stored::age;
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
 use crate::model::connection::Connection;
+use crate::model::freshness::age;
 use crate::model::manifest::Trigger;
 use crate::model::pin::PRE_DEPLOY;
 use crate::model::shell;
@@ -100,6 +100,7 @@ async fn request(
         commit,
         command,
         restores,
+        allow_superuser: args.allow_superuser,
     };
     Ok((request, is_configured))
 }
@@ -212,6 +213,9 @@ fn restore_line(args: &GuardArgs, settings: &Settings<'_>) -> Result<RestoreLine
     }
     if let Some(folder) = &backup.bin_dir {
         flag("--bin-dir", absolute(folder));
+    }
+    if args.allow_superuser {
+        flags += " --allow-superuser";
     }
     Ok(RestoreLine {
         program,

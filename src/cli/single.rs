@@ -84,6 +84,7 @@ fn request(args: &RestoreArgs, settings: &Settings<'_>) -> Result<Request> {
             no_owner: args.no_owner,
             no_privileges: args.no_privileges,
             create_missing_roles: args.create_missing_roles,
+            allow_superuser: args.allow_superuser,
             force_version: args.force_version,
             force_locale: args.force_locale,
             accept_no_end_marker: args.accept_no_end_marker,

@@ -346,7 +346,11 @@ fn a_failed_migration_is_taken_back() {
     let mut real = real(database.name(), server, crate::support::postgres::USER);
     real.sandbox.set("MIGRATED", database.socket_url());
     let script = MIGRATE.replace("DATABASE_URL", "MIGRATED");
-    let outcome = guarded(&real, &["--on-failure", "restore"], &script).expect(3);
+    // What is asked for a restore holds for this one, too, and is asked in front of the command.
+    let outcome = guarded(&real, &["--on-failure", "restore"], &script).expect(25);
+    assert_eq!(outcome.exit_error()["id"], "superuser_refused", "{outcome}");
+    let restores = ["--allow-superuser", "--on-failure", "restore"];
+    let outcome = guarded(&real, &restores, &script).expect(3);
     let summary = last(&outcome);
     let restored = &summary["databases"][0]["restored"];
     assert_eq!(restored["restored"], true, "{outcome}");
@@ -359,7 +363,7 @@ fn a_failed_migration_is_taken_back() {
     assert_eq!(there, "0", "the migrated one is kept");
     server.sql("template1", &format!("DROP DATABASE \"{kept}\""));
     // By default nothing is changed, and the printed line does it.
-    let outcome = guarded(&real, &[], &script).expect(3);
+    let outcome = guarded(&real, &["--allow-superuser"], &script).expect(3);
     let line = last(&outcome)["databases"][0]["restore"]
         .as_str()
         .unwrap()

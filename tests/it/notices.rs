@@ -499,7 +499,7 @@ fn a_real_drill_and_a_real_restore_are_told() {
     let target = server.database();
     let target = target.name();
     sandbox
-        .pgkeep(["restore", "latest", "--into", target])
+        .pgkeep(["restore", "latest", "--into", target, "--allow-superuser"])
         .run()
         .expect(0);
     let notice = receiver.only("/hook").json();
@@ -511,13 +511,13 @@ fn a_real_drill_and_a_real_restore_are_told() {
     // The same again is refused, and that is told, too; a notice that does not arrive changes no other code.
     receiver.forget();
     sandbox
-        .pgkeep(["restore", "latest", "--into", target])
+        .pgkeep(["restore", "latest", "--into", target, "--allow-superuser"])
         .run()
         .expect(25);
     assert_eq!(receiver.only("/hook").json()["exit_code"], 25);
     receiver.on("/hook", usize::MAX, Reply::Status(400, ""));
     sandbox
-        .pgkeep(["restore", "latest", "--into", target])
+        .pgkeep(["restore", "latest", "--into", target, "--allow-superuser"])
         .run()
         .expect(25);
     let outcome = sandbox.pgkeep(["--json", "drill"]).run().expect(3);

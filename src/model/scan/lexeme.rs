@@ -57,7 +57,7 @@ fn take(start: u64, token: Token<'_>) -> Option<Lexeme> {
         Token::Word(text) => (LexemeKind::Word, text),
         Token::Quoted(text) => (LexemeKind::Quoted, text),
         Token::Literal(text) => (LexemeKind::Literal, text),
-        Token::Number => (LexemeKind::Number, &b""[..]),
+        Token::Number(_) => (LexemeKind::Number, &b""[..]),
         Token::Punct(byte) => (LexemeKind::Punct(byte), &b""[..]),
         Token::Comment(_) | Token::Meta(_) => return None,
     };

@@ -84,6 +84,8 @@ async fn newest(checked: &Checked, context: &Context) -> crate::failure::Result<
             max_age: checked.max_age,
             retention: None,
             storages: Vec::new(),
+            is_drill_expected: false,
+            drill_max_age: None,
         }]),
         max_age: None,
         now: context.clock.now(),

@@ -317,10 +317,7 @@ mod tests {
             },
         };
         let progress = Arc::new(Progress::default());
-        let context = Context {
-            clock: Arc::new(crate::clock::SystemClock),
-            stop: crate::context::Stop::default(),
-        };
+        let context = Context::new(Arc::new(crate::clock::SystemClock));
         let report = run(request, &context, &progress).await.unwrap();
         assert_eq!((report.rows, progress.raw_bytes()), (1, dump.len() as u64));
     }

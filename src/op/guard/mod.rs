@@ -32,6 +32,8 @@ pub struct Request {
     pub command: Attended,
     /// Whether the backup is restored when the command fails.
     pub restores: bool,
+    /// Whether the restore may be done by a superuser.
+    pub allow_superuser: bool,
 }
 
 /// One database.
@@ -364,6 +366,7 @@ impl Guard<'_> {
             environment: guarded.backup.environment.clone(),
             options: Options {
                 replace: true,
+                allow_superuser: self.request.allow_superuser,
                 ..Options::default()
             },
         }

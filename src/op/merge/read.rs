@@ -1,6 +1,7 @@
 //! Moves single tables' rows out of one stored copy into `psql`, by ranged reads.
 
 use std::io::{PipeWriter, Write};
+use std::sync::Arc;
 
 use crate::context::Stop;
 use crate::failure::{Failure, Kind, Result};
@@ -9,7 +10,7 @@ use crate::model::restore::filter::{Filter, Rules};
 use crate::model::scan::{RowDigest, Scanner};
 use crate::op::ranged::Ranged;
 use crate::op::restore::source::Stored;
-use crate::stream::pipeline::Closed;
+use crate::stream::pipeline::{Closed, Progress};
 
 /// One storage's copy, ready to be read.
 pub(super) struct Copy<'a> {

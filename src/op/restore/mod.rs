@@ -6,7 +6,7 @@
 
 pub(crate) mod check;
 pub(crate) mod feed;
-mod preflight;
+pub(crate) mod preflight;
 mod run;
 pub(crate) mod source;
 pub(crate) mod stall;

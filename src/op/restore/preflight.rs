@@ -168,7 +168,14 @@ pub(crate) fn plan(
     };
     let mut problems = Vec::new();
     problems.extend(place(needs, target, plan));
-    problems.extend(powers(needs, target, options));
+    let own = match target.exists {
+        true => format!(
+            "; `ALTER DATABASE {} OWNER TO restorer`",
+            quote(&target.name)
+        ),
+        false => String::new(),
+    };
+    problems.extend(powers(needs, &target.facts, &own, options));
     problems.extend(version(needs, &target.facts, options));
     problems.extend(extensions(needs, &target.facts, options));
     problems.extend(roles(needs, &target.facts, options));
@@ -275,8 +282,14 @@ fn place(needs: &Needs, target: &Target, plan: Plan) -> Option<Problem> {
 
 /// A dump is SQL that somebody else may have written, or whoever could write to the database that it is of: functions
 /// of indexes and checks run while it is restored, and can do whatever the restoring role can.
-fn powers(needs: &Needs, target: &Target, options: &Options) -> Option<Problem> {
-    let facts = &target.facts;
+///
+/// `rights` are the statements, each behind "; ", that let a role of its own work in the target.
+pub(crate) fn powers(
+    needs: &Needs,
+    facts: &TargetFacts,
+    rights: &str,
+    options: &Options,
+) -> Option<Problem> {
     let role = facts.powers.first().filter(|_| !options.allow_superuser)?;
     let user = &facts.user;
     let what = match role == user {
@@ -287,13 +300,6 @@ fn powers(needs: &Needs, target: &Target, options: &Options) -> Option<Problem> 
         false => format!("`{user}` may become `{role}`, a superuser"),
     };
     let text = format!("{what}, and whatever the dump's SQL says would run with those powers");
-    let owner = match target.exists {
-        true => format!(
-            "; `ALTER DATABASE {} OWNER TO restorer`",
-            quote(&target.name)
-        ),
-        false => String::new(),
-    };
     let owners = match needs.roles.is_empty() {
         true => String::new(),
         false => "; `GRANT <each owner in the dump> TO restorer`".to_owned(),
@@ -302,7 +308,7 @@ fn powers(needs: &Needs, target: &Target, options: &Options) -> Option<Problem> 
     let more = if makes_roles { " CREATEROLE" } else { "" };
     let hint = format!(
         "`--allow-superuser` restores all the same, where you trust the dump as you trust the server; or make a role for \
-         it: `CREATE ROLE restorer LOGIN CREATEDB{more}`{owner}{owners}"
+         it: `CREATE ROLE restorer LOGIN CREATEDB{more}`{rights}{owners}"
     );
     Some(problem(SUPERUSER_REFUSED, text, Some(&hint)))
 }

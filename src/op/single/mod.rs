@@ -70,6 +70,8 @@ pub struct Options {
     pub no_privileges: bool,
     /// Create roles that the tables refer to and the server lacks, without login.
     pub create_missing_roles: bool,
+    /// Restore as a superuser, with whose powers the dump's SQL then runs.
+    pub allow_superuser: bool,
     /// Restore into a server that is older than the dump's.
     pub force_version: bool,
     /// Create the database in locale `C` where the server lacks that of the dump.

@@ -169,20 +169,22 @@ impl<'a> Run<'a> {
             let message = format!("{}: {why}; {UNTOUCHED}", self.what());
             return Err(Failure::new(Kind::Program, "encrypted", message));
         }
-        let mut last = None;
+        let (mut last, mut bad_copies) = (None, Vec::new());
         for at in stored.backup.readable_from() {
             if let Some(Failure { message, .. }) = last.take() {
                 let warning = format!("another copy is taken: {message}");
                 self.report.warnings.push(warning);
+                bad_copies.push(message);
             }
             match self.restore_copy(&stored, at).await {
-                Ok(()) => return stored.doubt.map_or(Ok(()), Err),
+                Ok(()) => return stored.after_good("the tables are restored", &bad_copies),
                 Err(failure) if is_of_copy(&failure) => last = Some(failure),
                 Err(failure) => return Err(failure),
             }
         }
         let message = format!("{}: no storage has the backup; {UNTOUCHED}", self.what());
-        Err(last.unwrap_or_else(|| Failure::new(Kind::NotFound, "no_such_backup", message)))
+        let last = last.unwrap_or_else(|| Failure::new(Kind::NotFound, "no_such_backup", message));
+        Err(stored.unless_removed(&self.what(), last).await)
     }
 
     async fn restore_copy(&mut self, stored: &Stored, at: usize) -> Result<()> {

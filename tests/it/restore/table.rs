@@ -388,7 +388,6 @@ fn only_what_is_needed_comes_out_of_a_bucket() {
     let backup = ["--json", "backup", "--url", &from, "--name", "shop"];
     let run = |args: &[&str]| sandbox.pgkeep(args.iter().chain(&storage)).run();
     run(&backup).expect(0);
-    let before = bucket.log().len();
     let restore = [
         "--json",
         "restore",
@@ -399,7 +398,11 @@ fn only_what_is_needed_comes_out_of_a_bucket() {
         "small",
         "--schema-map",
         "public=aside",
+        "--allow-superuser",
     ];
+    let refused = run(&restore[..9]).expect(25).exit_error();
+    assert_eq!(refused["id"], "superuser_refused");
+    let before = bucket.log().len();
     let report = run(&restore).expect(0).summary();
     assert_eq!(
         database.sql("SELECT count(*), sum(v::int) FROM aside.small"),

@@ -56,6 +56,7 @@ impl Run<'_> {
             no_owner: options.no_owner,
             no_privileges: options.no_privileges,
             create_missing_roles: options.create_missing_roles,
+            allow_superuser: options.allow_superuser,
             ..restore::Options::default()
         }
     }
@@ -184,6 +185,11 @@ impl Run<'_> {
             let text = format!("`{}` may not create databases", facts.user);
             problems.push(problem("rights_missing", text, None));
         }
+        let rights = match site.exists {
+            true => "; `GRANT CREATE ON SCHEMA <each schema> TO restorer`",
+            false => "",
+        };
+        problems.extend(preflight::powers(&needs, facts, rights, &options));
         problems.extend(preflight::version(&needs, facts, &options));
         problems.extend(preflight::roles(&needs, facts, &options));
         let refused = selection.problems(there);
