@@ -27,6 +27,7 @@ from pathlib import Path
 
 USER = "keeper"
 KEY, SECRET = "bench-key", "bench-secret"
+S3_ENVIRONMENT = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
 SAMPLE_SECONDS = 0.1
 
 # Shares of the dump's text, by kind of table.
@@ -37,6 +38,8 @@ CREATE TABLE events (id bigint PRIMARY KEY, account int, kind text, at timestamp
 CREATE TABLE documents (id bigint PRIMARY KEY, body jsonb);
 CREATE TABLE people (id bigint PRIMARY KEY, name text, email text, street text, city text, about text);
 CREATE TABLE files (id bigint PRIMARY KEY, body bytea);
+CREATE TABLE settings (id serial PRIMARY KEY, name text UNIQUE, value text);
+INSERT INTO settings (name, value) SELECT 'setting ' || n, repeat(n::text, 20) FROM generate_series(1, 1000) n;
 """
 
 
@@ -259,7 +262,7 @@ class Contenders:
             folder = self.work / "s3" / "bench"
             folder.mkdir(parents=True, exist_ok=True)
             argv += ["--s3-endpoint", f"http://127.0.0.1:{self.s3_port}"]
-            environment = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
+            environment = S3_ENVIRONMENT
         run = Run([argv], environment=environment, own_memory=True)
         return run, sum(path.stat().st_size for path in folder.rglob("*.sql.*") if path.is_file())
 
@@ -369,7 +372,7 @@ def print_catalogue(contenders, work, rounds, count=10_000):
             for suffix in ("manifest.json", "sql.gz"):
                 (folder / f"shop-{start:%Y%m%dT%H%M%SZ}-{at:04x}.{suffix}").write_text("x")
     s3 = ["--storage", "s3://bench/many", "--s3-endpoint", f"http://127.0.0.1:{contenders.s3_port}"]
-    environment = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
+    environment = S3_ENVIRONMENT
     policy = ["--keep-daily", "7", "--keep-weekly", "4", "--keep-monthly", "12", "--allow-mass-delete"]
     print(f"\n| {count:,} backups | wall, s, median (min–max) | CPU, s | peak memory, MB |")
     print("| --- | --- | --- | --- |")
@@ -422,40 +425,101 @@ def print_stored(contenders, plain_bytes, rounds):
 
 
 def print_restores(contenders, rounds):
-    """A backup into a fresh database, beside the pipe that needs no pgkeep; the comparison is not part of it."""
+    """A backup into a fresh database, beside the pipe that needs no pgkeep and the parallel restore of an archive.
+
+    `pgkeep restore` is measured without its comparison, the drill with everything: server, comparison, report.
+    """
     run, _ = contenders.all["pgkeep, folder, gzip"]()
     stored = next((contenders.work / "store").rglob("*.sql.gz"), None)
     if run.failure() or not stored:
         sys.exit(f"error: {run.failure() or 'stored nothing'}")
     server, name = contenders.server, "bench_restored"
+    archive = contenders.work / "archive"
+    Run([[str(server.bin / "pg_dump"), "-Fc", "-d", server.url]], stdout=archive)
     url = server.url.removesuffix("/bench") + f"/{name}"
-    pgkeep = [str(contenders.pgkeep), "restore", "latest", "--storage", str(contenders.work / "store"), "--into", url,
-              "--allow-superuser", "--no-compare", "--progress", "never", "-q", "--jobs"]
+    storage = ["--storage", str(contenders.work / "store"), "--progress", "never", "-q"]
+    restore = [str(contenders.pgkeep), "restore", "latest", *storage, "--into", url, "--allow-superuser", "--no-compare", "--jobs"]
     commands = {
         "gunzip \\| psql": [["gunzip", "-c", str(stored)],
                             [str(server.bin / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", url]],
-        "pgkeep restore --jobs 1": [[*pgkeep, "1"]],
-        "pgkeep restore --jobs 2": [[*pgkeep, "2"]],
+        "pg_restore -j2 of -Fc": [[str(server.bin / "pg_restore"), "-j2", "-d", url, str(archive)]],
+        "pgkeep restore --jobs 1": [[*restore, "1"]],
+        "pgkeep restore --jobs 2": [[*restore, "2"]],
+        "pgkeep drill": [[str(contenders.pgkeep), "drill", "latest", *storage]],
     }
     results = {name: [] for name in commands}
     for _ in range(rounds):
         for command, argvs in commands.items():
             server.sql(f"DROP DATABASE IF EXISTS {name}", "template1")
-            if "gunzip" in command:
+            if "pgkeep" not in command:
                 server.sql(f"CREATE DATABASE {name} TEMPLATE template0", "template1")
             results[command].append(Run(argvs, stdout=contenders.work / "out"))
     server.sql(f"DROP DATABASE IF EXISTS {name}", "template1")
-    reference, *_ = results.values()
-    print("\n| restore | wall, ratio to gunzip \\| psql (min–max) | wall, s |")
-    print("| --- | --- | --- |")
+    pipe, parallel, *_ = results.values()
+    print("\n| restore | wall, ratio to gunzip \\| psql (min–max) | ratio to pg_restore -j2 (min–max) | wall, s |")
+    print("| --- | --- | --- | --- |")
     for command, runs in results.items():
         failure = next(filter(None, (run.failure() for run in runs)), None)
         if failure:
-            print(f"| {command} | failed: {failure} | |")
+            print(f"| {command} | failed: {failure} | | |")
             continue
-        ratios = [run.wall / other.wall for run, other in zip(runs, reference)]
         wall = statistics.median(run.wall for run in runs)
-        print(f"| {command} | {statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f}) | {wall:.2f} |")
+        print(f"| {command} | {ratios_of(runs, pipe)} | {ratios_of(runs, parallel)} | {wall:.2f} |")
+    contenders.clear()
+
+
+def ratios_of(runs, others):
+    ratios = [run.wall / other.wall for run, other in zip(runs, others)]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+
+
+class Counter:
+    """Stands between a client and a server of this machine, and counts what the server sends."""
+
+    def __init__(self, port):
+        self.server_port, self.bytes = port, 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            client, _ = self.listener.accept()
+            server = socket.create_connection(("127.0.0.1", self.server_port))
+            threading.Thread(target=self.relay, args=(client, server, False), daemon=True).start()
+            threading.Thread(target=self.relay, args=(server, client, True), daemon=True).start()
+
+    def relay(self, source, target, is_counted):
+        while piece := source.recv(1 << 16):
+            if is_counted:
+                self.bytes += len(piece)
+            target.sendall(piece)
+        target.shutdown(socket.SHUT_WR)
+
+
+def print_single(contenders, rounds):
+    """One small table with its structure out of the whole backup in a bucket, and what is read for it."""
+    run, size = contenders.all["pgkeep, S3, gzip"]()
+    if run.failure() or not size:
+        sys.exit(f"error: {run.failure() or 'stored nothing'}")
+    server, name = contenders.server, "bench_restored"
+    url = server.url.removesuffix("/bench") + f"/{name}"
+    counter = Counter(contenders.s3_port)
+    argv = [str(contenders.pgkeep), "restore", "latest", "--storage", "s3://bench/pg", "--s3-endpoint",
+            f"http://127.0.0.1:{counter.port}", "--table", "settings", "--into", url, "--allow-superuser", "--progress", "never", "-q"]
+    walls, read = [], []
+    for _ in range(rounds):
+        server.sql(f"DROP DATABASE IF EXISTS {name}", "template1")
+        server.sql(f"CREATE DATABASE {name} TEMPLATE template0", "template1")
+        before = counter.bytes
+        run = Run([argv], environment=S3_ENVIRONMENT)
+        if run.failure():
+            sys.exit(f"error: {run.failure()}")
+        walls.append(run.wall)
+        read.append(counter.bytes - before)
+    server.sql(f"DROP DATABASE IF EXISTS {name}", "template1")
+    print(f"\n- one table of 1000 rows out of {size / 1e6:.0f} MB in S3, compared: "
+          f"{statistics.median(walls):.2f} s ({min(walls):.2f}–{max(walls):.2f}), {max(read) / 1e3:.0f} kB read")
     contenders.clear()
 
 
@@ -523,6 +587,7 @@ def bench(options, server, work):
         contenders.all = every
         print_stored(contenders, plain.stat().st_size, options.rounds)
         print_restores(contenders, options.rounds)
+        print_single(contenders, options.rounds)
     finally:
         s3.kill()
         s3.wait()
