@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+pub use super::pages::{CompletionsArgs, ManArgs};
+
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
     .usage(AnsiColor::Green.on_default().bold())
@@ -29,7 +31,7 @@ signal; any other one means failure too.";
 
 /// Logical PostgreSQL backups that come with proof.
 #[derive(Debug, Parser)]
-#[command(name = "pgkeep", version, about, after_help = AFTER_HELP, styles = STYLES, max_term_width = 110)]
+#[command(name = "pgkeep", version = env!("PGKEEP_VERSION"), about, after_help = AFTER_HELP, styles = STYLES, max_term_width = 110)]
 #[command(propagate_version = true, disable_help_subcommand = true)]
 pub struct Cli {
     /// What every command understands.
@@ -62,6 +64,9 @@ pub struct Global {
     /// How log lines look
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+    /// Write a log into this file, too; it is rotated by size [default: `log.file` of the configuration]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub log_file: Option<PathBuf>,
     /// When progress is shown: on a terminal as a bar, elsewhere as a line now and then
     #[arg(long, global = true, value_enum, default_value_t = When::Auto, value_name = "WHEN")]
     pub progress: When,
@@ -140,6 +145,10 @@ pub enum Command {
     Config(ConfigCommand),
     /// Walk through pgkeep with a throw-away PostgreSQL and a sample database
     Demo(DemoArgs),
+    /// Print the completions of a shell
+    Completions(CompletionsArgs),
+    /// Print the manual, or write a page for each command
+    Man(ManArgs),
 }
 
 const BACKUP_HELP: &str = "\

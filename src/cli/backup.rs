@@ -8,9 +8,11 @@ use serde::Serialize;
 
 use super::args::{BackupArgs, StorageArgs, TriggerArg};
 use super::inspect::required_tables;
-use super::output::{Output, bytes, number, say};
+use super::log::{self, Ended};
+use super::output::{Output, bytes, number, print_error};
 use super::progress::Shown;
 use super::settings::{Settings, Target};
+use super::steps;
 use super::stored::reason_needed;
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
@@ -50,8 +52,11 @@ pub(super) async fn run(
         let report = backup(request, context, &shown).await;
         shown.finish();
         print(&report, output, requests.len() > 1);
+        log_end(&report);
         reports.push(report);
     }
+    output.step_summary(|| steps::of_backups(&reports));
+    output.step_outputs(&steps::outputs_of_backups(&reports));
     if output.json {
         output.json_line(&Summary {
             message_type: "summary",
@@ -62,6 +67,17 @@ pub(super) async fn run(
         Some(failure) => Err(failure),
         None => Ok(()),
     }
+}
+
+fn log_end(report: &Report) {
+    log::ended(&Ended {
+        stage: "backup",
+        database: Some(&report.database),
+        backup_id: report.backup_id.as_deref().filter(|_| report.stored),
+        duration_ms: report.took_ms,
+        size_bytes: report.stored.then_some(report.size_bytes),
+        failure: report.failure.as_ref(),
+    });
 }
 
 #[derive(Serialize)]
@@ -389,7 +405,7 @@ fn print(report: &Report, output: &Output, is_one_of_many: bool) {
         output.data(&text(report));
     }
     if is_one_of_many && let Some(failure) = &report.failure {
-        say(&failure.to_string());
+        print_error(failure);
     }
 }
 

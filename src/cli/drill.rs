@@ -7,9 +7,11 @@ use secrecy::ExposeSecret;
 
 use super::args::DrillArgs;
 use super::drill_page::page;
+use super::log::{self, Ended};
 use super::output::{Output, bytes, number};
 use super::progress::Shown;
 use super::settings::Settings;
+use super::steps;
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
 use crate::model::config::Config;
@@ -31,6 +33,14 @@ pub(super) async fn run(
     let shown = Shown::new("drill", output);
     let report = drill(&request, context, &shown).await;
     shown.finish();
+    log::ended(&Ended {
+        stage: "drill",
+        backup_id: report.backup_id.as_deref(),
+        duration_ms: report.took_ms,
+        failure: report.failure.as_ref(),
+        ..Ended::default()
+    });
+    output.step_summary(|| steps::of_drill(&report));
     output.summary(&report, &report.warnings, || {
         report.backup_id.is_some().then(|| text(&report))
     });

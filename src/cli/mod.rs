@@ -3,6 +3,7 @@
 //! Standard output carries data only, everything else goes to standard error; with `--json` the data is JSON and an
 //! error ends standard error as one object.
 
+mod actions;
 pub mod args;
 mod backup;
 mod calendar;
@@ -14,9 +15,12 @@ mod drill;
 mod drill_page;
 mod extract;
 mod guard;
+mod hidden;
 mod inspect;
+mod log;
 mod merge;
 mod output;
+mod pages;
 mod panic;
 mod progress;
 mod prune;
@@ -25,6 +29,7 @@ mod retention;
 mod settings;
 mod single;
 mod status;
+mod steps;
 mod stored;
 mod sync;
 mod verify;
@@ -57,12 +62,13 @@ const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(2);
 /// Parses the command line, carries it out and returns the exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString> + Clone, context: Context) -> ExitCode {
     panic::install();
+    let actions = settings::actions();
     let cli = match Cli::try_parse_from(arguments.clone()) {
         Ok(cli) => cli,
-        Err(error) => return refuse(&error, arguments),
+        Err(error) => return refuse(&error, arguments, actions.is_some()),
     };
-    output::start_log(&cli.global);
-    let mut output = Output::new(&cli.global);
+    log::start(&cli.global, actions.is_some());
+    let mut output = Output::new(&cli.global, actions);
     // Standard output belongs to the command that is guarded.
     output.stdout_is_taken = matches!(cli.command, Command::Guard(_));
     let result = panic::caught(|| dispatch(&cli, &context, &output));
@@ -77,6 +83,11 @@ fn dispatch(cli: &Cli, context: &Context, output: &Output) -> Result<(), Failure
         Command::Inspect(args) => return inspect::run(args, output),
         Command::Retention(args) => return retention::run(args, &settings, output, context),
         Command::Config(command) => return config::run(command, &settings, output),
+        Command::Completions(args) => {
+            pages::completions(args, output);
+            return Ok(());
+        }
+        Command::Man(args) => return pages::man(args, output),
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -123,7 +134,11 @@ async fn carry_out(
             Command::Pin(args) => stored::run_pin(args, settings, output, context).await,
             Command::Unpin(args) => stored::run_unpin(args, settings, output, context).await,
             Command::Demo(args) => demo::run(args, settings, output, context).await,
-            Command::Inspect(_) | Command::Retention(_) | Command::Config(_) => Ok(()),
+            Command::Inspect(_)
+            | Command::Retention(_)
+            | Command::Config(_)
+            | Command::Completions(_)
+            | Command::Man(_) => Ok(()),
         }
     };
     // These clean up after themselves; the others have nothing to lose.
@@ -181,8 +196,12 @@ fn listen_for_signals(stop: Stop) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints what clap has to say; with `--json` an error is one object.
-fn refuse(error: &clap::Error, arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+/// Prints what clap has to say; with `--json` an error is one object, and a runner of GitHub marks its run with it.
+fn refuse(
+    error: &clap::Error,
+    arguments: impl IntoIterator<Item = OsString>,
+    is_on_actions: bool,
+) -> ExitCode {
     let is_help = matches!(
         error.kind(),
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
@@ -191,6 +210,9 @@ fn refuse(error: &clap::Error, arguments: impl IntoIterator<Item = OsString>) ->
         .into_iter()
         .take_while(|argument| argument != "--")
         .any(|argument| argument == "--json");
+    if !is_help && is_on_actions {
+        log::annotate(&usage_failure(error));
+    }
     if is_help || !wants_json {
         let _ = error.print(); // a closed terminal changes no exit code
         let code = if is_help { 0 } else { Kind::Usage.exit_code() };

@@ -1,15 +1,17 @@
 //! Where words go: data to standard output, all else to standard error, in text or JSON.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
-use tracing_subscriber::EnvFilter;
 
-use super::args::{Global, LogFormat, When};
+use super::actions::{Actions, Table as StepTable};
+use super::args::{Global, When};
+use super::log;
+pub(super) use super::log::say;
 use crate::failure::{Failure, Kind};
 use crate::model::name::printable;
 use crate::model::scan::{RowDigest, TableKind};
@@ -22,6 +24,8 @@ pub(super) struct Output {
     pub progress: When,
     /// Whether standard output is somebody else's, so that data goes to standard error, too.
     pub stdout_is_taken: bool,
+    /// The runner of GitHub that reads along.
+    actions: Option<Actions>,
     /// Exit code of a command that went well.
     code: AtomicU8,
 }
@@ -38,43 +42,50 @@ const WARNING: Style = AnsiColor::Yellow.on_default().bold();
 const HINT: Style = AnsiColor::Cyan.on_default().bold();
 
 impl Output {
-    pub(super) fn new(global: &Global) -> Self {
+    pub(super) fn new(global: &Global, actions: Option<Actions>) -> Self {
         Self {
             json: global.json,
             quiet: global.quiet,
             progress: global.progress,
             stdout_is_taken: false,
+            actions,
             code: AtomicU8::new(0),
         }
     }
 
     /// Prints a document as JSON, or `text` for people.
     pub(super) fn document(&self, document: &impl Serialize, text: impl FnOnce() -> String) {
-        let text = if self.json {
-            serde_json::to_string_pretty(document).expect("reports hold only JSON's own types")
-                + "\n"
-        } else {
-            text()
-        };
-        self.data(&text);
+        if !self.json {
+            return self.data(&text());
+        }
+        let text = serde_json::to_string_pretty(document);
+        let text = text.expect("reports hold only JSON's own types") + "\n";
+        self.raw(log::shielded_json(text).as_bytes());
     }
 
     /// Prints one line of JSON Lines.
     pub(super) fn json_line(&self, document: &impl Serialize) {
         let text =
             serde_json::to_string(document).expect("reports hold only JSON's own types") + "\n";
-        self.data(&text);
+        self.raw(log::shielded_json(text).as_bytes());
     }
 
-    /// Prints data. A reader that has left, as `head` does, is no failure.
+    /// Prints text for people.
     pub(super) fn data(&self, text: &str) {
         if self.stdout_is_taken {
             return say(text.trim_end_matches('\n'));
         }
+        self.raw(log::shielded(text.to_owned()).as_bytes());
+    }
+
+    /// Prints bytes as they are. A reader that has left, as `head` does, is no failure.
+    pub(super) fn raw(&self, bytes: &[u8]) {
+        if self.stdout_is_taken {
+            let _ = anstream::stderr().lock().write_all(bytes);
+            return;
+        }
         let mut stdout = anstream::stdout().lock();
-        let _ = stdout
-            .write_all(text.as_bytes())
-            .and_then(|()| stdout.flush());
+        let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
     }
 
     /// Sets the exit code of a command that went well and answers by its code.
@@ -105,8 +116,27 @@ impl Output {
 
     /// Prints a warning.
     pub(super) fn warning(&self, text: &str) {
-        if !self.quiet {
-            say(&format!("{WARNING}warning:{WARNING:#} {text}"));
+        let shown = format!("{WARNING}warning:{WARNING:#} {text}");
+        log::warn((!self.quiet).then_some(&shown), text);
+    }
+
+    /// Adds a table to the summary of a GitHub step, where there is one.
+    pub(super) fn step_summary(&self, table: impl FnOnce() -> StepTable) {
+        if let Some(actions) = &self.actions
+            && let Err(error) = actions.summarize(&table())
+        {
+            self.warning(&format!("the summary of the step was not written: {error}"));
+        }
+    }
+
+    /// Sets outputs of a GitHub step, where there is one.
+    pub(super) fn step_outputs(&self, outputs: &[(&str, String)]) {
+        if let Some(actions) = &self.actions
+            && let Err(error) = actions.set_outputs(outputs)
+        {
+            self.warning(&format!(
+                "the outputs of the step were not written: {error}"
+            ));
         }
     }
 
@@ -131,46 +161,28 @@ impl Output {
     }
 }
 
-fn print_error(failure: &Failure) {
+/// Prints a failure for people.
+pub(super) fn print_error(failure: &Failure) {
     let text = failure
         .to_string()
         .replacen("error:", &format!("{ERROR}error:{ERROR:#}"), 1)
         .replace("\nhint:", &format!("\n{HINT}hint:{HINT:#}"));
     if failure.kind == Kind::AfterGood {
-        say(&text.replacen("error:", "warning:", 1));
+        log::fail(&text.replacen("error:", "warning:", 1), failure);
     } else {
-        say(&text);
+        log::fail(&text, failure);
     }
 }
 
 /// Prints the failure as the last object of standard error.
 pub(super) fn print_error_json(failure: &Failure) {
-    say(&failure.to_json().to_string());
+    log::fail_in_json(failure);
 }
 
-/// Writes a line to standard error. Nobody may be there to read it.
-pub(super) fn say(line: &str) {
+/// Tells a panic. It was redacted as far as the panicking thread could, and the log may be what panicked.
+pub(super) fn say_in_panic(line: &str) {
     let mut stderr = anstream::stderr().lock();
     let _ = writeln!(stderr, "{line}");
-}
-
-/// Starts the log: warnings by default, more with `-v` and `-vv`, or as `PGKEEP_LOG` says.
-pub(super) fn start_log(global: &Global) {
-    let level = match (global.quiet, global.verbose) {
-        (true, _) => "error",
-        (false, 0) => "warn",
-        (false, 1) => "pgkeep=info,warn",
-        (false, 2) => "pgkeep=debug,info",
-        (false, _) => "trace",
-    };
-    let filter = EnvFilter::try_from_env("PGKEEP_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
-    let _ = match global.log_format {
-        LogFormat::Text => log.with_target(false).try_init(),
-        LogFormat::Json => log.json().flatten_event(true).try_init(),
-    };
 }
 
 /// Starts a table without borders, which reads well on a terminal and survives copying.

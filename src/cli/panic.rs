@@ -4,17 +4,12 @@
 //! It never prints a panic's text before every known secret was taken out of it.
 
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use secrecy::SecretString;
-
-use super::output::say;
+use super::hidden::redacted_in_panic;
+use super::output::say_in_panic;
 use crate::failure::{Failure, Kind};
-use crate::model::redact::Redactor;
 use crate::postgres::process::kill_all;
-
-/// What must not be told.
-static SECRETS: LazyLock<Mutex<Redactor>> = LazyLock::new(Mutex::default);
 
 /// The last panic, as it was told.
 static LAST: Mutex<Option<String>> = Mutex::new(None);
@@ -23,24 +18,9 @@ static LAST: Mutex<Option<String>> = Mutex::new(None);
 pub(super) fn install() {
     std::panic::set_hook(Box::new(|info| {
         let told = tell(info);
-        say(&format!("pgkeep panicked {told}"));
+        say_in_panic(&format!("pgkeep panicked {told}"));
         *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
     }));
-}
-
-/// Adds secrets that no panic may tell.
-pub(super) fn hide<'a>(secrets: impl IntoIterator<Item = &'a SecretString>) {
-    let more = Redactor::new(secrets);
-    let mut known = SECRETS.lock().unwrap_or_else(PoisonError::into_inner);
-    *known = std::mem::take(&mut *known).merge(&more);
-}
-
-/// Returns what takes every secret that is known by now out of a text.
-pub(super) fn redactor() -> Redactor {
-    SECRETS
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .clone()
 }
 
 /// Runs a part of the program; its panic becomes a failure.
@@ -71,11 +51,7 @@ fn tell(info: &PanicHookInfo<'_>) -> String {
         .copied()
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     // The panic may have come while this very thread held the lock; then its text is left out.
-    let redacted = SECRETS
-        .try_lock()
-        .ok()
-        .and_then(|secrets| Some(secrets.redact(text?).into_owned()));
-    match redacted {
+    match text.and_then(redacted_in_panic) {
         Some(text) => format!("{place}: {text}"),
         None => place,
     }

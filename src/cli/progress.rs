@@ -1,7 +1,7 @@
 //! Shows how far a backup or a restore has come: a bar on a terminal, a line now and then elsewhere, JSON Lines with `--json`.
 
 use std::io::IsTerminal;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -9,6 +9,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 use super::args::When;
+use super::log;
 use super::output::{Output, bytes, say};
 use crate::failure::Failure;
 use crate::op::backup::{Event, Observer};
@@ -50,6 +51,8 @@ pub(super) struct Shown {
     database: String,
     style: Style,
     task: Mutex<Option<(JoinHandle<()>, Option<ProgressBar>)>>,
+    /// The stage under way, the database where it is known by its name, and since when.
+    stage: Mutex<Option<(&'static str, Option<String>, Instant)>>,
 }
 
 impl Shown {
@@ -58,6 +61,7 @@ impl Shown {
             database: database.to_owned(),
             style: Style::choose(output),
             task: Mutex::new(None),
+            stage: Mutex::new(None),
         }
     }
 
@@ -71,11 +75,33 @@ impl Shown {
 
     /// Shows something that is read, of which nobody knows how long it is.
     pub(super) fn reading(&self, stage: &'static str, progress: &Arc<Progress>) {
+        self.turn_to(Some((stage, None)));
         self.start(stage, progress, 0, 0);
     }
 
-    /// Takes the bar away.
+    /// Takes the bar away, and logs the end of the last stage.
     pub(super) fn finish(&self) {
+        self.clear();
+        self.turn_to(None);
+    }
+
+    /// Logs the end of the stage under way, and begins another.
+    fn turn_to(&self, next: Option<(&'static str, Option<&str>)>) {
+        let next =
+            next.map(|(stage, database)| (stage, database.map(str::to_owned), Instant::now()));
+        let mut slot = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((stage, database, since)) = std::mem::replace(&mut *slot, next) {
+            tracing::info!(
+                target: "pgkeep",
+                stage,
+                database,
+                duration_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
+                "{stage} ended"
+            );
+        }
+    }
+
+    fn clear(&self) {
         let task = self.task.lock().ok().and_then(|mut task| task.take());
         if let Some((task, bar)) = task {
             task.abort();
@@ -114,7 +140,7 @@ impl Shown {
         if self.style == Style::Nothing {
             return;
         }
-        self.finish();
+        self.clear();
         let meter = Meter {
             database: self.database.clone(),
             stage,
@@ -152,15 +178,22 @@ impl Shown {
 
 impl Observer for Shown {
     fn note(&self, event: Event<'_>) {
+        let database = Some(self.database.as_str());
         match event {
-            Event::Connecting => {}
+            Event::Connecting => self.turn_to(Some(("connect", database))),
             Event::Waiting { text } => self.line(text),
             Event::Dumping {
                 progress,
                 estimated_bytes,
                 tables,
-            } => self.start("dump", progress, estimated_bytes, tables),
-            Event::Storing => self.finish(),
+            } => {
+                self.turn_to(Some(("dump", database)));
+                self.start("dump", progress, estimated_bytes, tables);
+            }
+            Event::Storing => {
+                self.clear();
+                self.turn_to(Some(("store", database)));
+            }
             Event::Retrying {
                 attempt,
                 failure,
@@ -184,17 +217,26 @@ impl restore::Observer for Shown {
     fn note(&self, event: restore::Event<'_>) {
         use restore::Event::{Comparing, Ended, Reading, Restoring};
         match event {
-            Reading { progress } => self.start("read", progress, 0, 0),
+            Reading { progress } => {
+                self.turn_to(Some(("read", None)));
+                self.start("read", progress, 0, 0);
+            }
             Restoring {
                 progress,
                 bytes,
                 tables,
-            } => self.start("restore", progress, bytes, tables),
+            } => {
+                self.turn_to(Some(("restore", None)));
+                self.start("restore", progress, bytes, tables);
+            }
             Comparing {
                 progress,
                 bytes,
                 tables,
-            } => self.start("compare", progress, bytes, tables),
+            } => {
+                self.turn_to(Some(("compare", None)));
+                self.start("compare", progress, bytes, tables);
+            }
             Ended => self.finish(),
         }
     }
@@ -294,7 +336,8 @@ pub(super) fn bar(database: &str) -> ProgressBar {
 pub(super) fn println_json(value: &serde_json::Value) {
     use std::io::Write;
     let mut stdout = std::io::stdout().lock();
-    let _ = writeln!(stdout, "{value}"); // a reader that has left is no failure
+    let text = log::shielded_json(value.to_string());
+    let _ = writeln!(stdout, "{text}"); // a reader that has left is no failure
 }
 
 #[cfg(test)]

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use super::args::RestoreArgs;
 use super::backup::duration;
+use super::log::{self, Ended};
 use super::output::{Output, bytes, number};
 use super::progress::Shown;
 use super::settings::Settings;
+use super::steps;
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
 use crate::model::config::Config;
@@ -33,6 +35,15 @@ pub(super) async fn run(
     let context = &settings.telling(context, &args.storage)?;
     let shown = Shown::new("restore", output);
     let report = restore(&request, context, &shown).await;
+    log::ended(&Ended {
+        stage: "restore",
+        database: report.database.as_deref(),
+        backup_id: report.backup_id.as_deref(),
+        duration_ms: report.took_ms,
+        failure: report.failure.as_ref(),
+        ..Ended::default()
+    });
+    output.step_summary(|| steps::of_restore(&report));
     output.summary(&report, &report.warnings, || {
         report.restored.then(|| text(&report))
     });

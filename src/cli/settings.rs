@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
+use super::actions::Actions;
 use super::args::{Global, StorageArgs};
 use super::credentials::CredentialCommand;
+use super::hidden::{self, hide};
+use super::log;
 use super::output::Output;
-use super::panic;
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
 use crate::lock::{StateFolder, host_name};
@@ -77,7 +79,9 @@ impl Env for ProcessEnv<'_> {
 impl<'a> Settings<'a> {
     pub(super) fn new(global: &'a Global, output: &'a Output) -> Self {
         let environment: HashMap<OsString, OsString> = std::env::vars_os().collect();
-        panic::hide(&secrets_of_environment(&environment));
+        let (known, guessed) = secrets_of_environment(&environment);
+        hidden::hide_guessed(&guessed);
+        hide(&known);
         Self {
             global,
             output,
@@ -200,7 +204,8 @@ impl<'a> Settings<'a> {
             .with_details(problems.iter().map(ToString::to_string))
         })?;
         let found: Vec<SecretString> = secrets(&config).into_iter().map(Into::into).collect();
-        panic::hide(&found);
+        hide(&found);
+        log::configure(&config.log);
         self.warn_of_open_secrets(path, &text, &config);
         Ok(config)
     }
@@ -259,7 +264,7 @@ impl<'a> Settings<'a> {
         };
         Ok(Some(Notifiers::new(
             &config.notify,
-            &panic::redactor(),
+            &hidden::redactor(),
             host_name(),
             Arc::clone(&context.clock),
         )))
@@ -420,7 +425,7 @@ impl<'a> Settings<'a> {
                 .map_err(|error| bad_connection("the connection", &error))?,
             None => Connection::default(),
         };
-        panic::hide(connection.password());
+        hide(connection.password());
         let name = self.name_of(&connection, name)?;
         Ok(Target {
             name,
@@ -520,7 +525,9 @@ impl<'a> Settings<'a> {
     pub(super) fn into(&self, text: &str, database: Option<&str>) -> Result<Connection> {
         if text.contains([':', '/', '=']) {
             let bad = |error| bad_connection("`--into`", &error);
-            return text.parse::<Connection>().map_err(bad);
+            let connection = text.parse::<Connection>().map_err(bad)?;
+            hide(connection.password());
+            return Ok(connection);
         }
         let config = self.config()?;
         let targets = config
@@ -562,7 +569,7 @@ impl<'a> Settings<'a> {
             Failure::new(Kind::Usage, "cannot_read_password", message)
         })?;
         let password: SecretString = text.trim_end_matches(['\r', '\n']).to_owned().into();
-        panic::hide([&password]);
+        hide([&password]);
         Ok(password)
     }
 
@@ -653,25 +660,38 @@ fn connection(config: &DatabaseConfig) -> std::result::Result<Connection, Connec
     }
 }
 
+/// Variables whose values are secrets, whoever set them.
+const SECRET_VARIABLES: [&str; 3] = ["PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+
 /// Parts of the names of variables that hold secrets. What is hidden too much does no harm.
 const SECRET_NAMES: [&str; 6] = ["PASS", "SECRET", "TOKEN", "KEY", "CREDENTIAL", "AUTH"];
 
-/// Every value of the environment that may be a secret, and the passwords of its URLs.
-fn secrets_of_environment(environment: &HashMap<OsString, OsString>) -> Vec<SecretString> {
-    let text = |(name, value): (&OsString, &OsString)| {
-        Some((name.to_str()?.to_uppercase(), value.to_str()?.to_owned()))
-    };
-    let secrets = environment.iter().filter_map(text);
-    let secrets = secrets.filter_map(|(name, value)| {
-        let is_secret = SECRET_NAMES.iter().any(|part| name.contains(part));
-        let is_url = value.contains("://");
-        match is_secret {
-            true => Some(value.into()),
-            false if is_url => value.parse::<Connection>().ok()?.password().cloned(),
-            false => None,
+/// Returns the secrets of the environment, the passwords of its URLs among them, and every value that may be one by the
+/// name of its variable.
+fn secrets_of_environment(
+    environment: &HashMap<OsString, OsString>,
+) -> (Vec<SecretString>, Vec<SecretString>) {
+    let (mut known, mut guessed) = (Vec::new(), Vec::new());
+    for (name, value) in environment {
+        let (Some(name), Some(value)) = (name.to_str(), value.to_str()) else {
+            continue;
+        };
+        let upper = name.to_uppercase();
+        if SECRET_VARIABLES.contains(&name) {
+            known.push(value.into());
+        } else if SECRET_NAMES.iter().any(|part| upper.contains(part)) {
+            guessed.push(value.into());
+        } else if value.contains("://") {
+            let connection = value.parse::<Connection>().ok();
+            known.extend(connection.and_then(|connection| connection.password().cloned()));
         }
-    });
-    secrets.collect()
+    }
+    (known, guessed)
+}
+
+/// Looks whether GitHub's runner reads along.
+pub(super) fn actions() -> Option<Actions> {
+    Actions::find(|name| std::env::var_os(name))
 }
 
 /// Every secret that stands in the configuration.
@@ -698,9 +718,15 @@ fn secrets(config: &Config) -> Vec<String> {
         .flatten()
     });
     let notifiers = config.notify.iter().flat_map(secret_forms);
+    let drills = config.databases.iter().filter_map(|(_, database)| {
+        let url = database.drill.url.as_ref()?;
+        let connection = url.expose_secret().parse::<Connection>().ok()?;
+        connection.password().cloned()
+    });
     passwords
         .chain(keys)
         .chain(notifiers)
+        .chain(drills)
         .map(|secret| secret.expose_secret().to_owned())
         .filter(|secret| !secret.is_empty())
         .collect()

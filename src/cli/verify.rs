@@ -9,9 +9,11 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 use super::args::VerifyArgs;
+use super::log::{self, Ended};
 use super::output::{Output, bytes, number, say};
 use super::progress::{BAR_INTERVAL, LINE_INTERVAL, Style, bar, left, println_json};
 use super::settings::Settings;
+use super::steps;
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
 use crate::op::notices::undelivered;
@@ -39,6 +41,7 @@ pub(super) async fn run(
         task: Mutex::default(),
     };
     let report = verify(request, context, &shown).await?;
+    output.step_summary(|| steps::of_copies(&report));
     if output.json {
         output.json_line(&Summary {
             message_type: "summary",
@@ -124,6 +127,14 @@ impl Shown<'_> {
 
     fn done(&self, copy: &CopyReport) {
         self.finish();
+        log::ended(&Ended {
+            stage: "verify",
+            database: Some(&copy.database),
+            backup_id: Some(&copy.id),
+            duration_ms: copy.took_ms,
+            size_bytes: Some(copy.bytes),
+            failure: copy.failure.as_ref(),
+        });
         if !self.output.json {
             self.output.data(&line(copy));
             for warning in &copy.warnings {

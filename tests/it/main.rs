@@ -4,6 +4,7 @@
 //! fails instead under `PGKEEP_TEST_REQUIRE_ALL=1`.
 #![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
 
+mod actions;
 mod backup;
 mod check;
 mod corpus;
@@ -12,6 +13,8 @@ mod drill;
 mod extract;
 mod guard;
 mod harness;
+mod log;
+mod pages;
 mod notices;
 mod postgres;
 mod prune;

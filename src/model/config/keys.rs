@@ -86,7 +86,7 @@ impl Section {
 }
 
 /// All sections.
-pub(super) const SECTIONS: [&Section; 16] = [
+pub(super) const SECTIONS: [&Section; 17] = [
     &ROOT,
     &DATABASE,
     &REQUIRED_TABLE,
@@ -103,6 +103,7 @@ pub(super) const SECTIONS: [&Section; 16] = [
     &DISCORD,
     &WEBHOOK,
     &PING,
+    &LOG,
 ];
 
 /// Finds the section that has a key of exactly this name, where there is only one.
@@ -130,6 +131,9 @@ const MAX_KEPT: u64 = 876_600;
 
 /// S3 takes no smaller parts than this, and several parts are held in memory at once.
 const PART_SIZE: Kind = Kind::Size(5 * 1024 * 1024, 1024 * 1024 * 1024);
+
+/// Smaller log files would be put aside in the middle of a run.
+const MIN_LOG_SIZE: u64 = 64 * 1024;
 
 pub(super) const SSL_MODES: &[&str] = &[
     "disable",
@@ -214,6 +218,11 @@ pub(super) static ROOT: Section = Section {
             "notify",
             Kind::Sections(&NOTIFIER),
             "Who is told how runs ended.",
+        ),
+        key(
+            "log",
+            Kind::Section(&LOG),
+            "A log file beside what is printed.",
         ),
     ],
 };
@@ -813,5 +822,30 @@ pub(super) static PING: Section = Section {
         ),
         DATABASES,
         CA_CERTIFICATE,
+    ],
+};
+
+pub(super) static LOG: Section = Section {
+    name: "log",
+    place: "under `log`",
+    doc: "A log file beside what is printed; `--log-file` goes before it.",
+    keys: &[
+        key(
+            "file",
+            Kind::Path,
+            "The file. It is made for its owner alone; several runs may share it.",
+        ),
+        with_default(
+            "max_size",
+            Kind::Size(MIN_LOG_SIZE, 1 << 40),
+            "10MiB",
+            "The size at which the file is put aside as `FILE.1` and a new one begun.",
+        ),
+        with_default(
+            "keep",
+            Kind::Count(0, 1000),
+            "5",
+            "How many files that were put aside are kept.",
+        ),
     ],
 };

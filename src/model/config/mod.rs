@@ -23,7 +23,7 @@ pub use expand::Env;
 pub use reader::{parse_span, parse_timezone};
 pub use schema::config_schema;
 pub use types::{
-    Compression, CompressionMethod, Config, Connection, DatabaseConfig, KeepPreDeploy,
+    Compression, CompressionMethod, Config, Connection, DatabaseConfig, KeepPreDeploy, LogConfig,
     PostgresConfig, Preset, RequiredTable, Retention, Retries, StorageConfig, StorageUrl,
 };
 pub use url::redact as redact_connection_url;

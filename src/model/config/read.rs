@@ -7,13 +7,13 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::expand::Env;
 use super::keys::{
-    COMPRESSION, DATABASE, POSTGRES, REQUIRED_TABLE, RETENTION, RETRIES, ROOT, STORAGE,
+    COMPRESSION, DATABASE, LOG, POSTGRES, REQUIRED_TABLE, RETENTION, RETRIES, ROOT, STORAGE,
 };
 use super::reader::{Field, Fields, Reader, join, shown};
 use super::tree::{Node, Value};
 use super::types::{
-    Compression, CompressionMethod, Config, Connection, DatabaseConfig, PostgresConfig, Preset,
-    RequiredTable, Retention, Retries, StorageConfig, StorageUrl,
+    Compression, CompressionMethod, Config, Connection, DatabaseConfig, LogConfig, PostgresConfig,
+    Preset, RequiredTable, Retention, Retries, StorageConfig, StorageUrl,
 };
 use super::{Problem, drill, notify, url};
 use crate::model::id::DatabaseName;
@@ -63,10 +63,12 @@ fn read_root(reader: &mut Reader, root: &Node) -> Option<Config> {
     let postgres = read_postgres(reader, &fields);
     let known: Vec<&str> = databases.iter().map(|(name, _)| name.as_str()).collect();
     let notify = notify::read(reader, &fields, &known);
+    let log = read_log(reader, &fields);
     Some(Config {
         databases,
         storages,
         postgres,
+        log,
         defaults,
         notify,
     })
@@ -79,6 +81,19 @@ fn read_postgres(reader: &mut Reader, root: &Fields) -> PostgresConfig {
     PostgresConfig {
         bin_dir: fields.and_then(|fields| reader.path(&fields, "bin_dir")),
     }
+}
+
+fn read_log(reader: &mut Reader, root: &Fields) -> LogConfig {
+    let mut log = LogConfig::default();
+    let fields = root
+        .find("log")
+        .and_then(|field| reader.open(field.node, field.line, &field.path, &LOG));
+    if let Some(fields) = fields {
+        log.file = reader.path(&fields, "file");
+        set(&mut log.max_size_bytes, reader.size(&fields, "max_size"));
+        set(&mut log.keep, reader.count(&fields, "keep"));
+    }
+    log
 }
 
 // Databases.

@@ -111,6 +111,13 @@ fn config(config: &Config) -> Shown {
         keys.put("postgres", postgres);
     }
     keys.put_list("notify", &config.notify, notify::show);
+    if let Some(file) = &config.log.file {
+        let mut log = Keys::default();
+        log.put("file", file.display().to_string());
+        log.put("max_size", show_size(config.log.max_size_bytes));
+        log.put("keep", u64::from(config.log.keep));
+        keys.put("log", log);
+    }
     keys.into()
 }
 

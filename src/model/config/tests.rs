@@ -688,7 +688,7 @@ fn full() -> String {
         vault:\n    url: s3://v\n    credential_command: [prog, --token, '${SECRET}']\n";
     let keys = keys.replace('\n', "\n    ");
     format!(
-        "databases:\n  shop:\n    service: shop\n    {keys}\nstorages:\n{storage}postgres:\n  bin_dir: /opt/pg\n\
+        "databases:\n  shop:\n    service: shop\n    {keys}\nstorages:\n{storage}postgres:\n  bin_dir: /opt/pg\nlog:\n  file: ./pgkeep.log\n  max_size: 1MiB\n  keep: 0\n\
         notify:\n  - slack: {{url: 'https://hooks.example/${{SECRET}}', on: [stale, failure]}}\n  \
         - webhook: {{url: 'https://u:${{SECRET}}@h:81/x', secret: '${{SECRET}}', headers: {{X-Key: '${{SECRET}}'}}, databases: shop, ca_certificate: ca.pem}}\n  \
         - email: {{host: mail, user: a, password: '${{SECRET}}', from: A <a@b>, to: [c@d, E <e@f>], on: success}}\n  \
@@ -786,6 +786,16 @@ fn every_value_arrives() {
         config.postgres.bin_dir.as_deref(),
         Some(Path::new("/opt/pg"))
     );
+    let log = LogConfig {
+        file: Some("./pgkeep.log".into()),
+        max_size_bytes: 1 << 20,
+        keep: 0,
+    };
+    assert_eq!(config.log, log);
+    let with_defaults = good(
+        "log: {max_size: 10MiB, keep: 5}\ndatabases: {a: {host: h}}\nstorages: {x: {url: 's3://b'}}",
+    );
+    assert_eq!(with_defaults.log, LogConfig::default());
 }
 
 #[test]
@@ -832,6 +842,7 @@ fn effective_config_shows_every_key() {
             "credential_command"
         ]
     );
+    assert_eq!(here("/log", &super::keys::LOG), [] as [&str; 0]);
     assert_eq!(here("", &super::keys::ROOT), ["defaults"]);
     assert_eq!(
         shown["databases"]["shop"]["retention"]["keep_pre_deploy"],

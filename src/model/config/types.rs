@@ -27,6 +27,8 @@ pub struct Config {
     pub storages: Vec<(String, StorageConfig)>,
     /// The client programs.
     pub postgres: PostgresConfig,
+    /// The log file.
+    pub log: LogConfig,
     /// What a database has that gives no keys of its own.
     pub defaults: DatabaseConfig,
     /// Who is told how runs ended.
@@ -52,6 +54,27 @@ impl Config {
 pub struct PostgresConfig {
     /// The folder that holds `pg_dump` and `psql`; `None` searches the usual ones.
     pub bin_dir: Option<PathBuf>,
+}
+
+/// Where a log is kept beside what is printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// The file; none writes none.
+    pub file: Option<PathBuf>,
+    /// Size at which it is put aside.
+    pub max_size_bytes: u64,
+    /// How many files that were put aside are kept.
+    pub keep: u32,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            file: None,
+            max_size_bytes: 10 * 1024 * 1024,
+            keep: 5,
+        }
+    }
 }
 
 /// One database to back up: how to reach it, what must be in it, where its backups go.
