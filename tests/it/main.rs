@@ -21,6 +21,7 @@ mod prune;
 mod readme;
 mod restore;
 mod retention;
+mod scheduled;
 mod status;
 mod storage;
 mod support;
