@@ -9,6 +9,7 @@ use super::output::{Output, say};
 use super::progress::Shown;
 use super::restore::text as restore_text;
 use super::settings::Settings;
+use super::steps;
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
 use crate::model::connection::Connection;
@@ -46,6 +47,8 @@ pub(super) async fn run(
     let watching = Watching::new(&request, output);
     let report = guard(&request, context, &watching).await;
     watching.finish();
+    output.step_summary(|| steps::of_guard(&report));
+    output.step_outputs(&steps::outputs_of_guard(&report));
     output.summary(&report, &report.warnings, || None);
     if let Some(failure) = report.failure {
         return Err(failure);

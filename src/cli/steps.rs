@@ -5,7 +5,7 @@
 use super::actions::{Cell, Table};
 use super::output::{bytes, number};
 use crate::failure::{Failure, Kind};
-use crate::op::{backup, drill, restore, verify};
+use crate::op::{backup, drill, guard, restore, verify};
 
 const BACKUPS: &[&str] = &[
     "database",
@@ -21,6 +21,7 @@ const BACKUPS: &[&str] = &[
 const COPIES: &[&str] = &[
     "backup", "storage", "result", "size", "tables", "rows", "took", "why",
 ];
+const GUARD: &[&str] = &["database", "backup", "id", "command", "restored", "why"];
 const DRILL: &[&str] = &[
     "backup",
     "result",
@@ -84,6 +85,42 @@ fn manifest(report: &backup::Report) -> String {
         (Some(storage), Some(key)) => format!("{}/{key}", storage.url.trim_end_matches('/')),
         _ => String::new(),
     }
+}
+
+/// One row for each database that the command was guarded by.
+pub(super) fn of_guard(report: &guard::Report) -> Table {
+    let mut table = Table::new("Guarded command", GUARD);
+    let command = match &report.command {
+        None => "❌ was not run".to_owned(),
+        Some(command) if command.is_success() => "✅ went well".to_owned(),
+        Some(command) => format!("❌ failed, exit code {}", command.code),
+    };
+    for one in &report.databases {
+        let backup = match (&one.backup_id, one.accepted_age_seconds) {
+            (None, _) => "none",
+            (_, None) => "made",
+            (_, Some(_)) => "young enough",
+        };
+        let restored = one.restored.as_ref();
+        table.add([
+            foreign(&one.database),
+            words(backup.to_owned()),
+            foreign(one.backup_id.as_deref().unwrap_or_default()),
+            words(command.clone()),
+            words(restored.map_or_else(String::new, |restore| verdict(restore.failure.as_ref()))),
+            why(report.failure.as_ref()),
+        ]);
+    }
+    table
+}
+
+/// What later steps need of a guard: the backups behind which the command ran, one line for each database.
+pub(super) fn outputs_of_guard(report: &guard::Report) -> [(&'static str, String); 1] {
+    let ids = report
+        .databases
+        .iter()
+        .filter_map(|one| one.backup_id.clone());
+    [("backup_id", ids.collect::<Vec<_>>().join("\n"))]
 }
 
 /// One row for each copy that was read.

@@ -141,6 +141,36 @@ fn c11_a_failure_is_one_error_command_and_a_row() {
     );
 }
 
+#[test]
+fn c11_a_guarded_command_keeps_its_streams_and_has_a_row() {
+    let shop = on_a_runner("pw-of-the-shop");
+    let run = |command: &str| {
+        let bin = shop.fake.bin().display().to_string();
+        let folder = shop.folder().display().to_string();
+        let fixed = [
+            "guard",
+            "--attempts",
+            "1",
+            "--bin-dir",
+            &bin,
+            "--storage",
+            &folder,
+        ];
+        let command = ["--", "sh", "-c", command];
+        shop.sandbox.pgkeep(fixed.iter().chain(&command)).run()
+    };
+    let outcome = run("echo ::notice::mine; exit 7").expect(7);
+    assert_eq!(outcome.stdout(), "::notice::mine\n", "{outcome}");
+    let output = read(&shop.sandbox, "GITHUB_OUTPUT");
+    let id = output.strip_prefix("backup_id=shop-").unwrap();
+    let summary = read(&shop.sandbox, "GITHUB_STEP_SUMMARY");
+    let row = format!(
+        "| <code>shop</code> | made | <code>shop-{}</code> | ❌ failed, exit code 7 |",
+        id.trim_end()
+    );
+    assert!(summary.contains(&row), "{summary}");
+}
+
 /// What the server calls its tables, and what programs print, is never a command of the runner.
 #[test]
 fn c11_nothing_from_the_server_is_a_command() {
