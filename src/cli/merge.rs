@@ -1,6 +1,7 @@
 //! `pgkeep restore --upsert` and `--data-only` on the terminal.
 
 use super::args::RestoreArgs;
+use super::log::{self, Ended};
 use super::output::{Output, number};
 use super::progress::Shown;
 use super::restore::{search, source, with_password};
@@ -45,6 +46,13 @@ pub(super) async fn run(
     let context = &settings.telling(context, &args.storage)?;
     let shown = Shown::new("restore", output);
     let report = merge(&request, context, &shown).await;
+    log::ended(&Ended {
+        stage: "restore",
+        backup_id: report.backup_id.as_deref(),
+        duration_ms: report.took_ms,
+        failure: report.failure.as_ref(),
+        ..Ended::default()
+    });
     output.summary(&report, &report.warnings, || {
         (report.compared && (report.merged || report.dry_run)).then(|| text(&report))
     });

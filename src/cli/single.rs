@@ -1,6 +1,7 @@
 //! `pgkeep restore --table` on the terminal: single tables with their structure.
 
 use super::args::RestoreArgs;
+use super::log::{self, Ended};
 use super::merge::{mapping, table};
 use super::output::{Output, number};
 use super::progress::Shown;
@@ -25,8 +26,16 @@ pub(super) async fn run(
     context: &Context,
 ) -> Result<()> {
     let request = request(args, settings)?;
+    let context = &settings.telling(context, &args.storage)?;
     let shown = Shown::new("restore", output);
     let report = restore(&request, context, &shown).await;
+    log::ended(&Ended {
+        stage: "restore",
+        backup_id: report.backup_id.as_deref(),
+        duration_ms: report.took_ms,
+        failure: report.failure.as_ref(),
+        ..Ended::default()
+    });
     output.summary(&report, &report.warnings, || {
         report.failure.is_none().then(|| text(&report))
     });

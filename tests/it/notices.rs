@@ -508,6 +508,17 @@ fn a_real_drill_and_a_real_restore_are_told() {
         (&json!("restore"), &json!("good"))
     );
 
+    // One table of it, too.
+    receiver.forget();
+    let one = ["restore", "latest", "--into", target, "--table", "users"];
+    let more = ["--allow-superuser", "--schema-map", "public=aside"];
+    sandbox.pgkeep(one.iter().chain(&more)).run().expect(0);
+    let notice = receiver.only("/hook").json();
+    assert_eq!(
+        (&notice["event"], &notice["rows"]),
+        (&json!("restore"), &json!(5))
+    );
+
     // The same again is refused, and that is told, too; a notice that does not arrive changes no other code.
     receiver.forget();
     sandbox
