@@ -181,7 +181,9 @@ fn restore_line(args: &GuardArgs, settings: &Settings<'_>) -> Result<RestoreLine
     let config_path = settings.config_path().filter(|_| needs_config);
     let mut program = "pgkeep".to_owned();
     if let Some(path) = config_path {
-        program += &format!(" -c {}", absolute(path));
+        // Its relative paths are meant from here.
+        let here = absolute(Path::new("."));
+        program = format!("cd {here} && pgkeep -c {}", absolute(path));
     }
     let is_configured = backup.url.is_none()
         && config_path.is_some()

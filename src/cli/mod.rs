@@ -213,10 +213,13 @@ fn refuse(
     if !is_help && is_on_actions {
         log::annotate(&usage_failure(error));
     }
-    if is_help || !wants_json {
+    if is_help {
         let _ = error.print(); // a closed terminal changes no exit code
-        let code = if is_help { 0 } else { Kind::Usage.exit_code() };
-        return ExitCode::from(code);
+        return ExitCode::SUCCESS;
+    }
+    if !wants_json {
+        log::say_usage(&error.render().ansi().to_string(), is_on_actions);
+        return ExitCode::from(Kind::Usage.exit_code());
     }
     output::print_error_json(&usage_failure(error));
     ExitCode::from(Kind::Usage.exit_code())

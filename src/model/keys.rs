@@ -74,6 +74,8 @@ pub enum Part {
     Pin,
     /// Made before a deploy, which `keep_pre_deploy` counts by itself.
     PreDeploy,
+    /// A deploy relied on it, though it was made for another reason: `keep_pre_deploy` counts it, too.
+    Guarded,
     /// The last drill that passed.
     Drill,
     /// The stored bytes contradict the manifest.
@@ -96,6 +98,7 @@ impl Place {
             Part::Index => format!("{folder}/{id}.index"),
             Part::Pin => format!("{folder}/{id}.pin.json"),
             Part::PreDeploy => format!("{folder}/{id}.pre-deploy.json"),
+            Part::Guarded => format!("{folder}/{id}.guarded.json"),
             Part::Drill => format!("{folder}/{id}.drill.json"),
             Part::Damaged => format!("{folder}/{id}.damaged.json"),
         }
@@ -113,6 +116,7 @@ impl Place {
             "index" => Part::Index,
             "pin.json" => Part::Pin,
             "pre-deploy.json" => Part::PreDeploy,
+            "guarded.json" => Part::Guarded,
             "drill.json" => Part::Drill,
             "damaged.json" => Part::Damaged,
             _ => return None,
@@ -142,6 +146,8 @@ pub struct Marks {
     pub is_pinned: bool,
     /// Whether it was made before a deploy.
     pub is_pre_deploy: bool,
+    /// Whether a deploy relied on it.
+    pub is_guarded: bool,
     /// Whether it counts for nothing.
     pub is_damaged: bool,
     /// Whether it passed a drill.
@@ -154,6 +160,7 @@ impl Listed {
         Marks {
             is_pinned: self.is_pinned(),
             is_pre_deploy: self.is_pre_deploy(),
+            is_guarded: self.is_guarded(),
             is_damaged: self.is_damaged(),
             is_drilled: self.is_drilled(),
         }
@@ -202,6 +209,11 @@ impl Listed {
     /// Tells whether it was made before a deploy.
     pub fn is_pre_deploy(&self) -> bool {
         self.parts.contains_key(&Part::PreDeploy)
+    }
+
+    /// Tells whether a deploy relied on it.
+    pub fn is_guarded(&self) -> bool {
+        self.parts.contains_key(&Part::Guarded)
     }
 
     /// Tells whether a drill passed.
@@ -275,6 +287,7 @@ mod tests {
                 (Part::Index, ""),
                 (Part::Pin, ""),
                 (Part::PreDeploy, ""),
+                (Part::Guarded, ""),
                 (Part::Drill, ""),
                 (Part::Damaged, ""),
             ] {

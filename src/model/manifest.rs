@@ -187,6 +187,29 @@ pub struct SelectionRecord {
     pub structure_only: Vec<String>,
 }
 
+impl SelectionRecord {
+    /// Says what the backup holds, such as "all but the tables `events`, and no rows of `logs`".
+    pub fn in_words(&self) -> String {
+        let list = |names: &[String]| {
+            let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+            names.join(", ")
+        };
+        let mut words = Vec::new();
+        for (names, what) in [
+            (&self.tables, "only the tables"),
+            (&self.schemas, "only the schemas"),
+            (&self.exclude_tables, "all but the tables"),
+            (&self.exclude_schemas, "all but the schemas"),
+            (&self.structure_only, "no rows of"),
+        ] {
+            if !names.is_empty() {
+                words.push(format!("{what} {}", list(names)));
+            }
+        }
+        words.join(", and ")
+    }
+}
+
 /// How the dump is compressed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CompressionRecord {

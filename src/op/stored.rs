@@ -96,6 +96,7 @@ impl StoredBackup {
         Marks {
             is_pinned: self.is_pinned(),
             is_pre_deploy: self.is_pre_deploy(),
+            is_guarded: self.copies.values().any(Listed::is_guarded),
             is_damaged: !self.is_good(),
             is_drilled: self.is_drilled(),
         }

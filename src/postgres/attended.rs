@@ -10,6 +10,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, getpgrp, kill_process};
 use rustix::termios::tcgetpgrp;
 use tokio::process::{Child, Command};
@@ -62,9 +64,7 @@ impl Attended {
         let (name, arguments) = command.split_first().ok_or(Unfit::Missing)?;
         let has_place = name.as_encoded_bytes().contains(&b'/');
         let found = match has_place {
-            true => which::which_in_global(name, None::<&OsStr>)
-                .ok()
-                .and_then(|mut found| found.next()),
+            true => Some(PathBuf::from(name)).filter(|file| is_executable(file)),
             false => which::which_in_global(name, path)
                 .ok()
                 .and_then(|mut found| found.next()),
@@ -86,15 +86,30 @@ impl Attended {
         name.to_string_lossy().into_owned()
     }
 
+    /// Starts it. What is no program that the system knows is a script without a first line that names its shell, and `sh`
+    /// reads it, as every shell does. <https://pubs.opengroup.org/onlinepubs/9799919799/functions/execvp.html>
+    fn spawn(&self) -> io::Result<Child> {
+        let started = Command::new(&self.program)
+            .arg0(&self.name)
+            .args(&self.arguments)
+            .spawn();
+        match started {
+            Err(error) if error.raw_os_error() == Some(Errno::NOEXEC.raw_os_error()) => {
+                Command::new("/bin/sh")
+                    .arg(&self.program)
+                    .args(&self.arguments)
+                    .spawn()
+            }
+            started => started,
+        }
+    }
+
     /// Runs it to its end, and passes on what comes out of `signals`.
     ///
     /// It stays in our process group, so that the terminal's job control is the user's. It lives on where this future is
     /// dropped.
     pub async fn run(&self, signals: &mut UnboundedReceiver<Kind>) -> io::Result<Left> {
-        let mut child = Command::new(&self.program)
-            .arg0(&self.name)
-            .args(&self.arguments)
-            .spawn()?;
+        let mut child = self.spawn()?;
         let mut is_interrupted = false;
         loop {
             let signal = tokio::select! {
@@ -105,6 +120,10 @@ impl Attended {
             pass_on(signal, &child);
         }
     }
+}
+
+fn is_executable(file: &Path) -> bool {
+    file.is_file() && access(file, Access::EXEC_OK).is_ok()
 }
 
 fn left(status: ExitStatus, is_interrupted: bool) -> Left {
@@ -158,6 +177,23 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().display().to_string();
         assert_eq!(find(&[&path]).unwrap_err(), Unfit::NotExecutable);
+        assert_eq!(find(&["/usr"]).unwrap_err(), Unfit::NotExecutable);
+        // A name with a slash is taken from here, and the PATH has no part in it.
+        assert_eq!(find(&["./build.rs"]).unwrap_err(), Unfit::NotExecutable);
+        assert_eq!(find(&["scripts/test"]).unwrap().label(), "test");
+        assert_eq!(find(&["./scripts/test"]).unwrap().label(), "test");
+    }
+
+    #[tokio::test]
+    async fn a_script_that_names_no_shell_is_read_by_sh() {
+        let (_sender, mut signals) = mpsc::unbounded_channel();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("migrate");
+        std::fs::write(&file, "exit $1\n").unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&file, mode).unwrap();
+        let command = find(&[file.to_str().unwrap(), "9"]).unwrap();
+        assert_eq!(command.run(&mut signals).await.unwrap().exit_code(), 9);
     }
 
     #[tokio::test]

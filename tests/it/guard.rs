@@ -1,6 +1,7 @@
 //! `pgkeep guard`: no command without a proven backup, the command's own words and code, and the way back.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -81,12 +82,54 @@ fn the_command_has_our_input_output_and_environment_and_its_code_is_ours() {
     let line = line.unwrap_or_else(|| panic!("{outcome}"));
     let folder = shop.folder().display().to_string();
     assert!(
-        line.contains(" --into \"$DATABASE_URL\" --replace "),
+        line.contains(" --into=\"$DATABASE_URL\" --replace "),
         "{line}"
     );
     assert!(line.contains(&format!("--storage {folder}")), "{line}");
     assert!(pin_reason(&shop).starts_with("pre-deploy"));
     guard(&shop, &["-q"], &["true"]).expect(0);
+}
+
+/// The command's own folder is ours, so names in it are meant.
+#[test]
+fn a_command_beside_us_is_run() {
+    let shop = Shop::new();
+    let script = shop.sandbox.write("bin/migrate", "echo migrated $1\n");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    for name in ["bin/migrate", "./bin/migrate"] {
+        let outcome = over(&shop, &[], &[name, "up"]).run().expect(0);
+        assert_eq!(outcome.stdout(), "migrated up\n");
+    }
+}
+
+/// A configuration that leaves something out makes good backups, and no way back.
+#[test]
+fn what_leaves_something_out_is_no_way_back() {
+    let shop = Shop::new();
+    let config = json!({
+        "databases": {"shop": {"url": "${DATABASE_URL}", "exclude_tables": ["orders"], "structure_only": ["users"]}},
+        "storages": {"local": {"url": shop.folder()}},
+        "postgres": {"bin_dir": shop.fake.bin()},
+    });
+    shop.sandbox.write("pgkeep.yaml", config.to_string());
+    let run = |flags: &[&str]| {
+        let all = [&["--json", "guard"], flags, &["--", "touch", "ran"]].concat();
+        shop.sandbox.pgkeep(all).run()
+    };
+    let outcome = run(&["--on-failure", "restore"]).expect(25);
+    let error = outcome.exit_error();
+    assert_eq!(error["id"], "partial_guard");
+    let message = error["message"].as_str().unwrap();
+    let what = "all but the tables `orders`, and no rows of `users`";
+    assert!(
+        message.starts_with("`touch` was not run") && message.contains(what),
+        "{message}"
+    );
+    assert!(!shop.sandbox.path("ran").exists() && stored(&shop, ".manifest.json").is_empty());
+    // Without a restore it is said, and the command runs.
+    let warnings = last(&run(&[]).expect(0))["warnings"].to_string();
+    assert!(warnings.contains(what), "{warnings}");
+    assert!(shop.sandbox.path("ran").exists());
 }
 
 #[test]
@@ -240,8 +283,21 @@ fn where_pre_deploy_backups_have_a_set_of_their_own_they_are_marked() {
         .sandbox
         .pgkeep(["--json", "guard", "--max-age", "10m", "--", "false"]);
     let summary = last(&run.run().expect(1));
-    assert_eq!(stored(&shop, ".pre-deploy.json").len(), 1, "{summary}");
+    assert_eq!(stored(&shop, ".guarded.json").len(), 1, "{summary}");
     assert!(stored(&shop, ".pin.json").is_empty());
+    // It is still the backup of its day.
+    let prune = ["--json", "prune", "-d", "shop", "--dry-run"];
+    let plan = shop
+        .sandbox
+        .pgkeep(prune)
+        .run()
+        .expect(0)
+        .stdout()
+        .to_owned();
+    assert!(
+        plan.contains("daily") && plan.contains("pre_deploy"),
+        "{plan}"
+    );
     assert_eq!(
         summary["commit"],
         "0123456789abcdef0123456789abcdef01234567"
@@ -250,10 +306,13 @@ fn where_pre_deploy_backups_have_a_set_of_their_own_they_are_marked() {
     let config = shop.sandbox.path("pgkeep.yaml");
     let config = config.canonicalize().unwrap();
     assert!(
-        line.starts_with(&format!("pgkeep -c {} restore ", config.display())),
+        line.contains(&format!(" && pgkeep -c {} restore ", config.display())),
         "{line}"
     );
-    assert!(line.ends_with(" --into shop --replace"), "{line}");
+    assert!(
+        line.starts_with("cd /") && line.ends_with(" --into=shop --replace"),
+        "{line}"
+    );
     // The history tells that a command was guarded, and how it ended.
     let status = shop
         .sandbox

@@ -125,6 +125,22 @@ fn every_wrong_command_line_ends_in_an_exit_error() {
     }
 }
 
+/// Who forgets `--url` has given the password away to whoever reads the log.
+#[test]
+fn a_url_in_the_wrong_place_is_told_without_its_password() {
+    let sandbox = Sandbox::new();
+    let url = "postgresql://app:hunter2secret@db.example/shop";
+    for arguments in [["backup", url], ["--json", url], ["--version=1", url]] {
+        for runner in ["", "true"] {
+            let run = sandbox.pgkeep(arguments).env("GITHUB_ACTIONS", runner);
+            let outcome = run.run().expect(2);
+            let said = format!("{}{}", outcome.stdout(), outcome.stderr());
+            assert!(!said.contains("hunter2secret"), "{outcome}");
+            assert!(!said.trim().is_empty());
+        }
+    }
+}
+
 #[test]
 fn an_argument_behind_two_dashes_is_no_flag() {
     let sandbox = Sandbox::new();

@@ -170,6 +170,15 @@ pub(super) fn annotate(failure: &Failure) {
     to_standard_error(&annotation(failure));
 }
 
+/// Tells a person what is wrong with the command line, in front of any log. An argument may be a URL with a password.
+pub(super) fn say_usage(text: &str, is_on_actions: bool) {
+    let text = redacted(text.trim_end());
+    match is_on_actions {
+        true => to_standard_error(&actions::shielded(&text)),
+        false => to_standard_error(&text),
+    }
+}
+
 /// Renders a failure as GitHub's runner marks a run with it.
 fn annotation(failure: &Failure) -> String {
     let name = if failure.kind == Kind::AfterGood {

@@ -54,6 +54,8 @@ pub struct Candidate {
     pub pinned: Option<String>,
     /// Whether it was made before a deploy. Means nothing without `keep_pre_deploy`.
     pub is_pre_deploy: bool,
+    /// Whether a deploy relied on it, though it was made for another reason: `keep_pre_deploy` counts it, too.
+    pub is_guarded: bool,
     /// Whether stored bytes contradict its manifest.
     pub is_damaged: bool,
     /// Whether a drill of it passed.
@@ -78,6 +80,7 @@ impl Candidate {
         Self {
             pinned: marks.is_pinned.then(String::new),
             is_pre_deploy: marks.is_pre_deploy,
+            is_guarded: marks.is_guarded,
             is_damaged: marks.is_damaged,
             is_drilled: marks.is_drilled,
             ..Self::new(started_at)
@@ -154,9 +157,11 @@ pub fn plan(policy: &Retention, candidates: &[Candidate], now: Timestamp) -> Res
         .map(|(at, candidate)| Member::new(at, candidate, policy))
         .partition(|member| member.candidate.is_damaged);
     good.sort_by_key(|member| Reverse(member.rank()));
-    let is_in_own_set =
-        |one: &&Member| policy.keep_pre_deploy.is_some() && one.candidate.is_pre_deploy;
-    let (pre_deploy, eligible): (Vec<&Member>, Vec<&Member>) = good.iter().partition(is_in_own_set);
+    let has_own_set = policy.keep_pre_deploy.is_some();
+    let is_of = |one: &&Member| has_own_set && one.candidate.is_pre_deploy;
+    let is_in = |one: &&Member| is_of(one) || (has_own_set && one.candidate.is_guarded);
+    let eligible: Vec<&Member> = good.iter().filter(|one| !is_of(one)).collect();
+    let pre_deploy: Vec<&Member> = good.iter().filter(is_in).collect();
 
     for (tier, count) in counts(policy) {
         keep_counted(tier, count, &eligible, &mut reasons);
@@ -236,13 +241,14 @@ impl<'c> Member<'c> {
 
     /// Orders by start. Of backups with the same start the drilled one counts as the newer; whatever is alike in all of
     /// this is interchangeable.
-    fn rank(&self) -> (Timestamp, bool, bool, bool) {
+    fn rank(&self) -> (Timestamp, bool, bool, bool, bool) {
         let one = self.candidate;
         let started_at = one.started_at;
         (
             started_at,
             one.is_drilled,
             one.is_pre_deploy,
+            one.is_guarded,
             one.is_made_by_this_run,
         )
     }

@@ -623,6 +623,34 @@ fn backups_before_deploys_are_a_set_of_their_own_when_asked() {
     );
 }
 
+/// A nightly backup that a deploy relied on goes on being a nightly one.
+#[test]
+fn what_a_deploy_relied_on_is_in_both_sets() {
+    let mut candidates = good(&[
+        "2026-01-16T00:00:00Z",
+        "2026-01-15T00:00:00Z",
+        "2026-01-14T00:00:00Z",
+    ]);
+    candidates[0].is_pre_deploy = true;
+    candidates[1].is_guarded = true;
+    let mut policy = policy("l1", "UTC");
+    policy.keep_pre_deploy = Some(KeepPreDeploy::Last(2));
+    assert_eq!(
+        words(&decide(&policy, &candidates, far())),
+        [
+            "keep: pre-deploy 1 of 2, newest good",
+            "keep: last 1 of 1, pre-deploy 2 of 2",
+            "remove: no rule keeps it",
+        ]
+    );
+    policy.keep_pre_deploy = Some(KeepPreDeploy::Last(1));
+    candidates[2].is_guarded = true;
+    assert_eq!(
+        words(&decide(&policy, &candidates, far()))[1..],
+        ["keep: last 1 of 1", "remove: no rule keeps it"]
+    );
+}
+
 #[test]
 fn same_start_leaves_one_and_rather_the_drilled_one() {
     let mut candidates = good(&["2026-01-16T00:00:00Z"; 3]);
@@ -747,13 +775,14 @@ fn candidate(minutes: i64, step: i64) -> impl Strategy<Value = Candidate> {
     let flag = proptest::bool::weighted;
     let text = |share| proptest::option::weighted(share, select(vec![String::new(), "why".into()]));
     let start = (0..minutes / step).prop_map(move |number| at(FIRST) + (number * step).minutes());
-    let flags = (flag(0.2), flag(0.15), flag(0.2), flag(0.05));
+    let flags = (flag(0.2), flag(0.1), flag(0.15), flag(0.2), flag(0.05));
     (start, text(0.1), text(0.05), flags).prop_map(|(started_at, pinned, unreadable, flags)| {
-        let (is_pre_deploy, is_damaged, is_drilled, is_made_by_this_run) = flags;
+        let (is_pre_deploy, is_guarded, is_damaged, is_drilled, is_made_by_this_run) = flags;
         Candidate {
             started_at,
             pinned,
             is_pre_deploy,
+            is_guarded,
             is_damaged,
             is_drilled,
             is_made_by_this_run,
@@ -1033,15 +1062,22 @@ impl Definition<'_> {
         !self.is_apart(at) && !self.candidates[at].is_damaged
     }
 
-    fn is_in_own_set(&self, at: usize) -> bool {
-        self.policy.keep_pre_deploy.is_some() && self.candidates[at].is_pre_deploy
+    /// Whether it is in the set of those before deploys, or in the set of all others; a guarded one is in both.
+    fn is_in_set(&self, at: usize, own: bool) -> bool {
+        let one = &self.candidates[at];
+        match (self.policy.keep_pre_deploy.is_some(), own) {
+            (true, true) => one.is_pre_deploy || one.is_guarded,
+            (true, false) => !one.is_pre_deploy,
+            (false, own) => !own,
+        }
     }
 
     /// Whether `a` counts as newer than `b`.
     fn is_newer(&self, a: usize, b: usize) -> bool {
         let key = |at: usize| {
             let one = &self.candidates[at];
-            let flags = [one.is_drilled, one.is_pre_deploy, one.is_made_by_this_run];
+            let marks = [one.is_drilled, one.is_pre_deploy, one.is_guarded];
+            let flags = (marks, one.is_made_by_this_run);
             (one.started_at, flags, self.candidates.len() - at)
         };
         key(a) > key(b)
@@ -1079,9 +1115,14 @@ impl Definition<'_> {
     }
 
     fn is_kept_by_a_rule(&self, at: usize) -> bool {
-        let own = self.is_in_own_set(at);
+        let sets = [true, false].into_iter();
+        sets.filter(|own| self.is_in_set(at, *own))
+            .any(|own| self.is_kept_in_set(at, own))
+    }
+
+    fn is_kept_in_set(&self, at: usize, own: bool) -> bool {
         let set: Vec<usize> = (0..self.candidates.len())
-            .filter(|other| self.is_good(*other) && self.is_in_own_set(*other) == own)
+            .filter(|other| self.is_good(*other) && self.is_in_set(*other, own))
             .collect();
         let policy = self.policy;
         let (counts, age) = match (&policy.keep_pre_deploy, own) {

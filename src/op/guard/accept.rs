@@ -93,10 +93,6 @@ fn doubt(manifest: &Manifest, request: &backup::Request) -> Option<String> {
     if manifest.encryption.is_some() {
         return Some("is encrypted, and could not be restored from here".to_owned());
     }
-    // A preset adds schemas that only the server can tell.
-    if request.preset.is_none() && manifest.selection != request.selection.record() {
-        return Some("leaves other things out than it should now".to_owned());
-    }
     if request.globals && manifest.globals.is_none() {
         return Some("has no roles and tablespaces beside it".to_owned());
     }
@@ -144,9 +140,13 @@ async fn is_of_this_database(
     let facts = facts
         .await
         .map_err(|error| format!("cannot be compared with the database: {error}"))?;
-    match is_same(manifest, &facts) {
+    if !is_same(manifest, &facts) {
+        return Err("was made of another database".to_owned());
+    }
+    // A preset leaves out schemas that only the server can tell.
+    match manifest.selection == request.selection_on(&facts).record() {
         true => Ok(()),
-        false => Err("was made of another database".to_owned()),
+        false => Err("leaves other things out than it should now".to_owned()),
     }
 }
 
@@ -181,7 +181,7 @@ async fn keep(
             .map_err(|failure| failure.message)?;
         return Ok(report.failure.map(|f| f.message).into_iter().collect());
     }
-    if request.trigger != Trigger::PreDeploy {
+    if request.trigger != Trigger::PreDeploy || backup.is_pre_deploy() {
         return Ok(Vec::new());
     }
     let copies = good_copies(backup, manifest);
@@ -196,7 +196,7 @@ async fn keep(
     Ok(marks.into_iter().filter_map(Result::err).collect())
 }
 
-/// Puts the backup among those that were made before deploys.
+/// Puts the backup among those that deploys rely on, too. It stays what it is: a nightly one remains a nightly one.
 async fn mark(
     named: &NamedStorage,
     backup: &StoredBackup,
@@ -206,12 +206,12 @@ async fn mark(
     let id = &place.id;
     let failed = |error: storage::Error| {
         format!(
-            "`{id}` cannot be marked as made before a deploy in `{}`: {error}",
+            "`{id}` cannot be marked as relied on by a deploy in `{}`: {error}",
             named.name
         )
     };
     let text = Pin::new(id.clone(), context.clock.now(), Trigger::PreDeploy.as_str());
-    let key = place.key(Part::PreDeploy, "");
+    let key = place.key(Part::Guarded, "");
     match storage.put(&key, Bytes::from(text.to_json())).await {
         Ok(()) | Err(storage::Error::Exists(_)) => {}
         Err(error) => return Err(failed(error)),

@@ -17,6 +17,7 @@ use super::stored::Wanted;
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
 use crate::model::id::BackupId;
+use crate::model::manifest::{Manifest, SelectionRecord};
 use crate::model::shell;
 use crate::postgres::attended::{Attended, Left};
 
@@ -69,7 +70,7 @@ impl RestoreLine {
             None if is_bare => shell::word(database),
             None => "\"$DATABASE_URL\"".to_owned(),
         };
-        format!("{program} restore {id} --into {into} --replace{flags}")
+        format!("{program} restore {id} --into={into} --replace{flags}")
     }
 }
 
@@ -103,6 +104,8 @@ pub struct Outcome {
     pub accepted_age_seconds: Option<i64>,
     /// Why it is pinned; none where `keep_pre_deploy` keeps it.
     pub pin: Option<String>,
+    /// What of the database it holds; none where it is all.
+    pub selection: Option<SelectionRecord>,
     /// The run that made it, or tried to.
     pub backup: Option<backup::Report>,
     /// The line that restores it.
@@ -238,6 +241,9 @@ impl Guard<'_> {
         if request.restores {
             // A backup takes long; what no backup could change is told before it.
             for guarded in &request.guarded {
+                // What only the server can tell of a preset is looked at when the backup is there.
+                let gaps = guarded.backup.selection.record();
+                gaps.map_or(Ok(()), |gaps| Err(self.is_no_way_back(&gaps)))?;
                 let looked = self.check_way_back(guarded, Source::Stdin).await;
                 looked.map_err(|failure| self.no_way_back(failure))?;
             }
@@ -246,6 +252,10 @@ impl Guard<'_> {
             self.secure(at, guarded).await?;
         }
         for (at, guarded) in request.guarded.iter().enumerate() {
+            let gaps = self.report.databases[at].selection.as_ref();
+            if let Some(gaps) = gaps.filter(|_| request.restores) {
+                return Err(self.is_no_way_back(gaps));
+            }
             let source = self.source(at, guarded)?;
             match self.check_way_back(guarded, source).await {
                 Err(failure) if request.restores || self.context.stop.is_requested() => {
@@ -300,8 +310,7 @@ impl Guard<'_> {
                     self.report.warnings.extend(accepted.warnings);
                     let age = Some(accepted.age_seconds);
                     self.report.databases[at].accepted_age_seconds = age;
-                    let server = &accepted.manifest.server.database;
-                    self.take_note(at, guarded, &accepted.manifest.id, server);
+                    self.take_note(at, guarded, &accepted.manifest);
                     return Ok(());
                 }
                 Err(why) => self.observer.note(Event::Making {
@@ -329,7 +338,7 @@ impl Guard<'_> {
                 self.report
                     .warnings
                     .extend(failure.map(|failure| failure.message));
-                self.take_note(at, guarded, &manifest.id, &manifest.server.database);
+                self.take_note(at, guarded, &manifest);
                 Ok(())
             }
             (None, Some(failure)) => Err(self.not_run(failure)),
@@ -341,11 +350,20 @@ impl Guard<'_> {
         }
     }
 
-    fn take_note(&mut self, at: usize, guarded: &Guarded, id: &BackupId, server_name: &str) {
+    fn take_note(&mut self, at: usize, guarded: &Guarded, manifest: &Manifest) {
+        let id = &manifest.id;
+        // What a preset leaves out is the hosting service's own.
+        if let Some(gaps) = guarded.backup.selection.record() {
+            let what = gaps.in_words();
+            self.report.warnings.push(format!(
+                "`{id}` holds {what}: a database that is restored from it lacks the rest"
+            ));
+        }
         let outcome = &mut self.report.databases[at];
         outcome.backup_id = Some(id.to_string());
-        outcome.restore = Some(guarded.line.of(id, server_name));
+        outcome.restore = Some(guarded.line.of(id, &manifest.server.database));
         outcome.pin.clone_from(&guarded.backup.pin);
+        outcome.selection.clone_from(&manifest.selection);
         self.observer.note(Event::Ready { outcome });
     }
 
@@ -379,6 +397,15 @@ impl Guard<'_> {
             Err(_) if self.context.stop.is_requested() => Err(self.stopped()),
             other => other,
         }
+    }
+
+    /// A database that is put in place of another must have all of it.
+    fn is_no_way_back(&self, gaps: &SelectionRecord) -> Failure {
+        let message = format!("its backup holds {}", gaps.in_words());
+        self.no_way_back(
+            Failure::new(Kind::Refused, "partial_guard", message)
+                .hint("leave `--on-failure restore` out, or guard with a configuration that backs up the whole database"),
+        )
     }
 
     /// Refuses to run the command where there is no way back from it.
@@ -507,7 +534,7 @@ mod tests {
                 flags: " --storage /b".into(),
             };
             let line = line.of(&id, database);
-            let start = format!("pgkeep -c /etc/x.yaml restore {id} --into ");
+            let start = format!("pgkeep -c /etc/x.yaml restore {id} --into=");
             let rest = line.strip_prefix(&start).unwrap();
             let into = rest.strip_suffix(" --replace --storage /b").unwrap();
             into.to_owned()
@@ -515,6 +542,7 @@ mod tests {
         let url = "\"$DATABASE_URL\"";
         assert_eq!(line(None, "shop"), "shop");
         assert_eq!(line(None, "my shop"), "'my shop'");
+        assert_eq!(line(None, "-x"), "-x");
         assert_eq!(line(None, "a=b"), url);
         assert_eq!(line(None, ""), url);
         assert_eq!(line(Some(url), "shop"), url);

@@ -137,7 +137,7 @@ impl Sandbox {
             command,
             stdin: Vec::new(),
             limit: LIMIT,
-            watches_argv: false,
+            watched: None,
         }
     }
 
@@ -166,7 +166,7 @@ pub struct Run<'a> {
     command: Command,
     stdin: Vec<u8>,
     limit: Duration,
-    watches_argv: bool,
+    watched: Option<&'static str>,
 }
 
 impl<'a> Run<'a> {
@@ -196,7 +196,13 @@ impl<'a> Run<'a> {
 
     /// Looks for the canary in every argv of the machine while the program runs (row S1).
     pub fn watching_argv(mut self) -> Self {
-        self.watches_argv = true;
+        self.watched = Some(CANARY);
+        self
+    }
+
+    /// The same for another secret, which no other test looks for.
+    pub fn watching_argv_for(mut self, secret: &'static str) -> Self {
+        self.watched = Some(secret);
         self
     }
 
@@ -222,7 +228,7 @@ impl<'a> Run<'a> {
         Running {
             stdout: collect(child.stdout.take().expect("stdout is piped")),
             stderr: collect(child.stderr.take().expect("stderr is piped")),
-            watch: self.watches_argv.then(ArgvWatch::start),
+            watch: self.watched.map(ArgvWatch::start),
             command: format!("{:?}", self.command),
             sandbox: self.sandbox,
             deadline: started_at + self.limit,
@@ -351,7 +357,7 @@ struct ArgvWatch {
 }
 
 impl ArgvWatch {
-    fn start() -> Self {
+    fn start(secret: &'static str) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&is_over);
         let sampler = thread::spawn(move || {
@@ -359,7 +365,7 @@ impl ArgvWatch {
             // A run may be over before this thread begins; one look is always taken.
             loop {
                 for argv in processes::every_argv() {
-                    secret::assert_absent(CANARY, "an argv", &argv);
+                    secret::assert_absent(secret, "an argv", &argv);
                     samples += 1;
                 }
                 if flag.load(Ordering::Relaxed) {
