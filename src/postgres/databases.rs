@@ -68,6 +68,45 @@ impl Databases {
             .map(drop)
     }
 
+    /// Creates a database by `sql`, a statement that names `making`, and gives it `name` when it is there. Where it
+    /// takes too long, or `until` is first, our session is ended and what it made is dropped.
+    ///
+    /// The server does not end with our session, and may make the database when nobody waits for it any more. So it is
+    /// made under a name that nobody else has: what bears the wanted name may be somebody else's, made meanwhile.
+    pub async fn create<E>(
+        &self,
+        making: &str,
+        sql: &str,
+        name: &str,
+        application: &str,
+        until: impl Future<Output = E>,
+    ) -> Result<(), NotCreated<E>> {
+        let no_stop = CancellationToken::new();
+        let named = self.clone().named(application);
+        let rename = format!("ALTER DATABASE {} RENAME TO {}", quote(making), quote(name));
+        let work = async {
+            named.execute(sql, &no_stop).await?;
+            named.execute(&rename, &no_stop).await
+        };
+        let why = tokio::select! {
+            done = work => match done {
+                Ok(()) => return Ok(()),
+                Err(error) => Why::Failed(error),
+            },
+            reason = until => Why::GivenUp(reason),
+        };
+        let cleaned = async {
+            end_sessions(&self.psql, application, &no_stop).await?;
+            // What holds up a CREATE DATABASE may hold up a DROP, too.
+            match self.exists(making, &no_stop).await? {
+                true => self.drop_database(making, &no_stop).await,
+                false => Ok(()),
+            }
+        };
+        let left = cleaned.await.err().map(|error| (making.to_owned(), error));
+        Err(NotCreated { why, left })
+    }
+
     /// Drops a database, sessions or not; one that is not there is no error.
     pub async fn drop_database(&self, name: &str, cancel: &CancellationToken) -> Result<(), Error> {
         let sql = format!(
@@ -126,6 +165,16 @@ impl Databases {
         }
     }
 
+    /// Tells whether there is a database of this name.
+    pub async fn exists(&self, name: &str, cancel: &CancellationToken) -> Result<bool, Error> {
+        let sql = format!(
+            "SELECT count(*) FROM pg_database WHERE datname = {};",
+            literal(name)
+        );
+        let answer = self.psql.query(&sql, cancel, TIMEOUT).await?;
+        Ok(answer.trim_ascii() == b"1")
+    }
+
     /// Returns names and comments of the databases whose name starts with `prefix`.
     pub async fn with_comments(
         &self,
@@ -141,6 +190,24 @@ impl Databases {
         let text = String::from_utf8_lossy(&answer);
         Ok(serde_json::from_str(text.trim()).unwrap_or_default())
     }
+}
+
+/// Why there is no new database.
+#[derive(Debug)]
+pub struct NotCreated<E> {
+    /// What happened.
+    pub why: Why<E>,
+    /// The database that could not be removed again, and why.
+    pub left: Option<(String, Error)>,
+}
+
+/// What kept a database from being made.
+#[derive(Debug)]
+pub enum Why<E> {
+    /// The server, or the time that it took.
+    Failed(Error),
+    /// Somebody did not want to wait any longer.
+    GivenUp(E),
 }
 
 /// Reads every table for the planner's statistics, in so many sessions at once.

@@ -122,6 +122,14 @@ pub struct InUse {
 }
 
 impl Error {
+    /// Tells whether the server lives and has no session left for us.
+    pub fn is_out_of_sessions(&self) -> bool {
+        let says = |text: &str| self.stderr.iter().any(|line| line.contains(text));
+        says("too many connections")
+            || says("too many clients")
+            || says("remaining connection slots")
+    }
+
     /// Makes an error where no program spoke.
     pub fn new(reason: Reason) -> Self {
         Self {

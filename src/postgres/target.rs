@@ -27,6 +27,7 @@ pub struct TargetFacts {
     pub user: String,
     /// Whether the user is a superuser.
     pub is_superuser: bool,
+    /// Up to PostgreSQL 15 CREATEROLE is such a power, because it may grant itself the next ones; Supabase and RDS forbid that.
     /// Roles by which the user has a superuser's powers, or can take them: itself, a superuser that it may become, the
     /// roles that run programs and write files on the server.
     #[serde(default)]
@@ -110,7 +111,10 @@ SELECT jsonb_build_object(
   'user', current_user,
   'is_superuser', r.rolsuper,
   'powers', CASE WHEN r.rolsuper THEN jsonb_build_array(r.rolname) ELSE coalesce((SELECT jsonb_agg(x.rolname ORDER BY x.rolname)
-    FROM pg_roles x WHERE (x.rolsuper OR x.rolname IN ('pg_execute_server_program', 'pg_write_server_files'))
+    FROM pg_roles x WHERE (x.rolsuper OR x.rolname IN ('pg_execute_server_program', 'pg_write_server_files')
+        OR x.rolcreaterole AND current_setting('server_version_num')::int < 160000
+          AND coalesce(current_setting('supautils.reserved_memberships', true), '') !~ 'pg_execute_server_program'
+          AND current_setting('rds.extensions', true) IS NULL)
       AND pg_has_role(x.oid, 'MEMBER')), '[]') END,
   'may_create_databases', r.rolsuper OR r.rolcreatedb,
   'may_create_roles', r.rolsuper OR r.rolcreaterole,

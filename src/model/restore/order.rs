@@ -7,7 +7,10 @@ use std::collections::{HashMap, HashSet};
 
 use crate::model::name::TableName;
 use crate::model::restore::filter::holds_rows;
-use crate::model::scan::{Block, Listed, Scan, Scanner, SectionName, Table, TableKind, Work};
+use crate::model::scan::{
+    Block, LexemeKind, Listed, Scan, Scanner, SectionName, Table, TableKind, TextEncoding, Work,
+    lexemes,
+};
 
 /// Most text in front of and behind the data that is held in memory. 100,000 tables have about 150 MiB.
 const MAX_STRUCTURE: u64 = 256 << 20;
@@ -450,6 +453,27 @@ impl Facts {
         if run == Run::Rest {
             return vec![task(&waiting, versions, 0)];
         }
+        if run == Run::Keys {
+            return self.batches(waiting, versions, jobs);
+        }
+        // A function in an index may read any table, whatever it says of itself.
+        let (plain, others): (Vec<Waiting>, Vec<Waiting>) = waiting
+            .into_iter()
+            .partition(|waiting| is_of_columns(&waiting.sql));
+        let mut stage = self.batches(plain, versions, jobs);
+        for task in &mut stage {
+            task.needs = self.with_roots(&task.locks);
+        }
+        let all: Vec<TableName> = self.costs.keys().cloned().collect();
+        let others = self.batches(others, versions, jobs).into_iter();
+        stage.extend(others.map(|task| Task {
+            needs: all.clone(),
+            ..task
+        }));
+        stage
+    }
+
+    fn batches(&self, waiting: Vec<Waiting>, versions: &[Vec<u8>], jobs: usize) -> Stage {
         let mut groups: Vec<Vec<Waiting>> = Vec::new();
         let mut index: HashMap<Vec<TableName>, usize> = HashMap::new();
         for statement in waiting {
@@ -477,13 +501,27 @@ impl Facts {
         if !batch.is_empty() {
             stage.push(task(&batch, versions, batch_weight));
         }
-        if run == Run::Indexes {
-            for task in &mut stage {
-                task.needs = self.with_roots(&task.locks);
-            }
-        }
         stage
     }
+}
+
+/// Tells whether an index is one of columns alone: no expression, and no condition on its rows.
+fn is_of_columns(sql: &[u8]) -> bool {
+    let mut depth = 0;
+    lexemes(sql, true, TextEncoding::Utf8)
+        .iter()
+        .all(|lexeme| match lexeme.kind {
+            LexemeKind::Punct(b'(') => {
+                depth += 1;
+                depth < 2
+            }
+            LexemeKind::Punct(b')') => {
+                depth -= 1;
+                true
+            }
+            LexemeKind::Word => lexeme.text != b"where",
+            _ => true,
+        })
 }
 
 /// Statements of one session. Each is a transaction of its own: an index that is built frees its locks.

@@ -275,6 +275,8 @@ struct Catalog {
     large_objects: u64,
 }
 
+const ONE_SEQUENCE: &str = "a sequence";
+
 /// Asks for what rows do not tell, a line of JSON for each answer: tables, large objects, sequences.
 pub(crate) fn catalog_questions(sequences: &[SequenceValue]) -> String {
     let mut sql = String::from(
@@ -449,7 +451,7 @@ pub(crate) fn judge(what: &str, compared: &Compared, large_objects: Option<u64>)
     }
     match compared.sequences.len() {
         0 => {}
-        1 => parts.push("a sequence".to_owned()),
+        1 => parts.push(ONE_SEQUENCE.to_owned()),
         count => parts.push(format!("{count} sequences")),
     }
     problems.extend(compared.sequences.iter().cloned());
@@ -463,10 +465,13 @@ pub(crate) fn judge(what: &str, compared: &Compared, large_objects: Option<u64>)
     if problems.is_empty() {
         return Ok(());
     }
-    let message = format!(
-        "{what}: {} are not as they were dumped",
-        parts.join(" and ")
-    );
+    let message = match parts.as_slice() {
+        [only] if only == ONE_SEQUENCE => format!("{what}: {only} is not as it was dumped"),
+        _ => format!(
+            "{what}: {} are not as they were dumped",
+            parts.join(" and ")
+        ),
+    };
     Err(Failure::new(Kind::Damaged, "restore_differs", message).with_details(problems))
 }
 

@@ -37,6 +37,9 @@ pub use stall::Limits;
 /// Id of the failure of a statement that the server refused.
 pub(crate) const SQL_FAILED: &str = "restore_sql_failed";
 
+/// Id of a failure in which the server refused a statement of the dump for want of a right, or because of somebody else.
+pub(crate) const HINDERED: &str = "restore_hindered";
+
 /// What to restore, and where to.
 pub struct Request {
     /// Where the dump comes from.

@@ -293,11 +293,15 @@ pub(crate) fn powers(
     let role = facts.powers.first().filter(|_| !options.allow_superuser)?;
     let user = &facts.user;
     let what = match role == user {
-        true => format!("`{user}` is a superuser"),
+        true if facts.is_superuser => format!("`{user}` is a superuser"),
+        // Up to PostgreSQL 15 it may make itself a member of `pg_execute_server_program`.
+        true => format!(
+            "`{user}` has CREATEROLE, which on this server leads to every power but a superuser's own"
+        ),
         false if facts.powers.iter().any(|role| role.starts_with("pg_")) => {
             format!("`{user}` has the powers of `{role}` over the server")
         }
-        false => format!("`{user}` may become `{role}`, a superuser"),
+        false => format!("`{user}` may become `{role}`, a role with powers over the server"),
     };
     let text = format!("{what}, and whatever the dump's SQL says would run with those powers");
     let owners = match needs.roles.is_empty() {
@@ -305,10 +309,21 @@ pub(crate) fn powers(
         false => "; `GRANT <each owner in the dump> TO restorer`".to_owned(),
     };
     let makes_roles = options.create_missing_roles && !needs.missing_roles(facts).is_empty();
-    let more = if makes_roles { " CREATEROLE" } else { "" };
+    let makes_roles_itself = makes_roles && facts.major() >= 16;
+    let more = if makes_roles_itself {
+        " CREATEROLE"
+    } else {
+        ""
+    };
+    let roles = match makes_roles && !makes_roles_itself {
+        true => {
+            "; the roles that are missing are made by somebody else, because CREATEROLE is such a power up to PostgreSQL 15"
+        }
+        false => "",
+    };
     let hint = format!(
         "`--allow-superuser` restores all the same, where you trust the dump as you trust the server; or make a role for \
-         it: `CREATE ROLE restorer LOGIN CREATEDB{more}`{rights}{owners}"
+         it: `CREATE ROLE restorer LOGIN CREATEDB{more}`{rights}{owners}{roles}"
     );
     Some(problem(SUPERUSER_REFUSED, text, Some(&hint)))
 }
@@ -650,12 +665,18 @@ mod tests {
             allow_superuser: true,
             ..Options::default()
         };
-        for (powers, says) in [
-            (["app"], "`app` is a superuser"),
-            (["boss"], "`app` may become `boss`"),
-            (["pg_execute_server_program"], "`app` has the powers of"),
+        for (is_superuser, powers, says) in [
+            (true, ["app"], "`app` is a superuser"),
+            (false, ["app"], "`app` has CREATEROLE"),
+            (false, ["boss"], "`app` may become `boss`"),
+            (
+                false,
+                ["pg_execute_server_program"],
+                "`app` has the powers of",
+            ),
         ] {
             let mut strong = target();
+            strong.facts.is_superuser = is_superuser;
             strong.facts.powers = powers.map(str::to_owned).to_vec();
             let problems = plan(&needs(), &strong, &Options::default()).unwrap_err();
             assert_eq!(problems[0].id, "superuser_refused");

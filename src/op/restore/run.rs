@@ -527,10 +527,20 @@ impl<'a> Run<'a> {
         }
         let kept = swap::kept_name(name, self.context.clock.now());
         // From here on nobody may stop it half-way; both renames are one transaction.
-        databases
-            .swap(name, &site.name, &kept, &self.no_stop)
-            .await
-            .map_err(|error| self.failed(&error))?;
+        let swapped = databases.swap(name, &site.name, &kept, &self.no_stop).await;
+        if let Err(error) = swapped {
+            // An answer may be lost behind the COMMIT.
+            if !databases
+                .exists(&kept, &self.no_stop)
+                .await
+                .is_ok_and(|is_there| is_there)
+            {
+                return Err(self.failed(&error));
+            }
+            self.warn(format!(
+                "the connection was lost behind the renames, which were done: {error}"
+            ));
+        }
         self.report.replaced = Some(swap::replaced(name, &kept));
         Ok(())
     }

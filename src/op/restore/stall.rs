@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::failure::{Failure, Kind};
 use crate::postgres::activity::{Session, sessions};
+use crate::postgres::error::Error;
 use crate::postgres::psql::Psql;
 
 /// How long a restore may stand still.
@@ -147,9 +148,14 @@ impl Watchdog<'_> {
             let count = self.pulse.count();
             // While bytes move nobody has to be asked, and no session of the server is taken for it.
             let found = match count == judge.count {
-                true => sessions(self.psql, self.application, cancel).await.ok(),
-                false => None,
+                true => sessions(self.psql, self.application, cancel).await,
+                false => Ok(Vec::new()),
             };
+            // Who is refused because all sessions are taken has heard that the server lives.
+            if found.as_ref().is_err_and(Error::is_out_of_sessions) {
+                judge.alive_at = now();
+            }
+            let found = found.ok().filter(|_| count == judge.count);
             if let Some(verdict) = judge.look(now(), count, found.as_deref()) {
                 return verdict.to_failure(what, self.limits);
             }

@@ -37,6 +37,54 @@ fn assert_comes_back(server: &Server, database: &TestDatabase<'_>, jobs: &str) {
     assert_eq!(database.sql(MADE), target.sql(MADE));
 }
 
+/// A function in an index may read rows that come later; the small table's come last.
+#[test]
+fn an_index_that_reads_another_table_is_whole() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    database.sql(
+        "CREATE TABLE lookup (id int PRIMARY KEY, name text); INSERT INTO lookup SELECT n, 'n' || n FROM generate_series(1, 1000) n;
+         CREATE FUNCTION nm(int) RETURNS text LANGUAGE plpgsql IMMUTABLE AS
+           'BEGIN RETURN (SELECT name FROM public.lookup WHERE id = $1); END';
+         CREATE TABLE items (id int, lk int); INSERT INTO items SELECT n, n % 1000 + 1 FROM generate_series(1, 60000) n;
+         CREATE TABLE big AS SELECT n, repeat('x', 40) FROM generate_series(1, 300000) n;
+         CREATE INDEX by_name ON items (nm(lk))",
+    );
+    assert_comes_back(server, &database, "2");
+    let target = Target::beside(&database, server);
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    shelf
+        .restore("latest", &target.url(), &["--jobs", "2"])
+        .expect(0);
+    let found = "SET enable_seqscan = off; SET enable_bitmapscan = off; SELECT count(*) FROM items WHERE nm(lk) = 'n5'";
+    assert_eq!(target.sql(found), "60");
+}
+
+/// What a view calls while it is filled changes a sequence: one session and several say so alike.
+#[test]
+fn a_sequence_that_is_not_as_it_was_is_told_by_one_session_and_by_several() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    database.sql(
+        "CREATE SEQUENCE calls; CREATE TABLE a AS SELECT n FROM generate_series(1, 20000) n; CREATE TABLE b AS TABLE a;
+         CREATE MATERIALIZED VIEW seen AS SELECT nextval('calls') AS v",
+    );
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    for jobs in ["1", "2"] {
+        let target = Target::beside(&database, server);
+        let outcome = shelf.restore("latest", &target.url(), &["--jobs", jobs]);
+        let outcome = outcome.expect(23);
+        let error = outcome.exit_error().to_string();
+        assert!(
+            error.contains("a sequence is not as it was dumped") && error.contains("calls"),
+            "{outcome}"
+        );
+        assert_eq!(target.databases(), [""; 0]);
+    }
+}
+
 #[test]
 fn samples_come_back_by_several_sessions() {
     let Some(server) = postgres() else { return };

@@ -1,7 +1,7 @@
 //! `--replace`, and making a database: what is in the way, what the old database keeps, what a stop leaves.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -9,11 +9,25 @@ use super::{SMALL, Shelf, Target, dump};
 use crate::support::postgres::USER;
 use crate::support::{CANARY, Server, postgres};
 
+/// What does not come in this time never will.
+const LONGEST: Duration = Duration::from_secs(120);
+
 /// Waits until a session of the server is as `which` says.
 fn wait_for(server: &Server, which: &str) {
     let sql =
         format!("SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND {which}");
+    let begun = Instant::now();
     while server.sql("template1", &sql) == "0" {
+        assert!(begun.elapsed() < LONGEST, "never: {which}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn wait_for_none(server: &Server, which: &str) {
+    let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE {which}");
+    let begun = Instant::now();
+    while server.sql("template1", &sql) != "0" {
+        assert!(begun.elapsed() < LONGEST, "still: {which}");
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -243,15 +257,60 @@ fn a_stop_while_the_database_is_made_leaves_none() {
         let waits = format!("query LIKE 'CREATE DATABASE %{name}%' AND wait_event_type = 'Lock'");
         wait_for(&server, &waits);
         running.signal(Signal::TERM);
-        // Were the stop heeded at once, nobody would wait for the server any more.
-        thread::sleep(Duration::from_millis(500));
+        let outcome = running.wait().expect(143);
         let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%(73)%' AND pid <> pg_backend_pid()";
         server.sql("postgres", end);
-        let outcome = running.wait().expect(143);
         let error = outcome.exit_error();
         let message = error["message"].as_str().unwrap();
-        let says = "the database that was made for it is gone again";
-        assert!(message.ends_with(says), "{outcome}");
+        assert!(message.ends_with("nothing was changed"), "{outcome}");
     });
     assert_eq!(target.databases(), [""; 0]);
+}
+
+/// While ours waits, somebody else makes a database of the same name: theirs stays.
+#[test]
+fn a_database_that_somebody_else_made_meanwhile_stays() {
+    let Some(server) = Server::private() else {
+        return;
+    };
+    let shelf = Shelf::new();
+    let file = shelf.sandbox.write("a.sql", dump(SMALL));
+    let file = file.display().to_string();
+    let target = Target {
+        server: &server,
+        name: "wanted".to_owned(),
+    };
+    // Every copy of template0 waits for this, and those of template1 do not.
+    let lock = "BEGIN; COMMENT ON DATABASE template0 IS 'x'; SELECT pg_sleep(74)";
+    let make = || {
+        server.sql("postgres", "CREATE DATABASE wanted TEMPLATE template1");
+        server.sql("wanted", "CREATE TABLE precious AS SELECT 7 AS id");
+    };
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%(74)%' AND pid <> pg_backend_pid()";
+    let precious = || server.sql("wanted", "SELECT id FROM precious");
+    thread::scope(|scope| {
+        for (limit, ends_first) in [("5s", false), ("60s", true)] {
+            scope.spawn(|| server.try_sql("postgres", lock));
+            wait_for(&server, "query LIKE '%(74)%' AND wait_event = 'PgSleep'");
+            let running = shelf
+                .run(&file, &target.url(), &["--lock-wait-timeout", limit])
+                .start();
+            wait_for(
+                &server,
+                "query LIKE 'CREATE DATABASE %wanted%' AND wait_event_type = 'Lock'",
+            );
+            make();
+            if ends_first {
+                server.sql("template1", end);
+            }
+            let outcome = running.wait().expect(20);
+            assert_eq!(precious(), "7", "{outcome}");
+            let error = outcome.exit_error().to_string();
+            assert!(error.contains("nothing was changed"), "{outcome}");
+            assert_eq!(target.databases(), ["wanted"]);
+            server.sql("template1", end);
+            wait_for_none(&server, "query LIKE '%(74)%' AND pid <> pg_backend_pid()");
+            server.sql("postgres", "DROP DATABASE wanted");
+        }
+    });
 }

@@ -136,6 +136,62 @@ fn no_two_tasks_with_a_common_lock_are_taken() {
 }
 
 #[test]
+fn an_index_that_may_read_other_tables_waits_for_all_rows() {
+    for (sql, expected) in [
+        ("CREATE INDEX i ON public.a USING btree (id);", true),
+        (
+            "CREATE UNIQUE INDEX i ON public.a USING gin (\"where\" x.ops DESC) INCLUDE (b) WITH (fillfactor='70');",
+            true,
+        ),
+        (
+            "ALTER TABLE ONLY public.a ADD CONSTRAINT k PRIMARY KEY (id);",
+            true,
+        ),
+        (
+            "CREATE INDEX i ON public.a USING btree (public.nm(lk));",
+            false,
+        ),
+        ("CREATE INDEX i ON public.a USING btree (((a + 1)));", false),
+        (
+            "CREATE INDEX i ON public.a USING btree (id) WHERE public.is_new(id);",
+            false,
+        ),
+        (
+            "ALTER TABLE ONLY public.a ADD CONSTRAINT k EXCLUDE USING gist (f(a) WITH =);",
+            false,
+        ),
+    ] {
+        assert_eq!(is_of_columns(sql.as_bytes()), expected, "{sql}");
+    }
+    let dump = sample(&[400_000, 700_000, 1]).replace(
+        "CREATE INDEX a_i ON public.a USING btree (id);",
+        "CREATE INDEX a_i ON public.a USING btree (public.nm(id));",
+    );
+    let (_, stages) = plan(&dump, 997, 2);
+    let of = |name: &str| {
+        let mut tasks = stages[1].iter().filter(|task| is_text(task));
+        tasks.find(|task| text_of(task).contains(name)).unwrap()
+    };
+    assert_eq!(of("a_pkey").needs.len(), 1);
+    let filled = stages[1].iter().flat_map(|task| &task.fills);
+    assert!(
+        filled
+            .clone()
+            .all(|table| of("a_i ON").needs.contains(table))
+    );
+    let mut queue = Queue::new(stages[1].clone());
+    let mut filled_until = 0;
+    while let Some(task) = queue.take() {
+        if is_text(&task) && text_of(&task).contains("a_i ON") {
+            let fillers = stages[1].iter().filter(|task| !task.fills.is_empty());
+            assert_eq!(filled_until, fillers.count());
+        }
+        filled_until += usize::from(!task.fills.is_empty());
+        queue.done(&task.locks, &task.fills);
+    }
+}
+
+#[test]
 fn an_index_waits_for_the_rows_of_its_table_and_for_no_other() {
     let (_, mut stages) = plan(&sample(&[900_000, 600_000, 3]), 4096, 2);
     let mut queue = Queue::new(stages.remove(1));

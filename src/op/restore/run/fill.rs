@@ -15,8 +15,8 @@ use crate::op::restore::feed::{Move, MoveError, Moved, judge_file, refused, unre
 use crate::op::restore::preflight::Plan;
 use crate::op::restore::source::{Opened, Seen, Stored, Tap, open_file};
 use crate::op::restore::stall::Watchdog;
-use crate::op::restore::{Event, Limits, SQL_FAILED};
-use crate::postgres::databases::{Databases, end_sessions};
+use crate::op::restore::{Event, HINDERED, Limits, SQL_FAILED, swap};
+use crate::postgres::databases::{Databases, NotCreated, Why};
 use crate::postgres::error::{Error, Reason};
 use crate::postgres::feed::{Feed, FeedRequest};
 use crate::postgres::process::Stop;
@@ -102,16 +102,17 @@ impl Run<'_> {
             return Ok(());
         };
         let (properties, encoding) = (&site.needs.properties, &site.needs.encoding);
-        let sql = properties.create(&site.name, encoding, false);
-        let result = match self.create(site, databases, &sql, made).await? {
-            Err(error) if is_about_locale(&error) && self.request.options.force_locale => {
-                self.warn("the server lacks the dump's locale, so the database sorts text as locale `C` does".into());
-                let sql = properties.create(&site.name, encoding, true);
-                self.create(site, databases, &sql, made).await?
-            }
-            other => other,
-        };
-        result.map_err(|error| self.not_created(&error))?;
+        let making = swap::beside(&site.name, &format!("_making_{}", self.random_hex(4)));
+        let sql = |any_locale| properties.create(&making, encoding, any_locale);
+        let mut created = self.create(site, databases, &making, &sql(false)).await;
+        if self.request.options.force_locale && created.as_ref().is_err_and(lacks_locale) {
+            self.warn(
+                "the server lacks the dump's locale, so the database sorts text as locale `C` does"
+                    .into(),
+            );
+            created = self.create(site, databases, &making, &sql(true)).await;
+        }
+        created.map_err(|not_created| self.explain_not_created(not_created))?;
         made.database = true;
         self.report.created = site.plan == Plan::Create;
         self.check_stop()?;
@@ -137,17 +138,14 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Creates the database. Nobody may stop it half-way: the server would go on without us and leave a database that
-    /// nobody knows of. Where others stand in its way for too long, or it takes too long by itself, our session is ended
-    /// first, and then what it may have left is known to be ours.
+    /// Creates the database; where others stand in its way for too long, or somebody wants to stop, nothing is left.
     async fn create(
         &self,
         site: &Site,
         databases: &Databases,
+        making: &str,
         sql: &str,
-        made: &mut Made,
-    ) -> Result<std::result::Result<(), Error>> {
-        let named = databases.clone().named(&site.application);
+    ) -> std::result::Result<(), NotCreated<Failure>> {
         let watchdog = Watchdog {
             psql: databases.psql(),
             application: &site.application,
@@ -159,18 +157,28 @@ impl Run<'_> {
             clock: &*self.context.clock,
         };
         let what = self.what();
-        let done = tokio::select! {
-            done = named.execute(sql, &self.no_stop) => Ok(done),
-            failure = watchdog.stands_still(&what, &self.no_stop) => Err(failure),
+        let until = async {
+            tokio::select! {
+                failure = watchdog.stands_still(&what, &self.no_stop) => failure,
+                () = self.stop().cancelled() => self.stopped_inside(),
+            }
         };
-        let is_over = matches!(&done, Ok(Err(error)) if is_timed_out(error)) || done.is_err();
-        if is_over {
-            made.database = true;
-            end_sessions(databases.psql(), &site.application, &self.no_stop)
-                .await
-                .map_err(|error| self.failed(&error))?;
+        databases
+            .create(making, sql, &site.name, &site.application, until)
+            .await
+    }
+
+    fn explain_not_created(&self, not_created: NotCreated<Failure>) -> Failure {
+        let failure = match not_created.why {
+            Why::GivenUp(failure) => failure,
+            Why::Failed(error) => self.not_created(&error),
+        };
+        match not_created.left {
+            None => failure,
+            Some((name, error)) => failure
+                .with_details([format!("`{name}` may be left behind: {error}")])
+                .hint(format!("`DROP DATABASE {}` removes it", quote(&name))),
         }
-        done
     }
 
     fn not_created(&self, error: &Error) -> Failure {
@@ -474,6 +482,9 @@ impl Run<'_> {
                 "{}: the server refused a statement of the dump",
                 self.what()
             );
+            if is_hindered(&error.stderr) {
+                failure.id = HINDERED;
+            }
         }
         if let Some((id, why, hint)) = exhausted(&error.stderr) {
             failure.id = id;
@@ -611,6 +622,27 @@ pub(in crate::op) fn sql_hint(stderr: &[String]) -> Option<&'static str> {
 
 fn is_timed_out(error: &Error) -> bool {
     error.reason == Reason::Stopped(Stop::TimedOut)
+}
+
+/// Tells whether a statement was refused for what the role may not do, or for what others did, and not for what it says.
+fn is_hindered(stderr: &[String]) -> bool {
+    const SIGNS: [&str; 8] = [
+        "permission denied",
+        "must be owner of",
+        "must be superuser",
+        "must be able to SET ROLE",
+        "must be member of role",
+        "deadlock detected",
+        "canceling statement due to",
+        "terminating connection",
+    ];
+    let is_error = |line: &&String| line.contains("ERROR:") || line.contains("FATAL:");
+    let mut errors = stderr.iter().filter(is_error);
+    errors.any(|line| SIGNS.iter().any(|sign| line.contains(sign)))
+}
+
+fn lacks_locale<E>(not_created: &NotCreated<E>) -> bool {
+    matches!(&not_created.why, Why::Failed(error) if is_about_locale(error))
 }
 
 pub(in crate::op) fn is_about_locale(error: &Error) -> bool {

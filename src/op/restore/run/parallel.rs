@@ -19,19 +19,19 @@ use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::{Run, Site};
-use crate::failure::{Kind, Result};
+use crate::failure::{Failure, Kind, Result};
 use crate::model::chunks::ChunkIndex;
 use crate::model::manifest::Manifest;
 use crate::model::name::TableName;
 use crate::model::restore::filter::{Filter, Freeze, Rules};
 use crate::model::restore::order::Task;
 use crate::model::restore::order::{Gathering, Queue, Sections, Stage, What, can_be_emptied};
-use crate::model::scan::{Block, RowDigest, Scan, Table, TableKind};
+use crate::model::scan::{Block, RowDigest, Scan, SequenceValue, Table, TableKind};
 use crate::op::reading::{Pieces, chunk_index, dump_key, threads, with_pieces};
-use crate::op::restore::Event;
 use crate::op::restore::feed::{MoveError, Moved};
 use crate::op::restore::preflight::Plan;
 use crate::op::restore::source::{Opened, Seen, Stored};
+use crate::op::restore::{Event, HINDERED, SQL_FAILED};
 use crate::op::stored::storage_failure;
 use crate::postgres::databases::free_sessions;
 use crate::postgres::feed::FeedRequest;
@@ -75,7 +75,12 @@ struct Sums {
     /// Rows and digest of each table.
     tables: HashMap<TableName, (u64, Option<RowDigest>)>,
     large_objects: u64,
+    /// Values that were set, which stand between the rows.
+    sequences: Vec<SequenceValue>,
 }
+
+/// Sessions beside those that restore: one asks what they do, and one cleans up.
+const BESIDES: usize = 2;
 
 /// What is wrong with a chunk index that does not reach as far as the manifest's sections and tables.
 const BEHIND_INDEX: &str = "a part of it lies behind the end of its chunk index";
@@ -116,10 +121,11 @@ impl Run<'_> {
         let Some(copy) = self.copy(stored, at).await? else {
             return Ok(None);
         };
-        let (scan, gathering) = self.survey(opened, &copy, sections, site).await?;
+        let (mut scan, gathering) = self.survey(opened, &copy, sections, site).await?;
         self.report.jobs = jobs;
         let stages = gathering.plan(&scan, jobs);
-        self.work(opened, copy, site, stages, &scan, jobs).await?;
+        let sums = self.work(opened, copy, site, stages, &scan, jobs).await?;
+        scan.sequences.extend(sums.sequences);
         Ok(Some(Moved {
             scan,
             seen: Arc::new(Seen::default()),
@@ -139,11 +145,11 @@ impl Run<'_> {
         }
         // Where the server does not tell, it will refuse a session that is too many.
         let free = free_sessions(&site.psql, self.stop()).await.ok().flatten();
-        match free.filter(|free| *free < wanted) {
+        match free.filter(|free| *free < wanted + BESIDES) {
             Some(free) => {
-                let jobs = free.max(1);
+                let jobs = free.saturating_sub(BESIDES).max(1);
                 self.warn(format!(
-                    "the server has room for {free} more sessions, so {jobs} instead of {wanted} restore at once"
+                    "the server has room for {free} more sessions, {BESIDES} of which look after the restore, so {jobs} instead of {wanted} restore at once"
                 ));
                 jobs
             }
@@ -291,7 +297,7 @@ impl Run<'_> {
         stages: Vec<Stage>,
         scan: &Scan,
         jobs: usize,
-    ) -> Result<()> {
+    ) -> Result<Sums> {
         let progress = Arc::new(Progress::default());
         self.follow(&progress);
         self.observer.note(Event::Restoring {
@@ -334,7 +340,8 @@ impl Run<'_> {
                 });
             }
         };
-        self.prove_sums(&crew, &sums, scan)
+        self.prove_sums(&crew, &sums, scan)?;
+        Ok(sums)
     }
 
     /// Holds what was brought in against the manifest.
@@ -418,6 +425,19 @@ impl Run<'_> {
         failed.map_or(Ok(()), Err)
     }
 
+    async fn input_of(&self, crew: &Crew<'_>, what: What) -> Result<Input> {
+        match what {
+            What::Text(text) => Ok(Input::Text(text)),
+            What::Part(block) => match crew.copy.index.offsets().stored_range(block) {
+                Some((range, _)) => Ok(Input::Part(
+                    block,
+                    self.stream(&crew.copy, Some(range)).await?,
+                )),
+                None => Err(self.damaged(crew.copy.stored, crew.copy.at, BEHIND_INDEX)),
+            },
+        }
+    }
+
     async fn carry_out_task(&self, crew: &Crew<'_>, task: Task) -> Result<Scan> {
         let options = &self.request.options;
         let key = self.random_hex(8);
@@ -430,28 +450,20 @@ impl Run<'_> {
             time_zone: options.dump_time_zone.as_deref().unwrap_or("UTC"),
             key: &key,
         };
-        let source = match task.what {
-            What::Text(text) => Input::Text(text),
-            What::Part(block) => {
-                let stored = crew.copy.index.offsets().stored_range(block);
-                let Some((range, _)) = stored else {
-                    return Err(self.damaged(crew.copy.stored, crew.copy.at, BEHIND_INDEX));
-                };
-                Input::Part(block, self.stream(&crew.copy, Some(range)).await?)
-            }
-        };
+        let source = self.input_of(crew, task.what).await?;
         let mut feed = request
             .start(&crew.halt)
             .await
             .map_err(|error| self.failed(&error))?;
         let input = feed.take_input();
+        let freeze = match task.one_transaction {
+            true => Freeze::Emptied(Arc::clone(&crew.emptied)),
+            false => Freeze::Never,
+        };
         let hand = Hand {
             rules: Rules {
                 one_transaction: task.one_transaction,
-                freeze: match task.one_transaction {
-                    true => Freeze::Emptied(Arc::clone(&crew.emptied)),
-                    false => Freeze::Never,
-                },
+                freeze,
                 ..crew.rules.clone()
             },
             settings: task.settings,
@@ -463,7 +475,7 @@ impl Run<'_> {
         let mut moving = pin!(hand.run(source, input));
         let (moved, input) = tokio::select! {
             done = &mut moving => done?,
-            _ = feed.ended() => return Err(self.program_failed(&feed).await),
+            _ = feed.ended() => return Err(out_of_order(self.program_failed(&feed).await)),
             () = crew.halt.cancelled() => {
                 feed.stop().await;
                 return Err(self.stopped_inside());
@@ -471,12 +483,13 @@ impl Run<'_> {
         };
         let failure = match moved {
             Ok(scan) => {
-                feed.commit(input)
-                    .await
-                    .map_err(|error| self.psql_failed(&error))?;
+                let done = feed.commit(input).await;
+                done.map_err(|error| out_of_order(self.psql_failed(&error)))?;
                 return Ok(scan);
             }
-            Err(Broken::Move(MoveError::Closed)) => return Err(self.program_failed(&feed).await),
+            Err(Broken::Move(MoveError::Closed)) => {
+                return Err(out_of_order(self.program_failed(&feed).await));
+            }
             Err(Broken::Move(error)) => {
                 self.explain(crew.opened, crew.copy.at, &error, &Seen::default())
             }
@@ -487,6 +500,16 @@ impl Run<'_> {
         feed.stop().await;
         drop(input);
         Err(failure)
+    }
+}
+
+/// A check, a default or a generated column may call a function that reads a table whose rows come later here.
+fn out_of_order(failure: Failure) -> Failure {
+    match failure.id {
+        SQL_FAILED | HINDERED => failure.hint(
+            "where a function in a check or an index reads another table, `--jobs 1` helps: it keeps to the dump's order",
+        ),
+        _ => failure,
     }
 }
 
@@ -630,6 +653,7 @@ impl Sink<'_> {
 impl Sums {
     fn add(&mut self, scan: Scan) {
         self.large_objects += scan.large_objects;
+        self.sequences.extend(scan.sequences);
         for table in scan.tables {
             let Some(rows) = table.rows else { continue };
             let name = table.full_name();
