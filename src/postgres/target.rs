@@ -50,6 +50,9 @@ pub struct TargetFacts {
     pub may_create_schemas: bool,
     /// Every database of the server.
     pub databases: Vec<String>,
+    /// Whether the database has a schema `public`.
+    #[serde(default)]
+    pub has_public: bool,
     /// Every role.
     pub roles: Vec<String>,
     /// Extensions that can be created.
@@ -133,6 +136,7 @@ SELECT jsonb_build_object(
   'may_create_schemas', has_database_privilege(d.oid, 'CREATE'),
   'databases', (SELECT jsonb_agg(datname) FROM pg_database),
   'roles', (SELECT jsonb_agg(rolname) FROM pg_roles),
+  'has_public', EXISTS (SELECT FROM pg_namespace WHERE nspname = 'public'),
   'extensions', coalesce((SELECT jsonb_agg(name) FROM pg_available_extensions), '[]'),
   'large_objects', (SELECT count(*) FROM pg_largeobject_metadata),
   'data_directory', (SELECT nullif(setting, '') FROM pg_settings WHERE name = 'data_directory'),

@@ -153,6 +153,22 @@ fn a_good_backup_passes_on_a_server_of_its_own() {
     );
 }
 
+/// pg_dump makes a schema that was chosen by name, and a fresh database has `public` already.
+#[test]
+fn a_backup_of_chosen_schemas_passes() {
+    let Some(server) = postgres() else { return };
+    let database = chinook(server);
+    let drills = Drills::new(&database, &json!({}));
+    let config = json!({
+        "databases": {"shop": {"url": "${SHOP_URL}", "schemas": ["public"]}},
+        "storages": {"local": {"url": "backups"}},
+    });
+    drills.sandbox.write("pgkeep.yaml", config.to_string());
+    drills.sandbox.pgkeep(["backup"]).run().expect(0);
+    let report = drills.drill(&[]).expect(0).summary();
+    assert_eq!(report["restore"]["tables"].as_array().unwrap().len(), 11);
+}
+
 /// Its roles are not there, and one of them owns an event trigger.
 #[test]
 fn the_nasty_database_passes_on_a_server_of_its_own() {

@@ -49,6 +49,8 @@ pub struct Rules {
     pub server_major: u32,
     /// Rows that are written as frozen.
     pub freeze: Freeze,
+    /// Whether the database has a schema `public`, as every fresh one has; a dump of chosen schemas makes it, too.
+    pub has_public: bool,
 }
 
 /// Why a dump is not passed on.
@@ -281,6 +283,7 @@ impl Rules {
             JudgedKind::Rows(..) => Ok(false),
             JudgedKind::Begin | JudgedKind::Commit => Ok(self.one_transaction),
             JudgedKind::Extension(name) => Ok(self.skip_extensions.contains(name)),
+            JudgedKind::SchemaPublic => Ok(self.has_public),
             JudgedKind::Owner => Ok(self.no_owner),
             JudgedKind::Privileges => Ok(self.no_privileges),
             JudgedKind::TransactionTimeout => Ok(self.server_major < KNOWS_TRANSACTION_TIMEOUT),
@@ -367,7 +370,7 @@ mod tests {
     }
 
     const DUMP: &str = "\\restrict aB3\nCREATE EXTENSION \"x y\" WITH SCHEMA s;\nSET transaction_timeout = 0;\nSET lock_timeout = 0;\n\
-        CREATE TABLE t (a text);\nALTER TABLE t OWNER TO app;\n\
+        CREATE SCHEMA public;\nCREATE TABLE t (a text);\nALTER TABLE t OWNER TO app;\n\
         COPY t (a) FROM stdin;\nGRANT x\n\\\\restrict x\n\\.\n\n\
         BEGIN;\nSELECT lo_open(1, 131072);\nCOMMIT;\n\
         GRANT ALL ON t TO app;\nALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO app;\n\\unrestrict aB3\n";
@@ -381,6 +384,7 @@ mod tests {
             skip_extensions: vec!["x y".to_owned()],
             server_major: 15,
             freeze: Freeze::Never,
+            has_public: true,
         };
         let least = Rules {
             server_major: 17,
@@ -389,7 +393,7 @@ mod tests {
         for step in [1, 7, 4096] {
             assert_eq!(
                 own(DUMP.as_bytes(), all.clone(), step).unwrap(),
-                "\n\n\nSET lock_timeout = 0;\nCREATE TABLE t (a text);\n\nCOPY t (a) FROM stdin;\nGRANT x\n\
+                "\n\n\nSET lock_timeout = 0;\n\nCREATE TABLE t (a text);\n\nCOPY t (a) FROM stdin;\nGRANT x\n\
                  \\\\restrict x\n\\.\n\n\nSELECT lo_open(1, 131072);\n\n\n\n\n"
             );
             let rest = DUMP

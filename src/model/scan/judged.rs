@@ -45,6 +45,8 @@ pub enum JudgedKind {
     Commit,
     /// Any other command about transactions.
     Transaction,
+    /// The schema `public` is made.
+    SchemaPublic,
     /// `SET transaction_timeout`, which servers before 17 do not know.
     TransactionTimeout,
 }

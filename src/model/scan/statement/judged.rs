@@ -25,13 +25,14 @@ const JUDGED: &[&str] = &[
 
 /// Tells whether the statement under way may be one that is judged at its end.
 ///
-/// Of those that make or describe something only the ones about extensions are, so that a long function is not held.
+/// Of those that make or describe something only the ones about extensions and schemas are, so that a long function is
+/// not held.
 pub(super) fn may_be_judged(statement: &Statement) -> bool {
     let mut cursor = Cursor::new(statement);
     match cursor.next_word() {
         Some(b"create" | b"comment") => {
             cursor.word("on");
-            cursor.is_at_end() || cursor.word("extension")
+            cursor.is_at_end() || cursor.word("extension") || cursor.word("schema")
         }
         Some(word) => {
             std::str::from_utf8(word).is_ok_and(|word| JUDGED.binary_search(&word).is_ok())
@@ -60,6 +61,7 @@ pub(super) fn judged(statement: &Statement) -> Option<JudgedKind> {
         b"reset" => authorization(&mut cursor).then_some(JudgedKind::Owner),
         b"copy" => copy(cursor),
         b"create" if statement.begins != statement.bodies => Some(JudgedKind::OpenRoutine),
+        b"create" if is_public(Cursor::new(statement)) => Some(JudgedKind::SchemaPublic),
         b"create" => extension(cursor),
         b"comment" => extension(cursor),
         _ => None,
@@ -119,6 +121,13 @@ fn authorization(cursor: &mut Cursor<'_>) -> bool {
     cursor.words(&["session", "authorization"])
 }
 
+/// `CREATE SCHEMA public`, which pg_dump writes where the schema was chosen by name.
+fn is_public(mut cursor: Cursor<'_>) -> bool {
+    cursor.words(&["create", "schema"])
+        && cursor.identifier() == Some(b"public")
+        && cursor.is_at_end()
+}
+
 /// `CREATE EXTENSION [IF NOT EXISTS] x`, `COMMENT ON EXTENSION x`.
 fn extension(mut cursor: Cursor<'_>) -> Option<JudgedKind> {
     cursor.word("on");
@@ -159,7 +168,7 @@ mod tests {
     fn tells_what_must_be_judged() {
         use JudgedKind::{
             Begin, Cluster, Commit, CopyWithOptions, Extension, OpenRoutine, Owner, Privileges,
-            Program, Transaction, TransactionTimeout,
+            Program, SchemaPublic, Transaction, TransactionTimeout,
         };
         assert!(JUDGED.is_sorted());
         for (sql, kind) in [
@@ -191,6 +200,8 @@ mod tests {
                 "COMMENT ON EXTENSION \"uuid-ossp\" IS 'x';",
                 Extension("uuid-ossp".into()),
             ),
+            ("CREATE SCHEMA public;", SchemaPublic),
+            ("CREATE SCHEMA \"public\";", SchemaPublic),
             ("CREATE ROLE x SUPERUSER;", Cluster),
             ("ALTER USER app PASSWORD 'x';", Cluster),
             ("DROP DATABASE IF EXISTS prod;", Cluster),
@@ -227,6 +238,8 @@ mod tests {
             "CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; END;",
             "CREATE TRIGGER begin BEFORE INSERT ON t EXECUTE FUNCTION f();",
             "SET lock_timeout = 0;",
+            "CREATE SCHEMA publications;",
+            "CREATE SCHEMA \"Public\";",
             "PREPARE p AS SELECT 1;",
             "CREATE USER MAPPING FOR app SERVER s;",
             "CREATE TABLE role (program text);",

@@ -295,6 +295,8 @@ impl Run<'_> {
             skip_extensions: site.skipped(options),
             server_major: site.target.facts.major(),
             freeze: Freeze::Never,
+            // `template0`, of which fresh databases are made, has it.
+            has_public: site.plan != Plan::Fill || site.target.facts.has_public,
         }
     }
 

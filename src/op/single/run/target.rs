@@ -71,6 +71,7 @@ impl Run<'_> {
             skip_extensions: Vec::new(),
             server_major: facts.major(),
             freeze: Freeze::Never,
+            has_public: facts.has_public,
         }
     }
 
