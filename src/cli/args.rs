@@ -7,6 +7,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub use super::pages::{CompletionsArgs, ManArgs};
+use crate::model::config::Preset;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -293,6 +294,9 @@ pub struct BackupArgs {
     /// Table that must be in the dump: users, billing."Invoice Lines", or users=100 for at least 100 rows (repeatable)
     #[arg(long = "require", value_name = "TABLE")]
     pub required: Vec<String>,
+    /// Rules of a hosting service: supabase keeps what is the project's own, users and stored files' index included
+    #[arg(long, value_enum, value_name = "SERVICE", help_heading = "Selection")]
+    pub preset: Option<PresetArg>,
     /// Dump only this table (repeatable); names are literal, never patterns
     #[arg(long = "table", value_name = "TABLE", help_heading = "Selection")]
     pub tables: Vec<String>,
@@ -453,6 +457,9 @@ pub struct CheckArgs {
     /// File that holds the password
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
+    /// Rules of a hosting service
+    #[arg(long, value_enum, value_name = "SERVICE")]
+    pub preset: Option<PresetArg>,
     /// Table that must be there: users, billing."Invoice Lines" (repeatable)
     #[arg(long = "require", value_name = "TABLE")]
     pub required: Vec<String>,
@@ -462,6 +469,21 @@ pub struct CheckArgs {
     /// Where backups go.
     #[command(flatten)]
     pub storage: StorageArgs,
+}
+
+/// A hosting service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PresetArg {
+    /// Supabase
+    Supabase,
+}
+
+impl From<PresetArg> for Preset {
+    fn from(preset: PresetArg) -> Self {
+        match preset {
+            PresetArg::Supabase => Self::Supabase,
+        }
+    }
 }
 
 /// Flags of `guard`.

@@ -16,7 +16,7 @@ use super::steps;
 use super::stored::reason_needed;
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
-use crate::model::config::{Compression, CompressionMethod, DatabaseConfig, Retention};
+use crate::model::config::{Compression, CompressionMethod, DatabaseConfig, Preset, Retention};
 use crate::model::connection::{Connection, ConnectionError};
 use crate::model::id::DatabaseName;
 use crate::model::manifest::Trigger;
@@ -196,7 +196,7 @@ fn request(
         required,
         selection,
         is_partial,
-        preset: config.preset,
+        preset: args.preset.map(Preset::from).or(config.preset),
         globals: args.globals || config.globals,
         allow_empty: args.allow_empty || config.allow_empty,
         strict_warnings: args.strict_warnings || config.strict_warnings,

@@ -50,6 +50,7 @@ fn request(args: &CheckArgs, settings: &Settings<'_>, context: &Context) -> Resu
         name: args.name.clone(),
         password_file: args.password_file.clone(),
         required: args.required.clone(),
+        preset: args.preset,
         bin_dir: args.bin_dir.clone(),
         storage: copy(&args.storage),
         ..BackupArgs::default()

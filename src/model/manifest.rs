@@ -43,6 +43,9 @@ pub struct Manifest {
     /// What was left out by choice; none when the backup holds the whole database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selection: Option<SelectionRecord>,
+    /// Rules of a hosting platform by which it was made; a restore follows them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<String>,
     /// How the dump is compressed.
     pub compression: CompressionRecord,
     /// Recipients of the encryption; none when it is not encrypted.

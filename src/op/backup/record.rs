@@ -57,6 +57,7 @@ pub(super) fn manifest(request: &Request, found: Found<'_>) -> Manifest {
             pg_dump: found.pg_dump_version,
         },
         selection: found.selection,
+        preset: request.preset.map(|preset| preset.as_str().to_owned()),
         compression: compression(request.codec),
         encryption: None,
         dump: dump(scan),

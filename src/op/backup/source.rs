@@ -31,7 +31,7 @@ impl Source {
 }
 
 impl Request {
-    /// Returns what is dumped of this database. A preset leaves schemas out beside what was asked for; with an explicit
+    /// Returns what is dumped of this database. A preset leaves schemas and tables out beside what was asked for; with an explicit
     /// choice of tables or schemas it has no say.
     pub(crate) fn selection_on(&self, facts: &ServerFacts) -> Selection {
         let mut selection = self.selection.clone();
@@ -39,9 +39,19 @@ impl Request {
         if self.preset == Some(Preset::Supabase) && is_open {
             selection
                 .exclude_schemas
-                .extend(supabase::managed(&facts.schemas));
+                .extend(supabase::left_out(&facts.schemas));
             selection.exclude_schemas.sort();
             selection.exclude_schemas.dedup();
+            let tables = facts.tables.iter().filter(|table| table.is_table());
+            let tables = tables.filter(|table| {
+                let is_readable = table.can_read && !table.row_security_applies;
+                supabase::leaves_table_out(&table.schema, &table.name, is_readable)
+            });
+            for name in tables.map(TableFacts::table_name) {
+                if !selection.exclude_tables.contains(&name) {
+                    selection.exclude_tables.push(name);
+                }
+            }
         }
         selection
     }
@@ -106,7 +116,26 @@ impl Attempt<'_> {
             .into_iter()
             .map(|text| Finding::new("selection", text, None));
         self.report.warnings.extend(remarks);
+        self.remark_on_preset(facts);
         self.check_rights(facts)
+    }
+
+    /// Tells what the preset leaves out only because it cannot be read: the platform's bookkeeping goes without saying.
+    fn remark_on_preset(&mut self, facts: &ServerFacts) {
+        let selection = self.selection(facts);
+        let unreadable = facts.unreadable().map(TableFacts::table_name);
+        let left_out = unreadable.filter(|name| {
+            let known = (name.schema_or_public(), name.name.as_str());
+            selection.exclude_tables.contains(name)
+                && !self.request.selection.exclude_tables.contains(name)
+                && !supabase::PLATFORM_TABLES.contains(&known)
+        });
+        let user = &facts.user;
+        let remarks = left_out.map(|name| {
+            let text = format!("`{name}` is left out: `{user}` may not read it whole");
+            Finding::new("preset", text, None)
+        });
+        self.report.warnings.extend(remarks);
     }
 
     /// Names every table that the role may not read whole, where `pg_dump` would stop at the first.

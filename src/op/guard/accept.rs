@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::context::Context;
+use crate::model::config::Preset;
 use crate::model::keys::{Listed, Part};
 use crate::model::manifest::{Manifest, Trigger};
 use crate::model::pin::Pin;
@@ -92,6 +93,9 @@ fn good_copies(backup: &StoredBackup, manifest: &Manifest) -> Vec<usize> {
 fn doubt(manifest: &Manifest, request: &backup::Request) -> Option<String> {
     if manifest.encryption.is_some() {
         return Some("is encrypted, and could not be restored from here".to_owned());
+    }
+    if manifest.preset.as_deref() != request.preset.map(Preset::as_str) {
+        return Some("was made by another preset than it should now".to_owned());
     }
     if request.globals && manifest.globals.is_none() {
         return Some("has no roles and tablespaces beside it".to_owned());

@@ -1,0 +1,117 @@
+//! What Supabase manages in a project's database, and what a backup of the project leaves out.
+//!
+//! The lists follow the Supabase CLI's `db dump` of June 2026 (`pkg/migration/dump.go`: schemas left out of its schema
+//! run, tables left out of its data run). Unlike the CLI's schema run, a backup keeps `auth` and `storage` whole: users
+//! and the index of stored files are the project's own, as are its triggers and policies on these tables.
+
+/// Schemas of the platform; sorted.
+pub const MANAGED_SCHEMAS: &[&str] = &[
+    "_analytics",
+    "_realtime",
+    "_supavisor",
+    "auth",
+    "cron",
+    "dbdev",
+    "etl",
+    "extensions",
+    "graphql",
+    "graphql_public",
+    "net",
+    "pgbouncer",
+    "pgmq",
+    "pgsodium",
+    "pgsodium_masks",
+    "pgtle",
+    "realtime",
+    "repack",
+    "storage",
+    "supabase_functions",
+    "supabase_migrations",
+    "tiger",
+    "tiger_data",
+    "timescaledb_experimental",
+    "timescaledb_information",
+    "topology",
+    "vault",
+];
+
+/// Those among them that hold rows of the project, and are dumped.
+pub const KEPT_SCHEMAS: &[&str] = &["auth", "storage"];
+
+/// Tables in the kept schemas by which the platform knows how far it has migrated them: every project has its own.
+pub const PLATFORM_TABLES: &[(&str, &str)] =
+    &[("auth", "schema_migrations"), ("storage", "migrations")];
+
+/// Tables in the kept schemas without which a backup is not worth the name.
+const ESSENTIAL_TABLES: &[(&str, &str)] = &[
+    ("auth", "identities"),
+    ("auth", "users"),
+    ("storage", "buckets"),
+    ("storage", "objects"),
+];
+
+/// Tells whether a schema is the platform's.
+pub fn is_managed(schema: &str) -> bool {
+    MANAGED_SCHEMAS.binary_search(&schema).is_ok()
+}
+
+/// Returns the managed ones among `schemas`.
+pub fn managed<'a>(schemas: impl IntoIterator<Item = &'a String>) -> Vec<String> {
+    schemas
+        .into_iter()
+        .filter(|name| is_managed(name))
+        .cloned()
+        .collect()
+}
+
+/// Returns those among `schemas` that a backup leaves out.
+pub fn left_out<'a>(schemas: impl IntoIterator<Item = &'a String>) -> Vec<String> {
+    let mut names = managed(schemas);
+    names.retain(|name| is_left_out(name));
+    names
+}
+
+/// Tells whether a backup leaves a schema out.
+fn is_left_out(schema: &str) -> bool {
+    is_managed(schema) && !KEPT_SCHEMAS.contains(&schema)
+}
+
+/// Tells whether a table of a kept schema is left out: the platform's own bookkeeping always, and what the role may not
+/// read where the backup is whole without it.
+pub fn leaves_table_out(schema: &str, name: &str, is_readable: bool) -> bool {
+    if PLATFORM_TABLES.contains(&(schema, name)) {
+        return true;
+    }
+    let is_kept = KEPT_SCHEMAS.contains(&schema);
+    is_kept && !is_readable && !ESSENTIAL_TABLES.contains(&(schema, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_only_the_platforms_schemas() {
+        assert!(MANAGED_SCHEMAS.is_sorted());
+        let there = ["auth", "public", "realtime", "storage", "authors"].map(str::to_owned);
+        assert_eq!(managed(&there), ["auth", "realtime", "storage"]);
+        assert_eq!(left_out(&there), ["realtime"]);
+        assert!(KEPT_SCHEMAS.iter().all(|name| is_managed(name)));
+    }
+
+    #[test]
+    fn only_what_a_backup_can_do_without_is_left_out() {
+        for (schema, name, is_readable, expected) in [
+            ("auth", "schema_migrations", true, true),
+            ("auth", "users", true, false),
+            ("auth", "users", false, false),
+            ("auth", "new_table", false, true),
+            ("storage", "migrations", false, true),
+            ("public", "schema_migrations", true, false),
+            ("public", "secret", false, false),
+        ] {
+            let found = leaves_table_out(schema, name, is_readable);
+            assert_eq!(found, expected, "{schema}.{name}");
+        }
+    }
+}
