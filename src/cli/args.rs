@@ -723,6 +723,9 @@ pub struct RestoreArgs {
     /// Create the database in locale C where the server lacks the dump's locale
     #[arg(long)]
     pub force_locale: bool,
+    /// Make what a dump of a hosting service leaves to it; a backup made with a preset says so itself
+    #[arg(long, value_enum, value_name = "SERVICE", conflicts_with_all = ["tables", "upsert", "data_only"])]
+    pub preset: Option<PresetArg>,
     /// Restore a dump without end marker, as `supabase db dump` writes it
     #[arg(long)]
     pub accept_no_end_marker: bool,

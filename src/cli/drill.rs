@@ -10,6 +10,7 @@ use super::drill_page::page;
 use super::log::{self, Ended};
 use super::output::{Output, bytes, number};
 use super::progress::Shown;
+use super::restore::left_to_the_platform;
 use super::settings::Settings;
 use super::steps;
 use crate::context::Context;
@@ -133,11 +134,8 @@ pub(super) fn text(report: &Report) -> String {
     };
     let seconds = |ms: u64| ms as f64 / 1000.0;
     let mut out = format!("{id}: {verdict}\n");
-    if !report.skipped_extensions.is_empty() {
-        out += &format!(
-            "  WITHOUT extensions that the server lacks: {}\n",
-            report.skipped_extensions.join(", ")
-        );
+    if let Some(restore) = &report.restore {
+        out += &left_to_the_platform(restore);
     }
     let version = report
         .server_version

@@ -34,6 +34,11 @@ pub(super) fn page(report: &Report) -> String {
         out +=
             &format!("<p class=\"note\">Without extensions that the server lacks: {names}</p>\n");
     }
+    let stand_ins = report.restore.iter().flat_map(|restore| &restore.stand_ins);
+    for stand_in in stand_ins {
+        let text = escape(stand_in);
+        out += &format!("<p class=\"note\">Stands in for the platform's own: {text}</p>\n");
+    }
     if let Some(failure) = &report.failure {
         out += &format!("<p class=\"bad\">{}</p>\n", escape(&failure.message));
         out += &list(failure.details.iter().chain(&failure.hints));

@@ -11,7 +11,7 @@ use super::settings::Settings;
 use super::steps;
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
-use crate::model::config::Config;
+use crate::model::config::{Config, Preset};
 use crate::model::connection::Connection;
 use crate::model::id::BackupId;
 use crate::model::name::printable;
@@ -79,6 +79,7 @@ fn request(args: &RestoreArgs, settings: &Settings<'_>) -> Result<Request> {
             no_database_settings: args.no_database_settings,
             no_compare: args.no_compare,
             limits: limits(args, database.as_deref(), settings)?,
+            preset: args.preset.map(Preset::from),
             jobs: args.jobs.map(|jobs| usize::from(jobs.get())),
             dump_time_zone: args.dump_time_zone.clone(),
             ..Options::default()
@@ -173,6 +174,7 @@ pub(super) fn text(report: &Report) -> String {
         bytes(report.dump_bytes),
         seconds(report.restore_ms),
     );
+    out += &left_to_the_platform(report);
     if report.created {
         out += "  the database was created\n";
     }
@@ -204,6 +206,21 @@ pub(super) fn text(report: &Report) -> String {
         for statement in &replaced.go_back {
             out += &format!("    {statement}\n");
         }
+    }
+    out
+}
+
+/// What is not there, or not as it was where the dump came from: the first thing to know.
+pub(super) fn left_to_the_platform(report: &Report) -> String {
+    let mut out = String::new();
+    if !report.skipped_extensions.is_empty() {
+        out += &format!(
+            "  WITHOUT extensions that the server lacks: {}\n",
+            report.skipped_extensions.join(", ")
+        );
+    }
+    for stand_in in &report.stand_ins {
+        out += &format!("  stands in for the platform's own: {stand_in}\n");
     }
     out
 }

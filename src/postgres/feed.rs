@@ -55,6 +55,8 @@ pub struct FeedRequest<'a> {
     pub is_sql_ascii: bool,
     /// Time zone that the dump was written in.
     pub time_zone: &'a str,
+    /// SQL that is carried out before the dump, inside its transaction.
+    pub prelude: &'a str,
     /// Random letters and digits that close `psql`'s restricted mode.
     pub key: &'a str,
 }
@@ -161,7 +163,8 @@ impl FeedRequest<'_> {
             ""
         };
         let begin = if self.one_transaction { "BEGIN;\n" } else { "" };
-        format!("{restrict}{PREAMBLE}{timeout}RESET client_encoding;\n{begin}")
+        let prelude = self.prelude;
+        format!("{restrict}{PREAMBLE}{timeout}RESET client_encoding;\n{begin}{prelude}")
     }
 }
 

@@ -53,6 +53,10 @@ pub struct TargetFacts {
     /// Whether the database has a schema `public`.
     #[serde(default)]
     pub has_public: bool,
+    /// Whether the server's role `supabase_admin` is the superuser that runs Supabase's platform, not one that a
+    /// restore made.
+    #[serde(default)]
+    pub has_platform_admin: bool,
     /// Every role.
     pub roles: Vec<String>,
     /// Extensions that can be created.
@@ -85,7 +89,7 @@ impl TargetFacts {
 
     /// Tells whether the server is one of Supabase's, whose own schemas are in every database.
     pub fn is_supabase(&self) -> bool {
-        self.roles.iter().any(|role| role == "supabase_admin")
+        self.has_platform_admin
     }
 
     /// Asks the server.
@@ -136,6 +140,7 @@ SELECT jsonb_build_object(
   'may_create_schemas', has_database_privilege(d.oid, 'CREATE'),
   'databases', (SELECT jsonb_agg(datname) FROM pg_database),
   'roles', (SELECT jsonb_agg(rolname) FROM pg_roles),
+  'has_platform_admin', EXISTS (SELECT FROM pg_roles WHERE rolname = 'supabase_admin' AND rolsuper AND rolcanlogin),
   'has_public', EXISTS (SELECT FROM pg_namespace WHERE nspname = 'public'),
   'extensions', coalesce((SELECT jsonb_agg(name) FROM pg_available_extensions), '[]'),
   'large_objects', (SELECT count(*) FROM pg_largeobject_metadata),

@@ -11,6 +11,7 @@ use memchr::memmem;
 
 use crate::model::name::{TableName, printable};
 use crate::model::scan::{Judged, JudgedKind, Scan, Scanner, TableKind};
+use crate::model::supabase::{Place, Platform};
 
 /// Most bytes of one statement that are held until it is judged. Statements about owners, rights and transactions have
 /// a few hundred; an ALTER TABLE with an expression of this length has never been seen.
@@ -51,6 +52,8 @@ pub struct Rules {
     pub freeze: Freeze,
     /// Whether the database has a schema `public`, as every fresh one has; a dump of chosen schemas makes it, too.
     pub has_public: bool,
+    /// What a hosting platform's dump leaves to the server that it goes to.
+    pub platform: Option<Platform>,
 }
 
 /// Why a dump is not passed on.
@@ -76,7 +79,10 @@ impl Filter {
     /// Starts with the first byte of a dump.
     pub fn new(rules: Rules) -> Self {
         Self {
-            scanner: Scanner::judging(),
+            scanner: match rules.platform {
+                Some(_) => Scanner::judging_all(),
+                None => Scanner::judging(),
+            },
             rules,
             held: Vec::new(),
         }
@@ -97,40 +103,47 @@ impl Filter {
             }
         };
         let mut at = self.skip_mark(from, &text);
-        let place = |offset: u64| {
+        let place_of = |offset: u64| {
             usize::try_from(offset - from)
                 .unwrap_or(usize::MAX)
                 .min(text.len())
         };
         let mut settled = self.settle(from, &text)?.into_iter().peekable();
         for judged in self.scanner.take_judged() {
-            let is_left_out = self.rules.leave_out(&judged)?;
-            let frozen = self.rules.frozen(&judged);
+            let place = self.rules.place(&judged);
+            let is_left_out = self.rules.leave_out(&judged)? || place == Place::LeftOut;
+            let (frozen, is_not_valid) = (self.rules.frozen(&judged), place == Place::NotValid);
             while let Some((start, sql)) = settled.next_if(|(start, _)| *start <= judged.start) {
-                out(&text[at..place(start).max(at)]);
-                at = place(start).max(at);
+                out(&text[at..place_of(start).max(at)]);
+                at = place_of(start).max(at);
                 out(sql.as_bytes());
             }
             if is_left_out {
-                out(&text[at..place(judged.start).max(at)]);
-                at = place(judged.end).max(at);
+                out(&text[at..place_of(judged.start).max(at)]);
+                at = place_of(judged.end).max(at);
             }
             if let Some(emptying) = frozen {
-                out(&text[at..place(judged.start).max(at)]);
+                out(&text[at..place_of(judged.start).max(at)]);
                 out(emptying.as_bytes());
                 // In front of the semicolon: a COPY is held until it was judged.
-                let semicolon = place(judged.end - 1);
-                out(&text[place(judged.start).max(at)..semicolon]);
+                let semicolon = place_of(judged.end - 1);
+                out(&text[place_of(judged.start).max(at)..semicolon]);
                 out(b" WITH (FREEZE)");
+                at = semicolon;
+            }
+            if is_not_valid && !is_left_out {
+                let semicolon = place_of(judged.end - 1);
+                out(&text[at..semicolon]);
+                out(b" NOT VALID");
                 at = semicolon;
             }
         }
         for (start, sql) in settled {
-            out(&text[at..place(start).max(at)]);
-            at = place(start).max(at);
+            out(&text[at..place_of(start).max(at)]);
+            at = place_of(start).max(at);
             out(sql.as_bytes());
         }
-        let until = place(self.scanner.judged_until()).max(at);
+        let until = place_of(self.scanner.judged_until()).max(at);
         out(&text[at..until]);
         self.held = text[until..].to_vec();
         match self.held.len() > MAX_HELD {
@@ -180,6 +193,7 @@ impl Filter {
                 start: self.scanner.position() - self.held.len() as u64,
                 end: self.scanner.position(),
                 kind: JudgedKind::Meta(String::from_utf8_lossy(command).trim_end().to_owned()),
+                about: None,
             };
             self.rules.leave_out(&judged)?;
         }
@@ -201,6 +215,14 @@ impl Filter {
 }
 
 impl Rules {
+    /// Says what a platform's rules make of a statement.
+    fn place(&self, judged: &Judged) -> Place {
+        match (&self.platform, &judged.about) {
+            (Some(platform), Some(about)) => platform.place(about),
+            _ => Place::Kept,
+        }
+    }
+
     /// Returns what stands in front of a COPY that writes frozen rows.
     fn frozen(&self, judged: &Judged) -> Option<String> {
         let JudgedKind::Rows(table, kind) = &judged.kind else {
@@ -280,7 +302,7 @@ impl Rules {
                 Some("restore it into a database that does not exist yet"),
             ),
             JudgedKind::Transaction => Ok(false),
-            JudgedKind::Rows(..) => Ok(false),
+            JudgedKind::Rows(..) | JudgedKind::Other => Ok(false),
             JudgedKind::Begin | JudgedKind::Commit => Ok(self.one_transaction),
             JudgedKind::Extension(name) => Ok(self.skip_extensions.contains(name)),
             JudgedKind::SchemaPublic => Ok(self.has_public),
@@ -385,6 +407,7 @@ mod tests {
             server_major: 15,
             freeze: Freeze::Never,
             has_public: true,
+            platform: None,
         };
         let least = Rules {
             server_major: 17,

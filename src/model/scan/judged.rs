@@ -12,6 +12,82 @@ pub struct Judged {
     pub end: u64,
     /// What it is.
     pub kind: JudgedKind,
+    /// What the statement is about, where somebody asked for it.
+    pub about: Option<About>,
+}
+
+/// What a statement is about, as far as a hosting platform may have it already. Schemas that are not written are empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    /// What it makes or changes.
+    pub what: What,
+    /// The role that becomes its owner.
+    pub owner: Option<String>,
+}
+
+/// What a statement makes or changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A schema itself.
+    Schema {
+        /// Its name.
+        name: String,
+        /// Whether it is made.
+        is_made: bool,
+    },
+    /// Something that lies in this schema.
+    Object {
+        /// The schema.
+        schema: String,
+    },
+    /// Rights on something that lies in this schema, or on the schema.
+    Right {
+        /// The schema.
+        schema: String,
+    },
+    /// A trigger that is made.
+    Trigger {
+        /// Its table's schema.
+        schema: String,
+        /// The schema of what it calls.
+        routine: String,
+    },
+    /// A policy of a table.
+    Policy,
+    /// A foreign key.
+    ForeignKey {
+        /// Its table's schema.
+        schema: String,
+        /// The schema of the table that it refers to.
+        to: String,
+        /// Whether its table is no partitioned one.
+        is_only: bool,
+    },
+    /// An event trigger.
+    EventTrigger {
+        /// Its name.
+        name: String,
+        /// The schema of what it calls, where it is made.
+        routine: Option<String>,
+    },
+    /// A publication.
+    Publication {
+        /// Its name.
+        name: String,
+        /// Whether tables are added to it.
+        is_about_tables: bool,
+    },
+    /// Rights on what will be made.
+    DefaultPrivileges {
+        /// By whom.
+        role: String,
+        /// Where.
+        schema: String,
+    },
+    /// An extension that is there.
+    Extension,
+    /// Who carries out what follows.
+    Authorization,
 }
 
 /// What such a run of bytes is.
@@ -47,6 +123,8 @@ pub enum JudgedKind {
     Transaction,
     /// The schema `public` is made.
     SchemaPublic,
+    /// Nothing but what it is about.
+    Other,
     /// `SET transaction_timeout`, which servers before 17 do not know.
     TransactionTimeout,
 }

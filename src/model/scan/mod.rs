@@ -21,7 +21,7 @@ use memchr::memchr;
 
 pub use digest::RowDigest;
 pub use encoding::NameEncoding as TextEncoding;
-pub use judged::{Judged, JudgedKind};
+pub use judged::{About, Judged, JudgedKind, What};
 pub use lexeme::{Lexeme, LexemeKind, lexemes};
 pub use listed::{Listed, Spoken, Work};
 pub use report::{
@@ -62,6 +62,8 @@ pub struct Scanner {
     watch: Option<Box<Watch>>,
     /// What a restore has to judge, where somebody asked for it.
     judged: Option<Vec<Judged>>,
+    /// Whether it is also told what statements are about.
+    judges_all: bool,
     /// Where statements began since somebody last asked, and whether plain literals know no backslash there.
     begun: Vec<(u64, bool)>,
     /// Every statement, where somebody asked for them.
@@ -148,6 +150,7 @@ impl Scanner {
             noise: Vec::new(),
             watch: None,
             judged: None,
+            judges_all: false,
             begun: Vec::new(),
             listed: None,
         }
@@ -158,6 +161,14 @@ impl Scanner {
         Self {
             judged: Some(Vec::new()),
             ..Self::new()
+        }
+    }
+
+    /// Starts a scan that also tells what statements are about.
+    pub fn judging_all() -> Self {
+        Self {
+            judges_all: true,
+            ..Self::judging()
         }
     }
 
@@ -257,7 +268,7 @@ impl Scanner {
     pub fn judged_until(&self) -> u64 {
         let in_sql = matches!(self.mode, Mode::Sql);
         match (in_sql, self.statement.is_empty()) {
-            (true, false) if self.statement.may_be_judged() => self.statement.start(),
+            (true, false) if self.statement.is_held(self.judges_all) => self.statement.start(),
             (true, is_empty) if self.lexer.may_be_judged(is_empty) => self.lexer.token_start(),
             _ => self.position(),
         }
@@ -384,7 +395,7 @@ impl Scanner {
             self.begun.push((start, self.lexer.standard_strings));
         }
         if let Some(kind) = command {
-            self.judge(kind, start);
+            self.judge(kind, None, start);
         }
         match effect {
             Effect::None => {}
@@ -395,16 +406,21 @@ impl Scanner {
         taken
     }
 
-    fn judge(&mut self, kind: JudgedKind, start: u64) {
+    fn judge(&mut self, kind: JudgedKind, about: Option<About>, start: u64) {
         let end = self.lexer.position();
         if let Some(judged) = &mut self.judged {
-            judged.push(Judged { start, end, kind });
+            judged.push(Judged {
+                start,
+                end,
+                kind,
+                about,
+            });
         }
     }
 
     fn note_noise(&mut self, offset: u64) {
         self.lexer.skip_line();
-        self.judge(JudgedKind::Noise, offset);
+        self.judge(JudgedKind::Noise, None, offset);
         let message = "a line that is no SQL, such as a program's warning that was mixed in; psql stops at it";
         note(
             &mut self.noise,
@@ -428,9 +444,9 @@ impl Scanner {
         self.statements += 1;
         let mut statement = std::mem::replace(&mut self.statement, Statement::new());
         if self.judged.is_some()
-            && let Some(kind) = statement.judged()
+            && let Some((kind, about)) = statement.judged(self.judges_all)
         {
-            self.judge(kind, start);
+            self.judge(kind, about, start);
         }
         if let Some(listed) = &mut self.listed {
             let (path, encoding) = (self.search_path.as_deref(), self.encoding);
@@ -573,7 +589,7 @@ impl Scanner {
         });
         let found = (met.table.full_name(), met.table.kind);
         if self.judged.is_some() {
-            self.judge(JudgedKind::Rows(found.0, found.1), start);
+            self.judge(JudgedKind::Rows(found.0, found.1), None, start);
         }
         let met = &self.tables.list[at];
         if let (Some(watch), table) = (&mut self.watch, &met.table) {
@@ -594,7 +610,7 @@ impl Scanner {
         let start = self.position();
         self.lexer.pass_over(taken);
         if !bytes[..taken].iter().all(u8::is_ascii_whitespace) {
-            self.judge(JudgedKind::BehindCopy, start);
+            self.judge(JudgedKind::BehindCopy, None, start);
         }
         if newline.is_some() {
             self.mode = match std::mem::replace(&mut self.mode, Mode::Sql) {

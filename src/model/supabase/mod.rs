@@ -1,8 +1,13 @@
-//! What Supabase manages in a project's database, and what a backup of the project leaves out.
+//! What Supabase manages in a project's database: what a backup of the project leaves out, and what a restore does
+//! with what it holds.
 //!
 //! The lists follow the Supabase CLI's `db dump` of June 2026 (`pkg/migration/dump.go`: schemas left out of its schema
 //! run, tables left out of its data run). Unlike the CLI's schema run, a backup keeps `auth` and `storage` whole: users
 //! and the index of stored files are the project's own, as are its triggers and policies on these tables.
+
+mod place;
+
+pub use place::{Brought, Onto, Place, Platform, Stubs};
 
 /// Schemas of the platform; sorted.
 pub const MANAGED_SCHEMAS: &[&str] = &[
@@ -50,6 +55,35 @@ const ESSENTIAL_TABLES: &[(&str, &str)] = &[
     ("storage", "objects"),
 ];
 
+/// Extensions that only the platform brings. Where a server lacks them they are left out.
+pub const PLATFORM_EXTENSIONS: &[&str] = &[
+    "hypopg",
+    "index_advisor",
+    "pg_cron",
+    "pg_graphql",
+    "pg_jsonschema",
+    "pg_net",
+    "pg_tle",
+    "pgjwt",
+    "pgmq",
+    "pgsodium",
+    "supabase_vault",
+    "wrappers",
+];
+
+/// Roles that the project's interfaces log in as or change to. Policies and functions may name them anywhere.
+pub const API_ROLES: &[&str] = &["anon", "authenticated", "authenticator", "service_role"];
+
+/// Event triggers of the platform, whose owner no project's role can become.
+const EVENT_TRIGGERS: &[&str] = &[
+    "issue_graphql_placeholder",
+    "issue_pg_cron_access",
+    "issue_pg_graphql_access",
+    "issue_pg_net_access",
+    "pgrst_ddl_watch",
+    "pgrst_drop_watch",
+];
+
 /// Tells whether a schema is the platform's.
 pub fn is_managed(schema: &str) -> bool {
     MANAGED_SCHEMAS.binary_search(&schema).is_ok()
@@ -84,6 +118,11 @@ pub fn leaves_table_out(schema: &str, name: &str, is_readable: bool) -> bool {
     }
     let is_kept = KEPT_SCHEMAS.contains(&schema);
     is_kept && !is_readable && !ESSENTIAL_TABLES.contains(&(schema, name))
+}
+
+/// Tells whether a role is one that the platform keeps for itself.
+fn is_platform_role(role: &str) -> bool {
+    role.starts_with("supabase_") || role == "pgbouncer"
 }
 
 #[cfg(test)]

@@ -396,6 +396,7 @@ impl<'a> Run<'a> {
             is_sql_ascii: stored.manifest.server.encoding == "SQL_ASCII",
             time_zone: "UTC",
             key,
+            prelude: "",
         };
         let stop = self.context.stop.token();
         let copy = Copy::open(stored, at, &self.what(), self.context.stop.clone()).await?;

@@ -38,6 +38,8 @@ pub(crate) struct Check<'a> {
     pub found: &'a Found,
     pub environment: &'a Environment,
     pub connection: &'a Connection,
+    /// Schemas that the restore made and the dump does not hold.
+    pub ignored_schemas: &'a [String],
     pub progress: Arc<Progress>,
 }
 
@@ -93,8 +95,10 @@ impl Check<'_> {
         expected: &[Expected],
         cancel: &CancellationToken,
     ) -> std::result::Result<Scan, Error> {
+        let mut exclude_schemas = platform_schemas(facts, expected);
+        exclude_schemas.extend_from_slice(self.ignored_schemas);
         let selection = Selection {
-            exclude_schemas: platform_schemas(facts, expected),
+            exclude_schemas,
             ..Selection::default()
         };
         let request = DumpRequest {

@@ -6,6 +6,7 @@
 
 pub(crate) mod check;
 pub(crate) mod feed;
+mod platform;
 pub(crate) mod preflight;
 mod run;
 pub(crate) mod source;
@@ -24,6 +25,7 @@ use super::stored::{NamedStorage, Wanted};
 use super::{history, notices};
 use crate::context::Context;
 use crate::failure::{Failure, Result};
+use crate::model::config::Preset;
 use crate::model::connection::Connection;
 use crate::model::id::{BackupId, DatabaseName};
 use crate::model::restore::compare::TableOutcome;
@@ -100,6 +102,8 @@ pub struct Options {
     pub no_compare: bool,
     /// Time zone that a plain dump was written in; UTC where none is named, as in our own.
     pub dump_time_zone: Option<String>,
+    /// Rules of a hosting platform for a dump that does not come with a manifest that tells them.
+    pub preset: Option<Preset>,
     /// Extensions that are left out where the server lacks them.
     pub skip_extensions: Vec<String>,
     /// How long it may stand still.
@@ -108,6 +112,13 @@ pub struct Options {
     pub jobs: Option<usize>,
     /// Comment of a database that is made, by which it is known later.
     pub tag: Option<String>,
+}
+
+impl Options {
+    /// The time zone of the dump's rows.
+    fn time_zone(&self) -> &str {
+        self.dump_time_zone.as_deref().unwrap_or("UTC")
+    }
 }
 
 /// How a restore ended. The exit code, the summary and the text come from this value.
@@ -145,6 +156,8 @@ pub struct Report {
     pub server_version: Option<String>,
     /// Extensions that were left out because the server lacks them.
     pub skipped_extensions: Vec<String>,
+    /// What was made in the place of a hosting platform's own, because the dump does not hold it.
+    pub stand_ins: Vec<String>,
     /// Roles that were made.
     pub created_roles: Vec<String>,
     /// When it began.
@@ -199,6 +212,7 @@ impl Report {
             dump_bytes: 0,
             server_version: None,
             skipped_extensions: Vec::new(),
+            stand_ins: Vec::new(),
             created_roles: Vec::new(),
             started_at,
             took_ms: 0,

@@ -7,7 +7,7 @@ use crate::model::manifest::Manifest;
 use crate::model::name::quote;
 use crate::model::restore::properties::Properties;
 use crate::model::scan::Scan;
-use crate::model::supabase::MANAGED_SCHEMAS;
+use crate::model::supabase;
 use crate::postgres::programs::Version;
 use crate::postgres::target::TargetFacts;
 
@@ -231,6 +231,10 @@ pub(crate) fn problem(id: &'static str, text: impl Into<String>, hint: Option<&s
     }
 }
 
+/// What to do on Supabase, where a database is a project's.
+const ANOTHER_PROJECT: &str = "restore into another project, whose database counts as empty while it has nothing but the platform's schemas, or \
+     into a server of yours";
+
 /// The database itself: not the one that the dump came from, and empty.
 fn place(needs: &Needs, target: &Target, plan: Plan) -> Option<Problem> {
     let facts = &target.facts;
@@ -241,6 +245,17 @@ fn place(needs: &Needs, target: &Target, plan: Plan) -> Option<Problem> {
             None,
         ));
     }
+    let aside = match facts.is_supabase() {
+        true => ANOTHER_PROJECT.to_owned(),
+        false => format!(
+            "use `--into {}_restored`, or `--replace` to swap the restored copy in",
+            target.name
+        ),
+    };
+    if plan == Plan::Replace && facts.is_supabase() {
+        let text = "Supabase's own services hold it, so that no other database can take its place";
+        return Some(problem("platform_database", text, Some(&aside)));
+    }
     if plan != Plan::Fill {
         return None;
     }
@@ -248,16 +263,11 @@ fn place(needs: &Needs, target: &Target, plan: Plan) -> Option<Problem> {
         .system_identifier
         .clone()
         .zip(Some(facts.database_oid));
-    let aside = format!(
-        "use `--into {}_restored`, or `--replace` to swap the restored copy in",
-        target.name
-    );
     if here.is_some() && here == needs.origin {
         let text = "it is the database that the backup was made from";
         return Some(problem("target_is_source", text, Some(&aside)));
     }
-    let is_managed =
-        |name: &str| facts.is_supabase() && MANAGED_SCHEMAS.binary_search(&name).is_ok();
+    let is_managed = |name: &str| facts.is_supabase() && supabase::is_managed(name);
     let own = facts
         .schemas
         .iter()
@@ -700,6 +710,18 @@ mod tests {
             ["target_not_empty"]
         );
         there.facts.roles.push("supabase_admin".into());
+        assert_eq!(
+            ids(&needs(), &there, &Options::default()),
+            ["target_not_empty"]
+        );
+        there.facts.has_platform_admin = true;
         assert_eq!(ids(&needs(), &there, &Options::default()), [""; 0]);
+        let replace = Options {
+            replace: true,
+            ..Options::default()
+        };
+        assert_eq!(ids(&needs(), &there, &replace), ["platform_database"]);
+        there.facts.has_platform_admin = false;
+        assert_eq!(ids(&needs(), &there, &replace), [""; 0]);
     }
 }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::check::{self, Check, Compared};
 use super::feed::{Moved, judge_file, refused, unreadable};
+use super::platform;
 use super::preflight::{self, Needs, Plan, Target};
 use super::source::{Opened, Stored, Tap, open_file};
 use super::stall::Pulse;
@@ -42,6 +43,8 @@ pub(super) struct Run<'a> {
     request: &'a Request,
     context: &'a Context,
     observer: &'a dyn Observer,
+    /// What was asked for, and what a preset adds once the dump is known.
+    options: Options,
     report: Report,
     /// For what must be done even when the run was stopped.
     no_stop: CancellationToken,
@@ -53,6 +56,8 @@ pub(super) struct Run<'a> {
 
 /// Where the dump goes, decided.
 struct Site {
+    /// What a hosting platform's dump needs here.
+    platform: platform::Landing,
     plan: Plan,
     target: Target,
     needs: Needs,
@@ -91,6 +96,7 @@ impl<'a> Run<'a> {
     ) -> Self {
         Self {
             report: Report::new(&request.source, &request.into, context.clock.now()),
+            options: request.options.clone(),
             request,
             context,
             observer,
@@ -230,7 +236,7 @@ impl<'a> Run<'a> {
         self.observer.note(Event::Reading {
             progress: &progress,
         });
-        let accept = self.request.options.accept_no_end_marker;
+        let accept = self.options.accept_no_end_marker;
         let (tap, seen) = Tap::new(file, false);
         let give_up = Arc::clone(&seen);
         let reading = tokio::task::spawn_blocking(move || {
@@ -277,13 +283,15 @@ impl<'a> Run<'a> {
             into,
             search,
             environment,
-            options,
             ..
         } = self.request;
+        platform::widen(&mut self.options, opened);
         let found = search.find(environment, self.stop()).await;
         let programs = found.newest().map_err(|error| self.untouched(&error))?;
         let psql = |connection: &Connection| Psql::new(programs, environment, connection);
-        let (name, facts, exists, home) = self.look_at_target(&psql).await?;
+        let (name, mut facts, exists, home) = self.look_at_target(&psql).await?;
+        platform::narrow(&mut facts, &mut self.options);
+        let options = &self.options;
         if !options.no_compare {
             found
                 .choose(Some(facts.major()), into.minimum_client_major())
@@ -297,6 +305,7 @@ impl<'a> Run<'a> {
                 ..Needs::default()
             },
         };
+        platform::add_roles(&mut needs, &facts, options);
         let free_bytes = free_bytes(into, &facts);
         let target = Target {
             name: name.clone(),
@@ -318,7 +327,9 @@ impl<'a> Run<'a> {
             .map_err(|error| self.untouched(&Error::new(Reason::Connection(error))))?;
         self.report.database = Some(name);
         self.report.server_version = Some(target.facts.version.clone());
+        let platform = platform::Landing::of(options, opened, plan, &target.facts);
         let site = Site {
+            platform,
             plan,
             target,
             needs,
@@ -329,7 +340,8 @@ impl<'a> Run<'a> {
             found: found.clone(),
             application: format!("pgkeep-restore-{}", self.random_hex(4)),
         };
-        self.report.skipped_extensions = site.skipped(options);
+        self.report.skipped_extensions = site.skipped(&self.options);
+        self.report.stand_ins = site.platform.told();
         match plan != Plan::Fill && site.databases.is_none() {
             true => Err(self.untouched(&Error::new(Reason::DatabaseMissing))),
             false => Ok(site),
@@ -407,7 +419,7 @@ impl<'a> Run<'a> {
         self.check_stop()?;
         let expected = expected_of(opened, &moved);
         let started = self.context.clock.monotonic();
-        match self.request.options.no_compare {
+        match self.options.no_compare {
             true => self.warn_not_compared(),
             false => {
                 self.compare(&expected, &moved.scan, site).await?;
@@ -426,7 +438,7 @@ impl<'a> Run<'a> {
     }
 
     async fn make_roles(&mut self, site: &Site, made: &mut Made) -> Result<()> {
-        if !self.request.options.create_missing_roles {
+        if !self.options.create_missing_roles {
             return Ok(());
         }
         let home = site
@@ -434,10 +446,7 @@ impl<'a> Run<'a> {
             .clone()
             .unwrap_or_else(|| Databases::new(site.psql.clone()));
         let facts = &site.target.facts;
-        let rights = match (
-            self.request.options.roles_are_superusers,
-            facts.is_superuser,
-        ) {
+        let rights = match (self.options.roles_are_superusers, facts.is_superuser) {
             (true, _) => " SUPERUSER".to_owned(),
             (false, true) => String::new(),
             // Nobody else may give objects to a role that it is no member of.
@@ -475,13 +484,14 @@ impl<'a> Run<'a> {
             tables: expected.iter().filter(|table| table.rows.is_some()).count() as u64,
         });
         let mut environment = self.request.environment.clone();
-        if let Some(time_zone) = &self.request.options.dump_time_zone {
+        if let Some(time_zone) = &self.options.dump_time_zone {
             environment.set("PGTZ", time_zone.as_str());
         }
         let check = Check {
             found: &site.found,
             environment: &environment,
             connection: &site.connection,
+            ignored_schemas: site.platform.made_schemas(),
             progress,
         };
         let compared = check.run(expected, &scan.sequences, self.stop()).await;

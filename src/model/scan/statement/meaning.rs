@@ -112,6 +112,11 @@ impl<'a> Cursor<'a> {
         self.at
     }
 
+    /// Goes back to where it was.
+    pub(super) fn move_to(&mut self, position: usize) {
+        self.at = position;
+    }
+
     /// Tells whether nothing follows.
     pub(super) fn is_at_end(&self) -> bool {
         self.at >= self.statement.stored.len()

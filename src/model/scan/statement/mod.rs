@@ -4,13 +4,14 @@
 //! It gathers the tokens outside parentheses (and the column list of a COPY) and looks at them once, when the
 //! statement ends. What it does not know it passes over.
 
+mod about;
 mod judged;
 mod meaning;
 mod work;
 
 pub(super) use meaning::{Made, Meaning, RawName};
 
-use super::judged::JudgedKind;
+use super::judged::{About, JudgedKind};
 use super::lexer::Token;
 use super::listed::Work;
 use crate::model::name::TableName;
@@ -268,9 +269,13 @@ impl Statement {
         meaning::meaning(self)
     }
 
-    /// Says what of the ended statement a restore has to judge.
-    pub(super) fn judged(&self) -> Option<JudgedKind> {
-        judged::judged(self)
+    /// Says what of the ended statement a restore has to judge; `with_about` also what it is about, where a platform may
+    /// have it already.
+    pub(super) fn judged(&self, with_about: bool) -> Option<(JudgedKind, Option<About>)> {
+        let about = with_about.then(|| about::about(self)).flatten();
+        let other = about.is_some().then_some(JudgedKind::Other);
+        let kind = judged::judged(self).or(other)?;
+        Some((kind, about))
     }
 
     /// Says what the ended statement works on; `table` completes a table's name.
@@ -278,9 +283,9 @@ impl Statement {
         work::work(self, table)
     }
 
-    /// Tells whether the statement under way may be one to judge.
-    pub(super) fn may_be_judged(&self) -> bool {
-        judged::may_be_judged(self)
+    /// Tells whether the statement under way may be one to judge, or with `with_about` one that is about something.
+    pub(super) fn is_held(&self, with_about: bool) -> bool {
+        judged::may_be_judged(self) || with_about && about::may_be_about(self)
     }
 
     fn keep(&mut self, kind: Kind, text: &[u8]) {

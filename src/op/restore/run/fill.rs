@@ -49,6 +49,7 @@ impl Run<'_> {
                 self.bad_copies.push(message);
             }
             self.make_database(site, made).await?;
+            self.prepare(site).await?;
             match self.feed_watched(opened, at, site).await {
                 Ok(moved) => {
                     if let Opened::Stored(stored) = opened {
@@ -79,7 +80,7 @@ impl Run<'_> {
         let watchdog = Watchdog {
             psql: &site.psql,
             application: &site.application,
-            limits: self.request.options.limits,
+            limits: self.options.limits,
             pulse: &pulse,
             clock: &*context.clock,
         };
@@ -97,6 +98,17 @@ impl Run<'_> {
         }
     }
 
+    /// Makes in a fresh database what the dump leaves to a hosting platform.
+    async fn prepare(&self, site: &Site) -> Result<()> {
+        if site.plan == Plan::Fill || site.platform.sql().is_empty() {
+            return Ok(());
+        }
+        Databases::new(site.psql.clone())
+            .execute(site.platform.sql(), self.stop())
+            .await
+            .map_err(|error| self.failed(&error))
+    }
+
     async fn make_database(&mut self, site: &Site, made: &mut Made) -> Result<()> {
         let Some(databases) = site.databases.as_ref().filter(|_| site.plan != Plan::Fill) else {
             return Ok(());
@@ -105,7 +117,7 @@ impl Run<'_> {
         let making = swap::beside(&site.name, &format!("_making_{}", self.random_hex(4)));
         let sql = |any_locale| properties.create(&making, encoding, any_locale);
         let mut created = self.create(site, databases, &making, &sql(false)).await;
-        if self.request.options.force_locale && created.as_ref().is_err_and(lacks_locale) {
+        if self.options.force_locale && created.as_ref().is_err_and(lacks_locale) {
             self.warn(
                 "the server lacks the dump's locale, so the database sorts text as locale `C` does"
                     .into(),
@@ -121,7 +133,7 @@ impl Run<'_> {
                 "pgkeep restores a backup into this database since {}",
                 self.report.started_at
             )),
-            _ => self.request.options.tag.clone(),
+            _ => self.options.tag.clone(),
         };
         self.let_owners_in(site, databases).await;
         if let Some(tag) = tag {
@@ -151,7 +163,7 @@ impl Run<'_> {
             application: &site.application,
             limits: Limits {
                 stall: None,
-                ..self.request.options.limits
+                ..self.options.limits
             },
             pulse: &self.pulse,
             clock: &*self.context.clock,
@@ -201,7 +213,7 @@ impl Run<'_> {
     /// be able to create it. A superuser is above that; for anybody else the database's owner, who may create things in
     /// `public`, comes first. What fails here fails again where it is told.
     async fn let_owners_in(&self, site: &Site, databases: &Databases) {
-        let (options, facts) = (&self.request.options, &site.target.facts);
+        let (options, facts) = (&self.options, &site.target.facts);
         if facts.is_superuser {
             return;
         }
@@ -237,10 +249,11 @@ impl Run<'_> {
                     .count() as u64
             }),
         });
-        let options = &self.request.options;
+        let options = &self.options;
         let mut rules = self.rules(site, one_transaction);
         // Only of our own backups it is certain that a table which the dump makes was not there before.
-        if one_transaction && manifest.is_some_and(Manifest::has_plain_storage) {
+        let has_own_tables = manifest.is_some_and(Manifest::has_plain_storage);
+        if one_transaction && has_own_tables && !site.platform.is_project() {
             rules.freeze = Freeze::Made;
         }
         let movement = Move {
@@ -255,8 +268,9 @@ impl Run<'_> {
             one_transaction,
             server_major: site.target.facts.major(),
             is_sql_ascii: site.needs.encoding == "SQL_ASCII",
-            time_zone: options.dump_time_zone.as_deref().unwrap_or("UTC"),
+            time_zone: options.time_zone(),
             key: &key,
+            prelude: site.platform.prelude(site.plan),
         };
         let is_fill = site.plan == Plan::Fill && !options.no_compare;
         match opened {
@@ -287,16 +301,17 @@ impl Run<'_> {
 
     /// What of the dump is left out.
     pub(super) fn rules(&self, site: &Site, one_transaction: bool) -> Rules {
-        let options = &self.request.options;
+        let options = &self.options;
         Rules {
             no_owner: options.no_owner,
             no_privileges: options.no_privileges,
             one_transaction,
             skip_extensions: site.skipped(options),
-            server_major: site.target.facts.major(),
-            freeze: Freeze::Never,
             // `template0`, of which fresh databases are made, has it.
             has_public: site.plan != Plan::Fill || site.target.facts.has_public,
+            platform: site.platform.rules(),
+            server_major: site.target.facts.major(),
+            freeze: Freeze::Never,
         }
     }
 
@@ -502,7 +517,7 @@ impl Run<'_> {
     /// The proof behind the last byte, before anything is committed.
     fn prove(&self, opened: &Opened, at: usize, moved: &Moved) -> Result<()> {
         let Opened::Stored(stored) = opened else {
-            let accept = self.request.options.accept_no_end_marker;
+            let accept = self.options.accept_no_end_marker;
             return judge_file(&self.what(), &moved.scan, accept);
         };
         let (size, sha256) = (moved.seen.bytes(), moved.seen.sha256().unwrap_or_default());

@@ -81,7 +81,7 @@ impl Run<'_> {
     }
 
     fn properties_of(&self, site: &Site) -> PutBack {
-        let options = &self.request.options;
+        let options = &self.options;
         let (needs, name) = (&site.needs, &site.name);
         if needs.keeps_properties {
             // The flags are about what the dump says.

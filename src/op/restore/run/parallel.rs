@@ -135,7 +135,7 @@ impl Run<'_> {
 
     /// Returns how many sessions there may be: as many as were asked for and the server has free.
     async fn jobs(&mut self, dump_bytes: u64, site: &Site) -> usize {
-        let wanted = match self.request.options.jobs {
+        let wanted = match self.options.jobs {
             Some(jobs) => jobs,
             None if dump_bytes < WORTH_IT => 1,
             None => threads(),
@@ -439,7 +439,6 @@ impl Run<'_> {
     }
 
     async fn carry_out_task(&self, crew: &Crew<'_>, task: Task) -> Result<Scan> {
-        let options = &self.request.options;
         let key = self.random_hex(8);
         let request = FeedRequest {
             psql: &crew.site.psql,
@@ -447,8 +446,9 @@ impl Run<'_> {
             one_transaction: task.one_transaction,
             server_major: crew.site.target.facts.major(),
             is_sql_ascii: crew.site.needs.encoding == "SQL_ASCII",
-            time_zone: options.dump_time_zone.as_deref().unwrap_or("UTC"),
+            time_zone: self.options.time_zone(),
             key: &key,
+            prelude: "",
         };
         let source = self.input_of(crew, task.what).await?;
         let mut feed = request

@@ -91,6 +91,7 @@ impl Run<'_> {
             is_sql_ascii: site.needs.encoding == "SQL_ASCII",
             time_zone: options.dump_time_zone.as_deref().unwrap_or("UTC"),
             key,
+            prelude: "",
         };
         let stop = self.stop().clone();
         let mut feed = request

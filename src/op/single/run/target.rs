@@ -72,6 +72,7 @@ impl Run<'_> {
             server_major: facts.major(),
             freeze: Freeze::Never,
             has_public: facts.has_public,
+            platform: None,
         }
     }
 

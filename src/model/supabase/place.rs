@@ -1,0 +1,418 @@
+//! How the dump of a Supabase project goes onto a server: what of it is left out, and what has to stand there before.
+//!
+//! Onto a plain server come stand-ins for what the platform brings and the dump does not. Onto another project comes
+//! what is the project's own: the platform's tables are there already and only take rows.
+
+use super::{EVENT_TRIGGERS, is_left_out, is_managed, is_platform_role};
+use crate::model::name::quote;
+use crate::model::scan::{About, What};
+
+/// The project adds its tables to the platform's publication. Names of others of the platform begin so, too.
+const PUBLICATION: &str = "supabase_realtime";
+
+/// What kind of server the dump goes onto.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Onto {
+    /// One that has nothing of the platform.
+    #[default]
+    Plain,
+    /// A project's own database.
+    Project,
+}
+
+/// What happens to a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It is carried out.
+    Kept,
+    /// It is left out.
+    LeftOut,
+    /// The foreign key is made without looking at the rows that are there.
+    NotValid,
+}
+
+/// The rules by which a dump of a project is restored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Platform {
+    /// Where to.
+    pub onto: Onto,
+    /// Schemas that were made beforehand.
+    pub made_schemas: Vec<String>,
+    /// Whether `auth.users` is a stand-in without rows.
+    pub has_no_users: bool,
+    /// Whether the platform's publication was made beforehand.
+    pub has_publication: bool,
+    /// Whether all that is made belongs to the role that restores.
+    pub no_owner: bool,
+}
+
+impl Platform {
+    /// Decides about one statement.
+    pub fn place(&self, about: &About) -> Place {
+        if is_event_trigger(&about.what) {
+            return Place::LeftOut;
+        }
+        match self.onto {
+            Onto::Plain => self.on_plain_server(about),
+            Onto::Project if is_of_platform(about) => Place::LeftOut,
+            Onto::Project => Place::Kept,
+        }
+    }
+
+    fn on_plain_server(&self, about: &About) -> Place {
+        match &about.what {
+            What::Schema { name, is_made } if *is_made && self.made_schemas.contains(name) => {
+                Place::LeftOut
+            }
+            What::Publication {
+                name,
+                is_about_tables: false,
+            } if self.has_publication && is_platform_publication(name) => Place::LeftOut,
+            // A dump tells the rights on what an extension made, wherever that lies, and the extension may be left out.
+            What::Right { schema } if is_left_out(schema) => Place::LeftOut,
+            // Who is no member of a role may not speak for it.
+            What::DefaultPrivileges { .. } if self.no_owner => Place::LeftOut,
+            What::ForeignKey { to, is_only, .. } if self.has_no_users && to == "auth" => {
+                // That of a partitioned table cannot be made without a look at the rows.
+                match is_only {
+                    true => Place::NotValid,
+                    false => Place::LeftOut,
+                }
+            }
+            _ => Place::Kept,
+        }
+    }
+}
+
+/// The platform's event triggers belong to its own superuser and call functions that no backup holds.
+fn is_event_trigger(what: &What) -> bool {
+    match what {
+        What::EventTrigger { name, routine } => {
+            EVENT_TRIGGERS.contains(&name.as_str()) || routine.as_deref().is_some_and(is_managed)
+        }
+        _ => false,
+    }
+}
+
+/// Tells whether a project has it already, or its role may not do it.
+///
+/// Policies and the project's own triggers on the platform's tables are the project's.
+fn is_of_platform(about: &About) -> bool {
+    if about.owner.as_deref().is_some_and(is_platform_role) {
+        return true;
+    }
+    match &about.what {
+        What::Schema { name, .. } => is_managed(name),
+        What::Object { schema } | What::Right { schema } | What::ForeignKey { schema, .. } => {
+            is_managed(schema)
+        }
+        What::Trigger { schema, routine } => is_managed(schema) && is_managed(routine),
+        What::Publication {
+            name,
+            is_about_tables,
+        } => is_platform_publication(name) && !is_about_tables,
+        What::DefaultPrivileges { role, schema } => is_platform_role(role) || is_managed(schema),
+        // Only a superuser becomes another role so; what was granted by another is granted by the owner then.
+        What::Extension | What::Authorization => true,
+        What::EventTrigger { .. } | What::Policy => false,
+    }
+}
+
+fn is_platform_publication(name: &str) -> bool {
+    name.starts_with(PUBLICATION)
+}
+
+/// What a dump holds, as far as stand-ins are about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Brought {
+    /// Schemas of its tables.
+    pub schemas: Vec<String>,
+    /// Managed schemas that were left out of it; none where nobody wrote that down.
+    pub left_out: Option<Vec<String>>,
+    /// The project's extensions and their schemas, where they will be or can be made on the server.
+    pub extensions: Vec<(String, String)>,
+    /// Whether the dump makes them.
+    pub makes_extensions: bool,
+    /// Whether it may add tables to the platform's publication without making it, as `supabase db dump` does.
+    pub lacks_publication: bool,
+}
+
+/// What is made before the dump comes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stubs {
+    /// SQL that makes it.
+    pub sql: String,
+    /// What it is, in words.
+    pub told: Vec<String>,
+    /// Schemas that it makes.
+    pub schemas: Vec<String>,
+    /// Whether `auth.users` is among it.
+    pub has_users: bool,
+    /// Whether the platform's publication is among it.
+    pub has_publication: bool,
+}
+
+impl Stubs {
+    /// Returns what a plain server lacks.
+    pub fn new(brought: &Brought) -> Self {
+        let mut stubs = Self::default();
+        stubs.add_extensions(brought);
+        let is_brought = |schema: &str| brought.schemas.iter().any(|name| name == schema);
+        if !is_brought("auth") {
+            stubs.add_schema("auth");
+            stubs.sql += AUTH;
+            stubs.has_users = true;
+            stubs.told.push(
+                "schema `auth` with an empty table `users` and the functions uid(), role(), email() and jwt(); foreign keys \
+                 to it do not look at the rows that are there (NOT VALID), and those of partitioned tables are left out"
+                    .to_owned(),
+            );
+        }
+        let has_webhooks = match &brought.left_out {
+            Some(left_out) => left_out.iter().any(|name| name == "supabase_functions"),
+            None => !is_brought("supabase_functions"),
+        };
+        if has_webhooks {
+            stubs.add_schema("supabase_functions");
+            stubs.sql += WEBHOOK;
+            stubs.told.push(
+                "function `supabase_functions.http_request()` for triggers, which sends nothing"
+                    .to_owned(),
+            );
+        }
+        if brought.lacks_publication {
+            stubs.sql += &format!("CREATE PUBLICATION {PUBLICATION};\n");
+            stubs.has_publication = true;
+            stubs.told.push(format!("publication `{PUBLICATION}`"));
+        }
+        stubs
+    }
+
+    /// A dump that leaves a schema out still says that an extension lies in it.
+    fn add_extensions(&mut self, brought: &Brought) {
+        let of_platform = brought
+            .extensions
+            .iter()
+            .filter(|(_, schema)| is_managed(schema) && !brought.schemas.contains(schema));
+        let of_platform: Vec<_> = of_platform.collect();
+        for (_, schema) in &of_platform {
+            if !self.schemas.contains(schema) {
+                self.add_schema(schema);
+                self.told.push(format!("schema `{schema}` for extensions"));
+            }
+        }
+        if brought.makes_extensions {
+            return;
+        }
+        for (name, schema) in of_platform {
+            self.sql += &format!(
+                "CREATE EXTENSION IF NOT EXISTS {} WITH SCHEMA {};\n",
+                quote(name),
+                quote(schema)
+            );
+            self.told.push(format!("extension `{name}`"));
+        }
+    }
+
+    fn add_schema(&mut self, schema: &str) {
+        let name = quote(schema);
+        self.sql += &format!(
+            "CREATE SCHEMA IF NOT EXISTS {name};\nGRANT USAGE ON SCHEMA {name} TO PUBLIC;\n"
+        );
+        self.schemas.push(schema.to_owned());
+    }
+}
+
+/// The functions answer as the platform's do (supabase/cli, `initial_schemas/14.sql`); of the users only what others
+/// commonly refer to is there.
+const AUTH: &str = r"CREATE TABLE IF NOT EXISTS auth.users (id uuid PRIMARY KEY, aud varchar(255), role varchar(255), email varchar(255),
+  phone text, raw_app_meta_data jsonb, raw_user_meta_data jsonb, created_at timestamptz, updated_at timestamptz,
+  last_sign_in_at timestamptz, email_confirmed_at timestamptz, deleted_at timestamptz);
+CREATE OR REPLACE FUNCTION auth.jwt() RETURNS jsonb LANGUAGE sql STABLE AS $pgkeep$
+  SELECT coalesce(nullif(current_setting('request.jwt.claim', true), ''),
+    nullif(current_setting('request.jwt.claims', true), ''))::jsonb $pgkeep$;
+CREATE OR REPLACE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE AS $pgkeep$
+  SELECT coalesce(nullif(current_setting('request.jwt.claim.sub', true), ''),
+    nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')::uuid $pgkeep$;
+CREATE OR REPLACE FUNCTION auth.role() RETURNS text LANGUAGE sql STABLE AS $pgkeep$
+  SELECT coalesce(nullif(current_setting('request.jwt.claim.role', true), ''),
+    nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'role') $pgkeep$;
+CREATE OR REPLACE FUNCTION auth.email() RETURNS text LANGUAGE sql STABLE AS $pgkeep$
+  SELECT coalesce(nullif(current_setting('request.jwt.claim.email', true), ''),
+    nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'email') $pgkeep$;
+";
+
+/// Database webhooks are triggers that call it.
+const WEBHOOK: &str = "CREATE OR REPLACE FUNCTION supabase_functions.http_request() RETURNS trigger LANGUAGE plpgsql AS $pgkeep$\n\
+    BEGIN RETURN coalesce(NEW, OLD); END $pgkeep$;\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::scan::Scanner;
+
+    fn place(sql: &str, platform: &Platform) -> Place {
+        let mut scanner = Scanner::judging_all();
+        scanner.push(sql.as_bytes());
+        let judged = scanner.take_judged();
+        let about = judged.iter().find_map(|judged| judged.about.as_ref());
+        about.map_or(Place::Kept, |about| platform.place(about))
+    }
+
+    #[test]
+    fn a_project_takes_what_is_the_projects_own() {
+        let project = Platform {
+            onto: Onto::Project,
+            ..Platform::default()
+        };
+        for sql in [
+            "CREATE SCHEMA auth;",
+            "ALTER SCHEMA storage OWNER TO supabase_admin;",
+            "CREATE TABLE auth.users (id uuid);",
+            "CREATE UNIQUE INDEX i ON auth.users USING btree (id);",
+            "CREATE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql AS $$ SELECT 1; $$;",
+            "CREATE TYPE auth.aal_level AS ENUM ('a');",
+            "CREATE TRIGGER t BEFORE UPDATE ON storage.objects FOR EACH ROW EXECUTE FUNCTION storage.touch();",
+            "ALTER TABLE ONLY auth.users ADD CONSTRAINT p PRIMARY KEY (id);",
+            "ALTER TABLE ONLY auth.identities ADD CONSTRAINT f FOREIGN KEY (u) REFERENCES auth.users(id);",
+            "ALTER TABLE auth.users ENABLE ROW LEVEL SECURITY;",
+            "ALTER TABLE public.x OWNER TO supabase_admin;",
+            "COMMENT ON COLUMN auth.users.is_sso_user IS 'x';",
+            "COMMENT ON EXTENSION pgcrypto IS 'x';",
+            "GRANT ALL ON TABLE auth.users TO postgres;",
+            "REVOKE ALL ON FUNCTION auth.uid() FROM postgres;",
+            "GRANT USAGE ON SCHEMA storage TO anon;",
+            "ALTER DEFAULT PRIVILEGES FOR ROLE supabase_admin IN SCHEMA public GRANT ALL ON TABLES TO anon;",
+            "ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA storage GRANT ALL ON TABLES TO anon;",
+            "CREATE PUBLICATION supabase_realtime WITH (publish = 'insert');",
+            "ALTER PUBLICATION supabase_realtime OWNER TO postgres;",
+            "CREATE EVENT TRIGGER x ON sql_drop EXECUTE FUNCTION extensions.set_graphql_placeholder();",
+            "ALTER EVENT TRIGGER pgrst_ddl_watch OWNER TO supabase_admin;",
+            "SET SESSION AUTHORIZATION supabase_admin;",
+            "RESET SESSION AUTHORIZATION;",
+        ] {
+            assert_eq!(place(sql, &project), Place::LeftOut, "{sql}");
+        }
+        for sql in [
+            "CREATE SCHEMA billing;",
+            "CREATE TABLE public.auth (users text);",
+            "CREATE TRIGGER t AFTER INSERT ON auth.users FOR EACH ROW EXECUTE FUNCTION public.new_user();",
+            "CREATE TRIGGER t AFTER INSERT ON public.x FOR EACH ROW EXECUTE FUNCTION supabase_functions.http_request('a');",
+            "CREATE POLICY p ON storage.objects FOR SELECT TO authenticated USING ((auth.uid() = owner));",
+            "ALTER TABLE ONLY public.x ADD CONSTRAINT f FOREIGN KEY (u) REFERENCES auth.users(id);",
+            "ALTER PUBLICATION supabase_realtime ADD TABLE ONLY public.x;",
+            "ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON TABLES TO anon;",
+            "CREATE EXTENSION IF NOT EXISTS pgcrypto WITH SCHEMA extensions;",
+            "GRANT ALL ON TABLE public.x TO anon;",
+            "ALTER TABLE public.x OWNER TO postgres;",
+            "CREATE EVENT TRIGGER mine ON sql_drop EXECUTE FUNCTION public.f();",
+            "SELECT pg_catalog.setval('auth.refresh_tokens_id_seq', 1, true);",
+            "COPY auth.users (id) FROM stdin;\n\\.\n",
+        ] {
+            assert_eq!(place(sql, &project), Place::Kept, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_plain_server_takes_all_but_what_cannot_work() {
+        let plain = Platform {
+            made_schemas: vec!["extensions".into()],
+            has_no_users: true,
+            has_publication: true,
+            ..Platform::default()
+        };
+        for (sql, expected) in [
+            (
+                "CREATE EVENT TRIGGER x ON sql_drop EXECUTE FUNCTION extensions.f();",
+                Place::LeftOut,
+            ),
+            (
+                "COMMENT ON EVENT TRIGGER pgrst_drop_watch IS 'x';",
+                Place::LeftOut,
+            ),
+            ("CREATE SCHEMA extensions;", Place::LeftOut),
+            (
+                "CREATE PUBLICATION supabase_realtime_messages_publication;",
+                Place::LeftOut,
+            ),
+            (
+                "ALTER PUBLICATION supabase_realtime ADD TABLE ONLY public.x;",
+                Place::Kept,
+            ),
+            ("CREATE PUBLICATION mine FOR ALL TABLES;", Place::Kept),
+            ("ALTER SCHEMA extensions OWNER TO postgres;", Place::Kept),
+            ("CREATE SCHEMA auth;", Place::Kept),
+            (
+                "GRANT ALL ON FUNCTION extensions.pg_stat_statements(showtext boolean) TO x;",
+                Place::LeftOut,
+            ),
+            ("GRANT USAGE ON SCHEMA net TO postgres;", Place::LeftOut),
+            ("GRANT ALL ON TABLE auth.users TO postgres;", Place::Kept),
+            (
+                "REVOKE ALL ON FUNCTION public.net() FROM PUBLIC;",
+                Place::Kept,
+            ),
+            ("GRANT USAGE ON SCHEMA public TO anon;", Place::Kept),
+            (
+                "ALTER TABLE ONLY public.x ADD CONSTRAINT f FOREIGN KEY (u) REFERENCES auth.users(id) ON DELETE CASCADE;",
+                Place::NotValid,
+            ),
+            (
+                "ALTER TABLE public.x ADD CONSTRAINT f FOREIGN KEY (u) REFERENCES auth.users(id);",
+                Place::LeftOut,
+            ),
+            (
+                "ALTER TABLE ONLY public.x ADD CONSTRAINT f FOREIGN KEY (u) REFERENCES public.users(id);",
+                Place::Kept,
+            ),
+            ("ALTER TABLE public.x OWNER TO supabase_admin;", Place::Kept),
+            ("SET SESSION AUTHORIZATION supabase_admin;", Place::Kept),
+        ] {
+            assert_eq!(place(sql, &plain), expected, "{sql}");
+        }
+        let defaults = "ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON TABLES TO anon;";
+        assert_eq!(place(defaults, &plain), Place::Kept);
+        let owned = Platform {
+            no_owner: true,
+            ..plain
+        };
+        assert_eq!(place(defaults, &owned), Place::LeftOut);
+    }
+
+    #[test]
+    fn stand_ins_are_made_for_what_the_dump_lacks_only() {
+        let whole = Brought {
+            schemas: vec!["public".into(), "auth".into(), "storage".into()],
+            left_out: Some(vec!["extensions".into(), "realtime".into()]),
+            extensions: vec![
+                ("pgcrypto".into(), "extensions".into()),
+                ("citext".into(), "public".into()),
+            ],
+            makes_extensions: true,
+            lacks_publication: false,
+        };
+        let stubs = Stubs::new(&whole);
+        assert!(!stubs.sql.contains("PUBLICATION"));
+        assert_eq!(stubs.schemas, ["extensions"]);
+        assert!(
+            !stubs.has_users && !stubs.sql.contains("EXTENSION"),
+            "{}",
+            stubs.sql
+        );
+        let chosen = Brought {
+            schemas: vec!["public".into()],
+            left_out: None,
+            makes_extensions: false,
+            ..whole
+        };
+        let stubs = Stubs::new(&chosen);
+        assert_eq!(stubs.schemas, ["extensions", "auth", "supabase_functions"]);
+        assert!(stubs.has_users);
+        assert!(
+            stubs
+                .sql
+                .contains("CREATE EXTENSION IF NOT EXISTS \"pgcrypto\" WITH SCHEMA \"extensions\"")
+        );
+        assert!(!stubs.sql.contains("citext"));
+    }
+}

@@ -1,0 +1,182 @@
+//! What a restore does differently with the dump of a hosting platform's project: roles, extensions, stand-ins.
+
+use super::Options;
+use super::preflight::{Needs, Plan};
+use super::source::Opened;
+use crate::model::config::Preset;
+use crate::model::manifest::Manifest;
+use crate::model::scan::Scan;
+use crate::model::supabase::{
+    API_ROLES, Brought, Onto, PLATFORM_EXTENSIONS, Platform, Stubs, is_managed,
+};
+use crate::postgres::target::TargetFacts;
+
+/// Triggers must not fire and keys not be looked at while rows come into the platform's tables, which are there with
+/// all of them. The platform lets a project's `postgres` set it.
+const AS_REPLICA: &str = "SET session_replication_role = replica;\n";
+
+/// Extensions that a project has from its start, in the schema `extensions`: a dump of single schemas refers to them.
+const USUAL_EXTENSIONS: &[&str] = &["pgcrypto", "uuid-ossp"];
+
+/// Schemas that `supabase db dump` names as homes of extensions and never makes.
+const EXTENSIONS: &str = "extensions";
+
+/// Adds what a preset means, whether it was asked for or stands in the manifest.
+pub(super) fn widen(options: &mut Options, opened: &Opened) {
+    if let Some(manifest) = opened.manifest()
+        && manifest.preset.as_deref() == Some(Preset::Supabase.as_str())
+    {
+        options.preset = Some(Preset::Supabase);
+    }
+    if options.preset == Some(Preset::Supabase) {
+        options.create_missing_roles = true;
+        let names = PLATFORM_EXTENSIONS.iter().map(|&name| name.to_owned());
+        options.skip_extensions.extend(names);
+    }
+}
+
+/// Extensions of every project that nothing of the project's needs, and that only a superuser may make.
+const OF_SUPERUSERS: &[&str] = &["pg_stat_statements"];
+
+/// What the role may not make counts as what the server lacks.
+pub(super) fn narrow(facts: &mut TargetFacts, options: &mut Options) {
+    if options.preset == Some(Preset::Supabase) && !facts.is_superuser && !facts.is_supabase() {
+        let is_out_of_reach = |name: &str| OF_SUPERUSERS.contains(&name);
+        facts.extensions.retain(|name| !is_out_of_reach(name));
+        let names = OF_SUPERUSERS.iter().map(|&name| name.to_owned());
+        options.skip_extensions.extend(names);
+    }
+}
+
+/// Functions and applications change to the interfaces' roles, also where the dump does not name them.
+pub(super) fn add_roles(needs: &mut Needs, facts: &TargetFacts, options: &Options) {
+    if options.preset == Some(Preset::Supabase) && facts.may_create_roles {
+        let roles = API_ROLES.iter().map(|&role| role.to_owned());
+        needs.roles.extend(roles);
+        needs.roles.sort();
+        needs.roles.dedup();
+    }
+}
+
+/// Where a dump of a project lands, decided.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Landing {
+    rules: Option<Platform>,
+    stubs: Stubs,
+}
+
+impl Landing {
+    pub(super) fn of(options: &Options, opened: &Opened, plan: Plan, facts: &TargetFacts) -> Self {
+        if options.preset != Some(Preset::Supabase) {
+            return Self::default();
+        }
+        let has_users = facts.schemas.iter().any(|schema| schema.name == "auth");
+        if plan == Plan::Fill && facts.is_supabase() && has_users {
+            return Self::on_project();
+        }
+        let brought = match opened {
+            Opened::Stored(stored) => brought_by_backup(&stored.manifest, facts),
+            Opened::File { scan, .. } => brought_by_file(Some(scan), facts),
+            Opened::Pipe => brought_by_file(None, facts),
+        };
+        let stubs = Stubs::new(&brought);
+        let rules = Platform {
+            onto: Onto::Plain,
+            made_schemas: stubs.schemas.clone(),
+            has_no_users: stubs.has_users,
+            has_publication: stubs.has_publication,
+            no_owner: options.no_owner,
+        };
+        Self {
+            rules: Some(rules),
+            stubs,
+        }
+    }
+
+    fn on_project() -> Self {
+        let rules = Platform {
+            onto: Onto::Project,
+            ..Platform::default()
+        };
+        let stubs = Stubs {
+            sql: AS_REPLICA.to_owned(),
+            ..Stubs::default()
+        };
+        Self {
+            rules: Some(rules),
+            stubs,
+        }
+    }
+
+    pub(super) fn rules(&self) -> Option<Platform> {
+        self.rules.clone()
+    }
+
+    /// Returns what is made before the dump comes.
+    pub(super) fn sql(&self) -> &str {
+        &self.stubs.sql
+    }
+
+    /// Returns what stands in front of the dump in its own transaction; a fresh database has it already.
+    pub(super) fn prelude(&self, plan: Plan) -> &str {
+        match plan {
+            Plan::Fill => self.sql(),
+            Plan::Create | Plan::Replace => "",
+        }
+    }
+
+    pub(super) fn told(&self) -> Vec<String> {
+        self.stubs.told.clone()
+    }
+
+    pub(super) fn made_schemas(&self) -> &[String] {
+        &self.stubs.schemas
+    }
+
+    /// Tells whether the platform's tables are there already.
+    pub(super) fn is_project(&self) -> bool {
+        let rules = self.rules.as_ref();
+        rules.is_some_and(|rules| rules.onto == Onto::Project)
+    }
+}
+
+fn brought_by_backup(manifest: &Manifest, facts: &TargetFacts) -> Brought {
+    let selection = manifest.selection.as_ref();
+    let is_chosen = selection
+        .is_some_and(|selection| !selection.tables.is_empty() || !selection.schemas.is_empty());
+    let left_out = selection
+        .filter(|_| !is_chosen)
+        .map(|selection| selection.exclude_schemas.clone());
+    let tables = manifest.tables.iter().filter(|table| table.kind.is_some());
+    let extensions = manifest.server.extensions.iter();
+    Brought {
+        schemas: tables.map(|table| table.schema.clone()).collect(),
+        // A dump of everything says in its own words what lies in the schemas that it does not leave out.
+        left_out: left_out.or((!is_chosen).then(Vec::new)),
+        extensions: extensions
+            .filter(|extension| facts.extensions.contains(&extension.name))
+            .map(|extension| (extension.name.clone(), extension.schema.clone()))
+            .filter(|(_, schema)| is_managed(schema))
+            .collect(),
+        makes_extensions: !is_chosen,
+        lacks_publication: false,
+    }
+}
+
+/// What a file leaves to the platform nobody wrote down.
+fn brought_by_file(scan: Option<&Scan>, facts: &TargetFacts) -> Brought {
+    let makes = |name: &str| scan.is_some_and(|scan| scan.extensions.iter().any(|one| one == name));
+    let usual = USUAL_EXTENSIONS
+        .iter()
+        .filter(|name| facts.extensions.iter().any(|there| there == *name))
+        .map(|name| ((*name).to_owned(), EXTENSIONS.to_owned()));
+    let tables = scan.into_iter().flat_map(|scan| &scan.tables);
+    let tables = tables.filter(|table| table.kind.is_some());
+    Brought {
+        schemas: tables.map(|table| table.schema.clone()).collect(),
+        left_out: None,
+        extensions: usual.collect(),
+        makes_extensions: USUAL_EXTENSIONS.iter().any(|name| makes(name)),
+        lacks_publication: true,
+    }
+}
