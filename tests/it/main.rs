@@ -24,6 +24,7 @@ mod retention;
 mod scheduled;
 mod status;
 mod storage;
+mod supabase;
 mod support;
 mod tidy;
 mod usage;

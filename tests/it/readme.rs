@@ -60,11 +60,19 @@ fn every_block_has_a_known_kind() {
         "json",
         "sh",
         "sh run",
+        "sh run supabase",
         "text",
         "yaml",
         "yaml pgkeep.yaml",
+        "yaml supabase.yaml",
     ];
     assert_eq!(kinds, BTreeSet::from(known));
+}
+
+/// Returns the text of the blocks with this behind the fence.
+pub fn text_of(info: &str) -> String {
+    let those = blocks().into_iter().filter(|block| block.info == info);
+    those.map(|block| block.text).collect()
 }
 
 /// The commands that build or test the project itself cannot run inside its tests; their scripts must be there.

@@ -188,8 +188,23 @@ impl Server {
 
     /// Runs SQL as superuser; the error is psql's stderr.
     pub fn try_sql(&self, database: &str, sql: impl AsRef<[u8]> + Send) -> Result<String, String> {
+        self.psql(database, sql, "ON_ERROR_STOP=1")
+    }
+
+    /// Runs what of some SQL can be run; psql's exit code says nothing about the rest.
+    pub fn load_what_loads(&self, database: &str, sql: &[u8]) {
+        self.psql(database, sql, "ON_ERROR_STOP=0")
+            .expect("psql reads to the end");
+    }
+
+    fn psql(
+        &self,
+        database: &str,
+        sql: impl AsRef<[u8]> + Send,
+        setting: &str,
+    ) -> Result<String, String> {
         let mut child = Command::new(self.bin.join("psql"))
-            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"])
+            .args(["-X", "-q", "-A", "-t", "-v", setting])
             .env_clear()
             .env("PGHOST", &self.folder)
             .env("PGPORT", self.port.to_string())
