@@ -24,6 +24,8 @@ ALTER ROLE postgres LOGIN CREATEROLE CREATEDB BYPASSRLS;
 GRANT anon, authenticated, service_role, supabase_storage_admin TO postgres;
 REVOKE supabase_auth_admin, supabase_functions_admin FROM postgres;
 GRANT SET ON PARAMETER session_replication_role TO postgres;
+-- What the platform's supautils forbids whoever has CREATEROLE: https://github.com/supabase/supautils
+ALTER ROLE postgres SET supautils.reserved_memberships = 'pg_read_server_files, pg_write_server_files, pg_execute_server_program';
 ";
 const PLATFORM_RIGHTS: &str = "
 CREATE SCHEMA IF NOT EXISTS supabase_functions;
