@@ -88,9 +88,14 @@ impl fmt::Display for DatabaseName {
 
 impl BackupId {
     /// Makes the id of a backup that started at `started_at` (cut to whole seconds).
-    pub fn new(database: DatabaseName, started_at: Timestamp, suffix: u16) -> Self {
+    ///
+    /// The suffix begins with the millisecond and ends with six bits of `dice`, so that ids of one second are in order,
+    /// and two runs of the same moment have different ones.
+    pub fn new(database: DatabaseName, started_at: Timestamp, dice: u16) -> Self {
         let whole = Timestamp::from_second(started_at.as_second())
             .expect("a timestamp's own seconds are in range");
+        let millisecond = u16::try_from(started_at.as_millisecond().rem_euclid(1000)).unwrap_or(0);
+        let suffix = millisecond << 6 | dice & 0x3f;
         Self {
             database,
             started_at: whole,
@@ -200,8 +205,21 @@ mod tests {
     fn id_has_the_documented_form() {
         let at: Timestamp = "2026-01-02T03:04:05.999Z".parse().unwrap();
         let id = BackupId::new("shop".parse().unwrap(), at, 0x7f3a);
-        assert_eq!(id.to_string(), "shop-20260102T030405Z-7f3a");
+        assert_eq!(id.to_string(), "shop-20260102T030405Z-f9fa");
         assert_eq!(id.to_string().parse::<BackupId>().unwrap(), id);
+    }
+
+    #[test]
+    fn ids_of_one_second_are_in_order() {
+        let id = |time: &str, dice| {
+            let at = time.parse().unwrap();
+            BackupId::new("shop".parse().unwrap(), at, dice)
+        };
+        let older = id("2026-01-02T03:04:05.000Z", u16::MAX);
+        let newer = id("2026-01-02T03:04:05.001Z", 0);
+        assert!(older < newer && older.to_string() < newer.to_string());
+        assert!(id("2026-01-02T03:04:05.999Z", u16::MAX) < id("2026-01-02T03:04:06Z", 0));
+        assert_ne!(id("2026-01-02T03:04:05Z", 1), id("2026-01-02T03:04:05Z", 2));
     }
 
     #[test]
