@@ -40,8 +40,10 @@ read_crontab() {
     fi
     begins=$(grep -cxF "$begin" "$folder/old" || true)
     ends=$(grep -cxF "$end" "$folder/old" || true)
-    if [ "$begins" != "$ends" ] || [ "$begins" -gt 1 ]; then
-        fail 25 "the marks of pgkeep in the crontab do not pair; it was not changed" "mend it with \`crontab -e\`: one \`$begin\`, one \`$end\`"
+    # The other way round, all lines behind the one that begins would go.
+    first=$(LC_ALL=C awk -v begin="$begin" -v end="$end" '$0 == begin { print "begin"; exit } $0 == end { print "end"; exit }' "$folder/old")
+    if [ "$begins" != "$ends" ] || [ "$begins" -gt 1 ] || [ "$first" = end ]; then
+        fail 25 "the marks of pgkeep in the crontab do not pair; it was not changed" "mend it with \`crontab -e\`: one \`$begin\`, and one \`$end\` behind it"
     fi
 }
 

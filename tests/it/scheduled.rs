@@ -488,12 +488,15 @@ fn a_crontab_that_is_not_understood_stays() {
     cron(&["install"]).expect(0);
     let tab = fs::read_to_string(sandbox.path("tab")).unwrap();
     let cut = tab.replace("# END pgkeep\n", "1 1 * * * /bin/mine\n");
-    sandbox.write("tab", &cut);
-    for verb in ["install", "remove", "show"] {
-        let outcome = cron(&[verb]).expect(25);
-        assert!(outcome.stderr().contains("do not pair"), "{outcome}");
+    let reversed = format!("# END pgkeep\n{cut}");
+    for wrong in [&reversed, &cut] {
+        sandbox.write("tab", wrong);
+        for verb in ["install", "remove", "show"] {
+            let outcome = cron(&[verb]).expect(25);
+            assert!(outcome.stderr().contains("do not pair"), "{outcome}");
+        }
+        assert_eq!(&fs::read_to_string(sandbox.path("tab")).unwrap(), wrong);
     }
-    assert_eq!(fs::read_to_string(sandbox.path("tab")).unwrap(), cut);
     sandbox.write("refuse", "");
     let outcome = cron(&["install"]).expect(1);
     assert!(outcome.stderr().contains("not allowed"), "{outcome}");
