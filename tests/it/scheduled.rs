@@ -306,6 +306,48 @@ fn units_are_good_and_their_commands_known() {
     assert!(outcome.stderr().contains("protect home"), "{outcome}");
 }
 
+/// As systemd does it: the file's variables go over the unit's own, and the configuration is what it handed over.
+#[test]
+fn units_read_the_configuration_that_they_are_handed() {
+    let sandbox = Sandbox::new();
+    let config = "databases: {shop: {url: postgres://db.invalid/shop}}\nstorages: {local: {url: /nowhere}}\n";
+    let path = sandbox.write("credentials/pgkeep.yaml", config);
+    let folder = path.parent().unwrap().display().to_string();
+    let example = fs::read_to_string(script("pgkeep.env.example")).unwrap();
+    // What a user may have put there in spite of it.
+    let others = ["", "PGKEEP_CONFIG=/etc/pgkeep/no-such.yaml\n"];
+    for unit in files("systemd", "service") {
+        let text = fs::read_to_string(&unit).unwrap();
+        assert!(
+            !text.contains("\nCondition"),
+            "a run that is left out is a failure"
+        );
+        let of = |key: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(key));
+            line.unwrap()
+                .replace("%S", "/var/lib")
+                .replace("%d", &folder)
+        };
+        assert_eq!(of("LoadCredential="), "pgkeep.yaml:/etc/pgkeep/pgkeep.yaml");
+        let command = of("ExecStart=/usr/bin/pgkeep ").replace("${CREDENTIALS_DIRECTORY}", &folder);
+        let (flags, _) = command.split_once("--progress never").unwrap();
+        for other in others {
+            let unit = of("Environment=").replace(' ', "\n");
+            let lines = format!("{unit}\n{example}\n{other}");
+            let variables = lines
+                .lines()
+                .filter(|line| !line.starts_with('#'))
+                .filter_map(|line| line.split_once('='));
+            let words = flags.split_whitespace().chain(["config", "show"]);
+            let run = variables.fold(sandbox.pgkeep(words), |run, (name, value)| {
+                run.env(name, value)
+            });
+            let shown = run.run().expect(0);
+            assert!(shown.stdout().contains("db.invalid"), "{shown}");
+        }
+    }
+}
+
 /// A sandbox with a `pgkeep` that writes down what it is called with, and ends as it is told.
 fn with_fake_pgkeep() -> Sandbox {
     let sandbox = Sandbox::new();
