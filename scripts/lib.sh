@@ -38,11 +38,14 @@ install_packages() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
 }
 
+# Tells whether a program is there. Debian leaves the folders of daemons out of a plain user's PATH.
+has_tool() { PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null; }
+
 # need_tools PROGRAM[=PACKAGE]...: installs the packages of the programs that are not there.
 need_tools() {
     local missing=() tool
     for tool in "$@"; do
-        command -v "${tool%%=*}" >/dev/null || missing+=("${tool##*=}")
+        has_tool "${tool%%=*}" || missing+=("${tool##*=}")
     done
     [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
 }

@@ -545,14 +545,40 @@ fn a_crontab_that_is_not_understood_stays() {
     assert_eq!(fs::read_to_string(sandbox.path("tab")).unwrap(), cut);
 }
 
+/// A plain user of Debian has no `/usr/sbin` in the PATH.
+#[test]
+fn a_tool_in_the_folders_of_daemons_is_not_missing() {
+    let sandbox = Sandbox::new();
+    let line = ". \"$1\"; install_packages() { echo \"would install $*\"; }; need_tools chroot=coreutils no-such-tool=the-package";
+    let lib = script("lib.sh").display().to_string();
+    let run = sandbox.program("bash", ["-euc", line, "bash", &lib]);
+    let outcome = run.env("PATH", "/usr/bin:/bin").run().expect(0);
+    assert_eq!(outcome.stdout(), "would install the-package\n");
+}
+
+/// Returns what must stand in front of a command for root to run it: nothing, or `sudo` where it asks for no password.
+fn as_root() -> Option<&'static [&'static str]> {
+    const SUDO: &[&str] = &["sudo", "-n"];
+    if rustix::process::geteuid().is_root() {
+        return Some(&[]);
+    }
+    let sandbox = Sandbox::new();
+    which::which(SUDO[0]).ok()?;
+    let outcome = sandbox.program(SUDO[0], ["-n", "true"]).run();
+    (outcome.code() == 0).then_some(SUDO)
+}
+
 /// The real cron of Debian, in namespaces of its own so that nothing else of the machine is due.
 #[test]
 fn cron_makes_a_backup_when_it_is_due() {
-    let is_root = rustix::process::geteuid().is_root();
-    if !is_root || which::which("unshare").is_err() || !Path::new("/usr/sbin/cron").exists() {
-        skip("needs root, unshare and Debian's cron");
+    let (true, true, Some(as_root)) = (
+        which::which("unshare").is_ok(),
+        Path::new("/usr/sbin/cron").exists(),
+        as_root(),
+    ) else {
+        skip("needs root or a `sudo` without password, unshare and Debian's cron");
         return;
-    }
+    };
     let shop = Shop::new();
     let sandbox = &shop.sandbox;
     let config = json!({
@@ -573,7 +599,10 @@ fn cron_makes_a_backup_when_it_is_due() {
     fs::create_dir_all(sandbox.path("spool")).unwrap();
     fs::create_dir_all(sandbox.path("empty")).unwrap();
     sandbox.write("none", "");
+    // What `sudo` made goes back to who called it, who could not remove it otherwise.
     let line = "
+        PATH=$PATH:/usr/sbin:/sbin
+        trap '[ -z \"${SUDO_UID:-}\" ] || chown -R \"$SUDO_UID:$SUDO_GID\" .' EXIT
         mount -t tmpfs tmpfs /run
         mount --bind spool /var/spool/cron/crontabs
         mount --bind empty /etc/cron.d
@@ -589,6 +618,7 @@ fn cron_makes_a_backup_when_it_is_due() {
         wait $! || true
     ";
     let arguments = [
+        "unshare",
         "--mount",
         "--pid",
         "--fork",
@@ -600,12 +630,10 @@ fn cron_makes_a_backup_when_it_is_due() {
         "sh",
     ];
     let install = script("install-cron.sh").display().to_string();
-    let all = arguments
-        .iter()
-        .copied()
-        .chain([install.as_str(), env.to_str().unwrap()]);
+    let own = [install.as_str(), env.to_str().unwrap()];
+    let all = [as_root, &arguments, &own].concat();
     sandbox
-        .program("unshare", all)
+        .program(all[0], &all[1..])
         .limit(Duration::from_secs(170))
         .run()
         .expect(0);
