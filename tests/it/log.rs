@@ -181,6 +181,31 @@ fn l11_a_log_that_takes_nothing_is_told_once_and_stops_nothing() {
     }
 }
 
+/// A folder stands where the older file would go. Told once, and every line stands in the file.
+#[test]
+fn l11_a_log_that_cannot_be_rotated_grows_on() {
+    let shop = Shop::new();
+    let config = json!({
+        "databases": {"shop": {"url": "${DATABASE_URL}"}},
+        "storages": {"local": {"url": "backups"}},
+        "postgres": {"bin_dir": shop.fake.bin()},
+        "log": {"file": "logs.txt", "max_size": "64KiB", "keep": 1},
+    });
+    shop.sandbox.write("pgkeep.yaml", config.to_string());
+    let before = format!("{}\n", "x".repeat(64 * 1024));
+    let log = shop.sandbox.write("logs.txt", &before);
+    fs::create_dir(shop.sandbox.path("logs.txt.1")).unwrap();
+    let outcome = shop.sandbox.pgkeep(["backup", "-v"]).run().expect(0);
+    let told = outcome.stderr().matches("cannot rotate the log file");
+    assert_eq!(told.count(), 1, "{outcome}");
+    let text = fs::read_to_string(log).unwrap();
+    let added = text.strip_prefix(&before).unwrap();
+    assert!(
+        added.contains("dump ended") && added.contains("backup done"),
+        "{added}"
+    );
+}
+
 /// A disk that is full in the middle of the run, for the log alone.
 #[test]
 fn l11_a_disk_that_fills_up_under_the_log_stops_nothing() {

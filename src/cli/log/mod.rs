@@ -1,7 +1,8 @@
 //! The one way to standard error and into the log file, in text for people or JSON for machines.
 //!
 //! Whatever is told here passes the known secrets first. A reader that has left and a disk that is full stop nothing
-//! and change no exit code: the first line that the log file did not take is told on standard error, the rest is lost.
+//! and change no exit code: the first line that the log file did not take is told on standard error, the rest is lost. One that cannot be rotated
+//! is told there, too, and takes on what comes.
 
 mod line;
 mod rotated;
@@ -9,7 +10,7 @@ mod rotated;
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
 
@@ -25,7 +26,7 @@ use super::hidden::redacted;
 use crate::failure::{Failure, Kind};
 use crate::model::config::LogConfig;
 use line::Line;
-use rotated::Rotated;
+use rotated::{Rotated, Trouble};
 
 /// Shorter lines of a secret are not masked: the runner would blacken every `a`, and tell the secret by the gaps.
 const MIN_MASKED: usize = 4;
@@ -267,22 +268,28 @@ fn to_file(line: &Line) {
         let Some(file) = file.as_mut() else { return };
         file.write(&(text + "\n"))
             .err()
-            .map(|error| (file.path().to_owned(), error))
+            .map(|trouble| (file.path().to_owned(), trouble))
     };
-    if let Some((path, error)) = failed {
-        complain(log, path, &error);
+    if let Some((path, trouble)) = failed {
+        complain(log, &path, &trouble);
     }
 }
 
-/// Says once that the log file takes no lines. It was the place for that, so only standard error is left.
-fn complain(log: &Log, path: PathBuf, error: &std::io::Error) {
-    if log.has_complained.swap(true, Ordering::Relaxed) {
-        return;
-    }
-    let message = format!(
-        "cannot write the log file `{}`: {error}; the run goes on without it",
-        path.display()
-    );
+/// Says once that the log file takes no lines, or is not rotated. It was the place for that, so only standard error is
+/// left.
+fn complain(log: &Log, path: &Path, trouble: &Trouble) {
+    let path = path.display();
+    let message = match trouble {
+        Trouble::NotWritten(_) if log.has_complained.swap(true, Ordering::Relaxed) => return,
+        Trouble::NotWritten(error) => {
+            format!("cannot write the log file `{path}`: {error}; the run goes on without it")
+        }
+        Trouble::NotRotated(error) => {
+            format!(
+                "cannot rotate the log file `{path}`: {error}; it takes every line and grows on"
+            )
+        }
+    };
     let text = match (log.format, log.is_on_actions) {
         (_, true) => actions::command("warning", &[("title", "pgkeep")], &redacted(&message)),
         (LogFormat::Json, _) => Line::new(Level::WARN, message).json(),

@@ -1,7 +1,8 @@
 //! A log file that is rotated by size: `pgkeep.log`, then `pgkeep.log.1` and so on, the highest the oldest.
 //!
 //! Several runs may write to one file at once: each line is one write at its end, and a run that finds the file moved
-//! by another one follows. A line is lost where the disk refuses it; nothing else ever is, and nothing waits.
+//! by another one follows. A line is lost where the disk refuses it; nothing else ever is, and nothing waits. A file that
+//! cannot be moved aside grows on.
 //!
 //! No crate does this: those that rotate by size take it that they are alone, and go on writing into a file that
 //! another process has renamed or removed.
@@ -13,6 +14,21 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
+/// What is wrong with a log file.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// The line is lost.
+    NotWritten(io::Error),
+    /// The line stands there, in a file that is past its limit. Told once, until somebody moves the file.
+    NotRotated(io::Error),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::NotWritten(error)
+    }
+}
+
 /// A log file, opened by its first line.
 pub(super) struct Rotated {
     path: PathBuf,
@@ -21,6 +37,8 @@ pub(super) struct Rotated {
     file: Option<File>,
     /// Whether the last line may stand there in part.
     is_torn: bool,
+    /// Whether it could not be rotated. It is not tried again with each line: that would move the older ones on each time.
+    is_stuck: bool,
 }
 
 impl Rotated {
@@ -32,6 +50,7 @@ impl Rotated {
             keep,
             file: None,
             is_torn: false,
+            is_stuck: false,
         }
     }
 
@@ -46,13 +65,26 @@ impl Rotated {
     }
 
     /// Writes one line, its end included.
-    pub(super) fn write(&mut self, line: &str) -> io::Result<()> {
+    pub(super) fn write(&mut self, line: &str) -> Result<(), Trouble> {
         if self.is_moved() {
             self.file = None;
+            self.is_stuck = false;
         }
-        if self.size()? + line.len() as u64 > self.max_size && self.may_rotate()? {
-            self.rotate()?;
+        let is_full = self.size()? + line.len() as u64 > self.max_size;
+        let rotated = match is_full && !self.is_stuck && self.may_rotate()? {
+            true => self.rotate(),
+            false => Ok(()),
+        };
+        if rotated.is_err() {
+            self.is_stuck = true;
+            // Opened again without the lock, so that another run may do it.
+            self.file = None;
         }
+        self.append(line)?;
+        rotated.map_err(Trouble::NotRotated)
+    }
+
+    fn append(&mut self, line: &str) -> io::Result<()> {
         let is_torn = std::mem::take(&mut self.is_torn);
         let line = if is_torn {
             format!("\n{line}")
@@ -226,6 +258,30 @@ mod tests {
         let wanted =
             (0..4).flat_map(|writer| (0..200).map(move |number| format!("{writer} {number:03}")));
         assert_eq!(all, wanted.collect::<Vec<_>>());
+    }
+
+    /// A folder in the way, which stands for one that lets nobody rename: root may do that everywhere.
+    #[test]
+    fn a_file_that_cannot_be_rotated_is_told_once_and_takes_every_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let in_the_way = numbered(folder.path(), 1);
+        fs::create_dir(&in_the_way).unwrap();
+        let mut log = Rotated::new(path.clone(), 10, 1);
+        log.write("line 1\n").unwrap();
+        let told = log.write("line 2\n").unwrap_err();
+        assert!(matches!(told, Trouble::NotRotated(_)), "{told:?}");
+        log.write("line 3\n").unwrap();
+        assert_eq!(lines(&path), ["line 1", "line 2", "line 3"]);
+        // Once somebody has moved it, it is rotated again.
+        fs::rename(&path, folder.path().join("moved")).unwrap();
+        fs::remove_dir(&in_the_way).unwrap();
+        log.write("line 4\n").unwrap();
+        log.write("line 5\n").unwrap();
+        assert_eq!(
+            (lines(&path), lines(&in_the_way)),
+            (vec!["line 5".into()], vec!["line 4".into()])
+        );
     }
 
     #[test]
