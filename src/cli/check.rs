@@ -120,7 +120,11 @@ impl Probe for Told {
         let lines = sent
             .into_iter()
             .map(|sent| match (sent.delivered, sent.error) {
-                (true, _) => line(&sent.notifier, Verdict::Ok, "it took a test notice"),
+                (true, None) => line(&sent.notifier, Verdict::Ok, "it took a test notice"),
+                (true, Some(why)) => {
+                    let why = format!("a test notice did not reach everybody: {why}");
+                    line(&sent.notifier, Verdict::Warn, &why)
+                }
                 (false, Some(why)) if why.starts_with(NOT_TRIED) => {
                     line(&sent.notifier, Verdict::Skipped, &why)
                 }

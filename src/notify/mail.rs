@@ -4,13 +4,16 @@
 
 use std::time::{Duration, SystemTime};
 
+use lettre::Address;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, Message, MultiPart, SinglePart};
 use lettre::transport::smtp::Error;
-use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
-use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
+use lettre::transport::smtp::authentication::{Credentials, Mechanism};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParameters};
+use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
+use lettre::transport::smtp::extension::{ClientId, Extension, MailParameter};
 use secrecy::ExposeSecret;
+use tokio::time::Instant;
 
 use super::http::chain;
 use crate::model::notice::{EmailConfig, MailTls, Notice, NotifierConfig};
@@ -21,32 +24,84 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(8);
 /// Wait in front of the second try, where the server says that it may work later.
 const WAIT: Duration = Duration::from_secs(1);
 
-/// Sends a notice.
+/// One way to answer is enough; these are what servers know.
+const MECHANISMS: &[Mechanism] = &[Mechanism::Plain, Mechanism::Login];
+
+/// Longest wait for a server to say goodbye, when all is done.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Why a mail, or one recipient, came to nothing.
+struct Trouble {
+    why: String,
+    /// Whether the server says that it may work later.
+    is_transient: bool,
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        let why = match error.status() {
+            Some(_) => format!("the mail server refused: {}", chain(&error)),
+            None => format!("the mail server cannot be used: {}", chain(&error)),
+        };
+        let is_transient = error.is_transient();
+        Self { why, is_transient }
+    }
+}
+
+/// A recipient that the server does not take.
+type Refused = (Address, Trouble);
+
+/// Sends a notice to everybody at once. Returns who did not get it, and why, where others did.
+///
+/// The server is asked for each recipient by itself, so that an address that is no more keeps the mail from nobody else.
+/// What it may take later it is asked once more.
 pub(super) async fn send(
     email: &EmailConfig,
     config: &NotifierConfig,
     notice: &Notice,
-) -> Result<(), String> {
+) -> Result<Option<String>, String> {
     let message = message(email, notice)?;
-    let transport = transport(email, config)?;
-    let first = transport.send(message.clone()).await;
-    let again = match first {
-        Ok(_) => return Ok(()),
-        Err(error) if error.is_transient() => error,
-        Err(error) => return Err(why(&error)),
+    let (from, all) = (message.envelope().from(), message.envelope().to());
+    let mail = message.formatted();
+    let server = Server::new(email, config)?;
+    let until = Instant::now() + ANSWER_LIMIT;
+    let refused = match server.send(from, all, &mail).await {
+        Ok(refused) => refused,
+        Err(trouble) if trouble.is_transient => {
+            tracing::debug!(why = trouble.why, "the mail server asks to try later");
+            tokio::time::sleep(WAIT).await;
+            let second = server.send(from, all, &mail).await;
+            return told(all, &second.map_err(|trouble| trouble.why)?);
+        }
+        Err(trouble) => return Err(trouble.why),
     };
-    tracing::debug!(why = why(&again), "the mail server asks to try later");
-    tokio::time::sleep(WAIT).await;
-    match transport.send(message).await {
-        Ok(_) => Ok(()),
-        Err(error) => Err(why(&error)),
+    let (later, mut refused): (Vec<Refused>, Vec<Refused>) = refused
+        .into_iter()
+        .partition(|(_, trouble)| trouble.is_transient);
+    if !later.is_empty() {
+        tracing::debug!("the mail server asks to try later for some recipients");
+        let addresses: Vec<Address> = later.iter().map(|(to, _)| to.clone()).collect();
+        let second = async {
+            tokio::time::sleep(WAIT).await;
+            server.send(from, &addresses, &mail).await
+        };
+        // Others have the mail: what becomes of this, be it nothing, is about these alone.
+        let second = tokio::time::timeout_at(until, second).await;
+        refused.extend(second.ok().and_then(Result::ok).unwrap_or(later));
     }
+    told(all, &refused)
 }
 
-fn why(error: &Error) -> String {
-    match error.status() {
-        Some(_) => format!("the mail server refused: {}", chain(error)),
-        None => format!("the mail server cannot be used: {}", chain(error)),
+/// Says who was refused: an error where that is everybody.
+fn told(all: &[Address], refused: &[Refused]) -> Result<Option<String>, String> {
+    let words = refused
+        .iter()
+        .map(|(to, trouble)| format!("`{to}`: {}", trouble.why));
+    let words = words.collect::<Vec<_>>().join("; ");
+    match refused.len() {
+        0 => Ok(None),
+        count if count == all.len() => Err(words),
+        _ => Ok(Some(words)),
     }
 }
 
@@ -83,24 +138,110 @@ fn mailbox(text: &str) -> Result<Mailbox, String> {
     text.parse().map_err(bad)
 }
 
-fn transport(
-    email: &EmailConfig,
-    config: &NotifierConfig,
-) -> Result<AsyncSmtpTransport<Tokio1Executor>, String> {
-    let tls = match email.tls {
-        MailTls::None => Tls::None,
-        MailTls::StartTls => Tls::Required(parameters(email, config)?),
-        MailTls::Implicit => Tls::Wrapper(parameters(email, config)?),
-    };
-    let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&email.host)
-        .port(email.port_in_force())
-        .tls(tls)
-        .timeout(Some(ANSWER_LIMIT));
-    if let (Some(user), Some(password)) = (&email.user, &email.password) {
-        let password = password.expose_secret().to_owned();
-        builder = builder.credentials(Credentials::new(user.clone(), password));
+/// The way to a mail server.
+struct Server<'a> {
+    email: &'a EmailConfig,
+    tls: Option<TlsParameters>,
+    credentials: Option<Credentials>,
+}
+
+impl<'a> Server<'a> {
+    fn new(email: &'a EmailConfig, config: &NotifierConfig) -> Result<Self, String> {
+        let tls = match email.tls {
+            MailTls::None => None,
+            MailTls::StartTls | MailTls::Implicit => Some(parameters(email, config)?),
+        };
+        let credentials = match (&email.user, &email.password) {
+            (Some(user), Some(password)) => {
+                let password = password.expose_secret().to_owned();
+                Some(Credentials::new(user.clone(), password))
+            }
+            _ => None,
+        };
+        Ok(Self {
+            email,
+            tls,
+            credentials,
+        })
     }
-    Ok(builder.build())
+
+    /// Logs in, over TLS wherever some was asked for.
+    async fn connect(&self) -> Result<AsyncSmtpConnection, Error> {
+        let hello = ClientId::default();
+        let place = (self.email.host.as_str(), self.email.port_in_force());
+        let (at_once, later) = match self.email.tls {
+            MailTls::StartTls => (None, self.tls.clone()),
+            MailTls::Implicit | MailTls::None => (self.tls.clone(), None),
+        };
+        let connecting =
+            AsyncSmtpConnection::connect_tokio1(place, Some(ANSWER_LIMIT), &hello, at_once, None);
+        let mut connection = connecting.await?;
+        if let Some(tls) = later {
+            connection.starttls(tls, &hello).await?;
+        }
+        if let Some(credentials) = &self.credentials {
+            connection.auth(MECHANISMS, credentials).await?;
+        }
+        Ok(connection)
+    }
+
+    /// Sends one mail to all whom the server takes it for, and returns the others. An error means that nobody got it, or
+    /// that nobody knows.
+    async fn send(
+        &self,
+        from: Option<&Address>,
+        to: &[Address],
+        mail: &[u8],
+    ) -> Result<Vec<Refused>, Trouble> {
+        let mut connection = self.connect().await?;
+        let sent = transact(&mut connection, from, to, mail).await;
+        // It is over, well or not; a server that does not say goodbye changes nothing.
+        let _ = tokio::time::timeout(GOODBYE, connection.abort()).await;
+        sent
+    }
+}
+
+/// What lettre's own `send` does, which gives the mail up for all at the first recipient that is refused. The mail itself
+/// is ASCII; addresses need not be.
+async fn transact(
+    connection: &mut AsyncSmtpConnection,
+    from: Option<&Address>,
+    to: &[Address],
+    mail: &[u8],
+) -> Result<Vec<Refused>, Trouble> {
+    let is_wide = |address: &Address| !AsRef::<str>::as_ref(address).is_ascii();
+    let has_wide = connection
+        .server_info()
+        .supports_feature(Extension::SmtpUtfEight);
+    let parameters = match has_wide && to.iter().chain(from).any(is_wide) {
+        true => vec![MailParameter::SmtpUtfEight],
+        false => Vec::new(),
+    };
+    connection
+        .command(Mail::new(from.cloned(), parameters))
+        .await?;
+    let mut refused = Vec::new();
+    for address in to {
+        let taken = match is_wide(address) && !has_wide {
+            true => Err(Trouble {
+                why: "the mail server takes addresses in ASCII alone".to_owned(),
+                is_transient: false,
+            }),
+            false => match connection
+                .command(Rcpt::new(address.clone(), Vec::new()))
+                .await
+            {
+                Err(error) if error.status().is_none() => return Err(error.into()),
+                answer => answer.map_err(Trouble::from),
+            },
+        };
+        refused.extend(taken.err().map(|trouble| (address.clone(), trouble)));
+    }
+    if refused.len() < to.len() {
+        connection.command(Data).await?;
+        connection.message(mail).await?;
+    }
+    Ok(refused)
 }
 
 fn parameters(email: &EmailConfig, config: &NotifierConfig) -> Result<TlsParameters, String> {

@@ -51,7 +51,7 @@ pub struct Delivery {
     pub notifier: String,
     /// Whether it took the notice.
     pub delivered: bool,
-    /// Why not; never with a secret in it.
+    /// Why not, or whom it did not reach although others have it; never with a secret in it.
     pub error: Option<String>,
 }
 
@@ -229,14 +229,15 @@ impl Notifier {
         Delivery {
             notifier: self.label.clone(),
             delivered: sent.is_ok(),
-            error: sent.err().map(tell),
+            error: sent.unwrap_or_else(Some).map(tell),
         }
     }
 
-    async fn send(&self, notice: &Notice, now: i64) -> Result<(), String> {
+    /// Returns what is to be said of a notice that reached some and not others.
+    async fn send(&self, notice: &Notice, now: i64) -> Result<Option<String>, String> {
         let post = |url: &SecretString| http::Request::post(url.clone(), &self.config);
-        match &self.config.channel {
-            Channel::Email(email) => mail::send(email, &self.config, notice).await,
+        let sent = match &self.config.channel {
+            Channel::Email(email) => return mail::send(email, &self.config, notice).await,
             Channel::Slack { url } => post(url).json(&notice.slack()).send().await,
             Channel::Discord { url } => post(url).json(&notice.discord()).send().await,
             Channel::Webhook {
@@ -262,7 +263,8 @@ impl Notifier {
                     None => Ok(()),
                 }
             }
-        }
+        };
+        sent.map(|()| None)
     }
 
     async fn ping(

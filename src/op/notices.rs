@@ -22,13 +22,18 @@ pub(super) async fn tell(notice: &Notice, context: &Context) -> Vec<Delivery> {
 
 /// Says what did not arrive.
 pub fn undelivered(deliveries: &[Delivery]) -> Vec<String> {
-    let failed = deliveries.iter().filter(|delivery| !delivery.delivered);
-    let words = failed.map(|delivery| {
-        let why = delivery.error.as_deref().unwrap_or("nobody knows why");
-        format!(
-            "the notice to {} was not delivered: {why}",
-            delivery.notifier
-        )
+    let words = deliveries.iter().filter_map(|delivery| {
+        let notifier = &delivery.notifier;
+        match (delivery.delivered, delivery.error.as_deref()) {
+            (true, None) => None,
+            (true, Some(why)) => Some(format!(
+                "the notice to {notifier} was not delivered to all: {why}"
+            )),
+            (false, why) => Some(format!(
+                "the notice to {notifier} was not delivered: {}",
+                why.unwrap_or("nobody knows why")
+            )),
+        }
     });
     words.collect()
 }

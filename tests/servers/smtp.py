@@ -20,8 +20,18 @@ from aiosmtpd.smtp import SMTP, AuthResult
 class Handler:
     def __init__(self, folder, answers):
         self.folder = pathlib.Path(folder)
-        self.answers = list(answers)
+        # `ADDRESS=250 words` is for a recipient, any other for a mail.
+        self.answers = [answer for answer in answers if "@" not in answer]
+        self.of_recipients = [answer.split("=", 1) for answer in answers if "@" in answer]
         self.count = 0
+
+    async def handle_RCPT(self, server, session, envelope, address, options):
+        for place, (whose, answer) in enumerate(self.of_recipients):
+            if whose == address:
+                del self.of_recipients[place]
+                return answer
+        envelope.rcpt_tos.append(address)
+        return "250 taken"
 
     async def handle_DATA(self, server, session, envelope):
         answer = self.answers.pop(0) if self.answers else "250 taken"

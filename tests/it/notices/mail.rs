@@ -158,3 +158,69 @@ fn l12_a_mail_server_that_refuses_is_a_warning() {
         assert_eq!(server.mails(), Vec::<Value>::new());
     }
 }
+
+/// One address that is no more keeps the mail from nobody else, and is told.
+#[test]
+fn l12_a_recipient_that_is_refused_is_told_and_the_others_have_the_mail() {
+    const OPS: &str = "ops@example.com";
+    const MORE: &str = "more@example.com";
+    for (answers, has_mail, refused) in [
+        (
+            &["more@example.com=550 gone"] as &[&str],
+            &[OPS] as &[&str],
+            &[MORE] as &[&str],
+        ),
+        (&["ops@example.com=550 gone"], &[MORE], &[OPS]),
+        (
+            &["more@example.com=451 later", "more@example.com=550 gone"],
+            &[OPS],
+            &[MORE],
+        ),
+        (
+            &["more@example.com=550 gone", "ops@example.com=550 gone"],
+            &[],
+            &[MORE, OPS],
+        ),
+    ] {
+        let Some(server) = MailServer::start("none", false, answers) else {
+            return;
+        };
+        let told = Told::new(&email(&server, &json!({"tls": "none"})));
+        let outcome = told.backup().run().expect(3);
+        let failure = outcome.exit_error();
+        assert_eq!(failure["id"], "notice_failed");
+        let notice = backup_of(&outcome)["notices"][0].clone();
+        assert_eq!(notice["delivered"], !has_mail.is_empty(), "{notice}");
+        for text in [&notice["error"], &failure["message"]] {
+            let text = text.as_str().unwrap();
+            assert!(text.contains("(550): gone"), "{text}");
+            for (to, is_told) in [OPS, MORE].map(|to| (to, refused.contains(&to))) {
+                assert_eq!(text.contains(&format!("`{to}`: ")), is_told, "{text}");
+            }
+        }
+        let mails = server.mails();
+        let to: Vec<&Value> = mails.iter().map(|mail| &mail["rcpt_tos"]).collect();
+        let wanted = json!(has_mail);
+        assert_eq!(
+            to,
+            Vec::from_iter((!has_mail.is_empty()).then_some(&wanted))
+        );
+    }
+}
+
+#[test]
+fn a_recipient_that_is_taken_later_is_asked_for_once_more() {
+    let answers = ["more@example.com=451 later"];
+    let Some(server) = MailServer::start("none", false, &answers) else {
+        return;
+    };
+    let told = Told::new(&email(&server, &json!({"tls": "none"})));
+    let outcome = told.backup().run().expect(0);
+    assert_eq!(backup_of(&outcome)["notices"][0]["error"], json!(null));
+    let mails = server.mails();
+    let to: Vec<&Value> = mails.iter().map(|mail| &mail["rcpt_tos"]).collect();
+    assert_eq!(
+        to,
+        [&json!(["ops@example.com"]), &json!(["more@example.com"])]
+    );
+}

@@ -22,7 +22,7 @@ pub struct MailServer {
 
 impl MailServer {
     /// Starts a server that takes the user `app` with the canary as password where `has_login`, and whose answers to the
-    /// first mails are `answers`. None where the machine lacks it.
+    /// first mails are `answers`; `ADDRESS=ANSWER` is for a recipient, once. None where the machine lacks it.
     pub fn start(tls: &str, has_login: bool, answers: &[&str]) -> Option<Self> {
         let python = python()?;
         let folder = tempfile::tempdir().unwrap();
