@@ -18,6 +18,11 @@ pub const OBJECT_EXISTS: &str = "object_exists";
 /// Id of the failure of a backup that was removed while it was read.
 const BACKUP_REMOVED: &str = "backup_removed";
 
+/// How many bytes a storage must have free for a backup behind one of this size: databases grow.
+pub(crate) fn room_behind(last_bytes: u64) -> u64 {
+    last_bytes.saturating_add(last_bytes / 5)
+}
+
 /// A storage with its name in the configuration.
 #[derive(Clone)]
 pub struct NamedStorage {

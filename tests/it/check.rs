@@ -254,3 +254,36 @@ fn a_configuration_that_others_may_read_and_a_stale_backup_are_told() {
     };
     assert_eq!((of("local"), of("gone")), (json!("ok"), json!("fail")));
 }
+
+/// The newest backup is as large as the room allows, or a little too large: a hole in its file takes none.
+#[test]
+fn there_is_room_where_a_backup_says_so() {
+    let mut shop = stocked(&["shop-20260102T030405Z-0001".to_owned()]);
+    local(&mut shop);
+    with_session(&mut shop, &facts(), json!({}));
+    let path = |suffix: &str| {
+        shop.folder()
+            .join(format!("shop/shop-20260102T030405Z-0001.{suffix}"))
+    };
+    let manifest = fs::read_to_string(path("manifest.json")).unwrap();
+    let stat = rustix::fs::statvfs(shop.folder()).unwrap();
+    let free = stat.f_bavail * stat.f_frsize;
+    for (tenths, judged, code) in [(11, "fail", 22), (14, "warn", 0)] {
+        let size = free / tenths * 10;
+        fs::File::options()
+            .write(true)
+            .open(path("sql.gz"))
+            .unwrap()
+            .set_len(size)
+            .unwrap();
+        let mut changed: Value = serde_json::from_str(&manifest).unwrap();
+        changed["object"]["size_bytes"] = json!(size);
+        fs::write(path("manifest.json"), changed.to_string()).unwrap();
+        let outcome = check(&shop, &["--require", "users"]).expect(code);
+        assert_eq!(verdict(&outcome, "free_space"), judged, "{outcome}");
+        let bin = shop.fake.bin().display().to_string();
+        shop.over(&["backup", "--bin-dir", &bin, "--no-prune"])
+            .run()
+            .expect(code);
+    }
+}

@@ -16,7 +16,7 @@ use crate::failure::{Failure, Kind, Result};
 use crate::model::keys::{Part, gather};
 use crate::model::manifest::{MAX_MANIFEST_BYTES, Manifest};
 use crate::model::scan::Finding;
-use crate::op::stored::{NamedStorage, storage_failure};
+use crate::op::stored::{NamedStorage, room_behind, storage_failure};
 use crate::storage::{self, Storage};
 
 /// How long leftovers of dead runs are looked for before a backup starts.
@@ -94,7 +94,7 @@ impl Attempt<'_> {
     /// A storage that knows its free space must have room for a dump as large as the last one. Says what it lacks.
     async fn lack_of_room(&self, named: &NamedStorage) -> Option<String> {
         let free = named.storage.free_bytes().await?;
-        let needed = self.last_size(named).await?;
+        let needed = self.room_needed(named).await?;
         (free < needed).then(|| {
             let show = |bytes| bytesize::ByteSize(bytes).display().iec().to_string();
             format!(
@@ -106,8 +106,8 @@ impl Attempt<'_> {
         })
     }
 
-    /// Size of the newest backup there and a fifth more.
-    async fn last_size(&self, named: &NamedStorage) -> Option<u64> {
+    /// What the newest backup there says of the next one.
+    async fn room_needed(&self, named: &NamedStorage) -> Option<u64> {
         let objects = named
             .storage
             .list(&format!("{}/", self.request.name))
@@ -117,7 +117,7 @@ impl Attempt<'_> {
         let last = listed
             .iter()
             .rfind(|backup| backup.is_good() && backup.place.is_partial == self.place.is_partial)?;
-        Some(last.size_bytes() + last.size_bytes() / 5)
+        Some(room_behind(last.size_bytes()))
     }
 
     /// Writes small objects to every storage that took the dump; returns how each storage stands.

@@ -14,7 +14,7 @@ use futures_util::future::{BoxFuture, join_all};
 use serde::Serialize;
 
 use super::backup;
-use super::stored::NamedStorage;
+use super::stored::{NamedStorage, room_behind};
 use crate::context::Context;
 use crate::failure::{Failure, Kind};
 use crate::postgres::environment::Environment;
@@ -225,8 +225,8 @@ pub async fn run(request: &Request, context: &Context) -> Report {
     report
 }
 
-/// What the next backup of each database in a storage will about take: as much as the last one, or else a quarter of the
-/// database, which dumps compress to.
+/// What the next backup of each database in a storage must find free: what a backup itself wants behind the last one, or
+/// else a quarter of the database, which dumps compress to.
 fn needed(request: &Request, named: &NamedStorage, sizes: &[Sizes]) -> Vec<u64> {
     let is_there = |checked: &Checked| {
         let storages = checked.backup.storages.iter();
@@ -237,7 +237,10 @@ fn needed(request: &Request, named: &NamedStorage, sizes: &[Sizes]) -> Vec<u64> 
     let pairs = request.databases.iter().zip(sizes);
     pairs
         .filter(|(checked, _)| is_there(checked))
-        .filter_map(|(_, size)| size.backup.or(size.database.map(|bytes| bytes / 4)))
+        .filter_map(|(_, size)| {
+            let by_last = size.backup.map(room_behind);
+            by_last.or(size.database.map(|bytes| bytes / 4))
+        })
         .collect()
 }
 

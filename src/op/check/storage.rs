@@ -267,7 +267,7 @@ pub(super) fn space(named: &NamedStorage, free: Option<u64>, needed: &[u64]) -> 
         return line(Verdict::Ok, format!("{} free", size(free)));
     }
     let message = format!(
-        "{} free, and the next backups take about {}",
+        "{} free, and the next backups need about {}",
         size(free),
         size(sum)
     );
