@@ -255,6 +255,35 @@ fn a_configuration_that_others_may_read_and_a_stale_backup_are_told() {
     assert_eq!((of("local"), of("gone")), (json!("ok"), json!("fail")));
 }
 
+#[test]
+fn an_address_that_nobody_needed_is_a_warning() {
+    let mut shop = Shop::new();
+    with_session(&mut shop, &facts(), json!({}));
+    shop.sandbox.set(
+        "DATABASE_URL",
+        "postgresql://app@gone.invalid,127.0.0.1/shop",
+    );
+    let outcome = check(&shop, &["--require", "users"]).expect(0);
+    let line = &lines(&outcome, "address")[0];
+    assert_eq!(
+        (&line["verdict"], &line["id"]),
+        (&json!("warn"), &json!(null)),
+        "{line}"
+    );
+    let message = line["message"].as_str().unwrap();
+    assert!(
+        message.contains("`gone.invalid`") && message.contains("the login worked"),
+        "{line}"
+    );
+    // Without a login it is what has to be mended.
+    shop.fake.script(
+        "psql",
+        json!({ "last_stderr": "psql: error: could not translate host name\n", "exit_code": 2 }),
+    );
+    let outcome = check(&shop, &[]).expect(20);
+    assert_eq!(verdict(&outcome, "address"), "fail");
+}
+
 /// The newest backup is as large as the room allows, or a little too large: a hole in its file takes none.
 #[test]
 fn there_is_room_where_a_backup_says_so() {

@@ -132,6 +132,18 @@ impl Line {
         }
     }
 
+    /// Turns a failure that turned out to be none into a warning, and says why it is none.
+    fn into_warning(self, why: &str) -> Self {
+        Self {
+            verdict: Verdict::Warn,
+            message: format!("{}; {why}", self.message),
+            id: None,
+            code: None,
+            kind: None,
+            ..self
+        }
+    }
+
     /// Adds names that are printed below it.
     pub fn with_details(mut self, details: impl IntoIterator<Item = String>) -> Self {
         self.details.extend(details);
