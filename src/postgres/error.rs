@@ -22,6 +22,10 @@ pub struct Error {
     pub stderr: Vec<String>,
 }
 
+/// How a role comes to read large objects, which the rights on tables and `pg_read_all_data` say nothing of.
+pub const LARGE_OBJECTS_HINT: &str = "`GRANT SELECT ON LARGE OBJECT … TO …` for each, or make the backup role a member of \
+     their owners or dump as a superuser: `pg_read_all_data` does not cover large objects";
+
 /// What went wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -240,6 +244,7 @@ impl Error {
             Reason::VersionMismatch => {
                 "install client programs of the server's major version, or point `postgres.bin_dir` or `--bin-dir` at them".into()
             }
+            Reason::PermissionDenied { object } if object.starts_with("large object") => LARGE_OBJECTS_HINT.into(),
             Reason::PermissionDenied { .. } => {
                 "grant the backup role `pg_read_all_data` (PostgreSQL 14 and later), or leave the object out".into()
             }
@@ -778,6 +783,17 @@ mod tests {
             "pg_dump: error: query failed: ERROR:  permission denied for table Connection refused";
         let object = "table Connection refused".to_owned();
         assert_eq!(error(said).reason, Reason::PermissionDenied { object });
+    }
+
+    #[test]
+    fn a_right_on_large_objects_is_granted_in_its_own_way() {
+        let hints = |object: &str| {
+            let said =
+                format!("pg_dump: error: query failed: ERROR:  permission denied for {object}");
+            error(&said).hints().join(" ")
+        };
+        assert_eq!(hints("large object 16404"), LARGE_OBJECTS_HINT);
+        assert!(hints("table large").contains("grant the backup role `pg_read_all_data`"));
     }
 
     #[test]

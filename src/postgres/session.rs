@@ -1,4 +1,5 @@
-//! What a session of ours would meet: the server's clock, and the time limits that role, database or server set for it.
+//! What a session of ours would meet: the server's clock, the time limits that role, database or server set for it, and
+//! large objects that it may not read.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,6 +21,20 @@ pub struct SessionFacts {
     pub now: Timestamp,
     /// Limits in milliseconds, as the session began with them; 0 and -1 stand for none.
     pub limits: BTreeMap<String, i64>,
+    /// Large objects that we may not read, whose owner and rights are the same.
+    #[serde(default)]
+    pub closed_large_objects: Vec<LargeObjects>,
+}
+
+/// Large objects with the same owner and the same rights.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct LargeObjects {
+    /// Their owner.
+    pub owner: String,
+    /// How many they are.
+    pub count: u64,
+    /// The number of the first.
+    pub first: u32,
 }
 
 impl SessionFacts {
@@ -35,8 +50,22 @@ impl SessionFacts {
 }
 
 /// `reset_val` is what the session began with: the limits themselves were switched off in front of this.
-const QUERY: &str = "SET search_path = pg_catalog;
-SELECT jsonb_build_object('now', to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'),
+///
+/// There may be millions of large objects, so those with the same owner and rights are judged as one. The server's own
+/// word on one is known from 18 on; before, it is what `pg_largeobject_aclmask_snapshot` in `aclchk.c` does.
+const QUERY: &str = r#"SET search_path = pg_catalog;
+SELECT to_regprocedure('has_largeobject_privilege(oid, text)') IS NOT NULL AS pgkeep_says \gset
+\if :pgkeep_says
+\set pgkeep_reads 'has_largeobject_privilege(l.first, \'SELECT\')'
+\else
+\set pgkeep_reads 'EXISTS (SELECT FROM aclexplode(coalesce(l.lomacl, acldefault(\'L\', l.lomowner))) a WHERE a.privilege_type = \'SELECT\' AND (a.grantee = 0 OR pg_has_role(a.grantee, \'USAGE\')))'
+\endif
+SELECT jsonb_build_object('now', to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
   'limits', (SELECT jsonb_object_agg(name, reset_val::bigint) FROM pg_settings WHERE unit = 'ms' AND name IN
     ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout',
-     'transaction_timeout', 'max_standby_streaming_delay')))::text AS pgkeep_session;";
+     'transaction_timeout', 'max_standby_streaming_delay')),
+  'closed_large_objects', (SELECT coalesce(jsonb_agg(jsonb_build_object('owner', pg_get_userbyid(l.lomowner), 'count', l.count,
+      'first', l.first::bigint) ORDER BY l.first), '[]')
+    FROM (SELECT lomowner, lomacl, count(*) AS count, min(oid) AS first FROM pg_largeobject_metadata GROUP BY lomowner, lomacl) l
+    WHERE NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+      AND NOT current_setting('lo_compat_privileges')::boolean AND NOT :pgkeep_reads))::text AS pgkeep_session;"#;

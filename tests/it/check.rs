@@ -255,6 +255,96 @@ fn a_configuration_that_others_may_read_and_a_stale_backup_are_told() {
     assert_eq!((of("local"), of("gone")), (json!("ok"), json!("fail")));
 }
 
+/// A role of a backup's own may read every table and still not one large object.
+#[test]
+fn large_objects_of_others_are_told_before_a_backup_fails_of_them() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    let role = format!("{}_backup", database.name());
+    let owner = format!("{}_owner", database.name());
+    let password = CANARY.replace('\'', "''");
+    // What `pg_read_all_data` says of tables, on servers that have no such role, too.
+    database.sql(&format!(
+        "CREATE ROLE {owner}; CREATE ROLE {role} LOGIN PASSWORD '{password}'; CREATE TABLE seen (id int);
+         GRANT SELECT ON seen TO {role}; SET ROLE {owner}; SELECT lo_create(7001), lo_create(7002);
+         RESET ROLE; SELECT lo_create(7003)"
+    ));
+    let mut sandbox = Sandbox::new();
+    let url = server.url_as(&role, CANARY, database.name());
+    sandbox.set("DATABASE_URL", url);
+    let run = |words: &[&str]| {
+        let fixed = ["--storage", "b", "--require", "seen"];
+        sandbox.pgkeep([words, &fixed].concat()).run()
+    };
+    let check = |code| run(&["--json", "check"]).expect(code);
+
+    let outcome = check(20);
+    assert_eq!(verdict(&outcome, "rights"), "ok");
+    let line = &lines(&outcome, "large_objects")[0];
+    let details = json!([
+        format!("2 of `{owner}`, such as 7001"),
+        format!("7003 of `{USER}`")
+    ]);
+    assert_eq!(
+        (&line["id"], &line["details"]),
+        (&json!("permission_denied"), &details)
+    );
+    let failed = run(&["--json", "backup", "--attempts", "1"])
+        .expect(20)
+        .exit_error();
+    assert!(
+        failed["message"]
+            .as_str()
+            .unwrap()
+            .contains("large object 700"),
+        "{failed}"
+    );
+    assert_eq!(failed["hints"], line["hints"]);
+
+    // With a choice of tables `pg_dump` takes none of them.
+    let config = json!({
+        "databases": {"shop": {"url": "${DATABASE_URL}", "tables": ["seen"]}},
+        "storages": {"local": {"url": "chosen"}},
+    });
+    sandbox.write("chosen.yaml", config.to_string());
+    let chosen = ["--json", "-c", "chosen.yaml"];
+    let chosen = |verb: &str| {
+        sandbox
+            .pgkeep([&chosen[..], &[verb]].concat())
+            .run()
+            .expect(0)
+    };
+    assert_eq!(verdict(&chosen("check"), "large_objects"), "ok");
+    chosen("backup");
+
+    let lets = |sql: &str, code| {
+        database.sql(sql);
+        assert_eq!(
+            verdict(&check(code), "large_objects"),
+            if code == 0 { "ok" } else { "fail" },
+            "{sql}"
+        );
+        run(&["backup", "--attempts", "1"]).expect(code);
+    };
+    lets(&format!("GRANT {owner} TO {role}"), 20);
+    lets("GRANT SELECT ON LARGE OBJECT 7003 TO PUBLIC", 0);
+    lets(&format!("REVOKE {owner} FROM {role}"), 20);
+    lets(
+        &format!(
+            "ALTER DATABASE {} SET lo_compat_privileges = on",
+            database.name()
+        ),
+        0,
+    );
+    lets(&format!("ALTER DATABASE {} RESET ALL", database.name()), 20);
+    lets(
+        &format!("GRANT SELECT ON LARGE OBJECT 7001, 7002 TO {role}"),
+        0,
+    );
+    let both = format!("{role}, {owner}");
+    database.sql(&format!("DROP OWNED BY {both}; DROP ROLE {both}"));
+}
+
 #[test]
 fn an_address_that_nobody_needed_is_a_warning() {
     let mut shop = Shop::new();

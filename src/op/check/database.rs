@@ -16,11 +16,11 @@ use crate::op::backup::selected::Selected;
 use crate::op::status::{self, Status, Watched};
 use crate::postgres::address::{self, Way};
 use crate::postgres::dump::Selection;
-use crate::postgres::error::Error;
+use crate::postgres::error::{Error, LARGE_OBJECTS_HINT};
 use crate::postgres::programs::{Found, Programs};
 use crate::postgres::psql::Psql;
 use crate::postgres::server::{ServerFacts, TableFacts, TableKind};
-use crate::postgres::session::SessionFacts;
+use crate::postgres::session::{LargeObjects, SessionFacts};
 
 /// How long one database has for all questions to its server.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -205,6 +205,7 @@ impl Looking<'_> {
             "rights",
             "row_security",
             "required_tables",
+            "large_objects",
             "clock",
             "time_limits",
         ] {
@@ -362,7 +363,7 @@ impl Looking<'_> {
         self.fail(CHECK, failure.with_details(problems));
     }
 
-    /// Its clock, its limits, and what a standby would do to a long dump.
+    /// Its clock, its limits, its large objects, and what a standby would do to a long dump.
     async fn session(&mut self, programs: &Programs, facts: &ServerFacts) {
         let environment = &self.checked.backup.environment;
         let mut psql = Psql::new(programs, environment, &self.connection);
@@ -373,13 +374,14 @@ impl Looking<'_> {
         let session = match SessionFacts::read(&psql, self.context.stop.token()).await {
             Ok(session) => session,
             Err(error) => {
-                for check in ["clock", "time_limits"] {
+                for check in ["large_objects", "clock", "time_limits"] {
                     self.say(Verdict::Skipped, check, error.to_string());
                 }
                 return;
             }
         };
         let ahead = ahead(before, self.context.clock.now(), session.now);
+        self.large_objects(facts, &session.closed_large_objects);
         self.lines.push(skew(self.subject, ahead));
         let limit = |name: &str| session.limits.get(name).copied().unwrap_or(0);
         self.time_limits(&limit, programs);
@@ -387,6 +389,34 @@ impl Looking<'_> {
             let line = standby(self.subject, limit("max_standby_streaming_delay"));
             self.lines.push(line);
         }
+    }
+
+    /// Names the large objects that the role may not read. `pg_dump` takes them all, or none where it is told which tables
+    /// or schemas to dump.
+    fn large_objects(&mut self, facts: &ServerFacts, closed: &[LargeObjects]) {
+        const CHECK: &str = "large_objects";
+        let user = &facts.user;
+        let selection = self.checked.backup.selection_on(facts);
+        if !selection.tables.is_empty() || !selection.schemas.is_empty() {
+            let message = "none is dumped: only what is selected is";
+            return self.say(Verdict::Ok, CHECK, message);
+        }
+        if closed.is_empty() {
+            return self.say(Verdict::Ok, CHECK, format!("`{user}` may read all of them"));
+        }
+        let count: u64 = closed.iter().map(|some| some.count).sum();
+        let names = closed.iter().map(|some| {
+            let (count, owner, first) = (some.count, &some.owner, some.first);
+            match count {
+                1 => format!("{first} of `{owner}`"),
+                _ => format!("{count} of `{owner}`, such as {first}"),
+            }
+        });
+        let message = format!("`{user}` may not read {count} large objects");
+        let failure = Failure::new(Kind::Source, "permission_denied", message)
+            .with_details(shortened(names.collect()))
+            .hint(LARGE_OBJECTS_HINT);
+        self.fail(CHECK, failure);
     }
 
     fn time_limits(&mut self, limit: &dyn Fn(&str) -> i64, programs: &Programs) {
