@@ -208,6 +208,7 @@ fn sandbox(server: &Server, s3: &S3Server) -> Sandbox {
     let service = sandbox.write("pg_service.conf", service);
     sandbox.set("PGSERVICEFILE", service);
     for (key, value) in [
+        ("CHECKOUT", env!("CARGO_MANIFEST_DIR").to_owned()),
         ("PGHOST", socket),
         ("PGPORT", server.port().to_string()),
         ("PGUSER", APP.to_owned()),

@@ -239,7 +239,7 @@ M monthly   W weekly   D daily   · removed
 #[test]
 fn readme_shows_a_real_calendar() {
     const README: &str = include_str!("../../README.md");
-    let (_, section) = README.split_once("## Retention\n").unwrap();
+    let (_, section) = README.split_once("## What is kept: retention\n").unwrap();
     let mut blocks = section.split("```").skip(1).step_by(2);
     let command = blocks.next().unwrap().strip_prefix("sh run\n").unwrap();
     let picture = blocks.next().unwrap().strip_prefix("text\n").unwrap();
