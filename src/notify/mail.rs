@@ -231,7 +231,10 @@ async fn transact(
                 .command(Rcpt::new(address.clone(), Vec::new()))
                 .await
             {
-                Err(error) if error.status().is_none() => return Err(error.into()),
+                // Behind 421 the server hangs up on everybody.
+                Err(error) if error.status().is_none_or(|code| u16::from(code) == 421) => {
+                    return Err(error.into());
+                }
                 answer => answer.map_err(Trouble::from),
             },
         };

@@ -3,6 +3,7 @@
 //! Names are quoted by this file and never by its callers; sessions in the way are ended before a database is dropped
 //! or renamed, because a pool would come back faster than any person could.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -84,8 +85,12 @@ impl Databases {
         let no_stop = CancellationToken::new();
         let named = self.clone().named(application);
         let rename = format!("ALTER DATABASE {} RENAME TO {}", quote(making), quote(name));
+        let number = OnceLock::new();
         let work = async {
             named.execute(sql, &no_stop).await?;
+            if let Some(oid) = self.oid_of(making, &no_stop).await? {
+                let _ = number.set(oid); // it is set once
+            }
             named.execute(&rename, &no_stop).await
         };
         let why = tokio::select! {
@@ -97,14 +102,48 @@ impl Databases {
         };
         let cleaned = async {
             end_sessions(&self.psql, application, &no_stop).await?;
-            // What holds up a CREATE DATABASE may hold up a DROP, too.
-            match self.exists(making, &no_stop).await? {
-                true => self.drop_database(making, &no_stop).await,
-                false => Ok(()),
+            // The answer to the renaming may be lost. Ours is known by its number then, whatever it is called.
+            let ours = match number.get() {
+                Some(oid) => self.name_of(*oid, &no_stop).await?,
+                None => Some(making.to_owned()),
+            };
+            match ours {
+                Some(ours) if ours == name && matches!(why, Why::Failed(_)) => Ok(true),
+                // What holds up a CREATE DATABASE may hold up a DROP, too.
+                Some(ours) if self.exists(&ours, &no_stop).await? => {
+                    self.drop_database(&ours, &no_stop).await.map(|()| false)
+                }
+                _ => Ok(false),
             }
         };
-        let left = cleaned.await.err().map(|error| (making.to_owned(), error));
+        let left = match cleaned.await {
+            Ok(true) => return Ok(()),
+            Ok(false) => None,
+            Err(error) => Some((making.to_owned(), error)),
+        };
         Err(NotCreated { why, left })
+    }
+
+    async fn oid_of(&self, name: &str, cancel: &CancellationToken) -> Result<Option<u32>, Error> {
+        let which = format!("datname = {}", literal(name));
+        let answer = self.one("oid", &which, cancel).await?;
+        Ok(answer.and_then(|text| text.parse().ok()))
+    }
+
+    async fn name_of(&self, oid: u32, cancel: &CancellationToken) -> Result<Option<String>, Error> {
+        self.one("datname", &format!("oid = {oid}"), cancel).await
+    }
+
+    /// Asks for one value of one database.
+    async fn one(
+        &self,
+        what: &str,
+        which: &str,
+        cancel: &CancellationToken,
+    ) -> Result<Option<String>, Error> {
+        let sql = format!("SELECT to_jsonb({what}::text) FROM pg_database WHERE {which};");
+        let answer = self.psql.query(&sql, cancel, TIMEOUT).await?;
+        Ok(serde_json::from_slice(answer.trim_ascii()).ok())
     }
 
     /// Drops a database, sessions or not; one that is not there is no error.

@@ -38,6 +38,9 @@ impl Default for Limits {
 const LOOKS: u32 = 6;
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// So many times the limit a restore goes on while no session is left to ask what it does.
+const BLIND: u32 = 6;
+
 impl Limits {
     fn pause(&self) -> Duration {
         let shorter = self.stall.unwrap_or(self.lock_wait).min(self.lock_wait);
@@ -81,6 +84,8 @@ struct Judge {
     changed: Vec<(i32, String)>,
     /// Since when a session waits for others with the same statement.
     waiting: HashMap<(i32, String), Duration>,
+    /// Since when nobody could ask, because all sessions were taken.
+    refused_at: Option<Duration>,
 }
 
 impl Judge {
@@ -91,6 +96,21 @@ impl Judge {
             alive_at: now,
             changed: Vec::new(),
             waiting: HashMap::new(),
+            refused_at: None,
+        }
+    }
+
+    /// Who is refused because all sessions are taken has heard that the server lives. Our own may have taken the last, so
+    /// that says nothing of them for ever.
+    fn refused(&mut self, now: Duration, is_refused: bool) {
+        if !is_refused {
+            self.refused_at = None;
+            return;
+        }
+        let since = *self.refused_at.get_or_insert(now);
+        let longest = self.limits.stall.unwrap_or_default() * BLIND;
+        if now.saturating_sub(since) < longest {
+            self.alive_at = now;
         }
     }
 
@@ -151,10 +171,7 @@ impl Watchdog<'_> {
                 true => sessions(self.psql, self.application, cancel).await,
                 false => Ok(Vec::new()),
             };
-            // Who is refused because all sessions are taken has heard that the server lives.
-            if found.as_ref().is_err_and(Error::is_out_of_sessions) {
-                judge.alive_at = now();
-            }
+            judge.refused(now(), found.as_ref().is_err_and(Error::is_out_of_sessions));
             let found = found.ok().filter(|_| count == judge.count);
             if let Some(verdict) = judge.look(now(), count, found.as_deref()) {
                 return verdict.to_failure(what, self.limits);
@@ -235,6 +252,26 @@ mod tests {
             looks(|_| (0, Some(vec![working.clone(), own.clone()]))),
             None
         );
+    }
+
+    /// A long index build may go on while all sessions are taken, a standstill may not for ever.
+    #[test]
+    fn who_cannot_ask_waits_longer() {
+        let limits = Limits {
+            stall: Some(Duration::from_secs(100)),
+            lock_wait: Duration::from_secs(50),
+        };
+        let ended = |refusals: u64| {
+            let mut judge = Judge::new(limits, Duration::ZERO, 0);
+            (1..=100).find(|at| {
+                let now = Duration::from_secs(at * 10);
+                judge.refused(now, *at <= refusals);
+                judge.look(now, 0, None).is_some()
+            })
+        };
+        assert_eq!(ended(0), Some(11));
+        assert_eq!(ended(20), Some(31));
+        assert_eq!(ended(100), Some(71));
     }
 
     #[test]

@@ -224,3 +224,17 @@ fn a_recipient_that_is_taken_later_is_asked_for_once_more() {
         [&json!(["ops@example.com"]), &json!(["more@example.com"])]
     );
 }
+
+/// Behind 421 the server hangs up, so the mail is tried again for everybody.
+#[test]
+fn a_server_that_hangs_up_for_now_is_asked_once_more() {
+    let Some(server) = MailServer::start("none", false, &["ops@example.com=421 later"]) else {
+        return;
+    };
+    let told = Told::new(&email(&server, &json!({"tls": "none"})));
+    let outcome = told.backup().run().expect(0);
+    assert_eq!(backup_of(&outcome)["notices"][0]["error"], json!(null));
+    let mails = server.mails();
+    let to: Vec<&Value> = mails.iter().map(|mail| &mail["rcpt_tos"]).collect();
+    assert_eq!(to, [&json!(["ops@example.com", "more@example.com"])]);
+}

@@ -1,5 +1,6 @@
 //! `--replace`, and making a database: what is in the way, what the old database keeps, what a stop leaves.
 
+use std::os::unix::fs::PermissionsExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -313,4 +314,44 @@ fn a_database_that_somebody_else_made_meanwhile_stays() {
             server.sql("postgres", "DROP DATABASE wanted");
         }
     });
+}
+
+/// The database has its name already when the answer to the renaming comes late.
+#[test]
+fn a_stop_behind_the_renaming_leaves_no_database() {
+    let Some(server) = Server::private() else {
+        return;
+    };
+    let shelf = Shelf::new();
+    let file = shelf.sandbox.write("a.sql", dump(SMALL));
+    let file = file.display().to_string();
+    let target = Target {
+        server: &server,
+        name: "renamed".to_owned(),
+    };
+    let (bin, mark) = (server.bin().display(), shelf.sandbox.path("mark"));
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *--version*) exec {bin}/psql \"$@\";; esac\n\
+         sql=$(cat)\nprintf '%s\\n' \"$sql\" | {bin}/psql \"$@\"\ncode=$?\n\
+         case \"$sql\" in *'RENAME TO'*) : > {}; sleep 60;; esac\nexit $code\n",
+        mark.display()
+    );
+    for (name, text) in [
+        ("psql", script),
+        ("pg_dump", format!("#!/bin/sh\nexec {bin}/pg_dump \"$@\"\n")),
+    ] {
+        let path = shelf.sandbox.write(format!("late/{name}"), text);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let late = shelf.sandbox.path("late").display().to_string();
+    let running = shelf
+        .run(&file, &target.url(), &["--bin-dir", &late])
+        .start();
+    running.wait_for_file(&mark);
+    running.signal(Signal::INT);
+    let outcome = running.wait().expect(130);
+    let error = outcome.exit_error();
+    let message = error["message"].as_str().unwrap();
+    assert!(message.ends_with("nothing was changed"), "{outcome}");
+    assert_eq!(target.databases(), [""; 0]);
 }
