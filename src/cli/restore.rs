@@ -88,7 +88,11 @@ fn request(args: &RestoreArgs, settings: &Settings<'_>) -> Result<Request> {
 }
 
 /// How long it may stand still: as the flags say, else as the database's backups may.
-fn limits(args: &RestoreArgs, database: Option<&str>, settings: &Settings<'_>) -> Result<Limits> {
+pub(super) fn limits(
+    args: &RestoreArgs,
+    database: Option<&str>,
+    settings: &Settings<'_>,
+) -> Result<Limits> {
     let config = settings.config()?;
     let mut limits = configured_limits(config.as_ref(), database);
     if let Some(stall) = duration("--stall-timeout", args.stall_timeout.as_deref())? {

@@ -5,7 +5,7 @@ use super::log::{self, Ended};
 use super::merge::{mapping, table};
 use super::output::{Output, number};
 use super::progress::Shown;
-use super::restore::{search, source, with_password};
+use super::restore::{limits, search, source, with_password};
 use super::settings::Settings;
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
@@ -98,6 +98,7 @@ fn request(args: &RestoreArgs, settings: &Settings<'_>) -> Result<Request> {
             force_locale: args.force_locale,
             accept_no_end_marker: args.accept_no_end_marker,
             no_compare: args.no_compare,
+            limits: limits(args, name.as_deref(), settings)?,
             dump_time_zone: args.dump_time_zone.clone(),
         },
     })

@@ -176,14 +176,27 @@ impl Feed {
     }
 
     /// Ends the transaction and the program: all that was fed is there when this returns without an error.
-    pub async fn commit(self, mut input: PipeWriter) -> Result<Vec<String>, Error> {
-        let ending: &[u8] = if self.one_transaction {
-            b"\nCOMMIT;\n"
-        } else {
-            b"\n"
+    pub async fn commit(self, input: PipeWriter) -> Result<Vec<String>, Error> {
+        let ending = match self.one_transaction {
+            true => "\nCOMMIT;\n",
+            false => "\n",
         };
+        self.finish(input, ending).await
+    }
+
+    /// Ends the program and undoes the one transaction: the server took all that was fed when this returns without an
+    /// error.
+    pub async fn roll_back(self, input: PipeWriter) -> Result<Vec<String>, Error> {
+        self.finish(input, "\nROLLBACK;\n").await
+    }
+
+    async fn finish(
+        self,
+        mut input: PipeWriter,
+        ending: &'static str,
+    ) -> Result<Vec<String>, Error> {
         let written = tokio::task::spawn_blocking(move || -> io::Result<()> {
-            input.write_all(ending)?;
+            input.write_all(ending.as_bytes())?;
             drop(input);
             Ok(())
         });

@@ -6,6 +6,7 @@ use super::*;
 use crate::model::name::{TableName, quote};
 
 const DUMP: &str = r#"SET standard_conforming_strings = on;
+SET lock_timeout = 0;
 SELECT pg_catalog.set_config('search_path', '', false);
 CREATE TYPE public.mood AS ENUM ('CREATE TABLE public.t (a int);');
 CREATE TYPE public.unused AS ENUM ('a');
@@ -58,6 +59,10 @@ fn a_table_has_its_own_statements_and_what_they_need() {
         .map(|left| left.what.as_str())
         .collect();
     assert_eq!(left, ["constraint k", "trigger g"]);
+    assert!(
+        !text.contains("lock_timeout"),
+        "how long to wait is not the dump's to say: {text}"
+    );
     assert_eq!(plan.besides, ["function public.f", "type public.mood"]);
     for without in [
         "public.unused",

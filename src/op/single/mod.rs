@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::notices;
-use super::restore::{Ended, Observer, keep_record};
+use super::restore::{Ended, Limits, Observer, keep_record};
 use super::stored::{NamedStorage, Wanted};
 use crate::context::Context;
 use crate::failure::Failure;
@@ -80,6 +80,8 @@ pub struct Options {
     pub accept_no_end_marker: bool,
     /// Do not compare.
     pub no_compare: bool,
+    /// How long it may stand still, and wait for somebody else's lock.
+    pub limits: Limits,
     /// Time zone that a plain dump was written in.
     pub dump_time_zone: Option<String>,
 }

@@ -22,6 +22,7 @@ use crate::model::single::{Plan, Selection, Structure};
 use crate::op::ranged::Ranged;
 use crate::op::restore::preflight::Needs;
 use crate::op::restore::source::Stored;
+use crate::op::restore::stall::Pulse;
 use crate::op::restore::{Event, Observer};
 use crate::op::stored::Wanted;
 use crate::postgres::error::Error;
@@ -40,6 +41,8 @@ pub(super) struct Run<'a> {
     /// What the target needs, where the server refused a statement.
     unknown: Vec<String>,
     extensions: Vec<String>,
+    /// What moves, for the watchdog.
+    pulse: Arc<Pulse>,
 }
 
 /// Where the rows come from.
@@ -101,6 +104,7 @@ impl<'a> Run<'a> {
             no_stop: CancellationToken::new(),
             unknown: Vec::new(),
             extensions: Vec::new(),
+            pulse: Arc::new(Pulse::default()),
         }
     }
 

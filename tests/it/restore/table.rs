@@ -577,3 +577,91 @@ fn a_restore_that_waits_can_be_stopped() {
     });
     assert_eq!(all_of(server, &database), before);
 }
+
+/// Somebody has changed a customer and not committed: the foreign key waits, and everybody else for it.
+const CHANGES: &str = "BEGIN; UPDATE customers SET mail = mail; SELECT pg_sleep(75)";
+
+/// Runs `work` while a session holds what [`CHANGES`] locks.
+fn while_changed(server: &Server, name: &str, work: impl FnOnce()) {
+    let holds = format!(
+        "FROM pg_stat_activity WHERE datname = '{name}' AND query LIKE '%(75)%' AND wait_event = 'PgSleep'"
+    );
+    std::thread::scope(|scope| {
+        scope.spawn(|| server.try_sql(name, CHANGES));
+        while server.sql("template1", &format!("SELECT count(*) {holds}")) == "0" {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        work();
+        let end = format!("SELECT pg_terminate_backend(pid) {holds}");
+        server.sql("template1", &end);
+    });
+}
+
+/// Whoever waits for a lock keeps the application from the table, so that nobody waits for long: neither while we look
+/// nor when we cannot.
+#[test]
+fn tables_in_use_are_not_held_up() {
+    let Some(server) = postgres() else { return };
+    let database = loaded(server, SHOP.as_bytes());
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    database.sql("DROP VIEW open_orders; DROP TABLE orders CASCADE");
+    let before = all_of(server, &database);
+    let name = database.name();
+    let more = ["-t", "orders", "--lock-wait-timeout", "1s"];
+    while_changed(server, name, || {
+        for is_dry in [false, true] {
+            let more = [&more[..], if is_dry { &["--dry-run"] } else { &[] }].concat();
+            let outcome = shelf.restore("latest", &database.url(), &more).expect(20);
+            let error = outcome.exit_error();
+            assert_eq!(error["id"], "lock_timeout", "{outcome}");
+            let message = error["message"].as_str().unwrap();
+            let holder = format!("(user {USER}, application psql)");
+            assert!(message.contains(&holder), "{outcome}");
+            assert!(message.ends_with("; the target is as it was"), "{outcome}");
+            let details = error["details"].to_string();
+            assert!(details.contains("FOREIGN KEY"), "{outcome}");
+        }
+        let running = shelf.run("latest", &database.url(), &more).start();
+        let waits = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND application_name LIKE 'pgkeep-restore%' AND wait_event_type = 'Lock'"
+        );
+        let until = |count: &str| {
+            while server.sql("template1", &waits) != count {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+        };
+        until("1");
+        running.signal(rustix::process::Signal::STOP);
+        until("0");
+        running.signal(rustix::process::Signal::CONT);
+        let outcome = running.wait().expect(20);
+        let error = outcome.exit_error();
+        assert_eq!(error["id"], "lock_timeout", "{outcome}");
+        assert!(error["hints"].to_string().contains("pg_locks"), "{outcome}");
+    });
+    assert_eq!(all_of(server, &database), before);
+    shelf
+        .restore("latest", &database.url(), &["-t", "orders", "--dry-run"])
+        .expect(0);
+    assert_eq!(all_of(server, &database), before);
+}
+
+/// What locks tables in use comes behind the comparison, in a dry run, too.
+#[test]
+fn a_dry_run_compares_before_it_locks() {
+    let Some(server) = postgres() else { return };
+    let database = loaded(server, SHOP.as_bytes());
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    database.sql(
+        "DROP VIEW open_orders; DROP TABLE orders CASCADE;
+         CREATE FUNCTION lose() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN DELETE FROM public.orders WHERE id = 50; END';
+         CREATE EVENT TRIGGER lose ON ddl_command_end WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION lose()",
+    );
+    while_changed(server, database.name(), || {
+        let more = ["-t", "orders", "--dry-run", "--lock-wait-timeout", "1s"];
+        let outcome = shelf.restore("latest", &database.url(), &more).expect(23);
+        assert_eq!(outcome.exit_error()["id"], "restore_differs", "{outcome}");
+    });
+}

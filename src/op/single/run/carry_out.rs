@@ -12,7 +12,8 @@ use crate::model::restore::properties::literal;
 use crate::model::scan::{Scan, TableKind};
 use crate::op::restore::check;
 use crate::op::restore::feed::refused;
-use crate::op::restore::{Event, sql_hint};
+use crate::op::restore::stall::Watchdog;
+use crate::op::restore::{Event, Limits, sql_hint};
 use crate::op::single::input::{file_rows, stored_rows};
 use crate::op::single::sink::{Broken, Sink};
 use crate::postgres::databases::end_sessions;
@@ -22,6 +23,9 @@ use crate::stream::pipeline::Progress;
 
 /// Id of the failure of a program that is gone; what it said is better.
 const GONE: &str = "psql_ended";
+
+/// Longest that a server can be told to wait: 2^31 - 1 milliseconds.
+const MAX_LOCK_TIMEOUT_MS: u128 = i32::MAX as u128;
 
 const UTF8: &str = "\nSET client_encoding = 'UTF8';\n";
 
@@ -36,7 +40,7 @@ impl Run<'_> {
                 .collect::<String>()
         };
         let (application, key) = (format!("pgkeep-restore-{}", hex(4)), hex(8));
-        match self.bring_in(&job, &application, &key).await {
+        match self.bring_in_watched(&job, &application, &key).await {
             Ok(()) => Ok(()),
             Err(failure) => Err(self.undo(failure, &job, &application).await),
         }
@@ -81,6 +85,28 @@ impl Run<'_> {
         with_safe(failure, safe)
     }
 
+    /// Ends it when it stands still, or when others' locks are in its way: whoever waits for a lock keeps all who come
+    /// later from the table, too. `psql` ends with what started it.
+    async fn bring_in_watched(
+        &mut self,
+        job: &Job<'_>,
+        application: &str,
+        key: &str,
+    ) -> Result<()> {
+        let (what, pulse, context) = (self.what(), Arc::clone(&self.pulse), self.context);
+        let watchdog = Watchdog {
+            psql: &job.site.psql,
+            application,
+            limits: self.request.options.limits,
+            pulse: &pulse,
+            clock: &*context.clock,
+        };
+        tokio::select! {
+            done = self.bring_in(job, application, key) => done,
+            failure = watchdog.stands_still(&what, context.stop.token()) => Err(failure),
+        }
+    }
+
     async fn bring_in(&mut self, job: &Job<'_>, application: &str, key: &str) -> Result<()> {
         let (site, options) = (&job.site, &self.request.options);
         let request = FeedRequest {
@@ -123,12 +149,6 @@ impl Run<'_> {
         self.report
             .created_roles
             .clone_from(&job.site.missing_roles);
-        if options.dry_run {
-            // `psql` is ended before its input is closed, and the transaction with it.
-            feed.stop().await;
-            drop(sink);
-            return Ok(());
-        }
         self.commit(job, feed, sink, key).await
     }
 
@@ -150,7 +170,9 @@ impl Run<'_> {
             tables: with_rows.count() as u64,
         });
         let sink = Sink::new(input, &self.rules(&job.site.facts), &progress);
-        let mut roles = UTF8.to_owned();
+        let pulsing = Arc::clone(&progress);
+        self.pulse.follow(move || pulsing.raw_bytes());
+        let mut roles = lock_timeout(self.request.options.limits) + UTF8;
         for role in &job.site.missing_roles {
             if self.request.options.create_missing_roles {
                 roles += &format!("CREATE ROLE {} NOLOGIN;\n", quote(role));
@@ -169,20 +191,12 @@ impl Run<'_> {
         let behind = job.plan.behind.clone();
         let mut sink = blocking(sink, move |sink| sink.pass(&behind)).await;
         sink.turn().map_err(|broken| self.broken(broken))?;
-        let locking = match self.request.options.dry_run {
-            true => job.plan.locking.clone(),
-            false => Vec::new(),
-        };
         let questions = format!(
             "{UTF8}{}{}",
             analyze(job),
             request.questions(&questions(job, self.request.options.no_compare))
         );
-        let mut sink = blocking(sink, move |sink| {
-            sink.pass(&locking);
-            sink.say(&questions);
-        })
-        .await;
+        let mut sink = blocking(sink, move |sink| sink.say(&questions)).await;
         sink.turn().map_err(|broken| self.broken(broken))?;
         Ok((sink, read_bytes))
     }
@@ -265,6 +279,7 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Carries out what locks tables in use, behind everything that takes long, and commits; a dry run rolls back.
     async fn commit(&mut self, job: &Job<'_>, feed: Feed, sink: Sink, key: &str) -> Result<()> {
         let (locking, last) = (job.plan.locking.clone(), job.plan.last.clone());
         let proof = nothing_is_tied(job, key);
@@ -282,10 +297,13 @@ impl Run<'_> {
         if self.context.stop.is_requested() {
             return Err(self.end(&feed, self.stopped("")).await);
         }
-        feed.commit(sink.into_input())
-            .await
-            .map_err(|error| self.refused_by_server(&error))?;
-        self.report.restored = true;
+        let is_dry = self.request.options.dry_run;
+        let ended = match is_dry {
+            true => feed.roll_back(sink.into_input()).await,
+            false => feed.commit(sink.into_input()).await,
+        };
+        ended.map_err(|error| self.refused_by_server(&error))?;
+        self.report.restored = !is_dry;
         Ok(())
     }
 
@@ -330,6 +348,17 @@ impl Run<'_> {
             failure.message = format!("{}: the server refused a statement", self.what());
         }
         let says = |text: &str| error.stderr.iter().any(|line| line.contains(text));
+        if says("canceling statement due to lock timeout") {
+            failure.id = "lock_timeout";
+            failure.message = format!(
+                "{}: a statement waited too long for another session's lock",
+                self.what()
+            );
+            return failure.hint(
+                "`pg_locks` and `pg_stat_activity` name who holds it; end that session, or wait longer with \
+                 `--lock-wait-timeout` or `lock_wait_timeout`",
+            );
+        }
         if let Some(hint) = sql_hint(&error.stderr) {
             failure = failure.hint(hint);
         }
@@ -356,6 +385,16 @@ impl Run<'_> {
         }
         failure
     }
+}
+
+/// SQL by which the server itself ends a wait for a lock, should nobody of us be there to do it.
+///
+/// The watchdog comes first, because it can name who holds the lock: it needs two looks more than the limit, each a
+/// sixth of it.
+fn lock_timeout(limits: Limits) -> String {
+    let timeout = limits.lock_wait + limits.lock_wait / 2 + Duration::from_secs(5);
+    let timeout_ms = timeout.as_millis().min(MAX_LOCK_TIMEOUT_MS);
+    format!("\nSET lock_timeout = {timeout_ms};\n")
 }
 
 fn list(names: &[String]) -> String {
