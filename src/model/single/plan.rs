@@ -236,7 +236,10 @@ impl Walk<'_> {
                     self.plan.locking.extend(self.apart(statement));
                 }
                 Fate::Last => self.plan.last.extend(self.apart(statement)),
-                Fate::Out(why) => self.leave_out(subject, why),
+                Fate::Out(why) => {
+                    self.leave_out(subject, why);
+                    self.leave_out_inherited(subject);
+                }
             }
         } else if self.is_needed(subject) {
             self.say(statement, false);
@@ -381,6 +384,38 @@ impl Walk<'_> {
             what: printable(&what),
             why: printable(&why),
         });
+    }
+
+    /// A table that does not become a partition does not get what the dump says only of those it would be one of: their
+    /// foreign keys, triggers and checks that stand apart. Keys and indexes it has by itself.
+    fn leave_out_inherited(&mut self, subject: &Subject) {
+        let Deed::Attach { parent, child } = &subject.deed else {
+            return;
+        };
+        let structure = self.selection.structure;
+        let ancestors = structure.ancestors(child);
+        for statement in &structure.statements {
+            let Some(part) = &statement.subject.part else {
+                continue;
+            };
+            let is_lost = match &statement.subject.deed {
+                Deed::ForeignKey(_) => true,
+                Deed::Guarded => part.kind == "trigger",
+                // A comment is on the same part.
+                Deed::Plain => {
+                    let is_made = structure.sql(statement).starts_with(b"ALTER");
+                    part.kind == "constraint" && is_made && statement.subject.makes.is_none()
+                }
+                _ => false,
+            };
+            if is_lost && ancestors.contains(&part.table) {
+                self.plan.left_out.push(LeftOut {
+                    table: printable(&child.to_string()),
+                    what: printable(&format!("{} {} of {}", part.kind, part.name, part.table)),
+                    why: printable(&format!("it does not become a partition of `{parent}`")),
+                });
+            }
+        }
     }
 
     /// Brings the text's settings to those in force here.

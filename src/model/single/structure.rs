@@ -108,6 +108,28 @@ impl Structure {
             })
     }
 
+    /// Returns the tables that a partition is one of, up to the root.
+    pub(super) fn ancestors(&self, partition: &TableName) -> HashSet<&TableName> {
+        let mut found = HashSet::new();
+        let mut below = partition;
+        while let Some(parent) = self.parent(below) {
+            // What is no dump of PostgreSQL may go in a circle.
+            if !found.insert(parent) {
+                break;
+            }
+            below = parent;
+        }
+        found
+    }
+
+    fn parent(&self, partition: &TableName) -> Option<&TableName> {
+        let mut statements = self.statements.iter();
+        statements.find_map(|statement| match &statement.subject.deed {
+            Deed::Attach { parent, child } if child == partition => Some(parent),
+            _ => None,
+        })
+    }
+
     /// Adds all partitions of `named` tables, down to the leaves.
     pub(super) fn with_partitions(&self, named: &[TableName]) -> HashSet<TableName> {
         let mut tables: HashSet<TableName> = named.iter().cloned().collect();

@@ -34,6 +34,56 @@ RESET SESSION AUTHORIZATION;
 GRANT SELECT ON TABLE public.t TO c;
 "#;
 
+const PARTED: &str = r#"CREATE TABLE public.root (a int, b int) PARTITION BY RANGE (a);
+CREATE TABLE public.mid (a int, b int) PARTITION BY RANGE (a);
+CREATE TABLE public.leaf (a int, b int);
+ALTER TABLE ONLY public.root ATTACH PARTITION public.mid FOR VALUES FROM (1) TO (9);
+ALTER TABLE ONLY public.mid ATTACH PARTITION public.leaf FOR VALUES FROM (1) TO (5);
+ALTER TABLE ONLY public.root ADD CONSTRAINT root_pkey PRIMARY KEY (a);
+ALTER TABLE ONLY public.leaf ADD CONSTRAINT leaf_pkey PRIMARY KEY (a);
+ALTER TABLE public.root ADD CONSTRAINT later CHECK ((b > 1)) NOT VALID;
+COMMENT ON CONSTRAINT later ON public.root IS 'x';
+CREATE TRIGGER g BEFORE INSERT ON public.root FOR EACH ROW EXECUTE FUNCTION public.f();
+COMMENT ON TRIGGER g ON public.root IS 'x';
+ALTER TABLE public.mid ADD CONSTRAINT k FOREIGN KEY (b) REFERENCES public.other(b);
+ALTER TABLE public.other ADD CONSTRAINT o FOREIGN KEY (b) REFERENCES public.root(b);
+"#;
+
+#[test]
+fn a_partition_alone_loses_what_only_its_ancestors_had() {
+    let structure = Structure::read(PARTED.as_bytes().to_vec(), PARTED.len());
+    let left_out = |table: &str, there: &[&str]| -> Vec<String> {
+        let selection = Selection::new(&structure, &[TableName::new("public", table)], &[]);
+        let found = there.iter().map(|&name| Found {
+            schema: "public".to_owned(),
+            name: name.to_owned(),
+            relation: true,
+            is_type: false,
+            routine: false,
+            other: false,
+        });
+        let there = There::new(["public".to_owned()], found.collect());
+        let left_out = selection.plan(&there).left_out.into_iter();
+        left_out
+            .map(|left| format!("{}: {}", left.table, left.what))
+            .collect()
+    };
+    let lost = [
+        "public.leaf: being a partition of public.mid",
+        "public.leaf: constraint later of public.root",
+        "public.leaf: trigger g of public.root",
+        "public.leaf: constraint k of public.mid",
+    ];
+    assert_eq!(left_out("leaf", &[]), lost);
+    assert_eq!(left_out("leaf", &["mid", "root"]), [""; 0]);
+    let lost = [
+        "public.mid: being a partition of public.root",
+        "public.mid: constraint later of public.root",
+        "public.mid: trigger g of public.root",
+    ];
+    assert_eq!(left_out("mid", &["other"]), lost);
+}
+
 fn planned(map: &[(&str, &str)]) -> (Plan, String) {
     let behind = DUMP.find("SELECT pg_catalog.setval").unwrap();
     let structure = Structure::read(DUMP.as_bytes().to_vec(), behind);

@@ -490,6 +490,8 @@ fn partitions_and_children() {
         b"CREATE TABLE ev (id int, at date, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
         CREATE TABLE ev_1 PARTITION OF ev FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');
         CREATE TABLE ev_2 PARTITION OF ev FOR VALUES FROM ('2025-01-01') TO ('2026-01-01');
+        CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+        CREATE TRIGGER touched BEFORE INSERT ON ev FOR EACH ROW EXECUTE FUNCTION touch();
         CREATE INDEX ev_at ON ev (at); INSERT INTO ev SELECT i, DATE '2024-06-01' + i FROM generate_series(1, 400) i;
         CREATE TABLE animals (name text); CREATE TABLE dogs (age int) INHERITS (animals); INSERT INTO dogs VALUES ('a', 1);",
     );
@@ -514,6 +516,10 @@ fn partitions_and_children() {
     assert_eq!(
         report["left_out"][0]["what"],
         "being a partition of public.ev"
+    );
+    assert_eq!(
+        report["left_out"][1]["what"],
+        "trigger touched of public.ev"
     );
     let dogs = ["-t", "dogs", "--schema-map", "public=aside"];
     let refused = shelf.restore("latest", &database.url(), &dogs).expect(25);
