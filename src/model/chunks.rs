@@ -22,6 +22,20 @@ pub struct ChunkIndex {
     pub raw: Vec<u32>,
     /// Stored length of each chunk.
     pub stored: Vec<u32>,
+    /// What the text around the rows is; none in backups of older programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub around_rows: Option<AroundRows>,
+}
+
+/// SHA-256 in hex of the uncompressed chunks that stand around all rows: structure and sequence values.
+///
+/// Rows have digests; this text has nothing else that proves a part of it. gzip has one checksum for the whole object.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AroundRows {
+    /// The first chunks, up to the first that holds rows.
+    pub front: Vec<String>,
+    /// The last chunks, behind the last that holds rows.
+    pub behind: Vec<String>,
 }
 
 impl ChunkIndex {
@@ -29,6 +43,28 @@ impl ChunkIndex {
     pub fn push(&mut self, raw_bytes: u32, stored_bytes: u32) {
         self.raw.push(raw_bytes);
         self.stored.push(stored_bytes);
+    }
+
+    /// Takes the SHA-256 of every chunk, none for one of rows, and keeps those around all rows.
+    pub fn set_around_rows(&mut self, mut sums: Vec<Option<String>>) {
+        let last = sums.iter().rposition(Option::is_none);
+        let behind = sums.split_off(last.map_or(sums.len(), |last| last + 1));
+        let front = sums.into_iter().map_while(|sum| sum);
+        self.around_rows = Some(AroundRows {
+            front: front.collect(),
+            behind: behind.into_iter().flatten().collect(),
+        });
+    }
+
+    /// Returns the SHA-256 in hex of a chunk's text, where it is known.
+    pub fn sha256_of(&self, chunk: usize) -> Option<&str> {
+        let AroundRows { front, behind } = self.around_rows.as_ref()?;
+        let begin = self.len().checked_sub(behind.len())?;
+        let found = match chunk.checked_sub(begin) {
+            Some(at) => behind.get(at),
+            None => front.get(chunk),
+        };
+        found.map(String::as_str)
     }
 
     /// Returns the number of chunks.
@@ -54,6 +90,14 @@ impl ChunkIndex {
             return Some(format!(
                 "it has {raw} lengths before and {stored} after compression"
             ));
+        }
+        if let Some(AroundRows { front, behind }) = &self.around_rows {
+            if front.len().saturating_add(behind.len()) > raw {
+                return Some(format!("it has more checksums than its {raw} chunks"));
+            }
+            if !front.iter().chain(behind).all(|sum| is_sha256(sum)) {
+                return Some("a checksum of it is not 64 hex digits".to_owned());
+            }
         }
         let longest = self.raw.iter().chain(&self.stored).copied().max();
         if longest.is_some_and(|longest| longest > MAX_CHUNK_BYTES) {
@@ -104,6 +148,11 @@ impl ChunkIndex {
     }
 }
 
+/// Tells whether a text is a SHA-256 as it is stored.
+pub(super) fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// Where each chunk begins, and where the last one ends.
 pub struct ChunkOffsets {
     raw: Vec<u64>,
@@ -137,6 +186,7 @@ impl ChunkOffsets {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn finds_the_stored_bytes_of_a_block() {
@@ -156,12 +206,32 @@ mod tests {
         assert_eq!(range(u64::MAX, 2), None);
     }
 
+    proptest! {
+        #[test]
+        fn what_stands_around_the_rows_is_known(are_rows in prop::collection::vec(any::<bool>(), 0..12)) {
+            let mut index = ChunkIndex::default();
+            are_rows.iter().for_each(|_| index.push(1, 1));
+            let sum = |(at, is_rows): (usize, &bool)| (!is_rows).then(|| at.to_string());
+            let sums: Vec<Option<String>> = are_rows.iter().enumerate().map(sum).collect();
+            index.set_around_rows(sums.clone());
+            for (at, sum) in sums.iter().enumerate() {
+                let is_around = !are_rows[..=at].contains(&true) || !are_rows[at..].contains(&true);
+                let known = sum.as_deref().filter(|_| is_around);
+                prop_assert_eq!(index.sha256_of(at), known);
+            }
+            prop_assert_eq!(index.sha256_of(are_rows.len()), None);
+            let text = serde_json::to_string(&index).unwrap();
+            prop_assert_eq!(serde_json::from_str::<ChunkIndex>(&text).unwrap(), index);
+        }
+    }
+
     #[test]
     fn an_index_fits_its_dump_or_says_why_not() {
         let index = |raw: &[u32], stored: &[u32]| ChunkIndex {
             header_bytes: 10,
             raw: raw.to_vec(),
             stored: stored.to_vec(),
+            around_rows: None,
         };
         let fits = index(&[100, 50], &[20, 10]);
         assert_eq!(fits.contradiction(150, 50, 10), None);
@@ -178,6 +248,25 @@ mod tests {
         ] {
             let found = index.contradiction(raw, stored, 10).unwrap();
             assert!(found.contains(says), "{found}");
+        }
+        let summed = |front: &[&str], behind: &[&str]| {
+            let owned = |sums: &[&str]| sums.iter().map(|&sum| sum.to_owned()).collect();
+            ChunkIndex {
+                around_rows: Some(AroundRows {
+                    front: owned(front),
+                    behind: owned(behind),
+                }),
+                ..fits.clone()
+            }
+        };
+        let sum = "0a".repeat(32);
+        let says = |index: ChunkIndex| index.contradiction(150, 50, 10);
+        assert_eq!(says(summed(&[&sum], &[&sum])), None);
+        let found = says(summed(&[&sum, &sum], &[&sum])).unwrap();
+        assert!(found.contains("more checksums"), "{found}");
+        for bad in [&sum[1..], &sum.replace('a', "A"), &"\u{e4}".repeat(32)] {
+            let found = says(summed(&[&sum], &[bad])).unwrap();
+            assert!(found.contains("64 hex digits"), "{found}");
         }
         let endless = ChunkIndex {
             header_bytes: u64::MAX,

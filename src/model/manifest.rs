@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
-use super::chunks::ChunkIndex;
+use super::chunks::{ChunkIndex, is_sha256};
 use super::id::{BackupId, DatabaseName};
 use super::scan::{Block, Finding, Parent, RowDigest, Section, Table, TableKind};
 
@@ -388,9 +388,6 @@ impl Manifest {
     }
 
     fn check(&self, id: &BackupId) -> Result<(), String> {
-        let is_hash = |text: &str| {
-            text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-        };
         if &self.id != id {
             return Err(format!("it lies under `{id}` and says `{}`", self.id));
         }
@@ -400,7 +397,7 @@ impl Manifest {
                 self.database
             ));
         }
-        if !is_hash(&self.object.sha256) {
+        if !is_sha256(&self.object.sha256) {
             return Err("its SHA-256 is not 64 hex digits".to_owned());
         }
         if self
@@ -441,7 +438,8 @@ mod tests {
             "tables": [{"schema": "public", "name": "t", "kind": "table", "rows": 1, "bytes": 2,
                 "digest": "0".repeat(32),
                 "blocks": [{"offset": 1, "length": 2, "stored_offset": 3, "stored_length": 4}]}],
-            "chunks": {"inline": {"header_bytes": 10, "raw": [1], "stored": [2]}},
+            "chunks": {"inline": {"header_bytes": 10, "raw": [1], "stored": [2],
+                "around_rows": {"front": ["a".repeat(64)], "behind": []}}},
             "restore": "gunzip -c x | psql",
         })
     }

@@ -65,6 +65,14 @@ impl<'a> Ranged<'a> {
             .hint("`pgkeep verify` tells what is damaged")
     }
 
+    /// Tells whether the text of a block is known, so that reading it proves it.
+    pub(super) fn is_known(&self, block: Block) -> bool {
+        let found = self.index.offsets().chunks_of(block);
+        found.is_some_and(|(mut chunks, _)| {
+            chunks.all(|chunk| self.index.sha256_of(chunk).is_some())
+        })
+    }
+
     /// Hands the text of a block to `take` together with `state`, which comes back with the number of stored bytes
     /// that were read. `take` ends the reading by an error, which is none here.
     pub(super) async fn read<T: Send + 'static>(

@@ -164,6 +164,7 @@ pub fn run<E: Send>(
             buffer: vec![0; BUFFER_BYTES],
             unsent: 0..0,
             start: 0,
+            is_inside: false,
         };
         scope.spawn(move || cutter.run(source, progress, judge));
         collect(codec, ordered, progress, hand_over)
@@ -174,12 +175,20 @@ pub fn run<E: Send>(
 struct Job {
     raw: Vec<u8>,
     range: Range<usize>,
-    done: SyncSender<io::Result<Encoded>>,
+    has_rows: bool,
+    done: SyncSender<io::Result<Compressed>>,
+}
+
+/// A chunk that was compressed.
+struct Compressed {
+    encoded: Encoded,
+    /// SHA-256 in hex of its text, unless it holds rows, which have digests.
+    sha256: Option<String>,
 }
 
 /// What the collector gets, in the order of the dump.
 enum Ordered<E> {
-    Chunk(Receiver<io::Result<Encoded>>),
+    Chunk(Receiver<io::Result<Compressed>>),
     End(Box<Result<Scan, PipelineError<E>>>),
 }
 
@@ -190,15 +199,22 @@ fn compress_jobs(codec: Codec, jobs: &Mutex<Receiver<Job>>, give_back: SyncSende
             Ok(jobs) => jobs.recv(),
             Err(_) => return, // another worker panicked; the collector sees its chunk missing
         };
-        let Ok(Job { raw, range, done }) = job else {
+        let Ok(Job {
+            raw,
+            range,
+            has_rows,
+            done,
+        }) = job
+        else {
             return;
         };
+        let sha256 = (!has_rows).then(|| hex(&Sha256::digest(&raw[range.clone()])));
         let encoded = match &mut encoder {
             Ok(encoder) => encoder.encode(&raw[range]),
             Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
         };
         // The collector stops listening only after a failure; the return path may be full or closed.
-        let _ = done.send(encoded);
+        let _ = done.send(encoded.map(|encoded| Compressed { encoded, sha256 }));
         if raw.len() == BUFFER_BYTES {
             let _ = give_back.try_send(raw);
         }
@@ -215,6 +231,8 @@ struct Cutter<E> {
     unsent: Range<usize>,
     /// Offset in the dump of the first unsent byte.
     start: u64,
+    /// Whether that byte is one of a COPY block.
+    is_inside: bool,
 }
 
 impl<E> Cutter<E> {
@@ -254,6 +272,7 @@ impl<E> Cutter<E> {
             self.unsent.end += count;
             for cut in scanner.take_cuts() {
                 self.send(self.place(cut))?;
+                self.is_inside = !self.is_inside;
             }
             if self.unsent.len() >= CHUNK_BYTES {
                 let settled = self.place(scanner.settled_until());
@@ -310,7 +329,12 @@ impl<E> Cutter<E> {
             .send(Ordered::Chunk(encoded))
             .map_err(|_| PipelineError::Closed)?;
         self.work
-            .send(Job { raw, range, done })
+            .send(Job {
+                raw,
+                range,
+                has_rows: self.is_inside,
+                done,
+            })
             .map_err(|_| PipelineError::Closed)
     }
 }
@@ -327,7 +351,7 @@ fn collect<E>(
         ..ChunkIndex::default()
     };
     let mut hash = Sha256::new();
-    let mut stored_bytes = 0;
+    let (mut stored_bytes, mut sums) = (0, Vec::new());
     let mut pass = |bytes: Bytes| {
         hash.update(&bytes);
         stored_bytes += bytes.len() as u64;
@@ -343,18 +367,20 @@ fn collect<E>(
         match item {
             Ordered::Chunk(encoded) => {
                 let lost = |_| io::Error::other("a compressing thread ended");
-                let encoded = encoded
+                let Compressed { encoded, sha256 } = encoded
                     .recv()
                     .map_err(lost)
                     .flatten()
                     .map_err(PipelineError::Compress)?;
                 frame.add(&encoded);
+                sums.push(sha256);
                 chunks.push(encoded.raw_bytes as u32, encoded.bytes.len() as u32);
                 pass(encoded.bytes.into())?;
             }
             Ordered::End(end) => {
                 let scan = (*end)?;
                 pass(frame.trailer())?;
+                chunks.set_around_rows(sums);
                 return Ok(Passed {
                     scan,
                     chunks,
@@ -466,6 +492,11 @@ mod tests {
             let bytes = &out[range.start as usize..range.end as usize];
             assert!(bytes.starts_with(b"COPY public.") && bytes.ends_with(b"\\.\n"));
         }
+        let around = passed.chunks.around_rows.unwrap();
+        let (first, last) = (text.find("COPY").unwrap(), text.rfind("\\.\n").unwrap() + 3);
+        let sum = |text: &str| vec![hex(&Sha256::digest(text))];
+        assert_eq!(around.front, sum(&text[..first]));
+        assert_eq!(around.behind, sum(&text[last..]));
     }
 
     #[test]

@@ -88,11 +88,11 @@ pub fn read_chunks<E: Send>(
     take: &mut dyn FnMut(&[u8]) -> Result<(), Closed>,
 ) -> Result<Outcome, E> {
     let threads = threads.clamp(1, MAX_THREADS);
-    let (work, jobs) = sync_channel::<Job>(CHUNKS_WAITING);
+    let flags = &Flags::default();
+    let (work, jobs) = sync_channel::<Job<'_>>(CHUNKS_WAITING);
     let (in_order, ordered) = sync_channel::<Ordered<E>>(threads + CHUNKS_WAITING);
     let (give_back, empty) = sync_channel::<Buffers>(threads + 2 * CHUNKS_WAITING);
-    let (jobs, flags) = (Mutex::new(jobs), Flags::default());
-    let flags = &flags;
+    let jobs = Mutex::new(jobs);
     // The scope waits for every thread: the splitter ends with its pieces or when the consumer left, the workers end
     // when the splitter drops `work`.
     thread::scope(|scope| {
@@ -148,9 +148,11 @@ struct Buffers {
     raw: Vec<u8>,
 }
 
-struct Job {
+struct Job<'a> {
     buffers: Buffers,
     raw_bytes: usize,
+    /// SHA-256 in hex that its text must have, where that is known.
+    sha256: Option<&'a str>,
     done: SyncSender<Decoded>,
 }
 
@@ -173,7 +175,7 @@ enum Ordered<E> {
     End(Result<(u64, String), E>),
 }
 
-fn decode_jobs(codec: Codec, jobs: &Mutex<Receiver<Job>>) {
+fn decode_jobs(codec: Codec, jobs: &Mutex<Receiver<Job<'_>>>) {
     let mut decoder = Decoder::new(codec);
     loop {
         let job = match jobs.lock() {
@@ -183,6 +185,7 @@ fn decode_jobs(codec: Codec, jobs: &Mutex<Receiver<Job>>) {
         let Ok(Job {
             mut buffers,
             raw_bytes,
+            sha256,
             done,
         }) = job
         else {
@@ -195,6 +198,13 @@ fn decode_jobs(codec: Codec, jobs: &Mutex<Receiver<Job>>) {
             Ok(decoder) => decoder.decode(&buffers.stored, &mut buffers.raw[..raw_bytes]),
             Err(error) => Err(error.clone()),
         };
+        let result = result.and_then(|crc| {
+            let is_it = |sum| hex(&Sha256::digest(&buffers.raw[..raw_bytes])) == sum;
+            match sha256.is_none_or(is_it) {
+                true => Ok(crc),
+                false => Err("its text is not the one that was dumped".to_owned()),
+            }
+        });
         // The collector listens until the end; should it be gone, there is nobody to tell.
         let _ = done.send(Decoded {
             buffers,
@@ -212,7 +222,7 @@ struct Splitter<'a, P, E> {
     piece: Bytes,
     hash: Sha256,
     stored_bytes: u64,
-    work: SyncSender<Job>,
+    work: SyncSender<Job<'a>>,
     in_order: SyncSender<Ordered<E>>,
     empty: Receiver<Buffers>,
     flags: &'a Flags,
@@ -254,14 +264,15 @@ impl<E, P: Iterator<Item = Result<Bytes, E>>> Splitter<'_, P, E> {
                 return Ok(Some(fault("it does not begin as pgkeep's files do", 0, 0)));
             }
         }
-        for (&raw, &stored) in index.raw[chunks.clone()].iter().zip(&index.stored[chunks]) {
+        for chunk in chunks {
+            let (raw, stored) = (index.raw[chunk], index.stored[chunk]);
             let mut buffers = self.empty.try_recv().unwrap_or_default();
             buffers.stored.clear();
             if !self.fill_to(&mut buffers.stored, stored as usize)? {
                 let message = format!("it ends after {} bytes", self.stored_bytes);
                 return Ok(Some(fault(message, stored_offset, dump_offset)));
             }
-            if !self.dispatch(buffers, raw as usize, stored_offset) {
+            if !self.dispatch(buffers, chunk, stored_offset) {
                 return Ok(None);
             }
             stored_offset += u64::from(stored);
@@ -304,14 +315,16 @@ impl<E, P: Iterator<Item = Result<Bytes, E>>> Splitter<'_, P, E> {
     }
 
     /// Gives a chunk to the workers; false when nobody wants it any more.
-    fn dispatch(&self, buffers: Buffers, raw_bytes: usize, stored_offset: u64) -> bool {
+    fn dispatch(&self, buffers: Buffers, chunk: usize, stored_offset: u64) -> bool {
         if Flags::is_set(&self.flags.is_broken) || Flags::is_set(&self.flags.is_left) {
             return false;
         }
         let (done, decoded) = sync_channel(1);
+        let index = self.layout.index;
         let job = Job {
             buffers,
-            raw_bytes,
+            raw_bytes: index.raw[chunk] as usize,
+            sha256: index.sha256_of(chunk),
             done,
         };
         self.send(Ordered::Chunk {

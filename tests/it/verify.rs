@@ -439,7 +439,10 @@ fn a_mark_is_final_and_a_good_copy_behind_it_says_how_to_remove_it() {
 #[test]
 fn without_a_usable_index_the_dump_is_read_serially_and_that_is_told() {
     type Change = fn(&mut Value);
-    let changes: [(&str, Change); 4] = [
+    let changes: [(&str, Change); 5] = [
+        ("sums", |chunks| {
+            chunks["inline"]["around_rows"]["front"][0] = json!("a".repeat(64));
+        }),
         ("lengths", |chunks| chunks["inline"]["raw"][0] = json!(17)),
         ("no chunk", |chunks| {
             chunks["inline"] = json!({"header_bytes": 10, "raw": [], "stored": []})

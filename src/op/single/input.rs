@@ -69,11 +69,21 @@ pub(super) fn encoding(name: Option<&str>) -> TextEncoding {
     TextEncoding::named(name.unwrap_or("UTF8"))
 }
 
+/// The structure of a stored dump.
+pub(super) struct Read {
+    pub structure: Structure,
+    /// Stored bytes that were read for it.
+    pub read_bytes: u64,
+    /// Whether its text has proven to be the one that was dumped.
+    pub is_proven: bool,
+}
+
 /// Reads the structure of a stored dump: all in front of the first block and behind the last one, large objects apart.
-pub(super) async fn structure(
-    ranged: &Ranged<'_>,
-    manifest: &Manifest,
-) -> Result<(Structure, u64)> {
+///
+/// Sequence values are among it: pg_dump puts them behind the rows of all tables (`dbObjectTypePriority` in
+/// `pg_dump_sort.c`), so that nothing between two blocks is of any table. A chunk of this text whose SHA-256 is not the
+/// recorded one is damage.
+pub(super) async fn structure(ranged: &Ranged<'_>, manifest: &Manifest) -> Result<Read> {
     let blocks = manifest.tables.iter().flat_map(|table| &table.blocks);
     let blocks: Vec<Block> = blocks.map(|record| record.block).collect();
     let end = |block: &Block| block.offset.saturating_add(block.length);
@@ -96,11 +106,19 @@ pub(super) async fn structure(
         text_behind(ranged, last, data_end, bytes)
     );
     let ((mut text, read), (behind, more)) = (before?, behind?);
+    let is_known = |offset, end| {
+        let length = end - offset;
+        length == 0 || ranged.is_known(Block { offset, length })
+    };
+    let is_proven = is_known(0, first) && is_known(last, bytes);
     let boundary = text.len();
     text.extend_from_slice(&behind);
     let read_structure = tokio::task::spawn_blocking(move || Structure::read(text, boundary));
-    let structure = read_structure.await.expect("reading does not panic");
-    Ok((structure, read + more))
+    Ok(Read {
+        structure: read_structure.await.expect("reading does not panic"),
+        read_bytes: read + more,
+        is_proven,
+    })
 }
 
 /// Reads on behind the last row. Sequence values stand there, then large objects, then what makes indexes and keys.

@@ -14,6 +14,7 @@ use super::input::{
 use super::{Report, Request, Restored, Source};
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
+use crate::model::manifest::Manifest;
 use crate::model::name::TableName;
 use crate::model::nearest::did_you_mean;
 use crate::model::restore::compare::TableOutcome;
@@ -205,14 +206,17 @@ impl<'a> Run<'a> {
             read = reading => read,
             () = cancelled.cancelled() => return Err(self.stopped(UNTOUCHED)),
         };
-        let (ranged, (structure, read_bytes)) = read.map_err(|failure| self.untouched(failure))?;
-        self.report.read_bytes = read_bytes;
+        let (ranged, read) = read.map_err(|failure| self.untouched(failure))?;
+        self.report.read_bytes = read.read_bytes;
+        if !read.is_proven {
+            self.report.warnings.push(unproven(manifest));
+        }
         let needs = Needs::of_manifest(manifest);
         let name = manifest.dump.client_encoding.as_deref();
         let entries = entries_of_manifest(manifest);
         self.bring(
             Origin::Copy(ranged),
-            &structure,
+            &read.structure,
             entries,
             encoding(name),
             needs,
@@ -372,6 +376,14 @@ impl<'a> Run<'a> {
         }
         Ok(chosen)
     }
+}
+
+fn unproven(manifest: &Manifest) -> String {
+    format!(
+        "the backup was made by pgkeep {}, which recorded no checksum of the text around the rows: that tables, keys and \
+         sequence values are as they were dumped is not proven; `pgkeep verify {}` reads the whole backup and proves it",
+        manifest.tools.pgkeep, manifest.id
+    )
 }
 
 /// Another copy of the backup may be better.

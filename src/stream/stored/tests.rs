@@ -176,6 +176,43 @@ fn each_damage_is_told_with_its_place() {
     }
 }
 
+/// A chunk of gzip has no checksum of its own: some bits of it can change and it is still a chunk, of another text.
+#[test]
+fn text_with_a_known_sum_is_read_as_it_was_or_not_at_all() {
+    let text =
+        b"CREATE TABLE t (\n    a text DEFAULT 'abc'::text,\n    b int DEFAULT 17\n);\n".to_vec();
+    let (bytes, bare) = store(
+        Codec::Gzip { level: Some(6) },
+        &[text.clone(), vec![b'1'; 9]],
+    );
+    let mut index = bare.clone();
+    index.set_around_rows(vec![Some(sha256(&text)), None]);
+    let range = index.start_of(0).0 as usize..index.start_of(1).0 as usize;
+    let mut unseen = 0;
+    for bit in 0..range.len() * 8 {
+        let mut flipped = bytes[range.clone()].to_vec();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        let part = |index| {
+            read(
+                &flipped,
+                &Layout::part(Codec::Gzip { level: None }, index, 0..1),
+                99,
+            )
+        };
+        let (out, outcome) = part(&bare);
+        unseen += usize::from(outcome.fault.is_none() && out != text);
+        let (out, outcome) = part(&index);
+        assert!(outcome.fault.is_some() || out == text, "bit {bit}");
+    }
+    assert!(unseen > 0, "no bit of it shows what the sum is for");
+    let (out, outcome) = read(
+        &bytes,
+        &Layout::whole(Codec::Gzip { level: None }, &index),
+        99,
+    );
+    assert_eq!((outcome.fault, out.len()), (None, text.len() + 9));
+}
+
 #[test]
 fn a_bomb_without_index_ends_at_its_limit() {
     let (bomb, _) = store(CODECS[0], &vec![vec![0; 1 << 20]; 64]);

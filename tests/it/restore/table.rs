@@ -671,3 +671,98 @@ fn a_dry_run_compares_before_it_locks() {
         assert_eq!(outcome.exit_error()["id"], "restore_differs", "{outcome}");
     });
 }
+
+/// Puts one text for another in the stored file or its manifest; both are of one length.
+fn change_stored(shelf: &Shelf, extension: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>) {
+    let mut files = std::fs::read_dir(shelf.folder().join("shop")).unwrap();
+    let file = files.find_map(|entry| {
+        let path = entry.unwrap().path();
+        path.to_string_lossy().ends_with(extension).then_some(path)
+    });
+    let file = file.unwrap();
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::write(&file, change(bytes)).unwrap();
+}
+
+fn change_manifest(shelf: &Shelf, change: impl FnOnce(&mut Value)) {
+    change_stored(shelf, ".manifest.json", |bytes| {
+        let mut manifest: Value = serde_json::from_slice(&bytes).unwrap();
+        change(&mut manifest);
+        manifest.to_string().into_bytes()
+    });
+}
+
+/// Of a backup only the structure and the rows are read, so that no checksum of the whole tells of damage.
+#[test]
+fn structure_that_changed_does_not_come_back() {
+    let Some(server) = postgres() else { return };
+    let database = loaded(
+        server,
+        b"CREATE TABLE t (id serial, word text DEFAULT 'abc'); INSERT INTO t (word) VALUES ('x');
+          CREATE INDEX only_abc ON t (word) WHERE word = 'abc'",
+    );
+    let shelf = Shelf::new();
+    let backup = [
+        "backup",
+        "--url",
+        &database.socket_url(),
+        "--storage",
+        "backups",
+        "--name",
+        "shop",
+        "--compression",
+        "none",
+    ];
+    shelf.sandbox.pgkeep(backup).run().expect(0);
+    let swap = |from: &str, to: &str| {
+        change_stored(&shelf, ".sql", |bytes| {
+            let text = String::from_utf8(bytes).unwrap();
+            assert_eq!(text.matches(from).count(), 1, "{from}");
+            text.replace(from, to).into_bytes()
+        });
+    };
+    let target = Target::beside(&database, server);
+    // In front of the rows, behind them, and a sequence's value.
+    for (from, to) in [
+        ("DEFAULT 'abc'", "DEFAULT 'pcc'"),
+        ("(word = 'abc'", "(word = 'pcc'"),
+        ("t_id_seq', 1, true", "t_id_seq', 0, true"),
+    ] {
+        swap(from, to);
+        let outcome = shelf
+            .restore("latest", &target.url(), &["-t", "t"])
+            .expect(23);
+        let error = outcome.exit_error();
+        assert_eq!(error["id"], "rows_damaged", "{outcome}");
+        assert!(
+            error["message"]
+                .as_str()
+                .unwrap()
+                .ends_with("; nothing was changed"),
+            "{outcome}"
+        );
+        assert!(target.databases().is_empty(), "{outcome}");
+        swap(to, from);
+    }
+    let report = shelf.restore("latest", &target.url(), &["-t", "t", "--dry-run"]);
+    assert_eq!(
+        report.expect(0).summary()["warnings"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    change_manifest(&shelf, |manifest| {
+        let index = manifest["chunks"]["inline"].as_object_mut().unwrap();
+        assert!(index.remove("around_rows").is_some());
+    });
+    let report = shelf
+        .restore("latest", &target.url(), &["-t", "t"])
+        .expect(0)
+        .summary();
+    let warning = report["warnings"][0].as_str().unwrap();
+    assert!(
+        warning.contains("is not proven; `pgkeep verify shop-"),
+        "{report}"
+    );
+}
