@@ -200,6 +200,11 @@ impl Filter {
         Ok(self.scanner.finish())
     }
 
+    /// Hands over where COPY blocks began and ended since the last call, in order.
+    pub fn take_cuts(&mut self) -> Vec<u64> {
+        self.scanner.take_cuts()
+    }
+
     /// Returns the scanner, for whoever shows how far it is.
     pub fn scanner(&self) -> &Scanner {
         &self.scanner

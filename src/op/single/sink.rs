@@ -79,6 +79,43 @@ impl Sink {
         };
     }
 
+    /// Hands on a piece of rows whose COPY was handed on. What follows behind their end is blank space, or nothing of the
+    /// piece is handed on: it would be carried out.
+    fn pass_rows(&mut self, text: &[u8]) {
+        if self.broken.is_some() {
+            return;
+        }
+        let (was_over, from) = (self.is_over(), self.filter.scanner().position());
+        let mut rows = Vec::with_capacity(text.len());
+        let pushed = match was_over {
+            true => Ok(()),
+            false => self
+                .filter
+                .push(text, &mut |bytes| rows.extend_from_slice(bytes)),
+        };
+        self.progress.note_scan(self.filter.scanner());
+        let mut cuts = self.filter.take_cuts().into_iter();
+        let behind = match (was_over, cuts.find(|cut| *cut > from)) {
+            (true, _) => text,
+            (false, Some(end)) => &text[(end - from) as usize..],
+            (false, None) => &[],
+        };
+        if !behind.iter().all(u8::is_ascii_whitespace) {
+            self.damaged(
+                "something else stands behind its rows, where the manifest says that they end",
+            );
+        } else if let Err(refusal) = pushed {
+            self.broken = Some(Broken::Refused(refusal));
+        } else if self.input.write_all(&rows).is_err() {
+            self.broken = Some(Broken::Gone);
+        }
+    }
+
+    /// Tells whether no rows are under way.
+    fn is_over(&self) -> bool {
+        self.filter.scanner().current_table().is_none()
+    }
+
     /// Hands on SQL of our own.
     pub(super) fn say(&mut self, sql: &str) {
         if self.broken.is_none() && self.input.write_all(sql.as_bytes()).is_err() {
@@ -136,7 +173,7 @@ impl Rows {
     /// Takes the next piece of the block.
     pub(super) fn take(&mut self, text: &[u8]) -> Result<(), Closed> {
         let Some((finder, begin)) = &mut self.finder else {
-            self.sink.pass(text);
+            self.sink.pass_rows(text);
             return self.go_on();
         };
         self.head.extend_from_slice(text);
@@ -149,7 +186,7 @@ impl Rows {
             match self.renamed(&head[..first]) {
                 Some(copy) => {
                     self.sink.pass(&copy);
-                    self.sink.pass(&head[first..]);
+                    self.sink.pass_rows(&head[first..]);
                 }
                 None => self
                     .sink
@@ -171,7 +208,7 @@ impl Rows {
 
     /// Ends the block: what follows must not be taken for rows.
     pub(super) fn end(mut self) -> Sink {
-        if self.finder.is_some() || self.sink.filter.scanner().current_table().is_some() {
+        if self.finder.is_some() || !self.sink.is_over() {
             self.sink
                 .damaged("its rows do not end where the manifest says");
         }
@@ -200,5 +237,56 @@ impl Rows {
         copy.extend_from_slice(&self.encoding.encode(&name));
         copy.extend_from_slice(&head[last.end..]);
         is_it.then_some(copy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Read;
+
+    const BLOCK: &str = "COPY public.t (a) FROM stdin;\n1\n2\n\\.\n";
+    const OTHER: &str = "\n\nCOPY public.u (a) FROM stdin;\n7\n\\.\n";
+
+    /// Returns what was handed on, and what stands against it.
+    fn handed_on(text: &str, cuts: &[usize]) -> (String, Option<String>) {
+        let (mut output, input) = std::io::pipe().unwrap();
+        let sink = Sink::new(input, &Rules::default(), &Arc::default());
+        let (from, to) = (TableName::new("public", "t"), TableName::new("x", "t"));
+        let mut rows = Rows::new(sink, &from, &to, TextEncoding::Utf8);
+        for pair in cuts.windows(2) {
+            let _ = rows.take(&text.as_bytes()[pair[0]..pair[1]]);
+        }
+        let mut sink = rows.end();
+        let broken = sink.turn().err().map(|broken| format!("{broken:?}"));
+        drop(sink);
+        let mut text = String::new();
+        output.read_to_string(&mut text).unwrap();
+        (text, broken)
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_behind_a_tables_rows_is_handed_on(
+            cuts in prop::collection::vec(0..BLOCK.len() + OTHER.len(), 0..6),
+            behind in prop::sample::select(vec!["", "\n\n", OTHER, "SELECT 1;\n", "\\! x\n", "\n\n--\n"]),
+        ) {
+            let text = format!("{BLOCK}{behind}");
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).collect();
+            cuts.extend([0, text.len()]);
+            cuts.sort_unstable();
+            let (handed_on, broken) = handed_on(&text, &cuts);
+            let whole = BLOCK.replace("public.t", "\"x\".\"t\"");
+            prop_assert!(handed_on.len() <= whole.len() + 2, "{}", handed_on);
+            let is_rows = whole.starts_with(handed_on.trim_end());
+            prop_assert!(is_rows, "{}", handed_on);
+            if behind.trim().is_empty() {
+                prop_assert_eq!(broken, None);
+                prop_assert_eq!(handed_on.trim_end(), whole.trim_end());
+            } else {
+                prop_assert!(broken.unwrap().contains("something else stands behind"));
+            }
+        }
     }
 }

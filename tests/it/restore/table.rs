@@ -766,3 +766,46 @@ fn structure_that_changed_does_not_come_back() {
         "{report}"
     );
 }
+
+/// A manifest that gives a table the rows of its neighbour fills nothing.
+#[test]
+fn rows_of_another_table_go_nowhere() {
+    let Some(server) = postgres() else { return };
+    let database = loaded(server, SHOP.as_bytes());
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    database.sql("DROP VIEW open_orders; DROP TABLE orders CASCADE; DROP TABLE customers CASCADE");
+    shelf
+        .restore("latest", &database.url(), &["-t", "orders"])
+        .expect(0);
+    database.sql("TRUNCATE orders CASCADE");
+    let before = all_of(server, &database);
+    change_manifest(&shelf, |manifest| {
+        let tables = manifest["tables"].as_array_mut().unwrap();
+        let place = |tables: &[Value], name: &str| {
+            let at = tables
+                .iter()
+                .position(|table| table["name"] == name)
+                .unwrap();
+            let block = &tables[at]["blocks"][0];
+            (
+                at,
+                block["offset"].as_u64().unwrap(),
+                block["length"].as_u64().unwrap(),
+            )
+        };
+        let (_, orders, length) = place(tables, "orders");
+        let (at, customers, _) = place(tables, "customers");
+        tables[at]["blocks"][0]["length"] = json!(orders + length - customers);
+    });
+    let outcome = shelf
+        .restore("latest", &database.url(), &["-t", "customers"])
+        .expect(23);
+    let error = outcome.exit_error();
+    assert_eq!(error["id"], "rows_damaged", "{outcome}");
+    assert!(
+        error["message"].to_string().contains("behind its rows"),
+        "{outcome}"
+    );
+    assert_eq!(all_of(server, &database), before);
+}

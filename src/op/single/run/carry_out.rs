@@ -9,7 +9,7 @@ use crate::failure::{Failure, Kind, Result};
 use crate::model::name::{TableName, quote};
 use crate::model::restore::compare::Expected;
 use crate::model::restore::properties::literal;
-use crate::model::scan::{Scan, TableKind};
+use crate::model::scan::{Scan, Table, TableKind};
 use crate::op::restore::check;
 use crate::op::restore::feed::refused;
 use crate::op::restore::stall::Watchdog;
@@ -226,6 +226,25 @@ impl Run<'_> {
 
     /// Holds what was handed on against what is known of the rows.
     fn prove(&self, job: &Job<'_>, scan: &Scan) -> Result<()> {
+        let damaged = |of: &str, why: &str| match &job.origin {
+            Origin::Copy(ranged) => ranged.damaged(of, why),
+            Origin::File(_) => {
+                let message = format!("{}: {of}: {why}", self.what());
+                Failure::new(Kind::Damaged, "rows_damaged", message)
+                    .hint("the file changed while it was read")
+            }
+        };
+        // Rows of anything else have no digest here, and nobody asked for them.
+        let is_known = |name: &TableName| {
+            let mut entries = job.entries.iter();
+            entries.any(|(entry, into)| into == name && entry.expected.digest.is_some())
+        };
+        let with_rows = scan.tables.iter().filter(|table| table.rows.is_some());
+        let mut names = with_rows.map(Table::full_name);
+        if let Some(name) = names.find(|name| !is_known(name)) {
+            let why = "its rows are among those of the tables that come back";
+            return Err(damaged(&format!("`{name}`"), why));
+        }
         for (entry, into) in &job.entries {
             let (Some(rows), Some(digest)) = (entry.expected.rows, entry.expected.digest) else {
                 continue;
@@ -235,14 +254,7 @@ impl Run<'_> {
             if found != Some((rows, digest)) {
                 let of = format!("`{}`", entry.expected.name);
                 let why = "its rows are not the ones that were dumped";
-                return Err(match &job.origin {
-                    Origin::Copy(ranged) => ranged.damaged(&of, why),
-                    Origin::File(_) => {
-                        let message = format!("{}: {of}: {why}", self.what());
-                        Failure::new(Kind::Damaged, "rows_damaged", message)
-                            .hint("the file changed while it was read")
-                    }
-                });
+                return Err(damaged(&of, why));
             }
         }
         Ok(())
