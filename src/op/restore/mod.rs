@@ -11,7 +11,7 @@ pub(crate) mod preflight;
 mod run;
 pub(crate) mod source;
 pub(crate) mod stall;
-mod swap;
+pub(crate) mod swap;
 
 use std::path::PathBuf;
 use std::sync::Arc;

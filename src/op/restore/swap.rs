@@ -9,7 +9,7 @@ use crate::model::name::quote;
 const MAX_NAME: usize = 63;
 
 /// Returns the name of a database beside `name`.
-pub(super) fn beside(name: &str, suffix: &str) -> String {
+pub(crate) fn beside(name: &str, suffix: &str) -> String {
     let most = MAX_NAME - suffix.len();
     format!("{}{suffix}", &name[..name.floor_char_boundary(most)])
 }

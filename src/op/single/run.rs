@@ -29,6 +29,9 @@ use crate::op::stored::Wanted;
 use crate::postgres::error::Error;
 use crate::stream::pipeline::Progress;
 
+/// What the names of our sessions begin with.
+const APPLICATION: &str = "pgkeep-restore-";
+
 /// What is safe where nothing was begun.
 const UNTOUCHED: &str = "nothing was changed";
 
@@ -137,6 +140,13 @@ impl<'a> Run<'a> {
         let doing = format!("restoring tables into `{}`", self.report.target);
         let mut failure = self.context.stop.failure(&doing);
         failure.message = failure.message.replace("nothing was stored", safe);
+        failure
+    }
+
+    /// It does not yet say what is safe.
+    fn stopped_bare(&self) -> Failure {
+        let mut failure = self.stopped("");
+        failure.message = failure.message.trim_end_matches("; ").to_owned();
         failure
     }
 

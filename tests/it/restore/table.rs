@@ -809,3 +809,55 @@ fn rows_of_another_table_go_nowhere() {
     );
     assert_eq!(all_of(server, &database), before);
 }
+
+/// Who waits for a database to be made can be stopped, and is told who is in the way.
+#[test]
+fn a_database_that_cannot_be_made_is_given_up() {
+    let Some(server) = Server::private() else {
+        return;
+    };
+    let database = loaded(&server, SHOP.as_bytes());
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    let target = Target::beside(&database, &server);
+    let count = |which: &str| {
+        let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE {which}");
+        server.sql("template1", &sql)
+    };
+    let wait = |which: &str| {
+        while count(which) == "0" {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    };
+    let lock = "BEGIN; LOCK TABLE pg_database IN SHARE MODE; SELECT pg_sleep(74)";
+    let holds = "query LIKE '%(74)%' AND wait_event = 'PgSleep'";
+    let making = "query LIKE 'CREATE DATABASE%' AND wait_event_type = 'Lock'";
+    std::thread::scope(|scope| {
+        scope.spawn(|| server.try_sql("template1", lock));
+        wait(holds);
+        let running = shelf
+            .run("latest", &target.url(), &["-t", "customers"])
+            .start();
+        wait(making);
+        running.signal(rustix::process::Signal::INT);
+        let stopped = running.wait();
+        let more = ["-t", "customers", "--lock-wait-timeout", "1s"];
+        let locked = shelf.run("latest", &target.url(), &more).run();
+        let left = count("application_name LIKE 'pgkeep-restore%'");
+        let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {holds}");
+        server.sql("postgres", &end);
+        for (outcome, code, id) in [(stopped, 130, "interrupted"), (locked, 20, "lock_timeout")] {
+            let outcome = outcome.expect(code);
+            let error = outcome.exit_error();
+            assert_eq!(error["id"], id, "{outcome}");
+            let message = error["message"].as_str().unwrap();
+            assert!(message.ends_with("; nothing was changed"), "{outcome}");
+        }
+        assert_eq!(left, "0", "the sessions are gone");
+    });
+    assert!(target.databases().is_empty());
+    shelf
+        .restore("latest", &target.url(), &["-t", "customers"])
+        .expect(0);
+    assert_eq!(target.databases(), [target.name.as_str()]);
+}

@@ -4,7 +4,7 @@ use std::io::PipeWriter;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Job, Origin, Run, with_safe};
+use super::{APPLICATION, Job, Origin, Run, with_safe};
 use crate::failure::{Failure, Kind, Result};
 use crate::model::name::{TableName, quote};
 use crate::model::restore::compare::Expected;
@@ -32,14 +32,14 @@ const UTF8: &str = "\nSET client_encoding = 'UTF8';\n";
 impl Run<'_> {
     /// Does it, or leaves the target as it was.
     pub(super) async fn carry_out(&mut self, job: Job<'_>) -> Result<()> {
-        self.make_database(&job.site).await?;
         let clock = &self.context.clock;
         let hex = |count: usize| {
             (0..count)
                 .map(|_| format!("{:04x}", clock.suffix()))
                 .collect::<String>()
         };
-        let (application, key) = (format!("pgkeep-restore-{}", hex(4)), hex(8));
+        let (application, key) = (format!("{APPLICATION}{}", hex(4)), hex(8));
+        self.make_database(&job.site, &application).await?;
         match self.bring_in_watched(&job, &application, &key).await {
             Ok(()) => Ok(()),
             Err(failure) => Err(self.undo(failure, &job, &application).await),
@@ -48,11 +48,7 @@ impl Run<'_> {
 
     async fn undo(&mut self, failure: Failure, job: &Job<'_>, application: &str) -> Failure {
         let failure = match self.context.stop.is_requested() {
-            true => {
-                let mut failure = self.stopped("");
-                failure.message = failure.message.trim_end_matches("; ").to_owned();
-                failure
-            }
+            true => self.stopped_bare(),
             false => failure,
         };
         let site = &job.site;

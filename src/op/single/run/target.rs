@@ -2,19 +2,21 @@
 
 use std::collections::BTreeSet;
 
-use super::{Run, UNTOUCHED, with_safe};
-use crate::failure::Result;
+use super::{APPLICATION, Run, UNTOUCHED, with_safe};
+use crate::failure::{Failure, Result};
 use crate::model::connection::Connection;
-use crate::model::name::TableName;
+use crate::model::name::{TableName, quote};
 use crate::model::restore::filter::{Filter, Freeze, Rules};
 use crate::model::scan::Scanner;
 use crate::model::single::{Plan, Refused, Selection, There};
-use crate::op::restore;
 use crate::op::restore::feed::refused;
 use crate::op::restore::preflight::{self, Needs, Problem, problem};
-use crate::postgres::databases::Databases;
+use crate::op::restore::stall::Watchdog;
+use crate::op::restore::{self, Limits};
+use crate::postgres::databases::{Databases, NotCreated, Why};
 use crate::postgres::error::{Error, Reason};
 use crate::postgres::present;
+use crate::postgres::process::Stop;
 use crate::postgres::psql::Psql;
 use crate::postgres::target::TargetFacts;
 
@@ -208,31 +210,96 @@ impl Run<'_> {
     }
 
     /// Makes the database with the dump's encoding and locale.
-    pub(super) async fn make_database(&mut self, site: &Site) -> Result<()> {
+    pub(super) async fn make_database(&mut self, site: &Site, application: &str) -> Result<()> {
         let Some(databases) = &site.databases else {
             return Ok(());
         };
         let (properties, encoding) = (&site.needs.properties, &site.needs.encoding);
-        let sql = |any_locale| properties.create(&site.name, encoding, any_locale);
-        // Nobody may stop it half-way: the server would go on without us and leave a database that nobody knows of.
-        let mut made = databases.execute(&sql(false), &self.no_stop).await;
-        if self.request.options.force_locale && made.as_ref().is_err_and(restore::is_about_locale) {
+        let suffix = application.trim_start_matches(APPLICATION);
+        let making = restore::swap::beside(&site.name, &format!("_making_{suffix}"));
+        let sql = |any_locale| properties.create(&making, encoding, any_locale);
+        let create =
+            |any_locale| self.create(site, databases, application, &making, sql(any_locale));
+        let mut made = create(false).await;
+        let mut is_plain_locale = false;
+        if self.request.options.force_locale && made.as_ref().is_err_and(lacks_locale) {
+            is_plain_locale = true;
+            made = create(true).await;
+        }
+        made.map_err(|not_created| self.explain_not_created(not_created))?;
+        if is_plain_locale {
             let warning =
                 "the server lacks the dump's locale, so the database sorts text as locale `C` does";
             self.report.warnings.push(warning.to_owned());
-            made = databases.execute(&sql(true), &self.no_stop).await;
         }
-        made.map_err(|error| {
-            let failure = with_safe(self.of_error(&error), UNTOUCHED);
-            match restore::is_about_locale(&error) {
-                true => failure
-                    .hint("create the locale on the server, or `--force-locale` takes locale `C`"),
-                false => failure,
-            }
-        })?;
         self.report.created = true;
         Ok(())
     }
+
+    /// Creates the database; where others stand in its way for too long, or somebody wants to stop, nothing is left.
+    async fn create(
+        &self,
+        site: &Site,
+        databases: &Databases,
+        application: &str,
+        making: &str,
+        sql: String,
+    ) -> std::result::Result<(), NotCreated<Failure>> {
+        let watchdog = Watchdog {
+            psql: databases.psql(),
+            application,
+            // It has a limit of its own.
+            limits: Limits {
+                stall: None,
+                ..self.request.options.limits
+            },
+            pulse: &self.pulse,
+            clock: &*self.context.clock,
+        };
+        let what = self.what();
+        let until = async {
+            tokio::select! {
+                failure = watchdog.stands_still(&what, &self.no_stop) => failure,
+                () = self.stop().cancelled() => self.stopped_bare(),
+            }
+        };
+        databases
+            .create(making, &sql, &site.name, application, until)
+            .await
+    }
+
+    fn explain_not_created(&self, not_created: NotCreated<Failure>) -> Failure {
+        let failure = match not_created.why {
+            Why::GivenUp(failure) => failure,
+            Why::Failed(error) => self.not_created(&error),
+        };
+        match not_created.left {
+            None => with_safe(failure, UNTOUCHED),
+            Some((name, error)) => with_safe(failure, "a database may be left behind")
+                .with_details([format!("`{name}` may be left behind: {error}")])
+                .hint(format!("`DROP DATABASE {}` removes it", quote(&name))),
+        }
+    }
+
+    fn not_created(&self, error: &Error) -> Failure {
+        let failure = self.of_error(error);
+        if restore::is_about_locale(error) {
+            return failure
+                .hint("create the locale on the server, or `--force-locale` takes locale `C`");
+        }
+        if error.reason == Reason::Stopped(Stop::TimedOut) {
+            let message = format!("{}: making the database took too long", self.what());
+            return Failure { message, ..failure }.hint(
+                "the server's disk may be slow, or a checkpoint under way: look at `pg_stat_activity`; the tables come \
+                 into a database that you make yourself as well",
+            );
+        }
+        failure
+    }
+}
+
+fn lacks_locale(not_created: &NotCreated<Failure>) -> bool {
+    matches!(&not_created.why, Why::Failed(error) if restore::is_about_locale(error))
 }
 
 fn in_words(refused: &Refused, selection: &Selection<'_>) -> Problem {
