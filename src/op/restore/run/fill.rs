@@ -626,7 +626,8 @@ pub(in crate::op) fn sql_hint(stderr: &[String]) -> Option<&'static str> {
     if lacks_rights.iter().any(|text| says(text)) {
         Some(
             "make the restoring role a member of the roles that own things, or leave those out with `--no-owner \
-             --no-privileges`; a superuser (`--allow-superuser`) may do all of it",
+             --no-privileges`; a superuser (`--allow-superuser`) may do all but what a role of the dump does itself, such \
+             as filling its materialized view",
         )
     } else if says("ERROR:  role \"") {
         Some(
