@@ -14,6 +14,7 @@ use super::programs::Programs;
 use super::psql::Psql;
 use crate::model::connection::Connection;
 use crate::model::name::TableName;
+use crate::model::supabase::{Lodger, MANAGED_SCHEMAS, SchemaOwner};
 
 /// The catalog of 10,000 tables takes half a second; a slow link and a busy server take longer.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -41,6 +42,13 @@ pub struct ServerFacts {
     pub extensions: Vec<Extension>,
     /// Schemas, by name, without the system's own.
     pub schemas: Vec<String>,
+    /// Whom they belong to.
+    #[serde(default)]
+    pub schema_owners: Vec<SchemaOwner>,
+    /// Tables in those of a hosting platform that are neither an extension's nor the platform's, or that an extension
+    /// leaves to its users; and what has policies there.
+    #[serde(default)]
+    pub lodgers: Vec<Lodger>,
     /// Tables and what else holds rows, by schema and name; neither the system's nor an extension's.
     pub tables: Vec<TableFacts>,
     /// What else can be named beside them: views, and relations of extensions.
@@ -262,13 +270,17 @@ impl ServerFacts {
         if is_transaction_pooler(connection, environment) {
             return Err(Error::new(Reason::TransactionPooler));
         }
+        let query = format!(
+            "\\set pgkeep_managed '{{{}}}'\n{QUERY}",
+            MANAGED_SCHEMAS.join(",")
+        );
         let psql = Psql::new(programs, environment, connection);
         let with_settings = psql.clone().with_session_settings();
-        match with_settings.query(QUERY, cancel, TIMEOUT).await {
+        match with_settings.query(&query, cancel, TIMEOUT).await {
             Ok(answer) => parse(&answer, true),
             Err(error) if error.reason == Reason::SettingsRefused => {
                 let psql = psql.without_session_settings();
-                parse(&psql.query(QUERY, cancel, TIMEOUT).await?, false)
+                parse(&psql.query(&query, cancel, TIMEOUT).await?, false)
             }
             Err(error) => Err(error),
         }
@@ -378,6 +390,15 @@ WITH own AS (
     LEFT JOIN pg_extension x ON x.oid = e.refobjid
   WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
     AND (c.relkind = 'v' OR c.relkind IN ('r', 'p', 'f', 'm', 'S') AND x.oid IS NOT NULL)
+), lodgers AS (
+  SELECT c.oid, n.nspname, c.relname, r.rolname, c.reltuples, x.extname,
+    coalesce((SELECT jsonb_agg(p.polname ORDER BY p.polname) FROM pg_policy p WHERE p.polrelid = c.oid), '[]') AS policies
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles r ON r.oid = c.relowner
+    LEFT JOIN pg_depend e ON e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.objsubid = 0
+      AND e.refclassid = 'pg_extension'::regclass AND e.deptype = 'e'
+    LEFT JOIN pg_extension x ON x.oid = e.refobjid
+  WHERE c.relkind IN ('r', 'p') AND n.nspname = ANY (:'pgkeep_managed'::text[])
+    AND (x.oid IS NULL OR coalesce(x.extcondition[array_position(x.extconfig, c.oid)], '-') = '')
 )
 SELECT jsonb_build_object(
   'version', current_setting('server_version'),
@@ -402,6 +423,14 @@ SELECT jsonb_build_object(
     FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace), '[]'),
   'schemas', coalesce((SELECT jsonb_agg(nspname ORDER BY nspname) FROM pg_namespace
     WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'), '[]'),
+  'schema_owners', coalesce((SELECT jsonb_agg(jsonb_build_object('name', n.nspname, 'owner', o.rolname, 'can_login', o.rolcanlogin,
+    'is_of_extension', EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_namespace'::regclass AND e.objid = n.oid AND e.deptype = 'e')
+      OR EXISTS (SELECT FROM pg_extension x WHERE x.extnamespace = n.oid AND NOT x.extrelocatable)) ORDER BY n.nspname)
+    FROM pg_namespace n JOIN pg_roles o ON o.oid = n.nspowner WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'), '[]'),
+  'lodgers', coalesce((SELECT jsonb_agg(jsonb_build_object('schema', l.nspname, 'name', l.relname, 'owner', l.rolname,
+    'is_of_extension', l.extname IS NOT NULL, 'has_rows', coalesce(pg_relation_size(l.oid) > 0, false),
+    'estimated_rows', CASE WHEN l.reltuples > 0 THEN l.reltuples::bigint END, 'policies', l.policies) ORDER BY l.nspname, l.relname)
+    FROM lodgers l), '[]'),
   'tables', coalesce((SELECT jsonb_agg(jsonb_build_object(
     'schema', o.nspname, 'name', o.relname, 'kind', o.relkind, 'is_unlogged', o.relpersistence = 'u',
     'estimated_rows', CASE WHEN o.reltuples >= 0 AND NOT (o.reltuples = 0 AND o.relpages = 0) THEN o.reltuples::bigint END,

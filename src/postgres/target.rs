@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::{Error, Reason};
 use super::psql::Psql;
 use crate::model::restore::properties::Properties;
+use crate::model::supabase::{SchemaOwner, is_platform_database};
 
 /// The catalog of 100,000 relations takes a second; a slow link and a busy server take longer.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -53,10 +54,9 @@ pub struct TargetFacts {
     /// Whether the database has a schema `public`.
     #[serde(default)]
     pub has_public: bool,
-    /// Whether the server's role `supabase_admin` is the superuser that runs Supabase's platform, not one that a
-    /// restore made.
+    /// Its schemas and whom they belong to.
     #[serde(default)]
-    pub has_platform_admin: bool,
+    pub schema_owners: Vec<SchemaOwner>,
     /// Every role.
     pub roles: Vec<String>,
     /// Extensions that can be created.
@@ -87,9 +87,9 @@ impl TargetFacts {
         self.version_num / 10_000
     }
 
-    /// Tells whether the server is one of Supabase's, whose own schemas are in every database.
+    /// Tells whether the database is a project's of Supabase, whose services hold it.
     pub fn is_supabase(&self) -> bool {
-        self.has_platform_admin
+        is_platform_database(&self.schema_owners)
     }
 
     /// Asks the server.
@@ -140,7 +140,10 @@ SELECT jsonb_build_object(
   'may_create_schemas', has_database_privilege(d.oid, 'CREATE'),
   'databases', (SELECT jsonb_agg(datname) FROM pg_database),
   'roles', (SELECT jsonb_agg(rolname) FROM pg_roles),
-  'has_platform_admin', EXISTS (SELECT FROM pg_roles WHERE rolname = 'supabase_admin' AND rolsuper AND rolcanlogin),
+  'schema_owners', coalesce((SELECT jsonb_agg(jsonb_build_object('name', n.nspname, 'owner', o.rolname, 'can_login', o.rolcanlogin,
+    'is_of_extension', EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_namespace'::regclass AND e.objid = n.oid AND e.deptype = 'e')
+      OR EXISTS (SELECT FROM pg_extension x WHERE x.extnamespace = n.oid AND NOT x.extrelocatable)) ORDER BY n.nspname)
+    FROM pg_namespace n JOIN pg_roles o ON o.oid = n.nspowner WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'), '[]'),
   'has_public', EXISTS (SELECT FROM pg_namespace WHERE nspname = 'public'),
   'extensions', coalesce((SELECT jsonb_agg(name) FROM pg_available_extensions), '[]'),
   'large_objects', (SELECT count(*) FROM pg_largeobject_metadata),

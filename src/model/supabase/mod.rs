@@ -3,13 +3,16 @@
 //!
 //! The lists follow the Supabase CLI's `db dump` of June 2026 (`pkg/migration/dump.go`: schemas left out of its schema
 //! run, tables left out of its data run). Unlike the CLI's schema run, a backup keeps `auth` and `storage` whole: users
-//! and the index of stored files are the project's own, as are its triggers and policies on these tables.
+//! and the index of stored files are the project's own, as are its triggers and policies on these tables. It keeps
+//! `supabase_migrations`, too: without it the CLI's next push would carry out every migration again.
 
+mod owner;
 mod place;
 
+pub use owner::{Lodger, SchemaOwner, is_platform_database, platform_schemas};
 pub use place::{Brought, Onto, Place, Platform, Stubs};
 
-/// Schemas of the platform; sorted.
+/// Schemas of the platform, where it also owns them; sorted.
 pub const MANAGED_SCHEMAS: &[&str] = &[
     "_analytics",
     "_realtime",
@@ -31,7 +34,6 @@ pub const MANAGED_SCHEMAS: &[&str] = &[
     "repack",
     "storage",
     "supabase_functions",
-    "supabase_migrations",
     "tiger",
     "tiger_data",
     "timescaledb_experimental",
@@ -84,25 +86,23 @@ const EVENT_TRIGGERS: &[&str] = &[
     "pgrst_drop_watch",
 ];
 
-/// Tells whether a schema is the platform's.
+/// Tells whether a schema is called as one of the platform's. Whose it is says [`SchemaOwner::is_of_platform`].
 pub fn is_managed(schema: &str) -> bool {
     MANAGED_SCHEMAS.binary_search(&schema).is_ok()
 }
 
-/// Returns the managed ones among `schemas`.
-pub fn managed<'a>(schemas: impl IntoIterator<Item = &'a String>) -> Vec<String> {
-    schemas
-        .into_iter()
-        .filter(|name| is_managed(name))
-        .cloned()
-        .collect()
-}
-
 /// Returns those among `schemas` that a backup leaves out.
-pub fn left_out<'a>(schemas: impl IntoIterator<Item = &'a String>) -> Vec<String> {
-    let mut names = managed(schemas);
+pub fn left_out(schemas: &[SchemaOwner]) -> Vec<String> {
+    let mut names = platform_schemas(schemas);
     names.retain(|name| is_left_out(name));
     names
+}
+
+/// Returns the schemas that a dump holds although they are called as some of the platform's: nobody left them out of it.
+pub fn brought_as_own(left_out: &[String]) -> Vec<String> {
+    let names = MANAGED_SCHEMAS.iter().filter(|name| is_left_out(name));
+    let names = names.map(|&name| name.to_owned());
+    names.filter(|name| !left_out.contains(name)).collect()
 }
 
 /// Tells whether a backup leaves a schema out.
@@ -132,9 +132,21 @@ mod tests {
     #[test]
     fn finds_only_the_platforms_schemas() {
         assert!(MANAGED_SCHEMAS.is_sorted());
-        let there = ["auth", "public", "realtime", "storage", "authors"].map(str::to_owned);
-        assert_eq!(managed(&there), ["auth", "realtime", "storage"]);
-        assert_eq!(left_out(&there), ["realtime"]);
+        let of = |name: &str, owner: &str| SchemaOwner {
+            name: name.to_owned(),
+            owner: owner.to_owned(),
+            ..SchemaOwner::default()
+        };
+        let mut there = ["auth", "public", "realtime", "storage", "authors"]
+            .map(|name| of(name, "supabase_admin"))
+            .to_vec();
+        there.push(of("etl", "postgres"));
+        assert_eq!(platform_schemas(&there), ["auth", "realtime", "storage"]);
+        let left = left_out(&there);
+        assert_eq!(left, ["realtime"]);
+        let own = brought_as_own(&left);
+        assert!(own.contains(&"etl".to_owned()) && !own.contains(&"auth".to_owned()));
+        assert!(!own.contains(&"realtime".to_owned()));
         assert!(KEPT_SCHEMAS.iter().all(|name| is_managed(name)));
     }
 

@@ -36,6 +36,8 @@ pub enum Place {
 pub struct Platform {
     /// Where to.
     pub onto: Onto,
+    /// Schemas that are called as some of the platform's and are the project's own.
+    pub own_schemas: Vec<String>,
     /// Schemas that were made beforehand.
     pub made_schemas: Vec<String>,
     /// Whether `auth.users` is a stand-in without rows.
@@ -54,7 +56,7 @@ impl Platform {
         }
         match self.onto {
             Onto::Plain => self.on_plain_server(about),
-            Onto::Project if is_of_platform(about) => Place::LeftOut,
+            Onto::Project if self.is_of_platform(about) => Place::LeftOut,
             Onto::Project => Place::Kept,
         }
     }
@@ -69,7 +71,9 @@ impl Platform {
                 is_about_tables: false,
             } if self.has_publication && is_platform_publication(name) => Place::LeftOut,
             // A dump tells the rights on what an extension made, wherever that lies, and the extension may be left out.
-            What::Right { schema } if is_left_out(schema) => Place::LeftOut,
+            What::Right { schema } if is_left_out(schema) && self.is_managed(schema) => {
+                Place::LeftOut
+            }
             // Who is no member of a role may not speak for it.
             What::DefaultPrivileges { .. } if self.no_owner => Place::LeftOut,
             What::ForeignKey { to, is_only, .. } if self.has_no_users && to == "auth" => {
@@ -82,6 +86,39 @@ impl Platform {
             _ => Place::Kept,
         }
     }
+
+    /// Tells whether a project has it already, or its role may not do it.
+    ///
+    /// Policies and the project's own triggers on the platform's tables are the project's.
+    fn is_of_platform(&self, about: &About) -> bool {
+        if about.owner.as_deref().is_some_and(is_platform_role) {
+            return true;
+        }
+        match &about.what {
+            What::Schema { name, .. } => self.is_managed(name),
+            What::Object { schema } | What::Right { schema } | What::ForeignKey { schema, .. } => {
+                self.is_managed(schema)
+            }
+            What::Trigger { schema, routine } => {
+                self.is_managed(schema) && self.is_managed(routine)
+            }
+            What::Publication {
+                name,
+                is_about_tables,
+            } => is_platform_publication(name) && !is_about_tables,
+            What::DefaultPrivileges { role, schema } => {
+                is_platform_role(role) || self.is_managed(schema)
+            }
+            // Only a superuser becomes another role so; what was granted by another is granted by the owner then.
+            What::Extension | What::Authorization => true,
+            What::EventTrigger { .. } | What::Policy => false,
+        }
+    }
+
+    /// Tells whether a schema is called as one of the platform's and is not the project's own.
+    fn is_managed(&self, schema: &str) -> bool {
+        is_managed(schema) && !self.own_schemas.iter().any(|own| own == schema)
+    }
 }
 
 /// The platform's event triggers belong to its own superuser and call functions that no backup holds.
@@ -91,30 +128,6 @@ fn is_event_trigger(what: &What) -> bool {
             EVENT_TRIGGERS.contains(&name.as_str()) || routine.as_deref().is_some_and(is_managed)
         }
         _ => false,
-    }
-}
-
-/// Tells whether a project has it already, or its role may not do it.
-///
-/// Policies and the project's own triggers on the platform's tables are the project's.
-fn is_of_platform(about: &About) -> bool {
-    if about.owner.as_deref().is_some_and(is_platform_role) {
-        return true;
-    }
-    match &about.what {
-        What::Schema { name, .. } => is_managed(name),
-        What::Object { schema } | What::Right { schema } | What::ForeignKey { schema, .. } => {
-            is_managed(schema)
-        }
-        What::Trigger { schema, routine } => is_managed(schema) && is_managed(routine),
-        What::Publication {
-            name,
-            is_about_tables,
-        } => is_platform_publication(name) && !is_about_tables,
-        What::DefaultPrivileges { role, schema } => is_platform_role(role) || is_managed(schema),
-        // Only a superuser becomes another role so; what was granted by another is granted by the owner then.
-        What::Extension | What::Authorization => true,
-        What::EventTrigger { .. } | What::Policy => false,
     }
 }
 

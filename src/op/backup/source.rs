@@ -39,10 +39,12 @@ impl Request {
         if self.preset == Some(Preset::Supabase) && is_open {
             selection
                 .exclude_schemas
-                .extend(supabase::left_out(&facts.schemas));
+                .extend(supabase::left_out(&facts.schema_owners));
             selection.exclude_schemas.sort();
             selection.exclude_schemas.dedup();
+            let platforms = supabase::platform_schemas(&facts.schema_owners);
             let tables = facts.tables.iter().filter(|table| table.is_table());
+            let tables = tables.filter(|table| platforms.contains(&table.schema));
             let tables = tables.filter(|table| {
                 let is_readable = table.can_read && !table.row_security_applies;
                 supabase::leaves_table_out(&table.schema, &table.name, is_readable)
@@ -54,6 +56,24 @@ impl Request {
             }
         }
         selection
+    }
+
+    /// Tells what of the project's own lies in schemas that only the preset leaves out.
+    fn lost_with_preset(&self, facts: &ServerFacts) -> Option<Finding> {
+        let selection = self.selection_on(facts);
+        let is_left_out = |schema: &String| {
+            selection.exclude_schemas.contains(schema)
+                && !self.selection.exclude_schemas.contains(schema)
+        };
+        let lodgers = facts.lodgers.iter().filter(|one| is_left_out(&one.schema));
+        let lost: Vec<String> = lodgers.filter_map(supabase::Lodger::lost).collect();
+        (!lost.is_empty()).then(|| {
+            let text = format!(
+                "the preset leaves out what is yours in schemas of the platform; save it in another way: {}",
+                lost.join("; ")
+            );
+            Finding::new("preset", text, None)
+        })
     }
 }
 
@@ -117,6 +137,8 @@ impl Attempt<'_> {
             .map(|text| Finding::new("selection", text, None));
         self.report.warnings.extend(remarks);
         self.remark_on_preset(facts);
+        let lost = self.request.lost_with_preset(facts);
+        self.report.warnings.extend(lost);
         self.check_rights(facts)
     }
 

@@ -40,6 +40,8 @@ pub(crate) struct Check<'a> {
     pub connection: &'a Connection,
     /// Schemas that the restore made and the dump does not hold.
     pub ignored_schemas: &'a [String],
+    /// Whether the dump is a hosting platform's, whose own schemas are the target's.
+    pub is_platform: bool,
     pub progress: Arc<Progress>,
 }
 
@@ -82,10 +84,24 @@ impl Check<'_> {
             warnings: beside(expected, &scan),
             large_objects: scan.large_objects,
             sequences: compare_sequences(
-                &of_ours(sequences, &platform_schemas(&facts, expected)),
+                &of_ours(sequences, &self.platform_schemas(&facts, expected)),
                 &scan.sequences,
             ),
         })
+    }
+
+    /// The platform's schemas belong to the target; its role may not even read them.
+    fn platform_schemas(&self, facts: &ServerFacts, expected: &[Expected]) -> Vec<String> {
+        if !self.is_platform {
+            return Vec::new();
+        }
+        let mut schemas = supabase::platform_schemas(&facts.schema_owners);
+        schemas.retain(|schema| {
+            expected
+                .iter()
+                .all(|table| table.name.schema_or_public() != schema)
+        });
+        schemas
     }
 
     async fn dump(
@@ -95,7 +111,7 @@ impl Check<'_> {
         expected: &[Expected],
         cancel: &CancellationToken,
     ) -> std::result::Result<Scan, Error> {
-        let mut exclude_schemas = platform_schemas(facts, expected);
+        let mut exclude_schemas = self.platform_schemas(facts, expected);
         exclude_schemas.extend_from_slice(self.ignored_schemas);
         let selection = Selection {
             exclude_schemas,
@@ -227,28 +243,6 @@ fn roots(facts: &ServerFacts) -> HashMap<TableName, TableName> {
     partitions
         .filter_map(|table| root(table.table_name()))
         .collect()
-}
-
-/// The platform's schemas belong to the target; its role may not even read them.
-fn platform_schemas(facts: &ServerFacts, expected: &[Expected]) -> Vec<String> {
-    let is_supabase = facts
-        .schemas
-        .iter()
-        .any(|name| name == "supabase_migrations" || name == "auth")
-        && facts
-            .schemas
-            .iter()
-            .any(|name| name == "realtime" || name == "vault");
-    if !is_supabase {
-        return Vec::new();
-    }
-    let mut schemas = supabase::managed(&facts.schemas);
-    schemas.retain(|schema| {
-        expected
-            .iter()
-            .all(|table| table.name.schema_or_public() != schema)
-    });
-    schemas
 }
 
 fn beside(expected: &[Expected], scan: &Scan) -> Vec<String> {

@@ -7,7 +7,8 @@ use crate::model::config::Preset;
 use crate::model::manifest::Manifest;
 use crate::model::scan::Scan;
 use crate::model::supabase::{
-    API_ROLES, Brought, Onto, PLATFORM_EXTENSIONS, Platform, Stubs, is_managed,
+    API_ROLES, Brought, Onto, PLATFORM_EXTENSIONS, Platform, Stubs, brought_as_own, is_managed,
+    platform_schemas,
 };
 use crate::postgres::target::TargetFacts;
 
@@ -72,7 +73,7 @@ impl Landing {
         }
         let has_users = facts.schemas.iter().any(|schema| schema.name == "auth");
         if plan == Plan::Fill && facts.is_supabase() && has_users {
-            return Self::on_project();
+            return Self::on_project(own_schemas(opened, facts));
         }
         let brought = match opened {
             Opened::Stored(stored) => brought_by_backup(&stored.manifest, facts),
@@ -82,6 +83,11 @@ impl Landing {
         let stubs = Stubs::new(&brought);
         let rules = Platform {
             onto: Onto::Plain,
+            own_schemas: match opened {
+                Opened::Stored(_) => own_schemas(opened, facts),
+                // Nobody wrote down what a file leaves out.
+                Opened::File { .. } | Opened::Pipe => Vec::new(),
+            },
             made_schemas: stubs.schemas.clone(),
             has_no_users: stubs.has_users,
             has_publication: stubs.has_publication,
@@ -93,9 +99,10 @@ impl Landing {
         }
     }
 
-    fn on_project() -> Self {
+    fn on_project(own_schemas: Vec<String>) -> Self {
         let rules = Platform {
             onto: Onto::Project,
+            own_schemas,
             ..Platform::default()
         };
         let stubs = Stubs {
@@ -138,6 +145,28 @@ impl Landing {
         let rules = self.rules.as_ref();
         rules.is_some_and(|rules| rules.onto == Onto::Project)
     }
+}
+
+/// Returns the schemas in the dump that only their names would make the platform's.
+fn own_schemas(opened: &Opened, facts: &TargetFacts) -> Vec<String> {
+    let mut names = match opened {
+        Opened::Stored(stored) => {
+            let selection = stored.manifest.selection.as_ref();
+            brought_as_own(selection.map_or(&[][..], |selection| &selection.exclude_schemas))
+        }
+        // Nobody wrote down what it leaves out, and rights on that may be in it.
+        Opened::File { scan, .. } => {
+            let mut names = brought_as_own(&[]);
+            names.retain(|name| scan.tables.iter().any(|table| table.schema == *name));
+            names
+        }
+        Opened::Pipe => Vec::new(),
+    };
+    if facts.is_supabase() {
+        let there = platform_schemas(&facts.schema_owners);
+        names.retain(|name| !there.contains(name));
+    }
+    names
 }
 
 fn brought_by_backup(manifest: &Manifest, facts: &TargetFacts) -> Brought {

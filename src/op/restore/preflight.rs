@@ -2,6 +2,7 @@
 
 use super::Options;
 use crate::failure::{Failure, Kind};
+use crate::model::config::Preset;
 use crate::model::connection::Connection;
 use crate::model::manifest::Manifest;
 use crate::model::name::quote;
@@ -167,7 +168,7 @@ pub(crate) fn plan(
         (true, true) => Plan::Replace,
     };
     let mut problems = Vec::new();
-    problems.extend(place(needs, target, plan));
+    problems.extend(place(needs, target, plan, options));
     let own = match target.exists {
         true => format!(
             "; `ALTER DATABASE {} OWNER TO restorer`",
@@ -236,7 +237,7 @@ const ANOTHER_PROJECT: &str = "restore into another project, whose database coun
      into a server of yours";
 
 /// The database itself: not the one that the dump came from, and empty.
-fn place(needs: &Needs, target: &Target, plan: Plan) -> Option<Problem> {
+fn place(needs: &Needs, target: &Target, plan: Plan, options: &Options) -> Option<Problem> {
     let facts = &target.facts;
     if facts.is_standby {
         return Some(problem(
@@ -245,14 +246,16 @@ fn place(needs: &Needs, target: &Target, plan: Plan) -> Option<Problem> {
             None,
         ));
     }
-    let aside = match facts.is_supabase() {
+    // A superuser can end the services' sessions, and has to say that they are to go.
+    let is_held = facts.is_supabase() && !facts.is_superuser;
+    let aside = match is_held {
         true => ANOTHER_PROJECT.to_owned(),
         false => format!(
             "use `--into {}_restored`, or `--replace` to swap the restored copy in",
             target.name
         ),
     };
-    if plan == Plan::Replace && facts.is_supabase() {
+    if plan == Plan::Replace && is_held {
         let text = "Supabase's own services hold it, so that no other database can take its place";
         return Some(problem("platform_database", text, Some(&aside)));
     }
@@ -267,11 +270,16 @@ fn place(needs: &Needs, target: &Target, plan: Plan) -> Option<Problem> {
         let text = "it is the database that the backup was made from";
         return Some(problem("target_is_source", text, Some(&aside)));
     }
-    let is_managed = |name: &str| facts.is_supabase() && supabase::is_managed(name);
+    let platforms = match options.preset {
+        Some(Preset::Supabase) if facts.is_supabase() => {
+            supabase::platform_schemas(&facts.schema_owners)
+        }
+        _ => Vec::new(),
+    };
     let own = facts
         .schemas
         .iter()
-        .filter(|schema| !is_managed(&schema.name));
+        .filter(|schema| !platforms.contains(&schema.name));
     let (tables, relations) = own.fold((0, 0), |(tables, relations), schema| {
         (tables + schema.tables, relations + schema.relations)
     });
@@ -480,6 +488,7 @@ fn list(names: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::supabase::SchemaOwner;
     use crate::postgres::target::SchemaFacts;
 
     fn target() -> Target {
@@ -709,19 +718,37 @@ mod tests {
             ids(&needs(), &there, &Options::default()),
             ["target_not_empty"]
         );
-        there.facts.roles.push("supabase_admin".into());
-        assert_eq!(
-            ids(&needs(), &there, &Options::default()),
-            ["target_not_empty"]
-        );
-        there.facts.has_platform_admin = true;
-        assert_eq!(ids(&needs(), &there, &Options::default()), [""; 0]);
+        let owner = |name: &str, owner: &str| SchemaOwner {
+            name: name.into(),
+            owner: owner.into(),
+            can_login: true,
+            is_of_extension: false,
+        };
+        let preset = Options {
+            preset: Some(Preset::Supabase),
+            ..Options::default()
+        };
         let replace = Options {
             replace: true,
             ..Options::default()
         };
+        // Somebody's own schema, on a server that has such a role.
+        there.facts.roles.push("supabase_admin".into());
+        there.facts.schema_owners = vec![owner("auth", "app")];
+        for options in [&Options::default(), &preset] {
+            assert_eq!(ids(&needs(), &there, options), ["target_not_empty"]);
+        }
+        assert_eq!(ids(&needs(), &there, &replace), [""; 0]);
+        there.facts.schema_owners = ["auth", "storage"]
+            .map(|name| owner(name, "supabase_admin"))
+            .to_vec();
+        assert_eq!(
+            ids(&needs(), &there, &Options::default()),
+            ["target_not_empty"]
+        );
+        assert_eq!(ids(&needs(), &there, &preset), [""; 0]);
         assert_eq!(ids(&needs(), &there, &replace), ["platform_database"]);
-        there.facts.has_platform_admin = false;
+        there.facts.is_superuser = true;
         assert_eq!(ids(&needs(), &there, &replace), [""; 0]);
     }
 }

@@ -492,6 +492,7 @@ impl<'a> Run<'a> {
             environment: &environment,
             connection: &site.connection,
             ignored_schemas: site.platform.made_schemas(),
+            is_platform: self.options.preset.is_some(),
             progress,
         };
         let compared = check.run(expected, &scan.sequences, self.stop()).await;

@@ -2,6 +2,7 @@
 //! server and on another project.
 
 mod onto;
+mod whose;
 
 use serde_json::{Value, json};
 
@@ -40,6 +41,15 @@ GRANT EXECUTE ON FUNCTION supabase_functions.http_request() TO postgres;
 ALTER TABLE IF EXISTS public.schema_migrations OWNER TO postgres;
 ALTER TABLE storage.objects OWNER TO supabase_storage_admin;
 ALTER PUBLICATION supabase_realtime OWNER TO postgres;
+-- Some of the dumps were made without owners.
+DO $$ DECLARE name text; BEGIN
+  FOR name IN SELECT nspname FROM pg_namespace WHERE nspowner = current_user::regrole
+    AND nspname IN ('auth', 'extensions', 'graphql', 'graphql_public', 'pgbouncer', 'pgsodium', 'realtime', 'storage',
+      'supabase_functions', 'vault') LOOP
+    EXECUTE format('ALTER SCHEMA %I OWNER TO %I', name,
+      CASE name WHEN 'extensions' THEN 'postgres' WHEN 'pgbouncer' THEN 'pgbouncer' ELSE 'supabase_admin' END);
+  END LOOP;
+END $$;
 ";
 
 /// A server as the platform runs it.

@@ -10,10 +10,10 @@ use crate::support::postgres::USER;
 use crate::support::{Sandbox, Server, data};
 
 /// The newest of the platform's dumps that came from a project in use.
-const DUMP: &str = "supabase-initial-14.sql";
+pub(super) const DUMP: &str = "supabase-initial-14.sql";
 
 /// How the superuser of a plain server reaches a database.
-fn socket_url(server: &Server, database: &str) -> String {
+pub(super) fn socket_url(server: &Server, database: &str) -> String {
     let folder = server.socket_dir().display();
     format!(
         "postgresql://{USER}@/{database}?host={folder}&port={}",
