@@ -39,6 +39,10 @@ pub(super) fn page(report: &Report) -> String {
         let text = escape(stand_in);
         out += &format!("<p class=\"note\">Stands in for the platform's own: {text}</p>\n");
     }
+    for left_out in report.restore.iter().flat_map(|restore| &restore.left_out) {
+        let text = escape(left_out);
+        out += &format!("<p class=\"note\">Left out, and not there: {text}</p>\n");
+    }
     if let Some(failure) = &report.failure {
         out += &format!("<p class=\"bad\">{}</p>\n", escape(&failure.message));
         out += &list(failure.details.iter().chain(&failure.hints));

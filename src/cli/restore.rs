@@ -226,5 +226,8 @@ pub(super) fn left_to_the_platform(report: &Report) -> String {
     for stand_in in &report.stand_ins {
         out += &format!("  stands in for the platform's own: {stand_in}\n");
     }
+    for left_out in &report.left_out {
+        out += &format!("  LEFT OUT, and not there: {left_out}\n");
+    }
     out
 }

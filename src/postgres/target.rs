@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::{Error, Reason};
 use super::psql::Psql;
 use crate::model::restore::properties::Properties;
-use crate::model::supabase::{SchemaOwner, is_platform_database};
+use crate::model::supabase::{MANAGED_SCHEMAS, SchemaOwner, is_platform_database};
 
 /// The catalog of 100,000 relations takes a second; a slow link and a busy server take longer.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -61,6 +61,13 @@ pub struct TargetFacts {
     pub roles: Vec<String>,
     /// Extensions that can be created.
     pub extensions: Vec<String>,
+    /// What schemas called as a hosting platform's hold, as a dump's statements are named: `trigger t on s.x`,
+    /// `function s.f`; and what triggers need: `may call s.f`, `may trigger s.x`.
+    #[serde(default)]
+    pub there: Vec<String>,
+    /// Roles whose rights the user has.
+    #[serde(default)]
+    pub acts_as: Vec<String>,
     /// What the database holds outside extensions.
     pub schemas: Vec<SchemaFacts>,
     /// Large objects that it holds.
@@ -94,7 +101,11 @@ impl TargetFacts {
 
     /// Asks the server.
     pub async fn read(psql: &Psql, cancel: &CancellationToken) -> Result<Self, Error> {
-        let answer = psql.query(QUERY, cancel, TIMEOUT).await?;
+        let query = format!(
+            "\\set pgkeep_managed '{{{}}}'\n{QUERY}",
+            MANAGED_SCHEMAS.join(",")
+        );
+        let answer = psql.query(&query, cancel, TIMEOUT).await?;
         let text = String::from_utf8_lossy(&answer);
         serde_json::from_str(text.trim()).map_err(|error| Error {
             program: "psql".into(),
@@ -144,6 +155,25 @@ SELECT jsonb_build_object(
     'is_of_extension', EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_namespace'::regclass AND e.objid = n.oid AND e.deptype = 'e')
       OR EXISTS (SELECT FROM pg_extension x WHERE x.extnamespace = n.oid AND NOT x.extrelocatable)) ORDER BY n.nspname)
     FROM pg_namespace n JOIN pg_roles o ON o.oid = n.nspowner WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'), '[]'),
+  'there', (SELECT coalesce(jsonb_agg(t.object), '[]') FROM pg_namespace n, LATERAL (
+      SELECT CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'view' WHEN 'S' THEN 'sequence' ELSE 'table' END || ' ' || n.nspname || '.' || c.relname
+        FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'f', 'v', 'm', 'S')
+      UNION ALL SELECT 'may trigger ' || n.nspname || '.' || c.relname FROM pg_class c
+        WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'v', 'f') AND has_table_privilege(c.oid, 'TRIGGER')
+      UNION ALL SELECT 'index ' || i.relname || ' on ' || n.nspname || '.' || c.relname
+        FROM pg_class c JOIN pg_index x ON x.indrelid = c.oid JOIN pg_class i ON i.oid = x.indexrelid WHERE c.relnamespace = n.oid
+      UNION ALL SELECT 'trigger ' || g.tgname || ' on ' || n.nspname || '.' || c.relname
+        FROM pg_class c JOIN pg_trigger g ON g.tgrelid = c.oid WHERE c.relnamespace = n.oid
+      UNION ALL SELECT 'rule ' || w.rulename || ' on ' || n.nspname || '.' || c.relname
+        FROM pg_class c JOIN pg_rewrite w ON w.ev_class = c.oid WHERE c.relnamespace = n.oid
+      UNION ALL SELECT 'constraint ' || k.conname || ' on ' || n.nspname || '.' || c.relname
+        FROM pg_class c JOIN pg_constraint k ON k.conrelid = c.oid WHERE c.relnamespace = n.oid
+      UNION ALL SELECT 'function ' || n.nspname || '.' || p.proname FROM pg_proc p WHERE p.pronamespace = n.oid
+      UNION ALL SELECT 'may call ' || n.nspname || '.' || p.proname FROM pg_proc p WHERE p.pronamespace = n.oid
+        AND has_schema_privilege(n.oid, 'USAGE') AND has_function_privilege(p.oid, 'EXECUTE')
+      UNION ALL SELECT 'type ' || n.nspname || '.' || y.typname FROM pg_type y WHERE y.typnamespace = n.oid
+    ) t (object) WHERE n.nspname = ANY (:'pgkeep_managed'::text[])),
+  'acts_as', (SELECT coalesce(jsonb_agg(x.rolname), '[]') FROM pg_roles x WHERE pg_has_role(x.oid, 'USAGE')),
   'has_public', EXISTS (SELECT FROM pg_namespace WHERE nspname = 'public'),
   'extensions', coalesce((SELECT jsonb_agg(name) FROM pg_available_extensions), '[]'),
   'large_objects', (SELECT count(*) FROM pg_largeobject_metadata),

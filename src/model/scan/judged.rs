@@ -23,6 +23,8 @@ pub struct About {
     pub what: What,
     /// The role that becomes its owner.
     pub owner: Option<String>,
+    /// What it makes, in words: `trigger t on s.x`, `function s.f`, `right of r on s.x`.
+    pub object: Option<String>,
 }
 
 /// What a statement makes or changes.
@@ -51,6 +53,10 @@ pub enum What {
         schema: String,
         /// The schema of what it calls.
         routine: String,
+        /// Its table, with the schema.
+        on: String,
+        /// What it calls, with the schema.
+        calls: String,
     },
     /// A policy of a table.
     Policy,

@@ -3,12 +3,17 @@
 //! Onto a plain server come stand-ins for what the platform brings and the dump does not. Onto another project comes
 //! what is the project's own: the platform's tables are there already and only take rows.
 
-use super::{EVENT_TRIGGERS, is_left_out, is_managed, is_platform_role};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{API_ROLES, EVENT_TRIGGERS, is_left_out, is_managed, is_platform_role};
 use crate::model::name::quote;
 use crate::model::scan::{About, What};
 
 /// The project adds its tables to the platform's publication. Names of others of the platform begin so, too.
 const PUBLICATION: &str = "supabase_realtime";
+
+/// Roles of every project whose rights on the platform's own are the platform's matter.
+const USUAL_ROLES: &[&str] = &["dashboard_user", "postgres", "public"];
 
 /// What kind of server the dump goes onto.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,13 +49,90 @@ pub struct Platform {
     pub has_no_users: bool,
     /// Whether the platform's publication was made beforehand.
     pub has_publication: bool,
-    /// Whether all that is made belongs to the role that restores.
-    pub no_owner: bool,
+    /// Roles for which the restoring one may set default privileges; `None` for all.
+    pub speaks_for: Option<Vec<String>>,
+    /// What the platform's schemas of the target hold, and what triggers may be made of it.
+    pub there: Vec<String>,
+    /// What was left out so far that the target does not have.
+    pub lost: Lost,
 }
+
+/// Gathers what several readers of one dump leave out, each thing once.
+#[derive(Clone, Debug, Default)]
+pub struct Lost(Arc<Mutex<Vec<String>>>);
+
+impl Lost {
+    fn add(&self, object: String) {
+        let mut objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !objects.contains(&object) {
+            objects.push(object);
+        }
+    }
+
+    /// Returns it.
+    pub fn list(&self) -> Vec<String> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// Rules are the same whatever was left out by them.
+impl PartialEq for Lost {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Lost {}
 
 impl Platform {
     /// Decides about one statement.
     pub fn place(&self, about: &About) -> Place {
+        let place = self.decide(about);
+        if place == Place::LeftOut
+            && let Some(object) = self.lost_with(about)
+        {
+            self.lost.add(object);
+        }
+        place
+    }
+
+    /// Says what is lost where a statement is left out; `None` where it is the platform's own or there.
+    fn lost_with(&self, about: &About) -> Option<String> {
+        match (&about.what, self.onto) {
+            (What::DefaultPrivileges { role, schema }, Onto::Plain) => {
+                Some(match schema.as_str() {
+                    "" => format!("default privileges of role `{role}`"),
+                    schema => format!("default privileges of role `{role}` in schema `{schema}`"),
+                })
+            }
+            (_, Onto::Plain) | (What::EventTrigger { .. }, _) => None,
+            (_, Onto::Project) => {
+                let object = about.object.as_ref()?;
+                let role = object.strip_prefix("right of ");
+                let role = role.and_then(|rest| rest.split(" on ").next());
+                let is_known = role.is_some_and(|role| {
+                    is_platform_role(role)
+                        || API_ROLES.contains(&role)
+                        || USUAL_ROLES.contains(&role)
+                });
+                let is_told = !is_known && !self.there.contains(object);
+                is_told.then(|| object.clone())
+            }
+        }
+    }
+
+    /// A trigger that calls what its table's schema does not hold is the project's: a webhook, an extension's function.
+    fn makes_trigger(&self, about: &About, on: &str, calls: &str) -> bool {
+        let is_there = |object: String| self.there.contains(&object);
+        !about.object.clone().is_some_and(is_there)
+            && is_there(format!("may call {calls}"))
+            && is_there(format!("may trigger {on}"))
+    }
+
+    fn decide(&self, about: &About) -> Place {
         if is_event_trigger(&about.what) {
             return Place::LeftOut;
         }
@@ -74,8 +156,7 @@ impl Platform {
             What::Right { schema } if is_left_out(schema) && self.is_managed(schema) => {
                 Place::LeftOut
             }
-            // Who is no member of a role may not speak for it.
-            What::DefaultPrivileges { .. } if self.no_owner => Place::LeftOut,
+            What::DefaultPrivileges { role, .. } if !self.may_speak_for(role) => Place::LeftOut,
             What::ForeignKey { to, is_only, .. } if self.has_no_users && to == "auth" => {
                 // That of a partitioned table cannot be made without a look at the rows.
                 match is_only {
@@ -85,6 +166,12 @@ impl Platform {
             }
             _ => Place::Kept,
         }
+    }
+
+    /// Who is no member of a role may not speak for it; without a role a statement speaks for who carries it out.
+    fn may_speak_for(&self, role: &str) -> bool {
+        let roles = self.speaks_for.as_ref();
+        roles.is_none_or(|roles| role.is_empty() || roles.iter().any(|one| one == role))
     }
 
     /// Tells whether a project has it already, or its role may not do it.
@@ -99,9 +186,16 @@ impl Platform {
             What::Object { schema } | What::Right { schema } | What::ForeignKey { schema, .. } => {
                 self.is_managed(schema)
             }
-            What::Trigger { schema, routine } => {
-                self.is_managed(schema) && self.is_managed(routine)
+            What::Trigger {
+                schema,
+                routine,
+                on,
+                calls,
+            } => {
+                let is_of_table = schema == routine || !self.makes_trigger(about, on, calls);
+                self.is_managed(schema) && self.is_managed(routine) && is_of_table
             }
+
             What::Publication {
                 name,
                 is_about_tables,
@@ -386,10 +480,86 @@ mod tests {
         let defaults = "ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON TABLES TO anon;";
         assert_eq!(place(defaults, &plain), Place::Kept);
         let owned = Platform {
-            no_owner: true,
+            speaks_for: Some(vec!["me".to_owned()]),
             ..plain
         };
         assert_eq!(place(defaults, &owned), Place::LeftOut);
+    }
+
+    #[test]
+    fn what_a_project_lacks_is_made_or_told() {
+        let project = Platform {
+            onto: Onto::Project,
+            there: [
+                "function auth.uid",
+                "table auth.users",
+                "may call supabase_functions.http_request",
+                "may trigger storage.objects",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            own_schemas: vec!["etl".into()],
+            ..Platform::default()
+        };
+        for (sql, expected, told) in [
+            (
+                "CREATE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql AS $$ SELECT 1 $$;",
+                Place::LeftOut,
+                None,
+            ),
+            ("CREATE TABLE auth.users (id uuid);", Place::LeftOut, None),
+            (
+                "CREATE FUNCTION auth.\"Is admin\"() RETURNS boolean LANGUAGE sql AS $$ SELECT true $$;",
+                Place::LeftOut,
+                Some("function auth.Is admin"),
+            ),
+            (
+                "CREATE UNIQUE INDEX i ON storage.objects USING btree (id);",
+                Place::LeftOut,
+                Some("index i on storage.objects"),
+            ),
+            (
+                "ALTER TABLE ONLY auth.users ADD CONSTRAINT k UNIQUE (id);",
+                Place::LeftOut,
+                Some("constraint k on auth.users"),
+            ),
+            (
+                "GRANT SELECT ON TABLE auth.users TO r;",
+                Place::LeftOut,
+                Some("right of r on auth.users"),
+            ),
+            (
+                "GRANT SELECT ON TABLE auth.users TO anon;",
+                Place::LeftOut,
+                None,
+            ),
+            (
+                "CREATE TRIGGER w AFTER INSERT ON storage.objects FOR EACH ROW EXECUTE FUNCTION \
+                 supabase_functions.http_request('x');",
+                Place::Kept,
+                None,
+            ),
+            (
+                "CREATE TRIGGER w AFTER INSERT ON auth.users FOR EACH ROW EXECUTE FUNCTION \
+                 supabase_functions.http_request('x');",
+                Place::LeftOut,
+                Some("trigger w on auth.users"),
+            ),
+            ("CREATE SCHEMA etl;", Place::Kept, None),
+            ("CREATE TABLE etl.state (id integer);", Place::Kept, None),
+            ("GRANT USAGE ON SCHEMA etl TO anon;", Place::Kept, None),
+        ] {
+            let platform = Platform {
+                lost: Lost::default(),
+                ..project.clone()
+            };
+            assert_eq!(place(sql, &platform), expected, "{sql}");
+            assert_eq!(
+                platform.lost.list(),
+                told.into_iter().collect::<Vec<_>>(),
+                "{sql}"
+            );
+        }
     }
 
     #[test]

@@ -308,6 +308,11 @@ impl Guard<'_> {
             match accepted {
                 Ok(accepted) => {
                     self.report.warnings.extend(accepted.warnings);
+                    // A new backup tells it itself.
+                    let lost = accepted.manifest.warnings.iter();
+                    let lost = lost.filter(|finding| finding.id == "preset");
+                    let lost = lost.map(|finding| finding.message.clone());
+                    self.report.warnings.extend(lost);
                     let age = Some(accepted.age_seconds);
                     self.report.databases[at].accepted_age_seconds = age;
                     self.take_note(at, guarded, &accepted.manifest);

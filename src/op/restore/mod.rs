@@ -158,6 +158,8 @@ pub struct Report {
     pub skipped_extensions: Vec<String>,
     /// What was made in the place of a hosting platform's own, because the dump does not hold it.
     pub stand_ins: Vec<String>,
+    /// What of a hosting platform's dump was left out and the target does not have.
+    pub left_out: Vec<String>,
     /// Roles that were made.
     pub created_roles: Vec<String>,
     /// When it began.
@@ -213,6 +215,7 @@ impl Report {
             server_version: None,
             skipped_extensions: Vec::new(),
             stand_ins: Vec::new(),
+            left_out: Vec::new(),
             created_roles: Vec::new(),
             started_at,
             took_ms: 0,

@@ -73,7 +73,7 @@ impl Landing {
         }
         let has_users = facts.schemas.iter().any(|schema| schema.name == "auth");
         if plan == Plan::Fill && facts.is_supabase() && has_users {
-            return Self::on_project(own_schemas(opened, facts));
+            return Self::on_project(own_schemas(opened, facts), facts);
         }
         let brought = match opened {
             Opened::Stored(stored) => brought_by_backup(&stored.manifest, facts),
@@ -91,7 +91,8 @@ impl Landing {
             made_schemas: stubs.schemas.clone(),
             has_no_users: stubs.has_users,
             has_publication: stubs.has_publication,
-            no_owner: options.no_owner,
+            speaks_for: (options.no_owner && !facts.is_superuser).then(|| facts.acts_as.clone()),
+            ..Platform::default()
         };
         Self {
             rules: Some(rules),
@@ -99,10 +100,11 @@ impl Landing {
         }
     }
 
-    fn on_project(own_schemas: Vec<String>) -> Self {
+    fn on_project(own_schemas: Vec<String>, facts: &TargetFacts) -> Self {
         let rules = Platform {
             onto: Onto::Project,
             own_schemas,
+            there: facts.there.clone(),
             ..Platform::default()
         };
         let stubs = Stubs {
@@ -134,6 +136,13 @@ impl Landing {
 
     pub(super) fn told(&self) -> Vec<String> {
         self.stubs.told.clone()
+    }
+
+    /// Returns what of the dump was left out and is not there; known when the dump was read.
+    pub(super) fn left_out(&self) -> Vec<String> {
+        self.rules
+            .as_ref()
+            .map_or_else(Vec::new, |rules| rules.lost.list())
     }
 
     pub(super) fn made_schemas(&self) -> &[String] {

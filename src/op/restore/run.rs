@@ -403,6 +403,7 @@ impl<'a> Run<'a> {
         let started = self.context.clock.monotonic();
         self.make_roles(site, made).await?;
         let mut moved = self.fill(opened, site, made).await?;
+        self.report.left_out = site.platform.left_out();
         self.report.rows = moved.scan.rows();
         self.report.dump_bytes = moved.scan.bytes;
         self.report.restore_ms = self.millis_since(started);

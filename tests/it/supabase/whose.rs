@@ -89,9 +89,12 @@ fn what_is_the_projects_own_is_kept_or_told() {
         assert!(!warnings.contains(part), "{part}: {warnings}");
     }
     // Who deploys has to know it, too.
-    let guarded = project.run(&["guard", "--", "true"]);
-    let out = format!("{}{}", guarded.stdout(), guarded.stderr());
-    assert!(out.contains("pgmq.q_mail"), "{out}");
+    for more in [&[][..], &["--max-age", "1h"]] {
+        let guard = [&["guard"][..], more, &["--", "true"]].concat();
+        let guarded = project.run(&guard).expect(0);
+        let out = format!("{}{}", guarded.stdout(), guarded.stderr());
+        assert!(out.contains("pgmq.q_mail"), "{out}");
+    }
     let onto_plain = socket_url(&plain, "copy");
     let target = other.project(DUMP);
     for (into, more) in [
@@ -113,4 +116,85 @@ fn what_is_the_projects_own_is_kept_or_told() {
     let right = "SELECT has_schema_privilege('anon', 'etl', 'USAGE'), etl.step()";
     assert_eq!(target.sql(right), "t|1");
     assert_eq!(plain.sql("copy", right), "t|1");
+}
+
+/// What a project adds to the platform's own tables and schemas.
+const ADDED: &str = "
+CREATE ROLE reporting;
+GRANT SELECT ON auth.users TO reporting;
+CREATE FUNCTION auth.is_admin() RETURNS boolean LANGUAGE sql AS 'SELECT false';
+CREATE INDEX own_idx ON storage.objects (created_at);
+ALTER TABLE auth.users ADD CONSTRAINT own_key UNIQUE (id, created_at);
+CREATE TRIGGER webhook AFTER INSERT ON storage.objects FOR EACH ROW
+  EXECUTE FUNCTION supabase_functions.http_request('http://localhost', 'POST', '{}', '{}', '1000');
+CREATE FUNCTION extensions.moddatetime() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE TRIGGER touched BEFORE UPDATE ON auth.users FOR EACH ROW EXECUTE FUNCTION extensions.moddatetime('updated_at');
+";
+
+#[test]
+fn what_was_added_to_the_platforms_own_comes_or_is_told() {
+    let (Some(platform), Some(other)) = (Platform::new(), Platform::new()) else {
+        return;
+    };
+    let database = platform.lived_in(DUMP);
+    database.sql(ADDED);
+    let project = Project::new(&platform.url(database.name()), &json!({}));
+    project.backup();
+    let target = other.project(DUMP);
+    let into = other.url(target.name());
+    let restored = project.run(&["restore", "latest", "--into", &into]);
+    let report = restored.expect(0).summary();
+    let mut told = texts(&report["left_out"]);
+    told.sort_unstable();
+    assert_eq!(
+        told,
+        [
+            "constraint own_key on auth.users",
+            "function auth.is_admin",
+            "index own_idx on storage.objects",
+            "right of reporting on auth.users",
+            "trigger touched on auth.users",
+        ]
+    );
+    let webhook = "SELECT tgenabled FROM pg_trigger WHERE tgname = 'webhook'";
+    assert_eq!(target.sql(webhook), "O");
+}
+
+/// Only who may speak for a role sets what others get of what it makes.
+#[test]
+fn default_privileges_are_kept_or_told() {
+    let (Some(platform), Some(plain)) = (Platform::new(), Server::private()) else {
+        return;
+    };
+    let database = platform.lived_in(DUMP);
+    let project = Project::new(&platform.url(database.name()), &json!({}));
+    project.backup();
+    let of_postgres = "SELECT count(*) > 0 FROM pg_default_acl \
+                       WHERE pg_get_userbyid(defaclrole) = 'postgres' AND defaclnamespace = 'public'::regnamespace";
+    let into = socket_url(&plain, "kept");
+    let common = ["--no-owner", "--allow-superuser"];
+    let restore = ["restore", "latest", "--into", &into];
+    let report = project
+        .run(&[&restore[..], &common].concat())
+        .expect(0)
+        .summary();
+    assert_eq!(texts(&report["left_out"]), [""; 0]);
+    assert_eq!(plain.sql("kept", of_postgres), "t");
+    plain.sql(
+        "template1",
+        "CREATE ROLE restorer LOGIN CREATEDB CREATEROLE",
+    );
+    for jobs in ["1", "3"] {
+        let name = format!("told{jobs}");
+        let into = socket_url(&plain, &name).replace(crate::support::postgres::USER, "restorer");
+        let restore = ["restore", "latest", "--into", &into, "--jobs", jobs];
+        let report = project
+            .run(&[&restore[..], &common].concat())
+            .expect(0)
+            .summary();
+        let told = texts(&report["left_out"]);
+        let expected = "default privileges of role `postgres` in schema `public`";
+        assert!(told.contains(&expected), "{told:?}");
+        assert_eq!(plain.sql(&name, of_postgres), "f");
+    }
 }

@@ -30,6 +30,7 @@ pub(super) fn about(statement: &Statement) -> Option<About> {
     Some(About {
         what,
         owner: owner(statement),
+        object: object(statement),
     })
 }
 
@@ -57,9 +58,17 @@ fn create(cursor: &mut Cursor<'_>) -> Option<What> {
         }
         b"trigger" => {
             cursor.seek(&["on"]).then_some(())?;
-            let schema = path(cursor)?.schema(1)?;
-            let routine = routine(cursor).unwrap_or_default();
-            Some(What::Trigger { schema, routine })
+            let table = path(cursor)?;
+            let called = called(cursor);
+            Some(What::Trigger {
+                schema: table.schema(1)?,
+                routine: called
+                    .as_ref()
+                    .and_then(|path| path.schema(1))
+                    .unwrap_or_default(),
+                on: table.whole(),
+                calls: called.map(|path| path.whole()).unwrap_or_default(),
+            })
         }
         b"policy" => Some(What::Policy),
         b"rule" => object_behind(cursor, &["to"]),
@@ -185,15 +194,82 @@ fn object_behind(cursor: &mut Cursor<'_>, words: &[&str]) -> Option<What> {
 
 /// The schema of the routine that a trigger calls.
 fn routine(cursor: &mut Cursor<'_>) -> Option<String> {
+    called(cursor)?.schema(1)
+}
+
+fn called<'a>(cursor: &mut Cursor<'a>) -> Option<Path<'a>> {
     cursor.seek(&["execute"]).then_some(())?;
     (cursor.word("function") || cursor.word("procedure")).then_some(())?;
-    path(cursor)?.schema(1)
+    path(cursor)
+}
+
+/// Names what a statement makes, as the facts about a target name what is there.
+fn object(statement: &Statement) -> Option<String> {
+    let mut cursor = Cursor::new(statement);
+    match cursor.next_word()? {
+        b"create" => created(&mut cursor),
+        b"alter" => {
+            pass_modifiers(&mut cursor);
+            cursor.word("table").then_some(())?;
+            cursor.words(&["if", "exists"]);
+            cursor.word("only");
+            let table = path(&mut cursor)?;
+            cursor.words(&["add", "constraint"]).then_some(())?;
+            let name = text(cursor.identifier()?)?;
+            Some(format!("constraint {name} on {}", table.whole()))
+        }
+        b"grant" => {
+            cursor.seek(&["on"]).then_some(())?;
+            cursor.next_word()?;
+            let on = path(&mut cursor)?;
+            cursor.seek(&["to"]).then_some(())?;
+            let role = text(cursor.identifier()?)?;
+            Some(format!("right of {role} on {}", on.whole()))
+        }
+        _ => None,
+    }
+}
+
+fn created(cursor: &mut Cursor<'_>) -> Option<String> {
+    cursor.words(&["or", "replace"]);
+    cursor.word("constraint");
+    pass_modifiers(cursor);
+    let kind = cursor.next_word()?;
+    cursor.word("concurrently");
+    cursor.words(&["if", "not", "exists"]);
+    let kind = match kind {
+        b"trigger" | b"index" | b"rule" => {
+            let name = text(cursor.identifier()?)?;
+            let to = if kind == b"rule" { "to" } else { "on" };
+            cursor.seek(&[to]).then_some(())?;
+            cursor.word("only");
+            let kind = String::from_utf8_lossy(kind);
+            return Some(format!("{kind} {name} on {}", path(cursor)?.whole()));
+        }
+        b"function" | b"procedure" => "function",
+        b"table" => "table",
+        b"view" => "view",
+        b"sequence" => "sequence",
+        b"type" | b"domain" => "type",
+        _ => return None,
+    };
+    Some(format!("{kind} {}", path(cursor)?.whole()))
 }
 
 /// A name's parts.
 struct Path<'a>(Vec<&'a [u8]>);
 
 impl Path<'_> {
+    /// Returns all of it.
+    fn whole(&self) -> String {
+        let parts: Vec<_> = self
+            .0
+            .iter()
+            .map(|part| String::from_utf8_lossy(part))
+            .collect();
+        parts.join(".")
+    }
+
     /// Returns the part that is the schema where so many follow; empty where none is written.
     fn schema(&self, following: usize) -> Option<String> {
         match self.0.len().checked_sub(following + 1) {
