@@ -57,6 +57,8 @@ pub struct FeedRequest<'a> {
     pub time_zone: &'a str,
     /// SQL that is carried out before the dump, inside its transaction.
     pub prelude: &'a str,
+    /// SQL that is carried out behind all of it, in front of the transaction's COMMIT.
+    pub ending: &'a str,
     /// Random letters and digits that close `psql`'s restricted mode.
     pub key: &'a str,
 }
@@ -76,7 +78,7 @@ pub struct Feed {
     running: Running,
     input: Option<PipeWriter>,
     answers: Option<oneshot::Receiver<Answers>>,
-    one_transaction: bool,
+    ending: String,
 }
 
 impl FeedRequest<'_> {
@@ -108,7 +110,10 @@ impl FeedRequest<'_> {
             running,
             input,
             answers: Some(answers),
-            one_transaction: self.one_transaction,
+            ending: match self.one_transaction {
+                true => format!("\n{}COMMIT;\n", self.ending),
+                false => "\n".to_owned(),
+            },
         })
     }
 
@@ -176,25 +181,18 @@ impl Feed {
     }
 
     /// Ends the transaction and the program: all that was fed is there when this returns without an error.
-    pub async fn commit(self, input: PipeWriter) -> Result<Vec<String>, Error> {
-        let ending = match self.one_transaction {
-            true => "\nCOMMIT;\n",
-            false => "\n",
-        };
+    pub async fn commit(mut self, input: PipeWriter) -> Result<Vec<String>, Error> {
+        let ending = std::mem::take(&mut self.ending);
         self.finish(input, ending).await
     }
 
     /// Ends the program and undoes the one transaction: the server took all that was fed when this returns without an
     /// error.
     pub async fn roll_back(self, input: PipeWriter) -> Result<Vec<String>, Error> {
-        self.finish(input, "\nROLLBACK;\n").await
+        self.finish(input, "\nROLLBACK;\n".to_owned()).await
     }
 
-    async fn finish(
-        self,
-        mut input: PipeWriter,
-        ending: &'static str,
-    ) -> Result<Vec<String>, Error> {
+    async fn finish(self, mut input: PipeWriter, ending: String) -> Result<Vec<String>, Error> {
         let written = tokio::task::spawn_blocking(move || -> io::Result<()> {
             input.write_all(ending.as_bytes())?;
             drop(input);

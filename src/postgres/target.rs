@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::{Error, Reason};
 use super::psql::Psql;
+use crate::model::restore::defaults::DefaultRights;
 use crate::model::restore::properties::Properties;
 use crate::model::supabase::{MANAGED_SCHEMAS, SchemaOwner, is_platform_database};
 
@@ -73,6 +74,9 @@ pub struct TargetFacts {
     /// Large objects that it holds.
     #[serde(default)]
     pub large_objects: u64,
+    /// Rights that the database gives to whatever the user makes; a superuser may make things as anybody.
+    #[serde(default)]
+    pub default_rights: Vec<DefaultRights>,
     /// Where the server keeps its data, where we may know.
     pub data_directory: Option<String>,
 }
@@ -177,6 +181,12 @@ SELECT jsonb_build_object(
   'has_public', EXISTS (SELECT FROM pg_namespace WHERE nspname = 'public'),
   'extensions', coalesce((SELECT jsonb_agg(name) FROM pg_available_extensions), '[]'),
   'large_objects', (SELECT count(*) FROM pg_largeobject_metadata),
+  'default_rights', coalesce((SELECT jsonb_agg(jsonb_build_object('role', pg_get_userbyid(d.defaclrole), 'schema', n.nspname,
+    'kind', d.defaclobjtype::text, 'rights', coalesce((SELECT jsonb_agg(jsonb_build_object(
+      'grantee', CASE WHEN a.grantee <> 0 THEN pg_get_userbyid(a.grantee) END, 'name', a.privilege_type,
+      'is_grantable', a.is_grantable)) FROM aclexplode(d.defaclacl) a), '[]')) ORDER BY d.oid)
+    FROM pg_default_acl d LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace
+    WHERE r.rolsuper OR pg_get_userbyid(d.defaclrole) = r.rolname), '[]'),
   'data_directory', (SELECT nullif(setting, '') FROM pg_settings WHERE name = 'data_directory'),
   'schemas', coalesce((SELECT jsonb_agg(jsonb_build_object('name', s.name, 'tables', s.tables, 'relations', s.relations)
     ORDER BY s.name) FROM (

@@ -5,6 +5,7 @@ mod foreign;
 mod jobs;
 mod removed;
 mod replace;
+mod rights;
 mod roles;
 mod rows;
 mod stall;

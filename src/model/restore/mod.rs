@@ -1,6 +1,7 @@
 //! What a restore decides: what of a dump reaches `psql`, whether the target is as it was dumped, what is put back.
 
 pub mod compare;
+pub mod defaults;
 pub mod filter;
 pub mod order;
 pub mod properties;

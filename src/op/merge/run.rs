@@ -397,6 +397,7 @@ impl<'a> Run<'a> {
             time_zone: "UTC",
             key,
             prelude: "",
+            ending: "",
         };
         let stop = self.context.stop.token();
         let copy = Copy::open(stored, at, &self.what(), self.context.stop.clone()).await?;

@@ -1,6 +1,7 @@
 //! `preset: supabase` against real servers: projects made of the platform's own dumps come back row for row, on a plain
 //! server and on another project.
 
+mod landing;
 mod onto;
 mod whose;
 

@@ -7,6 +7,7 @@ use super::{Made, Run, Site, expected_of};
 use crate::failure::{Failure, Kind, Result};
 use crate::model::manifest::Manifest;
 use crate::model::name::quote;
+use crate::model::restore::defaults::SetAside;
 use crate::model::restore::filter::{Freeze, Rules};
 use crate::model::restore::properties::literal;
 use crate::model::scan::Scan;
@@ -262,6 +263,8 @@ impl Run<'_> {
             progress,
         };
         let key = self.random_hex(8);
+        let aside = self.set_aside(site);
+        let prelude = aside.before + site.platform.prelude(site.plan);
         let request = FeedRequest {
             psql: &site.psql,
             application: &site.application,
@@ -270,7 +273,8 @@ impl Run<'_> {
             is_sql_ascii: site.needs.encoding == "SQL_ASCII",
             time_zone: options.time_zone(),
             key: &key,
-            prelude: site.platform.prelude(site.plan),
+            prelude: &prelude,
+            ending: &aside.behind,
         };
         let is_fill = site.plan == Plan::Fill && !options.no_compare;
         match opened {
@@ -296,6 +300,17 @@ impl Run<'_> {
                 self.pump(opened, at, &request, movement, tap, seen, is_fill)
                     .await
             }
+        }
+    }
+
+    /// A database that is there may give rights of its own to whatever is made in it. A fresh one does not; and who leaves
+    /// the dump's rights out may want those.
+    fn set_aside(&self, site: &Site) -> SetAside {
+        match site.plan {
+            Plan::Fill if !self.options.no_privileges => {
+                SetAside::new(&site.target.facts.default_rights)
+            }
+            Plan::Fill | Plan::Create | Plan::Replace => SetAside::default(),
         }
     }
 

@@ -449,6 +449,7 @@ impl Run<'_> {
             time_zone: self.options.time_zone(),
             key: &key,
             prelude: "",
+            ending: "",
         };
         let source = self.input_of(crew, task.what).await?;
         let mut feed = request

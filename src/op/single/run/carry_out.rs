@@ -8,6 +8,7 @@ use super::{APPLICATION, Job, Origin, Run, with_safe};
 use crate::failure::{Failure, Kind, Result};
 use crate::model::name::{TableName, quote};
 use crate::model::restore::compare::Expected;
+use crate::model::restore::defaults::SetAside;
 use crate::model::restore::properties::literal;
 use crate::model::scan::{Scan, Table, TableKind};
 use crate::op::restore::check;
@@ -105,6 +106,10 @@ impl Run<'_> {
 
     async fn bring_in(&mut self, job: &Job<'_>, application: &str, key: &str) -> Result<()> {
         let (site, options) = (&job.site, &self.request.options);
+        let aside = match site.exists && !options.no_privileges {
+            true => SetAside::new(&site.facts.default_rights),
+            false => SetAside::default(),
+        };
         let request = FeedRequest {
             psql: &site.psql,
             application,
@@ -113,7 +118,8 @@ impl Run<'_> {
             is_sql_ascii: site.needs.encoding == "SQL_ASCII",
             time_zone: options.dump_time_zone.as_deref().unwrap_or("UTC"),
             key,
-            prelude: "",
+            prelude: &aside.before,
+            ending: &aside.behind,
         };
         let stop = self.stop().clone();
         let mut feed = request
