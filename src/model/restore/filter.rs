@@ -54,6 +54,8 @@ pub struct Rules {
     pub has_public: bool,
     /// What a hosting platform's dump leaves to the server that it goes to.
     pub platform: Option<Platform>,
+    /// SQL of our own, each in front of the first statement that begins at this offset or behind it; in order.
+    pub insertions: Vec<(u64, &'static str)>,
 }
 
 /// Why a dump is not passed on.
@@ -168,6 +170,14 @@ impl Filter {
             else {
                 return Err(too_late(start));
             };
+            let due = self.rules.insertions.iter();
+            let due = due.take_while(|(offset, _)| *offset <= start).count();
+            settled.extend(
+                self.rules
+                    .insertions
+                    .drain(..due)
+                    .map(|(_, sql)| (start, sql)),
+            );
             let next = begun.get(at + 1).map(|(next, _)| (next - from) as usize);
             let is_whole = next.is_some() || !self.scanner.is_in_statement();
             let seen = &text[first.min(text.len())..next.unwrap_or(text.len()).min(text.len())];
@@ -413,6 +423,7 @@ mod tests {
             freeze: Freeze::Never,
             has_public: true,
             platform: None,
+            insertions: Vec::new(),
         };
         let least = Rules {
             server_major: 17,
@@ -512,6 +523,27 @@ mod tests {
         assert_eq!(passed(off.as_bytes(), rules(), 4096).unwrap(), told);
         let plain = "SELECT 'x';\nCREATE TABLE t (a text DEFAULT E'\\\\x');\n";
         assert_eq!(passed(plain.as_bytes(), rules(), 4096).unwrap(), plain);
+    }
+
+    #[test]
+    fn what_is_ours_stands_in_front_of_what_begins_there() {
+        let text = "CREATE TABLE t (a text);\n-- rows\nCOPY t FROM stdin;\n1\n\\.\nSELECT 1;\nCREATE INDEX ON t (a);\n";
+        let at = |part: &str| text.find(part).unwrap() as u64;
+        let rules = Rules {
+            insertions: vec![
+                (at("-- rows"), "SET a;\n"),
+                (at("CREATE INDEX"), "SET b;\n"),
+                (1 << 20, "SET c;\n"),
+            ],
+            ..rules()
+        };
+        let told = text
+            .replace("COPY", "SET a;\nCOPY")
+            .replace("CREATE INDEX", "SET b;\nCREATE INDEX");
+        for step in 1..text.len() {
+            let passed = passed(text.as_bytes(), rules.clone(), step);
+            assert_eq!(passed.unwrap(), told, "{step}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::preflight::{Needs, Plan};
 use super::source::Opened;
 use crate::model::config::Preset;
 use crate::model::manifest::Manifest;
-use crate::model::scan::Scan;
+use crate::model::scan::{Block, Scan, SectionName};
 use crate::model::supabase::{
     API_ROLES, Brought, Onto, PLATFORM_EXTENSIONS, Platform, Stubs, brought_as_own, is_managed,
     platform_schemas,
@@ -15,6 +15,12 @@ use crate::postgres::target::TargetFacts;
 /// Triggers must not fire and keys not be looked at while rows come into the platform's tables, which are there with
 /// all of them. The platform lets a project's `postgres` set it.
 const AS_REPLICA: &str = "SET session_replication_role = replica;\n";
+
+/// Around the rows the platform's event triggers do fire: they give rights, and tell the interfaces what is new.
+const AS_ORIGIN: &str = "SET session_replication_role = origin;\n";
+
+/// The interface for HTTP reads the schema anew, whatever the platform's event triggers told it.
+const TELL: &str = "SET session_replication_role = origin;\nNOTIFY pgrst, 'reload schema';\n";
 
 /// Extensions that a project has from its start, in the schema `extensions`: a dump of single schemas refers to them.
 const USUAL_EXTENSIONS: &[&str] = &["pgcrypto", "uuid-ossp"];
@@ -64,6 +70,8 @@ pub(super) fn add_roles(needs: &mut Needs, facts: &TargetFacts, options: &Option
 pub(super) struct Landing {
     rules: Option<Platform>,
     stubs: Stubs,
+    /// Where the rows of the dump lie, where they go into tables that are there.
+    rows: Option<Block>,
 }
 
 impl Landing {
@@ -73,7 +81,7 @@ impl Landing {
         }
         let has_users = facts.schemas.iter().any(|schema| schema.name == "auth");
         if plan == Plan::Fill && facts.is_supabase() && has_users {
-            return Self::on_project(own_schemas(opened, facts), facts);
+            return Self::on_project(opened, facts);
         }
         let brought = match opened {
             Opened::Stored(stored) => brought_by_backup(&stored.manifest, facts),
@@ -97,23 +105,37 @@ impl Landing {
         Self {
             rules: Some(rules),
             stubs,
+            rows: None,
         }
     }
 
-    fn on_project(own_schemas: Vec<String>, facts: &TargetFacts) -> Self {
+    fn on_project(opened: &Opened, facts: &TargetFacts) -> Self {
         let rules = Platform {
             onto: Onto::Project,
-            own_schemas,
+            own_schemas: own_schemas(opened, facts),
             there: facts.there.clone(),
             ..Platform::default()
         };
-        let stubs = Stubs {
-            sql: AS_REPLICA.to_owned(),
-            ..Stubs::default()
+        let sections = match opened {
+            Opened::Stored(stored) => stored.manifest.sections.as_slice(),
+            Opened::File { scan, .. } => scan.sections.as_slice(),
+            Opened::Pipe => &[],
+        };
+        let data = sections
+            .iter()
+            .find(|section| section.name == SectionName::Data);
+        // Where nobody knows what lies where, rows may be anywhere.
+        let anywhere = match sections.is_empty() {
+            true => AS_REPLICA,
+            false => "",
         };
         Self {
             rules: Some(rules),
-            stubs,
+            stubs: Stubs {
+                sql: anywhere.to_owned(),
+                ..Stubs::default()
+            },
+            rows: data.map(|section| section.block),
         }
     }
 
@@ -131,6 +153,23 @@ impl Landing {
         match plan {
             Plan::Fill => self.sql(),
             Plan::Create | Plan::Replace => "",
+        }
+    }
+
+    /// Returns what stands at places of the dump, by offset.
+    pub(super) fn insertions(&self) -> Vec<(u64, &'static str)> {
+        let around = |rows: &Block| {
+            let end = rows.offset + rows.length;
+            [(rows.offset, AS_REPLICA), (end, AS_ORIGIN)]
+        };
+        self.rows.iter().flat_map(around).collect()
+    }
+
+    /// Returns what stands behind the dump in its own transaction.
+    pub(super) fn ending(&self) -> &'static str {
+        match self.is_project() {
+            true => TELL,
+            false => "",
         }
     }
 

@@ -1,5 +1,8 @@
 //! What a project gets besides its rows: rights, event triggers, and what stands in for the platform's own.
 
+use std::thread;
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::{Platform, Project};
@@ -49,4 +52,52 @@ fn what_was_shut_is_shut_in_another_project() {
         let said = other.server.try_sql(target.name(), &sql);
         assert!(said.unwrap_err().contains("permission denied"), "{sql}");
     }
+}
+
+/// The platform gives rights by event triggers, and the interface for HTTP hears by one that there is something new.
+#[test]
+fn another_projects_event_triggers_fire() {
+    let Some(platform) = Platform::new() else {
+        return;
+    };
+    let (database, target) = (platform.lived_in(DUMP), platform.project(DUMP));
+    target.sql(
+        "DROP EVENT TRIGGER IF EXISTS pgrst_ddl_watch;
+         CREATE TABLE extensions.seen (tag text, role text);
+         CREATE FUNCTION extensions.see() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER AS
+           $$ BEGIN INSERT INTO extensions.seen VALUES (tg_tag, current_setting('session_replication_role')); END $$;
+         CREATE EVENT TRIGGER see ON ddl_command_end EXECUTE FUNCTION extensions.see();
+         CREATE FUNCTION extensions.fired() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'it fired'; END $$;
+         CREATE TRIGGER fired AFTER INSERT ON auth.users FOR EACH ROW EXECUTE FUNCTION extensions.fired();",
+    );
+    let project = Project::new(&platform.url(database.name()), &json!({}));
+    project.backup();
+    let into = platform.url(target.name());
+    // It hears what was told once its own statement ends, which is when the tables are there.
+    let wait = "LISTEN pgrst; DO $$ BEGIN FOR i IN 1..3000 LOOP EXIT WHEN EXISTS (SELECT FROM pg_class WHERE relname = 'posts'); PERFORM pg_sleep(0.02); END LOOP; END $$";
+    let listens = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND query LIKE 'DO %pg_sleep%'",
+        target.name()
+    );
+    thread::scope(|scope| {
+        let heard = scope.spawn(|| target.sql(wait));
+        while platform.server.sql("template1", &listens) == "0" {
+            thread::sleep(Duration::from_millis(20));
+        }
+        project
+            .run(&["restore", "latest", "--into", &into])
+            .expect(0);
+        let heard = heard.join().unwrap();
+        assert!(heard.contains("\"reload schema\""), "{heard}");
+    });
+    let seen = |tag: &str| {
+        let sql = format!(
+            "SELECT string_agg(DISTINCT role, ' ') FROM extensions.seen WHERE tag = '{tag}'"
+        );
+        target.sql(&sql)
+    };
+    for tag in ["CREATE TABLE", "CREATE POLICY", "CREATE TRIGGER", "GRANT"] {
+        assert_eq!(seen(tag), "origin", "{tag}");
+    }
+    assert_eq!(target.sql("SELECT count(*) FROM auth.users"), "50");
 }

@@ -265,6 +265,7 @@ impl Run<'_> {
         let key = self.random_hex(8);
         let aside = self.set_aside(site);
         let prelude = aside.before + site.platform.prelude(site.plan);
+        let ending = aside.behind + site.platform.ending();
         let request = FeedRequest {
             psql: &site.psql,
             application: &site.application,
@@ -274,7 +275,7 @@ impl Run<'_> {
             time_zone: options.time_zone(),
             key: &key,
             prelude: &prelude,
-            ending: &aside.behind,
+            ending: &ending,
         };
         let is_fill = site.plan == Plan::Fill && !options.no_compare;
         match opened {
@@ -325,6 +326,7 @@ impl Run<'_> {
             // `template0`, of which fresh databases are made, has it.
             has_public: site.plan != Plan::Fill || site.target.facts.has_public,
             platform: site.platform.rules(),
+            insertions: site.platform.insertions(),
             server_major: site.target.facts.major(),
             freeze: Freeze::Never,
         }

@@ -75,6 +75,7 @@ impl Run<'_> {
             freeze: Freeze::Never,
             has_public: facts.has_public,
             platform: None,
+            insertions: Vec::new(),
         }
     }
 
