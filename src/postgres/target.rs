@@ -55,6 +55,12 @@ pub struct TargetFacts {
     /// Whether the database has a schema `public`.
     #[serde(default)]
     pub has_public: bool,
+    /// Every schema of it.
+    #[serde(default)]
+    pub schema_names: Vec<String>,
+    /// Routines of it without parameters, as `auth.uid`, in schemas where something may stand in for a platform's own.
+    #[serde(default)]
+    pub platform_routines: Vec<String>,
     /// Its schemas and whom they belong to.
     #[serde(default)]
     pub schema_owners: Vec<SchemaOwner>,
@@ -179,6 +185,9 @@ SELECT jsonb_build_object(
     ) t (object) WHERE n.nspname = ANY (:'pgkeep_managed'::text[])),
   'acts_as', (SELECT coalesce(jsonb_agg(x.rolname), '[]') FROM pg_roles x WHERE pg_has_role(x.oid, 'USAGE')),
   'has_public', EXISTS (SELECT FROM pg_namespace WHERE nspname = 'public'),
+  'schema_names', (SELECT jsonb_agg(nspname) FROM pg_namespace),
+  'platform_routines', coalesce((SELECT jsonb_agg(n.nspname || '.' || p.proname) FROM pg_proc p JOIN pg_namespace n
+    ON n.oid = p.pronamespace WHERE p.pronargs = 0 AND n.nspname IN ('auth', 'supabase_functions')), '[]'),
   'extensions', coalesce((SELECT jsonb_agg(name) FROM pg_available_extensions), '[]'),
   'large_objects', (SELECT count(*) FROM pg_largeobject_metadata),
   'default_rights', coalesce((SELECT jsonb_agg(jsonb_build_object('role', pg_get_userbyid(d.defaclrole), 'schema', n.nspname,

@@ -10,7 +10,7 @@ mod owner;
 mod place;
 
 pub use owner::{Lodger, SchemaOwner, is_platform_database, platform_schemas};
-pub use place::{Brought, Onto, Place, Platform, Stubs};
+pub use place::{Brought, Onto, Place, Platform, Stubs, There};
 
 /// Schemas of the platform, where it also owns them; sorted.
 pub const MANAGED_SCHEMAS: &[&str] = &[

@@ -244,6 +244,15 @@ pub struct Brought {
     pub lacks_publication: bool,
 }
 
+/// What a database has of its own that something could stand in for. It stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct There {
+    /// Schemas.
+    pub schemas: Vec<String>,
+    /// Routines without parameters, as `auth.uid`.
+    pub routines: Vec<String>,
+}
+
 /// What is made before the dump comes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stubs {
@@ -261,50 +270,66 @@ pub struct Stubs {
 
 impl Stubs {
     /// Returns what a plain server lacks.
-    pub fn new(brought: &Brought) -> Self {
+    pub fn new(brought: &Brought, there: &There) -> Self {
         let mut stubs = Self::default();
-        stubs.add_extensions(brought);
+        stubs.add_extensions(brought, there);
         let is_brought = |schema: &str| brought.schemas.iter().any(|name| name == schema);
         if !is_brought("auth") {
-            stubs.add_schema("auth");
-            stubs.sql += AUTH;
-            stubs.has_users = true;
-            stubs.told.push(
-                "schema `auth` with an empty table `users` and the functions uid(), role(), email() and jwt(); foreign keys \
-                 to it do not look at the rows that are there (NOT VALID), and those of partitioned tables are left out"
-                    .to_owned(),
-            );
+            stubs.add_auth(there);
         }
         let has_webhooks = match &brought.left_out {
             Some(left_out) => left_out.iter().any(|name| name == "supabase_functions"),
             None => !is_brought("supabase_functions"),
         };
         if has_webhooks {
-            stubs.add_schema("supabase_functions");
-            stubs.sql += WEBHOOK;
-            stubs.told.push(
-                "function `supabase_functions.http_request()` for triggers, which sends nothing"
-                    .to_owned(),
-            );
+            stubs.add_schema("supabase_functions", there);
+            if stubs.add_routine("supabase_functions.http_request", WEBHOOK, there) {
+                stubs.told.push(
+                    "function `supabase_functions.http_request()` for triggers, which sends nothing"
+                        .to_owned(),
+                );
+            }
         }
         if brought.lacks_publication {
-            stubs.sql += &format!("CREATE PUBLICATION {PUBLICATION};\n");
+            stubs.sql += &publication();
             stubs.has_publication = true;
             stubs.told.push(format!("publication `{PUBLICATION}`"));
         }
         stubs
     }
 
+    fn add_auth(&mut self, there: &There) {
+        let place = match self.add_schema("auth", there) {
+            true => "schema `auth` with",
+            false => "in your schema `auth`",
+        };
+        self.sql += USERS;
+        self.has_users = true;
+        let mut made = Vec::new();
+        for (name, sql) in AUTH {
+            if self.add_routine(&format!("auth.{name}"), sql, there) {
+                made.push(format!("{name}()"));
+            }
+        }
+        let functions = match made.is_empty() {
+            true => String::new(),
+            false => format!(" and the functions {}", made.join(", ")),
+        };
+        self.told.push(format!(
+            "{place} an empty table `users`{functions}; foreign keys to it do not look at the rows that are \
+             there (NOT VALID), and those of partitioned tables are left out"
+        ));
+    }
+
     /// A dump that leaves a schema out still says that an extension lies in it.
-    fn add_extensions(&mut self, brought: &Brought) {
+    fn add_extensions(&mut self, brought: &Brought, there: &There) {
         let of_platform = brought
             .extensions
             .iter()
             .filter(|(_, schema)| is_managed(schema) && !brought.schemas.contains(schema));
         let of_platform: Vec<_> = of_platform.collect();
         for (_, schema) in &of_platform {
-            if !self.schemas.contains(schema) {
-                self.add_schema(schema);
+            if !self.schemas.contains(schema) && self.add_schema(schema, there) {
                 self.told.push(format!("schema `{schema}` for extensions"));
             }
         }
@@ -321,37 +346,73 @@ impl Stubs {
         }
     }
 
-    fn add_schema(&mut self, schema: &str) {
-        let name = quote(schema);
-        self.sql += &format!(
-            "CREATE SCHEMA IF NOT EXISTS {name};\nGRANT USAGE ON SCHEMA {name} TO PUBLIC;\n"
-        );
+    /// Makes a schema for everybody, and tells whether it had to; who may use one that is there is not for us to say.
+    fn add_schema(&mut self, schema: &str, there: &There) -> bool {
+        let is_made = !there.schemas.iter().any(|name| name == schema);
+        if is_made {
+            let name = quote(schema);
+            self.sql +=
+                &format!("CREATE SCHEMA {name};\nGRANT USAGE ON SCHEMA {name} TO PUBLIC;\n");
+        }
         self.schemas.push(schema.to_owned());
+        is_made
+    }
+
+    /// Makes a routine, and tells whether it had to.
+    fn add_routine(&mut self, name: &str, sql: &str, there: &There) -> bool {
+        let is_made = !there.routines.iter().any(|routine| routine == name);
+        if is_made {
+            self.sql += &format!("CREATE FUNCTION {name}() RETURNS {sql};\n");
+        }
+        is_made
     }
 }
 
-/// The functions answer as the platform's do (supabase/cli, `initial_schemas/14.sql`); of the users only what others
-/// commonly refer to is there.
-const AUTH: &str = r"CREATE TABLE IF NOT EXISTS auth.users (id uuid PRIMARY KEY, aud varchar(255), role varchar(255), email varchar(255),
-  phone text, raw_app_meta_data jsonb, raw_user_meta_data jsonb, created_at timestamptz, updated_at timestamptz,
-  last_sign_in_at timestamptz, email_confirmed_at timestamptz, deleted_at timestamptz);
-CREATE OR REPLACE FUNCTION auth.jwt() RETURNS jsonb LANGUAGE sql STABLE AS $pgkeep$
-  SELECT coalesce(nullif(current_setting('request.jwt.claim', true), ''),
-    nullif(current_setting('request.jwt.claims', true), ''))::jsonb $pgkeep$;
-CREATE OR REPLACE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE AS $pgkeep$
-  SELECT coalesce(nullif(current_setting('request.jwt.claim.sub', true), ''),
-    nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')::uuid $pgkeep$;
-CREATE OR REPLACE FUNCTION auth.role() RETURNS text LANGUAGE sql STABLE AS $pgkeep$
-  SELECT coalesce(nullif(current_setting('request.jwt.claim.role', true), ''),
-    nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'role') $pgkeep$;
-CREATE OR REPLACE FUNCTION auth.email() RETURNS text LANGUAGE sql STABLE AS $pgkeep$
-  SELECT coalesce(nullif(current_setting('request.jwt.claim.email', true), ''),
-    nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'email') $pgkeep$;
+/// Returns SQL that makes the platform's publication where there is none.
+fn publication() -> String {
+    format!(
+        "DO $pgkeep$ BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = '{PUBLICATION}') THEN\n\
+         CREATE PUBLICATION {PUBLICATION}; END IF; END $pgkeep$;\n"
+    )
+}
+
+/// Of the users only what others commonly refer to is there.
+const USERS: &str = "CREATE TABLE IF NOT EXISTS auth.users (id uuid PRIMARY KEY, aud varchar(255), role varchar(255),
+  email varchar(255), phone text, raw_app_meta_data jsonb, raw_user_meta_data jsonb, created_at timestamptz,
+  updated_at timestamptz, last_sign_in_at timestamptz, email_confirmed_at timestamptz, deleted_at timestamptz);
 ";
 
+/// The functions answer as the platform's do (supabase/cli, `initial_schemas/14.sql`).
+const AUTH: &[(&str, &str)] = &[
+    (
+        "uid",
+        r"uuid LANGUAGE sql STABLE AS $pgkeep$
+  SELECT coalesce(nullif(current_setting('request.jwt.claim.sub', true), ''),
+    nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')::uuid $pgkeep$",
+    ),
+    (
+        "role",
+        r"text LANGUAGE sql STABLE AS $pgkeep$
+  SELECT coalesce(nullif(current_setting('request.jwt.claim.role', true), ''),
+    nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'role') $pgkeep$",
+    ),
+    (
+        "email",
+        r"text LANGUAGE sql STABLE AS $pgkeep$
+  SELECT coalesce(nullif(current_setting('request.jwt.claim.email', true), ''),
+    nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'email') $pgkeep$",
+    ),
+    (
+        "jwt",
+        r"jsonb LANGUAGE sql STABLE AS $pgkeep$
+  SELECT coalesce(nullif(current_setting('request.jwt.claim', true), ''),
+    nullif(current_setting('request.jwt.claims', true), ''))::jsonb $pgkeep$",
+    ),
+];
+
 /// Database webhooks are triggers that call it.
-const WEBHOOK: &str = "CREATE OR REPLACE FUNCTION supabase_functions.http_request() RETURNS trigger LANGUAGE plpgsql AS $pgkeep$\n\
-    BEGIN RETURN coalesce(NEW, OLD); END $pgkeep$;\n";
+const WEBHOOK: &str = "trigger LANGUAGE plpgsql AS $pgkeep$\n\
+    BEGIN RETURN coalesce(NEW, OLD); END $pgkeep$";
 
 #[cfg(test)]
 mod tests {
@@ -574,7 +635,7 @@ mod tests {
             makes_extensions: true,
             lacks_publication: false,
         };
-        let stubs = Stubs::new(&whole);
+        let stubs = Stubs::new(&whole, &There::default());
         assert!(!stubs.sql.contains("PUBLICATION"));
         assert_eq!(stubs.schemas, ["extensions"]);
         assert!(
@@ -588,7 +649,7 @@ mod tests {
             makes_extensions: false,
             ..whole
         };
-        let stubs = Stubs::new(&chosen);
+        let stubs = Stubs::new(&chosen, &There::default());
         assert_eq!(stubs.schemas, ["extensions", "auth", "supabase_functions"]);
         assert!(stubs.has_users);
         assert!(
@@ -597,5 +658,24 @@ mod tests {
                 .contains("CREATE EXTENSION IF NOT EXISTS \"pgcrypto\" WITH SCHEMA \"extensions\"")
         );
         assert!(!stubs.sql.contains("citext"));
+    }
+
+    #[test]
+    fn what_a_database_has_of_its_own_stays() {
+        let there = There {
+            schemas: vec!["auth".into(), "public".into()],
+            routines: vec!["auth.uid".into(), "auth.jwt".into()],
+        };
+        let stubs = Stubs::new(&Brought::default(), &there);
+        assert!(!stubs.sql.contains("auth.uid") && !stubs.sql.contains("auth.jwt"));
+        assert!(!stubs.sql.contains("SCHEMA \"auth\""), "{}", stubs.sql);
+        assert!(stubs.sql.contains("CREATE FUNCTION auth.role()"));
+        let told = stubs.told.join("\n");
+        assert!(told.contains("the functions role(), email();"), "{told}");
+        assert!(
+            stubs.schemas.contains(&"auth".to_owned()),
+            "the dump's own is left out"
+        );
+        assert!(!stubs.sql.contains("OR REPLACE"));
     }
 }

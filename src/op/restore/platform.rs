@@ -7,8 +7,8 @@ use crate::model::config::Preset;
 use crate::model::manifest::Manifest;
 use crate::model::scan::{Block, Scan, SectionName};
 use crate::model::supabase::{
-    API_ROLES, Brought, Onto, PLATFORM_EXTENSIONS, Platform, Stubs, brought_as_own, is_managed,
-    platform_schemas,
+    API_ROLES, Brought, Onto, PLATFORM_EXTENSIONS, Platform, Stubs, There, brought_as_own,
+    is_managed, platform_schemas,
 };
 use crate::postgres::target::TargetFacts;
 
@@ -88,7 +88,15 @@ impl Landing {
             Opened::File { scan, .. } => brought_by_file(Some(scan), facts),
             Opened::Pipe => brought_by_file(None, facts),
         };
-        let stubs = Stubs::new(&brought);
+        let there = match plan {
+            Plan::Fill => There {
+                schemas: facts.schema_names.clone(),
+                routines: facts.platform_routines.clone(),
+            },
+            // A fresh database has nothing, whatever the one that was asked has.
+            Plan::Create | Plan::Replace => There::default(),
+        };
+        let stubs = Stubs::new(&brought, &there);
         let rules = Platform {
             onto: Onto::Plain,
             own_schemas: match opened {

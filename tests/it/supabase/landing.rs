@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Platform, Project};
+use super::onto::socket_url;
+use super::{Platform, Project, texts};
+use crate::support::Server;
 
 /// The newest of the platform's dumps that came from a project in use.
 const DUMP: &str = "supabase-initial-14.sql";
@@ -100,4 +102,34 @@ fn another_projects_event_triggers_fire() {
         assert_eq!(seen(tag), "origin", "{tag}");
     }
     assert_eq!(target.sql("SELECT count(*) FROM auth.users"), "50");
+}
+
+/// Somebody's own functions may bear the names of the platform's.
+#[test]
+fn what_a_database_has_of_its_own_is_not_replaced() {
+    let (Some(platform), Some(plain)) = (Platform::new(), Server::private()) else {
+        return;
+    };
+    let database = platform.lived_in(DUMP);
+    let chosen = json!({"schemas": ["public", "billing"]});
+    let project = Project::new(&platform.url(database.name()), &chosen);
+    project.backup();
+    let own = plain.database();
+    own.sql(
+        "CREATE SCHEMA auth; CREATE SCHEMA extensions;
+         CREATE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE AS $$ SELECT '00000000-0000-0000-0000-000000000007'::uuid $$",
+    );
+    let state = "SELECT pg_get_functiondef('auth.uid()'::regprocedure), string_agg(nspname || coalesce(nspacl::text, '-'), ' '
+         ORDER BY nspname) FROM pg_namespace WHERE nspname IN ('auth', 'extensions')";
+    let before = own.sql(state);
+    let into = socket_url(&plain, own.name());
+    let restore = ["restore", "latest", "--into", &into, "--allow-superuser"];
+    let report = project.run(&restore).expect(0).summary();
+    assert_eq!(own.sql(state), before);
+    let told = texts(&report["stand_ins"]).join("\n");
+    assert!(
+        told.contains("the functions role(), email(), jwt();"),
+        "{told}"
+    );
+    assert!(!told.contains("schema `extensions`"), "{told}");
 }
