@@ -10,7 +10,7 @@ use std::sync::Arc;
 use memchr::memmem;
 
 use crate::model::name::{TableName, printable};
-use crate::model::scan::{Judged, JudgedKind, Scan, Scanner, TableKind};
+use crate::model::scan::{About, Judged, JudgedKind, Scan, Scanner, TableKind, What};
 use crate::model::supabase::{Place, Platform};
 
 /// Most bytes of one statement that are held until it is judged. Statements about owners, rights and transactions have
@@ -75,6 +75,8 @@ pub struct Filter {
     rules: Rules,
     /// What came and was neither passed on nor left out yet.
     held: Vec<u8>,
+    /// Schemas that the dump makes.
+    schemas: Vec<String>,
 }
 
 impl Filter {
@@ -87,6 +89,7 @@ impl Filter {
             },
             rules,
             held: Vec::new(),
+            schemas: Vec::new(),
         }
     }
 
@@ -112,6 +115,7 @@ impl Filter {
         };
         let mut settled = self.settle(from, &text)?.into_iter().peekable();
         for judged in self.scanner.take_judged() {
+            self.note_schema(judged.about.as_ref());
             let place = self.rules.place(&judged);
             let is_left_out = self.rules.leave_out(&judged)? || place == Place::LeftOut;
             let (frozen, is_not_valid) = (self.rules.frozen(&judged), place == Place::NotValid);
@@ -213,6 +217,21 @@ impl Filter {
     /// Hands over where COPY blocks began and ended since the last call, in order.
     pub fn take_cuts(&mut self) -> Vec<u64> {
         self.scanner.take_cuts()
+    }
+
+    /// Returns the schemas that the dump makes, where the rules are a platform's.
+    pub fn schemas(&self) -> &[String] {
+        &self.schemas
+    }
+
+    fn note_schema(&mut self, about: Option<&About>) {
+        if let Some(What::Schema {
+            name,
+            is_made: true,
+        }) = about.map(|about| &about.what)
+        {
+            self.schemas.push(name.clone());
+        }
     }
 
     /// Returns the scanner, for whoever shows how far it is.
@@ -541,7 +560,7 @@ mod tests {
             .replace("COPY", "SET a;\nCOPY")
             .replace("CREATE INDEX", "SET b;\nCREATE INDEX");
         for step in 1..text.len() {
-            let passed = passed(text.as_bytes(), rules.clone(), step);
+            let passed = own(text.as_bytes(), rules.clone(), step);
             assert_eq!(passed.unwrap(), told, "{step}");
         }
     }

@@ -234,6 +234,8 @@ fn is_platform_publication(name: &str) -> bool {
 pub struct Brought {
     /// Schemas of its tables.
     pub schemas: Vec<String>,
+    /// Schemas that it is known to make, whatever lies in them.
+    pub made: Vec<String>,
     /// Managed schemas that were left out of it; none where nobody wrote that down.
     pub left_out: Option<Vec<String>>,
     /// The project's extensions and their schemas, where they will be or can be made on the server.
@@ -273,14 +275,15 @@ impl Stubs {
     pub fn new(brought: &Brought, there: &There) -> Self {
         let mut stubs = Self::default();
         stubs.add_extensions(brought, there);
-        let is_brought = |schema: &str| brought.schemas.iter().any(|name| name == schema);
+        let lies_in = |schema: &str| brought.schemas.iter().any(|name| name == schema);
+        let is_brought = |schema: &str| match &brought.left_out {
+            Some(left_out) => !left_out.iter().any(|name| name == schema),
+            None => lies_in(schema) || brought.made.iter().any(|name| name == schema),
+        };
         if !is_brought("auth") {
             stubs.add_auth(there);
         }
-        let has_webhooks = match &brought.left_out {
-            Some(left_out) => left_out.iter().any(|name| name == "supabase_functions"),
-            None => !is_brought("supabase_functions"),
-        };
+        let has_webhooks = !is_brought("supabase_functions");
         if has_webhooks {
             stubs.add_schema("supabase_functions", there);
             if stubs.add_routine("supabase_functions.http_request", WEBHOOK, there) {
@@ -627,6 +630,7 @@ mod tests {
     fn stand_ins_are_made_for_what_the_dump_lacks_only() {
         let whole = Brought {
             schemas: vec!["public".into(), "auth".into(), "storage".into()],
+            made: Vec::new(),
             left_out: Some(vec!["extensions".into(), "realtime".into()]),
             extensions: vec![
                 ("pgcrypto".into(), "extensions".into()),
@@ -677,5 +681,22 @@ mod tests {
             "the dump's own is left out"
         );
         assert!(!stubs.sql.contains("OR REPLACE"));
+    }
+
+    #[test]
+    fn a_schema_without_tables_is_brought_too() {
+        let brought = Brought {
+            schemas: vec!["public".into()],
+            made: vec!["auth".into(), "supabase_functions".into()],
+            ..Brought::default()
+        };
+        assert_eq!(Stubs::new(&brought, &There::default()), Stubs::default());
+        let whole = Brought {
+            schemas: vec!["public".into()],
+            left_out: Some(vec!["supabase_functions".into()]),
+            ..Brought::default()
+        };
+        let stubs = Stubs::new(&whole, &There::default());
+        assert_eq!(stubs.schemas, ["supabase_functions"]);
     }
 }

@@ -1,8 +1,9 @@
 //! What a restore does differently with the dump of a hosting platform's project: roles, extensions, stand-ins.
 
-use super::Options;
 use super::preflight::{Needs, Plan};
 use super::source::Opened;
+use super::{Options, Request, Source};
+use crate::failure::{Failure, Kind, Result};
 use crate::model::config::Preset;
 use crate::model::manifest::Manifest;
 use crate::model::scan::{Block, Scan, SectionName};
@@ -39,6 +40,20 @@ pub(super) fn widen(options: &mut Options, opened: &Opened) {
         options.create_missing_roles = true;
         let names = PLATFORM_EXTENSIONS.iter().map(|&name| name.to_owned());
         options.skip_extensions.extend(names);
+    }
+}
+
+/// What stands in for the platform's own is made in front of a dump, and which of it the dump brings itself is known
+/// only when it was read.
+pub(super) fn refuse_pipe(request: &Request) -> Result<()> {
+    match (&request.source, request.options.preset) {
+        (Source::Stdin, Some(Preset::Supabase)) => {
+            let message = "a project's dump cannot come out of a pipe: what it brings of the platform decides what is made in \
+                           front of it, so the dump is read twice; nothing was changed";
+            let failure = Failure::new(Kind::Usage, "pipe_is_read_once", message);
+            Err(failure.hint("write the dump into a file and restore that"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -85,8 +100,8 @@ impl Landing {
         }
         let brought = match opened {
             Opened::Stored(stored) => brought_by_backup(&stored.manifest, facts),
-            Opened::File { scan, .. } => brought_by_file(Some(scan), facts),
-            Opened::Pipe => brought_by_file(None, facts),
+            Opened::File { scan, schemas, .. } => brought_by_file(Some(scan), schemas, facts),
+            Opened::Pipe => brought_by_file(None, &[], facts),
         };
         let there = match plan {
             Plan::Fill => There {
@@ -236,6 +251,7 @@ fn brought_by_backup(manifest: &Manifest, facts: &TargetFacts) -> Brought {
     let extensions = manifest.server.extensions.iter();
     Brought {
         schemas: tables.map(|table| table.schema.clone()).collect(),
+        made: Vec::new(),
         // A dump of everything says in its own words what lies in the schemas that it does not leave out.
         left_out: left_out.or((!is_chosen).then(Vec::new)),
         extensions: extensions
@@ -249,7 +265,7 @@ fn brought_by_backup(manifest: &Manifest, facts: &TargetFacts) -> Brought {
 }
 
 /// What a file leaves to the platform nobody wrote down.
-fn brought_by_file(scan: Option<&Scan>, facts: &TargetFacts) -> Brought {
+fn brought_by_file(scan: Option<&Scan>, made: &[String], facts: &TargetFacts) -> Brought {
     let makes = |name: &str| scan.is_some_and(|scan| scan.extensions.iter().any(|one| one == name));
     let usual = USUAL_EXTENSIONS
         .iter()
@@ -259,6 +275,7 @@ fn brought_by_file(scan: Option<&Scan>, facts: &TargetFacts) -> Brought {
     let tables = tables.filter(|table| table.kind.is_some());
     Brought {
         schemas: tables.map(|table| table.schema.clone()).collect(),
+        made: made.to_vec(),
         left_out: None,
         extensions: usual.collect(),
         makes_extensions: USUAL_EXTENSIONS.iter().any(|name| makes(name)),

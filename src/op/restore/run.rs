@@ -27,6 +27,7 @@ use crate::model::name::quote;
 use crate::model::restore::compare::Expected;
 use crate::model::restore::filter::{Filter, Rules};
 use crate::model::scan::Scan;
+use crate::model::supabase::Platform;
 use crate::postgres::databases::{Databases, end_sessions};
 use crate::postgres::error::{Error, Reason};
 use crate::postgres::programs::Found;
@@ -136,6 +137,7 @@ impl<'a> Run<'a> {
     }
 
     async fn try_run(&mut self) -> Result<()> {
+        platform::refuse_pipe(self.request)?;
         let opened = self.open().await?;
         let site = self.site(&opened).await?;
         let mut made = Made::default();
@@ -237,10 +239,14 @@ impl<'a> Run<'a> {
             progress: &progress,
         });
         let accept = self.options.accept_no_end_marker;
+        let rules = Rules {
+            platform: self.options.preset.map(|_| Platform::default()),
+            ..Rules::default()
+        };
         let (tap, seen) = Tap::new(file, false);
         let give_up = Arc::clone(&seen);
         let reading = tokio::task::spawn_blocking(move || {
-            let mut filter = Filter::new(Rules::default());
+            let mut filter = Filter::new(rules);
             let mut refusal = None;
             let read = read_dump(tap, &mut |piece| {
                 if refusal.is_none()
@@ -255,10 +261,11 @@ impl<'a> Run<'a> {
                 (Some(refusal), _) => Err(refused(&what, &refusal)),
                 (None, Err(error)) => Err(unreadable(&what, &error, &seen)),
                 (None, Ok(_)) => {
+                    let schemas = filter.schemas().to_vec();
                     let scan = filter
                         .finish()
                         .map_err(|refusal| refused(&what, &refusal))?;
-                    judge_file(&what, &scan, accept).map(|()| scan)
+                    judge_file(&what, &scan, accept).map(|()| (scan, schemas))
                 }
             }
         });
@@ -270,10 +277,12 @@ impl<'a> Run<'a> {
             }
         };
         self.observer.note(Event::Ended);
-        let scan = proven.map_err(|failure| with_safe(failure, "nothing was changed"))?;
+        let (scan, schemas) =
+            proven.map_err(|failure| with_safe(failure, "nothing was changed"))?;
         Ok(Opened::File {
             path: path.to_owned(),
             scan: Box::new(scan),
+            schemas,
         })
     }
 

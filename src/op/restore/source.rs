@@ -34,6 +34,8 @@ pub(crate) enum Opened {
     File {
         path: std::path::PathBuf,
         scan: Box<Scan>,
+        /// Schemas that it makes, where a preset wants to know.
+        schemas: Vec<String>,
     },
     /// A pipe, of which nothing is known before it was read.
     Pipe,

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::onto::socket_url;
 use super::{Platform, Project, texts};
-use crate::support::Server;
+use crate::support::{Sandbox, Server};
 
 /// The newest of the platform's dumps that came from a project in use.
 const DUMP: &str = "supabase-initial-14.sql";
@@ -132,4 +132,38 @@ fn what_a_database_has_of_its_own_is_not_replaced() {
         "{told}"
     );
     assert!(!told.contains("schema `extensions`"), "{told}");
+}
+
+/// What such a dump brings is known only when it was read, and a pipe can be read only once.
+#[test]
+fn a_project_comes_out_of_a_file_and_not_out_of_a_pipe() {
+    let Some(plain) = Server::private() else {
+        return;
+    };
+    let sandbox = Sandbox::new();
+    let dump = "--\n-- PostgreSQL database dump\n--\n\nCREATE SCHEMA auth;\n\
+        CREATE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql AS $$ SELECT NULL::uuid $$;\n\
+        CREATE TABLE public.t (id uuid DEFAULT auth.uid());\nCOPY public.t (id) FROM stdin;\n\\N\n\\.\n\n\
+        --\n-- PostgreSQL database dump complete\n--\n";
+    let file = sandbox.write("project.sql", dump).display().to_string();
+    let into = socket_url(&plain, "copy");
+    let run = |what: &str| {
+        let command = ["--json", "restore", what, "--into", &into];
+        let more = ["--preset", "supabase", "--allow-superuser"];
+        sandbox.pgkeep(command.iter().chain(&more))
+    };
+    let refused = run("-").stdin(dump).run().expect(2);
+    let error = refused.exit_error();
+    assert_eq!(error["id"], "pipe_is_read_once", "{error}");
+    assert!(
+        error["hints"].to_string().contains("into a file"),
+        "{error}"
+    );
+    // Its schema `auth` has no table, and is its own.
+    let report = run(&file).run().expect(0).summary();
+    assert!(
+        !texts(&report["stand_ins"]).join(" ").contains("auth"),
+        "{report}"
+    );
+    assert_eq!(plain.sql("copy", "SELECT count(*) FROM t"), "1");
 }
