@@ -76,6 +76,52 @@ pub const PLATFORM_EXTENSIONS: &[&str] = &[
 /// Roles that the project's interfaces log in as or change to. Policies and functions may name them anywhere.
 pub const API_ROLES: &[&str] = &["anon", "authenticated", "authenticator", "service_role"];
 
+/// Roles that a session of the interfaces changes to.
+const CHANGED_TO: &[&str] = &["anon", "authenticated", "service_role"];
+
+/// Roles that may change to those.
+const CHANGING: &[&str] = &["authenticator", "postgres", "supabase_storage_admin"];
+
+/// Roles that row-level security does not hold for.
+const ABOVE_POLICIES: &[&str] = &["postgres", "service_role", "supabase_read_only_user"];
+
+/// What the platform gives to a role of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoleRight {
+    /// SQL that gives it.
+    pub sql: String,
+    /// What is to be told where the server refuses.
+    pub lacks: String,
+}
+
+/// Returns what the platform gives to these roles, which were just made, beside their names. Passwords, logins and time
+/// limits are its own affair.
+///
+/// The source is the platform's own dump of its globals (supabase/cli, `internal/utils/templates/globals.sql`).
+pub fn rights_of_roles(made: &[String]) -> Vec<RoleRight> {
+    let right = |sql: String, what: &str| RoleRight {
+        lacks: format!("{what}; as a superuser: `{sql}`"),
+        sql,
+    };
+    let is_made = |role: &&&str| made.iter().any(|name| name == **role);
+    // A grant to a role says whether it inherits by what the role is at that time.
+    let bare = API_ROLES.iter().filter(is_made).map(|role| {
+        let sql = format!("ALTER ROLE {role} NOINHERIT");
+        right(sql, &format!("role `{role}` without NOINHERIT"))
+    });
+    let above = ABOVE_POLICIES.iter().filter(is_made).map(|role| {
+        let sql = format!("ALTER ROLE {role} BYPASSRLS");
+        let what = format!("role `{role}` without BYPASSRLS, so that policies hold for it, too");
+        right(sql, &what)
+    });
+    let members = CHANGING.iter().filter(is_made).map(|role| {
+        let sql = format!("GRANT {} TO {role}", CHANGED_TO.join(", "));
+        let what = format!("role `{role}` without the roles that it changes to");
+        right(sql, &what)
+    });
+    bare.chain(above).chain(members).collect()
+}
+
 /// Event triggers of the platform, whose owner no project's role can become.
 const EVENT_TRIGGERS: &[&str] = &[
     "issue_graphql_placeholder",
@@ -148,6 +194,24 @@ mod tests {
         assert!(own.contains(&"etl".to_owned()) && !own.contains(&"auth".to_owned()));
         assert!(!own.contains(&"realtime".to_owned()));
         assert!(KEPT_SCHEMAS.iter().all(|name| is_managed(name)));
+    }
+
+    #[test]
+    fn only_roles_that_were_made_are_given_something() {
+        assert_eq!(rights_of_roles(&["app".to_owned()]), []);
+        let made = ["app", "authenticator", "service_role"].map(str::to_owned);
+        let rights = rights_of_roles(&made);
+        let sql: Vec<_> = rights.iter().map(|right| right.sql.as_str()).collect();
+        assert_eq!(
+            sql,
+            [
+                "ALTER ROLE authenticator NOINHERIT",
+                "ALTER ROLE service_role NOINHERIT",
+                "ALTER ROLE service_role BYPASSRLS",
+                "GRANT anon, authenticated, service_role TO authenticator",
+            ]
+        );
+        assert!(rights[2].lacks.contains("without BYPASSRLS"));
     }
 
     #[test]

@@ -22,12 +22,13 @@ use super::stall::Pulse;
 use super::{Event, Observer, Options, Report, Request, Source, swap};
 use crate::context::Context;
 use crate::failure::{Failure, Result};
+use crate::model::config::Preset;
 use crate::model::connection::Connection;
 use crate::model::name::quote;
 use crate::model::restore::compare::Expected;
 use crate::model::restore::filter::{Filter, Rules};
 use crate::model::scan::Scan;
-use crate::model::supabase::Platform;
+use crate::model::supabase::{Platform, rights_of_roles};
 use crate::postgres::databases::{Databases, end_sessions};
 use crate::postgres::error::{Error, Reason};
 use crate::postgres::programs::Found;
@@ -470,6 +471,20 @@ impl<'a> Run<'a> {
             made.roles.push(role);
         }
         self.report.created_roles.clone_from(&made.roles);
+        self.give_rights_to_roles(&home, &made.roles).await
+    }
+
+    /// Makes of a platform's roles what they are there, as far as the restoring role may.
+    async fn give_rights_to_roles(&mut self, home: &Databases, made: &[String]) -> Result<()> {
+        if self.options.preset != Some(Preset::Supabase) || self.options.roles_are_superusers {
+            return Ok(());
+        }
+        for right in rights_of_roles(made) {
+            if home.execute(&right.sql, self.stop()).await.is_err() {
+                self.check_stop()?;
+                self.report.stand_ins.push(right.lacks);
+            }
+        }
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::onto::socket_url;
 use super::{Platform, Project, texts};
+use crate::support::postgres::USER;
 use crate::support::{Sandbox, Server};
 
 /// The newest of the platform's dumps that came from a project in use.
@@ -166,4 +167,59 @@ fn a_project_comes_out_of_a_file_and_not_out_of_a_pipe() {
         "{report}"
     );
     assert_eq!(plain.sql("copy", "SELECT count(*) FROM t"), "1");
+}
+
+/// The interfaces log in as one role and change to another, one of which stands above the policies.
+#[test]
+fn roles_are_made_as_the_platform_has_them() {
+    let (Some(platform), Some(plain)) = (Platform::new(), Server::private()) else {
+        return;
+    };
+    let database = platform.lived_in(DUMP);
+    let project = Project::new(&platform.url(database.name()), &json!({}));
+    project.backup();
+    let into = socket_url(&plain, "copy");
+    let restore = ["restore", "latest", "--into", &into, "--allow-superuser"];
+    let report = project.run(&restore).expect(0).summary();
+    let told = texts(&report["stand_ins"]).join("\n");
+    assert!(!told.contains("role"), "{told}");
+    let change = "SET SESSION AUTHORIZATION authenticator; SET ROLE ";
+    let see = |role: &str| {
+        plain.sql(
+            "copy",
+            &format!("{change}{role}; SELECT count(*) FROM public.posts"),
+        )
+    };
+    assert_eq!(
+        (see("anon"), see("service_role")),
+        ("0".to_owned(), "50".to_owned())
+    );
+    let itself = "SET SESSION AUTHORIZATION authenticator; SELECT count(*) FROM public.posts";
+    let said = plain.try_sql("copy", itself);
+    assert!(
+        said.unwrap_err().contains("permission denied"),
+        "it inherits nothing"
+    );
+    // Who may not give that says so.
+    let Some(other) = Server::private() else {
+        return;
+    };
+    other.sql(
+        "template1",
+        "CREATE ROLE restorer LOGIN CREATEDB CREATEROLE; GRANT postgres TO restorer",
+    );
+    let into = socket_url(&other, "copy").replace(USER, "restorer");
+    let restore = [
+        "restore",
+        "latest",
+        "--into",
+        &into,
+        "--allow-superuser",
+        "--no-owner",
+    ];
+    let report = project.run(&restore).expect(0).summary();
+    let told = texts(&report["stand_ins"]).join("\n");
+    assert!(told.contains("`service_role` without BYPASSRLS"), "{told}");
+    let member = "SELECT pg_has_role('authenticator', 'service_role', 'MEMBER'), rolbypassrls FROM pg_roles WHERE rolname = 'service_role'";
+    assert_eq!(other.sql("copy", member), "t|f");
 }

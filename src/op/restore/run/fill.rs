@@ -263,9 +263,7 @@ impl Run<'_> {
             progress,
         };
         let key = self.random_hex(8);
-        let aside = self.set_aside(site);
-        let prelude = aside.before + site.platform.prelude(site.plan);
-        let ending = aside.behind + site.platform.ending();
+        let around = self.around(site);
         let request = FeedRequest {
             psql: &site.psql,
             application: &site.application,
@@ -274,8 +272,8 @@ impl Run<'_> {
             is_sql_ascii: site.needs.encoding == "SQL_ASCII",
             time_zone: options.time_zone(),
             key: &key,
-            prelude: &prelude,
-            ending: &ending,
+            prelude: &around.before,
+            ending: &around.behind,
         };
         let is_fill = site.plan == Plan::Fill && !options.no_compare;
         match opened {
@@ -304,15 +302,20 @@ impl Run<'_> {
         }
     }
 
+    /// What stands around the dump in its transaction.
+    ///
     /// A database that is there may give rights of its own to whatever is made in it. A fresh one does not; and who leaves
     /// the dump's rights out may want those.
-    fn set_aside(&self, site: &Site) -> SetAside {
-        match site.plan {
+    fn around(&self, site: &Site) -> SetAside {
+        let mut around = match site.plan {
             Plan::Fill if !self.options.no_privileges => {
                 SetAside::new(&site.target.facts.default_rights)
             }
             Plan::Fill | Plan::Create | Plan::Replace => SetAside::default(),
-        }
+        };
+        around.before += site.platform.prelude(site.plan);
+        around.behind += site.platform.ending();
+        around
     }
 
     /// What of the dump is left out.
