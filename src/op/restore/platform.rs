@@ -182,7 +182,7 @@ impl Landing {
     /// Returns what stands at places of the dump, by offset.
     pub(super) fn insertions(&self) -> Vec<(u64, &'static str)> {
         let around = |rows: &Block| {
-            let end = rows.offset + rows.length;
+            let end = rows.offset.saturating_add(rows.length);
             [(rows.offset, AS_REPLICA), (end, AS_ORIGIN)]
         };
         self.rows.iter().flat_map(around).collect()
