@@ -4,7 +4,7 @@ use std::fs;
 
 use async_trait::async_trait;
 
-use super::args::{BackupArgs, CheckArgs, StorageArgs, TriggerArg};
+use super::args::{BackupArgs, CheckArgs, TriggerArg};
 use super::backup::requests;
 use super::output::{Output, table};
 use super::settings::Settings;
@@ -52,7 +52,7 @@ fn request(args: &CheckArgs, settings: &Settings<'_>, context: &Context) -> Resu
         required: args.required.clone(),
         preset: args.preset,
         bin_dir: args.bin_dir.clone(),
-        storage: copy(&args.storage),
+        storage: args.storage.clone(),
         ..BackupArgs::default()
     };
     let backups = match requests(&backup, TriggerArg::Manual, settings) {
@@ -138,14 +138,6 @@ impl Probe for Told {
                 }
             });
         lines.collect()
-    }
-}
-
-fn copy(args: &StorageArgs) -> StorageArgs {
-    StorageArgs {
-        storages: args.storages.clone(),
-        s3_endpoint: args.s3_endpoint.clone(),
-        s3_region: args.s3_region.clone(),
     }
 }
 

@@ -145,7 +145,7 @@ pub(super) const SSL_MODES: &[&str] = &[
 ];
 const METHODS: &[&str] = &["gzip", "zstd", "none"];
 const PRESETS: &[&str] = &["supabase"];
-const EVENTS: &[&str] = &["failure", "success", "stale", "restore", "drill"];
+pub(super) const EVENTS: &[&str] = &["failure", "success", "stale", "restore", "drill"];
 const MAIL_TLS: &[&str] = &["starttls", "implicit", "none"];
 const PING_STYLES: &[&str] = &["healthchecks", "plain"];
 
@@ -725,38 +725,31 @@ pub(super) static EMAIL: Section = Section {
     ],
 };
 
+/// Keys of a chat's incoming webhook.
+const HOOK: &[Key] = &[
+    key("url", Kind::SecretUrl, "Address of the webhook."),
+    key(
+        "url_file",
+        Kind::SecretFile,
+        "File that holds the address of the webhook.",
+    ),
+    ON,
+    DATABASES,
+    CA_CERTIFICATE,
+];
+
 pub(super) static SLACK: Section = Section {
     name: "slack",
     place: "under `slack`",
     doc: "An incoming webhook of Slack.",
-    keys: &[
-        key("url", Kind::SecretUrl, "Address of the webhook."),
-        key(
-            "url_file",
-            Kind::SecretFile,
-            "File that holds the address of the webhook.",
-        ),
-        ON,
-        DATABASES,
-        CA_CERTIFICATE,
-    ],
+    keys: HOOK,
 };
 
 pub(super) static DISCORD: Section = Section {
     name: "discord",
     place: "under `discord`",
     doc: "A webhook of Discord.",
-    keys: &[
-        key("url", Kind::SecretUrl, "Address of the webhook."),
-        key(
-            "url_file",
-            Kind::SecretFile,
-            "File that holds the address of the webhook.",
-        ),
-        ON,
-        DATABASES,
-        CA_CERTIFICATE,
-    ],
+    keys: HOOK,
 };
 
 pub(super) static WEBHOOK: Section = Section {

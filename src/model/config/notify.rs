@@ -13,7 +13,7 @@ use crate::model::notice::{
     Channel, DATABASE_MARK, EmailConfig, Event, MailTls, NotifierConfig, PingConfig, PingStyle,
 };
 
-const EVENTS: [Event; 5] = [
+pub(super) const EVENTS: [Event; 5] = [
     Event::Failure,
     Event::Success,
     Event::Stale,

@@ -1311,3 +1311,10 @@ fn a_drill_is_read_and_each_slip_is_told() {
         );
     }
 }
+
+/// What may be asked for is what is told.
+#[test]
+fn every_event_of_a_notifier_can_be_asked_for() {
+    let names = super::notify::EVENTS.map(crate::model::notice::Event::as_str);
+    assert_eq!(super::keys::EVENTS, names);
+}

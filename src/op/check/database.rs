@@ -6,12 +6,13 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::timeout;
 
 use super::storage::skew;
-use super::{Checked, Line, Sizes, Verdict, size};
+use super::{Checked, Line, Sizes, Verdict};
 use crate::context::Context;
 use crate::failure::{Failure, Kind};
 use crate::model::connection::Connection;
-use crate::model::freshness::Freshness;
+use crate::model::freshness::{Freshness, age};
 use crate::model::nearest::nearest_table;
+use crate::model::words::bytes;
 use crate::op::backup::selected::Selected;
 use crate::op::status::{self, Status, Watched};
 use crate::postgres::address::{self, Way};
@@ -240,7 +241,7 @@ impl Looking<'_> {
 
     fn login(&mut self, facts: &ServerFacts) {
         let (user, database) = (&facts.user, &facts.database.name);
-        let size = size(facts.database.size_bytes);
+        let size = bytes(facts.database.size_bytes);
         let message = format!("as `{user}` into `{database}`, {size} on the server");
         self.say(Verdict::Ok, "login", message);
         match facts.session_settings_applied {
@@ -461,8 +462,9 @@ impl Looking<'_> {
             return self.lines.push(line.hint("`pgkeep backup` makes one"));
         };
         let message = format!(
-            "the newest good backup, `{}`, is {} s old",
-            newest.id, newest.age_seconds
+            "the newest good backup is `{}`, age: {}",
+            newest.id,
+            age(newest.age_seconds)
         );
         let line = match status.freshness {
             Freshness::Stale => {

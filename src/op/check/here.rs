@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::{HERE, Line, Request, Verdict, size};
+use super::{HERE, Line, Request, Verdict};
 use crate::context::Context;
+use crate::model::words::bytes;
 use crate::postgres::scratch::{ScratchOptions, survey};
 
 /// Programs are asked for their versions, five seconds each at most, one after the other.
@@ -56,8 +57,8 @@ pub(super) fn space(free: Option<u64>, largest: Option<u64>) -> Option<Line> {
     let (free, largest) = (free?, largest?);
     let message = format!(
         "{} free for a drill, and the largest database has {}",
-        size(free),
-        size(largest)
+        bytes(free),
+        bytes(largest)
     );
     let line = |verdict| Line::new(HERE, "scratch_space", verdict, message.as_str());
     Some(match free < largest {

@@ -175,11 +175,6 @@ pub struct Report {
     pub failure: Option<Failure>,
 }
 
-/// Renders bytes for people, in binary units.
-fn size(bytes: u64) -> String {
-    bytesize::ByteSize(bytes).display().iec().to_string()
-}
-
 /// What a database's lines left for those of others.
 #[derive(Default)]
 struct Sizes {

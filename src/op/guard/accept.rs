@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::context::Context;
 use crate::model::config::Preset;
+use crate::model::freshness::age as in_words;
 use crate::model::keys::{Listed, Part};
 use crate::model::manifest::{Manifest, Trigger};
 use crate::model::pin::Pin;
@@ -74,7 +75,7 @@ fn age_doubt(started_at: Timestamp, max_age: Duration, now: Timestamp) -> Option
     let age = now.duration_since(started_at);
     let max_age = SignedDuration::try_from(max_age).unwrap_or(SignedDuration::MAX);
     if age > max_age {
-        return Some(format!("is {} s old", age.as_secs()));
+        return Some(format!("is {} old", in_words(age.as_secs())));
     }
     (-age > MAX_AHEAD).then(|| "is stamped in the future: a clock is wrong".to_owned())
 }
