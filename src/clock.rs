@@ -16,6 +16,13 @@ pub trait Clock: Send + Sync {
     /// Returns a random number for the suffix of an id.
     fn suffix(&self) -> u16;
 
+    /// Returns so many times four random hex digits, for names that must not meet.
+    fn hex(&self, count: usize) -> String {
+        (0..count)
+            .map(|_| format!("{:04x}", self.suffix()))
+            .collect()
+    }
+
     /// Returns a random number from 0 to 1, to keep apart what should not happen at once.
     fn chance(&self) -> f64 {
         f64::from(self.suffix()) / f64::from(u16::MAX)

@@ -152,14 +152,10 @@ impl Stop {
 
     /// Returns the failure of a command that only reads.
     pub fn failure_of_reading(&self) -> Failure {
-        let mut failure = self.failure("reading");
-        failure.message = failure
-            .message
-            .replace("; nothing was stored", "; nothing was changed");
-        failure
+        self.failure("reading").and_safe("nothing was changed")
     }
 
-    /// Returns the failure of a run that stopped because it was asked to.
+    /// Returns the failure of a run that stopped because it was asked to. It does not yet say what is safe.
     pub fn failure(&self, what: &str) -> Failure {
         let kind = self
             .first
@@ -169,11 +165,7 @@ impl Stop {
             Kind::Terminated => ("terminated", "SIGTERM"),
             _ => ("interrupted", "SIGINT"),
         };
-        Failure::new(
-            kind,
-            id,
-            format!("{what}: stopped by {signal}; nothing was stored"),
-        )
+        Failure::new(kind, id, format!("{what}: stopped by {signal}"))
     }
 }
 

@@ -56,13 +56,11 @@ pub(super) async fn run(
 
 /// What a program said while it was made to end is of no interest.
 fn stopped(args: &DemoArgs, context: &Context) -> Failure {
-    let mut failure = context.stop.failure("the demo");
     let safe = match args.keep {
         Some(_) => "its server is gone",
         None => "nothing is left behind",
     };
-    failure.message = failure.message.replace("nothing was stored", safe);
-    failure
+    context.stop.failure("the demo").and_safe(safe)
 }
 
 async fn walk(

@@ -57,13 +57,8 @@ pub(super) async fn run(
 
 /// The failure of a database that a stop came before.
 pub(super) fn not_begun(verb: &str, database: &DatabaseName, context: &Context) -> Failure {
-    let failure = context
-        .stop
-        .failure(&format!("{verb} of `{database}` was not begun"));
-    let message = failure
-        .message
-        .replace("nothing was stored", "nothing was removed");
-    Failure { message, ..failure }
+    let what = format!("{verb} of `{database}` was not begun");
+    context.stop.failure(&what).and_safe("nothing was removed")
 }
 
 type Planned = (Request, Option<Duration>);

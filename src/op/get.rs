@@ -219,11 +219,8 @@ impl Copy<'_> {
             self.named().name
         );
         let stopped = || {
-            let mut failure = context.stop.failure(&what);
-            failure.message = failure
-                .message
-                .replace("nothing was stored", "nothing was written");
-            failure
+            let failure = context.stop.failure(&what);
+            failure.and_safe("nothing was written")
         };
         let mut stream = self
             .named()

@@ -51,9 +51,7 @@ pub(super) fn settle(
         return;
     };
     if context.stop.is_requested() {
-        let stopped = context.stop.failure(good);
-        let message = stopped.message.replace("nothing was stored", first);
-        *failure = Some(Failure { message, ..stopped });
+        *failure = Some(context.stop.failure(good).and_safe(first));
         return;
     }
     let made = Failure::new(
@@ -65,17 +63,22 @@ pub(super) fn settle(
     *failure = Some(made.hint("`notify` in the configuration says where notices go"));
 }
 
+/// Says how a run ended; `is_good` tells that what it was for is done, whatever failed behind it.
+fn outcome(failure: Option<&Failure>, is_good: bool) -> Outcome {
+    match (failure, is_good) {
+        (None, _) => Outcome::Good,
+        (Some(_), true) => Outcome::GoodBut,
+        (Some(_), false) => Outcome::Failed,
+    }
+}
+
 /// Makes the notice of a backup.
 pub(super) fn of_backup(
     request: &backup::Request,
     report: &backup::Report,
     now: Timestamp,
 ) -> Notice {
-    let outcome = match (&report.failure, report.stored) {
-        (None, _) => Outcome::Good,
-        (Some(_), true) => Outcome::GoodBut,
-        (Some(_), false) => Outcome::Failed,
-    };
+    let outcome = outcome(report.failure.as_ref(), report.stored);
     let event = match outcome {
         Outcome::Good => Event::Success,
         Outcome::GoodBut | Outcome::Failed => Event::Failure,
@@ -139,11 +142,7 @@ pub(super) fn of_restore(
     let database = database
         .or_else(|| report.database.clone())
         .unwrap_or_else(|| report.target.clone());
-    let outcome = match (&report.failure, report.restored) {
-        (None, _) => Outcome::Good,
-        (Some(_), true) => Outcome::GoodBut,
-        (Some(_), false) => Outcome::Failed,
-    };
+    let outcome = outcome(report.failure.as_ref(), report.restored);
     let mut notice = Notice::new(Event::Restore, outcome, "restore", database, now);
     notice.backup_id.clone_from(&report.backup_id);
     notice.target = Some(report.target.clone());
@@ -226,11 +225,7 @@ struct Brought<'a> {
 impl Brought<'_> {
     fn notice(self, now: Timestamp) -> Notice {
         let database = self.database.unwrap_or_else(|| self.target.to_owned());
-        let outcome = match (self.failure, self.is_there) {
-            (None, _) => Outcome::Good,
-            (Some(_), true) => Outcome::GoodBut,
-            (Some(_), false) => Outcome::Failed,
-        };
+        let outcome = outcome(self.failure, self.is_there);
         let mut notice = Notice::new(Event::Restore, outcome, "restore", database, now);
         notice.backup_id = self.backup_id.cloned();
         notice.target = Some(self.target.to_owned());
@@ -282,11 +277,7 @@ pub(super) fn of_drill(request: &drill::Request, report: &drill::Report, now: Ti
         .or(wanted)
         .or(named);
     let database = database.unwrap_or_else(|| "the latest backup".to_owned());
-    let outcome = match (&report.failure, report.passed) {
-        (None, _) => Outcome::Good,
-        (Some(_), true) => Outcome::GoodBut,
-        (Some(_), false) => Outcome::Failed,
-    };
+    let outcome = outcome(report.failure.as_ref(), report.passed);
     let mut notice = Notice::new(Event::Drill, outcome, "drill", database, now);
     notice.backup_id.clone_from(&report.backup_id);
     notice.target = Some(report.server.clone());

@@ -66,9 +66,6 @@ impl Right<'_> {
     }
 
     fn stopped(&self) -> Failure {
-        let failure = self.context.stop.failure(self.what);
-        let told = failure.message.split("; ").next().unwrap_or_default();
-        let message = format!("{told}; {REST}");
-        Failure { message, ..failure }
+        self.context.stop.failure(self.what).and_safe(REST)
     }
 }

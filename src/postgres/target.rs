@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::{Error, Reason};
 use super::psql::Psql;
+use crate::model::connection::Connection;
 use crate::model::restore::defaults::DefaultRights;
 use crate::model::restore::properties::Properties;
 use crate::model::supabase::{MANAGED_SCHEMAS, SchemaOwner, is_platform_database};
@@ -29,9 +30,9 @@ pub struct TargetFacts {
     pub user: String,
     /// Whether the user is a superuser.
     pub is_superuser: bool,
-    /// Up to PostgreSQL 15 CREATEROLE is such a power, because it may grant itself the next ones; Supabase and RDS forbid that.
     /// Roles by which the user has a superuser's powers, or can take them: itself, a superuser that it may become, the
-    /// roles that run programs and write files on the server.
+    /// roles that run programs and write files on the server. Up to PostgreSQL 15 CREATEROLE is such a power, because it
+    /// may grant itself the next ones; Supabase and RDS forbid that.
     #[serde(default)]
     pub powers: Vec<String>,
     /// Whether the user may create databases.
@@ -52,9 +53,6 @@ pub struct TargetFacts {
     pub may_create_schemas: bool,
     /// Every database of the server.
     pub databases: Vec<String>,
-    /// Whether the database has a schema `public`.
-    #[serde(default)]
-    pub has_public: bool,
     /// Every schema of it.
     #[serde(default)]
     pub schema_names: Vec<String>,
@@ -109,6 +107,30 @@ impl TargetFacts {
         is_platform_database(&self.schema_owners)
     }
 
+    /// Tells whether the database has a schema `public`.
+    pub fn has_public(&self) -> bool {
+        self.schema_names.iter().any(|name| name == "public")
+    }
+
+    /// Asks the server from a database that is not `name` and lets us in.
+    pub async fn read_beside(
+        name: &str,
+        into: &Connection,
+        psql: &impl Fn(&Connection) -> Psql,
+        cancel: &CancellationToken,
+    ) -> Result<(Connection, Self), Error> {
+        let mut last = Error::new(Reason::DatabaseMissing);
+        for home in HOMES.iter().filter(|home| **home != name) {
+            let home = into.with_database(home);
+            let home = home.map_err(|error| Error::new(Reason::Connection(error)))?;
+            match Self::read(&psql(&home), cancel).await {
+                Ok(facts) => return Ok((home, facts)),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
     /// Asks the server.
     pub async fn read(psql: &Psql, cancel: &CancellationToken) -> Result<Self, Error> {
         let query = format!(
@@ -123,6 +145,9 @@ impl TargetFacts {
         })
     }
 }
+
+/// Databases that are there on most servers, to work from while another is made or renamed.
+const HOMES: &[&str] = &["postgres", "template1"];
 
 /// As in `server.rs`: `\gset` because rights on `pg_control_system` are checked before it is named.
 const QUERY: &str = r"SET search_path = pg_catalog;
@@ -184,7 +209,6 @@ SELECT jsonb_build_object(
       UNION ALL SELECT 'type ' || n.nspname || '.' || y.typname FROM pg_type y WHERE y.typnamespace = n.oid
     ) t (object) WHERE n.nspname = ANY (:'pgkeep_managed'::text[])),
   'acts_as', (SELECT coalesce(jsonb_agg(x.rolname), '[]') FROM pg_roles x WHERE pg_has_role(x.oid, 'USAGE')),
-  'has_public', EXISTS (SELECT FROM pg_namespace WHERE nspname = 'public'),
   'schema_names', (SELECT jsonb_agg(nspname) FROM pg_namespace),
   'platform_routines', coalesce((SELECT jsonb_agg(n.nspname || '.' || p.proname) FROM pg_proc p JOIN pg_namespace n
     ON n.oid = p.pronamespace WHERE p.pronargs = 0 AND n.nspname IN ('auth', 'supabase_functions')), '[]'),

@@ -283,8 +283,7 @@ impl Stubs {
         if !is_brought("auth") {
             stubs.add_auth(there);
         }
-        let has_webhooks = !is_brought("supabase_functions");
-        if has_webhooks {
+        if !is_brought("supabase_functions") {
             stubs.add_schema("supabase_functions", there);
             if stubs.add_routine("supabase_functions.http_request", WEBHOOK, there) {
                 stubs.told.push(

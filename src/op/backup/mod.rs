@@ -277,6 +277,7 @@ fn ended(request: &Request, context: &Context, hold: &Hold) -> Failure {
     context
         .stop
         .failure(&format!("backup of `{}`", request.name))
+        .and_safe(SAFE)
 }
 
 /// Decides whether a failed attempt is worth another, and after which delay.
@@ -364,7 +365,8 @@ pub async fn not_started(request: &Request, context: &Context) -> Report {
     report.failure = Some(
         context
             .stop
-            .failure(&format!("backup of `{}` was not started", request.name)),
+            .failure(&format!("backup of `{}` was not started", request.name))
+            .and_safe(SAFE),
     );
     after::tell(request, &mut report, context).await;
     report

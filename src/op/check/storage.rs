@@ -6,9 +6,10 @@ use bytes::Bytes;
 use jiff::SignedDuration;
 use tokio::time::timeout;
 
-use super::{Line, Verdict, size};
+use super::{Line, Verdict};
 use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
+use crate::model::words::bytes;
 use crate::op::stored::{NamedStorage, storage_failure};
 use crate::storage::{self, Error, Storage, Version};
 
@@ -35,9 +36,7 @@ struct Probing<'a> {
 /// Looks at a storage; returns its lines and how much room it has.
 pub(super) async fn check(named: &NamedStorage, context: &Context) -> (Vec<Line>, Option<u64>) {
     // At the root, where no backup and no database's folder is, and with an ending that no part of a backup has.
-    let random: String = (0..4)
-        .map(|_| format!("{:04x}", context.clock.suffix()))
-        .collect();
+    let random = context.clock.hex(4);
     let mut probing = Probing {
         named,
         context,
@@ -264,12 +263,12 @@ pub(super) fn space(named: &NamedStorage, free: Option<u64>, needed: &[u64]) -> 
         .iter()
         .fold(0u64, |sum, bytes| sum.saturating_add(*bytes));
     if needed.is_empty() {
-        return line(Verdict::Ok, format!("{} free", size(free)));
+        return line(Verdict::Ok, format!("{} free", bytes(free)));
     }
     let message = format!(
         "{} free, and the next backups need about {}",
-        size(free),
-        size(sum)
+        bytes(free),
+        bytes(sum)
     );
     if free < sum {
         let failure = Failure::new(Kind::Storage, "no_space", message);

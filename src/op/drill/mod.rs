@@ -208,11 +208,8 @@ impl Drill<'_> {
     }
 
     fn stopped(&self) -> Failure {
-        let mut failure = self.context.stop.failure(&self.what());
-        failure.message = failure
-            .message
-            .replace("nothing was stored", "what it made is gone again");
-        failure
+        let failure = self.context.stop.failure(&self.what());
+        failure.and_safe("what it made is gone again")
     }
 
     async fn try_run(&mut self) -> Result<()> {
@@ -275,8 +272,7 @@ impl Drill<'_> {
 
     /// Sixteen hex digits by chance: two drills at once must not meet.
     fn random_name(&self) -> String {
-        let clock = &self.context.clock;
-        (0..4).map(|_| format!("{:04x}", clock.suffix())).collect()
+        self.context.clock.hex(4)
     }
 
     async fn drill(&mut self, manifest: &Manifest, server: &Connection) -> Result<()> {

@@ -288,9 +288,7 @@ impl Guard<'_> {
 
     fn stopped(&self) -> Failure {
         let what = format!("`{}` was not run", self.request.command.label());
-        let mut failure = self.context.stop.failure(&what);
-        failure.message = failure.message.replace("; nothing was stored", "");
-        failure
+        self.context.stop.failure(&what)
     }
 
     /// Gives a database its backup: one that is there, or a new one.

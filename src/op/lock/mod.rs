@@ -122,7 +122,7 @@ enum Place {
 pub async fn acquire(request: &LockRequest<'_>, context: &Context) -> Result<Hold> {
     let stop = context.stop.token();
     let what = format!("{} of `{}`", request.verb, request.database);
-    let stopped = || context.stop.failure(&what);
+    let stopped = || context.stop.failure(&what).and_safe(request.safe);
     let started = Instant::now();
     let (folder, host) = tokio::select! {
         taken = lock_host(request, context, &what, started) => taken?,
@@ -283,7 +283,9 @@ impl Hold {
         };
         let fenced = tokio::select! {
             fenced = timeout(ANSWER_LIMIT, keeper.fence()) => fenced,
-            () = self.context.stop.token().cancelled() => return Err(self.context.stop.failure(&self.what)),
+            () = self.context.stop.token().cancelled() => {
+                return Err(self.context.stop.failure(&self.what).and_safe(&self.safe));
+            }
         };
         let named = &self.storages[at];
         let what = format!("cannot renew the lease in `{}`", named.name);

@@ -9,10 +9,11 @@ use crate::context::Context;
 use crate::failure::{Failure, Kind, Result};
 use crate::model::manifest::TableRecord;
 use crate::model::merge::{Counts, Mode, Plan, TargetTable, parents_first};
-use crate::model::name::{TableName, quote};
+use crate::model::name::TableName;
 use crate::model::nearest::did_you_mean;
 use crate::model::restore::compare::Expected;
 use crate::op::restore::source::Stored;
+use crate::op::restore::source::is_of_copy;
 use crate::op::restore::{Event, Observer, check};
 use crate::postgres::databases::end_sessions;
 use crate::postgres::error::{Error, Reason};
@@ -114,12 +115,8 @@ impl<'a> Run<'a> {
     }
 
     fn stopped(&self) -> Failure {
-        let mut failure = self
-            .context
-            .stop
-            .failure(&format!("merging rows into `{}`", self.report.target));
-        failure.message = failure.message.replace("nothing was stored", SAFE);
-        failure
+        let doing = format!("merging rows into `{}`", self.report.target);
+        self.context.stop.failure(&doing).and_safe(SAFE)
     }
 
     fn failed(&self, error: &Error) -> Failure {
@@ -353,12 +350,7 @@ impl<'a> Run<'a> {
         pairs: &[Pair],
     ) -> Result<()> {
         let clock = &self.context.clock;
-        let hex = |count: usize| {
-            (0..count)
-                .map(|_| format!("{:04x}", clock.suffix()))
-                .collect::<String>()
-        };
-        let (application, key) = (format!("pgkeep-restore-{}", hex(4)), hex(8));
+        let (application, key) = (format!("pgkeep-restore-{}", clock.hex(4)), clock.hex(8));
         let merged = self
             .merge_as(&application, &key, stored, at, psql, major, pairs)
             .await;
@@ -484,7 +476,7 @@ impl<'a> Run<'a> {
         let questions: Vec<(String, String)> = pairs
             .iter()
             .zip(&plans)
-            .map(|(pair, plan)| (copy_name(&pair.record), plan.compared()))
+            .map(|(pair, plan)| (pair.record.full_name().quoted(), plan.compared()))
             .collect();
         sql += &request.questions(&questions);
         Ok((write(input, sql).await, read_bytes))
@@ -578,21 +570,12 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Another copy of the backup may be better.
-fn is_of_copy(failure: &Failure) -> bool {
-    matches!(failure.kind, Kind::Damaged | Kind::Storage) && failure.id != "restore_differs"
-}
-
 /// Whoever failed last, the transaction is gone.
 fn with_safe(mut failure: Failure) -> Failure {
     if !failure.message.contains(SAFE) {
         failure.message += &format!("; {SAFE}");
     }
     failure
-}
-
-fn copy_name(record: &TableRecord) -> String {
-    format!("{}.{}", quote(&record.schema), quote(&record.name))
 }
 
 /// Writes on a thread that may block; where the program is gone its own end says why.

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 
-pub(super) use run::{is_about_locale, sql_hint};
+pub(super) use run::{is_about_locale, lacks_locale, of_statement};
 
 use super::stored::{NamedStorage, Wanted};
 use super::{history, notices};

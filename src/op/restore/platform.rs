@@ -26,7 +26,7 @@ const TELL: &str = "SET session_replication_role = origin;\nNOTIFY pgrst, 'reloa
 /// Extensions that a project has from its start, in the schema `extensions`: a dump of single schemas refers to them.
 const USUAL_EXTENSIONS: &[&str] = &["pgcrypto", "uuid-ossp"];
 
-/// Schemas that `supabase db dump` names as homes of extensions and never makes.
+/// The schema that `supabase db dump` names as the home of extensions and never makes.
 const EXTENSIONS: &str = "extensions";
 
 /// Adds what a preset means, whether it was asked for or stands in the manifest.
@@ -244,16 +244,15 @@ fn brought_by_backup(manifest: &Manifest, facts: &TargetFacts) -> Brought {
     let selection = manifest.selection.as_ref();
     let is_chosen = selection
         .is_some_and(|selection| !selection.tables.is_empty() || !selection.schemas.is_empty());
-    let left_out = selection
-        .filter(|_| !is_chosen)
-        .map(|selection| selection.exclude_schemas.clone());
+    let left_out =
+        || selection.map_or_else(Vec::new, |selection| selection.exclude_schemas.clone());
     let tables = manifest.tables.iter().filter(|table| table.kind.is_some());
     let extensions = manifest.server.extensions.iter();
     Brought {
         schemas: tables.map(|table| table.schema.clone()).collect(),
         made: Vec::new(),
         // A dump of everything says in its own words what lies in the schemas that it does not leave out.
-        left_out: left_out.or((!is_chosen).then(Vec::new)),
+        left_out: (!is_chosen).then(left_out),
         extensions: extensions
             .filter(|extension| facts.extensions.contains(&extension.name))
             .map(|extension| (extension.name.clone(), extension.schema.clone()))

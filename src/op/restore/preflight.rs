@@ -1,5 +1,7 @@
 //! Decides before anything is touched how a target takes a dump, or tells everything that stands against it at once.
 
+use std::fmt::Display;
+
 use super::Options;
 use crate::failure::{Failure, Kind};
 use crate::model::config::Preset;
@@ -480,7 +482,8 @@ fn space(needs: &Needs, target: &Target) -> Option<Problem> {
     (free < needs.size_bytes).then(|| problem("no_space", text, None))
 }
 
-fn list(names: &[String]) -> String {
+/// Names things, each as it is to be read.
+pub(crate) fn list(names: &[impl Display]) -> String {
     let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
     names.join(", ")
 }

@@ -4,7 +4,7 @@ mod fill;
 mod follow_up;
 mod parallel;
 
-pub(in crate::op) use fill::{is_about_locale, sql_hint};
+pub(in crate::op) use fill::{is_about_locale, lacks_locale, of_statement};
 
 use std::path::Path;
 use std::sync::Arc;
@@ -36,9 +36,6 @@ use crate::postgres::psql::Psql;
 use crate::postgres::target::TargetFacts;
 use crate::stream::pipeline::Progress;
 use crate::stream::read::read_dump;
-
-/// Databases that are there on most servers, to work from while another is made or renamed.
-const HOMES: &[&str] = &["postgres", "template1"];
 
 /// One restore under way.
 pub(super) struct Run<'a> {
@@ -131,10 +128,7 @@ impl<'a> Run<'a> {
 
     /// So many times four hex digits by chance: two restores at once must not meet.
     fn random_hex(&self, count: usize) -> String {
-        let clock = &self.context.clock;
-        (0..count)
-            .map(|_| format!("{:04x}", clock.suffix()))
-            .collect()
+        self.context.clock.hex(count)
     }
 
     async fn try_run(&mut self) -> Result<()> {
@@ -201,14 +195,11 @@ impl<'a> Run<'a> {
         if self.context.stop.is_requested() {
             return self.stopped("nothing was changed");
         }
-        with_safe(self.failed(error), "nothing was changed")
+        self.failed(error).and_safe("nothing was changed")
     }
 
     fn stopped(&self, safe: &str) -> Failure {
-        let doing = format!("restore into `{}`", self.report.target);
-        let mut failure = self.context.stop.failure(&doing);
-        failure.message = failure.message.replace("nothing was stored", safe);
-        failure
+        self.stopped_inside().and_safe(safe)
     }
 
     /// Opens the dump. A file is read once to its end, so that its proof comes before anything is touched.
@@ -278,8 +269,7 @@ impl<'a> Run<'a> {
             }
         };
         self.observer.note(Event::Ended);
-        let (scan, schemas) =
-            proven.map_err(|failure| with_safe(failure, "nothing was changed"))?;
+        let (scan, schemas) = proven.map_err(|failure| failure.and_safe("nothing was changed"))?;
         Ok(Opened::File {
             path: path.to_owned(),
             scan: Box::new(scan),
@@ -366,7 +356,14 @@ impl<'a> Run<'a> {
         let into = &self.request.into;
         match TargetFacts::read(&psql(into), self.stop()).await {
             Ok(facts) => {
-                let home = self.home(&facts.database, psql).await.ok();
+                let home = TargetFacts::read_beside(
+                    &facts.database,
+                    &self.request.into,
+                    psql,
+                    self.stop(),
+                )
+                .await
+                .ok();
                 Ok((
                     facts.database.clone(),
                     facts,
@@ -378,35 +375,14 @@ impl<'a> Run<'a> {
                 let Some(name) = into.database_name() else {
                     return Err(self.untouched(&error));
                 };
-                let (home, facts) = self
-                    .home(name, psql)
-                    .await
-                    .map_err(|error| self.untouched(&error))?;
+                let (home, facts) =
+                    TargetFacts::read_beside(name, &self.request.into, psql, self.stop())
+                        .await
+                        .map_err(|error| self.untouched(&error))?;
                 Ok((name.to_owned(), facts, false, Some(home)))
             }
             Err(error) => Err(self.untouched(&error)),
         }
-    }
-
-    /// Finds a database that is not the target and lets us in.
-    async fn home(
-        &self,
-        name: &str,
-        psql: &impl Fn(&Connection) -> Psql,
-    ) -> std::result::Result<(Connection, TargetFacts), Error> {
-        let mut last = Error::new(Reason::DatabaseMissing);
-        for home in HOMES.iter().filter(|home| **home != name) {
-            let home = self
-                .request
-                .into
-                .with_database(home)
-                .map_err(|error| Error::new(Reason::Connection(error)))?;
-            match TargetFacts::read(&psql(&home), self.stop()).await {
-                Ok(facts) => return Ok((home, facts)),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
     }
 
     async fn carry_out(&mut self, opened: &Opened, site: &Site, made: &mut Made) -> Result<()> {
@@ -489,9 +465,8 @@ impl<'a> Run<'a> {
     }
 
     fn stopped_inside(&self) -> Failure {
-        let mut failure = self.stopped("");
-        failure.message = failure.message.trim_end_matches("; ").to_owned();
-        failure
+        let doing = format!("restore into `{}`", self.report.target);
+        self.context.stop.failure(&doing)
     }
 
     fn check_stop(&self) -> Result<()> {
@@ -586,9 +561,9 @@ impl<'a> Run<'a> {
         let cleaned = self.clean(site, made).await;
         self.report.created &= cleaned.is_err();
         let failure = match &cleaned {
-            Ok(()) => with_safe(failure, self.safe_words(site, made).await),
+            Ok(()) => failure.and_safe(self.safe_words(site, made).await),
             Err(error) => {
-                let failure = with_safe(failure, &format!("cleaning up failed, too: {error}"));
+                let failure = failure.and_safe(&format!("cleaning up failed, too: {error}"));
                 match made.database {
                     true => failure.hint(format!(
                         "`DROP DATABASE {}` removes what is left",
@@ -661,11 +636,6 @@ fn expected_of(opened: &Opened, moved: &Moved) -> Vec<Expected> {
     opened
         .expected()
         .unwrap_or_else(|| moved.scan.tables.iter().map(Expected::from).collect())
-}
-
-fn with_safe(mut failure: Failure, safe: &str) -> Failure {
-    failure.message = format!("{}; {safe}", failure.message);
-    failure
 }
 
 /// Free bytes on the server's disk, where the server runs here and its folder can be seen.

@@ -41,6 +41,11 @@ pub(crate) enum Opened {
     Pipe,
 }
 
+/// Tells whether another copy of the backup may be better.
+pub(crate) fn is_of_copy(failure: &Failure) -> bool {
+    matches!(failure.kind, Kind::Damaged | Kind::Storage) && failure.id != "restore_differs"
+}
+
 /// A backup, and the storages that have it.
 pub(crate) struct Stored {
     pub manifest: Manifest,

@@ -23,6 +23,7 @@ use crate::model::single::{Plan, Selection, Structure};
 use crate::op::ranged::Ranged;
 use crate::op::restore::preflight::Needs;
 use crate::op::restore::source::Stored;
+use crate::op::restore::source::is_of_copy;
 use crate::op::restore::stall::Pulse;
 use crate::op::restore::{Event, Observer};
 use crate::op::stored::Wanted;
@@ -137,17 +138,13 @@ impl<'a> Run<'a> {
     }
 
     fn stopped(&self, safe: &str) -> Failure {
-        let doing = format!("restoring tables into `{}`", self.report.target);
-        let mut failure = self.context.stop.failure(&doing);
-        failure.message = failure.message.replace("nothing was stored", safe);
-        failure
+        self.stopped_bare().and_safe(safe)
     }
 
     /// It does not yet say what is safe.
     fn stopped_bare(&self) -> Failure {
-        let mut failure = self.stopped("");
-        failure.message = failure.message.trim_end_matches("; ").to_owned();
-        failure
+        let doing = format!("restoring tables into `{}`", self.report.target);
+        self.context.stop.failure(&doing)
     }
 
     /// A failure in front of the first change.
@@ -394,11 +391,6 @@ fn unproven(manifest: &Manifest) -> String {
          sequence values are as they were dumped is not proven; `pgkeep verify {}` reads the whole backup and proves it",
         manifest.tools.pgkeep, manifest.id
     )
-}
-
-/// Another copy of the backup may be better.
-fn is_of_copy(failure: &Failure) -> bool {
-    matches!(failure.kind, Kind::Damaged | Kind::Storage) && failure.id != "restore_differs"
 }
 
 fn with_safe(mut failure: Failure, safe: &str) -> Failure {

@@ -13,22 +13,34 @@ use crate::support::{CANARY, Server, postgres};
 /// What does not come in this time never will.
 const LONGEST: Duration = Duration::from_secs(120);
 
+/// Makes the target, and a role that owns it.
+fn owned(target: &Target<'_>) -> String {
+    let (name, role) = (&target.name, format!("{}_owner", target.name));
+    for sql in [
+        format!("CREATE ROLE {role} LOGIN CREATEDB PASSWORD '{CANARY}'"),
+        format!("CREATE DATABASE {name} OWNER {role} TEMPLATE template0"),
+    ] {
+        target.server.sql("template1", &sql);
+    }
+    role
+}
+
 /// Waits until a session of the server is as `which` says.
 fn wait_for(server: &Server, which: &str) {
+    wait_until(server, which, true);
+}
+
+/// Waits until no session of the server is as `which` says.
+fn wait_for_none(server: &Server, which: &str) {
+    wait_until(server, which, false);
+}
+
+fn wait_until(server: &Server, which: &str, is_there: bool) {
     let sql =
         format!("SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND {which}");
     let begun = Instant::now();
-    while server.sql("template1", &sql) == "0" {
-        assert!(begun.elapsed() < LONGEST, "never: {which}");
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn wait_for_none(server: &Server, which: &str) {
-    let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE {which}");
-    let begun = Instant::now();
-    while server.sql("template1", &sql) != "0" {
-        assert!(begun.elapsed() < LONGEST, "still: {which}");
+    while (server.sql("template1", &sql) != "0") != is_there {
+        assert!(begun.elapsed() < LONGEST, "never {is_there}: {which}");
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -39,15 +51,7 @@ fn a_superusers_session_is_waited_for() {
     let Some(server) = postgres() else { return };
     let database = server.database();
     let target = Target::beside(&database, server);
-    let (name, role) = (&target.name, format!("{}_owner", target.name));
-    server.sql(
-        "template1",
-        &format!("CREATE ROLE {role} LOGIN CREATEDB PASSWORD '{CANARY}'"),
-    );
-    server.sql(
-        "template1",
-        &format!("CREATE DATABASE {name} OWNER {role} TEMPLATE template0"),
-    );
+    let (name, role) = (&target.name, owned(&target));
     let shelf = Shelf::new();
     let file = shelf.sandbox.write("a.sql", dump(SMALL));
     let file = file.display().to_string();
@@ -79,15 +83,7 @@ fn a_superusers_session_that_stays_is_named() {
     let Some(server) = postgres() else { return };
     let database = server.database();
     let target = Target::beside(&database, server);
-    let (name, role) = (&target.name, format!("{}_owner", target.name));
-    server.sql(
-        "template1",
-        &format!("CREATE ROLE {role} LOGIN CREATEDB PASSWORD '{CANARY}'"),
-    );
-    server.sql(
-        "template1",
-        &format!("CREATE DATABASE {name} OWNER {role} TEMPLATE template0"),
-    );
+    let (name, role) = (&target.name, owned(&target));
     target.sql("CREATE TABLE precious AS SELECT 7 AS n");
     let shelf = Shelf::new();
     let file = shelf.sandbox.write("a.sql", dump(SMALL));
@@ -310,7 +306,7 @@ fn a_database_that_somebody_else_made_meanwhile_stays() {
             assert!(error.contains("nothing was changed"), "{outcome}");
             assert_eq!(target.databases(), ["wanted"]);
             server.sql("template1", end);
-            wait_for_none(&server, "query LIKE '%(74)%' AND pid <> pg_backend_pid()");
+            wait_for_none(&server, "query LIKE '%(74)%'");
             server.sql("postgres", "DROP DATABASE wanted");
         }
     });

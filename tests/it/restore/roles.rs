@@ -90,3 +90,45 @@ fn a_superuser_restores_only_when_it_is_said() {
     let roles = format!("DROP ROLE {role}; DROP ROLE {boss}; DROP ROLE {app}");
     server.sql("template1", &roles);
 }
+
+/// What the role may not do in the target is told as that, and not as what a backup lacks.
+#[test]
+fn a_right_that_a_single_table_lacks_is_told() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    database.sql("CREATE SCHEMA s; CREATE TABLE s.a (id int); INSERT INTO s.a VALUES (1)");
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    let target = server.database();
+    let role = format!("{}_poor", target.name());
+    target.sql(&format!(
+        "CREATE ROLE {role} LOGIN PASSWORD '{CANARY}'; CREATE SCHEMA s"
+    ));
+    let password = shelf.sandbox.write_secret("password", CANARY);
+    let password = password.display().to_string();
+    let into = server
+        .url_as(&role, "", target.name())
+        .replacen(":@", "@", 1);
+    let command = [
+        "--json",
+        "restore",
+        "latest",
+        "--into",
+        &into,
+        "--storage",
+        "backups",
+        "--table",
+        "s.a",
+        "--no-owner",
+        "--password-file",
+        &password,
+    ];
+    let error = shelf.sandbox.pgkeep(command).run().expect(20).exit_error();
+    assert_eq!(error["id"], "restore_hindered", "{error}");
+    let hints = error["hints"].to_string();
+    assert!(
+        hints.contains("--no-privileges") && !hints.contains("pg_read_all_data"),
+        "{hints}"
+    );
+    target.sql(&format!("DROP ROLE {role}"));
+}

@@ -327,7 +327,7 @@ impl Run<'_> {
             one_transaction,
             skip_extensions: site.skipped(options),
             // `template0`, of which fresh databases are made, has it.
-            has_public: site.plan != Plan::Fill || site.target.facts.has_public,
+            has_public: site.plan != Plan::Fill || site.target.facts.has_public(),
             platform: site.platform.rules(),
             insertions: site.platform.insertions(),
             server_major: site.target.facts.major(),
@@ -503,35 +503,8 @@ impl Run<'_> {
 
     /// An error of the dump's own SQL is the target's answer to it.
     pub(super) fn psql_failed(&self, error: &Error) -> Failure {
-        let mut failure = self.failed(error);
-        let is_statement = matches!(
-            error.reason,
-            Reason::Other { code: 3 }
-                | Reason::PermissionDenied { .. }
-                | Reason::RowSecurity { .. }
-                | Reason::TooLargeField { .. }
-        );
-        if is_statement {
-            // What is known of these is known of dumping.
-            failure.hints.clear();
-            failure.id = SQL_FAILED;
-            failure.message = format!(
-                "{}: the server refused a statement of the dump",
-                self.what()
-            );
-            if is_hindered(&error.stderr) {
-                failure.id = HINDERED;
-            }
-        }
-        if let Some((id, why, hint)) = exhausted(&error.stderr) {
-            failure.id = id;
-            failure.message = format!("{}: {why}", self.what());
-            return failure.hint(hint);
-        }
-        match sql_hint(&error.stderr) {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
+        let said = "the server refused a statement of the dump";
+        of_statement(self.failed(error), error, &self.what(), said)
     }
 
     /// The proof behind the last byte, before anything is committed.
@@ -633,8 +606,42 @@ fn exhausted(stderr: &[String]) -> Option<(&'static str, &'static str, &'static 
     None
 }
 
+/// Makes the failure of what the server said to a statement: `what` failed, because of what is `said`.
+pub(in crate::op) fn of_statement(
+    mut failure: Failure,
+    error: &Error,
+    what: &str,
+    said: &str,
+) -> Failure {
+    let is_statement = matches!(
+        error.reason,
+        Reason::Other { code: 3 }
+            | Reason::PermissionDenied { .. }
+            | Reason::RowSecurity { .. }
+            | Reason::TooLargeField { .. }
+    );
+    if is_statement {
+        // What is known of these is known of dumping.
+        failure.hints.clear();
+        failure.id = match is_hindered(&error.stderr) {
+            true => HINDERED,
+            false => SQL_FAILED,
+        };
+        failure.message = format!("{what}: {said}");
+    }
+    if let Some((id, why, hint)) = exhausted(&error.stderr) {
+        failure.id = id;
+        failure.message = format!("{what}: {why}");
+        return failure.hint(hint);
+    }
+    match sql_hint(&error.stderr) {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
 /// The next move where the server's words tell one.
-pub(in crate::op) fn sql_hint(stderr: &[String]) -> Option<&'static str> {
+fn sql_hint(stderr: &[String]) -> Option<&'static str> {
     let says = |text: &str| stderr.iter().any(|line| line.contains(text));
     let lacks_rights = [
         "must be member of role",
@@ -679,7 +686,7 @@ fn is_hindered(stderr: &[String]) -> bool {
     errors.any(|line| SIGNS.iter().any(|sign| line.contains(sign)))
 }
 
-fn lacks_locale<E>(not_created: &NotCreated<E>) -> bool {
+pub(in crate::op) fn lacks_locale<E>(not_created: &NotCreated<E>) -> bool {
     matches!(&not_created.why, Why::Failed(error) if is_about_locale(error))
 }
 

@@ -20,11 +20,10 @@ impl Run<'_> {
             true => "every row is in its place and compared",
             false => "every row is in its place, and nothing was compared",
         };
-        let mut failure = self.context.stop.failure(&format!(
+        let failure = self.context.stop.failure(&format!(
             "restore into `{}`: {proof}, but not all that follows was done",
             self.report.target
         ));
-        failure.message = failure.message.replace("; nothing was stored", "");
         let left = self.report.warnings.iter();
         let left = left.filter(|warning| warning.starts_with(NOT_DONE));
         Err(

@@ -13,12 +13,13 @@ use crate::model::restore::properties::literal;
 use crate::model::scan::{Scan, Table, TableKind};
 use crate::op::restore::check;
 use crate::op::restore::feed::refused;
+use crate::op::restore::preflight::list;
 use crate::op::restore::stall::Watchdog;
-use crate::op::restore::{Event, Limits, sql_hint};
+use crate::op::restore::{Event, Limits, of_statement};
 use crate::op::single::input::{file_rows, stored_rows};
 use crate::op::single::sink::{Broken, Sink};
 use crate::postgres::databases::end_sessions;
-use crate::postgres::error::{Error, Reason};
+use crate::postgres::error::Error;
 use crate::postgres::feed::{Answers, Feed, FeedRequest};
 use crate::stream::pipeline::Progress;
 
@@ -34,12 +35,7 @@ impl Run<'_> {
     /// Does it, or leaves the target as it was.
     pub(super) async fn carry_out(&mut self, job: Job<'_>) -> Result<()> {
         let clock = &self.context.clock;
-        let hex = |count: usize| {
-            (0..count)
-                .map(|_| format!("{:04x}", clock.suffix()))
-                .collect::<String>()
-        };
-        let (application, key) = (format!("{APPLICATION}{}", hex(4)), hex(8));
+        let (application, key) = (format!("{APPLICATION}{}", clock.hex(4)), clock.hex(8));
         self.make_database(&job.site, &application).await?;
         match self.bring_in_watched(&job, &application, &key).await {
             Ok(()) => Ok(()),
@@ -130,7 +126,7 @@ impl Run<'_> {
         let fed = tokio::select! {
             fed = self.feed(job, &request, input) => fed,
             _ = feed.ended() => Err(self.gone()),
-            () = stop.cancelled() => Err(self.stopped("")),
+            () = stop.cancelled() => Err(self.stopped_bare()),
         };
         let (sink, read_bytes) = match fed {
             Ok(fed) => fed,
@@ -309,7 +305,7 @@ impl Run<'_> {
             return Err(self.end(&feed, failure).await);
         }
         if self.context.stop.is_requested() {
-            return Err(self.end(&feed, self.stopped("")).await);
+            return Err(self.end(&feed, self.stopped_bare()).await);
         }
         let is_dry = self.request.options.dry_run;
         let ended = match is_dry {
@@ -356,13 +352,10 @@ impl Run<'_> {
 
     /// An error of a statement is the target's answer to it.
     fn refused_by_server(&self, error: &Error) -> Failure {
-        let mut failure = self.of_error(error);
-        if matches!(error.reason, Reason::Other { code: 3 }) {
-            failure.id = "restore_sql_failed";
-            failure.message = format!("{}: the server refused a statement", self.what());
-        }
         let says = |text: &str| error.stderr.iter().any(|line| line.contains(text));
         if says("canceling statement due to lock timeout") {
+            let mut failure = self.of_error(error);
+            failure.hints.clear();
             failure.id = "lock_timeout";
             failure.message = format!(
                 "{}: a statement waited too long for another session's lock",
@@ -373,9 +366,8 @@ impl Run<'_> {
                  `--lock-wait-timeout` or `lock_wait_timeout`",
             );
         }
-        if let Some(hint) = sql_hint(&error.stderr) {
-            failure = failure.hint(hint);
-        }
+        let said = "the server refused a statement";
+        let mut failure = of_statement(self.of_error(error), error, &self.what(), said);
         if says("violates foreign key constraint") {
             failure = failure.hint(
                 "rows that it refers to are gone: `--upsert` brings them back, or `--schema-map public=rescued` puts the \
@@ -411,21 +403,12 @@ fn lock_timeout(limits: Limits) -> String {
     format!("\nSET lock_timeout = {timeout_ms};\n")
 }
 
-fn list(names: &[String]) -> String {
-    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
-    names.join(", ")
-}
-
-fn quoted(name: &TableName) -> String {
-    format!("{}.{}", quote(name.schema_or_public()), quote(&name.name))
-}
-
 /// The planner knows nothing of fresh tables; a foreign one may be out of reach.
 fn analyze(job: &Job<'_>) -> String {
     let tables = job.entries.iter();
     tables
         .filter(|(entry, _)| entry.expected.kind != Some(TableKind::Foreign))
-        .map(|(_, into)| format!("ANALYZE {};\n", quoted(into)))
+        .map(|(_, into)| format!("ANALYZE {};\n", into.quoted()))
         .collect()
 }
 
@@ -444,7 +427,7 @@ fn questions(job: &Job<'_>, no_compare: bool) -> Vec<(String, String)> {
                 .flatten()
                 .map(|column| quote(column));
             let columns = columns.collect::<Vec<_>>().join(", ");
-            let (name, into) = (quoted(&expected.name), quoted(into));
+            let (name, into) = (expected.name.quoted(), into.quoted());
             let is_root = expected.kind == Some(TableKind::Partitioned);
             let what = match (is_root, columns.as_str()) {
                 (true, "") => format!("(SELECT * FROM {into})"),

@@ -20,9 +20,6 @@ use crate::postgres::process::Stop;
 use crate::postgres::psql::Psql;
 use crate::postgres::target::TargetFacts;
 
-/// Databases that are there on most servers, to work from while another is made.
-const HOMES: &[&str] = &["postgres", "template1"];
-
 /// The first major whose catalog tells all that is asked, and that knows partitions by today's grammar.
 const MIN_MAJOR: u32 = 12;
 
@@ -73,7 +70,7 @@ impl Run<'_> {
             skip_extensions: Vec::new(),
             server_major: facts.major(),
             freeze: Freeze::Never,
-            has_public: facts.has_public,
+            has_public: facts.has_public(),
             platform: None,
             insertions: Vec::new(),
         }
@@ -89,8 +86,7 @@ impl Run<'_> {
             Ok(facts) => (facts.database.clone(), facts, None),
             Err(error) if error.reason == Reason::DatabaseMissing => {
                 let name = into.database_name().ok_or_else(|| self.of_error(&error))?;
-                let (home, facts) = self
-                    .home(name, &psql)
+                let (home, facts) = TargetFacts::read_beside(name, into, &psql, self.stop())
                     .await
                     .map_err(|error| self.of_error(&error))?;
                 (name.to_owned(), facts, Some(Databases::new(psql(&home))))
@@ -107,24 +103,6 @@ impl Run<'_> {
             databases,
             missing_roles: Vec::new(),
         })
-    }
-
-    /// Finds a database that is not the target and lets us in.
-    async fn home(
-        &self,
-        name: &str,
-        psql: &impl Fn(&Connection) -> Psql,
-    ) -> std::result::Result<(Connection, TargetFacts), Error> {
-        let mut last = Error::new(Reason::DatabaseMissing);
-        for home in HOMES.iter().filter(|home| **home != name) {
-            let home = self.request.into.with_database(home);
-            let home = home.map_err(|error| Error::new(Reason::Connection(error)))?;
-            match TargetFacts::read(&psql(&home), self.stop()).await {
-                Ok(facts) => return Ok((home, facts)),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
     }
 
     /// Asks for all names that matter; a database that is still to be made has none.
@@ -223,7 +201,7 @@ impl Run<'_> {
             |any_locale| self.create(site, databases, application, &making, sql(any_locale));
         let mut made = create(false).await;
         let mut is_plain_locale = false;
-        if self.request.options.force_locale && made.as_ref().is_err_and(lacks_locale) {
+        if self.request.options.force_locale && made.as_ref().is_err_and(restore::lacks_locale) {
             is_plain_locale = true;
             made = create(true).await;
         }
@@ -299,20 +277,13 @@ impl Run<'_> {
     }
 }
 
-fn lacks_locale(not_created: &NotCreated<Failure>) -> bool {
-    matches!(&not_created.why, Why::Failed(error) if restore::is_about_locale(error))
-}
-
 fn in_words(refused: &Refused, selection: &Selection<'_>) -> Problem {
     match refused {
         Refused::Taken(names) => problem(
             "table_exists",
             match names.as_slice() {
                 [name] => format!("`{name}` is there already"),
-                names => {
-                    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
-                    format!("{} are there already", names.join(", "))
-                }
+                names => format!("{} are there already", preflight::list(names)),
             },
             Some(
                 "`--schema-map public=rescued` puts the table beside it; `--upsert` merges its rows into the one that is there",
