@@ -9,8 +9,8 @@ WORKDIR /pgkeep
 COPY Cargo.toml Cargo.lock build.rs config.example.yaml ./
 COPY assets assets
 COPY benches benches
+COPY crates crates
 COPY src src
-COPY tests/servers tests/servers
 # There is no git in here, so the commit comes from outside.
 ARG PGKEEP_COMMIT=
 ARG SOURCE_DATE_EPOCH=

@@ -42,7 +42,13 @@ pub fn described(commit: Option<String>, seconds: Option<i64>) -> Option<String>
 /// Makes Cargo run this again when another commit is checked out, or the sources leave it.
 fn watch_git() {
     // What is built from changed sources must not go by the name of the commit alone.
-    for path in ["src", "Cargo.toml", "Cargo.lock", "config.example.yaml"] {
+    for path in [
+        "src",
+        "crates",
+        "Cargo.toml",
+        "Cargo.lock",
+        "config.example.yaml",
+    ] {
         println!("cargo::rerun-if-changed={path}");
     }
     let mut names = vec!["HEAD".to_owned(), "packed-refs".to_owned()];

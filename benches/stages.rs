@@ -9,9 +9,9 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, measurement::WallTime};
-use pgkeep::model::scan::{RowDigest, Scan, Scanner};
-use pgkeep::stream::compress::{Codec, Encoder};
-use pgkeep::stream::pipeline::{self, Progress};
+use pgkeep_core::stream::compress::{Codec, Encoder};
+use pgkeep_core::stream::pipeline::{self, Progress};
+use pgkeep_model::scan::{RowDigest, Scan, Scanner};
 
 /// Length of an input: beyond the caches of a core, as real dumps are.
 const INPUT_BYTES: usize = 8 * 1024 * 1024;

@@ -565,7 +565,7 @@ def arguments():
 
 def bench(options, server, work):
     pgkeep = Path(options.bin_dir).resolve() / "pgkeep"
-    s3, port = start_s3(Path(options.bin_dir) / "examples" / "s3_server", work)
+    s3, port = start_s3(Path(options.bin_dir) / "s3_server", work)
     try:
         server.start()
         contenders = Contenders(server, pgkeep, work, port)

@@ -1,17 +1,5 @@
-//! pgkeep: logical PostgreSQL backups that come with proof.
+//! pgkeep on the terminal: arguments, words and progress around the operations of `pgkeep-core`.
 //!
-//! Two layers and their edge: [`model`] is pure (no files, processes, clock or environment), [`op`] holds one
-//! operation per command, and [`postgres`], [`storage`] and [`stream`] carry the effects. `ARCHITECTURE.md`
-//! has the map; `tests/it/tidy.rs` holds the layers apart.
+//! `ARCHITECTURE.md` has the map of the crates.
 
 pub mod cli;
-pub mod clock;
-pub mod context;
-pub mod failure;
-pub mod lock;
-pub mod model;
-pub mod notify;
-pub mod op;
-pub mod postgres;
-pub mod storage;
-pub mod stream;

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use pgkeep::cli;
-use pgkeep::clock::SystemClock;
-use pgkeep::context::Context;
+use pgkeep_core::clock::SystemClock;
+use pgkeep_core::context::Context;
 
 fn main() -> ExitCode {
     let context = Context::new(Arc::new(SystemClock));

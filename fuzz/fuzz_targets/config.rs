@@ -2,6 +2,6 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pgkeep::model::config;
+use pgkeep_model::config;
 
 fuzz_target!(|bytes: &[u8]| config::fuzz(bytes));

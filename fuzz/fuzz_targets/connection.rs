@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pgkeep::model::connection::Connection;
+use pgkeep_model::connection::Connection;
 
 /// Long and odd enough not to be in a host or user by chance.
 const SECRET: &str = "fuzzed-secret-7Qz";

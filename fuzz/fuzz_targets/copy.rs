@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pgkeep::model::copy::{Lines, Row};
-use pgkeep::model::scan::TextEncoding;
+use pgkeep_model::copy::{Lines, Row};
+use pgkeep_model::scan::TextEncoding;
 
 fn rows(pieces: &[&[u8]], encoding: TextEncoding) -> Vec<Vec<Option<Vec<u8>>>> {
     let (mut lines, mut row, mut out) = (Lines::default(), Row::default(), Vec::new());

@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pgkeep::model::id::BackupId;
-use pgkeep::model::manifest::Manifest;
+use pgkeep_model::id::BackupId;
+use pgkeep_model::manifest::Manifest;
 
 fuzz_target!(|bytes: &[u8]| {
     let id: BackupId = "shop-20260102T030405Z-7f3a"

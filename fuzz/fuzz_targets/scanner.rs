@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pgkeep::model::scan::{Scan, Scanner};
+use pgkeep_model::scan::{Scan, Scanner};
 
 /// Pieces of a prime length up to this one: their ends fall everywhere.
 const STEPS: [usize; 5] = [1, 2, 7, 31, 127];

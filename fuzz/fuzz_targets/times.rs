@@ -2,6 +2,6 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pgkeep::model::retention;
+use pgkeep_model::retention;
 
 fuzz_target!(|bytes: &[u8]| retention::fuzz_times(bytes));

@@ -14,20 +14,20 @@ use super::progress::Shown;
 use super::settings::{Settings, Target};
 use super::steps;
 use super::stored::reason_needed;
-use crate::context::Context;
-use crate::failure::{Failure, Kind, Result};
-use crate::model::config::{Compression, CompressionMethod, DatabaseConfig, Preset, Retention};
-use crate::model::connection::{Connection, ConnectionError};
-use crate::model::id::DatabaseName;
-use crate::model::manifest::Trigger;
-use crate::model::name::{TableName, parse_schema};
-use crate::model::pin::PRE_DEPLOY;
-use crate::op::backup::{Report, Request, not_started, overall, run as backup};
-use crate::op::lock::LockSettings;
-use crate::op::stored::NamedStorage;
-use crate::postgres::dump::Selection;
-use crate::postgres::programs::Search;
-use crate::stream::compress::Codec;
+use pgkeep_core::context::Context;
+use pgkeep_core::op::backup::{Report, Request, not_started, overall, run as backup};
+use pgkeep_core::op::lock::LockSettings;
+use pgkeep_core::op::stored::NamedStorage;
+use pgkeep_core::postgres::dump::Selection;
+use pgkeep_core::postgres::programs::Search;
+use pgkeep_core::stream::compress::Codec;
+use pgkeep_model::config::{Compression, CompressionMethod, DatabaseConfig, Preset, Retention};
+use pgkeep_model::connection::{Connection, ConnectionError};
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::id::DatabaseName;
+use pgkeep_model::manifest::Trigger;
+use pgkeep_model::name::{TableName, parse_schema};
+use pgkeep_model::pin::PRE_DEPLOY;
 
 pub(super) async fn run(
     args: &BackupArgs,

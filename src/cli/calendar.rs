@@ -8,7 +8,7 @@ use jiff::Zoned;
 use jiff::civil::Date;
 
 use super::output::number;
-use crate::model::retention::Tier;
+use pgkeep_model::retention::Tier;
 
 /// Longest time, in days, that is drawn by the hour.
 const MAX_DAYS_BY_HOUR: i32 = 10;

@@ -8,11 +8,11 @@ use super::args::{BackupArgs, CheckArgs, TriggerArg};
 use super::backup::requests;
 use super::output::{Output, table};
 use super::settings::Settings;
-use crate::context::Context;
-use crate::failure::{Failure, Result};
-use crate::notify::{NOT_TRIED, Notifiers};
-use crate::op::check::{Checked, Line, Probe, Report, Request, Verdict, run as check};
-use crate::postgres::programs::Search;
+use pgkeep_core::context::Context;
+use pgkeep_core::notify::{NOT_TRIED, Notifiers};
+use pgkeep_core::op::check::{Checked, Line, Probe, Report, Request, Verdict, run as check};
+use pgkeep_core::postgres::programs::Search;
+use pgkeep_model::failure::{Failure, Result};
 
 /// Id of the failure that says that no database is named.
 const NO_DATABASE: &str = "no_database";
@@ -62,7 +62,7 @@ fn request(args: &CheckArgs, settings: &Settings<'_>, context: &Context) -> Resu
         }
         other => other?.0,
     };
-    let database = |backup: crate::op::backup::Request| {
+    let database = |backup: pgkeep_core::op::backup::Request| {
         let own = config.as_ref().map(|config| {
             let found = config.database(backup.name.as_str());
             found.unwrap_or(&config.defaults)

@@ -8,8 +8,8 @@ use std::path::Path;
 use super::args::ConfigCommand;
 use super::output::Output;
 use super::settings::Settings;
-use crate::failure::{Failure, Kind, Result};
-use crate::model::config::{EXAMPLE, config_schema};
+use pgkeep_model::config::{EXAMPLE, config_schema};
+use pgkeep_model::failure::{Failure, Kind, Result};
 
 pub(super) fn run(command: &ConfigCommand, settings: &Settings<'_>, output: &Output) -> Result<()> {
     match command {

@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 
-use crate::postgres::environment::Environment;
-use crate::postgres::process::Program;
-use crate::storage::CredentialSource;
+use pgkeep_core::postgres::environment::Environment;
+use pgkeep_core::postgres::process::Program;
+use pgkeep_storage::CredentialSource;
 
 /// How long the program may take; some ask a person or a far service.
 const TIMEOUT: Duration = Duration::from_secs(60);

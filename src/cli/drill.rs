@@ -13,15 +13,15 @@ use super::progress::Shown;
 use super::restore::left_to_the_platform;
 use super::settings::Settings;
 use super::steps;
-use crate::context::Context;
-use crate::failure::{Failure, Kind, Result};
-use crate::model::config::Config;
-use crate::model::connection::Connection;
-use crate::model::drill::DrillConfig;
-use crate::model::name::printable;
-use crate::op::drill::{Report, Request, run as drill};
-use crate::op::stored::Wanted;
-use crate::postgres::programs::Search;
+use pgkeep_core::context::Context;
+use pgkeep_core::op::drill::{Report, Request, run as drill};
+use pgkeep_core::op::stored::Wanted;
+use pgkeep_core::postgres::programs::Search;
+use pgkeep_model::config::Config;
+use pgkeep_model::connection::Connection;
+use pgkeep_model::drill::DrillConfig;
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::name::printable;
 
 pub(super) async fn run(
     args: &DrillArgs,
@@ -78,7 +78,7 @@ fn request(args: &DrillArgs, settings: &Settings<'_>) -> Result<Request> {
         .drill_url
         .clone()
         .or_else(|| url.map(|url| url.expose_secret().to_owned()));
-    let bad = |error: crate::model::connection::ConnectionError| {
+    let bad = |error: pgkeep_model::connection::ConnectionError| {
         let message = format!("cannot read the drill's server: {error}");
         Failure::new(Kind::Usage, "bad_connection", message)
     };

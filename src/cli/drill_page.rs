@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use super::output::{bytes, number};
-use crate::op::drill::Report;
+use pgkeep_core::op::drill::Report;
 
 const STYLE: &str = "\
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a;background:#fff}

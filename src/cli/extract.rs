@@ -7,13 +7,13 @@ use super::args::{ExtractArgs, FormatArg};
 use super::output::{Output, bytes, number};
 use super::progress::Shown;
 use super::settings::Settings;
-use crate::context::Context;
-use crate::failure::{Failure, Kind, Result};
-use crate::model::name::parse_schema;
-use crate::model::rows::Filter;
-use crate::op::extract::{self, Report, Request, RowFormat, Rows, Source, run as extract};
-use crate::op::stored::Wanted;
-use crate::stream::pipeline::Progress;
+use pgkeep_core::context::Context;
+use pgkeep_core::op::extract::{self, Report, Request, RowFormat, Rows, Source, run as extract};
+use pgkeep_core::op::stored::Wanted;
+use pgkeep_core::stream::pipeline::Progress;
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::name::parse_schema;
+use pgkeep_model::rows::Filter;
 
 pub(super) async fn run(
     args: &ExtractArgs,

@@ -10,19 +10,19 @@ use super::progress::Shown;
 use super::restore::text as restore_text;
 use super::settings::Settings;
 use super::steps;
-use crate::context::Context;
-use crate::failure::{Failure, Kind, Result};
-use crate::model::connection::Connection;
-use crate::model::freshness::age;
-use crate::model::manifest::Trigger;
-use crate::model::pin::PRE_DEPLOY;
-use crate::model::shell;
-use crate::op::guard::{
+use pgkeep_core::context::Context;
+use pgkeep_core::op::guard::{
     CommandOutcome, Event, Guarded, Observer, Outcome, Report, Request, RestoreLine, run as guard,
 };
-use crate::op::{backup, restore};
-use crate::postgres::attended::{Attended, Unfit};
-use crate::postgres::process::Program;
+use pgkeep_core::op::{backup, restore};
+use pgkeep_core::postgres::attended::{Attended, Unfit};
+use pgkeep_core::postgres::process::Program;
+use pgkeep_model::connection::Connection;
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::freshness::age;
+use pgkeep_model::manifest::Trigger;
+use pgkeep_model::pin::PRE_DEPLOY;
+use pgkeep_model::shell;
 
 /// git reads one file; where its folder hangs, the commit is not worth the wait.
 const GIT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 use super::log;
-use crate::model::redact::Redactor;
+use pgkeep_model::redact::Redactor;
 
 static SECRETS: LazyLock<Mutex<Redactor>> = LazyLock::new(Mutex::default);
 

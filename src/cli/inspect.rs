@@ -2,10 +2,10 @@
 
 use super::args::InspectArgs;
 use super::output::{Output, bytes, dumped_tables, number};
-use crate::failure::{Failure, Kind, Result};
-use crate::model::required::RequiredTable;
-use crate::model::scan::{Scan, SectionName, Table};
-use crate::op::inspect::{Report, Request, Source, run as inspect};
+use pgkeep_core::op::inspect::{Report, Request, Source, run as inspect};
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::required::RequiredTable;
+use pgkeep_model::scan::{Scan, SectionName, Table};
 
 pub(super) fn run(args: &InspectArgs, output: &Output) -> Result<()> {
     let required = required_tables(&args.required)?;

@@ -6,13 +6,13 @@ use super::output::{Output, number};
 use super::progress::Shown;
 use super::restore::{search, source, with_password};
 use super::settings::Settings;
-use crate::context::Context;
-use crate::failure::{Failure, Kind, Result};
-use crate::model::merge::Mode;
-use crate::model::name::{TableName, parse_schema, printable};
-use crate::op::merge::{Merged, Report, Request, run as merge};
-use crate::op::restore::Source;
-use crate::op::stored::Wanted;
+use pgkeep_core::context::Context;
+use pgkeep_core::op::merge::{Merged, Report, Request, run as merge};
+use pgkeep_core::op::restore::Source;
+use pgkeep_core::op::stored::Wanted;
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::merge::Mode;
+use pgkeep_model::name::{TableName, parse_schema, printable};
 
 /// Tells whether rows of single tables are meant.
 pub(super) fn is_meant(args: &RestoreArgs) -> Result<bool> {

@@ -42,11 +42,11 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::context::{Context, Signalled, Stop};
-use crate::failure::{Failure, Kind};
-use crate::postgres::process::kill_all;
 use args::{Cli, Command};
 use output::Output;
+use pgkeep_core::context::{Context, Signalled, Stop};
+use pgkeep_core::postgres::process::kill_all;
+use pgkeep_model::failure::{Failure, Kind};
 use settings::Settings;
 
 /// How long background work may still take when a command is done.

@@ -12,10 +12,10 @@ use super::actions::{Actions, Table as StepTable};
 use super::args::{Global, When};
 use super::log;
 pub(super) use super::log::say;
-use crate::failure::{Failure, Kind};
-use crate::model::name::printable;
-use crate::model::scan::{RowDigest, TableKind};
-pub(super) use crate::model::words::{bytes, number};
+use pgkeep_model::failure::{Failure, Kind};
+use pgkeep_model::name::printable;
+use pgkeep_model::scan::{RowDigest, TableKind};
+pub(super) use pgkeep_model::words::{bytes, number};
 
 /// How this run prints.
 pub(super) struct Output {

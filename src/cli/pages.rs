@@ -9,7 +9,7 @@ use clap_complete::Shell;
 
 use super::args::Cli;
 use super::output::Output;
-use crate::failure::{Failure, Kind, Result};
+use pgkeep_model::failure::{Failure, Kind, Result};
 
 /// Flags of `completions`.
 #[derive(Debug, Args)]

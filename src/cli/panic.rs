@@ -8,8 +8,8 @@ use std::sync::{Mutex, PoisonError};
 
 use super::hidden::redacted_in_panic;
 use super::output::say_in_panic;
-use crate::failure::{Failure, Kind};
-use crate::postgres::process::kill_all;
+use pgkeep_core::postgres::process::kill_all;
+use pgkeep_model::failure::{Failure, Kind};
 
 /// The last panic, as it was told.
 static LAST: Mutex<Option<String>> = Mutex::new(None);

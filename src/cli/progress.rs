@@ -11,10 +11,10 @@ use tokio::task::JoinHandle;
 use super::args::When;
 use super::log;
 use super::output::{Output, bytes, say};
-use crate::failure::Failure;
-use crate::op::backup::{Event, Observer};
-use crate::op::restore;
-use crate::stream::pipeline::Progress;
+use pgkeep_core::op::backup::{Event, Observer};
+use pgkeep_core::op::restore;
+use pgkeep_core::stream::pipeline::Progress;
+use pgkeep_model::failure::Failure;
 
 /// How often the bar moves.
 pub(super) const BAR_INTERVAL: Duration = Duration::from_millis(200);

@@ -9,12 +9,12 @@ use super::backup::duration;
 use super::output::{Output, bytes, number, table};
 use super::retention::{flags, set_zone};
 use super::settings::Settings;
-use crate::context::Context;
-use crate::failure::{Failure, Kind, Result};
-use crate::model::config::{DatabaseConfig, Retention};
-use crate::model::id::DatabaseName;
-use crate::op::prune::{Account, Line, Report, Request, empty_policy, run as prune, worst};
-use crate::op::stored::{Listing, NamedStorage};
+use pgkeep_core::context::Context;
+use pgkeep_core::op::prune::{Account, Line, Report, Request, empty_policy, run as prune, worst};
+use pgkeep_core::op::stored::{Listing, NamedStorage};
+use pgkeep_model::config::{DatabaseConfig, Retention};
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::id::DatabaseName;
 
 /// Most objects of others that are named one by one.
 const MAX_LEFT: usize = 10;

@@ -9,15 +9,15 @@ use super::output::{Output, bytes, number};
 use super::progress::Shown;
 use super::settings::Settings;
 use super::steps;
-use crate::context::Context;
-use crate::failure::{Failure, Kind, Result};
-use crate::model::config::{Config, Preset};
-use crate::model::connection::Connection;
-use crate::model::id::BackupId;
-use crate::model::name::printable;
-use crate::op::restore::{Limits, Options, Report, Request, Source, run as restore};
-use crate::op::stored::Wanted;
-use crate::postgres::programs::Search;
+use pgkeep_core::context::Context;
+use pgkeep_core::op::restore::{Limits, Options, Report, Request, Source, run as restore};
+use pgkeep_core::op::stored::Wanted;
+use pgkeep_core::postgres::programs::Search;
+use pgkeep_model::config::{Config, Preset};
+use pgkeep_model::connection::Connection;
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::id::BackupId;
+use pgkeep_model::name::printable;
 
 pub(super) async fn run(
     args: &RestoreArgs,

@@ -7,11 +7,11 @@ use super::args::{PolicyArgs, RetentionArgs};
 use super::calendar::{self, Entry};
 use super::output::{Output, number, table};
 use super::settings::Settings;
-use crate::context::Context;
-use crate::failure::{Failure, Kind, Result};
-use crate::model::config::{Retention, parse_span, parse_timezone};
-use crate::model::retention::Reason;
-use crate::op::retention::{Judged, Report, Request, Times, run as judge};
+use pgkeep_core::context::Context;
+use pgkeep_core::op::retention::{Judged, Report, Request, Times, run as judge};
+use pgkeep_model::config::{Retention, parse_span, parse_timezone};
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::retention::Reason;
 
 /// Most kept times that are listed for people: more scroll past unread.
 const MAX_LISTED: usize = 100;

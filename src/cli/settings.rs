@@ -17,21 +17,21 @@ use super::credentials::CredentialCommand;
 use super::hidden::{self, hide};
 use super::log;
 use super::output::Output;
-use crate::context::Context;
-use crate::failure::{Failure, Kind, Result};
-use crate::lock::{StateFolder, host_name};
-use crate::model::config::{
+use pgkeep_core::context::Context;
+use pgkeep_core::lock::{StateFolder, host_name};
+use pgkeep_core::notify::{Notifiers, secret_forms};
+use pgkeep_core::op::lock::LockSettings;
+use pgkeep_core::op::stored::{NamedStorage, storage_failure};
+use pgkeep_core::postgres::environment::Environment;
+use pgkeep_model::config::{
     self, Config, DatabaseConfig, Env, Retention, StorageConfig, StorageUrl,
 };
-use crate::model::connection::{Connection, ConnectionError};
-use crate::model::id::DatabaseName;
-use crate::model::lease;
-use crate::model::nearest::did_you_mean;
-use crate::notify::{Notifiers, secret_forms};
-use crate::op::lock::LockSettings;
-use crate::op::stored::{NamedStorage, storage_failure};
-use crate::postgres::environment::Environment;
-use crate::storage::{self, Absent, Credentials, S3Environment, S3Options, Storage};
+use pgkeep_model::connection::{Connection, ConnectionError};
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::id::DatabaseName;
+use pgkeep_model::lease;
+use pgkeep_model::nearest::did_you_mean;
+use pgkeep_storage::{Absent, Credentials, S3Environment, S3Options, Storage};
 
 /// Where a configuration is looked for when none is named.
 const USUAL_FILES: &[&str] = &["pgkeep.yaml", "/etc/pgkeep/pgkeep.yaml"];
@@ -364,7 +364,7 @@ impl<'a> Settings<'a> {
             StorageUrl::Folder(path) => self.expand_home(path).display().to_string(),
             s3 @ StorageUrl::S3 { .. } => s3.to_string(),
         };
-        let opened = storage::open(&url, &self.s3_options(config));
+        let opened = pgkeep_storage::open(&url, &self.s3_options(config));
         Ok(Opened {
             name: name.to_owned(),
             url,
@@ -605,7 +605,7 @@ fn database_config<'c>(config: &'c Config, name: &str) -> Result<&'c DatabaseCon
 struct Opened {
     name: String,
     url: String,
-    opened: storage::Result<Arc<dyn Storage>>,
+    opened: pgkeep_storage::Result<Arc<dyn Storage>>,
 }
 
 fn no_storage() -> Failure {

@@ -7,12 +7,12 @@ use super::output::{Output, number};
 use super::progress::Shown;
 use super::restore::{limits, search, source, with_password};
 use super::settings::Settings;
-use crate::context::Context;
-use crate::failure::{Failure, Kind, Result};
-use crate::model::name::printable;
-use crate::op::restore::Source as Any;
-use crate::op::single::{Options, Report, Request, Source, run as restore};
-use crate::op::stored::Wanted;
+use pgkeep_core::context::Context;
+use pgkeep_core::op::restore::Source as Any;
+use pgkeep_core::op::single::{Options, Report, Request, Source, run as restore};
+use pgkeep_core::op::stored::Wanted;
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::name::printable;
 
 /// Tells whether single tables with their structure are meant.
 pub(super) fn is_meant(args: &RestoreArgs) -> bool {

@@ -6,15 +6,15 @@ use super::args::StatusArgs;
 use super::backup::duration;
 use super::output::{Output, bytes, number, table};
 use super::settings::Settings;
-use crate::context::Context;
-use crate::failure::{Failure, Kind, Result};
-use crate::model::freshness::{Freshness, age};
-use crate::model::id::DatabaseName;
-use crate::model::notice::Event;
-use crate::op::notices::undelivered;
-use crate::op::status::{
+use pgkeep_core::context::Context;
+use pgkeep_core::op::notices::undelivered;
+use pgkeep_core::op::status::{
     Report, Request, Status, Watched, run as status, run_and_tell, tell_unknown,
 };
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::freshness::{Freshness, age};
+use pgkeep_model::id::DatabaseName;
+use pgkeep_model::notice::Event;
 
 /// Nagios' own codes. <https://nagios-plugins.org/doc/guidelines.html#AEN78>
 const OK: u8 = 0;

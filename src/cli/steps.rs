@@ -4,8 +4,8 @@
 
 use super::actions::{Cell, Table};
 use super::output::{bytes, number};
-use crate::failure::{Failure, Kind};
-use crate::op::{backup, drill, guard, restore, verify};
+use pgkeep_core::op::{backup, drill, guard, restore, verify};
+use pgkeep_model::failure::{Failure, Kind};
 
 const BACKUPS: &[&str] = &[
     "database",

@@ -5,13 +5,13 @@ use comfy_table::CellAlignment;
 use super::args::{GetArgs, ListArgs, PinArgs, ShowArgs, StorageArgs, UnpinArgs};
 use super::output::{Output, bytes, dumped_tables, number, table};
 use super::settings::Settings;
-use crate::context::Context;
-use crate::failure::{Failure, Kind, Result};
-use crate::model::freshness::age;
-use crate::model::manifest::{Manifest, TableRecord};
-use crate::model::name::TableName;
-use crate::op::stored::Wanted;
-use crate::op::{get, list, pin, show};
+use pgkeep_core::context::Context;
+use pgkeep_core::op::stored::Wanted;
+use pgkeep_core::op::{get, list, pin, show};
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::freshness::age;
+use pgkeep_model::manifest::{Manifest, TableRecord};
+use pgkeep_model::name::TableName;
 
 pub(super) async fn run_list(
     args: &ListArgs,

@@ -7,10 +7,10 @@ use super::backup::duration;
 use super::output::{Output, bytes, number};
 use super::prune::{not_begun, only_database};
 use super::settings::Settings;
-use crate::context::Context;
-use crate::failure::Result;
-use crate::op::prune::worst;
-use crate::op::sync::{Report, Request, Swept, run as sync};
+use pgkeep_core::context::Context;
+use pgkeep_core::op::prune::worst;
+use pgkeep_core::op::sync::{Report, Request, Swept, run as sync};
+use pgkeep_model::failure::Result;
 
 #[derive(Serialize)]
 struct Document<'a> {

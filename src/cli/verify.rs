@@ -14,14 +14,14 @@ use super::output::{Output, bytes, number, say};
 use super::progress::{BAR_INTERVAL, LINE_INTERVAL, Style, bar, left, println_json};
 use super::settings::Settings;
 use super::steps;
-use crate::context::Context;
-use crate::failure::{Failure, Kind, Result};
-use crate::op::notices::undelivered;
-use crate::op::stored::Wanted;
-use crate::op::verify::{
+use pgkeep_core::context::Context;
+use pgkeep_core::op::notices::undelivered;
+use pgkeep_core::op::stored::Wanted;
+use pgkeep_core::op::verify::{
     CopyReport, Event, Observer, Report, Request, Which, place_in_words, run as verify,
 };
-use crate::stream::pipeline::Progress;
+use pgkeep_core::stream::pipeline::Progress;
+use pgkeep_model::failure::{Failure, Kind, Result};
 
 pub(super) async fn run(
     args: &VerifyArgs,

@@ -5,17 +5,17 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pgkeep::model::connection::Connection;
-use pgkeep::model::name::TableName;
-use pgkeep::postgres::dump::{Dump, DumpRequest, Selection};
-use pgkeep::postgres::environment::Environment;
-use pgkeep::postgres::error::{Error, Reason};
-use pgkeep::postgres::globals::Globals;
-use pgkeep::postgres::process::Stop;
-use pgkeep::postgres::programs::{Programs, Search};
-use pgkeep::postgres::psql::Psql;
-use pgkeep::postgres::scratch::{ScratchOptions, ScratchServer, sweep};
-use pgkeep::postgres::server::{ServerFacts, TableKind};
+use pgkeep_core::postgres::dump::{Dump, DumpRequest, Selection};
+use pgkeep_core::postgres::environment::Environment;
+use pgkeep_core::postgres::error::{Error, Reason};
+use pgkeep_core::postgres::globals::Globals;
+use pgkeep_core::postgres::process::Stop;
+use pgkeep_core::postgres::programs::{Programs, Search};
+use pgkeep_core::postgres::psql::Psql;
+use pgkeep_core::postgres::scratch::{ScratchOptions, ScratchServer, sweep};
+use pgkeep_core::postgres::server::{ServerFacts, TableKind};
+use pgkeep_model::connection::Connection;
+use pgkeep_model::name::TableName;
 use tokio_util::sync::CancellationToken;
 
 /// Names made to break quoting.
@@ -285,7 +285,7 @@ async fn names_are_literal_whatever_they_hold() {
     let Some(fixture) = Fixture::plain().await else {
         return;
     };
-    let quote = pgkeep::model::name::quote;
+    let quote = pgkeep_model::name::quote;
     let tables: String = NASTY
         .iter()
         .map(|name| format!("CREATE TABLE {} (x int);", quote(name)))
@@ -306,7 +306,7 @@ async fn names_are_literal_whatever_they_hold() {
             created(&dump),
             [format!(
                 "public.{}",
-                pgkeep::model::name::quote_if_needed(name)
+                pgkeep_model::name::quote_if_needed(name)
             )]
         );
     }
@@ -482,7 +482,7 @@ async fn rights_and_locks_are_told() {
 }
 
 /// A dump that has begun to stream a table larger than all buffers between.
-async fn begin_large_dump(fixture: &Fixture) -> (Dump, pgkeep::postgres::process::Output) {
+async fn begin_large_dump(fixture: &Fixture) -> (Dump, pgkeep_core::postgres::process::Output) {
     fixture
         .sql("CREATE TABLE IF NOT EXISTS big AS SELECT g, repeat('x', 1000) FROM generate_series(1, 60000) g")
         .await;
@@ -502,7 +502,7 @@ async fn a_dump_that_breaks_never_ends_well() {
     let Some(fixture) = Fixture::plain().await else {
         return;
     };
-    let drain = |mut output: pgkeep::postgres::process::Output| {
+    let drain = |mut output: pgkeep_core::postgres::process::Output| {
         tokio::task::spawn_blocking(move || output.read_to_end(&mut Vec::new()))
     };
     let backend = "FROM pg_stat_activity WHERE query LIKE 'COPY public.big%'";

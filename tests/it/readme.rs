@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use pgkeep::model::config::{Env, parse};
+use pgkeep_model::config::{Env, parse};
 
 use crate::support::sandbox::Outcome;
 use crate::support::{CANARY, S3Server, Sandbox, Server, postgres};

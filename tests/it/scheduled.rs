@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pgkeep::model::config::{Env, parse};
+use pgkeep_model::config::{Env, parse};
 use serde_json::json;
 
 use crate::backup::Shop;

@@ -7,12 +7,12 @@ use crate::cli::progress::Shown;
 use crate::cli::{
     drill as drill_words, prune as prune_words, restore as restore_words, verify as verify_words,
 };
-use crate::failure::Result;
-use crate::model::config::Retention;
-use crate::model::id::DatabaseName;
-use crate::op::stored::{NamedStorage, Wanted};
-use crate::op::{drill, prune, restore, verify};
-use crate::storage::Folder;
+use pgkeep_core::op::stored::{NamedStorage, Wanted};
+use pgkeep_core::op::{drill, prune, restore, verify};
+use pgkeep_model::config::Retention;
+use pgkeep_model::failure::Result;
+use pgkeep_model::id::DatabaseName;
+use pgkeep_storage::Folder;
 
 impl Demo<'_> {
     /// Verifies, drills, restores and prunes, with the commands that do it.
@@ -108,7 +108,7 @@ impl Demo<'_> {
                 keep_last: Some(1),
                 ..Retention::default()
             },
-            keep_runs: crate::model::config::DatabaseConfig::default().keep_runs,
+            keep_runs: pgkeep_model::config::DatabaseConfig::default().keep_runs,
             allow_mass_delete: false,
             dry_run: false,
             must_exist: true,
@@ -120,7 +120,7 @@ impl Demo<'_> {
 
     pub(super) fn storages(&self) -> Result<Vec<NamedStorage>> {
         let storage = Folder::open(&self.folder).map_err(|error| {
-            crate::op::stored::storage_failure("cannot open the folder", &error)
+            pgkeep_core::op::stored::storage_failure("cannot open the folder", &error)
         })?;
         Ok(vec![NamedStorage {
             name: "demo".to_owned(),

@@ -11,7 +11,7 @@ use tracing::{Event, Level};
 
 use super::Fields;
 use crate::cli::hidden::{redact_json, redacted};
-use crate::model::name::printable;
+use pgkeep_model::name::printable;
 
 /// One line.
 pub(super) struct Line {

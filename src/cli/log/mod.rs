@@ -23,9 +23,9 @@ use tracing_subscriber::{EnvFilter, Layer};
 use super::actions;
 use super::args::{Global, LogFormat};
 use super::hidden::redacted;
-use crate::failure::{Failure, Kind};
-use crate::model::config::LogConfig;
 use line::Line;
+use pgkeep_model::config::LogConfig;
+use pgkeep_model::failure::{Failure, Kind};
 use rotated::{Rotated, Trouble};
 
 /// Shorter lines of a secret are not masked: the runner would blacken every `a`, and tell the secret by the gaps.

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use pgkeep::storage::{Error, Folder, Storage};
+use pgkeep_storage::{Error, Folder, Storage};
 use tempfile::TempDir;
 
 use super::{LARGE, conforms, contests, eventually, keys, pattern, store, upload};

@@ -6,7 +6,7 @@ mod s3;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
-use pgkeep::storage::{Error, Memory, Result, Storage, Upload, Version};
+use pgkeep_storage::{Error, Memory, Result, Storage, Upload, Version};
 
 /// Longer than two parts of 5 MiB, and no multiple of anything.
 const LARGE: usize = 11 * 1024 * 1024 + 7;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
-use pgkeep::storage::{CredentialSource, Credentials, Error, S3, S3Options, Storage};
+use pgkeep_storage::{CredentialSource, Credentials, Error, S3, S3Options, Storage};
 use secrecy::SecretString;
 
 use super::{LARGE, conforms, eventually, keys, pattern, read, store, upload};

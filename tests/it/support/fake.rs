@@ -1,4 +1,4 @@
-//! Scripted stand-ins for PostgreSQL's client programs: `tests/servers/fake_pg.rs` under their names, with a script.
+//! Scripted stand-ins for PostgreSQL's client programs: `crates/testing/src/bin/fake_pg.rs` under their names, with a script.
 //!
 //! The keys of a script are the fields of `Script` there; an unknown one fails the run with 99.
 
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::{Sandbox, example};
+use super::{Sandbox, program};
 
 /// The names that the fake is put under.
 const PROGRAMS: [&str; 4] = ["pg_dump", "pg_dumpall", "pg_restore", "psql"];
@@ -26,10 +26,10 @@ impl Fake {
     /// Puts fakes into the sandbox: each tells its version and records its calls, `pg_dump` prints a small whole dump.
     pub fn install(sandbox: &Sandbox) -> Self {
         let bin = sandbox.bin();
-        for program in PROGRAMS {
-            link(&example("fake_pg"), &bin.join(program));
+        for name in PROGRAMS {
+            link(&program("fake_pg"), &bin.join(name));
             // Megabytes of our own code: nothing to search after each run.
-            sandbox.may_hold_secret(&bin.join(program));
+            sandbox.may_hold_secret(&bin.join(name));
         }
         let record = bin.join("record.jsonl");
         // The password reaches the programs by environment, so the record holds it.

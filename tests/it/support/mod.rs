@@ -22,8 +22,11 @@ pub use s3::S3Server;
 pub use sandbox::Sandbox;
 pub use secret::CANARY;
 
+use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
 
 /// Tells why a test does nothing; fails it where everything must run.
 ///
@@ -38,14 +41,42 @@ pub fn skip(reason: &str) {
     writeln!(std::io::stderr(), "skipped {test}: {reason}").expect("stderr takes a line");
 }
 
-/// Returns a program of `tests/servers`: an example, so that `cargo install` leaves it out.
-pub fn example(name: &str) -> PathBuf {
+/// Returns a program of `crates/testing`: `cargo test --workspace` builds them, and where they are missing this does.
+pub fn program(name: &str) -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
     let pgkeep = Path::new(env!("CARGO_BIN_EXE_pgkeep"));
-    let path = pgkeep.with_file_name("examples").join(name);
-    assert!(
-        path.is_file(),
-        "`{}` is not built; `cargo test` does it, `cargo test --test it` needs `cargo build --examples` first",
-        path.display()
-    );
+    let path = pgkeep.with_file_name(name);
+    BUILT.get_or_init(|| {
+        if !path.is_file() {
+            build_programs(pgkeep);
+        }
+    });
     path
+}
+
+/// Builds the programs of the tests beside `pgkeep`, in the profile of its folder.
+fn build_programs(pgkeep: &Path) {
+    let folder = pgkeep.parent().expect("a program lies in a folder");
+    let profile = match folder.file_name().and_then(OsStr::to_str) {
+        Some("debug") | None => "dev",
+        Some(profile) => profile,
+    };
+    let built = Command::new(env!("CARGO"))
+        .args([
+            "build",
+            "--quiet",
+            "--package",
+            "pgkeep-testing",
+            "--profile",
+            profile,
+        ])
+        .arg("--target-dir")
+        .arg(folder.parent().expect("profiles lie in the target folder"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .expect("cargo runs");
+    assert!(
+        built.success(),
+        "the programs of `crates/testing` were not built"
+    );
 }

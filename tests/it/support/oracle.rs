@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use pgkeep::model::scan::{Scan, Scanner};
-use pgkeep::stream::read::read_dump;
+use pgkeep_core::stream::read::read_dump;
+use pgkeep_model::scan::{Scan, Scanner};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 

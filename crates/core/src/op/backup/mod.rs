@@ -1,0 +1,425 @@
+//! `backup`: dump, prove while it streams, store in every storage, commit with the manifest.
+//!
+//! Nothing is visible as a backup before the manifest is there, and the manifest is written only when the whole
+//! promise holds: `pg_dump` exited with 0, the end marker was seen, every required table was found, every byte
+//! reached storage.
+
+mod after;
+mod attempt;
+mod commit;
+mod fan_out;
+mod record;
+pub(crate) mod selected;
+mod source;
+mod stage;
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::lock::{self, Hold, LockRequest, LockSettings};
+use super::prune;
+use super::stored::NamedStorage;
+use crate::context::Context;
+use crate::notify::Delivery;
+use crate::postgres::dump::Selection;
+use crate::postgres::environment::Environment;
+use crate::postgres::programs::Search;
+use crate::stream::compress::Codec;
+use crate::stream::pipeline::Progress;
+use pgkeep_model::config::{Preset, Retention, Retries};
+use pgkeep_model::connection::Connection;
+use pgkeep_model::failure::{Failure, Kind};
+use pgkeep_model::id::DatabaseName;
+use pgkeep_model::manifest::{Manifest, SelectionRecord, Trigger};
+use pgkeep_model::name::TableName;
+use pgkeep_model::required::{RequiredOutcome, RequiredTable};
+use pgkeep_model::scan::Finding;
+
+use attempt::{Attempt, SAFE};
+use stage::Stages;
+
+/// One database to back up.
+pub struct Request {
+    /// Its name in storage.
+    pub name: DatabaseName,
+    /// Where it is.
+    pub connection: Connection,
+    /// Where to look for client programs.
+    pub search: Search,
+    /// What programs may see of the environment.
+    pub environment: Environment,
+    /// Where to store.
+    pub storages: Vec<NamedStorage>,
+    /// How many storages must take the backup for it to count.
+    pub copies: NonZeroUsize,
+    /// How to compress.
+    pub codec: Codec,
+    /// Tables that must be in the dump.
+    pub required: Vec<RequiredTable>,
+    /// What is left out.
+    pub selection: Selection,
+    /// Whether flags of this run, and not the configuration, left something out.
+    pub is_partial: bool,
+    /// Rules of a hosting service.
+    pub preset: Option<Preset>,
+    /// Whether roles and tablespaces are stored beside the dump.
+    pub globals: bool,
+    /// Whether a database without tables is accepted.
+    pub allow_empty: bool,
+    /// Whether warnings of `pg_dump` change the exit code.
+    pub strict_warnings: bool,
+    /// How long `pg_dump` waits for a lock.
+    pub lock_wait_timeout: Duration,
+    /// Ends a dump that moves no byte for so long.
+    pub stall_timeout: Option<Duration>,
+    /// When and how often a run is tried again.
+    pub retries: Retries,
+    /// Why the run happens.
+    pub trigger: Trigger,
+    /// Why the backup is pinned; none when it is not.
+    pub pin: Option<String>,
+    /// The policy by which the storages are pruned behind a good backup; none keeps all.
+    pub retention: Option<Retention>,
+    /// How old a run's record becomes.
+    pub keep_runs: Duration,
+    /// Compressing threads.
+    pub threads: usize,
+    /// How the run keeps others of the same database away.
+    pub lock: LockSettings,
+}
+
+/// How a run ended. The exit code, the summary and everything else that speaks of it come from this value.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The database.
+    pub database: String,
+    /// The backup's id; none when no attempt came so far.
+    pub backup_id: Option<String>,
+    /// Whether the backup is stored and proven.
+    pub stored: bool,
+    /// When the run began.
+    pub started_at: Timestamp,
+    /// How long it took.
+    pub took_ms: u64,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// Rows of all tables.
+    pub rows: u64,
+    /// Number of tables.
+    pub tables: usize,
+    /// Length of the uncompressed dump.
+    pub dump_bytes: u64,
+    /// Size of the stored dump.
+    pub size_bytes: u64,
+    /// SHA-256 of the stored dump.
+    pub sha256: Option<String>,
+    /// Key of the manifest below each storage.
+    pub manifest_key: Option<String>,
+    /// What each storage made of it.
+    pub storages: Vec<StorageOutcome>,
+    /// What was pruned behind it; none where nothing was to be.
+    pub prune: Option<prune::Report>,
+    /// What was required and what was found; empty where no dump came to its end.
+    pub required_tables: Vec<RequiredOutcome>,
+    /// What was odd.
+    pub warnings: Vec<Finding>,
+    /// The shell line that restores the backup without pgkeep.
+    pub restore: Option<String>,
+    /// How far it came, where it failed: `lock`, `connect`, `dump`, `proof`, `store`, `prune`.
+    pub stage: Option<&'static str>,
+    /// Who was told, and whether it arrived.
+    pub notices: Vec<Delivery>,
+    /// Why the run failed, or what failed after the backup was good.
+    pub failure: Option<Failure>,
+    /// The manifest of a stored backup.
+    #[serde(skip)]
+    pub manifest: Option<Manifest>,
+}
+
+/// What one storage made of a backup.
+#[derive(Clone, Debug, Serialize)]
+pub struct StorageOutcome {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Where it is.
+    pub url: String,
+    /// Whether the backup is there.
+    pub stored: bool,
+    /// Why not, where it is the storage's own fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// What happens while a backup is made, for whoever shows it.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// Another run of the database has the lock.
+    Waiting {
+        /// Whom the run waits for, in words.
+        text: &'a str,
+    },
+    /// An attempt begins.
+    Connecting,
+    /// The dump begins.
+    Dumping {
+        /// How far it has come, from now on.
+        progress: &'a Arc<Progress>,
+        /// The server's own estimate of the bytes of all tables.
+        estimated_bytes: u64,
+        /// Tables that have rows of their own.
+        tables: u64,
+    },
+    /// The dump is proven; the storages finish.
+    Storing,
+    /// The attempt failed, and another follows.
+    Retrying {
+        /// How many attempts failed so far.
+        attempt: u32,
+        /// Why.
+        failure: &'a Failure,
+        /// When.
+        delay: Duration,
+    },
+}
+
+/// Watches a backup being made.
+pub trait Observer: Send + Sync {
+    /// Takes note of an event.
+    fn note(&self, event: Event<'_>);
+}
+
+/// Makes a backup, alone on its database in its storages, trying again where the cause of a failure may pass.
+pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) -> Report {
+    let started_at = context.clock.now();
+    let started = context.clock.monotonic();
+    let starting = after::tell_start(request, context);
+    let stages = Stages::new(observer);
+    let observer: &dyn Observer = &stages;
+    let lock = LockRequest {
+        database: &request.name,
+        storages: &request.storages,
+        verb: "backup",
+        safe: SAFE,
+        settings: &request.lock,
+        on_wait: &|text| observer.note(Event::Waiting { text }),
+    };
+    let mut report = match lock::acquire(&lock, context).await {
+        Ok(hold) => {
+            let mut report = attempts(request, context, observer, &hold).await;
+            report.stage = report.failure.as_ref().map(|why| stages.reached(why));
+            after::prune_behind(request, &mut report, &hold, context).await;
+            report.warnings.extend(hold.warnings.iter().cloned());
+            report.warnings.extend(hold.release().await);
+            report
+        }
+        Err(failure) => {
+            let mut report = Report::new(request, started_at);
+            report.stage = Some(stages.reached(&failure));
+            report.failure = Some(failure);
+            report
+        }
+    };
+    report.started_at = started_at;
+    let took = context.clock.monotonic().saturating_sub(started);
+    report.took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    if !context.stop.is_requested() {
+        starting.settle().await;
+    }
+    after::tell(request, &mut report, context).await;
+    after::keep_record(request, &report, started_at, context).await;
+    report
+}
+
+/// Tries until it works, or until another attempt makes no sense. The lock is held all the time.
+async fn attempts(
+    request: &Request,
+    context: &Context,
+    observer: &dyn Observer,
+    hold: &Hold,
+) -> Report {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let attempt = Attempt::new(request, context, observer, hold);
+        let mut report = attempt.run().await;
+        report.attempts = attempts;
+        let chance = context.clock.chance();
+        let Some((failure, delay)) = again(request.retries, &report, attempts, chance) else {
+            return report;
+        };
+        if context.stop.is_requested() {
+            return report;
+        }
+        observer.note(Event::Retrying {
+            attempt: attempts,
+            failure,
+            delay,
+        });
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = hold.ended().cancelled() => {
+                report.failure = Some(ended(request, context, hold));
+                return report;
+            }
+        }
+    }
+}
+
+/// Says why a run that was made to end did so.
+fn ended(request: &Request, context: &Context, hold: &Hold) -> Failure {
+    if hold.lost().is_cancelled() && !context.stop.is_requested() {
+        return hold.lost_failure();
+    }
+    context
+        .stop
+        .failure(&format!("backup of `{}`", request.name))
+        .and_safe(SAFE)
+}
+
+/// Decides whether a failed attempt is worth another, and after which delay.
+fn again(
+    retries: Retries,
+    report: &Report,
+    attempts: u32,
+    chance: f64,
+) -> Option<(&Failure, Duration)> {
+    let failure = report.failure.as_ref()?;
+    let may_pass = !report.stored && failure.may_pass && attempts < retries.attempts;
+    may_pass.then(|| (failure, delay(retries, attempts, chance)))
+}
+
+/// The delay doubles from one attempt to the next; up to a tenth more, by `chance` (0 to 1), keeps two runs apart.
+fn delay(retries: Retries, attempts: u32, chance: f64) -> Duration {
+    let doubled = retries
+        .delay
+        .saturating_mul(1u32.checked_shl(attempts - 1).unwrap_or(u32::MAX));
+    doubled.min(retries.max_delay).mul_f64(1.0 + chance / 10.0)
+}
+
+impl Report {
+    /// Starts a report of a run that has stored nothing.
+    fn new(request: &Request, started_at: Timestamp) -> Self {
+        Self {
+            database: request.name.to_string(),
+            backup_id: None,
+            stored: false,
+            started_at,
+            took_ms: 0,
+            attempts: 0,
+            rows: 0,
+            tables: 0,
+            dump_bytes: 0,
+            size_bytes: 0,
+            sha256: None,
+            manifest_key: None,
+            storages: request.storages.iter().map(not_stored).collect(),
+            prune: None,
+            required_tables: Vec::new(),
+            warnings: Vec::new(),
+            restore: None,
+            stage: None,
+            notices: Vec::new(),
+            failure: None,
+            manifest: None,
+        }
+    }
+}
+
+fn not_stored(named: &NamedStorage) -> StorageOutcome {
+    StorageOutcome {
+        name: named.name.clone(),
+        url: named.storage.label().to_owned(),
+        stored: false,
+        error: None,
+    }
+}
+
+impl Selection {
+    /// Returns what the manifest says of the selection; none when nothing was left out.
+    pub fn record(&self) -> Option<SelectionRecord> {
+        let names = |names: &[TableName]| names.iter().map(ToString::to_string).collect();
+        let schemas = |names: &[String]| {
+            names
+                .iter()
+                .map(|name| pgkeep_model::name::quote_if_needed(name))
+                .collect()
+        };
+        let record = SelectionRecord {
+            tables: names(&self.tables),
+            exclude_tables: names(&self.exclude_tables),
+            schemas: schemas(&self.schemas),
+            exclude_schemas: schemas(&self.exclude_schemas),
+            structure_only: names(&self.structure_only),
+        };
+        (record != SelectionRecord::default()).then_some(record)
+    }
+}
+
+/// Reports a database that was not begun because a stop came before.
+pub async fn not_started(request: &Request, context: &Context) -> Report {
+    let mut report = Report::new(request, context.clock.now());
+    report.failure = Some(
+        context
+            .stop
+            .failure(&format!("backup of `{}` was not started", request.name))
+            .and_safe(SAFE),
+    );
+    after::tell(request, &mut report, context).await;
+    report
+}
+
+/// Sums up several runs: one that failed never hides the others, and all that failed make the whole fail.
+pub fn overall(reports: &[Report]) -> Option<Failure> {
+    let failed: Vec<&Report> = reports
+        .iter()
+        .filter(|report| report.failure.is_some())
+        .collect();
+    let first = failed.first()?.failure.clone()?;
+    let is_stop = |failure: &&Failure| matches!(failure.kind, Kind::Interrupted | Kind::Terminated);
+    if let Some(stopped) = failed
+        .iter()
+        .filter_map(|report| report.failure.as_ref())
+        .find(is_stop)
+    {
+        return Some(stopped.clone());
+    }
+    if reports.len() == 1 || reports.iter().all(|report| !report.stored) {
+        return Some(first);
+    }
+    let names: Vec<String> = failed
+        .iter()
+        .map(|report| format!("`{}`", report.database))
+        .collect();
+    let message = format!(
+        "{} of {} databases had failures: {}",
+        failed.len(),
+        reports.len(),
+        names.join(", ")
+    );
+    let details = failed
+        .iter()
+        .filter_map(|report| report.failure.as_ref())
+        .map(|failure| failure.message.clone());
+    Some(Failure::new(Kind::AfterGood, "some_databases_failed", message).with_details(details))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delay_doubles_up_to_its_limit_and_leaves_room_for_chance() {
+        let retries = Retries {
+            attempts: 9,
+            delay: Duration::from_secs(10),
+            max_delay: Duration::from_secs(60),
+        };
+        let delays = [1, 2, 3, 4, 40].map(|attempts| delay(retries, attempts, 0.0).as_secs());
+        assert_eq!(delays, [10, 20, 40, 60, 60]);
+        assert_eq!(delay(retries, 2, 1.0), Duration::from_secs(22));
+    }
+}

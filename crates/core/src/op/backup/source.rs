@@ -1,0 +1,254 @@
+//! The first part of an attempt: which programs fit the server, what it holds, and whether the selection makes sense.
+
+use super::Request;
+use super::attempt::{Attempt, SAFE};
+use super::selected::Selected;
+use crate::postgres::dump::Selection;
+use crate::postgres::globals::Globals;
+use crate::postgres::programs::Programs;
+use crate::postgres::server::{ServerFacts, TableFacts, TableKind};
+use pgkeep_model::config::Preset;
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::scan::{Finding, Scanner};
+use pgkeep_model::supabase;
+
+/// What the server said, and the programs that fit it.
+pub(super) struct Source {
+    pub programs: Programs,
+    pub facts: ServerFacts,
+    /// What is dumped: what was asked for, and what a preset leaves out.
+    pub selection: Selection,
+}
+
+impl Source {
+    /// Returns the selection together with what it is about.
+    pub(super) fn selected(&self) -> Selected<'_> {
+        Selected {
+            selection: &self.selection,
+            facts: &self.facts,
+        }
+    }
+}
+
+impl Request {
+    /// Returns what is dumped of this database. A preset leaves schemas and tables out beside what was asked for; with an explicit
+    /// choice of tables or schemas it has no say.
+    pub(crate) fn selection_on(&self, facts: &ServerFacts) -> Selection {
+        let mut selection = self.selection.clone();
+        let is_open = selection.tables.is_empty() && selection.schemas.is_empty();
+        if self.preset == Some(Preset::Supabase) && is_open {
+            selection
+                .exclude_schemas
+                .extend(supabase::left_out(&facts.schema_owners));
+            selection.exclude_schemas.sort();
+            selection.exclude_schemas.dedup();
+            let platforms = supabase::platform_schemas(&facts.schema_owners);
+            let tables = facts.tables.iter().filter(|table| table.is_table());
+            let tables = tables.filter(|table| platforms.contains(&table.schema));
+            let tables = tables.filter(|table| {
+                let is_readable = table.can_read && !table.row_security_applies;
+                supabase::leaves_table_out(&table.schema, &table.name, is_readable)
+            });
+            for name in tables.map(TableFacts::table_name) {
+                if !selection.exclude_tables.contains(&name) {
+                    selection.exclude_tables.push(name);
+                }
+            }
+        }
+        selection
+    }
+
+    /// Tells what of the project's own lies in schemas that only the preset leaves out.
+    fn lost_with_preset(&self, facts: &ServerFacts) -> Option<Finding> {
+        let selection = self.selection_on(facts);
+        let is_left_out = |schema: &String| {
+            selection.exclude_schemas.contains(schema)
+                && !self.selection.exclude_schemas.contains(schema)
+        };
+        let lodgers = facts.lodgers.iter().filter(|one| is_left_out(&one.schema));
+        let lost: Vec<String> = lodgers.filter_map(supabase::Lodger::lost).collect();
+        (!lost.is_empty()).then(|| {
+            let text = format!(
+                "the preset leaves out what is yours in schemas of the platform; save it in another way: {}",
+                lost.join("; ")
+            );
+            Finding::new("preset", text, None)
+        })
+    }
+}
+
+impl Attempt<'_> {
+    pub(super) async fn connect(&self) -> Result<Source> {
+        let Request {
+            search,
+            environment,
+            connection,
+            ..
+        } = self.request;
+        let found = search.find(environment, self.stop()).await;
+        let newest = found.newest().map_err(|error| self.failed(&error))?;
+        let facts = ServerFacts::read(newest, environment, connection, self.stop());
+        let facts = facts.await.map_err(|error| self.failed(&error))?;
+        let programs = found.choose(Some(facts.major()), connection.minimum_client_major());
+        let programs = programs.map_err(|error| self.failed(&error))?.clone();
+        let selection = self.selection(&facts);
+        Ok(Source {
+            programs,
+            facts,
+            selection,
+        })
+    }
+
+    /// Refuses what would fail or be incomplete anyway: names that do not exist or are never dumped, rows that would be
+    /// left out.
+    pub(super) fn check_source(&mut self, facts: &ServerFacts) -> Result<()> {
+        let selection = self.request.selection.clone();
+        let selected = Selected {
+            selection: &selection,
+            facts,
+        };
+        let unknown = selected.missing();
+        if !unknown.is_empty() {
+            let message = format!(
+                "{} failed: {} selected names do not exist; {SAFE}",
+                self.what(),
+                unknown.len()
+            );
+            return Err(Failure::new(Kind::Proof, "selected_table_missing", message)
+                .with_details(unknown)
+                .hint("names are literal: quote those with capital letters, as in `'public.\"AutoBook\"'`"));
+        }
+        let not_dumped = selected.not_dumped();
+        if !not_dumped.is_empty() {
+            let message = format!(
+                "{} failed: {} selected names stand for nothing that `pg_dump` dumps; {SAFE}",
+                self.what(),
+                not_dumped.len()
+            );
+            return Err(
+                Failure::new(Kind::Proof, "selected_table_not_dumped", message)
+                    .with_details(not_dumped)
+                    .hint("leave these names out of the selected tables"),
+            );
+        }
+        let remarks = selected.remarks();
+        let remarks = remarks
+            .into_iter()
+            .map(|text| Finding::new("selection", text, None));
+        self.report.warnings.extend(remarks);
+        self.remark_on_preset(facts);
+        let lost = self.request.lost_with_preset(facts);
+        self.report.warnings.extend(lost);
+        self.check_rights(facts)
+    }
+
+    /// Tells what the preset leaves out only because it cannot be read: the platform's bookkeeping goes without saying.
+    fn remark_on_preset(&mut self, facts: &ServerFacts) {
+        let selection = self.selection(facts);
+        let unreadable = facts.unreadable().map(TableFacts::table_name);
+        let left_out = unreadable.filter(|name| {
+            let known = (name.schema_or_public(), name.name.as_str());
+            selection.exclude_tables.contains(name)
+                && !self.request.selection.exclude_tables.contains(name)
+                && !supabase::PLATFORM_TABLES.contains(&known)
+        });
+        let user = &facts.user;
+        let remarks = left_out.map(|name| {
+            let text = format!("`{name}` is left out: `{user}` may not read it whole");
+            Finding::new("preset", text, None)
+        });
+        self.report.warnings.extend(remarks);
+    }
+
+    /// Names every table that the role may not read whole, where `pg_dump` would stop at the first.
+    fn check_rights(&self, facts: &ServerFacts) -> Result<()> {
+        let unreadable: Vec<_> = facts
+            .unreadable()
+            .filter(|table| self.is_read(table, facts))
+            .collect();
+        let Some(first) = unreadable.first() else {
+            return Ok(());
+        };
+        let user = &facts.user;
+        let details = unreadable.iter().map(|table| match table.can_read {
+            true => format!(
+                "`{}` has row-level security, which hides rows from `{user}`",
+                table.table_name()
+            ),
+            false => format!("`{}` may not be read by `{user}`", table.table_name()),
+        });
+        let (id, hint) = match first.can_read {
+            true => (
+                "row_security",
+                "dump as a role with BYPASSRLS, or leave the table out",
+            ),
+            false => (
+                "permission_denied",
+                "`GRANT pg_read_all_data TO …` (PostgreSQL 14 and later), or leave the table out",
+            ),
+        };
+        let message = format!(
+            "{} failed: {} tables cannot be read whole; {SAFE}",
+            self.what(),
+            unreadable.len()
+        );
+        Err(Failure::new(Kind::Source, id, message)
+            .with_details(details)
+            .hint(hint))
+    }
+
+    /// Tells whether `pg_dump` will read the table's rows. In doubt it says no, and leaves the word to `pg_dump`.
+    fn is_read(&self, table: &TableFacts, facts: &ServerFacts) -> bool {
+        let selection = self.selection(facts);
+        let selected = Selected {
+            selection: &selection,
+            facts,
+        };
+        matches!(table.kind, TableKind::Table)
+            && selected.is_dumped(&table.schema, &table.name)
+            && !selected.is_structure_only(&table.schema, &table.name)
+    }
+
+    fn selection(&self, facts: &ServerFacts) -> Selection {
+        self.request.selection_on(facts)
+    }
+
+    pub(super) async fn read_globals(&mut self, source: &Source) -> Result<Option<Globals>> {
+        if !self.request.globals {
+            return Ok(None);
+        }
+        let Request {
+            environment,
+            connection,
+            ..
+        } = self.request;
+        let globals = Globals::read(&source.programs, environment, connection, self.stop()).await;
+        let globals = globals.map_err(|error| self.failed(&error))?;
+        self.check_globals(&globals)?;
+        let warnings = globals
+            .warnings
+            .iter()
+            .map(|text| Finding::new("globals", text.clone(), None));
+        self.report.warnings.extend(warnings);
+        Ok(Some(globals))
+    }
+
+    /// Roles and tablespaces are proven as the dump is: by their end marker.
+    fn check_globals(&self, globals: &Globals) -> Result<()> {
+        let mut scanner = Scanner::new();
+        scanner.push(&globals.sql);
+        let scan = scanner.finish();
+        match scan.problems.first() {
+            None if scan.cluster => Ok(()),
+            problem => {
+                let why =
+                    problem.map_or("it has no end marker", |problem| problem.message.as_str());
+                let message = format!(
+                    "{} failed: `pg_dumpall` ended well, but what it wrote is not whole: {why}; {SAFE}",
+                    self.what()
+                );
+                Err(Failure::new(Kind::Proof, "globals_incomplete", message))
+            }
+        }
+    }
+}

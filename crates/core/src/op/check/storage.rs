@@ -1,0 +1,313 @@
+//! A storage: one small object goes there and back, and is gone again whatever happened.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::SignedDuration;
+use tokio::time::timeout;
+
+use super::{Line, Verdict};
+use crate::context::Context;
+use crate::op::stored::{NamedStorage, storage_failure};
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::words::bytes;
+use pgkeep_storage::{Error, Storage, Version};
+
+/// How long a storage has for all of it. It is patient with itself for minutes, which is for backups.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// How long the removal of what was written may take behind that.
+const REMOVE_LIMIT: Duration = Duration::from_secs(5);
+
+/// What goes there and back.
+const TEXT: &str = "pgkeep check: this object is removed at once\n";
+
+/// Requests are refused by S3 when clocks are a quarter of an hour apart; a minute is odd already.
+pub(super) const MAX_SKEW: SignedDuration = SignedDuration::from_secs(60);
+
+/// One storage being looked at.
+struct Probing<'a> {
+    named: &'a NamedStorage,
+    context: &'a Context,
+    key: String,
+    lines: Vec<Line>,
+}
+
+/// Looks at a storage; returns its lines and how much room it has.
+pub(super) async fn check(named: &NamedStorage, context: &Context) -> (Vec<Line>, Option<u64>) {
+    // At the root, where no backup and no database's folder is, and with an ending that no part of a backup has.
+    let random = context.clock.hex(4);
+    let mut probing = Probing {
+        named,
+        context,
+        key: format!("pgkeep-check-{random}.probe"),
+        lines: Vec::new(),
+    };
+    let ended = tokio::select! {
+        ended = timeout(LIMIT, probing.look()) => ended.is_ok(),
+        () = context.stop.token().cancelled() => true,
+    };
+    if !ended {
+        let message = format!("it did not answer within {} s", LIMIT.as_secs());
+        let failure = Failure::new(Kind::Storage, "storage_timed_out", message);
+        let line = probing.fail("round_trip", failure);
+        probing.lines.push(line);
+    }
+    probing.remove().await;
+    let free = timeout(REMOVE_LIMIT, named.storage.free_bytes()).await;
+    (probing.lines, free.ok().flatten())
+}
+
+impl Probing<'_> {
+    fn storage(&self) -> &dyn Storage {
+        self.named.storage.as_ref()
+    }
+
+    fn line(&self, check: &'static str, verdict: Verdict, message: impl Into<String>) -> Line {
+        Line::new(&self.named.name, check, verdict, message)
+    }
+
+    fn fail(&self, check: &'static str, failure: Failure) -> Line {
+        Line::failed(&self.named.name, check, failure)
+    }
+
+    fn say(&mut self, verdict: Verdict, check: &'static str, message: impl Into<String>) {
+        let line = self.line(check, verdict, message);
+        self.lines.push(line);
+    }
+
+    fn failed(&mut self, check: &'static str, what: &str, error: &Error) {
+        let what = format!("{what} `{}`", self.storage().label());
+        let line = self.fail(check, storage_failure(&what, error));
+        self.lines.push(line);
+    }
+
+    async fn look(&mut self) {
+        let is_listed = self.list("list").await;
+        let version = match self.write().await {
+            Ok(version) => version,
+            Err(line) => {
+                self.lines.push(line);
+                for check in ["conditional_writes", "clock"] {
+                    self.say(Verdict::Skipped, check, "nothing could be written");
+                }
+                return;
+            }
+        };
+        if let Err(failure) = self.read_back(is_listed).await {
+            let line = self.fail("round_trip", failure);
+            self.lines.push(line);
+        } else {
+            self.say(Verdict::Ok, "round_trip", "written, read and listed");
+        }
+        self.conditions(version).await;
+        self.clock().await;
+    }
+
+    async fn list(&mut self, check: &'static str) -> bool {
+        match self.storage().list("").await {
+            Ok(objects) => {
+                self.say(Verdict::Ok, check, format!("{} objects", objects.len()));
+                true
+            }
+            Err(error) => {
+                self.failed(check, "cannot list", &error);
+                false
+            }
+        }
+    }
+
+    /// Writes the object; none where the storage knows no conditions, and another way of writing did it.
+    async fn write(&self) -> std::result::Result<Option<Version>, Line> {
+        let bytes = Bytes::from_static(TEXT.as_bytes());
+        let written = match self.storage().create(&self.key, bytes.clone()).await {
+            Err(Error::Unconditional(_)) => {
+                self.storage().put(&self.key, bytes).await.map(|()| None)
+            }
+            created => created.map(Some),
+        };
+        written.map_err(|error| {
+            let what = format!("cannot write to `{}`", self.storage().label());
+            self.fail("round_trip", storage_failure(&what, &error))
+        })
+    }
+
+    async fn read_back(&self, is_listed: bool) -> Result<()> {
+        let label = self.storage().label();
+        let wrong = |what: &str| {
+            let message = format!("`{label}` {what}");
+            Err(Failure::new(Kind::Storage, "storage_forgets", message))
+        };
+        let read = self.storage().get(&self.key, 4096).await;
+        let read =
+            read.map_err(|error| storage_failure(&format!("cannot read from `{label}`"), &error))?;
+        if read != TEXT.as_bytes() {
+            return wrong("gives other bytes back than were written");
+        }
+        if !is_listed {
+            return Ok(());
+        }
+        let listed = self.storage().list(&self.key).await;
+        let listed =
+            listed.map_err(|error| storage_failure(&format!("cannot list `{label}`"), &error))?;
+        let is_there = listed
+            .iter()
+            .any(|object| object.key == self.key && object.size_bytes == TEXT.len() as u64);
+        match is_there {
+            true => Ok(()),
+            false => wrong("does not list what was just written"),
+        }
+    }
+
+    /// Two writes that must be refused, as a lease asks for them.
+    async fn conditions(&mut self, version: Option<Version>) {
+        const WITHOUT: &str = "only runs of one host are kept apart";
+        const CHECK: &str = "conditional_writes";
+        if version.is_none() {
+            return self.say(
+                Verdict::Warn,
+                CHECK,
+                format!("it knows no conditional writes: {WITHOUT}"),
+            );
+        }
+        let other = || Bytes::from_static(b"overwritten\n");
+        let again = self.storage().create(&self.key, other()).await;
+        let replaced = self.storage();
+        let replaced = replaced
+            .replace(&self.key, other(), &Version::never())
+            .await;
+        match (again, replaced) {
+            (Err(Error::Exists(_)), Err(Error::Changed(_))) => {
+                self.say(Verdict::Ok, CHECK, "writes that must be refused are");
+            }
+            (Ok(_), _) | (_, Ok(_)) => self.say(
+                Verdict::Warn,
+                CHECK,
+                format!("it overwrites what it is told not to: {WITHOUT}"),
+            ),
+            (Err(Error::Exists(_)), Err(error)) | (Err(error), _) => {
+                self.say(Verdict::Warn, CHECK, format!("{error}: {WITHOUT}"));
+            }
+        }
+    }
+
+    /// The storage's clock, by the time that it gives to what was just written.
+    async fn clock(&mut self) {
+        let found = self.storage().head(&self.key).await;
+        let line = match found {
+            Ok(object) => skew(
+                &self.named.name,
+                object.modified_at.duration_since(self.context.clock.now()),
+            ),
+            Err(error) => self.line("clock", Verdict::Skipped, error.to_string()),
+        };
+        self.lines.push(line);
+    }
+
+    /// Takes the object away, which may be there although its write failed.
+    async fn remove(&mut self) {
+        let removed = timeout(REMOVE_LIMIT, self.storage().remove(&self.key)).await;
+        let was_written = !self
+            .lines
+            .iter()
+            .any(|line| line.check == "round_trip" && line.verdict == Verdict::Fail);
+        match removed {
+            Ok(Ok(())) if was_written => self.say(Verdict::Ok, "remove", "removed again"),
+            Ok(Ok(())) => {}
+            // Where nothing could be written, nothing has to go.
+            _ if !was_written => {
+                self.say(Verdict::Skipped, "remove", "nothing was proven to be there")
+            }
+            Ok(Err(error)) => self.left_behind(&error),
+            Err(_) => self.left_behind(&pgkeep_storage::Error::failed("it did not answer")),
+        }
+    }
+
+    fn left_behind(&mut self, error: &Error) {
+        let what = format!("cannot remove `{}`, which stays, from", self.key);
+        self.failed("remove", &what, error);
+    }
+}
+
+/// Judges how far a clock is ahead of ours.
+pub(super) fn skew(subject: &str, ahead: SignedDuration) -> Line {
+    let seconds = ahead.as_secs().unsigned_abs();
+    let side = if ahead.is_negative() {
+        "behind"
+    } else {
+        "ahead of"
+    };
+    if ahead.abs() <= MAX_SKEW {
+        return Line::new(
+            subject,
+            "clock",
+            Verdict::Ok,
+            "it agrees with this machine's",
+        );
+    }
+    let message = format!("it is {seconds} s {side} this machine's");
+    Line::new(subject, "clock", Verdict::Warn, message).hint(
+        "set the clock that is wrong (NTP): ids, retention and freshness go by this machine's, and S3 refuses requests that \
+         are 15 minutes off",
+    )
+}
+
+/// Judges the room of a storage against what the next backups will take.
+pub(super) fn space(named: &NamedStorage, free: Option<u64>, needed: &[u64]) -> Line {
+    const CHECK: &str = "free_space";
+    let line = |verdict, message: String| Line::new(&named.name, CHECK, verdict, message);
+    let Some(free) = free else {
+        return line(Verdict::Skipped, "it does not tell".to_owned());
+    };
+    let sum = needed
+        .iter()
+        .fold(0u64, |sum, bytes| sum.saturating_add(*bytes));
+    if needed.is_empty() {
+        return line(Verdict::Ok, format!("{} free", bytes(free)));
+    }
+    let message = format!(
+        "{} free, and the next backups need about {}",
+        bytes(free),
+        bytes(sum)
+    );
+    if free < sum {
+        let failure = Failure::new(Kind::Storage, "no_space", message);
+        return Line::failed(&named.name, CHECK, failure)
+            .hint("make room, or let retention keep less");
+    }
+    // Old backups go only behind new ones.
+    match free / 2 < sum {
+        true => line(Verdict::Warn, message).hint("there is room for one more run only"),
+        false => line(Verdict::Ok, message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pgkeep_storage::Memory;
+    use std::sync::Arc;
+
+    #[test]
+    fn room_is_judged_by_the_next_backups() {
+        let named = NamedStorage {
+            name: "local".into(),
+            storage: Arc::new(Memory::new()),
+        };
+        let verdict = |free, needed: &[u64]| space(&named, free, needed).verdict;
+        assert_eq!(verdict(None, &[5]), Verdict::Skipped);
+        assert_eq!(verdict(Some(5), &[]), Verdict::Ok);
+        assert_eq!(verdict(Some(100), &[20, 20]), Verdict::Ok);
+        assert_eq!(verdict(Some(100), &[40, 20]), Verdict::Warn);
+        assert_eq!(verdict(Some(100), &[80, 21]), Verdict::Fail);
+    }
+
+    #[test]
+    fn a_minute_apart_is_odd() {
+        let verdict = |seconds| skew("x", SignedDuration::from_secs(seconds)).verdict;
+        assert_eq!([verdict(60), verdict(-60)], [Verdict::Ok; 2]);
+        assert_eq!([verdict(61), verdict(-61)], [Verdict::Warn; 2]);
+        let told = skew("x", SignedDuration::from_secs(-90)).message;
+        assert_eq!(told, "it is 90 s behind this machine's");
+    }
+}

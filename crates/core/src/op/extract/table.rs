@@ -1,0 +1,320 @@
+//! Takes a dump piece by piece, picks one table's rows out of it and writes them in the format that was asked for.
+
+use std::path::PathBuf;
+
+use super::target::{Ended, Target};
+use super::{Output, RowFormat, Rows};
+use crate::context::Stop;
+use crate::stream::pipeline::Closed;
+use pgkeep_model::copy::{Lines, Row};
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::name::quote;
+use pgkeep_model::rows::{BoundFilter, Column, csv_header, csv_row, json_row};
+use pgkeep_model::scan::{Scan, Scanner, Table, Watch};
+
+/// What pg_dump sets in front of rows; without `row_security = off` rows could be refused in silence.
+const SQL_SETTINGS: &str = "\
+SET statement_timeout = 0;
+SET lock_timeout = 0;
+SET standard_conforming_strings = on;
+SET xmloption = content;
+SET client_min_messages = warning;
+SET row_security = off;
+";
+
+/// Picks rows out of a dump under way.
+pub(super) struct Extractor<'a> {
+    rows: &'a Rows,
+    what: &'a str,
+    stop: Stop,
+    scanner: Scanner,
+    /// Offset in what was pushed of the next byte.
+    position: u64,
+    lines: Lines,
+    picked: Picked,
+    failure: Option<Failure>,
+    is_left: bool,
+}
+
+/// The rows so far.
+struct Picked {
+    table: Option<Known>,
+    row: Row,
+    target: Target,
+    seen: u64,
+    written: u64,
+    not_utf8: u64,
+}
+
+/// What is known of the table once its rows begin.
+struct Known {
+    columns: Vec<Column>,
+    filter: BoundFilter,
+}
+
+/// What was read, when all is read.
+pub(super) struct End<'a> {
+    /// What the scanner found.
+    pub scan: Scan,
+    /// The table, if its rows were met.
+    pub table: Option<Table>,
+    /// Whether nobody reads any more.
+    pub is_left: bool,
+    rows: &'a Rows,
+    picked: Picked,
+}
+
+/// What was written.
+pub(super) struct Written {
+    pub rows: u64,
+    pub table_rows: u64,
+    pub file: Option<PathBuf>,
+    pub warnings: Vec<String>,
+}
+
+impl<'a> Extractor<'a> {
+    /// With `takes_any`, all rows that come are known to be the table's.
+    pub(super) fn new(
+        rows: &'a Rows,
+        output: &Output,
+        takes_any: bool,
+        what: &'a str,
+        stop: Stop,
+    ) -> Result<Self> {
+        Ok(Self {
+            rows,
+            what,
+            stop,
+            scanner: Scanner::watching(rows.table.clone(), takes_any),
+            position: 0,
+            lines: Lines::default(),
+            picked: Picked {
+                table: None,
+                row: Row::default(),
+                target: Target::open(output)?,
+                seen: 0,
+                written: 0,
+                not_utf8: 0,
+            },
+            failure: None,
+            is_left: false,
+        })
+    }
+
+    /// Says what may be done with what went out so far.
+    pub(super) fn trust(&self) -> &'static str {
+        match self.picked.target.is_begun {
+            true => "what was printed must not be trusted",
+            false => "nothing was written",
+        }
+    }
+
+    /// Tells whether rows went out that cannot be taken back.
+    pub(super) fn is_begun(&self) -> bool {
+        self.picked.target.is_begun
+    }
+
+    /// Takes the next piece of the dump.
+    pub(super) fn push(&mut self, piece: &[u8]) -> std::result::Result<(), Closed> {
+        if self.stop.is_requested() {
+            self.failure.get_or_insert(self.stop.failure_of_reading());
+            return Err(Closed);
+        }
+        let start = self.position;
+        self.scanner.push(piece);
+        self.scanner.take_cuts();
+        self.position += piece.len() as u64;
+        let at = |offset: u64| (offset - start) as usize;
+        for range in self.scanner.take_rows() {
+            let taken = self.take_rows(&piece[at(range.start)..at(range.end)]);
+            match taken {
+                Ok(()) => {}
+                Err(Ended::Left) => {
+                    self.is_left = true;
+                    return Err(Closed);
+                }
+                Err(Ended::Failed(failure)) => {
+                    self.failure = Some(failure);
+                    return Err(Closed);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_rows(&mut self, bytes: &[u8]) -> std::result::Result<(), Ended> {
+        let Some(watch) = self.scanner.watch() else {
+            return Ok(());
+        };
+        if self.picked.table.is_none() {
+            let known = know(self.rows, watch, self.what).map_err(Ended::Failed)?;
+            self.picked.begin(self.rows, &known, &self.scanner);
+            self.picked.table = Some(known);
+        }
+        if watch.is_ambiguous() {
+            let message = format!(
+                "{}: several databases of the dump have such a table; {}",
+                self.what,
+                self.trust()
+            );
+            return Err(Ended::Failed(Failure::new(
+                Kind::Refused,
+                "several_databases",
+                message,
+            )));
+        }
+        let (picked, rows, encoding) = (&mut self.picked, self.rows, self.scanner.encoding());
+        let what = self.what;
+        self.lines
+            .push(bytes, &mut |line| picked.take(line, rows, encoding, what))
+    }
+
+    /// Ends the reading.
+    pub(super) fn end(self) -> Result<End<'a>> {
+        if let Some(failure) = self.failure {
+            return Err(failure);
+        }
+        let table = self.scanner.watched_table().cloned();
+        let mut picked = self.picked;
+        // A table without rows has a block too, but no byte of a row came to begin with.
+        if let (None, Some(_), Some(watch)) = (&picked.table, &table, self.scanner.watch()) {
+            let known = know(self.rows, watch, self.what)?;
+            picked.begin(self.rows, &known, &self.scanner);
+            picked.table = Some(known);
+        }
+        Ok(End {
+            scan: self.scanner.finish(),
+            table,
+            is_left: self.is_left,
+            rows: self.rows,
+            picked,
+        })
+    }
+}
+
+fn know(rows: &Rows, watch: &Watch, what: &str) -> Result<Known> {
+    let names = watch.columns().unwrap_or_default();
+    let columns: Vec<Column> = names
+        .iter()
+        .map(|name| Column {
+            name: name.clone(),
+            kind: watch.kind(name),
+        })
+        .collect();
+    let filter = rows.filter.bind(&columns).map_err(|why| {
+        let message = format!("{what}: {why}; nothing was written");
+        Failure::new(Kind::Usage, "no_such_column", message)
+    })?;
+    Ok(Known { columns, filter })
+}
+
+impl Picked {
+    /// Writes what stands in front of the first row.
+    fn begin(&mut self, rows: &Rows, known: &Known, scanner: &Scanner) {
+        let out = &mut self.target.out;
+        match rows.format {
+            RowFormat::Csv => csv_header(&known.columns, out),
+            RowFormat::Jsonl => {}
+            RowFormat::Sql => {
+                let columns: Vec<String> = known
+                    .columns
+                    .iter()
+                    .map(|column| quote(&column.name))
+                    .collect();
+                let name = &rows.table;
+                let table = format!("{}.{}", quote(name.schema_or_public()), quote(&name.name));
+                let sql = format!(
+                    "BEGIN;\nSET client_encoding = '{}';\n{SQL_SETTINGS}COPY {table} ({}) FROM stdin;\n",
+                    scanner
+                        .client_encoding()
+                        .unwrap_or("UTF8")
+                        .replace('\'', ""),
+                    columns.join(", ")
+                );
+                let named_columns = !columns.is_empty();
+                let sql = if named_columns {
+                    sql
+                } else {
+                    sql.replace(" () FROM", " FROM")
+                };
+                // Names go out in the encoding that they came in, as the rows do.
+                out.extend_from_slice(&scanner.encoding().encode(&sql));
+            }
+        }
+    }
+
+    fn take(
+        &mut self,
+        line: &[u8],
+        rows: &Rows,
+        encoding: pgkeep_model::scan::TextEncoding,
+        what: &str,
+    ) -> std::result::Result<(), Ended> {
+        let Some(known) = &self.table else {
+            return Ok(());
+        };
+        self.seen += 1;
+        let is_verbatim = rows.format == RowFormat::Sql && known.filter.is_empty();
+        if !is_verbatim {
+            self.row.decode(line, known.columns.len(), encoding);
+            if self.row.len() != known.columns.len() {
+                return Err(Ended::Failed(odd_row(what, self, known.columns.len())));
+            }
+            if !known.filter.wants(&self.row, encoding) {
+                return Ok(());
+            }
+        }
+        let out = &mut self.target.out;
+        match rows.format {
+            RowFormat::Sql => {
+                out.extend_from_slice(line);
+                out.push(b'\n');
+            }
+            RowFormat::Csv => csv_row(&self.row, encoding, out),
+            RowFormat::Jsonl => json_row(&known.columns, &self.row, encoding, out),
+        }
+        if !is_verbatim && encoding == pgkeep_model::scan::TextEncoding::Utf8 {
+            self.not_utf8 += u64::from(std::str::from_utf8(line).is_err());
+        }
+        self.written += 1;
+        self.target.pass()
+    }
+}
+
+fn odd_row(what: &str, picked: &Picked, columns: usize) -> Failure {
+    let trust = match picked.target.is_begun {
+        true => "what was printed must not be trusted",
+        false => "nothing was written",
+    };
+    let message = format!(
+        "{what}: row {} has {} fields, and the table has {columns} columns; {trust}",
+        picked.seen,
+        picked.row.len()
+    );
+    Failure::new(Kind::Damaged, "odd_row", message)
+}
+
+impl End<'_> {
+    /// Writes what waited for the proof.
+    pub(super) fn finish(mut self) -> Result<Written> {
+        let mut warnings = Vec::new();
+        if self.is_left {
+            let message = "nobody reads any more, so the rest was not read and nothing proven";
+            warnings.push(message.to_owned());
+        } else if self.rows.format == RowFormat::Sql && self.picked.table.is_some() {
+            self.picked.target.out.extend_from_slice(b"\\.\nCOMMIT;\n");
+        }
+        if self.picked.not_utf8 > 0 {
+            warnings.push(format!(
+                "{} rows are not UTF-8: their values are read as ISO 8859-1",
+                self.picked.not_utf8
+            ));
+        }
+        Ok(Written {
+            rows: self.picked.written,
+            table_rows: self.picked.seen,
+            file: self.picked.target.finish()?,
+            warnings,
+        })
+    }
+}

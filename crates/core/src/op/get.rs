@@ -1,0 +1,281 @@
+//! `get`: downloads a stored object and checks it on the way.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+
+use super::show::{database_of, doubtful};
+use super::stored::{
+    Listing, NamedStorage, StoredBackup, Wanted, read_manifest, storage_failure, unless_removed,
+};
+use crate::context::Context;
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::id::DatabaseName;
+use pgkeep_model::keys::Part;
+use pgkeep_model::manifest::StoredObject;
+
+/// What to download.
+pub struct Request {
+    /// Where to look.
+    pub storages: Vec<NamedStorage>,
+    /// Only this database.
+    pub database: Option<DatabaseName>,
+    /// Which backup.
+    pub wanted: Wanted,
+    /// Roles and tablespaces instead of the dump.
+    pub globals: bool,
+    /// Where to write.
+    pub output: Output,
+}
+
+/// Where to write.
+pub enum Output {
+    /// A file; none means the object's own name in the current folder.
+    File {
+        /// The file.
+        path: Option<PathBuf>,
+        /// Whether one that is there may be replaced.
+        replace: bool,
+    },
+    /// Standard output.
+    Stdout,
+}
+
+/// What was downloaded.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The backup.
+    pub id: String,
+    /// The file; none for standard output.
+    pub file: Option<String>,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Its SHA-256, the one of the manifest.
+    pub sha256: String,
+    /// The storage it came from.
+    pub storage: String,
+    /// Copies that were tried before and found bad.
+    pub warnings: Vec<String>,
+    /// A storage that did not answer while others did: the newest backup there may be another.
+    #[serde(skip)]
+    pub failure: Option<Failure>,
+}
+
+/// Downloads an object, from the next storage when one has a bad copy.
+pub async fn run(request: Request, context: &Context) -> Result<Report> {
+    let database = database_of(&request.wanted, request.database.clone());
+    let listing = Listing::read(request.storages.clone(), database.as_ref()).await?;
+    let backup = listing.find(&request.wanted)?;
+    let (manifest, _) = read_manifest(&listing, backup).await?;
+    let (object, part) = if request.globals {
+        let globals = manifest
+            .globals
+            .as_ref()
+            .map(|globals| globals.object.clone());
+        let none = || {
+            let message = format!("backup `{}` has no roles and tablespaces", manifest.id);
+            Failure::new(Kind::NotFound, "no_globals", message)
+                .hint("`globals: true` stores them with the next backup")
+        };
+        (globals.ok_or_else(none)?, Part::Globals)
+    } else {
+        (manifest.object.clone(), Part::Dump)
+    };
+    let mut warnings = Vec::new();
+    let mut last = None;
+    for at in backup.readable_from() {
+        let copy = Copy {
+            listing: &listing,
+            backup,
+            at,
+            part,
+            object: &object,
+        };
+        match copy.fetch(&request.output, context).await {
+            Ok(file) => {
+                let failure = doubtful(&request.wanted, &listing);
+                return Ok(Report {
+                    failure,
+                    ..copy.report(file, warnings)
+                });
+            }
+            Err(failure) if is_final(&failure, &request.output) => {
+                let what = format!("cannot get `{}`", manifest.id);
+                return Err(unless_removed(&listing, backup, &what, failure).await);
+            }
+            Err(failure) => {
+                warnings.push(failure.message.clone());
+                last = Some(failure);
+            }
+        }
+    }
+    let Some(last) = last else {
+        let message = "no storage has the backup";
+        return Err(Failure::new(Kind::NotFound, "no_such_backup", message));
+    };
+    let what = format!("cannot get `{}`", manifest.id);
+    Err(unless_removed(&listing, backup, &what, last).await)
+}
+
+/// Only a bad copy is worth another storage, and only while nothing went out that cannot be taken back.
+fn is_final(failure: &Failure, output: &Output) -> bool {
+    let is_copy = matches!(failure.kind, Kind::Damaged | Kind::Storage | Kind::Login);
+    !is_copy || matches!(output, Output::Stdout)
+}
+
+/// One storage's copy of an object.
+struct Copy<'a> {
+    listing: &'a Listing,
+    backup: &'a StoredBackup,
+    at: usize,
+    part: Part,
+    object: &'a StoredObject,
+}
+
+impl Copy<'_> {
+    fn named(&self) -> &NamedStorage {
+        &self.listing.storages[self.at]
+    }
+
+    /// The key, built from the id and the compression that the manifest names; it must be in the listing.
+    fn key(&self) -> Result<String> {
+        let named = self.object.key.rsplit('.').next().unwrap_or_default();
+        let extension = match named {
+            "gz" => ".gz",
+            "zst" => ".zst",
+            _ => "",
+        };
+        let key = self.backup.place.key(self.part, extension);
+        let is_there = self
+            .backup
+            .copies
+            .get(&self.at)
+            .is_some_and(|copy| copy.has(&key));
+        if is_there {
+            return Ok(key);
+        }
+        let message = format!(
+            "`{}` lacks `{key}`, which the manifest names",
+            self.named().name
+        );
+        Err(Failure::new(Kind::Damaged, "object_missing", message))
+    }
+
+    async fn fetch(&self, output: &Output, context: &Context) -> Result<Option<PathBuf>> {
+        match output {
+            Output::Stdout => {
+                self.copy_to(&mut tokio::io::stdout(), context).await?;
+                Ok(None)
+            }
+            Output::File { path, replace } => {
+                let key = self.key()?;
+                let name = key.rsplit('/').next().unwrap_or_default();
+                let path = path.clone().unwrap_or_else(|| PathBuf::from(name));
+                self.write_file(&path, *replace, context).await?;
+                Ok(Some(path))
+            }
+        }
+    }
+
+    /// Writes beside the file and renames, so that nobody meets a half one.
+    async fn write_file(&self, path: &Path, replace: bool, context: &Context) -> Result<()> {
+        let what = format!("cannot write `{}`", path.display());
+        let io = |error: std::io::Error| {
+            Failure::new(Kind::Storage, "cannot_write", format!("{what}: {error}"))
+        };
+        if !replace && path.exists() {
+            let message = format!("will not replace `{}`; nothing was written", path.display());
+            return Err(
+                Failure::new(Kind::Refused, "file_exists", message).hint("`--force` replaces it")
+            );
+        }
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        let staged = tempfile::Builder::new()
+            .prefix(".pgkeep-get-")
+            .tempfile_in(folder)
+            .map_err(io)?;
+        let mut file = tokio::fs::File::from_std(staged.as_file().try_clone().map_err(io)?);
+        self.copy_to(&mut file, context).await?;
+        file.sync_all().await.map_err(io)?;
+        let persisted = if replace {
+            staged.persist(path)
+        } else {
+            staged.persist_noclobber(path)
+        };
+        persisted.map(drop).map_err(|error| io(error.error))
+    }
+
+    async fn copy_to(&self, out: &mut (impl AsyncWrite + Unpin), context: &Context) -> Result<()> {
+        let what = format!(
+            "cannot get `{}` from `{}`",
+            self.backup.place.id,
+            self.named().name
+        );
+        let stopped = || {
+            let failure = context.stop.failure(&what);
+            failure.and_safe("nothing was written")
+        };
+        let mut stream = self
+            .named()
+            .storage
+            .stream(&self.key()?, None)
+            .await
+            .map_err(|error| storage_failure(&what, &error))?;
+        let mut hash = Sha256::new();
+        let mut size = 0u64;
+        // The last piece is held back, so that whoever reads standard output meets no end before the proof.
+        let mut held = Bytes::new();
+        loop {
+            let piece = tokio::select! {
+                piece = stream.next() => piece,
+                () = context.stop.token().cancelled() => return Err(stopped()),
+            };
+            let Some(piece) = piece else { break };
+            let piece = piece.map_err(|error| storage_failure(&what, &error))?;
+            hash.update(&piece);
+            size += piece.len() as u64;
+            let io =
+                |error| Failure::new(Kind::Storage, "cannot_write", format!("{what}: {error}"));
+            out.write_all(&std::mem::replace(&mut held, piece))
+                .await
+                .map_err(io)?;
+        }
+        let sha256: String = hash
+            .finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        if size == self.object.size_bytes && sha256 == self.object.sha256 {
+            let io =
+                |error| Failure::new(Kind::Storage, "cannot_write", format!("{what}: {error}"));
+            out.write_all(&held).await.map_err(io)?;
+            return out.flush().await.map_err(io);
+        }
+        let message = format!(
+            "{what}: the stored object is damaged: it has {size} bytes and SHA-256 {sha256}, and the manifest says {} \
+             and {}",
+            self.object.size_bytes, self.object.sha256
+        );
+        Err(Failure::new(Kind::Damaged, "object_damaged", message)
+            .hint("`pgkeep list` shows other backups"))
+    }
+
+    fn report(&self, file: Option<PathBuf>, warnings: Vec<String>) -> Report {
+        Report {
+            id: self.backup.place.id.to_string(),
+            file: file.map(|path| path.display().to_string()),
+            size_bytes: self.object.size_bytes,
+            sha256: self.object.sha256.clone(),
+            storage: self.named().name.clone(),
+            warnings,
+            failure: None,
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Run records: written at the end of a run that matters, read by `status`.
+//!
+//! A record that cannot be written is told in the log and changes nothing else: history is no part of any promise to
+//! keep data.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use jiff::Timestamp;
+
+use super::stored::NamedStorage;
+use crate::context::Context;
+use pgkeep_model::failure::Failure;
+use pgkeep_model::id::{BackupId, DatabaseName};
+use pgkeep_model::keys::run_key;
+use pgkeep_model::runs::RunRecord;
+
+/// How long writing a record may take; a run that is asked to stop has less.
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
+const STOPPED_WRITE_LIMIT: Duration = Duration::from_secs(1);
+
+/// Makes the id of a run that makes no backup.
+pub(super) fn run_id(
+    database: &DatabaseName,
+    started_at: Timestamp,
+    context: &Context,
+) -> BackupId {
+    BackupId::new(database.clone(), started_at, context.clock.suffix())
+}
+
+/// Makes the record of a run that ends now.
+pub(super) fn record(
+    run: BackupId,
+    verb: &str,
+    started_at: Timestamp,
+    failure: Option<&Failure>,
+    context: &Context,
+) -> RunRecord {
+    let took = context.clock.now().duration_since(started_at).as_millis();
+    let record = RunRecord::new(run, verb, started_at, u64::try_from(took).unwrap_or(0));
+    match failure {
+        Some(failure) => record.failed(failure.kind.exit_code(), failure.id, &failure.message),
+        None => record,
+    }
+}
+
+/// Writes a record into every storage.
+pub(super) async fn keep_record(storages: &[NamedStorage], record: RunRecord, context: &Context) {
+    let limit = match context.stop.is_requested() {
+        true => STOPPED_WRITE_LIMIT,
+        false => WRITE_LIMIT,
+    };
+    let key = run_key(&record.id);
+    let bytes = Bytes::from(record.to_json());
+    let put = |named: &NamedStorage| {
+        let (storage, key, bytes) = (named.storage.clone(), key.clone(), bytes.clone());
+        let name = named.name.clone();
+        async move {
+            let why = match tokio::time::timeout(limit, storage.put(&key, bytes)).await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "it took too long".to_owned(),
+            };
+            tracing::info!(storage = %name, key, why, "the record of this run was not written");
+        }
+    };
+    join_all(storages.iter().map(put)).await;
+}

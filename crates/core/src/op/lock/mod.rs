@@ -1,0 +1,354 @@
+//! One run per database at a time: on this host by a lock that dies with its process, across hosts by a lease in each
+//! storage.
+//!
+//! The two divide the work like this:
+//!
+//! - **The lock of this host comes first and is a must.** There is one for each storage and database, so that two
+//!   configurations with different storages do not disturb each other. Where it cannot be kept the run does not begin.
+//! - **A lease comes beside it, one for each storage.** A lease that another host holds ends the run, too. But a storage
+//!   that *cannot* hold a lease does not: one that ignores conditions keeps only the runs of this host apart
+//!   (`lease_not_exclusive`), and one that cannot be reached or refuses (`lease_failed`) will fail the run by itself in a
+//!   moment if it is needed. A backup that two hosts make at once is two backups; none at all is worse. What removes
+//!   objects asks [`Hold::is_leased`] first.
+//! - **A lease that is there is judged by whether it changes**, on this process's own monotonic clock: whoever renews it
+//!   is alive, whoever has not for as long as the lease lives is dead. Only a run of this very host is known to be dead at
+//!   once, because we have the lock that it would have.
+//! - **A lease is proven again before anything counts.** [`Hold::fence`] renews it by a conditional write, so nobody else
+//!   can have taken it, nor can take it within its whole life from then on. What is left is a process that stands still
+//!   for longer than that between the fence and the write behind it.
+//! - **Nothing is ever unlocked by hand.** [`Hold::release`] takes the leases away; a hold that is dropped without it, or a
+//!   killed process, leaves them to die by themselves: at once for this host's next run, after the lease's life for others.
+
+mod keeper;
+mod take;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::stored::{NamedStorage, storage_failure};
+use crate::context::Context;
+use crate::lock::{self, HostLock, LockFolder, StateFolder};
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::id::DatabaseName;
+use pgkeep_model::keys::lease_key;
+use pgkeep_model::lease::{Claim, Lease, shown, whole_seconds};
+use pgkeep_model::scan::Finding;
+
+use keeper::{Fenced, Keeper};
+use take::Taking;
+
+/// How often a lock of this host is tried for again.
+const LOCAL_PAUSE: Duration = Duration::from_millis(200);
+
+/// How long a storage may take to answer a question about its lease. It is asked again; a lease lives longer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long giving the leases back may take in all: a lease that stays dies by itself.
+const RELEASE_LIMIT: Duration = Duration::from_secs(5);
+
+/// The same for a run that is told to stop: it must end within ten seconds, and its commit may have taken eight.
+const STOPPED_RELEASE_LIMIT: Duration = Duration::from_millis(1500);
+
+/// How a run locks.
+#[derive(Clone, Debug)]
+pub struct LockSettings {
+    /// Folders for the locks of this host, in order of preference.
+    pub folders: Vec<StateFolder>,
+    /// How long a lease lives after a sign of life.
+    pub ttl: Duration,
+    /// How long a run waits for another one that is alive.
+    pub wait: Duration,
+}
+
+/// What is to be locked, and by whom.
+pub struct LockRequest<'a> {
+    /// The database.
+    pub database: &'a DatabaseName,
+    /// The storages that the run works on.
+    pub storages: &'a [NamedStorage],
+    /// The command, as it is called: `backup`.
+    pub verb: &'a str,
+    /// What is safe to say when it does not begin or must end: `nothing was stored`.
+    pub safe: &'a str,
+    /// How to lock.
+    pub settings: &'a LockSettings,
+    /// Told, once, whom the run waits for.
+    pub on_wait: &'a (dyn Fn(&str) + Send + Sync),
+}
+
+/// What a run holds. Dropping it without [`Hold::release`] gives this host's lock back and leaves the leases to die.
+pub struct Hold {
+    /// What is being done, to begin a failure's message with.
+    what: String,
+    safe: String,
+    context: Context,
+    ttl: Duration,
+    storages: Vec<NamedStorage>,
+    /// Key of the lease in every storage.
+    key: String,
+    claim: Claim,
+    /// What became of each storage's lease, in the order of the storages.
+    places: Vec<Place>,
+    lost: CancellationToken,
+    ended: CancellationToken,
+    /// What was odd about the locks.
+    pub warnings: Vec<Finding>,
+    /// Given back last, after all leases.
+    host: HostLock,
+}
+
+/// What became of one storage's lease.
+enum Place {
+    /// There is none, and nothing of ours is left.
+    Without,
+    /// It was asked for, and nobody knows what came of it.
+    Asked(Box<Lease>),
+    /// It is ours, and kept alive.
+    Kept(Keeper),
+    /// It is ours already: the storage at this position is the same by another name.
+    Shared(usize),
+}
+
+/// Takes this host's locks and the leases, or fails with [`Kind::Busy`], holding nothing.
+///
+/// A stop that comes meanwhile is [`Kind::Interrupted`] or [`Kind::Terminated`].
+pub async fn acquire(request: &LockRequest<'_>, context: &Context) -> Result<Hold> {
+    let stop = context.stop.token();
+    let what = format!("{} of `{}`", request.verb, request.database);
+    let stopped = || context.stop.failure(&what).and_safe(request.safe);
+    let started = Instant::now();
+    let (folder, host) = tokio::select! {
+        taken = lock_host(request, context, &what, started) => taken?,
+        () = stop.cancelled() => return Err(stopped()),
+    };
+    let mut hold = Hold {
+        safe: request.safe.to_owned(),
+        context: context.clone(),
+        ttl: request.settings.ttl,
+        storages: request.storages.to_vec(),
+        key: lease_key(request.database),
+        claim: claim(request, folder.identity()),
+        places: request.storages.iter().map(|_| Place::Without).collect(),
+        lost: CancellationToken::new(),
+        ended: stop.child_token(),
+        warnings: Vec::new(),
+        host,
+        what: what.clone(),
+    };
+    let taken = tokio::select! {
+        taken = Taking::new(request, &mut hold, started).take_all() => taken,
+        () = stop.cancelled() => Err(stopped()),
+    };
+    match taken {
+        Ok(()) => Ok(hold),
+        Err(failure) => {
+            hold.release().await;
+            Err(failure)
+        }
+    }
+}
+
+fn claim(request: &LockRequest<'_>, host: &str) -> Claim {
+    Claim {
+        holder: lock::token(),
+        host: host.to_owned(),
+        lock: String::new(),
+        host_name: lock::host_name(),
+        pid: std::process::id(),
+        verb: request.verb.to_owned(),
+        ttl: request.settings.ttl,
+    }
+}
+
+/// Names the lock of a database in one storage.
+fn lock_name(database: &DatabaseName, named: &NamedStorage) -> String {
+    lock::name_of(&[&named.storage.identity(), database.as_str()])
+}
+
+/// Takes the locks of this host, waiting for them as long as the request says.
+async fn lock_host(
+    request: &LockRequest<'_>,
+    context: &Context,
+    what: &str,
+    started: Instant,
+) -> Result<(Arc<LockFolder>, HostLock)> {
+    let names: BTreeSet<String> = request
+        .storages
+        .iter()
+        .map(|named| lock_name(request.database, named))
+        .collect();
+    let holder = lock::Holder {
+        pid: std::process::id(),
+        verb: request.verb.to_owned(),
+        since: context.clock.now(),
+    };
+    let folders = request.settings.folders.clone();
+    let opened = blocking(move || LockFolder::open(&folders)).await;
+    let folder = Arc::new(opened.map_err(|error| no_lock(what, request.safe, &error))?);
+    let mut is_told = false;
+    loop {
+        let (at, names, holder) = (Arc::clone(&folder), names.clone(), holder.clone());
+        let theirs = match blocking(move || at.take(&names, &holder)).await {
+            Ok(lock) => return Ok((folder, lock)),
+            Err(lock::Error::Busy(theirs)) => theirs,
+            Err(error) => return Err(no_lock(what, request.safe, &error)),
+        };
+        let who = local_words(theirs.as_ref());
+        if started.elapsed() >= request.settings.wait {
+            return Err(busy(what, request.safe, &who));
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            (request.on_wait)(&format!("waiting for another run: {who}"));
+        }
+        sleep(LOCAL_PAUSE).await;
+    }
+}
+
+/// Runs file work where it may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::result::Result<T, lock::Error> + Send + 'static,
+) -> std::result::Result<T, lock::Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => Err(lock::Error::Unusable(error.to_string())),
+    }
+}
+
+fn local_words(holder: Option<&lock::Holder>) -> String {
+    match holder {
+        Some(lock::Holder { pid, verb, since }) => format!(
+            "`{}` in process {pid} on this host since {}",
+            shown(verb),
+            whole_seconds(*since)
+        ),
+        None => "another process on this host".to_owned(),
+    }
+}
+
+fn no_lock(what: &str, safe: &str, error: &lock::Error) -> Failure {
+    let message = format!("{what} failed: there is no folder to keep its lock in: {error}; {safe}");
+    Failure::new(Kind::Usage, "state_folder", message)
+        .hint("set PGKEEP_STATE_DIR to a folder that only this user may write to")
+}
+
+fn busy(what: &str, safe: &str, who: &str) -> Failure {
+    let message = format!("{what} failed: another run has the lock: {who}; {safe}");
+    Failure::new(Kind::Busy, "busy", message).hint(
+        "`--lock-timeout 30m` waits for it; nothing has to be unlocked, a run that dies gives its lock up",
+    )
+}
+
+impl Hold {
+    /// Returns what its failures end with: what is safe to say of the run that took it.
+    pub fn safe(&self) -> &str {
+        &self.safe
+    }
+
+    /// Returns a token that is cancelled when a lease turns out to be somebody else's.
+    pub fn lost(&self) -> CancellationToken {
+        self.lost.clone()
+    }
+
+    /// Returns a token that is cancelled when the lock is lost or a stop is asked for: what must end then waits for it.
+    pub fn ended(&self) -> &CancellationToken {
+        &self.ended
+    }
+
+    /// Tells whether a storage's lease is held; without it other hosts are not kept away from that storage.
+    pub fn is_leased(&self, at: usize) -> bool {
+        matches!(self.places[at], Place::Kept(_) | Place::Shared(_))
+    }
+
+    /// Proves that the lease on the storage at this position is still ours, and renews it.
+    ///
+    /// `lock_lost` ([`Kind::Busy`]) if it is not; the storage's own failure if nobody can tell. A storage without lease
+    /// has only this host's lock, which cannot be lost.
+    pub async fn fence(&self, at: usize) -> Result<()> {
+        if self.lost.is_cancelled() {
+            return Err(self.lost_failure());
+        }
+        let at = match self.places[at] {
+            Place::Shared(with) => with,
+            _ => at,
+        };
+        let Place::Kept(keeper) = &self.places[at] else {
+            return Ok(());
+        };
+        let fenced = tokio::select! {
+            fenced = timeout(ANSWER_LIMIT, keeper.fence()) => fenced,
+            () = self.context.stop.token().cancelled() => {
+                return Err(self.context.stop.failure(&self.what).and_safe(&self.safe));
+            }
+        };
+        let named = &self.storages[at];
+        let what = format!("cannot renew the lease in `{}`", named.name);
+        match fenced {
+            Ok(Some(Fenced::Held)) => Ok(()),
+            Ok(Some(Fenced::Failed(error))) => Err(storage_failure(&what, &error)),
+            Ok(Some(Fenced::Lost) | None) => Err(self.lost_failure()),
+            Err(_) => {
+                let message = format!("{what}: it did not answer for {} s", ANSWER_LIMIT.as_secs());
+                Err(Failure::new(Kind::Storage, "storage_failed", message))
+            }
+        }
+    }
+
+    /// Says that the lock was lost, and to whom where that is known.
+    pub fn lost_failure(&self) -> Failure {
+        let keepers = self.places.iter().zip(&self.storages);
+        let words = keepers.filter_map(|(place, named)| match place {
+            Place::Kept(keeper) => Some(format!("in `{}` {}", named.name, keeper.taken_by()?)),
+            _ => None,
+        });
+        let who = words.collect::<Vec<_>>().join(", ");
+        let message = format!(
+            "{} failed: it lost its lock: {who}; {}",
+            self.what, self.safe
+        );
+        let ttl = self.ttl.as_secs_f64();
+        Failure::new(Kind::Busy, "lock_lost", message).hint(format!(
+            "a run loses its lock when it stands still for longer than {ttl} s: was the machine suspended or overloaded?"
+        ))
+    }
+
+    /// Gives everything back. Returns what could not be taken away, as warnings; it dies by itself.
+    pub async fn release(self) -> Vec<Finding> {
+        let Self {
+            places,
+            storages,
+            key,
+            ttl,
+            host,
+            context,
+            ..
+        } = self;
+        let (key, ttl) = (&key, ttl.as_secs_f64());
+        let limit = match context.stop.is_requested() {
+            true => STOPPED_RELEASE_LIMIT,
+            false => RELEASE_LIMIT,
+        };
+        let give_back = |(place, named): (Place, _)| async move {
+            let named: &NamedStorage = named;
+            let why = match timeout(limit, place.release(named, key)).await {
+                Ok(Ok(())) => return None,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("no answer for {} s", limit.as_secs_f64()),
+            };
+            let text = format!(
+                "the lease in `{}` could not be given back: {why}; it ends by itself, for other hosts after {ttl} s",
+                named.name
+            );
+            Some(Finding::new("lease_left", text, None))
+        };
+        let left = join_all(places.into_iter().zip(&storages).map(give_back)).await;
+        drop(host);
+        left.into_iter().flatten().collect()
+    }
+}

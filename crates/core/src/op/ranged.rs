@@ -1,0 +1,128 @@
+//! Reads parts of a stored dump by ranged requests, each piece of text in order on a thread that may block.
+
+use std::sync::Arc;
+
+use super::reading::{Pieces, chunk_index, dump_key, threads, with_pieces};
+use super::restore::source::Stored;
+use super::stored::{NamedStorage, storage_failure};
+use crate::context::Stop;
+use crate::stream::compress::Codec;
+use crate::stream::pipeline::{Closed, Progress};
+use crate::stream::stored::{Layout, read_chunks};
+use pgkeep_model::chunks::ChunkIndex;
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::scan::Block;
+
+/// One storage's copy of a backup, ready to be read.
+pub(super) struct Ranged<'a> {
+    named: &'a NamedStorage,
+    codec: Codec,
+    key: String,
+    index: Arc<ChunkIndex>,
+    what: String,
+    stop: Stop,
+}
+
+impl<'a> Ranged<'a> {
+    pub(super) async fn open(
+        stored: &'a Stored,
+        at: usize,
+        what: &str,
+        stop: Stop,
+    ) -> Result<Self> {
+        let (named, manifest) = (&stored.listing.storages[at], &stored.manifest);
+        let what = format!("{what}: reading `{}` from `{}`", manifest.id, named.name);
+        let contradicts = |why: String| contradicts(&what, &why);
+        let (codec, key) = dump_key(&stored.backup, manifest).map_err(contradicts)?;
+        let index = chunk_index(named, &stored.backup, manifest, codec)
+            .await
+            .map_err(|error| storage_failure(&what, &error))?
+            .map_err(contradicts)?;
+        Ok(Self {
+            named,
+            codec,
+            key,
+            index,
+            what,
+            stop,
+        })
+    }
+
+    /// Says what is being done.
+    pub(super) fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// Returns the failure of a manifest that cannot be right.
+    pub(super) fn contradicts(&self, why: &str) -> Failure {
+        contradicts(&self.what, why)
+    }
+
+    /// Returns the failure of what is not as it was stored; `of` names it.
+    pub(super) fn damaged(&self, of: &str, why: &str) -> Failure {
+        let message = format!("{}: {of}: {why}", self.what);
+        Failure::new(Kind::Damaged, "rows_damaged", message)
+            .hint("`pgkeep verify` tells what is damaged")
+    }
+
+    /// Tells whether the text of a block is known, so that reading it proves it.
+    pub(super) fn is_known(&self, block: Block) -> bool {
+        let found = self.index.offsets().chunks_of(block);
+        found.is_some_and(|(mut chunks, _)| {
+            chunks.all(|chunk| self.index.sha256_of(chunk).is_some())
+        })
+    }
+
+    /// Hands the text of a block to `take` together with `state`, which comes back with the number of stored bytes
+    /// that were read. `take` ends the reading by an error, which is none here.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        of: &str,
+        block: Block,
+        mut state: T,
+        mut take: impl FnMut(&mut T, &[u8]) -> std::result::Result<(), Closed> + Send + 'static,
+    ) -> Result<(T, u64)> {
+        let (chunks, skipped) = self
+            .index
+            .offsets()
+            .chunks_of(block)
+            .ok_or_else(|| self.damaged(of, "it lies behind the end of the dump"))?;
+        let range = self.index.start_of(chunks.start).0..self.index.start_of(chunks.end).0;
+        let read_bytes = range.end - range.start;
+        let stream = self.named.storage.stream(&self.key, Some(range)).await;
+        let stream = stream.map_err(|error| storage_failure(&self.what, &error))?;
+        let (codec, index, stop) = (self.codec, Arc::clone(&self.index), self.stop.clone());
+        let work = move |pieces: Pieces| {
+            let layout = Layout::part(codec, &index, chunks);
+            let (mut skip, mut left) = (skipped, block.length);
+            let mut cut = |text: &[u8]| -> std::result::Result<(), Closed> {
+                let start = text.len().min(usize::try_from(skip).unwrap_or(usize::MAX));
+                skip -= start as u64;
+                let end = (text.len() - start).min(usize::try_from(left).unwrap_or(usize::MAX));
+                left -= end as u64;
+                take(&mut state, &text[start..start + end])?;
+                match stop.is_requested() {
+                    true => Err(Closed),
+                    false => Ok(()),
+                }
+            };
+            let read = read_chunks(pieces, &layout, threads(), &Progress::default(), &mut cut);
+            (state, read)
+        };
+        let (state, read) = with_pieces(stream, work).await?;
+        let outcome = read.map_err(|error| storage_failure(&self.what, &error))?;
+        match outcome.fault {
+            Some(fault) => Err(self.damaged(of, &fault.message)),
+            None => Ok((state, read_bytes)),
+        }
+    }
+}
+
+fn contradicts(what: &str, why: &str) -> Failure {
+    Failure::new(
+        Kind::Damaged,
+        "manifest_contradicts",
+        format!("{what}: {why}"),
+    )
+    .hint("`pgkeep restore` of the whole backup into a database of its own needs no index")
+}

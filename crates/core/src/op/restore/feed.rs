@@ -1,0 +1,226 @@
+//! Moves a dump through scanner and filter into `psql`, on a thread that may block.
+//!
+//! It only hands bytes on. Whether the dump is whole is judged behind its last byte, and only then may anybody commit.
+
+use std::io::{PipeWriter, Read, Write};
+use std::sync::Arc;
+
+use super::check::Compared;
+use super::source::{Seen, Tap};
+use crate::stream::pipeline::Progress;
+use crate::stream::read::{ReadError, read_dump};
+use pgkeep_model::failure::{Failure, Kind};
+use pgkeep_model::restore::filter::{Filter, Refusal, Rules};
+use pgkeep_model::scan::Scan;
+
+/// A dump without a manifest may not unpack to more than this beside [`MAX_RATIO`] times its size.
+const FREE_BYTES: u64 = 1 << 30;
+
+/// SQL of equal rows packs to a hundredth; files that unpack to a thousand times their size are made to do so.
+const MAX_RATIO: u64 = 500;
+
+/// How a dump moves.
+pub(crate) struct Move {
+    /// What is left out.
+    pub rules: Rules,
+    /// Length of the uncompressed dump, where a manifest tells it: not one byte more is accepted.
+    pub length: Option<u64>,
+    /// How far it is.
+    pub progress: Arc<Progress>,
+}
+
+/// Why a dump did not move to its end.
+#[derive(Debug)]
+pub(crate) enum MoveError {
+    /// The filter refuses it.
+    Refused(Refusal),
+    /// `psql` is gone; its end says why.
+    Closed,
+    /// It cannot be read.
+    Read(ReadError),
+    /// It is longer than it may be.
+    TooLong,
+}
+
+/// A dump that was handed on whole.
+#[derive(Debug)]
+pub(crate) struct Moved {
+    pub scan: Scan,
+    pub seen: Arc<Seen>,
+    /// What the comparison before the COMMIT said, where there was one.
+    pub compared: Option<Compared>,
+}
+
+impl Move {
+    /// Moves `input` into `output`. It blocks for as long as that takes.
+    pub(crate) fn run(
+        &self,
+        tap: Tap<impl Read + Send>,
+        seen: &Arc<Seen>,
+        output: &mut PipeWriter,
+    ) -> Result<Moved, MoveError> {
+        let mut filter = Filter::new(self.rules.clone());
+        let mut failed = None;
+        let read = read_dump(tap, &mut |piece| {
+            if failed.is_none()
+                && let Err(error) = self.take(&mut filter, piece, seen, output)
+            {
+                seen.give_up();
+                failed = Some(error);
+            }
+        });
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        read.map_err(MoveError::Read)?;
+        let scan = filter.finish().map_err(MoveError::Refused)?;
+        Ok(Moved {
+            scan,
+            seen: Arc::clone(seen),
+            compared: None,
+        })
+    }
+
+    fn take(
+        &self,
+        filter: &mut Filter,
+        piece: &[u8],
+        seen: &Seen,
+        output: &mut PipeWriter,
+    ) -> Result<(), MoveError> {
+        let mut written = Ok(());
+        filter
+            .push(piece, &mut |bytes| {
+                if written.is_ok() {
+                    written = output.write_all(bytes);
+                }
+            })
+            .map_err(MoveError::Refused)?;
+        self.progress.note_scan(filter.scanner());
+        let length = filter.scanner().position();
+        let most = self
+            .length
+            .unwrap_or_else(|| FREE_BYTES.max(seen.bytes().saturating_mul(MAX_RATIO)));
+        if length > most {
+            return Err(MoveError::TooLong);
+        }
+        written.map_err(|_| MoveError::Closed)
+    }
+}
+
+/// Returns the failure of a dump that cannot be read; `what` names what failed.
+pub(crate) fn unreadable(what: &str, error: &ReadError, seen: &Seen) -> Failure {
+    if let Some(why) = seen.failed() {
+        return Failure::new(
+            Kind::Storage,
+            "cannot_read",
+            format!("{what}: cannot read on: {why}"),
+        );
+    }
+    let message = format!("{what}: {error}");
+    match error {
+        ReadError::Foreign(foreign) => {
+            let is_empty = *foreign == pgkeep_model::format::Foreign::Empty;
+            let kind = if is_empty { Kind::Damaged } else { Kind::Proof };
+            let failure = Failure::new(kind, "not_a_plain_dump", message);
+            match foreign.hint() {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            }
+        }
+        ReadError::Damaged { .. } => {
+            Failure::new(Kind::Damaged, "compressed_stream_damaged", message)
+        }
+        ReadError::Io(_) => Failure::new(Kind::Storage, "cannot_read", message),
+    }
+}
+
+/// Returns the failure of a dump that the filter refuses.
+pub(crate) fn refused(what: &str, refusal: &Refusal) -> Failure {
+    let kind = match refusal.id {
+        "dump_damaged" => Kind::Damaged,
+        _ => Kind::Refused,
+    };
+    let failure = Failure::new(kind, refusal.id, format!("{what}: {}", refusal.why));
+    match refusal.hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+/// The proof of a file: it is whole, of one database, and has its end marker unless that was waived.
+pub(crate) fn judge_file(
+    what: &str,
+    scan: &Scan,
+    accept_no_end_marker: bool,
+) -> Result<(), Failure> {
+    if scan.cluster {
+        let message = format!("{what}: it is the dump of a whole cluster");
+        return Err(Failure::new(Kind::Refused, "cluster_dump_refused", message)
+            .hint("restore the dump of one database; `pgkeep inspect` tells what the file holds"));
+    }
+    let is_waived =
+        |id: &str| id == "end_marker_missing" && accept_no_end_marker && scan.statements > 0;
+    let problems: Vec<_> = scan
+        .problems
+        .iter()
+        .filter(|problem| !is_waived(&problem.id))
+        .collect();
+    let Some(first) = problems.first() else {
+        return Ok(());
+    };
+    let message = format!("{what}: it is not a complete dump: {}", first.message);
+    let more = problems
+        .iter()
+        .skip(1)
+        .map(|problem| problem.message.clone());
+    let failure = Failure::new(Kind::Damaged, "dump_incomplete", message).with_details(more);
+    let lacks_only_the_marker =
+        problems.len() == 1 && first.id == "end_marker_missing" && scan.statements > 0;
+    Err(match lacks_only_the_marker {
+        true => failure.hint(
+            "if the program that wrote it leaves the end marker out, as `supabase db dump` does, \
+                              `--accept-no-end-marker` restores it without that proof",
+        ),
+        false => failure,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pgkeep_model::scan::Scanner;
+
+    fn judge(sql: &str, accept: bool) -> Option<(&'static str, u8)> {
+        let mut scanner = Scanner::new();
+        scanner.push(sql.as_bytes());
+        let judged = judge_file("restore of `x` failed", &scanner.finish(), accept);
+        judged
+            .err()
+            .map(|failure| (failure.id, failure.kind.exit_code()))
+    }
+
+    #[test]
+    fn a_missing_end_marker_can_be_waived_and_nothing_else() {
+        let whole = "CREATE TABLE t (a int);\n--\n-- PostgreSQL database dump complete\n--\n";
+        let bare = "CREATE TABLE t (a int);\n";
+        assert_eq!(judge(whole, false), None);
+        assert_eq!(judge(bare, false), Some(("dump_incomplete", 23)));
+        assert_eq!(judge(bare, true), None);
+        assert_eq!(
+            judge("CREATE TABLE t (a int", true),
+            Some(("dump_incomplete", 23))
+        );
+        assert_eq!(
+            judge("CREATE TABLE t (a int);\nCOPY t (a) FROM stdin;\n1\n", true),
+            Some(("dump_incomplete", 23))
+        );
+        assert_eq!(judge("", true), Some(("dump_incomplete", 23)));
+        assert_eq!(judge("-- nothing\n", true), Some(("dump_incomplete", 23)));
+        let function = "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'select 1';\n";
+        assert_eq!(judge(function, true), None);
+        assert_eq!(judge(function, false), Some(("dump_incomplete", 23)));
+        let cluster = "--\n-- PostgreSQL database cluster dump\n--\n\n--\n-- PostgreSQL database cluster dump complete\n--\n";
+        assert_eq!(judge(cluster, true), Some(("cluster_dump_refused", 25)));
+    }
+}

@@ -1,0 +1,351 @@
+//! `restore`: puts a dump into a database, and compares what is there then with what was dumped.
+//!
+//! Exit 0 means that every table is there with its rows. `psql` sees no end of its input before the whole dump was
+//! proven, and a restore that fails leaves the target as it was: a database that was made is dropped, a transaction is
+//! rolled back, a database that should have been replaced is still in its place.
+
+pub(crate) mod check;
+pub(crate) mod feed;
+mod platform;
+pub(crate) mod preflight;
+mod run;
+pub(crate) mod source;
+pub(crate) mod stall;
+pub(crate) mod swap;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+pub(super) use run::{is_about_locale, lacks_locale, of_statement};
+
+use super::stored::{NamedStorage, Wanted};
+use super::{history, notices};
+use crate::context::Context;
+use crate::notify::Delivery;
+use crate::postgres::environment::Environment;
+use crate::postgres::programs::Search;
+use crate::stream::pipeline::Progress;
+use pgkeep_model::config::Preset;
+use pgkeep_model::connection::Connection;
+use pgkeep_model::failure::{Failure, Result};
+use pgkeep_model::id::{BackupId, DatabaseName};
+use pgkeep_model::restore::compare::TableOutcome;
+
+pub use stall::Limits;
+
+/// Id of the failure of a statement that the server refused.
+pub(crate) const SQL_FAILED: &str = "restore_sql_failed";
+
+/// Id of a failure in which the server refused a statement of the dump for want of a right, or because of somebody else.
+pub(crate) const HINDERED: &str = "restore_hindered";
+
+/// What to restore, and where to.
+pub struct Request {
+    /// Where the dump comes from.
+    pub source: Source,
+    /// The database to restore into.
+    pub into: Connection,
+    /// Where to look for client programs.
+    pub search: Search,
+    /// What programs may see of the environment.
+    pub environment: Environment,
+    /// How.
+    pub options: Options,
+}
+
+/// Where a dump comes from.
+pub enum Source {
+    /// A backup.
+    Stored {
+        /// Where to look.
+        storages: Vec<NamedStorage>,
+        /// Only this database.
+        database: Option<DatabaseName>,
+        /// Which backup.
+        wanted: Wanted,
+    },
+    /// A plain dump.
+    File(PathBuf),
+    /// A plain dump on standard input.
+    Stdin,
+}
+
+/// How to restore.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Restore beside the database and put the copy into its place.
+    pub replace: bool,
+    /// Accept a dump without an end marker.
+    pub accept_no_end_marker: bool,
+    /// Restore into a server that is older than the dump's.
+    pub force_version: bool,
+    /// Create the database in locale `C` where the server lacks that of the dump.
+    pub force_locale: bool,
+    /// Run the dump's SQL with a superuser's powers.
+    pub allow_superuser: bool,
+    /// Leave owners out.
+    pub no_owner: bool,
+    /// Leave rights out.
+    pub no_privileges: bool,
+    /// Create roles that the dump refers to and the server lacks, without login.
+    pub create_missing_roles: bool,
+    /// Make them superusers: on a throw-away server, where some objects may belong to nobody else.
+    pub roles_are_superusers: bool,
+    /// Leave the database's own properties as they are.
+    pub no_database_settings: bool,
+    /// Whether the database is thrown away again: what its roles may do does not matter.
+    pub is_scratch: bool,
+    /// Do not compare afterwards.
+    pub no_compare: bool,
+    /// Time zone that a plain dump was written in; UTC where none is named, as in our own.
+    pub dump_time_zone: Option<String>,
+    /// Rules of a hosting platform for a dump that does not come with a manifest that tells them.
+    pub preset: Option<Preset>,
+    /// Extensions that are left out where the server lacks them.
+    pub skip_extensions: Vec<String>,
+    /// How long it may stand still.
+    pub limits: Limits,
+    /// Sessions that restore at once into a fresh database; as many as there are cores where none is given.
+    pub jobs: Option<usize>,
+    /// Comment of a database that is made, by which it is known later.
+    pub tag: Option<String>,
+}
+
+impl Options {
+    /// The time zone of the dump's rows.
+    fn time_zone(&self) -> &str {
+        self.dump_time_zone.as_deref().unwrap_or("UTC")
+    }
+}
+
+/// How a restore ended. The exit code, the summary and the text come from this value.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The backup; none for a file.
+    pub backup_id: Option<String>,
+    /// What was asked for: `latest`, an id, a file, or `-`.
+    pub source: String,
+    /// The storage whose copy was restored; none for a file.
+    pub storage: Option<String>,
+    /// The target, without secrets.
+    pub target: String,
+    /// Name of the database on the server.
+    pub database: Option<String>,
+    /// Whether the dump is in its place, proven as far as it was asked for.
+    pub restored: bool,
+    /// Whether the database was created.
+    pub created: bool,
+    /// What the restored database took the place of.
+    pub replaced: Option<Replaced>,
+    /// Statements by which the database got its own properties: owner, rights, comment, settings.
+    pub properties_set: Vec<String>,
+    /// Whether every table was compared with what was dumped.
+    pub compared: bool,
+    /// Each table.
+    pub tables: Vec<TableOutcome>,
+    /// Sessions that restored at once.
+    pub jobs: usize,
+    /// Rows of all tables.
+    pub rows: u64,
+    /// Length of the uncompressed dump.
+    pub dump_bytes: u64,
+    /// The server's version.
+    pub server_version: Option<String>,
+    /// Extensions that were left out because the server lacks them.
+    pub skipped_extensions: Vec<String>,
+    /// What was made in the place of a hosting platform's own, because the dump does not hold it.
+    pub stand_ins: Vec<String>,
+    /// What of a hosting platform's dump was left out and the target does not have.
+    pub left_out: Vec<String>,
+    /// Roles that were made.
+    pub created_roles: Vec<String>,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// How long it took as a whole.
+    pub took_ms: u64,
+    /// How long until the data was there with its indexes: the recovery time.
+    pub restore_ms: u64,
+    /// How long the comparison took.
+    pub compare_ms: u64,
+    /// What was odd.
+    pub warnings: Vec<String>,
+    /// Who was told, and whether it arrived.
+    pub notices: Vec<Delivery>,
+    /// Why it failed.
+    pub failure: Option<Failure>,
+}
+
+/// A database that another took the place of.
+#[derive(Clone, Debug, Serialize)]
+pub struct Replaced {
+    /// What it is called now.
+    pub kept_as: String,
+    /// SQL that puts it back, in order, from another database.
+    pub go_back: Vec<String>,
+}
+
+impl Report {
+    fn new(source: &Source, into: &Connection, started_at: Timestamp) -> Self {
+        let source = match source {
+            Source::Stored { wanted, .. } => match wanted {
+                Wanted::Latest => "latest".to_owned(),
+                Wanted::Id(id) => id.to_string(),
+            },
+            Source::File(path) => path.display().to_string(),
+            Source::Stdin => "-".to_owned(),
+        };
+        Self {
+            storage: None,
+            backup_id: None,
+            source,
+            target: into.label(),
+            database: None,
+            restored: false,
+            created: false,
+            replaced: None,
+            properties_set: Vec::new(),
+            compared: false,
+            tables: Vec::new(),
+            jobs: 1,
+            rows: 0,
+            dump_bytes: 0,
+            server_version: None,
+            skipped_extensions: Vec::new(),
+            stand_ins: Vec::new(),
+            left_out: Vec::new(),
+            created_roles: Vec::new(),
+            started_at,
+            took_ms: 0,
+            restore_ms: 0,
+            compare_ms: 0,
+            warnings: Vec::new(),
+            notices: Vec::new(),
+            failure: None,
+        }
+    }
+}
+
+/// What happens during a restore, for whoever shows it.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The dump is read once to prove it, before anything is touched.
+    Reading {
+        /// How far it has come.
+        progress: &'a Arc<Progress>,
+    },
+    /// The dump goes to the server.
+    Restoring {
+        /// How far it has come.
+        progress: &'a Arc<Progress>,
+        /// Length of the dump, where it is known.
+        bytes: u64,
+        /// Tables with rows, where it is known.
+        tables: u64,
+    },
+    /// The restored database is read again and compared.
+    Comparing {
+        /// How far it has come.
+        progress: &'a Arc<Progress>,
+        /// Length of the dump.
+        bytes: u64,
+        /// Tables with rows.
+        tables: u64,
+    },
+    /// A stage ended.
+    Ended,
+}
+
+/// Watches a restore.
+pub trait Observer: Send + Sync {
+    /// Takes note of an event.
+    fn note(&self, event: Event<'_>);
+}
+
+/// Restores, and leaves a record of it beside a stored backup.
+pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) -> Report {
+    let mut report = carry_out(request, context, observer).await;
+    let notice = notices::of_restore(request, &report, context.clock.now());
+    report.notices = notices::tell(&notice, context).await;
+    report
+        .warnings
+        .extend(notices::undelivered(&report.notices));
+    let good = format!("{} is restored", report.source);
+    notices::settle(&mut report.failure, &report.notices, &good, context);
+    if let Source::Stored { storages, .. } = &request.source {
+        keep_record("restore", storages, Ended::from(&report), context).await;
+    }
+    report
+}
+
+/// Restores without a record, for a run that leaves one of its own.
+pub(crate) async fn carry_out(
+    request: &Request,
+    context: &Context,
+    observer: &dyn Observer,
+) -> Report {
+    run::Run::new(request, context, observer).run().await
+}
+
+/// Tells everything that stands against a restore, and touches nothing. A source that is standard input is not read, and
+/// only what holds for any dump is told.
+pub(crate) async fn preflight(request: &Request, context: &Context) -> Result<()> {
+    run::Run::new(request, context, &Silent).preflight().await
+}
+
+/// Nobody watches.
+struct Silent;
+
+impl Observer for Silent {
+    fn note(&self, _: Event<'_>) {}
+}
+
+/// How a run ended that read one backup.
+pub(crate) struct Ended<'a> {
+    /// The backup; none where none was found.
+    pub backup_id: Option<&'a str>,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// Rows that came back.
+    pub rows: Option<u64>,
+    /// Where they were restored to, without secrets.
+    pub target: &'a str,
+    /// Who was told, and whether it arrived.
+    pub notices: &'a [Delivery],
+    /// Why it failed.
+    pub failure: Option<&'a Failure>,
+}
+
+impl<'a> From<&'a Report> for Ended<'a> {
+    fn from(report: &'a Report) -> Self {
+        Self {
+            backup_id: report.backup_id.as_deref(),
+            started_at: report.started_at,
+            rows: Some(report.rows),
+            target: &report.target,
+            notices: &report.notices,
+            failure: report.failure.as_ref(),
+        }
+    }
+}
+
+/// Leaves the record of a run that read one backup. One that found none has no database to leave it with.
+pub(crate) async fn keep_record(
+    verb: &str,
+    storages: &[NamedStorage],
+    ended: Ended<'_>,
+    context: &Context,
+) {
+    let Some(id) = ended.backup_id.and_then(|id| id.parse::<BackupId>().ok()) else {
+        return;
+    };
+    let run = history::run_id(id.database(), ended.started_at, context);
+    let mut record = history::record(run, verb, ended.started_at, ended.failure, context);
+    record.backup_id = Some(id.to_string());
+    record.rows = ended.rows;
+    record.undelivered = notices::undelivered(ended.notices);
+    record.reason = Some(format!("into {}", ended.target));
+    history::keep_record(storages, record, context).await;
+}

@@ -1,0 +1,653 @@
+//! One restore from the first question to the last rename, and the way back from each point where it may fail.
+
+mod fill;
+mod follow_up;
+mod parallel;
+
+pub(in crate::op) use fill::{is_about_locale, lacks_locale, of_statement};
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::check::{self, Check, Compared};
+use super::feed::{Moved, judge_file, refused, unreadable};
+use super::platform;
+use super::preflight::{self, Needs, Plan, Target};
+use super::source::{Opened, Stored, Tap, open_file};
+use super::stall::Pulse;
+use super::{Event, Observer, Options, Report, Request, Source, swap};
+use crate::context::Context;
+use crate::postgres::databases::{Databases, end_sessions};
+use crate::postgres::error::{Error, Reason};
+use crate::postgres::programs::Found;
+use crate::postgres::psql::Psql;
+use crate::postgres::target::TargetFacts;
+use crate::stream::pipeline::Progress;
+use crate::stream::read::read_dump;
+use pgkeep_model::config::Preset;
+use pgkeep_model::connection::Connection;
+use pgkeep_model::failure::{Failure, Result};
+use pgkeep_model::name::quote;
+use pgkeep_model::restore::compare::Expected;
+use pgkeep_model::restore::filter::{Filter, Rules};
+use pgkeep_model::scan::Scan;
+use pgkeep_model::supabase::{Platform, rights_of_roles};
+
+/// One restore under way.
+pub(super) struct Run<'a> {
+    request: &'a Request,
+    context: &'a Context,
+    observer: &'a dyn Observer,
+    /// What was asked for, and what a preset adds once the dump is known.
+    options: Options,
+    report: Report,
+    /// For what must be done even when the run was stopped.
+    no_stop: CancellationToken,
+    /// What moves of the dump, for the watchdog.
+    pulse: Arc<Pulse>,
+    /// Why copies were passed over.
+    bad_copies: Vec<String>,
+}
+
+/// Where the dump goes, decided.
+struct Site {
+    /// What a hosting platform's dump needs here.
+    platform: platform::Landing,
+    plan: Plan,
+    target: Target,
+    needs: Needs,
+    /// The database that the dump goes into: the target, or a fresh one beside it.
+    name: String,
+    connection: Connection,
+    psql: Psql,
+    /// Seen from another database; none where no other lets us in.
+    databases: Option<Databases>,
+    found: Found,
+    /// Name of our session on the server.
+    application: String,
+}
+
+/// What was made and must go again when the restore fails.
+#[derive(Default)]
+struct Made {
+    database: bool,
+    roles: Vec<String>,
+}
+
+impl Site {
+    /// Extensions that may be left out and have to be.
+    fn skipped(&self, options: &Options) -> Vec<String> {
+        let mut missing = self.needs.missing_extensions(&self.target.facts);
+        missing.retain(|name| options.skip_extensions.contains(name));
+        missing
+    }
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(
+        request: &'a Request,
+        context: &'a Context,
+        observer: &'a dyn Observer,
+    ) -> Self {
+        Self {
+            report: Report::new(&request.source, &request.into, context.clock.now()),
+            options: request.options.clone(),
+            request,
+            context,
+            observer,
+            no_stop: CancellationToken::new(),
+            pulse: Arc::default(),
+            bad_copies: Vec::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self) -> Report {
+        let started = self.context.clock.monotonic();
+        if let Err(failure) = self.try_run().await {
+            self.report.failure = Some(failure);
+        }
+        self.observer.note(Event::Ended);
+        self.report.took_ms = self.millis_since(started);
+        self.report
+    }
+
+    /// Looks whether the target would take the dump, and touches nothing. Of standard input nothing is read.
+    pub(super) async fn preflight(mut self) -> Result<()> {
+        let opened = self.open().await?;
+        self.site(&opened).await.map(drop)
+    }
+
+    fn millis_since(&self, started: Duration) -> u64 {
+        let took = self.context.clock.monotonic().saturating_sub(started);
+        u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// So many times four hex digits by chance: two restores at once must not meet.
+    fn random_hex(&self, count: usize) -> String {
+        self.context.clock.hex(count)
+    }
+
+    async fn try_run(&mut self) -> Result<()> {
+        platform::refuse_pipe(self.request)?;
+        let opened = self.open().await?;
+        let site = self.site(&opened).await?;
+        let mut made = Made::default();
+        if let Err(failure) = self.carry_out(&opened, &site, &mut made).await {
+            if self.report.restored {
+                return Err(failure);
+            }
+            // What a program says while it is made to end is of no interest.
+            let failure = self.check_stop().err().unwrap_or(failure);
+            let failure = match &opened {
+                Opened::Stored(stored) => stored.unless_removed(&self.what(), failure).await,
+                _ => failure,
+            };
+            return Err(self.undo(failure, &site, &made).await);
+        }
+        self.report.restored = true;
+        match opened {
+            Opened::Stored(stored) => {
+                let what = format!(
+                    "restore into `{}`: every row is in its place",
+                    self.report.target
+                );
+                stored.after_good(&what, &self.bad_copies)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn what(&self) -> String {
+        format!("restore into `{}` failed", self.report.target)
+    }
+
+    /// Lets the watchdog see how far this has come.
+    fn follow(&self, progress: &Arc<Progress>) {
+        let progress = Arc::clone(progress);
+        self.pulse.follow(move || progress.raw_bytes());
+    }
+
+    /// Returns a count of bytes that the watchdog sees.
+    fn counted(&self) -> Arc<AtomicU64> {
+        let counted = Arc::new(AtomicU64::new(0));
+        let seen = Arc::clone(&counted);
+        self.pulse.follow(move || seen.load(Ordering::Relaxed));
+        counted
+    }
+
+    fn stop(&self) -> &CancellationToken {
+        self.context.stop.token()
+    }
+
+    fn failed(&self, error: &Error) -> Failure {
+        let doing = format!("restore into `{}`", self.report.target);
+        // What is safe is known only when all was undone, and added there.
+        let mut failure = error.to_failure(&doing, "");
+        failure.message = failure.message.trim_end_matches("; ").to_owned();
+        failure
+    }
+
+    fn untouched(&self, error: &Error) -> Failure {
+        if self.context.stop.is_requested() {
+            return self.stopped("nothing was changed");
+        }
+        self.failed(error).and_safe("nothing was changed")
+    }
+
+    fn stopped(&self, safe: &str) -> Failure {
+        self.stopped_inside().and_safe(safe)
+    }
+
+    /// Opens the dump. A file is read once to its end, so that its proof comes before anything is touched.
+    async fn open(&mut self) -> Result<Opened> {
+        match &self.request.source {
+            Source::Stored {
+                storages,
+                database,
+                wanted,
+            } => {
+                let opening = Stored::open(storages, database.clone(), wanted);
+                let stored = tokio::select! {
+                    stored = opening => stored?,
+                    () = self.stop().cancelled() => return Err(self.stopped("nothing was changed")),
+                };
+                self.report.backup_id = Some(stored.manifest.id.to_string());
+                Ok(Opened::Stored(Box::new(stored)))
+            }
+            Source::File(path) => self.prove_file(path).await,
+            Source::Stdin => Ok(Opened::Pipe),
+        }
+    }
+
+    async fn prove_file(&self, path: &Path) -> Result<Opened> {
+        let file = open_file(path)?;
+        let what = format!("cannot restore `{}`", path.display());
+        let progress = Arc::new(Progress::default());
+        self.observer.note(Event::Reading {
+            progress: &progress,
+        });
+        let accept = self.options.accept_no_end_marker;
+        let rules = Rules {
+            platform: self.options.preset.map(|_| Platform::default()),
+            ..Rules::default()
+        };
+        let (tap, seen) = Tap::new(file, false);
+        let give_up = Arc::clone(&seen);
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut filter = Filter::new(rules);
+            let mut refusal = None;
+            let read = read_dump(tap, &mut |piece| {
+                if refusal.is_none()
+                    && let Err(error) = filter.push(piece, &mut |_| {})
+                {
+                    seen.give_up();
+                    refusal = Some(error);
+                }
+                progress.note_scan(filter.scanner());
+            });
+            match (refusal, read) {
+                (Some(refusal), _) => Err(refused(&what, &refusal)),
+                (None, Err(error)) => Err(unreadable(&what, &error, &seen)),
+                (None, Ok(_)) => {
+                    let schemas = filter.schemas().to_vec();
+                    let scan = filter
+                        .finish()
+                        .map_err(|refusal| refused(&what, &refusal))?;
+                    judge_file(&what, &scan, accept).map(|()| (scan, schemas))
+                }
+            }
+        });
+        let proven = tokio::select! {
+            done = reading => done.expect("scanning does not panic"),
+            () = self.stop().cancelled() => {
+                give_up.give_up();
+                return Err(self.stopped("nothing was changed"));
+            }
+        };
+        self.observer.note(Event::Ended);
+        let (scan, schemas) = proven.map_err(|failure| failure.and_safe("nothing was changed"))?;
+        Ok(Opened::File {
+            path: path.to_owned(),
+            scan: Box::new(scan),
+            schemas,
+        })
+    }
+
+    /// Finds programs and target, and decides how the target takes the dump.
+    async fn site(&mut self, opened: &Opened) -> Result<Site> {
+        let Request {
+            into,
+            search,
+            environment,
+            ..
+        } = self.request;
+        platform::widen(&mut self.options, opened);
+        let found = search.find(environment, self.stop()).await;
+        let programs = found.newest().map_err(|error| self.untouched(&error))?;
+        let psql = |connection: &Connection| Psql::new(programs, environment, connection);
+        let (name, mut facts, exists, home) = self.look_at_target(&psql).await?;
+        platform::narrow(&mut facts, &mut self.options);
+        let options = &self.options;
+        if !options.no_compare {
+            found
+                .choose(Some(facts.major()), into.minimum_client_major())
+                .map_err(|error| self.untouched(&error))?;
+        }
+        let mut needs = match opened {
+            Opened::Stored(stored) => Needs::of_manifest(&stored.manifest),
+            Opened::File { scan, .. } => Needs::of_scan(scan),
+            Opened::Pipe => Needs {
+                encoding: "UTF8".to_owned(),
+                ..Needs::default()
+            },
+        };
+        platform::add_roles(&mut needs, &facts, options);
+        let free_bytes = free_bytes(into, &facts);
+        let target = Target {
+            name: name.clone(),
+            exists,
+            facts,
+            free_bytes,
+        };
+        let plan = preflight::plan(&needs, &target, options)
+            .map_err(|problems| preflight::failure(into, &name, exists, problems))?;
+        if plan == Plan::Replace {
+            needs.keep_properties(&target.facts, options);
+        }
+        let work_name = match plan {
+            Plan::Replace => swap::beside(&name, &format!("_restoring_{}", self.random_hex(2))),
+            Plan::Create | Plan::Fill => name.clone(),
+        };
+        let connection = into
+            .with_database(&work_name)
+            .map_err(|error| self.untouched(&Error::new(Reason::Connection(error))))?;
+        self.report.database = Some(name);
+        self.report.server_version = Some(target.facts.version.clone());
+        let platform = platform::Landing::of(options, opened, plan, &target.facts);
+        let site = Site {
+            platform,
+            plan,
+            target,
+            needs,
+            name: work_name,
+            psql: psql(&connection),
+            connection,
+            databases: home.map(|home| Databases::new(psql(&home))),
+            found: found.clone(),
+            application: format!("pgkeep-restore-{}", self.random_hex(4)),
+        };
+        self.report.skipped_extensions = site.skipped(&self.options);
+        self.report.stand_ins = site.platform.told();
+        match plan != Plan::Fill && site.databases.is_none() {
+            true => Err(self.untouched(&Error::new(Reason::DatabaseMissing))),
+            false => Ok(site),
+        }
+    }
+
+    /// Asks the target, or where it is not there a database beside it.
+    async fn look_at_target(
+        &self,
+        psql: &impl Fn(&Connection) -> Psql,
+    ) -> Result<(String, TargetFacts, bool, Option<Connection>)> {
+        let into = &self.request.into;
+        match TargetFacts::read(&psql(into), self.stop()).await {
+            Ok(facts) => {
+                let home = TargetFacts::read_beside(
+                    &facts.database,
+                    &self.request.into,
+                    psql,
+                    self.stop(),
+                )
+                .await
+                .ok();
+                Ok((
+                    facts.database.clone(),
+                    facts,
+                    true,
+                    home.map(|(home, _)| home),
+                ))
+            }
+            Err(error) if error.reason == Reason::DatabaseMissing => {
+                let Some(name) = into.database_name() else {
+                    return Err(self.untouched(&error));
+                };
+                let (home, facts) =
+                    TargetFacts::read_beside(name, &self.request.into, psql, self.stop())
+                        .await
+                        .map_err(|error| self.untouched(&error))?;
+                Ok((name.to_owned(), facts, false, Some(home)))
+            }
+            Err(error) => Err(self.untouched(&error)),
+        }
+    }
+
+    async fn carry_out(&mut self, opened: &Opened, site: &Site, made: &mut Made) -> Result<()> {
+        let started = self.context.clock.monotonic();
+        self.make_roles(site, made).await?;
+        let mut moved = self.fill(opened, site, made).await?;
+        self.report.left_out = site.platform.left_out();
+        self.report.rows = moved.scan.rows();
+        self.report.dump_bytes = moved.scan.bytes;
+        self.report.restore_ms = self.millis_since(started);
+        if site.plan == Plan::Fill {
+            // Its COMMIT is done: what follows can fail and be stopped, and takes nothing back.
+            self.report.restored = true;
+            match moved.compared.take() {
+                Some(compared) => self.take_note(compared),
+                None => self.warn_not_compared(),
+            }
+            return self.follow_up(site).await;
+        }
+        self.analyze(site).await;
+        self.check_stop()?;
+        let expected = expected_of(opened, &moved);
+        let started = self.context.clock.monotonic();
+        match self.options.no_compare {
+            true => self.warn_not_compared(),
+            false => {
+                self.compare(&expected, &moved.scan, site).await?;
+            }
+        }
+        self.report.compare_ms = self.millis_since(started);
+        self.put_back_properties(site).await;
+        self.check_stop()?;
+        self.put_in_place(site).await
+    }
+
+    fn warn_not_compared(&mut self) {
+        self.warn(
+            "nothing was compared: that its rows are as they were dumped is not proven".into(),
+        );
+    }
+
+    async fn make_roles(&mut self, site: &Site, made: &mut Made) -> Result<()> {
+        if !self.options.create_missing_roles {
+            return Ok(());
+        }
+        let home = site
+            .databases
+            .clone()
+            .unwrap_or_else(|| Databases::new(site.psql.clone()));
+        let facts = &site.target.facts;
+        let rights = match (self.options.roles_are_superusers, facts.is_superuser) {
+            (true, _) => " SUPERUSER".to_owned(),
+            (false, true) => String::new(),
+            // Nobody else may give objects to a role that it is no member of.
+            (false, false) => format!(" ROLE {}", quote(&facts.user)),
+        };
+        for role in site.needs.missing_roles(&site.target.facts) {
+            let sql = format!("CREATE ROLE {} NOLOGIN{rights}", quote(&role));
+            home.execute(&sql, self.stop())
+                .await
+                .map_err(|error| self.failed(&error))?;
+            made.roles.push(role);
+        }
+        self.report.created_roles.clone_from(&made.roles);
+        self.give_rights_to_roles(&home, &made.roles).await
+    }
+
+    /// Makes of a platform's roles what they are there, as far as the restoring role may.
+    async fn give_rights_to_roles(&mut self, home: &Databases, made: &[String]) -> Result<()> {
+        if self.options.preset != Some(Preset::Supabase) || self.options.roles_are_superusers {
+            return Ok(());
+        }
+        for right in rights_of_roles(made) {
+            if home.execute(&right.sql, self.stop()).await.is_err() {
+                self.check_stop()?;
+                self.report.stand_ins.push(right.lacks);
+            }
+        }
+        Ok(())
+    }
+
+    fn stopped_inside(&self) -> Failure {
+        let doing = format!("restore into `{}`", self.report.target);
+        self.context.stop.failure(&doing)
+    }
+
+    fn check_stop(&self) -> Result<()> {
+        match self.context.stop.is_requested() {
+            true => Err(self.stopped_inside()),
+            false => Ok(()),
+        }
+    }
+
+    async fn compare(&mut self, expected: &[Expected], scan: &Scan, site: &Site) -> Result<()> {
+        let progress = Arc::new(Progress::default());
+        self.observer.note(Event::Comparing {
+            progress: &progress,
+            bytes: self.report.dump_bytes,
+            tables: expected.iter().filter(|table| table.rows.is_some()).count() as u64,
+        });
+        let mut environment = self.request.environment.clone();
+        if let Some(time_zone) = &self.options.dump_time_zone {
+            environment.set("PGTZ", time_zone.as_str());
+        }
+        let check = Check {
+            found: &site.found,
+            environment: &environment,
+            connection: &site.connection,
+            ignored_schemas: site.platform.made_schemas(),
+            is_platform: self.options.preset.is_some(),
+            progress,
+        };
+        let compared = check.run(expected, &scan.sequences, self.stop()).await;
+        self.check_stop()?;
+        let compared = compared.map_err(|error| self.failed(&error))?;
+        let judged = check::judge(&self.what(), &compared, Some(scan.large_objects));
+        self.take_note(compared);
+        judged.map_err(|failure| self.hint_at_text_form(failure))
+    }
+
+    /// The text of a plain dump's rows depends on settings of the session that wrote it.
+    fn hint_at_text_form(&self, failure: Failure) -> Failure {
+        match self.request.source {
+            Source::Stored { .. } => failure,
+            Source::File(_) | Source::Stdin => failure.hint(
+                "a plain dump has times in the time zone of whoever wrote it: `--dump-time-zone NAME` compares in that \
+                 one; `--no-compare` restores without the proof",
+            ),
+        }
+    }
+
+    fn take_note(&mut self, compared: Compared) {
+        self.report.compared = true;
+        self.report.warnings.extend(compared.warnings);
+        self.report.tables = compared.tables;
+    }
+
+    async fn put_in_place(&mut self, site: &Site) -> Result<()> {
+        let Some(databases) = site
+            .databases
+            .as_ref()
+            .filter(|_| site.plan == Plan::Replace)
+        else {
+            return Ok(());
+        };
+        let name = &site.target.name;
+        if site.needs.properties.comment.is_none() {
+            let sql = format!("COMMENT ON DATABASE {} IS NULL", quote(&site.name));
+            databases
+                .execute(&sql, self.stop())
+                .await
+                .map_err(|error| self.failed(&error))?;
+        }
+        let kept = swap::kept_name(name, self.context.clock.now());
+        // From here on nobody may stop it half-way; both renames are one transaction.
+        let swapped = databases.swap(name, &site.name, &kept, &self.no_stop).await;
+        if let Err(error) = swapped {
+            // An answer may be lost behind the COMMIT.
+            if !databases
+                .exists(&kept, &self.no_stop)
+                .await
+                .is_ok_and(|is_there| is_there)
+            {
+                return Err(self.failed(&error));
+            }
+            self.warn(format!(
+                "the connection was lost behind the renames, which were done: {error}"
+            ));
+        }
+        self.report.replaced = Some(swap::replaced(name, &kept));
+        Ok(())
+    }
+
+    /// Leaves the target as it was, and says so in the failure.
+    async fn undo(&mut self, failure: Failure, site: &Site, made: &Made) -> Failure {
+        let cleaned = self.clean(site, made).await;
+        self.report.created &= cleaned.is_err();
+        let failure = match &cleaned {
+            Ok(()) => failure.and_safe(self.safe_words(site, made).await),
+            Err(error) => {
+                let failure = failure.and_safe(&format!("cleaning up failed, too: {error}"));
+                match made.database {
+                    true => failure.hint(format!(
+                        "`DROP DATABASE {}` removes what is left",
+                        quote(&site.name)
+                    )),
+                    false => {
+                        failure.hint("look whether the database is still empty before you use it")
+                    }
+                }
+            }
+        };
+        self.drop_roles(site, made).await;
+        failure
+    }
+
+    /// What is safe is looked up where it depends on whether a COMMIT arrived.
+    async fn safe_words(&self, site: &Site, made: &Made) -> &'static str {
+        match site.plan {
+            Plan::Create if !made.database => "nothing was changed",
+            Plan::Create => "the database that was made for it is gone again",
+            Plan::Replace => "the database was not changed",
+            Plan::Fill => match TargetFacts::read(&site.psql, &self.no_stop).await {
+                Ok(facts) if facts.schemas == site.target.facts.schemas => {
+                    "the database is as empty as it was"
+                }
+                Ok(_) => "the database was empty and now holds what was restored",
+                Err(_) => {
+                    "whether the database is still empty cannot be seen: look before you use it"
+                }
+            },
+        }
+    }
+
+    /// Ends our session, and drops a database that was made.
+    async fn clean(&self, site: &Site, made: &Made) -> std::result::Result<(), Error> {
+        match (&site.databases, made.database) {
+            (Some(databases), true) => databases.drop_database(&site.name, &self.no_stop).await,
+            _ if site.plan == Plan::Fill => {
+                end_sessions(&site.psql, &site.application, &self.no_stop).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn drop_roles(&mut self, site: &Site, made: &Made) {
+        let home = site
+            .databases
+            .clone()
+            .unwrap_or_else(|| Databases::new(site.psql.clone()));
+        for role in &made.roles {
+            if home
+                .execute(&format!("DROP ROLE {}", quote(role)), &self.no_stop)
+                .await
+                .is_err()
+            {
+                self.warn(format!(
+                    "the role `{role}` was made and could not be dropped again"
+                ));
+            }
+        }
+        self.report.created_roles.clear();
+    }
+
+    fn warn(&mut self, warning: String) {
+        self.report.warnings.push(warning);
+    }
+}
+
+fn expected_of(opened: &Opened, moved: &Moved) -> Vec<Expected> {
+    opened
+        .expected()
+        .unwrap_or_else(|| moved.scan.tables.iter().map(Expected::from).collect())
+}
+
+/// Free bytes on the server's disk, where the server runs here and its folder can be seen.
+fn free_bytes(into: &Connection, facts: &TargetFacts) -> Option<u64> {
+    let is_local = |host: &str| {
+        host.is_empty()
+            || host.starts_with('/')
+            || matches!(host, "localhost" | "127.0.0.1" | "::1")
+    };
+    if !into.hosts().iter().all(|(host, _)| is_local(host)) {
+        return None;
+    }
+    let found = rustix::fs::statvfs(facts.data_directory.as_deref()?).ok()?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
+}

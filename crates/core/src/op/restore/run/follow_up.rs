@@ -1,0 +1,106 @@
+//! What comes behind the rows: statistics, and the database's own properties.
+//!
+//! Nothing here takes rows back. What fails is a warning; what was stopped is told as not done.
+
+use super::{Run, Site};
+use crate::op::restore::preflight::Plan;
+use crate::postgres::databases::{self, Databases};
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::restore::properties::PutBack;
+
+impl Run<'_> {
+    /// Does for a database that was there what can still be stopped, and tells truly how far it came.
+    pub(super) async fn follow_up(&mut self, site: &Site) -> Result<()> {
+        self.analyze(site).await;
+        self.put_back_properties(site).await;
+        if !self.context.stop.is_requested() {
+            return Ok(());
+        }
+        let proof = match self.report.compared {
+            true => "every row is in its place and compared",
+            false => "every row is in its place, and nothing was compared",
+        };
+        let failure = self.context.stop.failure(&format!(
+            "restore into `{}`: {proof}, but not all that follows was done",
+            self.report.target
+        ));
+        let left = self.report.warnings.iter();
+        let left = left.filter(|warning| warning.starts_with(NOT_DONE));
+        Err(
+            Failure::new(Kind::AfterGood, "stopped_after_restore", failure.message)
+                .with_details(left.cloned())
+                .hint("carry out in the database what is named here"),
+        )
+    }
+
+    /// Reads every table for the planner's statistics.
+    pub(super) async fn analyze(&mut self, site: &Site) {
+        let analyzed = databases::analyze(&site.psql, self.report.jobs, self.stop()).await;
+        match analyzed {
+            Ok(()) => {}
+            Err(_) if self.context.stop.is_requested() => {
+                self.warn(format!(
+                    "{NOT_DONE}: ANALYZE, so queries may be slow until it ran"
+                ));
+            }
+            Err(error) => self.warn(format!(
+                "ANALYZE failed, so queries may be slow until it ran: {error}"
+            )),
+        }
+    }
+
+    /// What cannot be put back is told: it is no row that is missing.
+    pub(super) async fn put_back_properties(&mut self, site: &Site) {
+        let back = self.properties_of(site);
+        self.report.warnings.extend(back.warnings);
+        // From another database: a setting or a limit that is back holds for each new session of this one.
+        let databases = site
+            .databases
+            .clone()
+            .unwrap_or_else(|| Databases::new(site.psql.clone()));
+        for statement in back.statements {
+            if self.context.stop.is_requested() {
+                self.warn(format!("{NOT_DONE}: `{statement}`"));
+                continue;
+            }
+            match databases.execute(&statement, self.stop()).await {
+                Ok(()) => self.report.properties_set.push(statement),
+                Err(_) if self.context.stop.is_requested() => {
+                    self.warn(format!("{NOT_DONE}: `{statement}`"));
+                }
+                Err(error) => {
+                    let said = error.stderr.first().cloned();
+                    let said = said.unwrap_or_else(|| error.to_string());
+                    self.warn(format!(
+                        "a property of the database was not put back: `{statement}`: {said}"
+                    ));
+                }
+            }
+        }
+    }
+
+    fn properties_of(&self, site: &Site) -> PutBack {
+        let options = &self.options;
+        let (needs, name) = (&site.needs, &site.name);
+        if needs.keeps_properties {
+            // The flags are about what the dump says.
+            return needs.properties.put_back(name, false, false);
+        }
+        if options.no_database_settings {
+            return PutBack::default();
+        }
+        // What a database that was there has already is not told as a change.
+        let (dumped, here) = (&needs.properties, &site.target.facts.properties);
+        let is_there = site.plan == Plan::Fill;
+        let has_owner = is_there && dumped.owner == here.owner;
+        let has_rights = has_owner && dumped.acl == here.acl;
+        dumped.put_back(
+            name,
+            options.no_owner || has_owner,
+            options.no_privileges || has_rights,
+        )
+    }
+}
+
+/// How a warning begins about what a stop left undone.
+const NOT_DONE: &str = "stopped before it was done";

@@ -1,0 +1,68 @@
+//! `show`: one backup's manifest.
+
+use super::stored::{Listing, NamedStorage, Wanted, read_manifest};
+use pgkeep_model::failure::{Failure, Result};
+use pgkeep_model::id::DatabaseName;
+use pgkeep_model::manifest::Manifest;
+
+/// Which manifest to show.
+pub struct Request {
+    /// Where to look.
+    pub storages: Vec<NamedStorage>,
+    /// Only this database.
+    pub database: Option<DatabaseName>,
+    /// Which backup.
+    pub wanted: Wanted,
+}
+
+/// A manifest and where its backup lies.
+pub struct Report {
+    /// The manifest.
+    pub manifest: Manifest,
+    /// Names of the storages that have the backup.
+    pub storages: Vec<String>,
+    /// Where the manifest was read from.
+    pub url: String,
+    /// A storage that did not answer while others did: the newest backup there may be another.
+    pub failure: Option<Failure>,
+}
+
+/// Reads a manifest.
+pub async fn run(request: Request) -> Result<Report> {
+    let database = database_of(&request.wanted, request.database);
+    let listing = Listing::read(request.storages, database.as_ref()).await?;
+    let backup = listing.find(&request.wanted)?;
+    let (manifest, at) = read_manifest(&listing, backup).await?;
+    let storages = backup
+        .readable_from()
+        .iter()
+        .map(|&at| listing.storages[at].name.clone())
+        .collect();
+    Ok(Report {
+        manifest,
+        storages,
+        failure: doubtful(&request.wanted, &listing),
+        url: listing.states[at].url.clone(),
+    })
+}
+
+/// `latest` is only the latest of what answered.
+pub(super) fn doubtful(wanted: &Wanted, listing: &Listing) -> Option<Failure> {
+    if *wanted != Wanted::Latest {
+        return None;
+    }
+    let mut failure = listing.partial_failure()?;
+    failure.message = format!(
+        "this is the latest backup of the storages that answered: {}",
+        failure.message
+    );
+    Some(failure)
+}
+
+/// An id names its database by itself.
+pub(super) fn database_of(wanted: &Wanted, database: Option<DatabaseName>) -> Option<DatabaseName> {
+    match wanted {
+        Wanted::Id(id) => Some(id.database().clone()),
+        Wanted::Latest => database,
+    }
+}

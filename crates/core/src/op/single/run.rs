@@ -1,0 +1,401 @@
+//! One restore of single tables from the first question to the COMMIT, and the way back.
+
+mod carry_out;
+mod target;
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use self::target::Site;
+use super::input::{
+    Entry, Proven, encoding, entries_of_manifest, entries_of_scan, prove, structure,
+};
+use super::{Report, Request, Restored, Source};
+use crate::context::Context;
+use crate::op::ranged::Ranged;
+use crate::op::restore::preflight::Needs;
+use crate::op::restore::source::Stored;
+use crate::op::restore::source::is_of_copy;
+use crate::op::restore::stall::Pulse;
+use crate::op::restore::{Event, Observer};
+use crate::op::stored::Wanted;
+use crate::postgres::error::Error;
+use crate::stream::pipeline::Progress;
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::manifest::Manifest;
+use pgkeep_model::name::TableName;
+use pgkeep_model::nearest::did_you_mean;
+use pgkeep_model::restore::compare::TableOutcome;
+use pgkeep_model::scan::TextEncoding;
+use pgkeep_model::single::{Plan, Selection, Structure};
+
+/// What the names of our sessions begin with.
+const APPLICATION: &str = "pgkeep-restore-";
+
+/// What is safe where nothing was begun.
+const UNTOUCHED: &str = "nothing was changed";
+
+pub(super) struct Run<'a> {
+    request: &'a Request,
+    context: &'a Context,
+    observer: &'a dyn Observer,
+    report: Report,
+    /// For what must be done even when the run was stopped.
+    no_stop: CancellationToken,
+    /// What the target needs, where the server refused a statement.
+    unknown: Vec<String>,
+    extensions: Vec<String>,
+    /// What moves, for the watchdog.
+    pulse: Arc<Pulse>,
+}
+
+/// Where the rows come from.
+enum Origin<'a> {
+    Copy(Ranged<'a>),
+    File(&'a std::path::Path),
+}
+
+/// What is brought in, decided.
+struct Job<'a> {
+    origin: Origin<'a>,
+    selection: &'a Selection<'a>,
+    plan: Plan,
+    /// Each table with its name in the target.
+    entries: Vec<(Entry, TableName)>,
+    encoding: TextEncoding,
+    site: Site,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(
+        request: &'a Request,
+        context: &'a Context,
+        observer: &'a dyn Observer,
+    ) -> Self {
+        let source = match &request.source {
+            Source::Stored { wanted, .. } => match wanted {
+                Wanted::Latest => "latest".to_owned(),
+                Wanted::Id(id) => id.to_string(),
+            },
+            Source::File(path) => path.display().to_string(),
+        };
+        Self {
+            report: Report {
+                backup_id: None,
+                source,
+                storage: None,
+                target: request.into.label(),
+                dry_run: request.options.dry_run,
+                restored: false,
+                created: false,
+                compared: false,
+                tables: Vec::new(),
+                rows: 0,
+                besides: Vec::new(),
+                left_out: Vec::new(),
+                created_roles: Vec::new(),
+                read_bytes: 0,
+                server_version: None,
+                started_at: context.clock.now(),
+                took_ms: 0,
+                warnings: Vec::new(),
+                notices: Vec::new(),
+                failure: None,
+            },
+            request,
+            context,
+            observer,
+            no_stop: CancellationToken::new(),
+            unknown: Vec::new(),
+            extensions: Vec::new(),
+            pulse: Arc::new(Pulse::default()),
+        }
+    }
+
+    pub(super) async fn run(mut self) -> Report {
+        let started = self.context.clock.monotonic();
+        let done = match &self.request.source {
+            Source::Stored { .. } => self.restore_backup().await,
+            Source::File(path) => self.restore_file(path).await,
+        };
+        self.observer.note(Event::Ended);
+        self.report.failure = done.err();
+        if self.report.failure.is_some() {
+            self.report.created_roles.clear();
+        }
+        let took = self.context.clock.monotonic().saturating_sub(started);
+        self.report.took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.report
+    }
+
+    fn what(&self) -> String {
+        format!("restoring tables into `{}` failed", self.report.target)
+    }
+
+    fn stop(&self) -> &CancellationToken {
+        self.context.stop.token()
+    }
+
+    fn stopped(&self, safe: &str) -> Failure {
+        self.stopped_bare().and_safe(safe)
+    }
+
+    /// It does not yet say what is safe.
+    fn stopped_bare(&self) -> Failure {
+        let doing = format!("restoring tables into `{}`", self.report.target);
+        self.context.stop.failure(&doing)
+    }
+
+    /// A failure in front of the first change.
+    fn untouched(&self, failure: Failure) -> Failure {
+        match self.context.stop.is_requested() {
+            true => self.stopped(UNTOUCHED),
+            false => with_safe(failure, UNTOUCHED),
+        }
+    }
+
+    fn of_error(&self, error: &Error) -> Failure {
+        let doing = format!("restoring tables into `{}`", self.report.target);
+        let mut failure = error.to_failure(&doing, "");
+        failure.message = failure.message.trim_end_matches("; ").to_owned();
+        failure
+    }
+
+    async fn restore_backup(&mut self) -> Result<()> {
+        let Source::Stored {
+            storages,
+            database,
+            wanted,
+        } = &self.request.source
+        else {
+            return Ok(());
+        };
+        let stored = tokio::select! {
+            stored = Stored::open(storages, database.clone(), wanted) => stored?,
+            () = self.stop().cancelled() => return Err(self.stopped(UNTOUCHED)),
+        };
+        self.report.backup_id = Some(stored.manifest.id.to_string());
+        if stored.manifest.encryption.is_some() {
+            let why = "the backup is encrypted, and this pgkeep cannot decrypt";
+            let message = format!("{}: {why}; {UNTOUCHED}", self.what());
+            return Err(Failure::new(Kind::Program, "encrypted", message));
+        }
+        let (mut last, mut bad_copies) = (None, Vec::new());
+        for at in stored.backup.readable_from() {
+            if let Some(Failure { message, .. }) = last.take() {
+                let warning = format!("another copy is taken: {message}");
+                self.report.warnings.push(warning);
+                bad_copies.push(message);
+            }
+            match self.restore_copy(&stored, at).await {
+                Ok(()) => return stored.after_good("the tables are restored", &bad_copies),
+                Err(failure) if is_of_copy(&failure) => last = Some(failure),
+                Err(failure) => return Err(failure),
+            }
+        }
+        let message = format!("{}: no storage has the backup; {UNTOUCHED}", self.what());
+        let last = last.unwrap_or_else(|| Failure::new(Kind::NotFound, "no_such_backup", message));
+        Err(stored.unless_removed(&self.what(), last).await)
+    }
+
+    async fn restore_copy(&mut self, stored: &Stored, at: usize) -> Result<()> {
+        let manifest = &stored.manifest;
+        let stop = self.context.stop.clone();
+        self.report.storage = Some(stored.storage_name(at).to_owned());
+        let (what, cancelled) = (self.what(), self.stop().clone());
+        let reading = async {
+            let ranged = Ranged::open(stored, at, &what, stop).await?;
+            let read = structure(&ranged, manifest).await?;
+            Ok((ranged, read))
+        };
+        let read = tokio::select! {
+            read = reading => read,
+            () = cancelled.cancelled() => return Err(self.stopped(UNTOUCHED)),
+        };
+        let (ranged, read) = read.map_err(|failure| self.untouched(failure))?;
+        self.report.read_bytes = read.read_bytes;
+        if !read.is_proven {
+            self.report.warnings.push(unproven(manifest));
+        }
+        let needs = Needs::of_manifest(manifest);
+        let name = manifest.dump.client_encoding.as_deref();
+        let entries = entries_of_manifest(manifest);
+        self.bring(
+            Origin::Copy(ranged),
+            &read.structure,
+            entries,
+            encoding(name),
+            needs,
+        )
+        .await
+    }
+
+    async fn restore_file(&mut self, path: &std::path::Path) -> Result<()> {
+        let progress = Arc::new(Progress::default());
+        self.observer.note(Event::Reading {
+            progress: &progress,
+        });
+        let accept = self.request.options.accept_no_end_marker;
+        let (stop, path) = (self.context.stop.clone(), path.to_owned());
+        // It ends with the file, or with the wish to stop.
+        let proving = tokio::task::spawn_blocking(move || prove(&path, accept, &stop, &progress));
+        let proven = tokio::select! {
+            proven = proving => proven.expect("reading does not panic"),
+            () = self.stop().cancelled() => return Err(self.stopped(UNTOUCHED)),
+        };
+        self.observer.note(Event::Ended);
+        let Proven {
+            path,
+            scan,
+            structure,
+        } = proven.map_err(|failure| self.untouched(failure))?;
+        let entries = entries_of_scan(&scan);
+        let encoding = encoding(scan.client_encoding.as_deref());
+        let needs = Needs::of_scan(&scan);
+        self.bring(Origin::File(&path), &structure, entries, encoding, needs)
+            .await
+    }
+
+    async fn bring(
+        &mut self,
+        origin: Origin<'_>,
+        structure: &Structure,
+        entries: Vec<Entry>,
+        encoding: TextEncoding,
+        needs: Needs,
+    ) -> Result<()> {
+        let named = self.named(structure, &entries)?;
+        let selection = Selection::new(structure, &named, &self.request.schema_map);
+        let entries = self.chosen(&selection, entries)?;
+        let mut site = self
+            .site(needs)
+            .await
+            .map_err(|failure| self.untouched(failure))?;
+        let there = self.there(&selection, &site).await?;
+        let plan = selection.plan(&there);
+        site.missing_roles = self.missing_roles(&plan, &site)?;
+        self.refuse(&selection, &there, &site)?;
+        self.tell(&plan, &entries);
+        self.unknown = plan.unknown.iter().cloned().collect();
+        self.extensions = site.extensions();
+        let job = Job {
+            origin,
+            selection: &selection,
+            plan,
+            entries,
+            encoding,
+            site,
+        };
+        match job.site.exists || !self.request.options.dry_run {
+            true => self.carry_out(job).await,
+            // What would be made cannot be tried in a database that is not there.
+            false => {
+                self.report.created_roles = job.site.missing_roles.clone();
+                self.report.warnings.push(
+                    "the database is missing and would be created; nothing was tried".to_owned(),
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes note of what is planned.
+    fn tell(&mut self, plan: &Plan, entries: &[(Entry, TableName)]) {
+        self.report.besides.clone_from(&plan.besides);
+        self.report.left_out.clone_from(&plan.left_out);
+        for left in &plan.left_out {
+            let warning = format!("`{}`: {} is left out: {}", left.table, left.what, left.why);
+            if !self.report.warnings.contains(&warning) {
+                self.report.warnings.push(warning);
+            }
+        }
+        self.report.rows = entries
+            .iter()
+            .filter_map(|(entry, _)| entry.expected.rows)
+            .sum();
+        let restored = entries.iter().map(|(entry, into)| Restored {
+            into: into.to_string(),
+            outcome: TableOutcome::new(&entry.expected),
+        });
+        self.report.tables = restored.collect();
+    }
+
+    /// Finds each table that was named; the dump must make it.
+    fn named(&self, structure: &Structure, entries: &[Entry]) -> Result<Vec<TableName>> {
+        let made: Vec<&TableName> = structure.tables().collect();
+        let mut named = Vec::new();
+        for name in &self.request.tables {
+            let full = TableName::new(name.schema_or_public(), name.name.clone());
+            if made.contains(&&full) {
+                named.push(full);
+                continue;
+            }
+            let what = self.what();
+            if entries.iter().any(|entry| entry.expected.name == full) {
+                let message = format!(
+                    "{what}: `{}` has rows of `{name}` and not how it is made; {UNTOUCHED}",
+                    self.report.source
+                );
+                return Err(Failure::new(Kind::NotFound, "no_structure", message)
+                    .hint("`--data-only` fills a table that is there"));
+            }
+            let known: Vec<String> = made.iter().map(ToString::to_string).collect();
+            let near = did_you_mean(&full.to_string(), known.iter().map(String::as_str));
+            let message = format!(
+                "{what}: `{}` has no table `{name}`{near}; {UNTOUCHED}",
+                self.report.source
+            );
+            return Err(Failure::new(Kind::NotFound, "no_such_table", message));
+        }
+        Ok(named)
+    }
+
+    /// Pairs the tables that come back with their rows.
+    fn chosen(
+        &mut self,
+        selection: &Selection<'_>,
+        entries: Vec<Entry>,
+    ) -> Result<Vec<(Entry, TableName)>> {
+        let mut chosen = Vec::new();
+        for entry in entries {
+            let name = &entry.expected.name;
+            if !selection.has_table(name) {
+                continue;
+            }
+            if entry.expected.rows.is_some() && entry.expected.digest.is_none() {
+                let message = format!(
+                    "{}: the rows of `{name}` are INSERT statements, and single tables come back by COPY only; {UNTOUCHED}",
+                    self.what()
+                );
+                return Err(Failure::new(Kind::Usage, "rows_are_inserts", message).hint(
+                    "`pgkeep restore` without `--table` brings the whole dump into a database of its own",
+                ));
+            }
+            let is_bare = entry.expected.rows.is_none()
+                && entry.expected.kind.is_some_and(|kind| kind.has_rows());
+            if is_bare {
+                let warning = format!("`{name}`: the dump holds no rows of it, only its structure");
+                self.report.warnings.push(warning);
+            }
+            let into = selection.target(name);
+            chosen.push((entry, into));
+        }
+        Ok(chosen)
+    }
+}
+
+fn unproven(manifest: &Manifest) -> String {
+    format!(
+        "the backup was made by pgkeep {}, which recorded no checksum of the text around the rows: that tables, keys and \
+         sequence values are as they were dumped is not proven; `pgkeep verify {}` reads the whole backup and proves it",
+        manifest.tools.pgkeep, manifest.id
+    )
+}
+
+fn with_safe(mut failure: Failure, safe: &str) -> Failure {
+    if !failure.message.ends_with(safe) {
+        failure.message = format!("{}; {safe}", failure.message);
+    }
+    failure
+}

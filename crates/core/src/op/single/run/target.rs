@@ -1,0 +1,315 @@
+//! The target of single tables: what it is, what stands against them there, and the database that is made for them.
+
+use std::collections::BTreeSet;
+
+use super::{APPLICATION, Run, UNTOUCHED, with_safe};
+use crate::op::restore::feed::refused;
+use crate::op::restore::preflight::{self, Needs, Problem, problem};
+use crate::op::restore::stall::Watchdog;
+use crate::op::restore::{self, Limits};
+use crate::postgres::databases::{Databases, NotCreated, Why};
+use crate::postgres::error::{Error, Reason};
+use crate::postgres::present;
+use crate::postgres::process::Stop;
+use crate::postgres::psql::Psql;
+use crate::postgres::target::TargetFacts;
+use pgkeep_model::connection::Connection;
+use pgkeep_model::failure::{Failure, Result};
+use pgkeep_model::name::{TableName, quote};
+use pgkeep_model::restore::filter::{Filter, Freeze, Rules};
+use pgkeep_model::scan::Scanner;
+use pgkeep_model::single::{Plan, Refused, Selection, There};
+
+/// The first major whose catalog tells all that is asked, and that knows partitions by today's grammar.
+const MIN_MAJOR: u32 = 12;
+
+/// Schemas of a database that is made out of `template0`.
+const FRESH_SCHEMAS: [&str; 3] = ["public", "pg_catalog", "information_schema"];
+
+/// The target as it was found.
+pub(super) struct Site {
+    pub name: String,
+    pub exists: bool,
+    pub facts: TargetFacts,
+    pub needs: Needs,
+    pub psql: Psql,
+    /// Seen from another database, where the target is to be made.
+    pub databases: Option<Databases>,
+    pub missing_roles: Vec<String>,
+}
+
+impl Site {
+    /// Returns the extensions of the dump's database, which may make what a table needs.
+    pub fn extensions(&self) -> Vec<String> {
+        let mut names = self.needs.extensions.clone();
+        names.retain(|name| name != "plpgsql");
+        names
+    }
+}
+
+impl Run<'_> {
+    fn options(&self) -> restore::Options {
+        let options = &self.request.options;
+        restore::Options {
+            force_version: options.force_version,
+            no_owner: options.no_owner,
+            no_privileges: options.no_privileges,
+            create_missing_roles: options.create_missing_roles,
+            allow_superuser: options.allow_superuser,
+            ..restore::Options::default()
+        }
+    }
+
+    /// What of the tables' statements is left out.
+    pub(super) fn rules(&self, facts: &TargetFacts) -> Rules {
+        let options = &self.request.options;
+        Rules {
+            no_owner: options.no_owner,
+            no_privileges: options.no_privileges,
+            one_transaction: true,
+            skip_extensions: Vec::new(),
+            server_major: facts.major(),
+            freeze: Freeze::Never,
+            has_public: facts.has_public(),
+            platform: None,
+            insertions: Vec::new(),
+        }
+    }
+
+    /// Asks the target, or where it is not there a database beside it.
+    pub(super) async fn site(&mut self, needs: Needs) -> Result<Site> {
+        let (into, environment) = (&self.request.into, &self.request.environment);
+        let found = self.request.search.find(environment, self.stop()).await;
+        let programs = found.newest().map_err(|error| self.of_error(&error))?;
+        let psql = |connection: &Connection| Psql::new(programs, environment, connection);
+        let (name, facts, databases) = match TargetFacts::read(&psql(into), self.stop()).await {
+            Ok(facts) => (facts.database.clone(), facts, None),
+            Err(error) if error.reason == Reason::DatabaseMissing => {
+                let name = into.database_name().ok_or_else(|| self.of_error(&error))?;
+                let (home, facts) = TargetFacts::read_beside(name, into, &psql, self.stop())
+                    .await
+                    .map_err(|error| self.of_error(&error))?;
+                (name.to_owned(), facts, Some(Databases::new(psql(&home))))
+            }
+            Err(error) => return Err(self.of_error(&error)),
+        };
+        self.report.server_version = Some(facts.version.clone());
+        Ok(Site {
+            name,
+            exists: databases.is_none(),
+            facts,
+            needs,
+            psql: psql(into),
+            databases,
+            missing_roles: Vec::new(),
+        })
+    }
+
+    /// Asks for all names that matter; a database that is still to be made has none.
+    pub(super) async fn there(&self, selection: &Selection<'_>, site: &Site) -> Result<There> {
+        if !site.exists {
+            let schemas = FRESH_SCHEMAS.into_iter().map(str::to_owned);
+            return Ok(There::new(schemas, Vec::new()));
+        }
+        self.look(&selection.names_to_ask(), site)
+            .await
+            .map_err(|error| self.untouched(self.of_error(&error)))
+    }
+
+    pub(super) async fn look(
+        &self,
+        names: &BTreeSet<TableName>,
+        site: &Site,
+    ) -> std::result::Result<There, Error> {
+        present::read(&site.psql, names, self.stop()).await
+    }
+
+    /// Passes the plan through the filter once, so that what it refuses is told before anything is touched, and returns
+    /// the roles that what is left speaks of and the server lacks.
+    pub(super) fn missing_roles(&self, plan: &Plan, site: &Site) -> Result<Vec<String>> {
+        let mut scanner = Scanner::new();
+        for text in [&plan.before, &plan.behind, &plan.locking, &plan.last] {
+            let mut filter = Filter::new(self.rules(&site.facts));
+            let pushed = filter.push(text, &mut |bytes| scanner.push(bytes));
+            let passed = pushed.and_then(|()| filter.finish());
+            passed.map_err(|refusal| self.untouched(refused(&self.what(), &refusal)))?;
+        }
+        let mut roles = scanner.finish().roles;
+        roles.retain(|role| !site.facts.roles.contains(role));
+        Ok(roles)
+    }
+
+    /// Names all that stands against it at once.
+    pub(super) fn refuse(
+        &self,
+        selection: &Selection<'_>,
+        there: &There,
+        site: &Site,
+    ) -> Result<()> {
+        let (facts, options) = (&site.facts, self.options());
+        let needs = Needs {
+            roles: site.missing_roles.clone(),
+            version: site.needs.version.clone(),
+            ..Needs::default()
+        };
+        let mut problems = Vec::new();
+        if facts.is_standby {
+            let text = "its server is a standby, which takes no writes";
+            problems.push(problem("target_is_standby", text, None));
+        }
+        if facts.major() < MIN_MAJOR {
+            let text = format!(
+                "its server is PostgreSQL {}, and {MIN_MAJOR} is the first that single tables come back to",
+                facts.version
+            );
+            problems.push(problem("server_too_old", text, None));
+        }
+        if !site.exists && !facts.may_create_databases {
+            let text = format!("`{}` may not create databases", facts.user);
+            problems.push(problem("rights_missing", text, None));
+        }
+        let rights = match site.exists {
+            true => "; `GRANT CREATE ON SCHEMA <each schema> TO restorer`",
+            false => "",
+        };
+        problems.extend(preflight::powers(&needs, facts, rights, &options));
+        problems.extend(preflight::version(&needs, facts, &options));
+        problems.extend(preflight::roles(&needs, facts, &options));
+        let refused = selection.problems(there);
+        problems.extend(refused.iter().map(|refused| in_words(refused, selection)));
+        match problems.is_empty() {
+            true => Ok(()),
+            false => Err(preflight::failure(
+                &self.request.into,
+                &site.name,
+                site.exists,
+                problems,
+            )),
+        }
+    }
+
+    /// Makes the database with the dump's encoding and locale.
+    pub(super) async fn make_database(&mut self, site: &Site, application: &str) -> Result<()> {
+        let Some(databases) = &site.databases else {
+            return Ok(());
+        };
+        let (properties, encoding) = (&site.needs.properties, &site.needs.encoding);
+        let suffix = application.trim_start_matches(APPLICATION);
+        let making = restore::swap::beside(&site.name, &format!("_making_{suffix}"));
+        let sql = |any_locale| properties.create(&making, encoding, any_locale);
+        let create =
+            |any_locale| self.create(site, databases, application, &making, sql(any_locale));
+        let mut made = create(false).await;
+        let mut is_plain_locale = false;
+        if self.request.options.force_locale && made.as_ref().is_err_and(restore::lacks_locale) {
+            is_plain_locale = true;
+            made = create(true).await;
+        }
+        made.map_err(|not_created| self.explain_not_created(not_created))?;
+        if is_plain_locale {
+            let warning =
+                "the server lacks the dump's locale, so the database sorts text as locale `C` does";
+            self.report.warnings.push(warning.to_owned());
+        }
+        self.report.created = true;
+        Ok(())
+    }
+
+    /// Creates the database; where others stand in its way for too long, or somebody wants to stop, nothing is left.
+    async fn create(
+        &self,
+        site: &Site,
+        databases: &Databases,
+        application: &str,
+        making: &str,
+        sql: String,
+    ) -> std::result::Result<(), NotCreated<Failure>> {
+        let watchdog = Watchdog {
+            psql: databases.psql(),
+            application,
+            // It has a limit of its own.
+            limits: Limits {
+                stall: None,
+                ..self.request.options.limits
+            },
+            pulse: &self.pulse,
+            clock: &*self.context.clock,
+        };
+        let what = self.what();
+        let until = async {
+            tokio::select! {
+                failure = watchdog.stands_still(&what, &self.no_stop) => failure,
+                () = self.stop().cancelled() => self.stopped_bare(),
+            }
+        };
+        databases
+            .create(making, &sql, &site.name, application, until)
+            .await
+    }
+
+    fn explain_not_created(&self, not_created: NotCreated<Failure>) -> Failure {
+        let failure = match not_created.why {
+            Why::GivenUp(failure) => failure,
+            Why::Failed(error) => self.not_created(&error),
+        };
+        match not_created.left {
+            None => with_safe(failure, UNTOUCHED),
+            Some((name, error)) => with_safe(failure, "a database may be left behind")
+                .with_details([format!("`{name}` may be left behind: {error}")])
+                .hint(format!("`DROP DATABASE {}` removes it", quote(&name))),
+        }
+    }
+
+    fn not_created(&self, error: &Error) -> Failure {
+        let failure = self.of_error(error);
+        if restore::is_about_locale(error) {
+            return failure
+                .hint("create the locale on the server, or `--force-locale` takes locale `C`");
+        }
+        if error.reason == Reason::Stopped(Stop::TimedOut) {
+            let message = format!("{}: making the database took too long", self.what());
+            return Failure { message, ..failure }.hint(
+                "the server's disk may be slow, or a checkpoint under way: look at `pg_stat_activity`; the tables come \
+                 into a database that you make yourself as well",
+            );
+        }
+        failure
+    }
+}
+
+fn in_words(refused: &Refused, selection: &Selection<'_>) -> Problem {
+    match refused {
+        Refused::Taken(names) => problem(
+            "table_exists",
+            match names.as_slice() {
+                [name] => format!("`{name}` is there already"),
+                names => format!("{} are there already", preflight::list(names)),
+            },
+            Some(
+                "`--schema-map public=rescued` puts the table beside it; `--upsert` merges its rows into the one that is there",
+            ),
+        ),
+        Refused::Needs {
+            table,
+            other,
+            is_moved: true,
+        } => problem(
+            "needs_other_table",
+            format!(
+                "`{}` would belong to `{other}`, whose rows it would be among",
+                selection.target(table)
+            ),
+            Some(&format!("`--table {other}` brings it along")),
+        ),
+        Refused::Needs { table, other, .. } => problem(
+            "needs_other_table",
+            format!("`{table}` cannot be made without `{other}`"),
+            Some(&format!("`--table {other}` brings it along")),
+        ),
+        Refused::NoSchemas => problem(
+            "names_without_schema",
+            "the dump's names have no schema, as pg_dump wrote them before 2018, so `--schema-map` cannot be exact",
+            Some("restore the table into a database of its own"),
+        ),
+    }
+}

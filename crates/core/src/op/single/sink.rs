@@ -1,0 +1,292 @@
+//! What single tables' SQL and rows go through on their way to `psql`: the filter, and each COPY by its table's name.
+
+use std::io::{PipeWriter, Write};
+use std::sync::Arc;
+
+use crate::stream::pipeline::{Closed, Progress};
+use pgkeep_model::name::{TableName, quote};
+use pgkeep_model::restore::filter::{Filter, Refusal, Rules};
+use pgkeep_model::scan::{LexemeKind, Scan, Scanner, Spoken, TextEncoding, lexemes};
+use pgkeep_model::single::{Deed, subject};
+
+/// Longest statement in front of rows: 1,600 columns have a tenth of it.
+const MAX_HEAD: usize = 1 << 20;
+
+/// Hands SQL on through a filter.
+pub(super) struct Sink {
+    input: PipeWriter,
+    filter: Filter,
+    rules: Rules,
+    progress: Arc<Progress>,
+    broken: Option<Broken>,
+}
+
+/// Why nothing more is handed on.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// The filter refuses it.
+    Refused(Refusal),
+    /// What was read is not what the manifest says.
+    Damaged(String),
+    /// `psql` is gone; its end says why.
+    Gone,
+}
+
+/// One block of rows under way.
+pub(super) struct Rows {
+    pub sink: Sink,
+    table: TableName,
+    into: TableName,
+    encoding: TextEncoding,
+    /// What came in front of the first row, and who finds that row.
+    head: Vec<u8>,
+    finder: Option<(Scanner, u64)>,
+}
+
+impl Sink {
+    pub(super) fn new(input: PipeWriter, rules: &Rules, progress: &Arc<Progress>) -> Self {
+        Self {
+            input,
+            filter: Filter::new(rules.clone()),
+            rules: rules.clone(),
+            progress: Arc::clone(progress),
+            broken: None,
+        }
+    }
+
+    /// Hands on a piece of a dump.
+    pub(super) fn pass(&mut self, text: &[u8]) {
+        let Self {
+            input,
+            filter,
+            broken,
+            ..
+        } = self;
+        if broken.is_some() {
+            return;
+        }
+        let mut written = Ok(());
+        let pushed = filter.push(text, &mut |bytes| {
+            if written.is_ok() {
+                written = input.write_all(bytes);
+            }
+        });
+        self.progress.note_scan(filter.scanner());
+        *broken = match (pushed, written) {
+            (Err(refusal), _) => Some(Broken::Refused(refusal)),
+            (_, Err(_)) => Some(Broken::Gone),
+            _ => None,
+        };
+    }
+
+    /// Hands on a piece of rows whose COPY was handed on. What follows behind their end is blank space, or nothing of the
+    /// piece is handed on: it would be carried out.
+    fn pass_rows(&mut self, text: &[u8]) {
+        if self.broken.is_some() {
+            return;
+        }
+        let (was_over, from) = (self.is_over(), self.filter.scanner().position());
+        let mut rows = Vec::with_capacity(text.len());
+        let pushed = match was_over {
+            true => Ok(()),
+            false => self
+                .filter
+                .push(text, &mut |bytes| rows.extend_from_slice(bytes)),
+        };
+        self.progress.note_scan(self.filter.scanner());
+        let mut cuts = self.filter.take_cuts().into_iter();
+        let behind = match (was_over, cuts.find(|cut| *cut > from)) {
+            (true, _) => text,
+            (false, Some(end)) => &text[(end - from) as usize..],
+            (false, None) => &[],
+        };
+        if !behind.iter().all(u8::is_ascii_whitespace) {
+            self.damaged(
+                "something else stands behind its rows, where the manifest says that they end",
+            );
+        } else if let Err(refusal) = pushed {
+            self.broken = Some(Broken::Refused(refusal));
+        } else if self.input.write_all(&rows).is_err() {
+            self.broken = Some(Broken::Gone);
+        }
+    }
+
+    /// Tells whether no rows are under way.
+    fn is_over(&self) -> bool {
+        self.filter.scanner().current_table().is_none()
+    }
+
+    /// Hands on SQL of our own.
+    pub(super) fn say(&mut self, sql: &str) {
+        if self.broken.is_none() && self.input.write_all(sql.as_bytes()).is_err() {
+            self.broken = Some(Broken::Gone);
+        }
+    }
+
+    fn damaged(&mut self, why: &str) {
+        self.broken
+            .get_or_insert_with(|| Broken::Damaged(why.to_owned()));
+    }
+
+    /// Ends a text that is whole by itself, and says what it held. The next one begins with the settings of the dump.
+    pub(super) fn turn(&mut self) -> Result<Scan, Broken> {
+        let filter = std::mem::replace(&mut self.filter, Filter::new(self.rules.clone()));
+        match self.broken.take() {
+            Some(broken) => Err(broken),
+            None => filter.finish().map_err(Broken::Refused),
+        }
+    }
+
+    /// Tells whether nothing more is handed on; [`Sink::turn`] says why.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.is_some()
+    }
+
+    pub(super) fn into_input(self) -> PipeWriter {
+        self.input
+    }
+}
+
+impl Rows {
+    pub(super) fn new(
+        sink: Sink,
+        table: &TableName,
+        into: &TableName,
+        encoding: TextEncoding,
+    ) -> Self {
+        let mut finder = Scanner::watching(TableName::new("", ""), true);
+        // Where a character's second byte may be a backslash, the scanner has to know.
+        if let TextEncoding::Other(encoding) = encoding {
+            finder.push(format!("SET client_encoding = '{}';\n", encoding.name()).as_bytes());
+        }
+        let begin = finder.position();
+        Self {
+            sink,
+            table: table.clone(),
+            into: into.clone(),
+            encoding,
+            head: Vec::new(),
+            finder: Some((finder, begin)),
+        }
+    }
+
+    /// Takes the next piece of the block.
+    pub(super) fn take(&mut self, text: &[u8]) -> Result<(), Closed> {
+        let Some((finder, begin)) = &mut self.finder else {
+            self.sink.pass_rows(text);
+            return self.go_on();
+        };
+        self.head.extend_from_slice(text);
+        finder.push(text);
+        let first = finder.take_rows().into_iter().next();
+        let first = first.map(|rows| (rows.start - *begin) as usize);
+        if let Some(first) = first {
+            self.finder = None;
+            let head = std::mem::take(&mut self.head);
+            match self.renamed(&head[..first]) {
+                Some(copy) => {
+                    self.sink.pass(&copy);
+                    self.sink.pass_rows(&head[first..]);
+                }
+                None => self
+                    .sink
+                    .damaged("its rows do not begin where the manifest says"),
+            }
+        } else if self.head.len() > MAX_HEAD {
+            self.sink
+                .damaged("its rows do not begin where the manifest says");
+        }
+        self.go_on()
+    }
+
+    fn go_on(&self) -> Result<(), Closed> {
+        match self.sink.broken.is_some() {
+            true => Err(Closed),
+            false => Ok(()),
+        }
+    }
+
+    /// Ends the block: what follows must not be taken for rows.
+    pub(super) fn end(mut self) -> Sink {
+        if self.finder.is_some() || !self.sink.is_over() {
+            self.sink
+                .damaged("its rows do not end where the manifest says");
+        }
+        self.sink
+    }
+
+    /// Returns the COPY with the name in the target, if it is one of this table.
+    fn renamed(&self, head: &[u8]) -> Option<Vec<u8>> {
+        let spoken = Spoken {
+            standard_strings: true,
+            encoding: self.encoding,
+            has_search_path: false,
+            schema: self.table.schema_or_public().to_owned(),
+        };
+        let found = lexemes(head, true, self.encoding);
+        let is_it = subject(&found, &spoken).deed == Deed::Copy(self.table.clone());
+        // Its name is one token, or one with its schema and a dot in front.
+        let is_qualified = found.get(2)?.kind == LexemeKind::Punct(b'.');
+        let last = found.get(if is_qualified { 3 } else { 1 })?;
+        let name = format!(
+            "{}.{}",
+            quote(self.into.schema_or_public()),
+            quote(&self.into.name)
+        );
+        let mut copy = head[..found[1].start].to_vec();
+        copy.extend_from_slice(&self.encoding.encode(&name));
+        copy.extend_from_slice(&head[last.end..]);
+        is_it.then_some(copy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Read;
+
+    const BLOCK: &str = "COPY public.t (a) FROM stdin;\n1\n2\n\\.\n";
+    const OTHER: &str = "\n\nCOPY public.u (a) FROM stdin;\n7\n\\.\n";
+
+    /// Returns what was handed on, and what stands against it.
+    fn handed_on(text: &str, cuts: &[usize]) -> (String, Option<String>) {
+        let (mut output, input) = std::io::pipe().unwrap();
+        let sink = Sink::new(input, &Rules::default(), &Arc::default());
+        let (from, to) = (TableName::new("public", "t"), TableName::new("x", "t"));
+        let mut rows = Rows::new(sink, &from, &to, TextEncoding::Utf8);
+        for pair in cuts.windows(2) {
+            let _ = rows.take(&text.as_bytes()[pair[0]..pair[1]]);
+        }
+        let mut sink = rows.end();
+        let broken = sink.turn().err().map(|broken| format!("{broken:?}"));
+        drop(sink);
+        let mut text = String::new();
+        output.read_to_string(&mut text).unwrap();
+        (text, broken)
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_behind_a_tables_rows_is_handed_on(
+            cuts in prop::collection::vec(0..BLOCK.len() + OTHER.len(), 0..6),
+            behind in prop::sample::select(vec!["", "\n\n", OTHER, "SELECT 1;\n", "\\! x\n", "\n\n--\n"]),
+        ) {
+            let text = format!("{BLOCK}{behind}");
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).collect();
+            cuts.extend([0, text.len()]);
+            cuts.sort_unstable();
+            let (handed_on, broken) = handed_on(&text, &cuts);
+            let whole = BLOCK.replace("public.t", "\"x\".\"t\"");
+            prop_assert!(handed_on.len() <= whole.len() + 2, "{}", handed_on);
+            let is_rows = whole.starts_with(handed_on.trim_end());
+            prop_assert!(is_rows, "{}", handed_on);
+            if behind.trim().is_empty() {
+                prop_assert_eq!(broken, None);
+                prop_assert_eq!(handed_on.trim_end(), whole.trim_end());
+            } else {
+                prop_assert!(broken.unwrap().contains("something else stands behind"));
+            }
+        }
+    }
+}

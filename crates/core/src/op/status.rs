@@ -1,0 +1,630 @@
+//! `status`: fresh or stale, sizes, how the last runs went. Reads storage only, so any host can watch.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use futures_util::stream;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::notices;
+use super::stored::{Listing, NamedStorage, StorageState, StoredBackup, read_manifest};
+use crate::context::Context;
+use crate::notify::Delivery;
+use pgkeep_model::config::Retention;
+use pgkeep_model::drill::DEFAULT_MAX_AGE;
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::freshness::{Freshness, Growth, Success, age, growth, judge, success};
+use pgkeep_model::id::{BackupId, DatabaseName};
+use pgkeep_model::keys::{Part, run_key};
+use pgkeep_model::notice::Notice;
+use pgkeep_model::retention::{Candidate, MAX_AHEAD, plan};
+use pgkeep_model::runs::{MAX_RECORD_BYTES, RunRecord};
+
+/// How many of a database's newest run records are read: a month of nightly runs, or four days of half-hourly ones.
+const RUNS_READ: usize = 200;
+
+/// How many manifests are read to find a newest good backup that can be read.
+const MANIFESTS_READ: usize = 5;
+
+/// How many notes about drills are read: one a month, and a backup that was drilled is seldom drilled again.
+const NOTES_READ: usize = 5;
+
+/// How many of them are told.
+const RUNS_TOLD: usize = 10;
+
+/// How many records are asked for at once.
+const READS_AT_ONCE: usize = 16;
+
+/// How far back the success rate and the growth look.
+const LOOK_BACK: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// What to look at.
+pub struct Request {
+    /// Where to look.
+    pub storages: Vec<NamedStorage>,
+    /// The databases to judge; none for every one that has anything stored.
+    pub databases: Option<Vec<Watched>>,
+    /// How old the newest good backup may be where the database says nothing.
+    pub max_age: Option<Duration>,
+    /// The present moment.
+    pub now: Timestamp,
+}
+
+/// One database to judge.
+#[derive(Clone)]
+pub struct Watched {
+    /// Its name in storage.
+    pub name: DatabaseName,
+    /// How old its newest good backup may be.
+    pub max_age: Option<Duration>,
+    /// Its policy, by which its backups are counted.
+    pub retention: Option<Retention>,
+    /// Names of the storages that should hold its backups.
+    pub storages: Vec<String>,
+    /// Whether drills are expected.
+    pub is_drill_expected: bool,
+    /// How old the last drill that passed may be, where somebody said so; none in it for `off`.
+    pub drill_max_age: Option<Option<Duration>>,
+}
+
+/// How every database stands.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// One for each.
+    pub databases: Vec<Status>,
+    /// Where was looked.
+    pub storages: Vec<StorageState>,
+    /// Who was told, and whether it arrived.
+    pub notices: Vec<Delivery>,
+    /// What is wrong; the worst decides the exit code.
+    #[serde(skip)]
+    pub failure: Option<Failure>,
+}
+
+/// How one database stands.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// Its name.
+    pub database: String,
+    /// Fresh, stale or not judged.
+    pub freshness: Freshness,
+    /// How old the newest good backup may be.
+    pub max_age_seconds: Option<u64>,
+    /// The newest good backup.
+    pub newest_good: Option<Newest>,
+    /// The newest one that passed a drill.
+    pub newest_drilled: Option<Newest>,
+    /// How the last drill stands; none where none is expected and none ever passed.
+    pub drill: Option<LastDrill>,
+    /// Number of backups, one-off partial ones aside.
+    pub backups: u64,
+    /// How many of them are damaged.
+    pub damaged: u64,
+    /// How many are pinned.
+    pub pinned: u64,
+    /// Size of all of them in one storage each.
+    pub size_bytes: u64,
+    /// Number and size by tier; a backup that counts for several is in each.
+    pub tiers: BTreeMap<String, Share>,
+    /// How each storage stands.
+    pub storages: Vec<Copies>,
+    /// The last runs, newest first.
+    pub last_runs: Vec<RunRecord>,
+    /// Runs of `backup` since [`Status::success_since`].
+    pub success: Success,
+    /// From when on runs are counted: 30 days ago, or later where there are very many records.
+    pub success_since: Timestamp,
+    /// How the backups have grown in about 30 days.
+    pub growth: Option<Growth>,
+    /// What is odd, in words.
+    pub warnings: Vec<String>,
+    /// What somebody should be told: stale, damaged, lacking copies, not drilled for long.
+    pub alerts: Vec<String>,
+}
+
+/// The last drill that passed.
+#[derive(Debug, Serialize)]
+pub struct LastDrill {
+    /// Fresh, stale or not judged.
+    pub freshness: Freshness,
+    /// When it passed; none where none ever did.
+    pub passed_at: Option<Timestamp>,
+    /// How old it is.
+    pub age_seconds: Option<i64>,
+    /// How old it may be.
+    pub max_age_seconds: Option<u64>,
+    /// Whether somebody said how old, so that more is a failure and not only a warning.
+    #[serde(skip)]
+    pub is_asked_for: bool,
+}
+
+/// A backup with its age.
+#[derive(Clone, Debug, Serialize)]
+pub struct Newest {
+    /// Its id.
+    pub id: String,
+    /// When its run started.
+    pub started_at: Timestamp,
+    /// How old it is; negative when it is stamped in the future.
+    pub age_seconds: i64,
+    /// Its size in one storage.
+    pub size_bytes: u64,
+}
+
+/// Number and size of some backups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Share {
+    /// How many.
+    pub backups: u64,
+    /// Their size.
+    pub size_bytes: u64,
+}
+
+/// One storage's copies.
+#[derive(Debug, Serialize)]
+pub struct Copies {
+    /// The storage's name in the configuration.
+    pub name: String,
+    /// Number of backups there.
+    pub backups: u64,
+    /// Their size.
+    pub size_bytes: u64,
+    /// Id of the newest good one there.
+    pub newest_good: Option<String>,
+}
+
+/// Judges every database.
+pub async fn run(request: Request) -> Result<Report> {
+    let only = match request.databases.as_deref() {
+        Some([one]) => Some(&one.name),
+        _ => None,
+    };
+    let listing = Listing::read(request.storages.clone(), only).await?;
+    let watched = match request.databases {
+        Some(watched) => watched,
+        None => found(&listing),
+    };
+    let mut databases = Vec::new();
+    for one in &watched {
+        databases.push(status(one, &listing, request.max_age, request.now).await);
+    }
+    let failure = sum_up(&databases, &listing);
+    Ok(Report {
+        databases,
+        failure,
+        notices: Vec::new(),
+        storages: listing.states,
+    })
+}
+
+/// Judges every database, and tells of each that needs somebody. Where no storage answered nobody can tell, and that is
+/// told, too. The report and its exit code are those of [`run`].
+pub async fn run_and_tell(request: Request, context: &Context) -> Result<Report> {
+    let now = request.now;
+    let watched = request.databases.iter().flatten();
+    let watched: Vec<DatabaseName> = watched.map(|one| one.name.clone()).collect();
+    match run(request).await {
+        Ok(mut report) => {
+            let databases = report.databases.iter();
+            let failure = report.failure.as_ref();
+            let all: Vec<Notice> = databases
+                .filter_map(|status| notices::of_status(status, failure, now))
+                .collect();
+            report.notices = tell_all(&all, context).await;
+            Ok(report)
+        }
+        Err(failure) => Err(tell_unknown(&watched, failure, now, context).await),
+    }
+}
+
+/// Tells that nobody can tell how these databases stand, and returns the failure with what did not arrive.
+pub async fn tell_unknown(
+    watched: &[DatabaseName],
+    failure: Failure,
+    now: Timestamp,
+    context: &Context,
+) -> Failure {
+    let names = watched.iter().map(DatabaseName::as_str);
+    let all: Vec<Notice> = names
+        .map(|name| notices::of_no_status(name, &failure, now))
+        .collect();
+    let undelivered = notices::undelivered(&tell_all(&all, context).await);
+    failure.with_details(undelivered)
+}
+
+async fn tell_all(all: &[Notice], context: &Context) -> Vec<Delivery> {
+    let told = all.iter().map(|notice| notices::tell(notice, context));
+    join_all(told).await.concat()
+}
+
+/// Every database that has anything stored, be it only the record of a run that failed.
+fn found(listing: &Listing) -> Vec<Watched> {
+    let of_backups = listing.backups.iter().map(|backup| &backup.place.id);
+    let names: BTreeSet<&DatabaseName> = of_backups
+        .chain(listing.runs.keys())
+        .map(BackupId::database)
+        .collect();
+    let watched = |name: &DatabaseName| Watched {
+        name: name.clone(),
+        max_age: None,
+        retention: None,
+        storages: Vec::new(),
+        is_drill_expected: false,
+        drill_max_age: None,
+    };
+    names.into_iter().map(watched).collect()
+}
+
+async fn status(
+    watched: &Watched,
+    listing: &Listing,
+    max_age: Option<Duration>,
+    now: Timestamp,
+) -> Status {
+    let backups: Vec<&StoredBackup> = listing
+        .backups
+        .iter()
+        .filter(|backup| {
+            let place = &backup.place;
+            place.id.database() == &watched.name && !place.is_partial && backup.is_committed()
+        })
+        .collect();
+    let max_age = watched.max_age.or(max_age);
+    let (newest_good, mut doubts) = newest_good(listing, &backups, now).await;
+    let drilled = backups
+        .iter()
+        .rfind(|backup| backup.is_good() && backup.is_drilled());
+    let runs = last_runs(&watched.name, listing).await;
+    let drill = last_drill(watched, listing, &backups, &runs, now).await;
+    let since = runs.last().map_or(now, |run| run.started_at);
+    let sizes: Vec<(Timestamp, u64)> = backups
+        .iter()
+        .filter(|backup| backup.is_good())
+        .map(|backup| (backup.place.id.started_at(), backup.size_bytes()))
+        .collect();
+    let mut status = Status {
+        database: watched.name.to_string(),
+        freshness: judge(
+            newest_good.as_ref().map(|newest| newest.started_at),
+            max_age,
+            now,
+        ),
+        max_age_seconds: max_age.map(|age| age.as_secs()),
+        newest_drilled: drilled.map(|backup| Newest::of(backup, now)),
+        drill,
+        newest_good,
+        backups: backups.len() as u64,
+        damaged: backups.iter().filter(|backup| !backup.is_good()).count() as u64,
+        pinned: backups.iter().filter(|backup| backup.is_pinned()).count() as u64,
+        size_bytes: backups.iter().map(|backup| backup.size_bytes()).sum(),
+        tiers: tiers(watched, &backups, now),
+        storages: copies(watched, listing, &backups),
+        success: success(&runs, now - LOOK_BACK),
+        success_since: match runs.len() < RUNS_READ {
+            true => now - LOOK_BACK,
+            false => since.max(now - LOOK_BACK),
+        },
+        last_runs: runs.into_iter().take(RUNS_TOLD).collect(),
+        growth: growth(&sizes, LOOK_BACK),
+        warnings: Vec::new(),
+        alerts: Vec::new(),
+    };
+    status.alerts = alerts(&status, watched, listing);
+    doubts.extend(warnings(&status));
+    status.warnings = doubts;
+    status
+}
+
+/// Says what somebody should be told, the worst first.
+fn alerts(status: &Status, watched: &Watched, listing: &Listing) -> Vec<String> {
+    let stale = (status.freshness == Freshness::Stale).then(|| age_in_words(status));
+    let silent = listing.states.iter().filter(|state| state.error.is_some());
+    let silent = silent
+        .filter(|state| watched.storages.is_empty() || watched.storages.contains(&state.name))
+        .map(|state| format!("`{}` did not answer", state.name));
+    let all = stale
+        .into_iter()
+        .chain(damaged(status))
+        .chain(lacking(status));
+    let drill = status.drill.as_ref().and_then(LastDrill::problem);
+    all.chain(silent).chain(drill).collect()
+}
+
+fn damaged(status: &Status) -> Option<String> {
+    (status.damaged > 0).then(|| {
+        format!(
+            "{} of {} backups are damaged",
+            status.damaged, status.backups
+        )
+    })
+}
+
+/// Names the storages that lack the newest good backup.
+fn lacking(status: &Status) -> Vec<String> {
+    let Some(newest) = &status.newest_good else {
+        return Vec::new();
+    };
+    let lacks = |copies: &&Copies| copies.newest_good.as_ref() != Some(&newest.id);
+    let words = status.storages.iter().filter(lacks);
+    words
+        .map(|copies| format!("the newest good backup is not in `{}`", copies.name))
+        .collect()
+}
+
+fn age_in_words(status: &Status) -> String {
+    match &status.newest_good {
+        Some(newest) => format!(
+            "the newest good backup is `{}`, {} old; allowed are {}",
+            newest.id,
+            age(newest.age_seconds),
+            age(i64::try_from(status.max_age_seconds.unwrap_or_default()).unwrap_or(i64::MAX))
+        ),
+        None => "there is no good backup at all".to_owned(),
+    }
+}
+
+/// Finds when a drill passed last: by the notes beside the newest backups that have one, and by the records of runs,
+/// because an older backup may have been drilled since.
+async fn last_drill(
+    watched: &Watched,
+    listing: &Listing,
+    backups: &[&StoredBackup],
+    runs: &[RunRecord],
+    now: Timestamp,
+) -> Option<LastDrill> {
+    let is_passed = |run: &&RunRecord| run.verb == "drill" && run.is_success();
+    let mut passed_at = runs.iter().find(is_passed).map(|run| run.started_at);
+    let drilled = backups.iter().rev().filter(|backup| backup.is_drilled());
+    for backup in drilled.take(NOTES_READ) {
+        let key = backup.place.key(Part::Drill, "");
+        for (&at, copy) in &backup.copies {
+            if copy.is_drilled()
+                && let Ok(bytes) = listing.storages[at]
+                    .storage
+                    .get(&key, MAX_RECORD_BYTES)
+                    .await
+                && let Ok(note) = serde_json::from_slice::<DrillNote>(&bytes)
+            {
+                passed_at = passed_at.max(Some(note.passed_at));
+            }
+        }
+    }
+    if passed_at.is_none() && !watched.is_drill_expected {
+        return None;
+    }
+    let asked = watched.drill_max_age;
+    let max_age = asked.unwrap_or(Some(DEFAULT_MAX_AGE));
+    let freshness = match max_age {
+        None => Freshness::NotJudged,
+        Some(_) => judge(passed_at, max_age, now),
+    };
+    Some(LastDrill {
+        freshness,
+        passed_at,
+        age_seconds: passed_at.map(|at| now.as_second() - at.as_second()),
+        max_age_seconds: max_age.map(|age| age.as_secs()),
+        is_asked_for: asked.is_some(),
+    })
+}
+
+/// What is of interest of a note about a drill.
+#[derive(Deserialize)]
+struct DrillNote {
+    passed_at: Timestamp,
+}
+
+impl LastDrill {
+    /// Says what is wrong; none where it is young enough.
+    fn problem(&self) -> Option<String> {
+        if self.freshness != Freshness::Stale {
+            return None;
+        }
+        let allowed =
+            age(i64::try_from(self.max_age_seconds.unwrap_or_default()).unwrap_or(i64::MAX));
+        Some(match self.age_seconds {
+            Some(seconds) => format!(
+                "the last drill that passed is {} old; allowed are {allowed}",
+                age(seconds)
+            ),
+            None => format!("no drill has ever passed; one in {allowed} is wanted"),
+        })
+    }
+}
+
+/// Finds the newest good backup that retention counts too: one that is not stamped in the future, and whose manifest
+/// can be read and fits the listing. Says why newer ones were passed over.
+async fn newest_good(
+    listing: &Listing,
+    backups: &[&StoredBackup],
+    now: Timestamp,
+) -> (Option<Newest>, Vec<String>) {
+    let mut doubts = Vec::new();
+    let is_good = |backup: &&&StoredBackup| backup.is_good();
+    let mut read = 0;
+    for backup in backups.iter().rev().filter(is_good) {
+        let id = &backup.place.id;
+        if id.started_at().duration_since(now) > MAX_AHEAD {
+            doubts.push(format!(
+                "`{id}` is stamped in the future and does not count: a clock is wrong"
+            ));
+            continue;
+        }
+        read += 1;
+        match read_manifest(listing, backup).await {
+            Err(failure) if failure.kind == Kind::Damaged && read < MANIFESTS_READ => {
+                doubts.push(failure.message);
+            }
+            Ok((manifest, at)) if read < MANIFESTS_READ => {
+                match backup.copies[&at].contradiction(&manifest) {
+                    Some(problem) => doubts.push(format!("`{id}` is not whole: {problem}")),
+                    None => return (Some(Newest::of(backup, now)), doubts),
+                }
+            }
+            _ => return (Some(Newest::of(backup, now)), doubts),
+        }
+    }
+    (None, doubts)
+}
+
+impl Newest {
+    fn of(backup: &StoredBackup, now: Timestamp) -> Self {
+        let id = &backup.place.id;
+        Self {
+            id: id.to_string(),
+            started_at: id.started_at(),
+            age_seconds: now.as_second() - id.started_at().as_second(),
+            size_bytes: backup.size_bytes(),
+        }
+    }
+}
+
+/// Counts the backups by what the policy keeps them for.
+fn tiers(watched: &Watched, backups: &[&StoredBackup], now: Timestamp) -> BTreeMap<String, Share> {
+    let candidate =
+        |backup: &&StoredBackup| Candidate::stored(backup.place.id.started_at(), backup.marks());
+    let candidates: Vec<Candidate> = backups.iter().map(candidate).collect();
+    let mut shares: BTreeMap<String, Share> = BTreeMap::new();
+    let plan = watched
+        .retention
+        .as_ref()
+        .and_then(|policy| plan(policy, &candidates, now).ok());
+    let Some(plan) = plan else {
+        return shares;
+    };
+    for (backup, verdict) in backups.iter().zip(plan.verdicts) {
+        for tier in verdict.tiers() {
+            let share = shares.entry(tier.to_string()).or_default();
+            share.backups += 1;
+            share.size_bytes += backup.size_bytes();
+        }
+    }
+    shares
+}
+
+fn copies(watched: &Watched, listing: &Listing, backups: &[&StoredBackup]) -> Vec<Copies> {
+    let is_meant = |name: &String| watched.storages.is_empty() || watched.storages.contains(name);
+    let answered = listing
+        .states
+        .iter()
+        .enumerate()
+        .filter(|(_, state)| state.error.is_none());
+    answered
+        .filter(|(_, state)| is_meant(&state.name))
+        .map(|(at, state)| {
+            let here = backups.iter().filter_map(|backup| {
+                let copy = backup.copies.get(&at)?;
+                copy.is_committed().then_some((*backup, copy))
+            });
+            let here: Vec<_> = here.collect();
+            Copies {
+                name: state.name.clone(),
+                backups: here.len() as u64,
+                size_bytes: here.iter().map(|(_, copy)| copy.size_bytes()).sum(),
+                newest_good: here
+                    .iter()
+                    .rfind(|(_, copy)| copy.is_good())
+                    .map(|(backup, _)| backup.place.id.to_string()),
+            }
+        })
+        .collect()
+}
+
+/// Reads the newest records, newest first. One that cannot be read is left out.
+async fn last_runs(database: &DatabaseName, listing: &Listing) -> Vec<RunRecord> {
+    let runs = listing.runs.iter().rev();
+    let newest = runs
+        .filter(|(run, _)| run.database() == database)
+        .take(RUNS_READ);
+    let read = |(run, places): (&BackupId, &Vec<usize>)| {
+        let key = run_key(run);
+        let storages: Vec<_> = places
+            .iter()
+            .map(|&at| listing.storages[at].storage.clone())
+            .collect();
+        let run = run.clone();
+        async move {
+            for storage in storages {
+                if let Ok(bytes) = storage.get(&key, MAX_RECORD_BYTES).await
+                    && let Some(record) = RunRecord::read(&bytes, &run)
+                {
+                    return Some(record);
+                }
+            }
+            None
+        }
+    };
+    // Collected first: a stream over borrowed items would hold them across awaits.
+    let reads: Vec<_> = newest.map(read).collect();
+    let records = stream::iter(reads).buffered(READS_AT_ONCE);
+    let mut records: Vec<RunRecord> = records
+        .filter_map(|record| async { record })
+        .collect()
+        .await;
+    // Ids know whole seconds only.
+    records.sort_by_key(|record| std::cmp::Reverse(record.started_at));
+    records
+}
+
+fn warnings(status: &Status) -> Vec<String> {
+    let mut warnings: Vec<String> = damaged(status).into_iter().collect();
+    warnings.extend(status.drill.as_ref().and_then(LastDrill::problem));
+    let last = status.last_runs.iter().find(|run| run.verb == "backup");
+    if let Some(last) = last.filter(|run| !run.is_success()) {
+        let why = last.failure.as_deref().unwrap_or("nobody knows why");
+        warnings.push(format!("the last backup run failed: {why}"));
+    }
+    warnings.extend(lacking(status));
+    warnings
+}
+
+/// A drill that did not come is a failure where somebody said how old one may be.
+fn drills_stale(databases: &[Status]) -> Option<Failure> {
+    let told: Vec<(&str, String)> = databases
+        .iter()
+        .filter_map(|status| {
+            let drill = status.drill.as_ref().filter(|drill| drill.is_asked_for)?;
+            Some((status.database.as_str(), drill.problem()?))
+        })
+        .collect();
+    if told.is_empty() {
+        return None;
+    }
+    let names: Vec<String> = told.iter().map(|(name, _)| format!("`{name}`")).collect();
+    let message = format!("no drill has passed for too long: {}", names.join(", "));
+    let details = told.iter().map(|(name, why)| format!("{name}: {why}"));
+    let failure = Failure::new(Kind::Stale, "drill_stale", message).with_details(details);
+    Some(failure.hint("`pgkeep drill` restores the newest backup for a test"))
+}
+
+/// Stale is worse than a storage that did not answer: fresh means that some storage proved it.
+fn sum_up(databases: &[Status], listing: &Listing) -> Option<Failure> {
+    let stale: Vec<&Status> = databases
+        .iter()
+        .filter(|status| status.freshness == Freshness::Stale)
+        .collect();
+    if stale.is_empty() && !databases.is_empty() {
+        return drills_stale(databases).or_else(|| listing.partial_failure());
+    }
+    if databases.is_empty() {
+        let failure = Failure::new(
+            Kind::Stale,
+            "stale",
+            "nothing is stored: there is no good backup",
+        );
+        return Some(failure.hint("`pgkeep backup` makes one"));
+    }
+    let names: Vec<String> = stale
+        .iter()
+        .map(|status| format!("`{}`", status.database))
+        .collect();
+    let message = format!("no good backup is young enough: {}", names.join(", "));
+    let details = stale
+        .iter()
+        .map(|status| format!("{}: {}", status.database, age_in_words(status)));
+    let details: Vec<String> = details.chain(listing.unanswered()).collect();
+    let failure = Failure::new(Kind::Stale, "stale", message).with_details(details);
+    Some(failure.hint("`pgkeep status` shows the last runs; `pgkeep backup` makes a backup now"))
+}

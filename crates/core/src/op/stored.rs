@@ -1,0 +1,466 @@
+//! What is stored where: listings of several storages seen as one, and the way from `latest` or an id to a backup.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use serde::Serialize;
+
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::id::{BackupId, DatabaseName};
+use pgkeep_model::keys::{Listed, Marks, Part, Place, databases, gather, run_of_key};
+use pgkeep_model::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError};
+use pgkeep_storage::Storage;
+
+/// Id of the failure that says that a key is taken.
+pub const OBJECT_EXISTS: &str = "object_exists";
+
+/// Id of the failure of a backup that was removed while it was read.
+const BACKUP_REMOVED: &str = "backup_removed";
+
+/// How many bytes a storage must have free for a backup behind one of this size: databases grow.
+pub(crate) fn room_behind(last_bytes: u64) -> u64 {
+    last_bytes.saturating_add(last_bytes / 5)
+}
+
+/// A storage with its name in the configuration.
+#[derive(Clone)]
+pub struct NamedStorage {
+    /// Its name.
+    pub name: String,
+    /// The storage.
+    pub storage: Arc<dyn Storage>,
+}
+
+/// One storage's part in a listing.
+#[derive(Clone, Debug, Serialize)]
+pub struct StorageState {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Where it is.
+    pub url: String,
+    /// Why it could not be listed; none when it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// One backup and the storages that have it.
+#[derive(Clone, Debug)]
+pub struct StoredBackup {
+    /// Which one.
+    pub place: Place,
+    /// What each storage has of it, by the storage's position.
+    pub copies: BTreeMap<usize, Listed>,
+}
+
+/// Listings of all storages, seen as one.
+pub struct Listing {
+    /// The storages, in the order of the configuration.
+    pub storages: Vec<NamedStorage>,
+    /// How each of them answered.
+    pub states: Vec<StorageState>,
+    /// All backups, committed or not, oldest first.
+    pub backups: Vec<StoredBackup>,
+    /// All run records, oldest first, and the positions of the storages that have each.
+    pub runs: BTreeMap<BackupId, Vec<usize>>,
+    failures: Vec<Failure>,
+}
+
+/// Which backup is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// The newest good one.
+    Latest,
+    /// This one.
+    Id(BackupId),
+}
+
+impl Wanted {
+    /// Reads `latest` or an id.
+    pub fn parse(text: &str) -> Result<Self> {
+        if text == "latest" {
+            return Ok(Self::Latest);
+        }
+        let bad = |error| {
+            Failure::new(
+                Kind::NotFound,
+                "no_such_backup",
+                format!("no such backup: {error}"),
+            )
+        };
+        text.parse()
+            .map(Self::Id)
+            .map_err(bad)
+            .map_err(|failure| failure.hint("`pgkeep list` shows the ids"))
+    }
+}
+
+impl StoredBackup {
+    /// Returns what retention has to know of it over all storages.
+    pub fn marks(&self) -> Marks {
+        Marks {
+            is_pinned: self.is_pinned(),
+            is_pre_deploy: self.is_pre_deploy(),
+            is_guarded: self.copies.values().any(Listed::is_guarded),
+            is_damaged: !self.is_good(),
+            is_drilled: self.is_drilled(),
+        }
+    }
+
+    /// Tells whether some storage has it whole and not known to be damaged.
+    pub fn is_good(&self) -> bool {
+        self.copies.values().any(Listed::is_good)
+    }
+
+    /// Tells whether it is pinned in some storage.
+    pub fn is_pinned(&self) -> bool {
+        self.copies.values().any(Listed::is_pinned)
+    }
+
+    /// Tells whether it was made before a deploy.
+    pub fn is_pre_deploy(&self) -> bool {
+        self.copies.values().any(Listed::is_pre_deploy)
+    }
+
+    /// Tells whether a drill of it passed.
+    pub fn is_drilled(&self) -> bool {
+        self.copies.values().any(Listed::is_drilled)
+    }
+
+    /// Returns the size of all its objects in the storage that has most of it.
+    pub fn size_bytes(&self) -> u64 {
+        self.copies
+            .values()
+            .map(Listed::size_bytes)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Tells whether some storage has it with its manifest.
+    pub fn is_committed(&self) -> bool {
+        self.copies.values().any(Listed::is_committed)
+    }
+
+    /// Returns the positions of the storages to read it from, good copies first.
+    pub fn readable_from(&self) -> Vec<usize> {
+        let mut from: Vec<usize> = self
+            .copies
+            .iter()
+            .filter(|(_, copy)| copy.is_committed())
+            .map(|(&at, _)| at)
+            .collect();
+        from.sort_by_key(|at| (self.copies[at].is_damaged(), *at));
+        from
+    }
+}
+
+impl Listing {
+    /// Lists all `storages` at once, with one LIST each; `database` narrows it to one.
+    ///
+    /// It fails only when no storage answered.
+    pub async fn read(
+        storages: Vec<NamedStorage>,
+        database: Option<&DatabaseName>,
+    ) -> Result<Self> {
+        let prefix = database.map(|name| format!("{name}/")).unwrap_or_default();
+        let answers = join_all(storages.iter().map(|named| named.storage.list(&prefix))).await;
+        let mut states = Vec::new();
+        let mut failures = Vec::new();
+        let mut found: BTreeMap<Place, StoredBackup> = BTreeMap::new();
+        let mut runs: BTreeMap<BackupId, Vec<usize>> = BTreeMap::new();
+        for (at, (named, answer)) in storages.iter().zip(answers).enumerate() {
+            let url = named.storage.label().to_owned();
+            let mut state = StorageState {
+                name: named.name.clone(),
+                url,
+                error: None,
+            };
+            match answer {
+                Ok(objects) => {
+                    let here = objects.iter().filter_map(|object| run_of_key(&object.key));
+                    here.for_each(|run| runs.entry(run).or_default().push(at));
+                    for listed in gather(
+                        objects
+                            .iter()
+                            .map(|object| (object.key.as_str(), object.size_bytes)),
+                    ) {
+                        let place = listed.place.clone();
+                        let entry = found.entry(place.clone());
+                        let backup = entry.or_insert_with(|| StoredBackup {
+                            place,
+                            copies: BTreeMap::new(),
+                        });
+                        backup.copies.insert(at, listed);
+                    }
+                }
+                Err(error) => {
+                    state.error = Some(error.to_string());
+                    let what = if named.name == state.url {
+                        format!("cannot list `{}`", state.url)
+                    } else {
+                        format!("cannot list `{}` at `{}`", named.name, state.url)
+                    };
+                    failures.push(storage_failure(&what, &error));
+                }
+            }
+            states.push(state);
+        }
+        if failures.len() == storages.len()
+            && let Some(failure) = failures.pop()
+        {
+            return Err(failure);
+        }
+        Ok(Self {
+            storages,
+            states,
+            backups: found.into_values().collect(),
+            runs,
+            failures,
+        })
+    }
+
+    /// Returns why storages did not answer, while others did.
+    pub fn failures(&self) -> &[Failure] {
+        &self.failures
+    }
+
+    /// Returns the failure of a storage that did not answer while others did.
+    pub fn partial_failure(&self) -> Option<Failure> {
+        let first = self.failures.first()?.clone();
+        Some(Failure {
+            kind: Kind::AfterGood,
+            ..first
+        })
+    }
+
+    /// Says of each storage that did not answer why.
+    pub fn unanswered(&self) -> impl Iterator<Item = String> {
+        self.failures.iter().map(|failure| failure.message.clone())
+    }
+
+    /// Narrows the listing to its only database; several are a failure that names them.
+    pub fn only_database(&self) -> Result<DatabaseName> {
+        let listed: Vec<Listed> = self
+            .backups
+            .iter()
+            .flat_map(|backup| backup.copies.values().cloned())
+            .collect();
+        let mut names = databases(&listed);
+        match (names.pop(), names.is_empty()) {
+            (Some(name), true) => Ok(name),
+            (None, _) => Err(self.nothing_there()),
+            (Some(last), false) => {
+                names.push(last);
+                let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+                let message = format!(
+                    "there are backups of {} databases: {}",
+                    names.len(),
+                    names.join(", ")
+                );
+                Err(Failure::new(Kind::Usage, "database_needed", message)
+                    .hint("say which with `-d NAME`"))
+            }
+        }
+    }
+
+    /// Finds the backup that is meant.
+    pub fn find(&self, wanted: &Wanted) -> Result<&StoredBackup> {
+        match wanted {
+            Wanted::Latest => {
+                self.only_database()?;
+                let mut full = self
+                    .backups
+                    .iter()
+                    .filter(|backup| !backup.place.is_partial);
+                full.rfind(|backup| backup.is_good())
+                    .ok_or_else(|| self.nothing_there())
+            }
+            Wanted::Id(id) => {
+                let found = self
+                    .backups
+                    .iter()
+                    .find(|backup| &backup.place.id == id && backup.is_committed());
+                // Where a storage did not answer, nobody knows that the backup is not there.
+                if let (None, Some(failure)) = (found, self.failures.first()) {
+                    return Err(failure.clone());
+                }
+                found.ok_or_else(|| {
+                    let message = format!("no backup `{id}` in {}", self.names());
+                    Failure::new(Kind::NotFound, "no_such_backup", message)
+                        .hint("`pgkeep list` shows the ids")
+                })
+            }
+        }
+    }
+
+    /// Returns the ids of the backups that are newer than this one and damaged in every storage, oldest first.
+    pub fn damaged_behind(&self, backup: &StoredBackup) -> Vec<String> {
+        let behind = self
+            .backups
+            .iter()
+            .skip_while(|other| other.place != backup.place);
+        let damaged = behind.skip(1).filter(|other| {
+            let (place, database) = (&other.place, backup.place.id.database());
+            place.id.database() == database
+                && !place.is_partial
+                && other.is_committed()
+                && !other.is_good()
+        });
+        damaged.map(|other| other.place.id.to_string()).collect()
+    }
+
+    pub(super) fn nothing_there(&self) -> Failure {
+        let message = format!("there is no good backup in {}", self.names());
+        Failure::new(Kind::NotFound, "no_such_backup", message)
+            .hint("`pgkeep backup` makes one; `--storage` says where to look")
+    }
+
+    fn names(&self) -> String {
+        let names: Vec<String> = self
+            .states
+            .iter()
+            .map(|state| format!("`{}`", state.url))
+            .collect();
+        names.join(", ")
+    }
+}
+
+/// Reads the manifest of a backup from the first storage that has a readable one.
+///
+/// Returns it with the storage's position.
+pub async fn read_manifest(listing: &Listing, backup: &StoredBackup) -> Result<(Manifest, usize)> {
+    let id = &backup.place.id;
+    let mut last = None;
+    for at in backup.readable_from() {
+        let named = &listing.storages[at];
+        let what = format!("cannot read the manifest of `{id}` in `{}`", named.name);
+        match named
+            .storage
+            .get(&backup.place.key(Part::Manifest, ""), MAX_MANIFEST_BYTES)
+            .await
+        {
+            Ok(bytes) => match Manifest::read(&bytes, id) {
+                Ok(manifest) => return Ok((manifest, at)),
+                Err(error) => last = Some(manifest_failure(&what, &error)),
+            },
+            Err(error) => last = Some(storage_failure(&what, &error)),
+        }
+    }
+    let Some(last) = last else {
+        let message = format!("`{id}` has no manifest: it was never finished");
+        return Err(Failure::new(Kind::NotFound, "no_such_backup", message));
+    };
+    let what = format!("cannot read the manifest of `{id}`");
+    Err(unless_removed(listing, backup, &what, last).await)
+}
+
+/// Says of a reading that failed that the backup was removed meanwhile, where that is so, and what to take instead; else
+/// returns the failure as it is. Whoever removes a backup takes its manifest first.
+pub(super) async fn unless_removed(
+    listing: &Listing,
+    backup: &StoredBackup,
+    what: &str,
+    failure: Failure,
+) -> Failure {
+    let id = &backup.place.id;
+    let is_of_copy = matches!(failure.kind, Kind::Damaged | Kind::Storage);
+    if !is_of_copy || failure.id == BACKUP_REMOVED {
+        return failure;
+    }
+    let key = backup.place.key(Part::Manifest, "");
+    for &at in backup.copies.keys() {
+        let named = &listing.storages[at];
+        match named.storage.get(&key, MAX_MANIFEST_BYTES).await {
+            Err(pgkeep_storage::Error::NotFound(_)) => {}
+            _ => return failure,
+        }
+    }
+    let message = format!("{what}: `{id}` was removed while it was read, as retention does");
+    let removed =
+        Failure::new(Kind::Damaged, BACKUP_REMOVED, message).with_details([failure.message]);
+    let now = Listing::read(listing.storages.clone(), Some(id.database())).await;
+    let newest = now.ok().and_then(|now| {
+        let newest = now.find(&Wanted::Latest).ok()?;
+        Some(newest.place.id.to_string())
+    });
+    match newest {
+        Some(newest) => removed.hint(format!("take `{newest}`, the newest good backup now")),
+        None => removed.hint("no good backup is left there; `pgkeep list` shows what is"),
+    }
+}
+
+pub(super) fn manifest_failure(what: &str, error: &ManifestError) -> Failure {
+    let message = format!("{what}: {error}");
+    match error {
+        ManifestError::Newer { .. } => Failure::new(Kind::Program, "manifest_too_new", message)
+            .hint("a newer pgkeep wrote it; install that version here"),
+        _ => Failure::new(Kind::Damaged, "manifest_damaged", message)
+            .hint("the dump beside it may be good: `pgkeep inspect` can prove it"),
+    }
+}
+
+/// Turns a storage's error into a failure of `what`.
+pub fn storage_failure(what: &str, error: &pgkeep_storage::Error) -> Failure {
+    let (kind, id, hint) = match error {
+        pgkeep_storage::Error::NotFound(_) => (Kind::Damaged, "object_missing", None),
+        pgkeep_storage::Error::Exists(_) => (Kind::Storage, OBJECT_EXISTS, None),
+        pgkeep_storage::Error::Changed(_) => (Kind::Storage, "object_changed", None),
+        pgkeep_storage::Error::Unconditional(_) => (Kind::Storage, "storage_unconditional", None),
+        pgkeep_storage::Error::Denied { .. } => (Kind::Login, "storage_denied", None),
+        pgkeep_storage::Error::TooLarge { .. } => (Kind::Damaged, "object_too_large", None),
+        pgkeep_storage::Error::Setup { hint, .. } => (Kind::Usage, "storage_setup", hint.clone()),
+        pgkeep_storage::Error::Failed { hint, .. } => {
+            (Kind::Storage, "storage_failed", hint.clone())
+        }
+    };
+    let failure = Failure::new(kind, id, format!("{what}: {error}"));
+    let failure = match std::error::Error::source(error) {
+        Some(source) => failure.caused_by(source),
+        None => failure,
+    };
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pgkeep_storage::Memory;
+
+    /// A backup that goes while it is read is no damaged one; one that is there stays what it is.
+    #[tokio::test]
+    async fn a_backup_that_was_removed_meanwhile_is_told_as_that() {
+        let memory = Arc::new(Memory::new());
+        let (old, new) = ("shop-20260102T000000Z-0002", "shop-20260103T000000Z-0003");
+        for id in [old, new] {
+            for end in ["sql.gz", "manifest.json"] {
+                let key = format!("shop/{id}.{end}");
+                memory.put(&key, "x".into()).await.unwrap();
+            }
+        }
+        let storage: Arc<dyn Storage> = memory.clone();
+        let name = "here".to_owned();
+        let listing = Listing::read(vec![NamedStorage { name, storage }], None).await;
+        let listing = listing.unwrap();
+        let backup = listing.find(&Wanted::parse(old).unwrap()).unwrap();
+        let missing = || Failure::new(Kind::Damaged, "object_missing", "it is not there");
+        let told = unless_removed(&listing, backup, "restore", missing()).await;
+        assert_eq!(told.id, "object_missing");
+        let key = format!("shop/{old}.manifest.json");
+        memory.remove(&key).await.unwrap();
+        let told = unless_removed(&listing, backup, "restore", missing()).await;
+        assert_eq!((told.id, told.kind.exit_code()), ("backup_removed", 23));
+        assert!(told.hints[0].contains(new), "{told}");
+        let refused = Failure::new(Kind::Refused, "x", "y");
+        assert_eq!(
+            unless_removed(&listing, backup, "restore", refused)
+                .await
+                .id,
+            "x"
+        );
+        let told = read_manifest(&listing, backup).await.unwrap_err();
+        assert_eq!(told.id, "backup_removed");
+    }
+}

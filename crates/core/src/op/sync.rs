@@ -1,0 +1,334 @@
+//! `sync`: sweeps what dead runs left behind: objects that no manifest speaks for, and unfinished uploads.
+//!
+//! It touches nothing younger than a day and nothing while another run holds the database, so what a live run has
+//! stored and not yet committed is safe twice over.
+
+use futures_util::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use super::history::{self, keep_record};
+use super::lock::{self, Hold, LockRequest, LockSettings};
+use super::prune::worst;
+use super::removal::Right;
+use super::stored::{NamedStorage, storage_failure};
+use crate::context::Context;
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::id::DatabaseName;
+use pgkeep_model::keys::{Listed, Part, gather};
+use pgkeep_model::scan::Finding;
+use pgkeep_storage::Object;
+
+/// Anything younger may belong to a run that is still alive somewhere: no dump takes a day without its lease renewed.
+const ORPHAN_AGE: SignedDuration = SignedDuration::from_hours(24);
+
+const SAFE: &str = "nothing was removed";
+
+/// What to sweep.
+pub struct Request {
+    /// The database.
+    pub database: DatabaseName,
+    /// The storages.
+    pub storages: Vec<NamedStorage>,
+    /// Whether what would be swept is only told.
+    pub dry_run: bool,
+}
+
+/// What was swept.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The database.
+    pub database: String,
+    /// Whether nothing was to be removed.
+    pub dry_run: bool,
+    /// What each storage had.
+    pub storages: Vec<Swept>,
+    /// What was odd.
+    pub warnings: Vec<Finding>,
+    /// How it failed.
+    #[serde(skip)]
+    pub failure: Option<Failure>,
+}
+
+/// What one storage had.
+#[derive(Debug, Default, Serialize)]
+pub struct Swept {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Where it is.
+    pub url: String,
+    /// Backups without a manifest that are older than a day.
+    pub orphans: Vec<Orphan>,
+    /// The same, younger than a day: runs under way or cut off lately. They stay.
+    pub young: Vec<String>,
+    /// Unfinished uploads and staging files that were removed; a dry run does not look for them.
+    pub unfinished: u64,
+    /// What else was odd.
+    pub warnings: Vec<String>,
+    /// Why the storage was not swept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    #[serde(skip)]
+    failure: Option<Failure>,
+}
+
+/// Objects that no manifest speaks for.
+#[derive(Debug, Serialize)]
+pub struct Orphan {
+    /// The id of the backup that they would have become.
+    pub id: String,
+    /// Size of all of them.
+    pub size_bytes: u64,
+    /// Their keys.
+    pub keys: Vec<String>,
+    /// Whether all are removed.
+    pub removed: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Sweeps under a lock of its own; a dry run takes none.
+pub async fn run(request: &Request, settings: &LockSettings, context: &Context) -> Report {
+    if request.dry_run {
+        return sweep_all(request, None, context).await;
+    }
+    let started_at = context.clock.now();
+    let lock = LockRequest {
+        database: &request.database,
+        storages: &request.storages,
+        verb: "sync",
+        safe: SAFE,
+        settings,
+        on_wait: &|text| tracing::warn!("{text}"),
+    };
+    let report = match lock::acquire(&lock, context).await {
+        Ok(hold) => {
+            let mut report = sweep_all(request, Some(&hold), context).await;
+            report.warnings.extend(hold.warnings.iter().cloned());
+            report.warnings.extend(hold.release().await);
+            report
+        }
+        Err(failure) => Report::failed(request, failure),
+    };
+    let run = history::run_id(&request.database, started_at, context);
+    let mut record = history::record(run, "sync", started_at, report.failure.as_ref(), context);
+    record.removed = Some(report.removed());
+    keep_record(&request.storages, record, context).await;
+    report
+}
+
+async fn sweep_all(request: &Request, hold: Option<&Hold>, context: &Context) -> Report {
+    let one = |(at, named): (usize, &NamedStorage)| {
+        let named = named.clone();
+        async move {
+            let what = format!("sync of `{}` in `{}`", request.database, named.name);
+            let right = Right {
+                hold,
+                at,
+                context,
+                what: &what,
+            };
+            let mut swept = Swept {
+                name: named.name.clone(),
+                url: named.storage.label().to_owned(),
+                ..Swept::default()
+            };
+            if let Err(failure) = sweep(&mut swept, request, &named, &right).await {
+                swept.error = Some(failure.message.clone());
+                swept.failure = Some(failure);
+            }
+            swept
+        }
+    };
+    let mut storages = join_all(request.storages.iter().enumerate().map(one)).await;
+    let failures = storages.iter_mut().filter_map(|swept| swept.failure.take());
+    let failure = worst(failures.collect());
+    Report {
+        failure,
+        ..Report::new(request, storages)
+    }
+}
+
+async fn sweep(
+    swept: &mut Swept,
+    request: &Request,
+    named: &NamedStorage,
+    right: &Right<'_>,
+) -> Result<()> {
+    let prefix = format!("{}/", request.database);
+    let before = right.context.clock.now() - ORPHAN_AGE;
+    let objects = right
+        .ask(named.storage.list(&prefix))
+        .await?
+        .map_err(|error| {
+            storage_failure(&format!("{} failed: cannot list it", right.what), &error)
+                .and_safe(&format!("{SAFE} there"))
+        })?;
+    let (old, young) = orphans(&objects, before);
+    swept.young = young;
+    swept.orphans = old.iter().map(Orphan::new).collect();
+    let Some(hold) = right.hold else {
+        return Ok(());
+    };
+    if !hold.is_leased(right.at) {
+        return Err(no_lease(right));
+    }
+    let mut failed = 0;
+    for (orphan, listed) in swept.orphans.iter_mut().zip(&old) {
+        right.prove().await?;
+        orphan.error = remove(named, listed, right).await?;
+        orphan.removed = orphan.error.is_none();
+        failed += usize::from(!orphan.removed);
+    }
+    right.prove().await?;
+    let unfinished = match right.ask(named.storage.sweep(&prefix, before)).await? {
+        Ok(done) => {
+            swept.unfinished = done.removed;
+            failed += done.warnings.len();
+            swept.warnings = done.warnings;
+            None
+        }
+        Err(error) => Some(format!("; unfinished uploads were not looked for: {error}")),
+    };
+    if failed == 0 && unfinished.is_none() {
+        return Ok(());
+    }
+    let message = format!(
+        "{}: {failed} leftovers could not be removed{}",
+        right.what,
+        unfinished.unwrap_or_default()
+    );
+    Err(Failure::new(Kind::AfterGood, "sync_incomplete", message))
+}
+
+/// Without a lease nobody knows whether another host is about to commit what looks like an orphan.
+fn no_lease(right: &Right<'_>) -> Failure {
+    let message = format!(
+        "{} refused: it holds no lease, so a run of another host cannot be seen; {SAFE} there",
+        right.what
+    );
+    Failure::new(Kind::Refused, "no_lease", message)
+        .hint("the warnings say why; `--dry-run` shows the orphans, which can be removed by hand")
+}
+
+/// Splits what no manifest speaks for into the old and the ids of the young.
+fn orphans(objects: &[Object], before: Timestamp) -> (Vec<Listed>, Vec<String>) {
+    let listed = gather(objects.iter().map(|o| (o.key.as_str(), o.size_bytes)));
+    let is_old = |orphan: &Listed| {
+        let is_written_long_ago = objects
+            .iter()
+            .filter(|object| orphan.has(&object.key))
+            .all(|object| object.modified_at < before);
+        orphan.place.id.started_at() < before && is_written_long_ago
+    };
+    let (old, young): (Vec<Listed>, Vec<Listed>) = listed
+        .into_iter()
+        .filter(|backup| !backup.is_committed())
+        .partition(is_old);
+    let young = young.iter().map(|orphan| orphan.place.id.to_string());
+    (old, young.collect())
+}
+
+/// Removes the objects of an orphan, unless a manifest has come about. Says why it did not.
+async fn remove(
+    named: &NamedStorage,
+    orphan: &Listed,
+    right: &Right<'_>,
+) -> Result<Option<String>> {
+    let manifest = orphan.place.key(Part::Manifest, "");
+    match right.ask(named.storage.head(&manifest)).await? {
+        Err(pgkeep_storage::Error::NotFound(_)) => {}
+        Ok(_) => return Ok(Some("it has a manifest by now".to_owned())),
+        Err(error) => return Ok(Some(format!("cannot look for its manifest: {error}"))),
+    }
+    let mut failures = Vec::new();
+    for (key, _) in orphan.parts.values().flatten() {
+        if let Err(error) = right.remove(named.storage.as_ref(), key).await {
+            failures.push(format!("`{key}`: {error}"));
+        }
+    }
+    Ok((!failures.is_empty()).then(|| failures.join("; ")))
+}
+
+impl Orphan {
+    fn new(listed: &Listed) -> Self {
+        let keys = listed.parts.values().flatten();
+        Self {
+            id: listed.place.id.to_string(),
+            size_bytes: listed.size_bytes(),
+            keys: keys.map(|(key, _)| key.clone()).collect(),
+            removed: false,
+            error: None,
+        }
+    }
+}
+
+impl Report {
+    /// Reports a sweep that did not begin.
+    pub fn failed(request: &Request, failure: Failure) -> Self {
+        Self {
+            failure: Some(failure),
+            ..Self::new(request, Vec::new())
+        }
+    }
+
+    fn new(request: &Request, storages: Vec<Swept>) -> Self {
+        Self {
+            database: request.database.to_string(),
+            dry_run: request.dry_run,
+            storages,
+            warnings: Vec::new(),
+            failure: None,
+        }
+    }
+
+    fn removed(&self) -> u64 {
+        let orphans = self.storages.iter().flat_map(|swept| &swept.orphans);
+        orphans.filter(|orphan| orphan.removed).count() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_old_objects_without_a_manifest_are_orphans() {
+        let now: Timestamp = "2026-03-10T12:00:00Z".parse().unwrap();
+        let object = |key: &str, hours_ago: i64| Object {
+            key: key.to_owned(),
+            size_bytes: 5,
+            modified_at: now - SignedDuration::from_hours(hours_ago),
+        };
+        let objects = [
+            // Committed.
+            object("shop/shop-20260301T000000Z-0001.sql.gz", 200),
+            object("shop/shop-20260301T000000Z-0001.manifest.json", 200),
+            // Its manifest is gone.
+            object("shop/shop-20260302T000000Z-0001.sql.gz", 200),
+            object("shop/shop-20260302T000000Z-0001.pin.json", 200),
+            // Written a moment ago, whatever its id says.
+            object("shop/shop-20260303T000000Z-0001.sql.gz", 1),
+            // Stamped a moment ago, whatever the storage's clock says.
+            object("shop/shop-20260310T110000Z-0001.sql.gz", 200),
+            object("shop/partial/shop-20260304T000000Z-0001.sql.gz", 100),
+            object("shop/notes.txt", 900),
+            object("shop/lease.json", 900),
+            object("shop/runs/shop-20260301T000000Z-0001.json", 900),
+        ];
+        let (old, young) = orphans(&objects, now - ORPHAN_AGE);
+        let old: Vec<String> = old
+            .iter()
+            .map(|orphan| orphan.place.id.to_string())
+            .collect();
+        assert_eq!(
+            old,
+            ["shop-20260302T000000Z-0001", "shop-20260304T000000Z-0001"]
+        );
+        assert_eq!(
+            young,
+            ["shop-20260303T000000Z-0001", "shop-20260310T110000Z-0001"]
+        );
+    }
+}

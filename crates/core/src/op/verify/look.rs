@@ -1,0 +1,309 @@
+//! One reading of one copy: manifest, index, dump and globals, each from the storage in question.
+
+use std::sync::Arc;
+
+use super::{Event, Observer};
+use crate::context::Context;
+use crate::op::reading::{chunk_index, dump_key, sha256_of, threads, with_pieces};
+use crate::op::stored::{NamedStorage, StoredBackup, manifest_failure, storage_failure};
+use crate::stream::compress::Codec;
+use crate::stream::pipeline::Progress;
+use crate::stream::stored::{Layout, Outcome, read_chunks, read_serially};
+use pgkeep_model::chunks::ChunkIndex;
+use pgkeep_model::failure::{Failure, Kind};
+use pgkeep_model::keys::Part;
+use pgkeep_model::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError};
+use pgkeep_model::proof::{Problem, contradictions};
+use pgkeep_model::scan::{Scan, Scanner};
+use pgkeep_storage::Error;
+
+/// A copy to look at.
+pub(super) struct Look<'a> {
+    pub named: &'a NamedStorage,
+    pub backup: &'a StoredBackup,
+    pub context: &'a Context,
+    pub observer: &'a dyn Observer,
+}
+
+/// What one reading saw.
+#[derive(Default)]
+pub(super) struct Seen {
+    /// Key of the dump.
+    pub key: String,
+    /// Length of what was read; none where there was nothing.
+    pub stored_bytes: Option<u64>,
+    /// Its SHA-256.
+    pub sha256: Option<String>,
+    /// Tables found.
+    pub tables: u64,
+    /// Rows found.
+    pub rows: u64,
+    /// What contradicts the manifest.
+    pub problems: Vec<Problem>,
+    /// What is wrong with what lies beside the dump.
+    pub minor: Vec<String>,
+    /// What is odd.
+    pub warnings: Vec<String>,
+}
+
+/// Problems between a manifest and a dump whose bytes are the stored ones.
+const OF_CONTENT: [&str; 7] = [
+    "columns_differ",
+    "digest_differs",
+    "dump_differs",
+    "place_differs",
+    "rows_differ",
+    "table_missing",
+    "table_unknown",
+];
+
+impl Seen {
+    fn wrong(id: &'static str, message: String) -> Self {
+        Self {
+            problems: vec![Problem::new(id, message)],
+            ..Self::default()
+        }
+    }
+
+    /// Tells whether the stored bytes themselves are wrong, and not only what a manifest says of their content.
+    pub(super) fn is_wrong_in_bytes(&self) -> bool {
+        let is_of_content = |problem: &Problem| OF_CONTENT.contains(&problem.id);
+        !self.problems.iter().all(is_of_content)
+    }
+
+    /// Tells whether two readings saw the same bytes.
+    pub(super) fn is_same_bytes(&self, other: &Self) -> bool {
+        (self.stored_bytes, &self.sha256) == (other.stored_bytes, &other.sha256)
+    }
+}
+
+/// A dump that was read: what the reader and the scanner say.
+type Read = Result<(Outcome, Option<Scan>), Error>;
+
+impl Look<'_> {
+    pub(super) fn what(&self) -> String {
+        format!(
+            "cannot verify `{}` in `{}`",
+            self.backup.place.id, self.named.name
+        )
+    }
+
+    fn failed(&self, error: &Error) -> Failure {
+        storage_failure(&self.what(), error)
+    }
+
+    /// Reads everything once. An error is a storage that cannot be read.
+    pub(super) async fn once(&self, is_again: bool) -> Result<Seen, Failure> {
+        let manifest = match self.manifest().await? {
+            Ok(manifest) => manifest,
+            Err(seen) => return Ok(seen),
+        };
+        if manifest.encryption.is_some() {
+            let message = format!(
+                "{}: it is encrypted, and this pgkeep cannot decrypt",
+                self.what()
+            );
+            return Err(Failure::new(Kind::Program, "encrypted", message));
+        }
+        let (codec, key) = match dump_key(self.backup, &manifest) {
+            Ok(found) => found,
+            Err(why) => return Ok(Seen::wrong("manifest_contradicts", why)),
+        };
+        let mut seen = self.dump(&manifest, codec, key, is_again).await?;
+        self.globals(&manifest, codec, &mut seen).await?;
+        Ok(seen)
+    }
+
+    async fn manifest(&self) -> Result<Result<Manifest, Seen>, Failure> {
+        let id = &self.backup.place.id;
+        let key = self.backup.place.key(Part::Manifest, "");
+        let bytes = match self.named.storage.get(&key, MAX_MANIFEST_BYTES).await {
+            Ok(bytes) => bytes,
+            Err(error @ Error::TooLarge { .. }) => {
+                return Ok(Err(Seen::wrong("manifest_damaged", error.to_string())));
+            }
+            Err(Error::NotFound(_)) => {
+                let message = format!(
+                    "{}: its manifest is gone, it was removed meanwhile",
+                    self.what()
+                );
+                return Err(Failure::new(Kind::Storage, "backup_gone", message));
+            }
+            Err(error) => return Err(self.failed(&error)),
+        };
+        match Manifest::read(&bytes, id) {
+            Ok(manifest) => Ok(Ok(manifest)),
+            Err(error @ ManifestError::Newer { .. }) => Err(manifest_failure(&self.what(), &error)),
+            Err(error) => {
+                let mut seen = Seen::wrong("manifest_damaged", format!("its manifest: {error}"));
+                seen.stored_bytes = Some(bytes.len() as u64);
+                seen.sha256 = Some(sha256_of(&bytes));
+                seen.key = key;
+                Ok(Err(seen))
+            }
+        }
+    }
+
+    async fn dump(
+        &self,
+        manifest: &Manifest,
+        codec: Codec,
+        key: String,
+        is_again: bool,
+    ) -> Result<Seen, Failure> {
+        let mut warnings = Vec::new();
+        let index = chunk_index(self.named, self.backup, manifest, codec).await;
+        let mut index = match index.map_err(|error| self.failed(&error))? {
+            Ok(index) => Some(index),
+            Err(why) => {
+                warnings.push(no_index(&why));
+                None
+            }
+        };
+        let mut read = self
+            .read(manifest, codec, &key, index.take(), is_again)
+            .await;
+        if let Ok((outcome, _)) = &read
+            && let Some(fault) = &outcome.fault
+            && is_what_was_stored(manifest, outcome)
+        {
+            // The bytes are the ones that were stored, so it must be the index that is wrong.
+            let found = Problem::new("", &fault.message).message;
+            warnings.push(no_index(&found));
+            read = self.read(manifest, codec, &key, None, is_again).await;
+        }
+        let (outcome, scan) = match read {
+            Ok(found) => found,
+            Err(Error::NotFound(_)) => {
+                let message = format!("the dump `{key}` is missing");
+                return Ok(Seen {
+                    key,
+                    ..Seen::wrong("object_missing", message)
+                });
+            }
+            Err(error) => return Err(self.failed(&error)),
+        };
+        Ok(Seen {
+            key,
+            stored_bytes: Some(outcome.stored_bytes),
+            tables: scan.as_ref().map_or(0, |scan| scan.tables.len() as u64),
+            rows: scan.as_ref().map_or(0, Scan::rows),
+            problems: problems(manifest, &outcome, scan.as_ref()),
+            sha256: Some(outcome.sha256),
+            minor: Vec::new(),
+            warnings,
+        })
+    }
+
+    /// Reads the dump through the scanner, in parallel where there is an index.
+    async fn read(
+        &self,
+        manifest: &Manifest,
+        codec: Codec,
+        key: &str,
+        index: Option<Arc<ChunkIndex>>,
+        is_again: bool,
+    ) -> Read {
+        let progress = Arc::new(Progress::default());
+        self.observer.note(Event::Reading {
+            id: &self.backup.place.id,
+            storage: &self.named.name,
+            size_bytes: manifest.object.size_bytes,
+            progress: &progress,
+            is_again,
+        });
+        let stream = self.named.storage.stream(key, None).await?;
+        let limit = manifest.dump.bytes;
+        let work = move |pieces| {
+            let mut scanner = Scanner::new();
+            let mut take = |piece: &[u8]| {
+                scanner.push(piece);
+                scanner.take_cuts();
+                progress.note_scan(&scanner);
+                Ok(())
+            };
+            let outcome = match &index {
+                Some(index) => read_chunks(
+                    pieces,
+                    &Layout::whole(codec, index),
+                    threads(),
+                    &progress,
+                    &mut take,
+                ),
+                None => read_serially(pieces, limit, &progress, &mut take),
+            }?;
+            // With all of its text there, the scanner knows more than that a checksum is wrong.
+            let is_all = outcome.fault.is_none() || outcome.raw_bytes == limit;
+            let scan = is_all.then(|| scanner.finish());
+            Ok((outcome, scan))
+        };
+        // A thread that died is a defect, which the error says; it proves nothing of the copy.
+        let read = with_pieces(stream, work).await;
+        read.unwrap_or_else(|failure| Err(Error::failed(failure.message)))
+    }
+
+    async fn globals(
+        &self,
+        manifest: &Manifest,
+        codec: Codec,
+        seen: &mut Seen,
+    ) -> Result<(), Failure> {
+        let Some(record) = &manifest.globals else {
+            return Ok(());
+        };
+        let key = self.backup.place.key(Part::Globals, codec.extension());
+        let object = &record.object;
+        let read = self.named.storage.get(&key, object.size_bytes).await;
+        let why = match read {
+            Ok(bytes)
+                if bytes.len() as u64 == object.size_bytes
+                    && sha256_of(&bytes) == object.sha256 =>
+            {
+                return Ok(());
+            }
+            Ok(_) | Err(Error::TooLarge { .. }) => "are not the bytes that the manifest names",
+            Err(Error::NotFound(_)) => "are missing",
+            Err(error) => return Err(self.failed(&error)),
+        };
+        seen.minor
+            .push(format!("roles and tablespaces (`{key}`) {why}"));
+        Ok(())
+    }
+}
+
+fn no_index(why: &str) -> String {
+    format!("the chunk index cannot be used ({why}): the dump was read without it, on one core")
+}
+
+fn is_what_was_stored(manifest: &Manifest, outcome: &Outcome) -> bool {
+    outcome.stored_bytes == manifest.object.size_bytes && outcome.sha256 == manifest.object.sha256
+}
+
+/// Puts the first bad place first, and behind it what has none.
+fn problems(manifest: &Manifest, outcome: &Outcome, scan: Option<&Scan>) -> Vec<Problem> {
+    let fault = outcome.fault.as_ref().map(|fault| {
+        Problem::new("stream_damaged", &fault.message).at(
+            manifest,
+            fault.stored_offset,
+            fault.dump_offset,
+        )
+    });
+    let mut problems: Vec<Problem> = fault.into_iter().collect();
+    problems.extend(
+        scan.into_iter()
+            .flat_map(|scan| contradictions(manifest, scan)),
+    );
+    problems.sort_by_key(|problem| (problem.stored_offset.is_none(), problem.stored_offset));
+    let (size, wanted) = (outcome.stored_bytes, manifest.object.size_bytes);
+    if size != wanted {
+        let message = format!("the stored file has {size} bytes, and the manifest says {wanted}");
+        problems.push(Problem::new("size_differs", message));
+    } else if !is_what_was_stored(manifest, outcome) {
+        let message = format!(
+            "the stored file has SHA-256 {}, and the manifest says {}",
+            outcome.sha256, manifest.object.sha256
+        );
+        problems.push(Problem::new("sha256_differs", message));
+    }
+    problems
+}

@@ -1,0 +1,325 @@
+//! `verify`: reads stored backups back and proves that they are still what their manifests say.
+//!
+//! A copy is marked as damaged only when two readings found the same wrong bytes; a storage that cannot be read proves
+//! nothing and marks nothing. Stored bytes are never changed.
+
+mod copy;
+mod look;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use serde::Serialize;
+
+use super::notices;
+use super::show::database_of;
+use super::stored::{Listing, NamedStorage, StorageState, StoredBackup, Wanted};
+use crate::clock::Clock;
+use crate::context::Context;
+use crate::notify::Delivery;
+use crate::stream::pipeline::Progress;
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::id::{BackupId, DatabaseName};
+use pgkeep_model::proof::Problem;
+
+/// What to verify.
+pub struct Request {
+    /// Where to look; each copy there is read.
+    pub storages: Vec<NamedStorage>,
+    /// Only this database.
+    pub database: Option<DatabaseName>,
+    /// Which backups.
+    pub which: Which,
+}
+
+/// Which backups to verify.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// One.
+    One(Wanted),
+    /// All that are committed.
+    All,
+    /// So many of all by chance, and the newest of each database besides.
+    Sample(usize),
+}
+
+/// What was found.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Whether every copy was read and found good.
+    pub ok: bool,
+    /// Every copy, newest backup first.
+    pub copies: Vec<CopyReport>,
+    /// Where was looked.
+    pub storages: Vec<StorageState>,
+    /// Who was told of damage, and whether it arrived.
+    pub notices: Vec<Delivery>,
+    /// Why it is not good; none when it is.
+    #[serde(skip)]
+    pub failure: Option<Failure>,
+}
+
+/// One storage's copy of one backup.
+#[derive(Clone, Debug, Serialize)]
+pub struct CopyReport {
+    /// The backup.
+    pub id: String,
+    /// Its database.
+    pub database: String,
+    /// The storage.
+    pub storage: String,
+    /// Where that is.
+    pub url: String,
+    /// Whether it was read and found good.
+    pub ok: bool,
+    /// Whether two readings contradict the manifest.
+    pub damaged: bool,
+    /// Whether it carries the mark of a damaged copy, from now on or from before.
+    pub marked: bool,
+    /// Stored bytes of the dump that were read.
+    pub bytes: u64,
+    /// Tables found.
+    pub tables: u64,
+    /// Rows found.
+    pub rows: u64,
+    /// How long it took.
+    pub took_ms: u64,
+    /// What contradicts the manifest, the first bad place first.
+    pub problems: Vec<Problem>,
+    /// What is odd and makes it no worse.
+    pub warnings: Vec<String>,
+    /// Why it could not be read; none when it could.
+    pub failure: Option<Failure>,
+}
+
+/// What happens while copies are read, for whoever shows it.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A copy is read.
+    Reading {
+        /// The backup.
+        id: &'a BackupId,
+        /// The storage.
+        storage: &'a str,
+        /// Size that the copy should have.
+        size_bytes: u64,
+        /// How far it has come, from now on.
+        progress: &'a Arc<Progress>,
+        /// Whether it is read once more because the first reading found something.
+        is_again: bool,
+    },
+    /// A copy is done.
+    Done(&'a CopyReport),
+}
+
+/// Watches copies being read.
+pub trait Observer: Send + Sync {
+    /// Takes note of an event.
+    fn note(&self, event: Event<'_>);
+}
+
+/// Verifies backups, one copy after another; each is read on all cores.
+pub async fn run(request: Request, context: &Context, observer: &dyn Observer) -> Result<Report> {
+    let database = match &request.which {
+        Which::One(wanted) => database_of(wanted, request.database.clone()),
+        Which::All | Which::Sample(_) => request.database.clone(),
+    };
+    let listing = Listing::read(request.storages.clone(), database.as_ref()).await?;
+    let chosen = choose(&listing, &request.which, context.clock.as_ref())?;
+    let mut copies = Vec::new();
+    for backup in chosen {
+        for at in backup.readable_from() {
+            let report = copy::verify(&listing, backup, at, context, observer).await;
+            observer.note(Event::Done(&report));
+            copies.push(report);
+        }
+    }
+    let failure = judge(&listing, &copies);
+    let notices = tell(&listing, &copies, context).await;
+    Ok(Report {
+        ok: failure.is_none(),
+        copies,
+        failure,
+        notices,
+        storages: listing.states,
+    })
+}
+
+/// Tells of damage, of all databases at once so that no notice waits for another.
+async fn tell(listing: &Listing, copies: &[CopyReport], context: &Context) -> Vec<Delivery> {
+    let mut damaged: BTreeMap<&str, Vec<&CopyReport>> = BTreeMap::new();
+    for copy in copies.iter().filter(|copy| copy.damaged) {
+        damaged.entry(&copy.database).or_default().push(copy);
+    }
+    let now = context.clock.now();
+    let told = damaged.iter().map(|(database, damaged)| async move {
+        let failure = damage(listing, copies, damaged[0], damaged);
+        let notice = notices::of_damage(database, damaged, &failure, now);
+        notices::tell(&notice, context).await
+    });
+    join_all(told).await.concat()
+}
+
+/// Returns the backups to read, newest first.
+fn choose<'a>(
+    listing: &'a Listing,
+    which: &Which,
+    clock: &dyn Clock,
+) -> Result<Vec<&'a StoredBackup>> {
+    if let Which::One(wanted) = which {
+        return Ok(vec![listing.find(wanted)?]);
+    }
+    let mut all: Vec<&StoredBackup> = listing
+        .backups
+        .iter()
+        .filter(|backup| backup.is_committed())
+        .collect();
+    all.sort_by_key(|backup| Reverse((backup.place.id.started_at(), &backup.place)));
+    if all.is_empty() {
+        return Err(match listing.failures().first() {
+            Some(failure) => failure.clone(),
+            None => listing.nothing_there(),
+        });
+    }
+    if let Which::Sample(count) = which {
+        let kept = sample(&all, *count, clock);
+        all = kept.into_iter().map(|at| all[at]).collect();
+    }
+    Ok(all)
+}
+
+/// Draws `count` positions by chance, and adds the newest backup of each database, the one that is needed first.
+fn sample(all: &[&StoredBackup], count: usize, clock: &dyn Clock) -> BTreeSet<usize> {
+    let mut seen = BTreeSet::new();
+    let mut kept: BTreeSet<usize> = (0..all.len())
+        .filter(|&at| seen.insert(all[at].place.id.database()))
+        .collect();
+    let mut left: Vec<usize> = (0..all.len()).filter(|at| !kept.contains(at)).collect();
+    for _ in 0..count.min(left.len()) {
+        let dice = usize::from(clock.suffix()) << 16 | usize::from(clock.suffix());
+        kept.insert(left.swap_remove(dice % left.len()));
+    }
+    kept
+}
+
+/// Damage goes before what could not be read, because it is certain.
+fn judge(listing: &Listing, copies: &[CopyReport]) -> Option<Failure> {
+    let damaged: Vec<&CopyReport> = copies.iter().filter(|copy| copy.damaged).collect();
+    if let Some(first) = damaged.first() {
+        return Some(damage(listing, copies, first, &damaged));
+    }
+    let mut unread: Vec<&Failure> = copies
+        .iter()
+        .filter_map(|copy| copy.failure.as_ref())
+        .chain(listing.failures())
+        .collect();
+    unread.sort_by_key(|failure| failure.kind != Kind::Damaged);
+    let mut failure = (*unread.first()?).clone();
+    let others = unread[1..].iter().map(|failure| failure.message.clone());
+    failure.details.extend(others);
+    Some(failure)
+}
+
+fn damage(
+    listing: &Listing,
+    copies: &[CopyReport],
+    first: &CopyReport,
+    damaged: &[&CopyReport],
+) -> Failure {
+    let what = |copy: &CopyReport| {
+        let why = copy
+            .problems
+            .first()
+            .map(place_in_words)
+            .unwrap_or_default();
+        format!("`{}` in `{}` is damaged: {why}", copy.id, copy.storage)
+    };
+    let message = match damaged {
+        [only] => what(only),
+        all => format!(
+            "{} of {} copies are damaged; {}",
+            all.len(),
+            copies.len(),
+            what(first)
+        ),
+    };
+    let more = first
+        .problems
+        .iter()
+        .skip(1)
+        .map(|problem| problem.message.clone());
+    let others = damaged.iter().skip(1).map(|copy| what(copy));
+    let mut failure = Failure::new(Kind::Damaged, "backup_damaged", message)
+        .with_details(more.chain(others).collect::<Vec<_>>());
+    let databases: BTreeSet<&str> = damaged.iter().map(|copy| copy.database.as_str()).collect();
+    for database in databases {
+        failure = failure.hint(newest_good(listing, copies, database));
+    }
+    failure
+}
+
+/// Says what a problem is and where.
+pub fn place_in_words(problem: &Problem) -> String {
+    let mut text = problem.message.clone();
+    let mut places = Vec::new();
+    if let Some(offset) = problem.stored_offset {
+        places.push(format!("from byte {offset} of the stored file on"));
+    }
+    if let Some(offset) = problem.dump_offset {
+        places.push(format!("byte {offset} of the dump"));
+    }
+    match &problem.table {
+        Some(table) if !text.contains(&format!("`{table}`")) => {
+            places.push(format!("in the rows of `{table}`"));
+        }
+        _ => {}
+    }
+    if !places.is_empty() {
+        text += &format!(" ({})", places.join(", "));
+    }
+    text
+}
+
+/// Names the newest backup of a database that has a copy nobody knows to be damaged, and whether it was just proven.
+fn newest_good(listing: &Listing, copies: &[CopyReport], database: &str) -> String {
+    let read: BTreeMap<(&str, &str), &CopyReport> = copies
+        .iter()
+        .map(|copy| ((copy.id.as_str(), copy.storage.as_str()), copy))
+        .collect();
+    let mut newest_first = listing.backups.iter().rev();
+    let found = newest_first.find_map(|backup| {
+        if backup.place.is_partial || backup.place.id.database().as_str() != database {
+            return None;
+        }
+        let id = backup.place.id.to_string();
+        let good = backup.copies.iter().filter(|(_, listed)| listed.is_good());
+        let names = good.map(|(&at, _)| listing.storages[at].name.as_str());
+        let states: Vec<_> = names
+            .map(|name| (name, read.get(&(id.as_str(), name))))
+            .filter(|(_, copy)| copy.is_none_or(|copy| !copy.damaged))
+            .collect();
+        let proven = states
+            .iter()
+            .find(|(_, copy)| copy.is_some_and(|copy| copy.ok));
+        let (name, copy) = proven.or(states.first())?;
+        let (storage, is_proven) = ((*name).to_owned(), copy.is_some_and(|copy| copy.ok));
+        Some((backup.place.id.to_string(), storage, is_proven))
+    });
+    match found {
+        Some((id, storage, true)) => {
+            format!(
+                "the newest good backup of `{database}` is `{id}`, proven just now in `{storage}`"
+            )
+        }
+        Some((id, storage, false)) => format!(
+            "the newest backup of `{database}` that is not known to be damaged is `{id}` in `{storage}`: \
+             `pgkeep verify {id}` proves it"
+        ),
+        None => format!("no good backup of `{database}` is left: `pgkeep backup` makes one"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,308 @@
+//! Feeds SQL to `psql`, which takes the end of its input for the end of the script.
+//!
+//! So nobody lets it see the end before the whole dump was proven: all is one transaction whose COMMIT only
+//! [`Feed::commit`] writes, and a feed that is dropped or stopped kills `psql` before its input is closed.
+
+use std::io::{self, PipeWriter, Read, Write};
+use std::time::Duration;
+
+use memchr::memmem;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::error::Error;
+use super::process::{Ended, Output, Running, Stop};
+use super::programs::Version;
+use super::psql::{PREAMBLE, Psql};
+use pgkeep_model::restore::properties::literal;
+use pgkeep_model::scan::{Scan, Scanner};
+
+/// The first minor of each major whose `psql` knows `\restrict`; from 18 on all do.
+const KNOWS_RESTRICT: &[(u32, u32)] = &[(13, 22), (14, 19), (15, 14), (16, 10), (17, 6)];
+
+/// Most that is kept as notes: a kilobyte for each of many thousand tables.
+const MAX_NOTES: usize = 64 << 20;
+
+/// A program that does not tell its version in this time is not one that we can use.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What `pg_dump` sets for its session, and we for its, so that rows read alike. Deferred constraints are checked first.
+const AS_PG_DUMP: &str = "\
+SET CONSTRAINTS ALL IMMEDIATE;
+SET standard_conforming_strings = on;
+SET search_path = '';
+SET DateStyle = ISO;
+SET IntervalStyle = postgres;
+SET extra_float_digits = 3;
+SET bytea_output = hex;
+SET lc_monetary = 'C';
+SET quote_all_identifiers = off;
+SET row_security = off;
+";
+
+/// How a dump is fed.
+#[derive(Clone, Debug)]
+pub struct FeedRequest<'a> {
+    /// Where to.
+    pub psql: &'a Psql,
+    /// Name that the session has on the server.
+    pub application: &'a str,
+    /// Whether all is one transaction.
+    pub one_transaction: bool,
+    /// Major version of the server.
+    pub server_major: u32,
+    /// Whether the database holds bytes of no known encoding.
+    pub is_sql_ascii: bool,
+    /// Time zone that the dump was written in.
+    pub time_zone: &'a str,
+    /// SQL that is carried out before the dump, inside its transaction.
+    pub prelude: &'a str,
+    /// SQL that is carried out behind all of it, in front of the transaction's COMMIT.
+    pub ending: &'a str,
+    /// Random letters and digits that close `psql`'s restricted mode.
+    pub key: &'a str,
+}
+
+/// What the session answered.
+#[derive(Debug)]
+pub struct Answers {
+    /// Rows that were asked for, as tables of a dump.
+    pub scan: Scan,
+    /// What was printed between [`FeedRequest::notes`] and the rows; empty where no notes were asked for.
+    pub notes: String,
+}
+
+/// A `psql` that takes a dump. Dropping it kills the program, which undoes an open transaction.
+pub struct Feed {
+    // The program is dropped, and so killed, before its input is closed.
+    running: Running,
+    input: Option<PipeWriter>,
+    answers: Option<oneshot::Receiver<Answers>>,
+    ending: String,
+}
+
+impl FeedRequest<'_> {
+    /// Starts `psql` and opens the transaction.
+    pub async fn start(&self, cancel: &CancellationToken) -> Result<Feed, Error> {
+        let psql = self.psql.clone().with_application_name(self.application);
+        let version = psql.version(cancel, VERSION_TIMEOUT).await;
+        let mut running = psql
+            .program()
+            .args(["-f", "-"])
+            .piped_input()
+            .spawn(cancel)?;
+        let output = running.take_output();
+        let marks = Marks {
+            notes: self.notes_mark(),
+            rows: self.mark(),
+            end: self.end_of_answers(),
+        };
+        let (sender, answers) = oneshot::channel();
+        // It ends with the program. What the dump's own SELECTs print is of no interest, but must not fill the pipe.
+        tokio::task::spawn_blocking(move || listen(output, &marks, sender));
+        let mut input = running.take_input();
+        let opening = self.opening(version.is_some_and(knows_restrict));
+        if let Some(input) = &mut input {
+            // A program that is gone already says why at its end.
+            let _ = input.write_all(opening.as_bytes());
+        }
+        Ok(Feed {
+            running,
+            input,
+            answers: Some(answers),
+            ending: match self.one_transaction {
+                true => format!("\n{}COMMIT;\n", self.ending),
+                false => "\n".to_owned(),
+            },
+        })
+    }
+
+    /// Returns SQL that prints these tables' rows as blocks of a dump, each as its name and what to copy.
+    ///
+    /// What is printed in front of them is passed over; [`Feed::answers`] returns once the last one was read.
+    pub fn questions(&self, tables: &[(String, String)]) -> String {
+        let encoding = if self.is_sql_ascii {
+            "SQL_ASCII"
+        } else {
+            "UTF8"
+        };
+        let mut sql = format!(
+            "\n{AS_PG_DUMP}SET TimeZone = {};\nSET client_encoding = '{encoding}';\nSELECT '{}';\n",
+            literal(self.time_zone),
+            self.mark()
+        );
+        for (name, what) in tables {
+            let head = literal(&format!("COPY {name} FROM stdin;"));
+            sql += &format!("SELECT {head};\nCOPY {what} TO STDOUT;\nSELECT '\\.';\n");
+        }
+        sql + &format!("SELECT 'COPY \"{}\" FROM stdin;';\n", self.end_of_answers())
+    }
+
+    /// Returns SQL behind which everything printed is kept as notes, until the rows of [`FeedRequest::questions`] begin.
+    pub fn notes(&self) -> String {
+        format!("SELECT '{}';\n", self.notes_mark())
+    }
+
+    fn notes_mark(&self) -> String {
+        format!("pgkeep-notes-{}", self.key)
+    }
+
+    fn mark(&self) -> String {
+        format!("pgkeep-answers-{}", self.key)
+    }
+
+    fn end_of_answers(&self) -> String {
+        format!("pgkeep-end-{}", self.key)
+    }
+
+    /// In restricted mode `psql` itself refuses commands: a second line behind the filter.
+    fn opening(&self, can_restrict: bool) -> String {
+        let restrict = if can_restrict {
+            format!("\\restrict {}\n", self.key)
+        } else {
+            String::new()
+        };
+        let timeout = if self.server_major >= 17 {
+            "SET transaction_timeout = 0;\n"
+        } else {
+            ""
+        };
+        let begin = if self.one_transaction { "BEGIN;\n" } else { "" };
+        let prelude = self.prelude;
+        format!("{restrict}{PREAMBLE}{timeout}RESET client_encoding;\n{begin}{prelude}")
+    }
+}
+
+impl Feed {
+    /// Returns what takes the SQL, for a thread that may block. It must come back by [`Feed::commit`]; a thread that
+    /// fails must keep it until the program was stopped.
+    pub fn take_input(&mut self) -> PipeWriter {
+        self.input.take().expect("the input is taken once")
+    }
+
+    /// Ends the transaction and the program: all that was fed is there when this returns without an error.
+    pub async fn commit(mut self, input: PipeWriter) -> Result<Vec<String>, Error> {
+        let ending = std::mem::take(&mut self.ending);
+        self.finish(input, ending).await
+    }
+
+    /// Ends the program and undoes the one transaction: the server took all that was fed when this returns without an
+    /// error.
+    pub async fn roll_back(self, input: PipeWriter) -> Result<Vec<String>, Error> {
+        self.finish(input, "\nROLLBACK;\n".to_owned()).await
+    }
+
+    async fn finish(self, mut input: PipeWriter, ending: String) -> Result<Vec<String>, Error> {
+        let written = tokio::task::spawn_blocking(move || -> io::Result<()> {
+            input.write_all(ending.as_bytes())?;
+            drop(input);
+            Ok(())
+        });
+        // Where the program is gone its own words say why.
+        let _ = written.await.expect("writing to a pipe does not panic");
+        self.running.wait().await.into_result()
+    }
+
+    /// Waits for the answers to [`FeedRequest::questions`]; none when the program ended before.
+    pub async fn answers(&mut self) -> Option<Answers> {
+        match self.answers.take() {
+            Some(answers) => answers.await.ok(),
+            None => None,
+        }
+    }
+
+    /// Waits for the program's end, which before [`Feed::commit`] is always a failure.
+    pub async fn ended(&self) -> Ended {
+        self.running.wait().await
+    }
+
+    /// Ends the program, whatever it is doing; returns when it is gone.
+    pub async fn stop(&self) -> Ended {
+        self.running.stopper().stop(Stop::Interrupted).await;
+        self.running.wait().await
+    }
+}
+
+/// Lines by which what the program prints is divided.
+struct Marks {
+    notes: String,
+    rows: String,
+    end: String,
+}
+
+/// Reads all that the program prints; from the line `rows` on it is scanned as a dump, until the rows of `end` begin.
+fn listen(mut output: Output, marks: &Marks, sender: oneshot::Sender<Answers>) {
+    let mut sender = Some(sender);
+    let mut scanner: Option<Scanner> = None;
+    let mut buffer = vec![0; 256 << 10];
+    let (mut behind, mut notes) = (Vec::new(), String::new());
+    let (mark, notes_mark) = (marks.rows.as_bytes(), marks.notes.as_bytes());
+    while let Ok(count @ 1..) = output.read(&mut buffer) {
+        let bytes = &buffer[..count];
+        match &mut scanner {
+            Some(scanner) => scanner.push(bytes),
+            None => {
+                behind.extend_from_slice(bytes);
+                let noted = memmem::find(&behind, notes_mark);
+                match (memmem::find(&behind, mark), noted) {
+                    (Some(at), noted) => {
+                        if let Some(from) = noted.map(|noted| noted + notes_mark.len()) {
+                            notes = String::from_utf8_lossy(&behind[from..at]).into_owned();
+                        }
+                        let mut fresh = Scanner::new();
+                        fresh.push(behind[at + mark.len()..].trim_ascii_start());
+                        scanner = Some(fresh);
+                    }
+                    // Notes are a line for each table.
+                    (None, Some(_)) if behind.len() < MAX_NOTES => {}
+                    // A mark may be cut by the end of what was read.
+                    (None, _) => {
+                        let kept = mark.len().max(notes_mark.len());
+                        drop(behind.drain(..behind.len().saturating_sub(kept)));
+                    }
+                }
+            }
+        }
+        let is_end = |scanner: &Scanner| {
+            scanner
+                .current_table()
+                .is_some_and(|table| table.name == marks.end)
+        };
+        if scanner.as_ref().is_some_and(is_end)
+            && let (Some(sender), Some(scanner)) = (sender.take(), scanner.take())
+        {
+            let notes = std::mem::take(&mut notes);
+            let scan = scanner.finish();
+            let _ = sender.send(Answers { scan, notes }); // nobody waits where the restore was stopped
+        }
+    }
+}
+
+fn knows_restrict(version: Version) -> bool {
+    version.major >= 18
+        || KNOWS_RESTRICT
+            .iter()
+            .any(|&(major, minor)| version.major == major && version.minor >= minor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_patched_programs_know_restrict() {
+        for (text, knows) in [
+            ("15.13", false),
+            ("15.14", true),
+            ("12.22", false),
+            ("17.5", false),
+            ("18.0", true),
+        ] {
+            assert_eq!(
+                knows_restrict(Version::parse(text).unwrap()),
+                knows,
+                "{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Questions to a server, asked through `psql`.
+//!
+//! SQL goes in by stdin and never by the arguments; a role's own timeouts are switched off first, and an error in
+//! any statement is an error of the whole.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::environment::Environment;
+use super::error::Error;
+use super::process::Program;
+use super::programs::{Programs, Version};
+use pgkeep_model::connection::Connection;
+
+/// Most that one question may answer: the facts of 100,000 tables are 30 MB.
+const MAX_ANSWER: usize = 256 << 20;
+
+/// Sent first: roles of hosted databases carry timeouts of seconds, which `pg_dump` switches off for itself only.
+pub(super) const PREAMBLE: &str = "\
+SET statement_timeout = 0;
+SET lock_timeout = 0;
+SET idle_in_transaction_session_timeout = 0;
+SET client_encoding = 'UTF8';
+";
+
+/// Asks one server and database.
+#[derive(Clone, Debug)]
+pub struct Psql {
+    programs: Programs,
+    environment: Environment,
+    conninfo: Option<String>,
+}
+
+impl Psql {
+    /// Makes a `psql` for a connection.
+    pub fn new(programs: &Programs, environment: &Environment, connection: &Connection) -> Self {
+        Self {
+            programs: programs.clone(),
+            environment: environment.for_connection(connection),
+            conninfo: connection.conninfo(),
+        }
+    }
+
+    /// Adds the settings that make printed values comparable; see [`Environment::with_session_settings`].
+    pub fn with_session_settings(mut self) -> Self {
+        self.environment = self.environment.with_session_settings();
+        self
+    }
+
+    /// Leaves session settings out, for poolers that refuse them.
+    pub fn without_session_settings(mut self) -> Self {
+        self.environment = self.environment.without_session_settings();
+        self
+    }
+
+    /// Gives the session a name by which it is found on the server.
+    pub fn with_application_name(mut self, name: &str) -> Self {
+        self.environment.set("PGAPPNAME", name);
+        self
+    }
+
+    /// Asks the program for its own version.
+    pub async fn version(&self, cancel: &CancellationToken, timeout: Duration) -> Option<Version> {
+        let program = Program::new(&self.programs.psql, &self.environment).args(["--version"]);
+        let answer = program.run(cancel, timeout, 4096).await.ok()?;
+        Version::parse(&String::from_utf8_lossy(&answer.stdout))
+    }
+
+    /// Returns the bare program: unaligned, no start-up file, never asks, ends at the first error.
+    pub fn program(&self) -> Program {
+        let options = ["-X", "-A", "-t", "-q", "-w", "-v", "ON_ERROR_STOP=1"];
+        Program::new(&self.programs.psql, &self.environment)
+            .args(options)
+            .args(
+                self.conninfo
+                    .iter()
+                    .map(|conninfo| format!("--dbname={conninfo}")),
+            )
+    }
+
+    /// Runs SQL and returns what it printed.
+    pub async fn query(
+        &self,
+        sql: &str,
+        cancel: &CancellationToken,
+        timeout: Duration,
+    ) -> Result<Vec<u8>, Error> {
+        let answer = self
+            .program()
+            .input(format!("{PREAMBLE}{sql}\n"))
+            .run(cancel, timeout, MAX_ANSWER)
+            .await?;
+        Ok(answer.stdout)
+    }
+}

@@ -1,0 +1,231 @@
+//! What a server and a database are as the target of a restore: read by one `psql`, before anything is touched.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+
+use super::error::{Error, Reason};
+use super::psql::Psql;
+use pgkeep_model::connection::Connection;
+use pgkeep_model::restore::defaults::DefaultRights;
+use pgkeep_model::restore::properties::Properties;
+use pgkeep_model::supabase::{MANAGED_SCHEMAS, SchemaOwner, is_platform_database};
+
+/// The catalog of 100,000 relations takes a second; a slow link and a busy server take longer.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// What is known of the server, and of the database that was connected to. Names are as the catalog has them.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct TargetFacts {
+    /// `15.18 (Debian 15.18-0+deb12u1)`.
+    pub version: String,
+    /// 150018.
+    pub version_num: u32,
+    /// Whether the server is a standby, which takes no writes.
+    pub is_standby: bool,
+    /// Identifies the cluster; `None` where we may not read it.
+    pub system_identifier: Option<String>,
+    /// The user that we are.
+    pub user: String,
+    /// Whether the user is a superuser.
+    pub is_superuser: bool,
+    /// Roles by which the user has a superuser's powers, or can take them: itself, a superuser that it may become, the
+    /// roles that run programs and write files on the server. Up to PostgreSQL 15 CREATEROLE is such a power, because it
+    /// may grant itself the next ones; Supabase and RDS forbid that.
+    #[serde(default)]
+    pub powers: Vec<String>,
+    /// Whether the user may create databases.
+    pub may_create_databases: bool,
+    /// Whether the user may create roles.
+    pub may_create_roles: bool,
+    /// The database that was connected to.
+    pub database: String,
+    /// Its number in the catalog.
+    pub database_oid: u64,
+    /// Its encoding: `UTF8`, `SQL_ASCII`…
+    pub encoding: String,
+    /// Its owner, locale, rights, settings, comment and limit.
+    pub properties: Properties,
+    /// Whether the user has its owner's rights.
+    pub owns_database: bool,
+    /// Whether the user may create schemas in it.
+    pub may_create_schemas: bool,
+    /// Every database of the server.
+    pub databases: Vec<String>,
+    /// Every schema of it.
+    #[serde(default)]
+    pub schema_names: Vec<String>,
+    /// Routines of it without parameters, as `auth.uid`, in schemas where something may stand in for a platform's own.
+    #[serde(default)]
+    pub platform_routines: Vec<String>,
+    /// Its schemas and whom they belong to.
+    #[serde(default)]
+    pub schema_owners: Vec<SchemaOwner>,
+    /// Every role.
+    pub roles: Vec<String>,
+    /// Extensions that can be created.
+    pub extensions: Vec<String>,
+    /// What schemas called as a hosting platform's hold, as a dump's statements are named: `trigger t on s.x`,
+    /// `function s.f`; and what triggers need: `may call s.f`, `may trigger s.x`.
+    #[serde(default)]
+    pub there: Vec<String>,
+    /// Roles whose rights the user has.
+    #[serde(default)]
+    pub acts_as: Vec<String>,
+    /// What the database holds outside extensions.
+    pub schemas: Vec<SchemaFacts>,
+    /// Large objects that it holds.
+    #[serde(default)]
+    pub large_objects: u64,
+    /// Rights that the database gives to whatever the user makes; a superuser may make things as anybody.
+    #[serde(default)]
+    pub default_rights: Vec<DefaultRights>,
+    /// Where the server keeps its data, where we may know.
+    pub data_directory: Option<String>,
+}
+
+/// What one schema holds outside extensions.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct SchemaFacts {
+    /// Its name.
+    pub name: String,
+    /// Tables of any kind.
+    pub tables: u64,
+    /// Tables, views, sequences.
+    pub relations: u64,
+}
+
+impl TargetFacts {
+    /// Returns the major version: 15 of 15.18, 9 of 9.6.
+    pub fn major(&self) -> u32 {
+        self.version_num / 10_000
+    }
+
+    /// Tells whether the database is a project's of Supabase, whose services hold it.
+    pub fn is_supabase(&self) -> bool {
+        is_platform_database(&self.schema_owners)
+    }
+
+    /// Tells whether the database has a schema `public`.
+    pub fn has_public(&self) -> bool {
+        self.schema_names.iter().any(|name| name == "public")
+    }
+
+    /// Asks the server from a database that is not `name` and lets us in.
+    pub async fn read_beside(
+        name: &str,
+        into: &Connection,
+        psql: &impl Fn(&Connection) -> Psql,
+        cancel: &CancellationToken,
+    ) -> Result<(Connection, Self), Error> {
+        let mut last = Error::new(Reason::DatabaseMissing);
+        for home in HOMES.iter().filter(|home| **home != name) {
+            let home = into.with_database(home);
+            let home = home.map_err(|error| Error::new(Reason::Connection(error)))?;
+            match Self::read(&psql(&home), cancel).await {
+                Ok(facts) => return Ok((home, facts)),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Asks the server.
+    pub async fn read(psql: &Psql, cancel: &CancellationToken) -> Result<Self, Error> {
+        let query = format!(
+            "\\set pgkeep_managed '{{{}}}'\n{QUERY}",
+            MANAGED_SCHEMAS.join(",")
+        );
+        let answer = psql.query(&query, cancel, TIMEOUT).await?;
+        let text = String::from_utf8_lossy(&answer);
+        serde_json::from_str(text.trim()).map_err(|error| Error {
+            program: "psql".into(),
+            ..Error::new(Reason::Unreadable(error.to_string()))
+        })
+    }
+}
+
+/// Databases that are there on most servers, to work from while another is made or renamed.
+const HOMES: &[&str] = &["postgres", "template1"];
+
+/// As in `server.rs`: `\gset` because rights on `pg_control_system` are checked before it is named.
+const QUERY: &str = r"SET search_path = pg_catalog;
+SELECT has_function_privilege('pg_control_system()', 'EXECUTE') AS pgkeep_may_control \gset
+\set pgkeep_system ''
+\if :pgkeep_may_control
+SELECT system_identifier AS pgkeep_system FROM pg_control_system() \gset
+\endif
+SELECT jsonb_build_object(
+  'version', current_setting('server_version'),
+  'version_num', current_setting('server_version_num')::int,
+  'is_standby', pg_is_in_recovery(),
+  'system_identifier', nullif(:'pgkeep_system', ''),
+  'user', current_user,
+  'is_superuser', r.rolsuper,
+  'powers', CASE WHEN r.rolsuper THEN jsonb_build_array(r.rolname) ELSE coalesce((SELECT jsonb_agg(x.rolname ORDER BY x.rolname)
+    FROM pg_roles x WHERE (x.rolsuper OR x.rolname IN ('pg_execute_server_program', 'pg_write_server_files')
+        OR x.rolcreaterole AND current_setting('server_version_num')::int < 160000
+          AND coalesce(current_setting('supautils.reserved_memberships', true), '') !~ 'pg_execute_server_program'
+          AND current_setting('rds.extensions', true) IS NULL)
+      AND pg_has_role(x.oid, 'MEMBER')), '[]') END,
+  'may_create_databases', r.rolsuper OR r.rolcreatedb,
+  'may_create_roles', r.rolsuper OR r.rolcreaterole,
+  'database', d.datname,
+  'database_oid', d.oid::bigint,
+  'encoding', pg_encoding_to_char(d.encoding),
+  'properties', jsonb_build_object('owner', pg_get_userbyid(d.datdba),
+    'collate', row_to_json(d)->>'datcollate', 'ctype', row_to_json(d)->>'datctype', 'locale_provider', row_to_json(d)->>'datlocprovider',
+    'locale', coalesce(row_to_json(d)->>'datlocale', row_to_json(d)->>'daticulocale'),
+    'acl', d.datacl::text[],
+    'settings', coalesce((SELECT jsonb_agg(jsonb_build_object('role', s.rolname, 'settings', s.setconfig) ORDER BY s.rolname NULLS FIRST)
+      FROM (SELECT x.rolname, y.setconfig FROM pg_db_role_setting y LEFT JOIN pg_roles x ON x.oid = y.setrole WHERE y.setdatabase = d.oid) s), '[]'),
+    'comment', shobj_description(d.oid, 'pg_database'),
+    'connection_limit', d.datconnlimit),
+  'owns_database', pg_has_role(d.datdba, 'USAGE'),
+  'may_create_schemas', has_database_privilege(d.oid, 'CREATE'),
+  'databases', (SELECT jsonb_agg(datname) FROM pg_database),
+  'roles', (SELECT jsonb_agg(rolname) FROM pg_roles),
+  'schema_owners', coalesce((SELECT jsonb_agg(jsonb_build_object('name', n.nspname, 'owner', o.rolname, 'can_login', o.rolcanlogin,
+    'is_of_extension', EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_namespace'::regclass AND e.objid = n.oid AND e.deptype = 'e')
+      OR EXISTS (SELECT FROM pg_extension x WHERE x.extnamespace = n.oid AND NOT x.extrelocatable)) ORDER BY n.nspname)
+    FROM pg_namespace n JOIN pg_roles o ON o.oid = n.nspowner WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'), '[]'),
+  'there', (SELECT coalesce(jsonb_agg(t.object), '[]') FROM pg_namespace n, LATERAL (
+      SELECT CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'view' WHEN 'S' THEN 'sequence' ELSE 'table' END || ' ' || n.nspname || '.' || c.relname
+        FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'f', 'v', 'm', 'S')
+      UNION ALL SELECT 'may trigger ' || n.nspname || '.' || c.relname FROM pg_class c
+        WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'v', 'f') AND has_table_privilege(c.oid, 'TRIGGER')
+      UNION ALL SELECT 'index ' || i.relname || ' on ' || n.nspname || '.' || c.relname
+        FROM pg_class c JOIN pg_index x ON x.indrelid = c.oid JOIN pg_class i ON i.oid = x.indexrelid WHERE c.relnamespace = n.oid
+      UNION ALL SELECT 'trigger ' || g.tgname || ' on ' || n.nspname || '.' || c.relname
+        FROM pg_class c JOIN pg_trigger g ON g.tgrelid = c.oid WHERE c.relnamespace = n.oid
+      UNION ALL SELECT 'rule ' || w.rulename || ' on ' || n.nspname || '.' || c.relname
+        FROM pg_class c JOIN pg_rewrite w ON w.ev_class = c.oid WHERE c.relnamespace = n.oid
+      UNION ALL SELECT 'constraint ' || k.conname || ' on ' || n.nspname || '.' || c.relname
+        FROM pg_class c JOIN pg_constraint k ON k.conrelid = c.oid WHERE c.relnamespace = n.oid
+      UNION ALL SELECT 'function ' || n.nspname || '.' || p.proname FROM pg_proc p WHERE p.pronamespace = n.oid
+      UNION ALL SELECT 'may call ' || n.nspname || '.' || p.proname FROM pg_proc p WHERE p.pronamespace = n.oid
+        AND has_schema_privilege(n.oid, 'USAGE') AND has_function_privilege(p.oid, 'EXECUTE')
+      UNION ALL SELECT 'type ' || n.nspname || '.' || y.typname FROM pg_type y WHERE y.typnamespace = n.oid
+    ) t (object) WHERE n.nspname = ANY (:'pgkeep_managed'::text[])),
+  'acts_as', (SELECT coalesce(jsonb_agg(x.rolname), '[]') FROM pg_roles x WHERE pg_has_role(x.oid, 'USAGE')),
+  'schema_names', (SELECT jsonb_agg(nspname) FROM pg_namespace),
+  'platform_routines', coalesce((SELECT jsonb_agg(n.nspname || '.' || p.proname) FROM pg_proc p JOIN pg_namespace n
+    ON n.oid = p.pronamespace WHERE p.pronargs = 0 AND n.nspname IN ('auth', 'supabase_functions')), '[]'),
+  'extensions', coalesce((SELECT jsonb_agg(name) FROM pg_available_extensions), '[]'),
+  'large_objects', (SELECT count(*) FROM pg_largeobject_metadata),
+  'default_rights', coalesce((SELECT jsonb_agg(jsonb_build_object('role', pg_get_userbyid(d.defaclrole), 'schema', n.nspname,
+    'kind', d.defaclobjtype::text, 'rights', coalesce((SELECT jsonb_agg(jsonb_build_object(
+      'grantee', CASE WHEN a.grantee <> 0 THEN pg_get_userbyid(a.grantee) END, 'name', a.privilege_type,
+      'is_grantable', a.is_grantable)) FROM aclexplode(d.defaclacl) a), '[]')) ORDER BY d.oid)
+    FROM pg_default_acl d LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace
+    WHERE r.rolsuper OR pg_get_userbyid(d.defaclrole) = r.rolname), '[]'),
+  'data_directory', (SELECT nullif(setting, '') FROM pg_settings WHERE name = 'data_directory'),
+  'schemas', coalesce((SELECT jsonb_agg(jsonb_build_object('name', s.name, 'tables', s.tables, 'relations', s.relations)
+    ORDER BY s.name) FROM (
+    SELECT n.nspname AS name, count(*) AS relations, count(*) FILTER (WHERE c.relkind IN ('r', 'p', 'f')) AS tables
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'f', 'm', 'v', 'S') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+      AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')
+    GROUP BY n.nspname) s), '[]'))::text
+FROM pg_roles r, pg_database d WHERE r.rolname = current_user AND d.datname = current_database();";

@@ -1,0 +1,93 @@
+//! The config file: its grammar, its meaning, and what it looks like to editors and operators.
+//!
+//! Promises that a file is taken whole or refused with all of its problems at once, each with its line; nothing
+//! is guessed and no unset variable becomes an empty value. Reads no file and no environment by itself.
+
+mod drill;
+mod expand;
+mod keys;
+mod notify;
+mod read;
+mod reader;
+mod schema;
+mod show;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod types;
+mod url;
+
+use std::fmt;
+
+pub use expand::Env;
+pub use reader::{parse_span, parse_timezone};
+pub use schema::config_schema;
+pub use types::{
+    Compression, CompressionMethod, Config, Connection, DatabaseConfig, KeepPreDeploy, LogConfig,
+    PostgresConfig, Preset, RequiredTable, Retention, Retries, StorageConfig, StorageUrl,
+};
+pub use url::redact as redact_connection_url;
+
+/// The commented config with every key, as `pgkeep config init` writes it.
+pub const EXAMPLE: &str = include_str!("../../../../config.example.yaml");
+
+/// One thing that is wrong with a config.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Line of the file, from 1.
+    pub line: u64,
+    /// What is wrong: lower case, no full stop, never with the value of a variable or secret file in it.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.message)
+    }
+}
+
+/// Reads a config, or tells all that is wrong with it in the order of its lines.
+///
+/// Text that is no YAML gives its first problem alone, for what stands behind it cannot be told. The list of
+/// problems is never empty.
+pub fn parse(text: &str, env: &dyn Env) -> Result<Config, Vec<Problem>> {
+    let root = tree::parse(text).map_err(|problem| vec![problem])?;
+    read::config(&root, env)
+}
+
+/// Entry for a fuzzer: reads any bytes with an empty environment and checks what [`parse`] promises.
+///
+/// Panics where a promise is broken.
+pub fn fuzz(data: &[u8]) {
+    struct Nothing;
+    impl Env for Nothing {
+        fn var(&self, _: &str) -> Option<String> {
+            None
+        }
+        fn read_file(&self, _: &std::path::Path) -> std::io::Result<String> {
+            Err(std::io::ErrorKind::NotFound.into())
+        }
+    }
+    match parse(&String::from_utf8_lossy(data), &Nothing) {
+        Ok(config) => {
+            let shown = config.effective_yaml();
+            let again = parse(&shown, &Nothing).expect("what is shown can be read");
+            assert_eq!(
+                again.effective(),
+                config.effective(),
+                "what is shown means the same"
+            );
+        }
+        Err(problems) => {
+            assert!(!problems.is_empty(), "a refusal has a reason");
+            assert!(
+                problems.is_sorted_by_key(|problem| problem.line),
+                "problems are in order"
+            );
+            assert!(
+                problems.iter().all(|problem| problem.line > 0),
+                "every problem has a line"
+            );
+        }
+    }
+}

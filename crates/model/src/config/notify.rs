@@ -1,0 +1,563 @@
+//! The meaning of `notify`: who is told what, by which way, and how the effective config shows it.
+//!
+//! An address of a webhook is a secret: whoever has it may write there. It is shown as its host alone.
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::keys::{DISCORD, EMAIL, NOTIFIER, PING, SLACK, Section, WEBHOOK};
+use super::reader::{Field, Fields, Reader, join, shown};
+use super::show::{HIDDEN, Keys, Shown};
+use super::tree::Node;
+use crate::nearest::did_you_mean;
+use crate::notice::{
+    Channel, DATABASE_MARK, EmailConfig, Event, MailTls, NotifierConfig, PingConfig, PingStyle,
+};
+
+pub(super) const EVENTS: [Event; 5] = [
+    Event::Failure,
+    Event::Success,
+    Event::Stale,
+    Event::Restore,
+    Event::Drill,
+];
+
+/// Reads all entries. `databases` are the names that entries may ask for.
+pub(super) fn read(reader: &mut Reader, root: &Fields, databases: &[&str]) -> Vec<NotifierConfig> {
+    let Some(field) = root.find("notify") else {
+        return Vec::new();
+    };
+    let entries = reader.list(&field, |reader, item| {
+        read_entry(reader, item, &field.path, databases)
+    });
+    entries.unwrap_or_default()
+}
+
+fn read_entry(
+    reader: &mut Reader,
+    item: &Node,
+    path: &str,
+    databases: &[&str],
+) -> Option<NotifierConfig> {
+    let entry = reader.open(item, item.line, path, &NOTIFIER)?;
+    let mut given = NOTIFIER.keys.iter().filter_map(|key| entry.find(key.name));
+    let (Some(field), None) = (given.next(), given.next()) else {
+        let ways = "`email`, `slack`, `discord`, `webhook`, `ping`";
+        reader.note(
+            item.line,
+            format!("an entry of `{path}` needs exactly one of {ways}"),
+        );
+        return None;
+    };
+    let open = |reader: &mut Reader, section: &'static Section| {
+        reader.open(field.node, field.line, &field.path, section)
+    };
+    match field.name {
+        "email" => {
+            let fields = open(reader, &EMAIL)?;
+            let channel = read_email(reader, &fields).map(Channel::Email);
+            finish(reader, &fields, channel, databases)
+        }
+        "slack" => {
+            let fields = open(reader, &SLACK)?;
+            let channel = read_url(reader, &fields).map(|url| Channel::Slack { url });
+            finish(reader, &fields, channel, databases)
+        }
+        "discord" => {
+            let fields = open(reader, &DISCORD)?;
+            let channel = read_url(reader, &fields).map(|url| Channel::Discord { url });
+            finish(reader, &fields, channel, databases)
+        }
+        "webhook" => {
+            let fields = open(reader, &WEBHOOK)?;
+            let channel = read_webhook(reader, &fields);
+            finish(reader, &fields, channel, databases)
+        }
+        _ => {
+            let fields = open(reader, &PING)?;
+            let channel = read_ping(reader, &fields).map(Channel::Ping);
+            let notifier = finish(reader, &fields, channel, databases)?;
+            check_one_database(reader, &fields, &notifier, databases);
+            Some(notifier)
+        }
+    }
+}
+
+/// Reads what every way has. Goes on behind a channel that is no good, so that all problems come at once.
+fn finish(
+    reader: &mut Reader,
+    fields: &Fields,
+    channel: Option<Channel>,
+    known: &[&str],
+) -> Option<NotifierConfig> {
+    let databases = read_databases(reader, fields, known).unwrap_or_default();
+    let ca_certificate = reader.path(fields, "ca_certificate");
+    let channel = channel?;
+    let on = match &channel {
+        Channel::Ping(_) => Vec::new(),
+        _ => read_events(reader, fields),
+    };
+    Some(NotifierConfig {
+        channel,
+        on,
+        databases,
+        ca_certificate,
+    })
+}
+
+fn read_events(reader: &mut Reader, fields: &Fields) -> Vec<Event> {
+    let names = reader.choices(fields, "on");
+    let names = names.unwrap_or_else(|| vec![Event::Failure.as_str()]);
+    let is_chosen = |event: &Event| names.contains(&event.as_str());
+    EVENTS.into_iter().filter(is_chosen).collect()
+}
+
+fn read_databases(reader: &mut Reader, fields: &Fields, known: &[&str]) -> Option<Vec<String>> {
+    let field = fields.find("databases")?;
+    reader.list(&field, |reader, item| {
+        reader.value(item, item.line, &field.path, false, |text| {
+            // Where the databases themselves are no good, that is the problem, and not each name.
+            if known.is_empty() || known.contains(&text) {
+                return Ok(text.to_owned());
+            }
+            let advice = did_you_mean(text, known.iter().copied());
+            Err(format!("is not a database of this file{advice}"))
+        })
+    })
+}
+
+/// A good backup of one database would tell the service that all is well while another one fails.
+fn check_one_database(
+    reader: &mut Reader,
+    fields: &Fields,
+    notifier: &NotifierConfig,
+    known: &[&str],
+) {
+    let Channel::Ping(ping) = &notifier.channel else {
+        return;
+    };
+    let count = known.iter().filter(|name| notifier.is_for(name)).count();
+    let urls = [
+        Some(&ping.url),
+        ping.start_url.as_ref(),
+        ping.failure_url.as_ref(),
+    ];
+    let is_marked = |url: &SecretString| url.expose_secret().contains(DATABASE_MARK);
+    if count > 1 && !urls.into_iter().flatten().all(is_marked) {
+        let message = format!(
+            "`{}` would be told of {count} databases, and a good backup of one hides that another failed; name one in \
+             `databases`, or put `{DATABASE_MARK}` into the url",
+            fields.path
+        );
+        reader.note(fields.line, message);
+    }
+}
+
+fn read_url(reader: &mut Reader, fields: &Fields) -> Option<SecretString> {
+    if !fields.has("url") && !fields.has("url_file") {
+        note_missing(reader, fields, "url");
+    }
+    reader.secret(fields, "url", check_url)
+}
+
+fn check_url(text: &str) -> Result<(), &'static str> {
+    const WRONG: &str = "must be an address such as `https://example.com/hook`";
+    let is_web = ["http://", "https://"]
+        .iter()
+        .any(|scheme| text.starts_with(scheme));
+    let has_host = url::Url::parse(text).is_ok_and(|url| url.host().is_some());
+    match is_web && has_host && !text.contains(char::is_whitespace) {
+        true => Ok(()),
+        false => Err(WRONG),
+    }
+}
+
+fn read_webhook(reader: &mut Reader, fields: &Fields) -> Option<Channel> {
+    let url = read_url(reader, fields);
+    let secret = reader.secret(fields, "secret", |_| Ok(()));
+    let headers = fields
+        .find("headers")
+        .map(|field| read_headers(reader, &field))
+        .unwrap_or_default();
+    Some(Channel::Webhook {
+        url: url?,
+        secret,
+        headers,
+    })
+}
+
+fn read_headers(reader: &mut Reader, field: &Field) -> Vec<(String, SecretString)> {
+    let entries = reader.entries(field.node, field.line, &field.path);
+    let mut headers = Vec::new();
+    for entry in entries.unwrap_or_default() {
+        let path = join(&field.path, &entry.key);
+        if let Err(why) = check_header_name(&entry.key) {
+            reader.note(entry.line, format!("`{path}` {why}"));
+        }
+        let value = reader.value(&entry.node, entry.line, &path, true, |text| {
+            match text.bytes().all(|b| matches!(b, b' '..=b'~')) {
+                true => Ok(SecretString::from(text.to_owned())),
+                false => Err("must have ordinary characters alone".to_owned()),
+            }
+        });
+        headers.extend(value.map(|value| (entry.key.clone(), value)));
+    }
+    headers
+}
+
+fn check_header_name(name: &str) -> Result<(), &'static str> {
+    let is_part = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    let own = ["content-type", "content-length", "host"];
+    if name.is_empty() || !name.bytes().all(is_part) {
+        return Err("is no name of a header");
+    }
+    let name = name.to_ascii_lowercase();
+    if own.contains(&name.as_str()) || name.starts_with("pgkeep-") {
+        return Err("is set by pgkeep itself");
+    }
+    Ok(())
+}
+
+fn read_ping(reader: &mut Reader, fields: &Fields) -> Option<PingConfig> {
+    let url = read_url(reader, fields);
+    let style = match reader.choice(fields, "style") {
+        Some("plain") => PingStyle::Plain,
+        _ => PingStyle::Healthchecks,
+    };
+    let start_url = reader.secret(fields, "start_url", check_url);
+    let failure_url = reader.secret(fields, "failure_url", check_url);
+    Some(PingConfig {
+        url: url?,
+        style,
+        start_url,
+        failure_url,
+    })
+}
+
+fn read_email(reader: &mut Reader, fields: &Fields) -> Option<EmailConfig> {
+    for key in ["host", "from", "to"] {
+        if !fields.has(key) {
+            note_missing(reader, fields, key);
+        }
+    }
+    let host = reader.text(fields, "host");
+    let port = reader.count(fields, "port");
+    let tls = match reader.choice(fields, "tls") {
+        Some("implicit") => MailTls::Implicit,
+        Some("none") => MailTls::None,
+        _ => MailTls::StartTls,
+    };
+    let user = reader.text(fields, "user");
+    let password = reader.secret(fields, "password", |_| Ok(()));
+    let from = reader.text(fields, "from");
+    if from.as_deref().is_some_and(|from| !is_mailbox(from)) {
+        note_no_mailbox(reader, fields.line_of("from"), &join(&fields.path, "from"));
+    }
+    let to = fields
+        .find("to")
+        .and_then(|field| read_receivers(reader, &field));
+    check_login(reader, fields, host.as_deref(), tls);
+    Some(EmailConfig {
+        host: host?,
+        port,
+        tls,
+        user,
+        password,
+        from: from?,
+        to: to.filter(|to| !to.is_empty())?,
+    })
+}
+
+fn read_receivers(reader: &mut Reader, field: &Field) -> Option<Vec<String>> {
+    if matches!(&field.node.value, super::tree::Value::List(items) if items.is_empty()) {
+        reader.note(field.line, format!("`{}` is empty", field.path));
+    }
+    let receivers = reader.texts(field)?;
+    if !receivers.iter().all(|text| is_mailbox(text)) {
+        note_no_mailbox(reader, field.line, &field.path);
+    }
+    Some(receivers)
+}
+
+fn note_no_mailbox(reader: &mut Reader, line: u64, path: &str) {
+    let forms = "`ops@example.com` or `Ops <ops@example.com>`";
+    reader.note(
+        line,
+        format!("`{path}` must be a mail address such as {forms}"),
+    );
+}
+
+/// A rough look; the mail server has the last word.
+fn is_mailbox(text: &str) -> bool {
+    let address = match text.split_once('<') {
+        Some((_, rest)) => match rest.strip_suffix('>') {
+            Some(address) => address,
+            None => return false,
+        },
+        None => text,
+    };
+    let is_part = |part: &str| {
+        let is_odd = |c: char| c.is_whitespace() || c.is_control() || "<>,;()\"@".contains(c);
+        !part.is_empty() && !part.contains(is_odd)
+    };
+    address
+        .rsplit_once('@')
+        .is_some_and(|(user, host)| is_part(user) && is_part(host))
+}
+
+/// A login is whole, and its password does not cross a network in the clear.
+fn check_login(reader: &mut Reader, fields: &Fields, host: Option<&str>, tls: MailTls) {
+    let password = fields
+        .find("password")
+        .or_else(|| fields.find("password_file"));
+    match (fields.find("user"), &password) {
+        (Some(user), None) => {
+            reader.note(
+                user.line,
+                format!("`{}` needs `password` beside it", user.path),
+            );
+        }
+        (None, Some(password)) => {
+            let message = format!("`{}` needs `user` beside it", password.path);
+            reader.note(password.line, message);
+        }
+        _ => {}
+    }
+    let is_here = host.is_none_or(|host| matches!(host, "localhost" | "127.0.0.1" | "::1"));
+    if let (Some(password), MailTls::None, false) = (password, tls, is_here) {
+        let message = format!(
+            "`{}` would be sent in the clear; use `tls: starttls` or `tls: implicit`",
+            password.path
+        );
+        reader.note(password.line, message);
+    }
+}
+
+fn note_missing(reader: &mut Reader, fields: &Fields, key: &str) {
+    let path = join(&fields.path, key);
+    reader.note(fields.line, format!("`{path}` is missing"));
+}
+
+/// Shows an entry without its secrets; what is shown reads back.
+pub(super) fn show(notifier: &NotifierConfig) -> Shown {
+    let mut keys = Keys::default();
+    match &notifier.channel {
+        Channel::Email(email) => put_email(&mut keys, email),
+        Channel::Slack { url } | Channel::Discord { url } => keys.put("url", hide(url)),
+        Channel::Webhook {
+            url,
+            secret,
+            headers,
+        } => {
+            keys.put("url", hide(url));
+            keys.put_secret("secret", secret);
+            let mut shown = Keys::default();
+            for (name, _) in headers {
+                shown.put(name, HIDDEN.to_owned());
+            }
+            keys.put_some("headers", (!headers.is_empty()).then_some(shown));
+        }
+        Channel::Ping(ping) => {
+            keys.put("url", hide(&ping.url));
+            keys.put("style", ping.style.as_str().to_owned());
+            keys.put_some("start_url", ping.start_url.as_ref().map(hide));
+            keys.put_some("failure_url", ping.failure_url.as_ref().map(hide));
+        }
+    }
+    keys.put_list("on", &notifier.on, |event| event.as_str().to_owned().into());
+    keys.put_list("databases", &notifier.databases, |name| name.clone().into());
+    let certificate = notifier.ca_certificate.as_ref();
+    keys.put_some(
+        "ca_certificate",
+        certificate.map(|path| path.display().to_string()),
+    );
+    let mut entry = Keys::default();
+    entry.put(notifier.kind(), keys);
+    entry.into()
+}
+
+fn put_email(keys: &mut Keys, email: &EmailConfig) {
+    keys.put("host", email.host.clone());
+    keys.put("port", u64::from(email.port_in_force()));
+    keys.put("tls", email.tls.as_str().to_owned());
+    keys.put_some("user", email.user.clone());
+    keys.put_secret("password", &email.password);
+    keys.put("from", email.from.clone());
+    keys.put_list("to", &email.to, |to| to.clone().into());
+}
+
+/// Shows where an address leads, and nothing that would let anybody write there.
+fn hide(url: &SecretString) -> String {
+    let text = url.expose_secret();
+    let mark = match text.contains(DATABASE_MARK) {
+        true => format!("/{DATABASE_MARK}"),
+        false => String::new(),
+    };
+    match url::Url::parse(text) {
+        Ok(url) => {
+            let host = shown(url.host_str().unwrap_or_default());
+            let port = url
+                .port()
+                .map(|port| format!(":{port}"))
+                .unwrap_or_default();
+            format!("{}://{host}{port}/{HIDDEN}{mark}", url.scheme())
+        }
+        Err(_) => format!("https://{HIDDEN}{mark}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Env, parse};
+
+    struct Nothing;
+
+    impl Env for Nothing {
+        fn var(&self, _: &str) -> Option<String> {
+            None
+        }
+        fn read_file(&self, _: &std::path::Path) -> std::io::Result<String> {
+            Err(std::io::ErrorKind::NotFound.into())
+        }
+    }
+
+    /// A file with two databases and these entries, the first of which is line 3.
+    fn file(entries: &str) -> String {
+        format!(
+            "databases: {{shop: {{url: 'postgres://h/shop'}}, crm: {{url: 'postgres://h/crm'}}}}\n\
+             notify:\n{entries}\nstorages: {{local: {{url: ./b}}}}\n"
+        )
+    }
+
+    fn good(entries: &str) -> Vec<NotifierConfig> {
+        let parsed = parse(&file(entries), &Nothing);
+        parsed
+            .unwrap_or_else(|problems| panic!("{entries}: {problems:?}"))
+            .notify
+    }
+
+    #[test]
+    fn entries_arrive_with_their_defaults() {
+        let all = good(
+            "  - slack: {url: 'https://hooks.example/x'}\n  \
+             - email: {host: mail, from: a@b.example, to: c@d.example, on: [drill, success, drill]}\n  \
+             - ping: {url: 'https://hc.example/{database}'}",
+        );
+        assert_eq!(all[0].on, [Event::Failure]);
+        assert_eq!(all[1].on, [Event::Success, Event::Drill]);
+        let Channel::Email(email) = &all[1].channel else {
+            panic!("{all:?}")
+        };
+        assert_eq!((email.tls, email.port_in_force()), (MailTls::StartTls, 587));
+        let Channel::Ping(ping) = &all[2].channel else {
+            panic!("{all:?}")
+        };
+        assert_eq!(ping.style, PingStyle::Healthchecks);
+        // One entry needs no list, and none at all is nobody.
+        assert_eq!(
+            good("  discord: {url: 'https://discord.example/x'}").len(),
+            1
+        );
+        assert_eq!(good("  []").len(), 0);
+    }
+
+    #[test]
+    fn every_problem_is_told() {
+        for (entry, expected) in [
+            ("slack: {}", "`notify.slack.url` is missing"),
+            (
+                "{slack: {url: 'https://a.b'}, ping: {url: 'https://a.b'}}",
+                "an entry of `notify` needs exactly one of",
+            ),
+            (
+                "slak: {}",
+                "`notify.slak` is not a known key; did you mean `slack`?",
+            ),
+            (
+                "slack: {url: 'https://a.b', chanel: x}",
+                "`notify.slack.chanel` is not a known key",
+            ),
+            (
+                "slack: {url: hooks.slack.com/x}",
+                "`notify.slack.url` must be an address",
+            ),
+            (
+                "slack: {url: 'ftp://a.b/x'}",
+                "`notify.slack.url` must be an address",
+            ),
+            (
+                "slack: {url: 'https://'}",
+                "`notify.slack.url` must be an address",
+            ),
+            (
+                "slack: {url: 'https://a.b', on: [failure, sucess]}",
+                "must be `failure`, `success`, `stale`, `restore` or `drill`",
+            ),
+            (
+                "slack: {url: 'https://a.b', databases: [shpo]}",
+                "`notify.slack.databases: shpo` is not a database of this file; did you mean `shop`?",
+            ),
+            (
+                "slack: {url: 'https://a.b', on: []}",
+                "`notify.slack.on` is empty",
+            ),
+            (
+                "webhook: {url: 'https://a.b', headers: {'X Y': a}}",
+                "`notify.webhook.headers.X Y` is no name of a header",
+            ),
+            (
+                "webhook: {url: 'https://a.b', headers: {Host: a}}",
+                "is set by pgkeep itself",
+            ),
+            (
+                "email: {host: m, from: nobody, to: a@b}",
+                "`notify.email.from` must be a mail address",
+            ),
+            (
+                "email: {host: m, from: a@b, to: []}",
+                "`notify.email.to` is empty",
+            ),
+            (
+                "email: {host: m, from: a@b, to: a@b, user: x}",
+                "`notify.email.user` needs `password` beside it",
+            ),
+            (
+                "email: {host: m, from: a@b, to: a@b, password: x}",
+                "`notify.email.password` needs `user` beside it",
+            ),
+            (
+                "email: {host: m, from: a@b, to: a@b, user: x, password: x, tls: none}",
+                "`notify.email.password` would be sent in the clear",
+            ),
+            (
+                "ping: {url: 'https://hc.example/x'}",
+                "`notify.ping` would be told of 2 databases",
+            ),
+        ] {
+            let problems = parse(&file(&format!("  - {entry}")), &Nothing).unwrap_err();
+            let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            assert!(
+                told.iter()
+                    .any(|told| told.starts_with("line 3: ") && told.contains(expected)),
+                "{entry}: {told:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_address_is_shown_as_its_host() {
+        for (url, shown) in [
+            (
+                "https://u:p@hooks.example:81/T1/B2/tok?x=tok",
+                "https://hooks.example:81/***",
+            ),
+            (
+                "http://hc.example/tok/{database}?tok",
+                "http://hc.example/***/{database}",
+            ),
+        ] {
+            assert_eq!(hide(&SecretString::from(url)), shown);
+            assert_eq!(hide(&SecretString::from(shown)), shown);
+        }
+    }
+}

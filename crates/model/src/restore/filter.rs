@@ -1,0 +1,620 @@
+//! Stands between the scanner and `psql`: what of a dump is passed on, left out or refused.
+//!
+//! A dump is data, not a program: no backslash command reaches `psql`, nor any text of which `psql` and the scanner
+//! might think differently. What is left out are whole statements, found by the scanner and never by a search.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use memchr::memmem;
+
+use crate::name::{TableName, printable};
+use crate::scan::{About, Judged, JudgedKind, Scan, Scanner, TableKind, What};
+use crate::supabase::{Place, Platform};
+
+/// Most bytes of one statement that are held until it is judged. Statements about owners, rights and transactions have
+/// a few hundred; an ALTER TABLE with an expression of this length has never been seen.
+const MAX_HELD: usize = 4 << 20;
+
+/// UTF-8 byte order mark: `psql` passes over it at the start of its input only, where our own statements stand.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The first server that knows `transaction_timeout`.
+const KNOWS_TRANSACTION_TIMEOUT: u32 = 17;
+
+/// Which tables' rows are written as frozen, so that no later reading has to write their pages a second time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Freeze {
+    /// None.
+    #[default]
+    Never,
+    /// Those that the dump made: all of it is one transaction, and nobody else can see the table before its end.
+    Made,
+    /// These, which are empty and are emptied again in the same transaction, as the server wants it.
+    Emptied(Arc<HashSet<TableName>>),
+}
+
+/// What is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Statements that set owners.
+    pub no_owner: bool,
+    /// Statements that grant and revoke.
+    pub no_privileges: bool,
+    /// BEGIN and COMMIT: all is one transaction, which is not the dump's.
+    pub one_transaction: bool,
+    /// Extensions that are not made.
+    pub skip_extensions: Vec<String>,
+    /// Major version of the server that it goes to.
+    pub server_major: u32,
+    /// Rows that are written as frozen.
+    pub freeze: Freeze,
+    /// Whether the database has a schema `public`, as every fresh one has; a dump of chosen schemas makes it, too.
+    pub has_public: bool,
+    /// What a hosting platform's dump leaves to the server that it goes to.
+    pub platform: Option<Platform>,
+    /// SQL of our own, each in front of the first statement that begins at this offset or behind it; in order.
+    pub insertions: Vec<(u64, &'static str)>,
+}
+
+/// Why a dump is not passed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Stable name, such as `meta_command_refused`.
+    pub id: &'static str,
+    /// Why, in the middle of a sentence.
+    pub why: String,
+    /// The next move, where one is known.
+    pub hint: Option<&'static str>,
+}
+
+/// Passes a dump on while it is scanned.
+pub struct Filter {
+    scanner: Scanner,
+    rules: Rules,
+    /// What came and was neither passed on nor left out yet.
+    held: Vec<u8>,
+    /// Schemas that the dump makes.
+    schemas: Vec<String>,
+}
+
+impl Filter {
+    /// Starts with the first byte of a dump.
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            scanner: match rules.platform {
+                Some(_) => Scanner::judging_all(),
+                None => Scanner::judging(),
+            },
+            rules,
+            held: Vec::new(),
+            schemas: Vec::new(),
+        }
+    }
+
+    /// Takes the next piece and hands on what may reach `psql`. Behind a refusal nothing may be handed on.
+    pub fn push(&mut self, bytes: &[u8], out: &mut dyn FnMut(&[u8])) -> Result<(), Refusal> {
+        let from = self.scanner.position() - self.held.len() as u64;
+        self.scanner.push(bytes);
+        if let Some(offset) = self.scanner.first_nul() {
+            return Err(nul(offset));
+        }
+        let text = match self.held.is_empty() {
+            true => Cow::Borrowed(bytes),
+            false => {
+                self.held.extend_from_slice(bytes);
+                Cow::Owned(std::mem::take(&mut self.held))
+            }
+        };
+        let mut at = self.skip_mark(from, &text);
+        let place_of = |offset: u64| {
+            usize::try_from(offset - from)
+                .unwrap_or(usize::MAX)
+                .min(text.len())
+        };
+        let mut settled = self.settle(from, &text)?.into_iter().peekable();
+        for judged in self.scanner.take_judged() {
+            self.note_schema(judged.about.as_ref());
+            let place = self.rules.place(&judged);
+            let is_left_out = self.rules.leave_out(&judged)? || place == Place::LeftOut;
+            let (frozen, is_not_valid) = (self.rules.frozen(&judged), place == Place::NotValid);
+            while let Some((start, sql)) = settled.next_if(|(start, _)| *start <= judged.start) {
+                out(&text[at..place_of(start).max(at)]);
+                at = place_of(start).max(at);
+                out(sql.as_bytes());
+            }
+            if is_left_out {
+                out(&text[at..place_of(judged.start).max(at)]);
+                at = place_of(judged.end).max(at);
+            }
+            if let Some(emptying) = frozen {
+                out(&text[at..place_of(judged.start).max(at)]);
+                out(emptying.as_bytes());
+                // In front of the semicolon: a COPY is held until it was judged.
+                let semicolon = place_of(judged.end - 1);
+                out(&text[place_of(judged.start).max(at)..semicolon]);
+                out(b" WITH (FREEZE)");
+                at = semicolon;
+            }
+            if is_not_valid && !is_left_out {
+                let semicolon = place_of(judged.end - 1);
+                out(&text[at..semicolon]);
+                out(b" NOT VALID");
+                at = semicolon;
+            }
+        }
+        for (start, sql) in settled {
+            out(&text[at..place_of(start).max(at)]);
+            at = place_of(start).max(at);
+            out(sql.as_bytes());
+        }
+        let until = place_of(self.scanner.judged_until()).max(at);
+        out(&text[at..until]);
+        self.held = text[until..].to_vec();
+        match self.held.len() > MAX_HELD {
+            true => Err(too_long(from + until as u64)),
+            false => Ok(()),
+        }
+    }
+
+    /// Finds the statements in front of which the setting must be told by which this filter reads their literals.
+    ///
+    /// Any function that a dump calls can change it, and `psql` would then find the end of a literal elsewhere and take
+    /// its text for commands. It matters only where a backslash stands in front of a quote, or may stand in what is
+    /// still to come.
+    fn settle(&mut self, from: u64, text: &[u8]) -> Result<Vec<(u64, &'static str)>, Refusal> {
+        let begun = self.scanner.take_begun();
+        let mut settled = Vec::new();
+        for (at, &(start, is_standard)) in begun.iter().enumerate() {
+            // Its first word was passed on already, so nothing can be put in front of it.
+            let Some(first) = start
+                .checked_sub(from)
+                .and_then(|at| usize::try_from(at).ok())
+            else {
+                return Err(too_late(start));
+            };
+            let due = self.rules.insertions.iter();
+            let due = due.take_while(|(offset, _)| *offset <= start).count();
+            settled.extend(
+                self.rules
+                    .insertions
+                    .drain(..due)
+                    .map(|(_, sql)| (start, sql)),
+            );
+            let next = begun.get(at + 1).map(|(next, _)| (next - from) as usize);
+            let is_whole = next.is_some() || !self.scanner.is_in_statement();
+            let seen = &text[first.min(text.len())..next.unwrap_or(text.len()).min(text.len())];
+            if is_whole && memmem::find(seen, br"\'").is_none() {
+                continue;
+            }
+            settled.push((
+                start,
+                match is_standard {
+                    true => "SET standard_conforming_strings = on;\n",
+                    false => "SET standard_conforming_strings = off;\n",
+                },
+            ));
+        }
+        Ok(settled)
+    }
+
+    /// Ends the dump. What is still held is a backslash command without a line end, or a statement that is cut: the
+    /// first is judged, the second is told by the scan.
+    pub fn finish(self) -> Result<Scan, Refusal> {
+        if let Some(command) = self.held.strip_prefix(b"\\") {
+            let judged = Judged {
+                start: self.scanner.position() - self.held.len() as u64,
+                end: self.scanner.position(),
+                kind: JudgedKind::Meta(String::from_utf8_lossy(command).trim_end().to_owned()),
+                about: None,
+            };
+            self.rules.leave_out(&judged)?;
+        }
+        Ok(self.scanner.finish())
+    }
+
+    /// Hands over where COPY blocks began and ended since the last call, in order.
+    pub fn take_cuts(&mut self) -> Vec<u64> {
+        self.scanner.take_cuts()
+    }
+
+    /// Returns the schemas that the dump makes, where the rules are a platform's.
+    pub fn schemas(&self) -> &[String] {
+        &self.schemas
+    }
+
+    fn note_schema(&mut self, about: Option<&About>) {
+        if let Some(What::Schema {
+            name,
+            is_made: true,
+        }) = about.map(|about| &about.what)
+        {
+            self.schemas.push(name.clone());
+        }
+    }
+
+    /// Returns the scanner, for whoever shows how far it is.
+    pub fn scanner(&self) -> &Scanner {
+        &self.scanner
+    }
+
+    /// The mark is only the first bytes of the file; a piece that holds less than all of it is no dump.
+    fn skip_mark(&self, from: u64, text: &[u8]) -> usize {
+        match from == 0 && text.starts_with(BYTE_ORDER_MARK) {
+            true => BYTE_ORDER_MARK.len(),
+            false => 0,
+        }
+    }
+}
+
+impl Rules {
+    /// Says what a platform's rules make of a statement.
+    fn place(&self, judged: &Judged) -> Place {
+        match (&self.platform, &judged.about) {
+            (Some(platform), Some(about)) => platform.place(about),
+            _ => Place::Kept,
+        }
+    }
+
+    /// Returns what stands in front of a COPY that writes frozen rows.
+    fn frozen(&self, judged: &Judged) -> Option<String> {
+        let JudgedKind::Rows(table, kind) = &judged.kind else {
+            return None;
+        };
+        match &self.freeze {
+            Freeze::Made if kind.is_some_and(holds_rows) => Some(String::new()),
+            Freeze::Emptied(tables) if tables.contains(table) => {
+                Some(format!("TRUNCATE ONLY {};\n", table.quoted()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Decides: `true` leaves it out, `false` passes it on.
+    fn leave_out(&self, judged: &Judged) -> Result<bool, Refusal> {
+        let refuse = |id, why: String, hint| Err(Refusal { id, why, hint });
+        let at = judged.start;
+        match &judged.kind {
+            JudgedKind::Meta(line) if is_restrict(line) => Ok(true),
+            JudgedKind::Meta(line) if is_connect(line) => refuse(
+                "cluster_dump_refused",
+                format!(
+                    "it connects to another database at byte {at}, as the dump of a whole cluster does"
+                ),
+                Some(
+                    "restore the dump of one database; `pgkeep inspect` tells what the file holds",
+                ),
+            ),
+            JudgedKind::Meta(line) => refuse(
+                "meta_command_refused",
+                format!(
+                    "at byte {at} it holds the command `\\{}`, which `psql` would carry out",
+                    shown(line)
+                ),
+                Some("pg_dump writes no such command: look at the file before you trust it"),
+            ),
+            JudgedKind::Noise => refuse(
+                "no_sql",
+                format!("the line at byte {at} is no SQL"),
+                Some(
+                    "a program's output may be mixed into the file: `pgkeep inspect` lists such lines",
+                ),
+            ),
+            JudgedKind::Cluster => refuse(
+                "cluster_statement_refused",
+                format!(
+                    "the statement at byte {at} is about a database, a role, a tablespace or the server itself, which \
+                     the dump of one database never is"
+                ),
+                Some(
+                    "look at the file before you trust it; `psql` carries it out, if that is what you want",
+                ),
+            ),
+            JudgedKind::Program => refuse(
+                "copy_program_refused",
+                format!("the COPY at byte {at} lets the server run a program"),
+                Some("pg_dump writes no such statement: look at the file before you trust it"),
+            ),
+            JudgedKind::BehindCopy | JudgedKind::CopyWithOptions => refuse(
+                "copy_refused",
+                format!(
+                    "the COPY at byte {at} is none that pg_dump writes, so its rows may end where commands begin"
+                ),
+                None,
+            ),
+            JudgedKind::OpenRoutine => refuse(
+                "routine_refused",
+                format!(
+                    "`psql` does not find the end of the routine at byte {at}, because it says `begin`"
+                ),
+                None,
+            ),
+            JudgedKind::Transaction if self.one_transaction => refuse(
+                "transaction_command_refused",
+                format!("at byte {at} it ends or divides the transaction that the restore is"),
+                Some("restore it into a database that does not exist yet"),
+            ),
+            JudgedKind::Transaction => Ok(false),
+            JudgedKind::Rows(..) | JudgedKind::Other => Ok(false),
+            JudgedKind::Begin | JudgedKind::Commit => Ok(self.one_transaction),
+            JudgedKind::Extension(name) => Ok(self.skip_extensions.contains(name)),
+            JudgedKind::SchemaPublic => Ok(self.has_public),
+            JudgedKind::Owner => Ok(self.no_owner),
+            JudgedKind::Privileges => Ok(self.no_privileges),
+            JudgedKind::TransactionTimeout => Ok(self.server_major < KNOWS_TRANSACTION_TIMEOUT),
+        }
+    }
+}
+
+/// Tells whether rows lie in the table itself, where the server can write them as frozen.
+pub fn holds_rows(kind: TableKind) -> bool {
+    match kind {
+        TableKind::Table | TableKind::Unlogged | TableKind::Partition => true,
+        TableKind::Partitioned | TableKind::Foreign => false,
+    }
+}
+
+/// `\restrict KEY` and `\unrestrict KEY`, and nothing else behind them.
+fn is_restrict(line: &str) -> bool {
+    let mut words = line.split_ascii_whitespace();
+    let is_command = matches!(words.next(), Some("restrict" | "unrestrict"));
+    let key = words.next().unwrap_or_default();
+    let is_key = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric());
+    is_command && is_key && words.next().is_none()
+}
+
+fn is_connect(line: &str) -> bool {
+    matches!(line.split_ascii_whitespace().next(), Some("connect" | "c"))
+}
+
+/// A command may be long and anybody's text.
+fn shown(line: &str) -> String {
+    printable(&line.chars().take(60).collect::<String>())
+}
+
+fn nul(offset: u64) -> Refusal {
+    Refusal {
+        id: "dump_damaged",
+        why: format!("a NUL byte stands at byte {offset}, which no plain dump holds"),
+        hint: None,
+    }
+}
+
+fn too_late(offset: u64) -> Refusal {
+    Refusal {
+        id: "no_sql",
+        why: format!("what begins at byte {offset} is no statement that pg_dump writes"),
+        hint: None,
+    }
+}
+
+fn too_long(offset: u64) -> Refusal {
+    Refusal {
+        id: "statement_too_long",
+        why: format!("the statement at byte {offset} is too long to be judged"),
+        hint: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn rules() -> Rules {
+        Rules {
+            server_major: 15,
+            ..Rules::default()
+        }
+    }
+
+    fn passed(sql: &[u8], rules: Rules, step: usize) -> Result<String, Refusal> {
+        let mut filter = Filter::new(rules);
+        let mut out = Vec::new();
+        for piece in sql.chunks(step.max(1)) {
+            filter.push(piece, &mut |bytes| out.extend_from_slice(bytes))?;
+        }
+        filter.finish()?;
+        Ok(String::from_utf8_lossy(&out).into_owned())
+    }
+
+    /// What is passed on of the dump's own, cut anywhere.
+    fn own(sql: &[u8], rules: Rules, step: usize) -> Result<String, Refusal> {
+        let passed = passed(sql, rules, step)?;
+        Ok(passed.replace("SET standard_conforming_strings = on;\n", ""))
+    }
+
+    const DUMP: &str = "\\restrict aB3\nCREATE EXTENSION \"x y\" WITH SCHEMA s;\nSET transaction_timeout = 0;\nSET lock_timeout = 0;\n\
+        CREATE SCHEMA public;\nCREATE TABLE t (a text);\nALTER TABLE t OWNER TO app;\n\
+        COPY t (a) FROM stdin;\nGRANT x\n\\\\restrict x\n\\.\n\n\
+        BEGIN;\nSELECT lo_open(1, 131072);\nCOMMIT;\n\
+        GRANT ALL ON t TO app;\nALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO app;\n\\unrestrict aB3\n";
+
+    #[test]
+    fn leaves_out_what_the_rules_say_and_nothing_else() {
+        let all = Rules {
+            no_owner: true,
+            no_privileges: true,
+            one_transaction: true,
+            skip_extensions: vec!["x y".to_owned()],
+            server_major: 15,
+            freeze: Freeze::Never,
+            has_public: true,
+            platform: None,
+            insertions: Vec::new(),
+        };
+        let least = Rules {
+            server_major: 17,
+            ..Rules::default()
+        };
+        for step in [1, 7, 4096] {
+            assert_eq!(
+                own(DUMP.as_bytes(), all.clone(), step).unwrap(),
+                "\n\n\nSET lock_timeout = 0;\n\nCREATE TABLE t (a text);\n\nCOPY t (a) FROM stdin;\nGRANT x\n\
+                 \\\\restrict x\n\\.\n\n\nSELECT lo_open(1, 131072);\n\n\n\n\n"
+            );
+            let rest = DUMP
+                .replace("\\restrict aB3", "")
+                .replace("\\unrestrict aB3", "");
+            assert_eq!(own(DUMP.as_bytes(), least.clone(), step).unwrap(), rest);
+        }
+    }
+
+    #[test]
+    fn rows_are_frozen_only_where_the_rules_say() {
+        let dump = "CREATE TABLE t (a text);\nCREATE TABLE p (a text) PARTITION BY LIST (a);\n\
+            COPY public.\"x;y\" (a) FROM stdin;\nCOPY t FROM stdin;\n\\.\n\nCOPY public.t (a) FROM stdin;\n1\n\\.\n\
+            COPY p (a) FROM stdin;\n2\n\\.\n";
+        let emptied = Arc::new(HashSet::from([TableName::new("public", "x;y")]));
+        for step in [1, 5, 4096] {
+            let passed = |freeze| {
+                let rules = Rules { freeze, ..rules() };
+                own(dump.as_bytes(), rules, step).unwrap()
+            };
+            assert_eq!(passed(Freeze::Never), dump);
+            let made = dump.replace(
+                "public.t (a) FROM stdin",
+                "public.t (a) FROM stdin WITH (FREEZE)",
+            );
+            assert_eq!(passed(Freeze::Made), made);
+            let with_truncate = dump.replace(
+                "COPY public.\"x;y\" (a) FROM stdin;",
+                "TRUNCATE ONLY \"public\".\"x;y\";\nCOPY public.\"x;y\" (a) FROM stdin WITH (FREEZE);",
+            );
+            assert_eq!(passed(Freeze::Emptied(Arc::clone(&emptied))), with_truncate);
+        }
+    }
+
+    #[test]
+    fn refuses_what_psql_would_carry_out() {
+        for (sql, id) in [
+            ("\\! touch /tmp/x\n", "meta_command_refused"),
+            ("SELECT 1 \\g |sh\n", "meta_command_refused"),
+            ("SELECT 1 \\gexec\n", "meta_command_refused"),
+            ("\\unrestrict `ls`\n", "meta_command_refused"),
+            ("\\unrestrict `ls`", "meta_command_refused"),
+            ("\\restrict\n", "meta_command_refused"),
+            ("\\copy t from program 'ls'\n", "meta_command_refused"),
+            ("SELECT 1\\; SELECT 2;\n", "meta_command_refused"),
+            ("\\connect other\n", "cluster_dump_refused"),
+            ("COPY t FROM stdin; \\! ls\n\\.\n", "copy_refused"),
+            (
+                "COPY t FROM stdin WITH (FORMAT csv);\n\\.\n",
+                "copy_refused",
+            ),
+            ("pg_dump: warning: x \\! ls\n", "no_sql"),
+            (
+                "CREATE FUNCTION begin() RETURNS int AS 'x';\n",
+                "routine_refused",
+            ),
+            ("SELECT 1;\0\n", "dump_damaged"),
+            ("DROP DATABASE prod;\n", "cluster_statement_refused"),
+            ("ALTER SYSTEM SET x = 1;\n", "cluster_statement_refused"),
+            ("COPY t FROM PROGRAM 'ls';\n", "copy_program_refused"),
+        ] {
+            let refused = |result: Result<String, Refusal>| result.unwrap_err().id;
+            assert_eq!(refused(passed(sql.as_bytes(), rules(), 1)), id, "{sql}");
+            assert_eq!(refused(passed(sql.as_bytes(), rules(), 4096)), id, "{sql}");
+        }
+    }
+
+    /// Whatever a dump calls may change how `psql` reads literals, so each one that could be read otherwise is preceded
+    /// by the setting that it is read by here.
+    #[test]
+    fn literals_are_read_as_they_were_scanned() {
+        let on = "SET standard_conforming_strings = on;\n";
+        let trick = "SELECT set_config('standard_conforming_strings', 'off', false);\nSELECT 'x\\'y';\n--';\n";
+        let told = format!(
+            "SELECT set_config('standard_conforming_strings', 'off', false);\n{on}SELECT 'x\\'y';\n--';\n"
+        );
+        assert_eq!(passed(trick.as_bytes(), rules(), 4096).unwrap(), told);
+        for step in 1..40 {
+            let piecemeal = passed(trick.as_bytes(), rules(), step).unwrap();
+            assert!(
+                piecemeal.contains(&format!("{on}SELECT 'x")),
+                "{step}: {piecemeal}"
+            );
+            assert_eq!(piecemeal.replace(on, ""), trick, "{step}");
+        }
+        let off = "SET standard_conforming_strings = off;\nSELECT 'x\\'y';\n";
+        let told = "SET standard_conforming_strings = off;\nSET standard_conforming_strings = off;\nSELECT 'x\\'y';\n";
+        assert_eq!(passed(off.as_bytes(), rules(), 4096).unwrap(), told);
+        let plain = "SELECT 'x';\nCREATE TABLE t (a text DEFAULT E'\\\\x');\n";
+        assert_eq!(passed(plain.as_bytes(), rules(), 4096).unwrap(), plain);
+    }
+
+    #[test]
+    fn what_is_ours_stands_in_front_of_what_begins_there() {
+        let text = "CREATE TABLE t (a text);\n-- rows\nCOPY t FROM stdin;\n1\n\\.\nSELECT 1;\nCREATE INDEX ON t (a);\n";
+        let at = |part: &str| text.find(part).unwrap() as u64;
+        let rules = Rules {
+            insertions: vec![
+                (at("-- rows"), "SET a;\n"),
+                (at("CREATE INDEX"), "SET b;\n"),
+                (1 << 20, "SET c;\n"),
+            ],
+            ..rules()
+        };
+        let told = text
+            .replace("COPY", "SET a;\nCOPY")
+            .replace("CREATE INDEX", "SET b;\nCREATE INDEX");
+        for step in 1..text.len() {
+            let passed = own(text.as_bytes(), rules.clone(), step);
+            assert_eq!(passed.unwrap(), told, "{step}");
+        }
+    }
+
+    #[test]
+    fn a_foreign_transaction_command_is_refused_where_it_would_end_ours() {
+        let one = Rules {
+            one_transaction: true,
+            ..rules()
+        };
+        assert_eq!(
+            passed(b"ROLLBACK;\n", one.clone(), 3).unwrap_err().id,
+            "transaction_command_refused"
+        );
+        assert_eq!(passed(b"ROLLBACK;\n", rules(), 3).unwrap(), "ROLLBACK;\n");
+    }
+
+    #[test]
+    fn a_statement_that_is_never_judged_is_not_held() {
+        let mut filter = Filter::new(rules());
+        let mut out = 0;
+        let mut push = |text: &[u8]| filter.push(text, &mut |bytes| out += bytes.len());
+        push(b"INSERT INTO t VALUES ('").unwrap();
+        push(&vec![b'x'; MAX_HELD + 1]).unwrap();
+        let mut filter = Filter::new(rules());
+        let mut push = |text: &[u8]| filter.push(text, &mut |_| {});
+        push(b"ALTER TABLE t ALTER c SET DEFAULT '").unwrap();
+        assert_eq!(
+            push(&vec![b'x'; MAX_HELD + 1]).unwrap_err().id,
+            "statement_too_long"
+        );
+        assert!(out > MAX_HELD);
+    }
+
+    #[test]
+    fn a_byte_order_mark_does_not_reach_psql() {
+        assert_eq!(
+            passed(b"\xef\xbb\xbfSELECT 1;\n", rules(), 4096).unwrap(),
+            "SELECT 1;\n"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn cuts_of_the_stream_do_not_matter(
+            parts in prop::collection::vec(prop::sample::select(vec![
+                "BEGIN;", "COMMIT;\n", "GRANT a TO b;", "-- GRANT\n", "/* x */", "ALTER TABLE t OWNER TO a;\n",
+                "COPY t FROM stdin;\n1\n\\.\n", "'a;\\b'", "SELECT 'GRANT'", ";", "$$ COMMIT; $$", "\n", "set ",
+            ]), 0..30),
+            step in 1usize..40,
+        ) {
+            let rules = Rules { no_owner: true, no_privileges: true, one_transaction: true, server_major: 16, ..Rules::default() };
+            let text = parts.concat();
+            prop_assert_eq!(own(text.as_bytes(), rules.clone(), step), own(text.as_bytes(), rules, usize::MAX));
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! What can go wrong between here and a bucket, as types, and the words for it.
+//!
+//! Decides what is worth another try. Messages hold the store's code and message, never a header, a URL's query or a key.
+
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use quick_xml::Reader;
+use quick_xml::events::Event;
+use serde::Deserialize;
+
+use super::credentials::NoCredentials;
+use crate::Error;
+
+/// Longest message of a store that is passed on.
+const MAX_MESSAGE: usize = 300;
+
+/// The store answered, and the answer is no.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{status} {code}: {message}")]
+pub(super) struct Refusal {
+    pub(super) status: u16,
+    /// S3's code such as `AccessDenied`; empty where the answer had none.
+    pub(super) code: String,
+    pub(super) message: String,
+    /// Region of the bucket, where the store tells.
+    pub(super) region: Option<String>,
+    pub(super) retry_after: Option<Duration>,
+    /// How far this machine's clock is ahead of the store's.
+    pub(super) clock_ahead: Option<SignedDuration>,
+}
+
+/// There was no whole answer.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{why}")]
+pub(super) struct Outage {
+    pub(super) kind: OutageKind,
+    pub(super) why: String,
+    /// Whether it was the cloud's metadata service that did not answer, not the store.
+    pub(super) is_metadata: bool,
+}
+
+/// How an answer failed to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OutageKind {
+    /// Nobody there: unknown host, refused, no route.
+    Unreachable,
+    /// The encrypted connection could not be made.
+    Tls,
+    /// Too little moved for too long.
+    Stalled,
+    /// The connection ended before the answer did.
+    Cut,
+}
+
+/// One request's end, sorted out.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Trouble {
+    #[error(transparent)]
+    Refused(Refusal),
+    #[error(transparent)]
+    Outage(Outage),
+    #[error(transparent)]
+    NoCredentials(NoCredentials),
+    #[error("{0}")]
+    Other(object_store::Error),
+}
+
+/// S3's error document.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct XmlError {
+    pub(super) code: String,
+    pub(super) message: String,
+    pub(super) region: Option<String>,
+}
+
+impl XmlError {
+    /// Reads an error document; `None` if it is something else.
+    pub(super) fn parse(body: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(body).ok()?;
+        if root_name(text)? != "Error" {
+            return None;
+        }
+        let mut document: Self = quick_xml::de::from_str(text).ok()?;
+        if let Some((end, _)) = document.message.char_indices().nth(MAX_MESSAGE) {
+            document.message.truncate(end);
+        }
+        Some(document)
+    }
+}
+
+/// Returns the name of a document's root element. Deserializing alone takes any document for the expected one.
+pub(super) fn root_name(text: &str) -> Option<String> {
+    let mut reader = Reader::from_str(text);
+    loop {
+        match reader.read_event().ok()? {
+            Event::Start(root) | Event::Empty(root) => {
+                let name = root.local_name();
+                return Some(String::from_utf8_lossy(name.as_ref()).into_owned());
+            }
+            Event::Eof => return None,
+            _ => {}
+        }
+    }
+}
+
+impl From<object_store::Error> for Trouble {
+    fn from(error: object_store::Error) -> Self {
+        let mut next: Option<&(dyn StdError + 'static)> = Some(&error);
+        while let Some(inner) = next {
+            if let Some(refusal) = inner.downcast_ref::<Refusal>() {
+                return Self::Refused(refusal.clone());
+            }
+            if let Some(outage) = inner.downcast_ref::<Outage>() {
+                return Self::Outage(outage.clone());
+            }
+            if let Some(missing) = inner.downcast_ref::<NoCredentials>() {
+                return Self::NoCredentials(missing.clone());
+            }
+            next = inner.source();
+        }
+        Self::Other(error)
+    }
+}
+
+impl Trouble {
+    /// Tells whether the same request may succeed in a moment.
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => refusal.is_passing(),
+            Self::Outage(outage) => !outage.is_metadata && outage.kind != OutageKind::Tls,
+            Self::NoCredentials(_) | Self::Other(_) => false,
+        }
+    }
+
+    /// Returns how long the store asked to be left alone.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(refusal) => refusal.retry_after,
+            _ => None,
+        }
+    }
+
+    /// Returns the status that the store answered with.
+    pub(super) fn status(&self) -> Option<u16> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.status),
+            _ => None,
+        }
+    }
+
+    /// Tells whether the store does not know this kind of request.
+    pub(super) fn is_unknown_request(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => {
+                matches!(refusal.status, 405 | 501) || refusal.code == "NotImplemented"
+            }
+            _ => false,
+        }
+    }
+
+    /// Tells whether there is no such thing, in a bucket that is there.
+    pub(super) fn is_missing(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => refusal.status == 404 && refusal.code != "NoSuchBucket",
+            _ => false,
+        }
+    }
+
+    /// Says it in words; `what` is what was being done to which thing.
+    pub(super) fn explain(self, label: &str, what: &str) -> Error {
+        match self {
+            Self::Refused(refusal) => refusal.explain(label, what),
+            Self::Outage(outage) => outage.explain(label, what),
+            Self::NoCredentials(missing) => Error::Denied {
+                message: format!("{what} in `{label}` failed: {missing}"),
+            },
+            Self::Other(error) => failed(
+                format!("{what} in `{label}` failed: the answer was not understood"),
+                None,
+                error,
+            ),
+        }
+    }
+}
+
+impl Refusal {
+    fn is_passing(&self) -> bool {
+        let is_passing_code = matches!(
+            self.code.as_str(),
+            "InternalError" | "SlowDown" | "ServiceUnavailable" | "RequestTimeout" | "Throttling"
+        );
+        is_passing_code || matches!(self.status, 408 | 429 | 500 | 502..=599)
+    }
+
+    fn explain(self, label: &str, what: &str) -> Error {
+        let what = format!("{what} in `{label}` failed");
+        match (self.status, self.code.as_str()) {
+            (_, "NoSuchBucket") => Error::setup(
+                format!("{what}: the bucket does not exist"),
+                "make the bucket, or correct the storage's `url`, `endpoint` or `region`",
+            ),
+            (_, "RequestTimeTooSkewed") => {
+                let message = format!("{what}: {}", self.skew());
+                failed(message, Some("set the clock, for instance with NTP"), self)
+            }
+            (300..=399, _)
+            | (_, "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
+                self.elsewhere(&what)
+            }
+            (401 | 403, _) | (_, "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired") => {
+                Error::Denied {
+                    message: format!("{what}: refused with {}", self.words()),
+                }
+            }
+            _ => failed(format!("{what}: answered {}", self.words()), None, self),
+        }
+    }
+
+    /// Explains an answer of a store that knows the bucket to be somewhere else.
+    fn elsewhere(self, what: &str) -> Error {
+        let message = format!(
+            "{what}: sent elsewhere with {}; redirects are not followed",
+            self.words()
+        );
+        let hint = match &self.region {
+            Some(region) => format!("set the storage's `region` to `{region}`"),
+            None => "correct the storage's `region` or `endpoint`".to_owned(),
+        };
+        failed(message, Some(&hint), self)
+    }
+
+    fn words(&self) -> String {
+        match (self.code.is_empty(), self.message.is_empty()) {
+            (true, _) => format!("status {}", self.status),
+            (false, true) => format!("{} {}", self.status, self.code),
+            (false, false) => format!("{} {}: {}", self.status, self.code, self.message),
+        }
+    }
+
+    fn skew(&self) -> String {
+        match self.clock_ahead {
+            Some(ahead) => format!(
+                "this machine's clock is {:#} {} the storage's",
+                SignedDuration::from_secs(ahead.as_secs().abs()),
+                if ahead.is_negative() {
+                    "behind"
+                } else {
+                    "ahead of"
+                },
+            ),
+            None => "this machine's clock and the storage's are too far apart".to_owned(),
+        }
+    }
+}
+
+impl Outage {
+    fn explain(self, label: &str, what: &str) -> Error {
+        if self.is_metadata {
+            return Error::Denied {
+                message: format!(
+                    "{what} in `{label}` failed: there are no credentials: none in the configuration, none in the \
+                     environment, and no metadata service answers"
+                ),
+            };
+        }
+        let (message, hint) = match self.kind {
+            OutageKind::Unreachable => (
+                format!("cannot be reached: {self}"),
+                "check the storage's `endpoint`, the network and the proxy settings",
+            ),
+            OutageKind::Tls => (
+                format!("no encrypted connection: {self}; plain HTTP was not tried"),
+                "set `ca_certificate` if the store's certificate is signed by your own authority",
+            ),
+            OutageKind::Stalled => (
+                format!("no progress: {self}"),
+                "check the network, and the store's own state",
+            ),
+            OutageKind::Cut => (
+                format!("the connection broke: {self}"),
+                "check the network, and the store's own state",
+            ),
+        };
+        failed(
+            format!("{what} in `{label}` failed: {message}"),
+            Some(hint),
+            self,
+        )
+    }
+}
+
+fn failed(
+    message: String,
+    hint: Option<&str>,
+    source: impl StdError + Send + Sync + 'static,
+) -> Error {
+    Error::Failed {
+        message,
+        hint: hint.map(str::to_owned),
+        source: Some(Box::new(source)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(status: u16, code: &str) -> Refusal {
+        Refusal {
+            status,
+            code: code.to_owned(),
+            message: String::new(),
+            region: None,
+            retry_after: None,
+            clock_ahead: None,
+        }
+    }
+
+    #[test]
+    fn tries_again_only_what_may_pass() {
+        for (status, code) in [
+            (500, ""),
+            (503, "SlowDown"),
+            (502, ""),
+            (429, ""),
+            (408, ""),
+            (400, "RequestTimeout"),
+            (200, "InternalError"),
+        ] {
+            assert!(refusal(status, code).is_passing(), "{status} {code}");
+        }
+        for (status, code) in [
+            (403, "AccessDenied"),
+            (403, "RequestTimeTooSkewed"),
+            (501, "NotImplemented"),
+            (404, ""),
+            (409, ""),
+            (412, ""),
+            (301, ""),
+            (400, "InvalidPart"),
+        ] {
+            assert!(!refusal(status, code).is_passing(), "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_clock_is_said_in_words() {
+        let mut skewed = refusal(403, "RequestTimeTooSkewed");
+        skewed.clock_ahead = Some(SignedDuration::from_mins(-125));
+        let error = skewed.explain("s3://b", "writing `k`");
+        assert!(matches!(error, Error::Failed { .. }));
+        assert!(
+            error
+                .to_string()
+                .contains("clock is 2h 5m behind the storage's"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn only_an_error_document_is_one() {
+        let found = XmlError::parse(
+            b"<?xml version=\"1.0\"?>\n<Error><Code>SlowDown</Code><Message>m</Message></Error>",
+        );
+        assert_eq!(found.unwrap().code, "SlowDown");
+        for other in [
+            "",
+            "<html/>",
+            "<ListBucketResult><Code>x</Code></ListBucketResult>",
+            "no",
+        ] {
+            assert!(XmlError::parse(other.as_bytes()).is_none(), "{other}");
+        }
+    }
+}
