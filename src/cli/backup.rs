@@ -36,9 +36,10 @@ pub(super) async fn run(
     context: &Context,
 ) -> Result<()> {
     let (requests, is_configured) = requests(args, TriggerArg::Manual, settings)?;
-    let context = &match is_configured {
-        true => settings.telling(context, &StorageArgs::default())?,
-        false => context.clone(),
+    let context = &if is_configured {
+        settings.telling(context, &StorageArgs::default())?
+    } else {
+        context.clone()
     };
     #[cfg(debug_assertions)]
     super::panic::provoke(settings.words_to_panic_with()).await;
@@ -239,9 +240,10 @@ fn pin(
 ) -> Result<Option<String>> {
     if let Some(reason) = &args.pin {
         let reason = reason.trim();
-        return match reason.is_empty() {
-            true => Err(reason_needed()),
-            false => Ok(Some(reason.to_owned())),
+        return if reason.is_empty() {
+            Err(reason_needed())
+        } else {
+            Ok(Some(reason.to_owned()))
         };
     }
     let has_own_set = retention.is_some_and(|policy| policy.keep_pre_deploy.is_some());

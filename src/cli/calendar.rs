@@ -107,9 +107,10 @@ pub(super) fn draw(entries: Vec<Entry>) -> String {
         return String::new();
     };
     let days = (last - first).get_days();
-    let grid = match days < MAX_DAYS_BY_HOUR {
-        true => BY_HOUR,
-        false => BY_DAY,
+    let grid = if days < MAX_DAYS_BY_HOUR {
+        BY_HOUR
+    } else {
+        BY_DAY
     };
     let mut rows: BTreeMap<Date, Row> = BTreeMap::new();
     for entry in &entries {

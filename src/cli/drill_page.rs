@@ -19,9 +19,10 @@ td.n{text-align:right;font-variant-numeric:tabular-nums}code{font-size:.85em;wor
 /// Renders the report.
 pub(super) fn page(report: &Report) -> String {
     let id = escape(report.backup_id.as_deref().unwrap_or("no backup"));
-    let (class, verdict) = match report.passed {
-        true => ("ok", "passed"),
-        false => ("bad", "failed"),
+    let (class, verdict) = if report.passed {
+        ("ok", "passed")
+    } else {
+        ("bad", "failed")
     };
     let mut out = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\

@@ -134,9 +134,10 @@ fn source(args: &ExtractArgs, settings: &Settings<'_>) -> Result<Source> {
 }
 
 fn text(report: &Report) -> String {
-    let of = match report.rows == report.table_rows {
-        true => String::new(),
-        false => format!(" of {}", number(report.table_rows)),
+    let of = if report.rows == report.table_rows {
+        String::new()
+    } else {
+        format!(" of {}", number(report.table_rows))
     };
     format!(
         "{}: {}{of} rows of {} from {}, {} read\n",

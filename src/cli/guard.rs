@@ -40,9 +40,10 @@ pub(super) async fn run(
     context: &Context,
 ) -> Result<()> {
     let (request, is_configured) = request(args, settings, context).await?;
-    let context = &match is_configured {
-        true => settings.telling(context, &StorageArgs::default())?,
-        false => context.clone(),
+    let context = &if is_configured {
+        settings.telling(context, &StorageArgs::default())?
+    } else {
+        context.clone()
     };
     let watching = Watching::new(&request, output);
     let report = guard(&request, context, &watching).await;
@@ -207,9 +208,10 @@ fn restore_line(args: &GuardArgs, settings: &Settings<'_>) -> Result<RestoreLine
     }
     if let Some(endpoint) = &backup.storage.s3_endpoint {
         // A login does not belong there, and is not printed where it stands there all the same.
-        let word = match endpoint.contains('@') {
-            true => "\"$PGKEEP_S3_ENDPOINT\"".to_owned(),
-            false => shell::word(endpoint),
+        let word = if endpoint.contains('@') {
+            "\"$PGKEEP_S3_ENDPOINT\"".to_owned()
+        } else {
+            shell::word(endpoint)
         };
         flag("--s3-endpoint", word);
     }
@@ -241,9 +243,10 @@ fn absolute(path: &Path) -> String {
 
 /// A folder's path means the same elsewhere when it is absolute; a home is expanded by pgkeep itself.
 fn storage_word(url: &str) -> String {
-    match url.contains("://") || url.starts_with('~') {
-        true => shell::word(url),
-        false => absolute(&PathBuf::from(url)),
+    if url.contains("://") || url.starts_with('~') {
+        shell::word(url)
+    } else {
+        absolute(&PathBuf::from(url))
     }
 }
 

@@ -127,9 +127,10 @@ fn bad(flag: &str, text: &str, why: &str) -> Failure {
 
 fn text(report: &Report) -> String {
     let what = report.backup_id.as_deref().unwrap_or("backup");
-    let done = match report.dry_run {
-        true => "would be merged (all was rolled back)",
-        false => "merged",
+    let done = if report.dry_run {
+        "would be merged (all was rolled back)"
+    } else {
+        "merged"
     };
     let rows: u64 = report.tables.iter().map(|table| table.rows).sum();
     let mut out = format!(

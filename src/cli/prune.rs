@@ -37,9 +37,10 @@ pub(super) async fn run(
     let mut reports = Vec::new();
     for (request, config_wait) in &requests {
         let lock = settings.lock(wait.or(*config_wait).unwrap_or_default())?;
-        let report = match context.stop.is_requested() {
-            true => Report::failed(request, not_begun("prune", &request.database, context)),
-            false => prune(request, &lock, context).await,
+        let report = if context.stop.is_requested() {
+            Report::failed(request, not_begun("prune", &request.database, context))
+        } else {
+            prune(request, &lock, context).await
         };
         for warning in &report.warnings {
             output.warning(&format!("{}: {}", report.database, warning.message));
@@ -81,9 +82,10 @@ async fn requests(
         must_exist: is_elsewhere,
     };
     if is_elsewhere {
-        let config = match settings.names_a_database() {
-            true => settings.retention().ok().flatten(),
-            false => None,
+        let config = if settings.names_a_database() {
+            settings.retention().ok().flatten()
+        } else {
+            None
         };
         let policy = policy(flags, config, args)?.ok_or_else(|| empty_policy("prune"))?;
         let storages = settings.storages_to_read(&args.storage)?;

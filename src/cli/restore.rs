@@ -194,13 +194,14 @@ pub(super) fn text(report: &Report) -> String {
             report.created_roles.join(", ")
         );
     }
-    out += &match report.compared {
-        true => format!(
+    out += &if report.compared {
+        format!(
             "  compared: {} tables are as they were dumped, in {:.1} s\n",
             number(report.tables.len() as u64),
             seconds(report.compare_ms)
-        ),
-        false => "  NOT compared\n".to_owned(),
+        )
+    } else {
+        "  NOT compared\n".to_owned()
     };
     if let Some(replaced) = &report.replaced {
         out += &format!(

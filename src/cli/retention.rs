@@ -57,9 +57,10 @@ fn times(args: &RetentionArgs) -> Result<Times> {
         Failure::new(Kind::Usage, "bad_schedule", message)
     };
     if let Some(path) = &args.from {
-        return Ok(match path.as_os_str() == "-" {
-            true => Times::Stdin,
-            false => Times::File(path.clone()),
+        return Ok(if path.as_os_str() == "-" {
+            Times::Stdin
+        } else {
+            Times::File(path.clone())
         });
     }
     let Some(cron) = &args.simulate else {

@@ -128,9 +128,10 @@ fn text(report: &Report) -> String {
         (false, true) => "would be restored (all was rolled back)",
         (false, false) => "would be restored",
     };
-    let compared = match report.compared {
-        true => "compared",
-        false => "NOT compared",
+    let compared = if report.compared {
+        "compared"
+    } else {
+        "NOT compared"
     };
     let mut out = format!(
         "{what}: {} {} with {} rows {done} into {}, {compared}, in {:.1} s\n",
@@ -151,9 +152,10 @@ fn text(report: &Report) -> String {
         };
         out += &format!("  {}: {rows}\n", printable(&table.into));
     }
-    let made = match report.restored {
-        true => "made",
-        false => "to be made",
+    let made = if report.restored {
+        "made"
+    } else {
+        "to be made"
     };
     for (what, names) in [
         ("besides, because they need it", &report.besides),

@@ -28,12 +28,13 @@ pub(super) async fn run(
     output: &Output,
     context: &Context,
 ) -> Result<()> {
-    let report = match args.notify {
-        true => status_and_tell(args, settings, context).await,
-        false => match request(args, settings, context) {
+    let report = if args.notify {
+        status_and_tell(args, settings, context).await
+    } else {
+        match request(args, settings, context) {
             Ok(request) => status(request).await,
             Err(failure) => Err(failure),
-        },
+        }
     };
     if args.nagios {
         nagios(report, output);
@@ -87,9 +88,10 @@ fn telling(args: &StatusArgs, settings: &Settings<'_>, context: &Context) -> Res
 
 fn request(args: &StatusArgs, settings: &Settings<'_>, context: &Context) -> Result<Request> {
     let max_age = duration("--max-age", args.max_age.as_deref())?;
-    let config = match args.storage.storages.is_empty() {
-        true => settings.config()?,
-        false => None,
+    let config = if args.storage.storages.is_empty() {
+        settings.config()?
+    } else {
+        None
     };
     let databases = match &config {
         Some(config) => {
@@ -316,9 +318,10 @@ fn nagios_line(report: &Report) -> (u8, String) {
         .iter()
         .filter_map(|state| Some(format!("{}: {}", state.url, state.error.as_ref()?)));
     let words: Vec<String> = words.chain(unanswered).collect();
-    let words = match words.is_empty() {
-        true => "there is no backup".to_owned(),
-        false => words.join("; "),
+    let words = if words.is_empty() {
+        "there is no backup".to_owned()
+    } else {
+        words.join("; ")
     };
     let data: Vec<String> = report.databases.iter().filter_map(performance).collect();
     // A bar ends the text, and a line break the whole.

@@ -28,9 +28,10 @@ pub(super) async fn run(
     let lock = settings.lock(wait)?;
     let mut reports = Vec::new();
     for request in requests(args, settings).await? {
-        let report = match context.stop.is_requested() {
-            true => Report::failed(&request, not_begun("sync", &request.database, context)),
-            false => sync(&request, &lock, context).await,
+        let report = if context.stop.is_requested() {
+            Report::failed(&request, not_begun("sync", &request.database, context))
+        } else {
+            sync(&request, &lock, context).await
         };
         for warning in &report.warnings {
             output.warning(&format!("{}: {}", report.database, warning.message));

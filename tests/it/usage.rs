@@ -121,9 +121,10 @@ fn assert_refused(sandbox: &Sandbox, code: i32, arguments: &[&str]) {
     let in_front = [&["--json"], arguments].concat();
     let behind = [arguments, &["--json"]].concat();
     // Behind two dashes it would be the guarded command's.
-    let ways = match arguments.contains(&"--") {
-        true => vec![in_front],
-        false => vec![in_front, behind],
+    let ways = if arguments.contains(&"--") {
+        vec![in_front]
+    } else {
+        vec![in_front, behind]
     };
     for all in ways {
         let outcome = sandbox.pgkeep(&all).run();

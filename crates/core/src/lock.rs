@@ -202,9 +202,10 @@ fn open_one(candidate: &StateFolder) -> Result<LockFolder, String> {
 /// Opens the state folder. A link is followed where the operator, and nobody else, can have put it.
 fn open_state(candidate: &StateFolder) -> Result<OwnedFd, String> {
     let path = candidate.path.as_path();
-    let link = match candidate.is_shared {
-        true => OFlags::NOFOLLOW,
-        false => OFlags::empty(),
+    let link = if candidate.is_shared {
+        OFlags::NOFOLLOW
+    } else {
+        OFlags::empty()
     };
     let open = || rustix::fs::open(path, OPEN_FOLDER | link, Mode::empty());
     let opened = match open() {

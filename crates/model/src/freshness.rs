@@ -26,9 +26,10 @@ pub fn judge(newest: Option<Timestamp>, max_age: Option<Duration>, now: Timestam
         (Some(_), None) => Freshness::NotJudged,
         (Some(started_at), Some(max_age)) => {
             let max_age = SignedDuration::try_from(max_age).unwrap_or(SignedDuration::MAX);
-            match now.duration_since(started_at) > max_age {
-                true => Freshness::Stale,
-                false => Freshness::Fresh,
+            if now.duration_since(started_at) > max_age {
+                Freshness::Stale
+            } else {
+                Freshness::Fresh
             }
         }
     }

@@ -111,9 +111,10 @@ pub fn quote_if_needed(name: &str) -> String {
 /// Escapes control characters, for people: a name is anybody's text and must not move a terminal's cursor.
 pub fn printable(text: &str) -> String {
     text.chars().fold(String::new(), |mut out, c| {
-        match c.is_control() {
-            true => out.extend(c.escape_default()),
-            false => out.push(c),
+        if c.is_control() {
+            out.extend(c.escape_default())
+        } else {
+            out.push(c)
         }
         out
     })

@@ -174,9 +174,10 @@ pub(super) fn annotate(failure: &Failure) {
 /// Tells a person what is wrong with the command line, in front of any log. An argument may be a URL with a password.
 pub(super) fn say_usage(text: &str, is_on_actions: bool) {
     let text = redacted(text.trim_end());
-    match is_on_actions {
-        true => to_standard_error(&actions::shielded(&text)),
-        false => to_standard_error(&text),
+    if is_on_actions {
+        to_standard_error(&actions::shielded(&text))
+    } else {
+        to_standard_error(&text)
     }
 }
 

@@ -71,9 +71,10 @@ impl Rotated {
             self.is_stuck = false;
         }
         let is_full = self.size()? + line.len() as u64 > self.max_size;
-        let rotated = match is_full && !self.is_stuck && self.may_rotate()? {
-            true => self.rotate(),
-            false => Ok(()),
+        let rotated = if is_full && !self.is_stuck && self.may_rotate()? {
+            self.rotate()
+        } else {
+            Ok(())
         };
         if rotated.is_err() {
             self.is_stuck = true;

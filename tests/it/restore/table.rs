@@ -150,9 +150,10 @@ fn each_table_comes_back_with_all_that_it_had() {
             }
         }
         let target = Target::beside(&database, server);
-        let together: Vec<&str> = match tables.len() > 5 {
-            true => tables.to_vec(),
-            false => tables.iter().copied().take(2).collect(),
+        let together: Vec<&str> = if tables.len() > 5 {
+            tables.to_vec()
+        } else {
+            tables.iter().copied().take(2).collect()
         };
         let restore = shelf.restore("latest", &target.url(), &flags(&together, &[]));
         restore.expect(0);

@@ -107,9 +107,10 @@ impl<'a> Request<'a> {
     pub async fn send_ping(self) -> Result<(), String> {
         let answer = self.send_and_read().await?;
         let is_refused = ["not found", "not_found", "rate limited"];
-        match is_refused.iter().any(|words| answer.contains(words)) {
-            true => Err(format!("it answered `{answer}`")),
-            false => Ok(()),
+        if is_refused.iter().any(|words| answer.contains(words)) {
+            Err(format!("it answered `{answer}`"))
+        } else {
+            Ok(())
         }
     }
 
@@ -175,16 +176,18 @@ fn judge(response: &Response, answer: String) -> Result<String, Fault> {
     if status.is_success() {
         return Ok(answer);
     }
-    let said = match answer.is_empty() {
-        true => String::new(),
-        false => format!(" and said `{answer}`"),
+    let said = if answer.is_empty() {
+        String::new()
+    } else {
+        format!(" and said `{answer}`")
     };
-    let why = match status.is_redirection() {
-        true => format!(
+    let why = if status.is_redirection() {
+        format!(
             "it answered {status}: it has moved, and no redirect is followed because the address is a secret; put \
              the new one into the configuration"
-        ),
-        false => format!("it answered {status}{said}"),
+        )
+    } else {
+        format!("it answered {status}{said}")
     };
     let may_pass = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
     let wait = retry_after(response).unwrap_or(WAIT);

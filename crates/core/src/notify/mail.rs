@@ -213,21 +213,23 @@ async fn transact(
     let has_wide = connection
         .server_info()
         .supports_feature(Extension::SmtpUtfEight);
-    let parameters = match has_wide && to.iter().chain(from).any(is_wide) {
-        true => vec![MailParameter::SmtpUtfEight],
-        false => Vec::new(),
+    let parameters = if has_wide && to.iter().chain(from).any(is_wide) {
+        vec![MailParameter::SmtpUtfEight]
+    } else {
+        Vec::new()
     };
     connection
         .command(Mail::new(from.cloned(), parameters))
         .await?;
     let mut refused = Vec::new();
     for address in to {
-        let taken = match is_wide(address) && !has_wide {
-            true => Err(Trouble {
+        let taken = if is_wide(address) && !has_wide {
+            Err(Trouble {
                 why: "the mail server takes addresses in ASCII alone".to_owned(),
                 is_transient: false,
-            }),
-            false => match connection
+            })
+        } else {
+            match connection
                 .command(Rcpt::new(address.clone(), Vec::new()))
                 .await
             {
@@ -236,7 +238,7 @@ async fn transact(
                     return Err(error.into());
                 }
                 answer => answer.map_err(Trouble::from),
-            },
+            }
         };
         refused.extend(taken.err().map(|trouble| (address.clone(), trouble)));
     }

@@ -128,9 +128,10 @@ impl Notifiers {
         let notifier = |(number, config): (usize, &NotifierConfig)| {
             let kind = config.kind();
             Arc::new(Notifier {
-                label: match is_alone(config) {
-                    true => kind.to_owned(),
-                    false => format!("{kind} (entry {number} of notify)"),
+                label: if is_alone(config) {
+                    kind.to_owned()
+                } else {
+                    format!("{kind} (entry {number} of notify)")
                 },
                 config: config.clone(),
                 redactor: redactor.clone(),

@@ -47,9 +47,10 @@ pub(super) fn record(
 
 /// Writes a record into every storage.
 pub(super) async fn keep_record(storages: &[NamedStorage], record: RunRecord, context: &Context) {
-    let limit = match context.stop.is_requested() {
-        true => STOPPED_WRITE_LIMIT,
-        false => WRITE_LIMIT,
+    let limit = if context.stop.is_requested() {
+        STOPPED_WRITE_LIMIT
+    } else {
+        WRITE_LIMIT
     };
     let key = run_key(&record.id);
     let bytes = Bytes::from(record.to_json());

@@ -160,9 +160,10 @@ pub(super) fn of_restore(
         notice.safe = "the target is as it was, and so is the backup".to_owned();
     }
     note_failure(&mut notice, report.failure.as_ref());
-    let good = match report.compared {
-        true => "every table is as it was dumped",
-        false => "restored, not compared",
+    let good = if report.compared {
+        "every table is as it was dumped"
+    } else {
+        "restored, not compared"
     };
     notice.verdict = verdict(outcome, good);
     let subject = subject_of_restore(
@@ -233,9 +234,10 @@ impl Brought<'_> {
         notice.warnings = self.warnings.to_vec();
         notice.rows = Some(self.rows);
         notice.tables = Some(self.tables as u64);
-        notice.safe = match self.is_there {
-            true => "the backup was not changed".to_owned(),
-            false => "the target is as it was, and so is the backup".to_owned(),
+        notice.safe = if self.is_there {
+            "the backup was not changed".to_owned()
+        } else {
+            "the target is as it was, and so is the backup".to_owned()
         };
         note_failure(&mut notice, self.failure);
         notice.verdict = verdict(outcome, "the rows are as they were dumped");

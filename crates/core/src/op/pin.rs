@@ -134,9 +134,10 @@ async fn change(
                 .and_safe("it is still pinned there")
         };
         storage.remove(&key).await.map_err(failed)?;
-        return Ok(match copy.is_pinned() {
-            true => Change::Made,
-            false => Change::None(None),
+        return Ok(if copy.is_pinned() {
+            Change::Made
+        } else {
+            Change::None(None)
         });
     };
     let failed = |error| {

@@ -101,9 +101,10 @@ impl<'a> Ranged<'a> {
                 let end = (text.len() - start).min(usize::try_from(left).unwrap_or(usize::MAX));
                 left -= end as u64;
                 take(&mut state, &text[start..start + end])?;
-                match stop.is_requested() {
-                    true => Err(Closed),
-                    false => Ok(()),
+                if stop.is_requested() {
+                    Err(Closed)
+                } else {
+                    Ok(())
                 }
             };
             let read = read_chunks(pieces, &layout, threads(), &Progress::default(), &mut cut);

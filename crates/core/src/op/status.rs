@@ -303,9 +303,10 @@ async fn status(
         tiers: tiers(watched, &backups, now),
         storages: copies(watched, listing, &backups),
         success: success(&runs, now - LOOK_BACK),
-        success_since: match runs.len() < RUNS_READ {
-            true => now - LOOK_BACK,
-            false => since.max(now - LOOK_BACK),
+        success_since: if runs.len() < RUNS_READ {
+            now - LOOK_BACK
+        } else {
+            since.max(now - LOOK_BACK)
         },
         last_runs: runs.into_iter().take(RUNS_TOLD).collect(),
         growth: growth(&sizes, LOOK_BACK),

@@ -33,9 +33,10 @@ pub async fn ways(connection: &Connection, environment: &Environment) -> Vec<(St
     let mut ways = Vec::new();
     for (host, port) in place.hosts() {
         let is_name = !host.is_empty() && !host.starts_with('/') && place.get("hostaddr").is_none();
-        let way = match is_name && host.parse::<IpAddr>().is_err() {
-            true => way(host, port).await,
-            false => Way::NotLookedUp,
+        let way = if is_name && host.parse::<IpAddr>().is_err() {
+            way(host, port).await
+        } else {
+            Way::NotLookedUp
         };
         ways.push((host.to_owned(), way));
     }

@@ -63,11 +63,12 @@ impl Attended {
     pub fn find(command: &[OsString], path: Option<&OsStr>) -> Result<Self, Unfit> {
         let (name, arguments) = command.split_first().ok_or(Unfit::Missing)?;
         let has_place = name.as_encoded_bytes().contains(&b'/');
-        let found = match has_place {
-            true => Some(PathBuf::from(name)).filter(|file| is_executable(file)),
-            false => which::which_in_global(name, path)
+        let found = if has_place {
+            Some(PathBuf::from(name)).filter(|file| is_executable(file))
+        } else {
+            which::which_in_global(name, path)
                 .ok()
-                .and_then(|mut found| found.next()),
+                .and_then(|mut found| found.next())
         };
         match found {
             Some(program) => Ok(Self {

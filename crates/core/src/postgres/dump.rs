@@ -124,9 +124,12 @@ impl DumpRequest<'_> {
         }
         arguments.extend(self.table_arguments("table", tables));
         // Beside --table, pg_dump ignores --schema in silence.
-        arguments.extend(schemas.iter().map(|schema| match tables.is_empty() {
-            true => format!("--schema={}", quote(schema)),
-            false => format!("--table={}.*", quote(schema)),
+        arguments.extend(schemas.iter().map(|schema| {
+            if tables.is_empty() {
+                format!("--schema={}", quote(schema))
+            } else {
+                format!("--table={}.*", quote(schema))
+            }
         }));
         arguments
     }
@@ -137,9 +140,10 @@ impl DumpRequest<'_> {
         arguments.extend(self.table_arguments("exclude-table-data", &selection.structure_only));
         // Beside --table, pg_dump ignores --exclude-schema, too.
         arguments.extend(selection.exclude_schemas.iter().map(|schema| {
-            match selection.tables.is_empty() {
-                true => format!("--exclude-schema={}", quote(schema)),
-                false => format!("--exclude-table={}.*", quote(schema)),
+            if selection.tables.is_empty() {
+                format!("--exclude-schema={}", quote(schema))
+            } else {
+                format!("--exclude-table={}.*", quote(schema))
             }
         }));
         arguments

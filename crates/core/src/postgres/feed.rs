@@ -110,9 +110,10 @@ impl FeedRequest<'_> {
             running,
             input,
             answers: Some(answers),
-            ending: match self.one_transaction {
-                true => format!("\n{}COMMIT;\n", self.ending),
-                false => "\n".to_owned(),
+            ending: if self.one_transaction {
+                format!("\n{}COMMIT;\n", self.ending)
+            } else {
+                "\n".to_owned()
             },
         })
     }

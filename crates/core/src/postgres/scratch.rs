@@ -375,9 +375,10 @@ impl Place {
     }
 
     fn connection(&self, options: &ScratchOptions, port: u16) -> Result<Connection, Error> {
-        let host = match options.tcp {
-            true => "127.0.0.1".to_owned(),
-            false => self.folder.path().display().to_string(),
+        let host = if options.tcp {
+            "127.0.0.1".to_owned()
+        } else {
+            self.folder.path().display().to_string()
         };
         let parameters = [
             ("host", host),

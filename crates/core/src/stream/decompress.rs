@@ -80,9 +80,10 @@ fn fill(inflate: &mut Inflate, stored: &[u8], raw: &mut [u8]) -> Result<(), Stri
     let mut room = [0];
     let ends = inflate.decompress(DEFLATE_END, &mut room, InflateFlush::NoFlush);
     let is_end = ends == Ok(Status::StreamEnd) && inflate.total_out() == raw.len() as u64;
-    match is_end {
-        true => Ok(()),
-        false => Err("it does not end where its stored bytes end".to_owned()),
+    if is_end {
+        Ok(())
+    } else {
+        Err("it does not end where its stored bytes end".to_owned())
     }
 }
 

@@ -200,9 +200,10 @@ fn decode_jobs(codec: Codec, jobs: &Mutex<Receiver<Job<'_>>>) {
         };
         let result = result.and_then(|crc| {
             let is_it = |sum| hex(&Sha256::digest(&buffers.raw[..raw_bytes])) == sum;
-            match sha256.is_none_or(is_it) {
-                true => Ok(crc),
-                false => Err("its text is not the one that was dumped".to_owned()),
+            if sha256.is_none_or(is_it) {
+                Ok(crc)
+            } else {
+                Err("its text is not the one that was dumped".to_owned())
             }
         });
         // The collector listens until the end; should it be gone, there is nobody to tell.
@@ -417,9 +418,10 @@ impl Collector<'_> {
 
     fn check_trailer(&mut self, found: &[u8], end_offset: u64) {
         let frame = std::mem::replace(&mut self.frame, Frame::new(self.layout.codec));
-        let expected = match self.layout.is_whole {
-            true => frame.trailer(),
-            false => Bytes::new(),
+        let expected = if self.layout.is_whole {
+            frame.trailer()
+        } else {
+            Bytes::new()
         };
         let message = match found.len().cmp(&expected.len()) {
             _ if found == expected => return,

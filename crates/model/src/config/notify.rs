@@ -165,9 +165,10 @@ fn check_url(text: &str) -> Result<(), &'static str> {
         .iter()
         .any(|scheme| text.starts_with(scheme));
     let has_host = url::Url::parse(text).is_ok_and(|url| url.host().is_some());
-    match is_web && has_host && !text.contains(char::is_whitespace) {
-        true => Ok(()),
-        false => Err(WRONG),
+    if is_web && has_host && !text.contains(char::is_whitespace) {
+        Ok(())
+    } else {
+        Err(WRONG)
     }
 }
 
@@ -194,9 +195,10 @@ fn read_headers(reader: &mut Reader, field: &Field) -> Vec<(String, SecretString
             reader.note(entry.line, format!("`{path}` {why}"));
         }
         let value = reader.value(&entry.node, entry.line, &path, true, |text| {
-            match text.bytes().all(|b| matches!(b, b' '..=b'~')) {
-                true => Ok(SecretString::from(text.to_owned())),
-                false => Err("must have ordinary characters alone".to_owned()),
+            if text.bytes().all(|b| matches!(b, b' '..=b'~')) {
+                Ok(SecretString::from(text.to_owned()))
+            } else {
+                Err("must have ordinary characters alone".to_owned())
             }
         });
         headers.extend(value.map(|value| (entry.key.clone(), value)));
@@ -388,9 +390,10 @@ fn put_email(keys: &mut Keys, email: &EmailConfig) {
 /// Shows where an address leads, and nothing that would let anybody write there.
 fn hide(url: &SecretString) -> String {
     let text = url.expose_secret();
-    let mark = match text.contains(DATABASE_MARK) {
-        true => format!("/{DATABASE_MARK}"),
-        false => String::new(),
+    let mark = if text.contains(DATABASE_MARK) {
+        format!("/{DATABASE_MARK}")
+    } else {
+        String::new()
     };
     match url::Url::parse(text) {
         Ok(url) => {

@@ -355,9 +355,10 @@ fn read_compression(reader: &mut Reader, fields: &Fields) -> Option<Compression>
         });
     }
     let fields = reader.open(field.node, field.line, &field.path, &COMPRESSION)?;
-    let method = match fields.has("method") {
-        true => method_of(reader.choice(&fields, "method")?),
-        false => CompressionMethod::default(),
+    let method = if fields.has("method") {
+        method_of(reader.choice(&fields, "method")?)
+    } else {
+        CompressionMethod::default()
     };
     let level = reader.count::<u8>(&fields, "level");
     if level.is_some_and(|level| method.max_level().is_none_or(|max| level > max)) {

@@ -146,9 +146,10 @@ fn or_reference(shape: Value) -> Value {
 
 fn integer(min: u64, max: u64) -> Value {
     // Beyond 2^53 editors round, so no limit is better than a wrong one.
-    match max > 1 << 53 {
-        true => json!({"type": "integer", "minimum": min}),
-        false => json!({"type": "integer", "minimum": min, "maximum": max}),
+    if max > 1 << 53 {
+        json!({"type": "integer", "minimum": min})
+    } else {
+        json!({"type": "integer", "minimum": min, "maximum": max})
     }
 }
 

@@ -151,9 +151,12 @@ pub fn compare(
 pub fn compare_sequences(expected: &[SequenceValue], found: &[SequenceValue]) -> Vec<String> {
     let found: HashMap<&TableName, &SequenceValue> =
         found.iter().map(|value| (&value.name, value)).collect();
-    let words = |sequence: &SequenceValue| match sequence.is_called {
-        true => format!("{} is its last value", sequence.value),
-        false => format!("{} is its next value", sequence.value),
+    let words = |sequence: &SequenceValue| {
+        if sequence.is_called {
+            format!("{} is its last value", sequence.value)
+        } else {
+            format!("{} is its next value", sequence.value)
+        }
     };
     let differs = |wanted: &SequenceValue| match found.get(&wanted.name) {
         None => Some(format!("sequence {}: it is missing", wanted.name)),
@@ -200,9 +203,10 @@ fn one(
     match (expected.digest, outcome.found_digest) {
         (Some(before), Some(now)) if before != now => {
             let columns = expected.columns.as_ref().zip(found.columns.as_ref());
-            match columns.is_some_and(|(before, now)| !same_names(before, now)) {
-                true => outcome.differs("its columns are others"),
-                false => outcome.differs("rows came back with other values"),
+            if columns.is_some_and(|(before, now)| !same_names(before, now)) {
+                outcome.differs("its columns are others")
+            } else {
+                outcome.differs("rows came back with other values")
             }
         }
         (None, _) => {

@@ -123,9 +123,10 @@ impl DefaultRights {
             given.entry(to).or_default().push(&right.name);
         }
         for ((to, is_grantable), names) in given {
-            let option = match is_grantable {
-                true => " WITH GRANT OPTION",
-                false => "",
+            let option = if is_grantable {
+                " WITH GRANT OPTION"
+            } else {
+                ""
             };
             let names = names.join(", ");
             sql += &format!("{head} GRANT {names} ON {words} TO {to}{option};\n");

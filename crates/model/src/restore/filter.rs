@@ -100,12 +100,11 @@ impl Filter {
         if let Some(offset) = self.scanner.first_nul() {
             return Err(nul(offset));
         }
-        let text = match self.held.is_empty() {
-            true => Cow::Borrowed(bytes),
-            false => {
-                self.held.extend_from_slice(bytes);
-                Cow::Owned(std::mem::take(&mut self.held))
-            }
+        let text = if self.held.is_empty() {
+            Cow::Borrowed(bytes)
+        } else {
+            self.held.extend_from_slice(bytes);
+            Cow::Owned(std::mem::take(&mut self.held))
         };
         let mut at = self.skip_mark(from, &text);
         let place_of = |offset: u64| {
@@ -152,9 +151,10 @@ impl Filter {
         let until = place_of(self.scanner.judged_until()).max(at);
         out(&text[at..until]);
         self.held = text[until..].to_vec();
-        match self.held.len() > MAX_HELD {
-            true => Err(too_long(from + until as u64)),
-            false => Ok(()),
+        if self.held.len() > MAX_HELD {
+            Err(too_long(from + until as u64))
+        } else {
+            Ok(())
         }
     }
 
@@ -190,9 +190,10 @@ impl Filter {
             }
             settled.push((
                 start,
-                match is_standard {
-                    true => "SET standard_conforming_strings = on;\n",
-                    false => "SET standard_conforming_strings = off;\n",
+                if is_standard {
+                    "SET standard_conforming_strings = on;\n"
+                } else {
+                    "SET standard_conforming_strings = off;\n"
                 },
             ));
         }
@@ -241,9 +242,10 @@ impl Filter {
 
     /// The mark is only the first bytes of the file; a piece that holds less than all of it is no dump.
     fn skip_mark(&self, from: u64, text: &[u8]) -> usize {
-        match from == 0 && text.starts_with(BYTE_ORDER_MARK) {
-            true => BYTE_ORDER_MARK.len(),
-            false => 0,
+        if from == 0 && text.starts_with(BYTE_ORDER_MARK) {
+            BYTE_ORDER_MARK.len()
+        } else {
+            0
         }
     }
 }

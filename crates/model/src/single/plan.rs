@@ -131,9 +131,10 @@ impl Selection<'_> {
         let mut schemas = String::new();
         for schema in missing {
             plan.besides.push(format!("schema {}", printable(&schema)));
-            match self.schemas_made().contains(&schema) {
-                true => drop(needed.insert(Object::Schema(schema))),
-                false => schemas += &format!("CREATE SCHEMA {};\n", quote(&schema)),
+            if self.schemas_made().contains(&schema) {
+                needed.insert(Object::Schema(schema));
+            } else {
+                schemas += &format!("CREATE SCHEMA {};\n", quote(&schema));
             }
         }
         if !schemas.is_empty() {
@@ -420,9 +421,10 @@ impl Walk<'_> {
 
     /// Brings the text's settings to those in force here.
     fn settle(&mut self) {
-        let out = match self.is_behind {
-            false => &mut self.plan.before,
-            true => &mut self.plan.behind,
+        let out = if self.is_behind {
+            &mut self.plan.behind
+        } else {
+            &mut self.plan.before
         };
         for (name, sql) in &self.in_force {
             if self.said.get(name) != Some(sql) {
@@ -436,9 +438,10 @@ impl Walk<'_> {
     fn say(&mut self, statement: &Statement, is_own: bool) {
         self.settle();
         let sql = self.text(statement, is_own);
-        let out = match self.is_behind {
-            false => &mut self.plan.before,
-            true => &mut self.plan.behind,
+        let out = if self.is_behind {
+            &mut self.plan.behind
+        } else {
+            &mut self.plan.before
         };
         out.extend_from_slice(&sql);
         out.push(b'\n');

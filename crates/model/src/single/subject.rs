@@ -331,9 +331,10 @@ fn other(cursor: &mut Cursor<'_>, word: &[u8]) -> Option<TableName> {
 
 fn create_table(cursor: &mut Cursor<'_>) -> Option<Subject> {
     let name = cursor.name()?;
-    let partition_of = match cursor.words(&["partition", "of"]) {
-        true => Some(cursor.name()?),
-        false => None,
+    let partition_of = if cursor.words(&["partition", "of"]) {
+        Some(cursor.name()?)
+    } else {
+        None
     };
     let mut inherits = Vec::new();
     if cursor.seek(&["inherits"]) && cursor.punct(b'(') {
@@ -441,9 +442,10 @@ fn alter_table(cursor: &mut Cursor<'_>) -> Option<Subject> {
             return Some(on);
         }
         cursor.punct(b'(');
-        let sequence = match cursor.words(&["sequence", "name"]) {
-            true => cursor.name()?,
-            false => return Some(on),
+        let sequence = if cursor.words(&["sequence", "name"]) {
+            cursor.name()?
+        } else {
+            return Some(on);
         };
         return Some(on.does(Deed::Identity(sequence)));
     }

@@ -159,9 +159,10 @@ impl Platform {
             What::DefaultPrivileges { role, .. } if !self.may_speak_for(role) => Place::LeftOut,
             What::ForeignKey { to, is_only, .. } if self.has_no_users && to == "auth" => {
                 // That of a partitioned table cannot be made without a look at the rows.
-                match is_only {
-                    true => Place::NotValid,
-                    false => Place::LeftOut,
+                if *is_only {
+                    Place::NotValid
+                } else {
+                    Place::LeftOut
                 }
             }
             _ => Place::Kept,
@@ -301,9 +302,10 @@ impl Stubs {
     }
 
     fn add_auth(&mut self, there: &There) {
-        let place = match self.add_schema("auth", there) {
-            true => "schema `auth` with",
-            false => "in your schema `auth`",
+        let place = if self.add_schema("auth", there) {
+            "schema `auth` with"
+        } else {
+            "in your schema `auth`"
         };
         self.sql += USERS;
         self.has_users = true;
@@ -313,9 +315,10 @@ impl Stubs {
                 made.push(format!("{name}()"));
             }
         }
-        let functions = match made.is_empty() {
-            true => String::new(),
-            false => format!(" and the functions {}", made.join(", ")),
+        let functions = if made.is_empty() {
+            String::new()
+        } else {
+            format!(" and the functions {}", made.join(", "))
         };
         self.told.push(format!(
             "{place} an empty table `users`{functions}; foreign keys to it do not look at the rows that are \

@@ -51,9 +51,10 @@ pub(super) async fn get(client: &Client, key: &str, limit: u64) -> Result<(Bytes
         let found = client.store.get(&path).await?;
         let meta = found.meta.clone();
         // What is too large is not read at all.
-        let bytes = match meta.size <= limit {
-            true => found.bytes().await?,
-            false => Bytes::new(),
+        let bytes = if meta.size <= limit {
+            found.bytes().await?
+        } else {
+            Bytes::new()
         };
         Ok((meta, bytes))
     });

@@ -98,9 +98,10 @@ fn add(first: &mut Option<Failure>, further: Failure) {
 
 /// Tells that a backup begins. A partial one is not what a dead-man ping waits for.
 pub(super) fn tell_start(request: &Request, context: &Context) -> Starting {
-    match request.is_partial {
-        true => Starting::default(),
-        false => context.notices.start(request.name.as_str()),
+    if request.is_partial {
+        Starting::default()
+    } else {
+        context.notices.start(request.name.as_str())
     }
 }
 

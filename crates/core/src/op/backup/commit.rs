@@ -213,9 +213,10 @@ impl Attempt<'_> {
         self.is_undecided = !in_doubt.is_empty();
         self.report.stored = is_stored;
         self.note_outcomes(&ends, is_stored);
-        match is_stored {
-            true => Ok(()),
-            false => Err(self.not_committed(ends, holding, is_small_enough, in_doubt)),
+        if is_stored {
+            Ok(())
+        } else {
+            Err(self.not_committed(ends, holding, is_small_enough, in_doubt))
         }
     }
 
@@ -225,9 +226,10 @@ impl Attempt<'_> {
         let fence = |(at, state): (usize, &Result<()>)| {
             let has_dump = state.is_ok();
             async move {
-                match has_dump && !self.stop().is_cancelled() {
-                    true => self.hold.fence(at).await,
-                    false => Ok(()),
+                if has_dump && !self.stop().is_cancelled() {
+                    self.hold.fence(at).await
+                } else {
+                    Ok(())
                 }
             }
         };

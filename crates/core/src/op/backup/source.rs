@@ -170,22 +170,26 @@ impl Attempt<'_> {
             return Ok(());
         };
         let user = &facts.user;
-        let details = unreadable.iter().map(|table| match table.can_read {
-            true => format!(
-                "`{}` has row-level security, which hides rows from `{user}`",
-                table.table_name()
-            ),
-            false => format!("`{}` may not be read by `{user}`", table.table_name()),
+        let details = unreadable.iter().map(|table| {
+            if table.can_read {
+                format!(
+                    "`{}` has row-level security, which hides rows from `{user}`",
+                    table.table_name()
+                )
+            } else {
+                format!("`{}` may not be read by `{user}`", table.table_name())
+            }
         });
-        let (id, hint) = match first.can_read {
-            true => (
+        let (id, hint) = if first.can_read {
+            (
                 "row_security",
                 "dump as a role with BYPASSRLS, or leave the table out",
-            ),
-            false => (
+            )
+        } else {
+            (
                 "permission_denied",
                 "`GRANT pg_read_all_data TO …` (PostgreSQL 14 and later), or leave the table out",
-            ),
+            )
         };
         let message = format!(
             "{} failed: {} tables cannot be read whole; {SAFE}",

@@ -244,9 +244,14 @@ impl Looking<'_> {
         let size = bytes(facts.database.size_bytes);
         let message = format!("as `{user}` into `{database}`, {size} on the server");
         self.say(Verdict::Ok, "login", message);
-        match facts.session_settings_applied {
-            true => self.say(Verdict::Ok, "pooler", "one session from question to question"),
-            false => self.lines.push(
+        if facts.session_settings_applied {
+            self.say(
+                Verdict::Ok,
+                "pooler",
+                "one session from question to question",
+            )
+        } else {
+            self.lines.push(
                 Line::new(
                     self.subject,
                     "pooler",
@@ -254,7 +259,7 @@ impl Looking<'_> {
                     "a pooler refuses session settings: the text form of bytea and money is not fixed, and digests may differ",
                 )
                 .hint("connect to the server itself, or to a pooler's port for sessions"),
-            ),
+            )
         }
     }
 
@@ -442,9 +447,10 @@ impl Looking<'_> {
         let set: Vec<String> = set
             .map(|name| format!("{name} {} ms", limit(name)))
             .collect();
-        let message = match set.is_empty() {
-            true => "none".to_owned(),
-            false => format!("{}: switched off in our own sessions", set.join(", ")),
+        let message = if set.is_empty() {
+            "none".to_owned()
+        } else {
+            format!("{}: switched off in our own sessions", set.join(", "))
         };
         self.say(Verdict::Ok, "time_limits", message);
     }

@@ -61,8 +61,9 @@ pub(super) fn space(free: Option<u64>, largest: Option<u64>) -> Option<Line> {
         bytes(largest)
     );
     let line = |verdict| Line::new(HERE, "scratch_space", verdict, message.as_str());
-    Some(match free < largest {
-        true => line(Verdict::Warn).hint("give drills a server with more room: `drill.url`"),
-        false => line(Verdict::Ok),
+    Some(if free < largest {
+        line(Verdict::Warn).hint("give drills a server with more room: `drill.url`")
+    } else {
+        line(Verdict::Ok)
     })
 }

@@ -153,9 +153,10 @@ impl Probing<'_> {
         let is_there = listed
             .iter()
             .any(|object| object.key == self.key && object.size_bytes == TEXT.len() as u64);
-        match is_there {
-            true => Ok(()),
-            false => wrong("does not list what was just written"),
+        if is_there {
+            Ok(())
+        } else {
+            wrong("does not list what was just written")
         }
     }
 
@@ -276,9 +277,10 @@ pub(super) fn space(named: &NamedStorage, free: Option<u64>, needed: &[u64]) -> 
             .hint("make room, or let retention keep less");
     }
     // Old backups go only behind new ones.
-    match free / 2 < sum {
-        true => line(Verdict::Warn, message).hint("there is room for one more run only"),
-        false => line(Verdict::Ok, message),
+    if free / 2 < sum {
+        line(Verdict::Warn, message).hint("there is room for one more run only")
+    } else {
+        line(Verdict::Ok, message)
     }
 }
 

@@ -200,9 +200,10 @@ impl Drill<'_> {
     }
 
     fn failed(&self, error: &Error) -> Failure {
-        match self.context.stop.is_requested() {
-            true => self.stopped(),
-            false => error.to_failure(&self.what(), "the backup was not changed"),
+        if self.context.stop.is_requested() {
+            self.stopped()
+        } else {
+            error.to_failure(&self.what(), "the backup was not changed")
         }
     }
 
@@ -342,13 +343,14 @@ impl Drill<'_> {
         }
         let is_verdict =
             matches!(failure.kind, Kind::Damaged | Kind::Proof) || failure.id == SQL_FAILED;
-        failure.message = match is_verdict {
-            true => format!("{} failed: {}", self.what(), failure.message),
-            false => format!(
+        failure.message = if is_verdict {
+            format!("{} failed: {}", self.what(), failure.message)
+        } else {
+            format!(
                 "{} came to no verdict on the backup: {}",
                 self.what(),
                 failure.message
-            ),
+            )
         };
         if is_verdict {
             failure.kind = Kind::Damaged;

@@ -63,9 +63,10 @@ fn place(connection: &Connection) -> Option<String> {
 }
 
 fn bracketed(host: &str) -> String {
-    match host.contains(':') {
-        true => format!("[{}]", host.replace('%', "%25")),
-        false => encode(host),
+    if host.contains(':') {
+        format!("[{}]", host.replace('%', "%25"))
+    } else {
+        encode(host)
     }
 }
 
@@ -73,9 +74,12 @@ fn encode(text: &str) -> String {
     let is_plain =
         |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
     text.bytes()
-        .map(|byte| match is_plain(&byte) {
-            true => char::from(byte).to_string(),
-            false => format!("%{byte:02X}"),
+        .map(|byte| {
+            if is_plain(&byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
         })
         .collect()
 }

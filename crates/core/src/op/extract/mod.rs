@@ -270,9 +270,10 @@ fn no_table(what: &str, name: &TableName, known: impl Iterator<Item = TableName>
 }
 
 fn no_rows(what: &str, is_partitioned: bool) -> Failure {
-    let why = match is_partitioned {
-        true => "a partitioned table has no rows of its own: extract its partitions",
-        false => "the dump holds its structure only",
+    let why = if is_partitioned {
+        "a partitioned table has no rows of its own: extract its partitions"
+    } else {
+        "the dump holds its structure only"
     };
     Failure::new(Kind::NotFound, "no_rows", format!("{what}: {why}"))
 }

@@ -392,9 +392,10 @@ impl Task {
     }
 
     fn damaged(&self, why: &str, is_begun: bool) -> Tried {
-        let trust = match is_begun {
-            true => "what was printed must not be trusted",
-            false => "nothing was written",
+        let trust = if is_begun {
+            "what was printed must not be trusted"
+        } else {
+            "nothing was written"
         };
         let message = format!("{}: {why}; {trust}", self.what);
         let failure = Failure::new(Kind::Damaged, "rows_damaged", message);

@@ -103,9 +103,10 @@ impl<'a> Extractor<'a> {
 
     /// Says what may be done with what went out so far.
     pub(super) fn trust(&self) -> &'static str {
-        match self.picked.target.is_begun {
-            true => "what was printed must not be trusted",
-            false => "nothing was written",
+        if self.picked.target.is_begun {
+            "what was printed must not be trusted"
+        } else {
+            "nothing was written"
         }
     }
 
@@ -282,9 +283,10 @@ impl Picked {
 }
 
 fn odd_row(what: &str, picked: &Picked, columns: usize) -> Failure {
-    let trust = match picked.target.is_begun {
-        true => "what was printed must not be trusted",
-        false => "nothing was written",
+    let trust = if picked.target.is_begun {
+        "what was printed must not be trusted"
+    } else {
+        "nothing was written"
     };
     let message = format!(
         "{what}: row {} has {} fields, and the table has {columns} columns; {trust}",

@@ -138,9 +138,10 @@ impl Target {
                 replace,
             } => {
                 file.sync_all().map_err(failed)?;
-                let persisted = match replace {
-                    true => staged.persist(&path),
-                    false => staged.persist_noclobber(&path),
+                let persisted = if replace {
+                    staged.persist(&path)
+                } else {
+                    staged.persist_noclobber(&path)
                 };
                 match persisted {
                     Ok(_) => Ok(Some(path)),

@@ -148,9 +148,10 @@ async fn is_of_this_database(
         return Err("was made of another database".to_owned());
     }
     // A preset leaves out schemas that only the server can tell.
-    match manifest.selection == request.selection_on(&facts).record() {
-        true => Ok(()),
-        false => Err("leaves other things out than it should now".to_owned()),
+    if manifest.selection == request.selection_on(&facts).record() {
+        Ok(())
+    } else {
+        Err("leaves other things out than it should now".to_owned())
     }
 }
 

@@ -139,9 +139,10 @@ async fn keep(mut owned: Owned, mut orders: mpsc::Receiver<Order>, loss: Arc<Los
                 let _ = reply.send(fenced); // whoever asked may have given up
             }
             Some(Order::Release(reply)) => {
-                let released = match loss.is_declared() {
-                    true => Ok(()),
-                    false => owned.release().await,
+                let released = if loss.is_declared() {
+                    Ok(())
+                } else {
+                    owned.release().await
                 };
                 let _ = reply.send(released);
                 return;

@@ -330,9 +330,10 @@ impl Hold {
             ..
         } = self;
         let (key, ttl) = (&key, ttl.as_secs_f64());
-        let limit = match context.stop.is_requested() {
-            true => STOPPED_RELEASE_LIMIT,
-            false => RELEASE_LIMIT,
+        let limit = if context.stop.is_requested() {
+            STOPPED_RELEASE_LIMIT
+        } else {
+            RELEASE_LIMIT
         };
         let give_back = |(place, named): (Place, _)| async move {
             let named: &NamedStorage = named;

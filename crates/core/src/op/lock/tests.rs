@@ -255,9 +255,10 @@ async fn a_lease_that_another_run_took_is_lost() {
         }
         let failure = hold.fence(0).await.unwrap_err();
         assert_eq!((failure.kind, failure.id), (Kind::Busy, "lock_lost"));
-        let who = match is_removed {
-            true => "somebody took the lease away".to_owned(),
-            false => theirs.to_string(),
+        let who = if is_removed {
+            "somebody took the lease away".to_owned()
+        } else {
+            theirs.to_string()
         };
         assert!(failure.message.contains(&who), "{}", failure.message);
         assert!(hold.lost().is_cancelled() && hold.ended().is_cancelled());

@@ -50,13 +50,14 @@ impl<'a> Copy<'a> {
         let encoding = stored.manifest.dump.client_encoding.as_deref();
         let encoding = encoding.unwrap_or("UTF8").to_owned();
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-        match encoding.bytes().all(is_plain) {
-            true => Ok(Self {
+        if encoding.bytes().all(is_plain) {
+            Ok(Self {
                 ranged,
                 encoding,
                 progress: Arc::default(),
-            }),
-            false => Err(ranged.contradicts("its encoding is no word")),
+            })
+        } else {
+            Err(ranged.contradicts("its encoding is no word"))
         }
     }
 
@@ -81,9 +82,10 @@ impl<'a> Copy<'a> {
                 }
                 rows.take(text);
                 progress.note_more(text.len() as u64, 0);
-                match rows.refused.is_some() {
-                    true => Err(Closed),
-                    false => Ok(()),
+                if rows.refused.is_some() {
+                    Err(Closed)
+                } else {
+                    Ok(())
                 }
             };
             let (back, count) = self.ranged.read(&of, block, moving, take).await?;

@@ -100,9 +100,10 @@ impl<'a> Run<'a> {
     pub(super) async fn run(mut self) -> Report {
         let started = self.context.clock.monotonic();
         if let Err(failure) = self.try_run().await {
-            self.report.failure = Some(match self.context.stop.is_requested() {
-                true => self.stopped(),
-                false => with_safe(failure),
+            self.report.failure = Some(if self.context.stop.is_requested() {
+                self.stopped()
+            } else {
+                with_safe(failure)
             });
         }
         let took = self.context.clock.monotonic().saturating_sub(started);
@@ -418,9 +419,10 @@ impl<'a> Run<'a> {
             () = stop.cancelled() => None,
         };
         let Some(answers) = answers else {
-            let failure = match self.context.stop.is_requested() {
-                true => self.stopped(),
-                false => self.program_failed(&feed).await,
+            let failure = if self.context.stop.is_requested() {
+                self.stopped()
+            } else {
+                self.program_failed(&feed).await
             };
             return Err(self.end(&feed, failure).await);
         };

@@ -145,11 +145,12 @@ async fn remove_objects(storage: &dyn Storage, backup: &Listed, right: &Right<'_
             failures.push(format!("`{key}`: {error}"));
         }
     }
-    match failures.is_empty() {
-        true => Outcome::Removed,
-        false => Outcome::Failed(format!(
+    if failures.is_empty() {
+        Outcome::Removed
+    } else {
+        Outcome::Failed(format!(
             "its manifest is removed, and these objects are left behind: {}; `pgkeep sync` sweeps them after a day",
             failures.join(", ")
-        )),
+        ))
     }
 }

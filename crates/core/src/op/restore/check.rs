@@ -152,9 +152,10 @@ impl Check<'_> {
         );
         let columns: Vec<String> = table.columns.iter().map(|column| quote(column)).collect();
         let columns = columns.join(", ");
-        let what = match is_root {
-            true => format!("(SELECT {columns} FROM {name})"),
-            false => format!("{name} ({columns})"),
+        let what = if is_root {
+            format!("(SELECT {columns} FROM {name})")
+        } else {
+            format!("{name} ({columns})")
         };
         let encoding = if facts.is_sql_ascii() {
             "SQL_ASCII"
@@ -164,9 +165,10 @@ impl Check<'_> {
         let sql =
             format!("{AS_PG_DUMP} SET client_encoding = '{encoding}';\nCOPY {what} TO STDOUT;\n");
         let psql = Psql::new(programs, self.environment, self.connection);
-        let psql = match facts.session_settings_applied {
-            true => psql.with_session_settings(),
-            false => psql.without_session_settings(),
+        let psql = if facts.session_settings_applied {
+            psql.with_session_settings()
+        } else {
+            psql.without_session_settings()
         };
         let mut running = psql.program().input(sql).spawn(cancel)?;
         let (output, progress) = (running.take_output(), Arc::clone(&self.progress));

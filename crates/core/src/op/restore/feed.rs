@@ -177,12 +177,13 @@ pub(crate) fn judge_file(
     let failure = Failure::new(Kind::Damaged, "dump_incomplete", message).with_details(more);
     let lacks_only_the_marker =
         problems.len() == 1 && first.id == "end_marker_missing" && scan.statements > 0;
-    Err(match lacks_only_the_marker {
-        true => failure.hint(
+    Err(if lacks_only_the_marker {
+        failure.hint(
             "if the program that wrote it leaves the end marker out, as `supabase db dump` does, \
                               `--accept-no-end-marker` restores it without that proof",
-        ),
-        false => failure,
+        )
+    } else {
+        failure
     })
 }
 

@@ -148,10 +148,7 @@ impl Landing {
             .iter()
             .find(|section| section.name == SectionName::Data);
         // Where nobody knows what lies where, rows may be anywhere.
-        let anywhere = match sections.is_empty() {
-            true => AS_REPLICA,
-            false => "",
-        };
+        let anywhere = if sections.is_empty() { AS_REPLICA } else { "" };
         Self {
             rules: Some(rules),
             stubs: Stubs {
@@ -190,10 +187,7 @@ impl Landing {
 
     /// Returns what stands behind the dump in its own transaction.
     pub(super) fn ending(&self) -> &'static str {
-        match self.is_project() {
-            true => TELL,
-            false => "",
-        }
+        if self.is_project() { TELL } else { "" }
     }
 
     pub(super) fn told(&self) -> Vec<String> {

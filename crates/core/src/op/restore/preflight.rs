@@ -171,12 +171,13 @@ pub(crate) fn plan(
     };
     let mut problems = Vec::new();
     problems.extend(place(needs, target, plan, options));
-    let own = match target.exists {
-        true => format!(
+    let own = if target.exists {
+        format!(
             "; `ALTER DATABASE {} OWNER TO restorer`",
             quote(&target.name)
-        ),
-        false => String::new(),
+        )
+    } else {
+        String::new()
     };
     problems.extend(powers(needs, &target.facts, &own, options));
     problems.extend(version(needs, &target.facts, options));
@@ -250,12 +251,13 @@ fn place(needs: &Needs, target: &Target, plan: Plan, options: &Options) -> Optio
     }
     // A superuser can end the services' sessions, and has to say that they are to go.
     let is_held = facts.is_supabase() && !facts.is_superuser;
-    let aside = match is_held {
-        true => ANOTHER_PROJECT.to_owned(),
-        false => format!(
+    let aside = if is_held {
+        ANOTHER_PROJECT.to_owned()
+    } else {
+        format!(
             "use `--into {}_restored`, or `--replace` to swap the restored copy in",
             target.name
-        ),
+        )
     };
     if plan == Plan::Replace && is_held {
         let text = "Supabase's own services hold it, so that no other database can take its place";
@@ -324,9 +326,10 @@ pub(crate) fn powers(
         false => format!("`{user}` may become `{role}`, a role with powers over the server"),
     };
     let text = format!("{what}, and whatever the dump's SQL says would run with those powers");
-    let owners = match needs.roles.is_empty() {
-        true => String::new(),
-        false => "; `GRANT <each owner in the dump> TO restorer`".to_owned(),
+    let owners = if needs.roles.is_empty() {
+        String::new()
+    } else {
+        "; `GRANT <each owner in the dump> TO restorer`".to_owned()
     };
     let makes_roles = options.create_missing_roles && !needs.missing_roles(facts).is_empty();
     let makes_roles_itself = makes_roles && facts.major() >= 16;
@@ -335,11 +338,10 @@ pub(crate) fn powers(
     } else {
         ""
     };
-    let roles = match makes_roles && !makes_roles_itself {
-        true => {
-            "; the roles that are missing are made by somebody else, because CREATEROLE is such a power up to PostgreSQL 15"
-        }
-        false => "",
+    let roles = if makes_roles && !makes_roles_itself {
+        "; the roles that are missing are made by somebody else, because CREATEROLE is such a power up to PostgreSQL 15"
+    } else {
+        ""
     };
     let hint = format!(
         "`--allow-superuser` restores all the same, where you trust the dump as you trust the server; or make a role for \

@@ -342,9 +342,10 @@ impl<'a> Run<'a> {
         };
         self.report.skipped_extensions = site.skipped(&self.options);
         self.report.stand_ins = site.platform.told();
-        match plan != Plan::Fill && site.databases.is_none() {
-            true => Err(self.untouched(&Error::new(Reason::DatabaseMissing))),
-            false => Ok(site),
+        if plan != Plan::Fill && site.databases.is_none() {
+            Err(self.untouched(&Error::new(Reason::DatabaseMissing)))
+        } else {
+            Ok(site)
         }
     }
 
@@ -406,11 +407,10 @@ impl<'a> Run<'a> {
         self.check_stop()?;
         let expected = expected_of(opened, &moved);
         let started = self.context.clock.monotonic();
-        match self.options.no_compare {
-            true => self.warn_not_compared(),
-            false => {
-                self.compare(&expected, &moved.scan, site).await?;
-            }
+        if self.options.no_compare {
+            self.warn_not_compared()
+        } else {
+            self.compare(&expected, &moved.scan, site).await?;
         }
         self.report.compare_ms = self.millis_since(started);
         self.put_back_properties(site).await;
@@ -470,9 +470,10 @@ impl<'a> Run<'a> {
     }
 
     fn check_stop(&self) -> Result<()> {
-        match self.context.stop.is_requested() {
-            true => Err(self.stopped_inside()),
-            false => Ok(()),
+        if self.context.stop.is_requested() {
+            Err(self.stopped_inside())
+        } else {
+            Ok(())
         }
     }
 
@@ -564,14 +565,13 @@ impl<'a> Run<'a> {
             Ok(()) => failure.and_safe(self.safe_words(site, made).await),
             Err(error) => {
                 let failure = failure.and_safe(&format!("cleaning up failed, too: {error}"));
-                match made.database {
-                    true => failure.hint(format!(
+                if made.database {
+                    failure.hint(format!(
                         "`DROP DATABASE {}` removes what is left",
                         quote(&site.name)
-                    )),
-                    false => {
-                        failure.hint("look whether the database is still empty before you use it")
-                    }
+                    ))
+                } else {
+                    failure.hint("look whether the database is still empty before you use it")
                 }
             }
         };

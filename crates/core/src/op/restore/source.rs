@@ -149,17 +149,16 @@ impl Stored {
             _ => "",
         };
         let key = self.backup.place.key(Part::Dump, extension);
-        match self
+        if self
             .backup
             .copies
             .get(&at)
             .is_some_and(|copy| copy.has(&key))
         {
-            true => Ok(key),
-            false => {
-                let message = format!("{what}: `{key}`, which the manifest names, is not there");
-                Err(Failure::new(Kind::Damaged, "object_missing", message))
-            }
+            Ok(key)
+        } else {
+            let message = format!("{what}: `{key}`, which the manifest names, is not there");
+            Err(Failure::new(Kind::Damaged, "object_missing", message))
         }
     }
 }

@@ -167,9 +167,10 @@ impl Watchdog<'_> {
             tokio::time::sleep(self.limits.pause()).await;
             let count = self.pulse.count();
             // While bytes move nobody has to be asked, and no session of the server is taken for it.
-            let found = match count == judge.count {
-                true => sessions(self.psql, self.application, cancel).await,
-                false => Ok(Vec::new()),
+            let found = if count == judge.count {
+                sessions(self.psql, self.application, cancel).await
+            } else {
+                Ok(Vec::new())
             };
             judge.refused(now(), found.as_ref().is_err_and(Error::is_out_of_sessions));
             let found = found.ok().filter(|_| count == judge.count);

@@ -168,10 +168,11 @@ async fn text(ranged: &Ranged<'_>, start: u64, end: u64) -> Result<(Vec<u8>, u64
     };
     let of = "its structure";
     let (text, read) = ranged.read(of, block, Vec::new(), take).await?;
-    match text.len() as u64 == length {
-        true => Ok((text, read)),
+    if text.len() as u64 == length {
+        Ok((text, read))
+    } else {
         // Whoever wished to stop is told so by the caller.
-        false => Err(ranged.damaged(of, "it is shorter than the manifest says")),
+        Err(ranged.damaged(of, "it is shorter than the manifest says"))
     }
 }
 
@@ -249,9 +250,10 @@ pub(super) fn file_rows(
                 return;
             }
             idle = Some(under_way.end());
-            match is_over {
-                true => while blocks.next().is_some() {},
-                false => drop(blocks.next()),
+            if is_over {
+                while blocks.next().is_some() {}
+            } else {
+                blocks.next();
             }
         }
     });

@@ -149,9 +149,10 @@ impl<'a> Run<'a> {
 
     /// A failure in front of the first change.
     fn untouched(&self, failure: Failure) -> Failure {
-        match self.context.stop.is_requested() {
-            true => self.stopped(UNTOUCHED),
-            false => with_safe(failure, UNTOUCHED),
+        if self.context.stop.is_requested() {
+            self.stopped(UNTOUCHED)
+        } else {
+            with_safe(failure, UNTOUCHED)
         }
     }
 
@@ -287,16 +288,16 @@ impl<'a> Run<'a> {
             encoding,
             site,
         };
-        match job.site.exists || !self.request.options.dry_run {
-            true => self.carry_out(job).await,
+        if job.site.exists || !self.request.options.dry_run {
+            self.carry_out(job).await
+        } else {
             // What would be made cannot be tried in a database that is not there.
-            false => {
-                self.report.created_roles = job.site.missing_roles.clone();
-                self.report.warnings.push(
-                    "the database is missing and would be created; nothing was tried".to_owned(),
-                );
-                Ok(())
-            }
+
+            self.report.created_roles = job.site.missing_roles.clone();
+            self.report
+                .warnings
+                .push("the database is missing and would be created; nothing was tried".to_owned());
+            Ok(())
         }
     }
 

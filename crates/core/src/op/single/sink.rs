@@ -87,11 +87,11 @@ impl Sink {
         }
         let (was_over, from) = (self.is_over(), self.filter.scanner().position());
         let mut rows = Vec::with_capacity(text.len());
-        let pushed = match was_over {
-            true => Ok(()),
-            false => self
-                .filter
-                .push(text, &mut |bytes| rows.extend_from_slice(bytes)),
+        let pushed = if was_over {
+            Ok(())
+        } else {
+            self.filter
+                .push(text, &mut |bytes| rows.extend_from_slice(bytes))
         };
         self.progress.note_scan(self.filter.scanner());
         let mut cuts = self.filter.take_cuts().into_iter();
@@ -200,9 +200,10 @@ impl Rows {
     }
 
     fn go_on(&self) -> Result<(), Closed> {
-        match self.sink.broken.is_some() {
-            true => Err(Closed),
-            false => Ok(()),
+        if self.sink.broken.is_some() {
+            Err(Closed)
+        } else {
+            Ok(())
         }
     }
 

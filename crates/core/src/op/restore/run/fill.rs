@@ -623,9 +623,10 @@ pub(in crate::op) fn of_statement(
     if is_statement {
         // What is known of these is known of dumping.
         failure.hints.clear();
-        failure.id = match is_hindered(&error.stderr) {
-            true => HINDERED,
-            false => SQL_FAILED,
+        failure.id = if is_hindered(&error.stderr) {
+            HINDERED
+        } else {
+            SQL_FAILED
         };
         failure.message = format!("{what}: {said}");
     }

@@ -16,9 +16,10 @@ impl Run<'_> {
         if !self.context.stop.is_requested() {
             return Ok(());
         }
-        let proof = match self.report.compared {
-            true => "every row is in its place and compared",
-            false => "every row is in its place, and nothing was compared",
+        let proof = if self.report.compared {
+            "every row is in its place and compared"
+        } else {
+            "every row is in its place, and nothing was compared"
         };
         let failure = self.context.stop.failure(&format!(
             "restore into `{}`: {proof}, but not all that follows was done",

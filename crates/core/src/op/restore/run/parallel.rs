@@ -456,9 +456,10 @@ impl Run<'_> {
             .await
             .map_err(|error| self.failed(&error))?;
         let input = feed.take_input();
-        let freeze = match task.one_transaction {
-            true => Freeze::Emptied(Arc::clone(&crew.emptied)),
-            false => Freeze::Never,
+        let freeze = if task.one_transaction {
+            Freeze::Emptied(Arc::clone(&crew.emptied))
+        } else {
+            Freeze::Never
         };
         let hand = Hand {
             rules: Rules {

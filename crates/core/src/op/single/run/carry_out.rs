@@ -44,9 +44,10 @@ impl Run<'_> {
     }
 
     async fn undo(&mut self, failure: Failure, job: &Job<'_>, application: &str) -> Failure {
-        let failure = match self.context.stop.is_requested() {
-            true => self.stopped_bare(),
-            false => failure,
+        let failure = if self.context.stop.is_requested() {
+            self.stopped_bare()
+        } else {
+            failure
         };
         let site = &job.site;
         if let Some(databases) = &site.databases {
@@ -102,9 +103,10 @@ impl Run<'_> {
 
     async fn bring_in(&mut self, job: &Job<'_>, application: &str, key: &str) -> Result<()> {
         let (site, options) = (&job.site, &self.request.options);
-        let aside = match site.exists && !options.no_privileges {
-            true => SetAside::new(&site.facts.default_rights),
-            false => SetAside::default(),
+        let aside = if site.exists && !options.no_privileges {
+            SetAside::new(&site.facts.default_rights)
+        } else {
+            SetAside::default()
         };
         let request = FeedRequest {
             psql: &site.psql,
@@ -308,9 +310,10 @@ impl Run<'_> {
             return Err(self.end(&feed, self.stopped_bare()).await);
         }
         let is_dry = self.request.options.dry_run;
-        let ended = match is_dry {
-            true => feed.roll_back(sink.into_input()).await,
-            false => feed.commit(sink.into_input()).await,
+        let ended = if is_dry {
+            feed.roll_back(sink.into_input()).await
+        } else {
+            feed.commit(sink.into_input()).await
         };
         ended.map_err(|error| self.refused_by_server(&error))?;
         self.report.restored = !is_dry;
@@ -337,9 +340,10 @@ impl Run<'_> {
 
     /// Ends `psql`, and the transaction with it. Its own words are better than ours about a pipe that broke.
     async fn end(&self, feed: &Feed, failure: Failure) -> Failure {
-        let patience = match failure.id == GONE && !self.context.stop.is_requested() {
-            true => Duration::from_secs(10),
-            false => Duration::from_millis(200),
+        let patience = if failure.id == GONE && !self.context.stop.is_requested() {
+            Duration::from_secs(10)
+        } else {
+            Duration::from_millis(200)
         };
         let gone = tokio::time::timeout(patience, feed.ended()).await;
         let failure = match gone.map(|ended| ended.into_result()) {
@@ -380,14 +384,11 @@ impl Run<'_> {
         }
         if says("does not exist") && !self.unknown.is_empty() {
             let names = list(&self.unknown);
-            failure = failure.hint(match self.extensions.is_empty() {
-                true => format!("neither the dump nor the target makes {names}"),
-                false => format!(
+            failure = failure.hint(if self.extensions.is_empty() { format!("neither the dump nor the target makes {names}") } else { format!(
                     "neither the dump nor the target makes {names}: an extension may, and the dump's database had {}; \
                      `CREATE EXTENSION` in the target comes first",
                     list(&self.extensions)
-                ),
-            });
+                ) });
         }
         failure
     }

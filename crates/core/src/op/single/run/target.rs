@@ -168,23 +168,25 @@ impl Run<'_> {
             let text = format!("`{}` may not create databases", facts.user);
             problems.push(problem("rights_missing", text, None));
         }
-        let rights = match site.exists {
-            true => "; `GRANT CREATE ON SCHEMA <each schema> TO restorer`",
-            false => "",
+        let rights = if site.exists {
+            "; `GRANT CREATE ON SCHEMA <each schema> TO restorer`"
+        } else {
+            ""
         };
         problems.extend(preflight::powers(&needs, facts, rights, &options));
         problems.extend(preflight::version(&needs, facts, &options));
         problems.extend(preflight::roles(&needs, facts, &options));
         let refused = selection.problems(there);
         problems.extend(refused.iter().map(|refused| in_words(refused, selection)));
-        match problems.is_empty() {
-            true => Ok(()),
-            false => Err(preflight::failure(
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(preflight::failure(
                 &self.request.into,
                 &site.name,
                 site.exists,
                 problems,
-            )),
+            ))
         }
     }
 
