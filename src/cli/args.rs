@@ -673,12 +673,12 @@ pub struct RestoreArgs {
     #[arg(long)]
     pub replace: bool,
     /// Merge rows into tables that are there, by primary key; without --table into every table that has one
-    #[arg(long, conflicts_with_all = ["data_only", "replace", "no_owner", "no_privileges", "create_missing_roles", "no_database_settings", "force_version", "force_locale", "accept_no_end_marker", "no_compare", "dump_time_zone", "jobs", "stall_timeout", "lock_wait_timeout"], help_heading = "Single tables")]
+    #[arg(long, conflicts_with_all = ["data_only", "replace", "no_owner", "no_privileges", "create_missing_roles", "no_database_settings", "force_version", "force_locale", "accept_no_end_marker", "no_compare", "dump_time_zone", "jobs"], help_heading = "Single tables")]
     pub upsert: bool,
     /// Bring rows into tables that are there and empty
     #[arg(
         long,
-        requires = "tables", conflicts_with_all = ["replace", "no_owner", "no_privileges", "create_missing_roles", "no_database_settings", "force_version", "force_locale", "accept_no_end_marker", "no_compare", "dump_time_zone", "jobs", "stall_timeout", "lock_wait_timeout"],
+        requires = "tables", conflicts_with_all = ["replace", "no_owner", "no_privileges", "create_missing_roles", "no_database_settings", "force_version", "force_locale", "accept_no_end_marker", "no_compare", "dump_time_zone", "jobs"],
         help_heading = "Single tables"
     )]
     pub data_only: bool,

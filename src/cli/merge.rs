@@ -4,11 +4,11 @@ use super::args::RestoreArgs;
 use super::log::{self, Ended};
 use super::output::{Output, number};
 use super::progress::Shown;
-use super::restore::{search, source, with_password};
+use super::restore::{limits, search, source, with_password};
 use super::settings::Settings;
 use pgkeep_core::context::Context;
-use pgkeep_core::op::merge::{Merged, Report, Request, run as merge};
 use pgkeep_core::op::restore::Source;
+use pgkeep_core::op::restore::rows::{Merged, Report, Request, run as merge};
 use pgkeep_core::op::stored::Wanted;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::merge::Mode;
@@ -96,6 +96,7 @@ fn request(args: &RestoreArgs, settings: &Settings<'_>) -> Result<Request> {
             Mode::Append
         },
         dry_run: args.dry_run,
+        limits: limits(args, name.as_deref(), settings)?,
         into: with_password(into, args, settings)?,
         search: search(args, settings)?,
         environment: settings.program_environment(),

@@ -9,7 +9,7 @@ use super::restore::{limits, search, source, with_password};
 use super::settings::Settings;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::restore::Source as Any;
-use pgkeep_core::op::single::{Options, Report, Request, Source, run as restore};
+use pgkeep_core::op::restore::tables::{Options, Report, Request, Source, run as restore};
 use pgkeep_core::op::stored::Wanted;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::name::printable;

@@ -71,31 +71,7 @@ const WRONG: &[(i32, &[&str])] = &[
     (2, &["guard", "--", "true"]),
     (127, &["guard", "--", "no-such-command"]),
     (126, &["guard", "--", "./taken.yaml"]),
-    (
-        2,
-        &[
-            "restore",
-            "--upsert",
-            "--into",
-            "x",
-            "--lock-wait-timeout",
-            "1s",
-        ],
-    ),
     (2, &["restore", "--upsert", "--into", "x", "--jobs", "2"]),
-    (
-        2,
-        &[
-            "restore",
-            "--data-only",
-            "-t",
-            "t",
-            "--into",
-            "x",
-            "--stall-timeout",
-            "1s",
-        ],
-    ),
 ];
 
 /// More flags of `backup` that are read by us and not by clap.

@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 
 use super::stored::Wanted;
-use super::{backup, drill, merge, restore, single, status, verify};
+use super::{backup, drill, restore, status, verify};
 use crate::context::Context;
 use crate::notify::Delivery;
 use pgkeep_model::failure::{Failure, Kind};
@@ -177,7 +177,11 @@ pub(super) fn of_restore(
 }
 
 /// Makes the notice of rows that were merged into tables.
-pub(super) fn of_merge(request: &merge::Request, report: &merge::Report, now: Timestamp) -> Notice {
+pub(super) fn of_merge(
+    request: &restore::rows::Request,
+    report: &restore::rows::Report,
+    now: Timestamp,
+) -> Notice {
     let named = request.database.as_ref().map(ToString::to_string);
     let database = database_of(report.backup_id.as_deref()).or(named);
     let brought = Brought {
@@ -195,7 +199,7 @@ pub(super) fn of_merge(request: &merge::Request, report: &merge::Report, now: Ti
 }
 
 /// Makes the notice of tables that were restored with their structure.
-pub(super) fn of_tables(report: &single::Report, now: Timestamp) -> Notice {
+pub(super) fn of_tables(report: &restore::tables::Report, now: Timestamp) -> Notice {
     let brought = Brought {
         database: database_of(report.backup_id.as_deref()),
         backup_id: report.backup_id.as_ref(),

@@ -79,18 +79,36 @@ impl<'a> Ranged<'a> {
         &self,
         of: &str,
         block: Block,
+        state: T,
+        take: impl FnMut(&mut T, &[u8]) -> std::result::Result<(), Closed> + Send + 'static,
+    ) -> Result<(T, u64)> {
+        let (state, count, read) = self.hand(block, threads(), state, take).await;
+        match read {
+            Ok(()) | Err(Fault::Left) => Ok((state, count)),
+            Err(Fault::Storage(error)) => Err(storage_failure(&self.what, &error)),
+            Err(Fault::Damaged(why)) => Err(self.damaged(of, &why)),
+        }
+    }
+
+    /// Hands the text of a block to `take` together with `state`, which comes back in any case, with the number of stored
+    /// bytes that were read. So many `threads` decompress.
+    pub(super) async fn hand<T: Send + 'static>(
+        &self,
+        block: Block,
+        threads: usize,
         mut state: T,
         mut take: impl FnMut(&mut T, &[u8]) -> std::result::Result<(), Closed> + Send + 'static,
-    ) -> Result<(T, u64)> {
-        let (chunks, skipped) = self
-            .index
-            .offsets()
-            .chunks_of(block)
-            .ok_or_else(|| self.damaged(of, "it lies behind the end of the dump"))?;
+    ) -> (T, u64, std::result::Result<(), Fault>) {
+        let Some((chunks, skipped)) = self.index.offsets().chunks_of(block) else {
+            let why = "it lies behind the end of the dump".to_owned();
+            return (state, 0, Err(Fault::Damaged(why)));
+        };
         let range = self.index.start_of(chunks.start).0..self.index.start_of(chunks.end).0;
         let read_bytes = range.end - range.start;
-        let stream = self.named.storage.stream(&self.key, Some(range)).await;
-        let stream = stream.map_err(|error| storage_failure(&self.what, &error))?;
+        let stream = match self.named.storage.stream(&self.key, Some(range)).await {
+            Ok(stream) => stream,
+            Err(error) => return (state, 0, Err(Fault::Storage(error))),
+        };
         let (codec, index, stop) = (self.codec, Arc::clone(&self.index), self.stop.clone());
         let work = move |pieces: Pieces| {
             let layout = Layout::part(codec, &index, chunks);
@@ -107,16 +125,33 @@ impl<'a> Ranged<'a> {
                     Ok(())
                 }
             };
-            let read = read_chunks(pieces, &layout, threads(), &Progress::default(), &mut cut);
-            (state, read)
+            let read = read_chunks(pieces, &layout, threads, &Progress::default(), &mut cut);
+            let ended = match read {
+                Err(error) => Err(Fault::Storage(error)),
+                Ok(outcome) => match outcome.fault {
+                    Some(fault) => Err(Fault::Damaged(fault.message)),
+                    None if outcome.is_left => Err(Fault::Left),
+                    None if left > 0 => Err(Fault::Damaged(
+                        "it is shorter than the manifest says".to_owned(),
+                    )),
+                    None => Ok(()),
+                },
+            };
+            (state, ended)
         };
-        let (state, read) = with_pieces(stream, work).await?;
-        let outcome = read.map_err(|error| storage_failure(&self.what, &error))?;
-        match outcome.fault {
-            Some(fault) => Err(self.damaged(of, &fault.message)),
-            None => Ok((state, read_bytes)),
-        }
+        let handed = with_pieces(stream, work).await;
+        let (state, ended) = handed.expect("reading does not panic");
+        (state, read_bytes, ended)
     }
+}
+
+/// Why a block was not handed on to its end.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// Whoever takes it took no more, or somebody wants to stop.
+    Left,
+    Storage(pgkeep_storage::Error),
+    Damaged(String),
 }
 
 fn contradicts(what: &str, why: &str) -> Failure {

@@ -299,6 +299,33 @@ pub async fn end_sessions(
     end_sessions_in(GONE_STEPS, psql, application, cancel).await
 }
 
+/// What became of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It was undone, or is about to be.
+    Undone,
+    /// It was committed.
+    Done,
+    /// The server does not say.
+    Unknown,
+}
+
+/// Asks what became of a transaction, whose number `txid_current()` told. PostgreSQL 10 is the first that knows.
+pub async fn fate_of(psql: &Psql, transaction: &str, cancel: &CancellationToken) -> Fate {
+    let Ok(number) = transaction.parse::<u64>() else {
+        return Fate::Unknown;
+    };
+    let sql = format!("SELECT pg_catalog.txid_status({number});");
+    match psql.query(&sql, cancel, TIMEOUT).await {
+        Ok(answer) => match answer.trim_ascii() {
+            b"committed" => Fate::Done,
+            b"aborted" => Fate::Undone,
+            _ => Fate::Unknown,
+        },
+        Err(_) => Fate::Unknown,
+    }
+}
+
 async fn end_sessions_in(
     steps: u32,
     psql: &Psql,

@@ -88,11 +88,16 @@ impl Progress {
     /// Takes note of how far a scanner has come.
     pub fn note_scan(&self, scanner: &Scanner) {
         self.raw_bytes.store(scanner.position(), Ordering::Relaxed);
+        let done = scanner.tables_with_rows() as u64;
+        self.tables_done.store(done, Ordering::Relaxed);
+        self.note_table(scanner);
+    }
+
+    /// Takes note of the table whose rows are under way.
+    pub fn note_table(&self, scanner: &Scanner) {
         let current = scanner
             .current_table()
             .map(|table| table.full_name().to_string());
-        let done = scanner.tables_with_rows() as u64;
-        self.tables_done.store(done, Ordering::Relaxed);
         if let Ok(mut table) = self.current_table.lock() {
             *table = current;
         }

@@ -4,6 +4,7 @@
 //! equal and yet another (`1.0` and `1.00`, `a` and `A` in citext) counts as a change.
 
 mod order;
+pub mod script;
 mod sql;
 
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,7 @@
 //! The SQL of a merge. Rows go into a temporary table first, so that they can be counted before anything is touched.
 
 use super::TargetTable;
-use crate::name::quote;
+use crate::name::{TableName, quote};
 use crate::restore::properties::literal;
 
 /// Keys of each kind that a count shows.
@@ -31,8 +31,8 @@ pub struct Plan<'a> {
 
 impl Plan<'_> {
     /// Returns the temporary table's name: plain letters, so that it reads alike in every encoding.
-    pub fn rows(&self) -> String {
-        format!("pg_temp.pgkeep_rows_{}", self.number)
+    pub fn rows(&self) -> TableName {
+        TableName::new("pg_temp", format!("pgkeep_rows_{}", self.number))
     }
 
     /// Makes the temporary table with the dumped columns' types, and keeps other writers out: what is counted and
@@ -50,7 +50,7 @@ impl Plan<'_> {
 
     /// Counts what will be done, as one line of JSON: a [`super::Counts`].
     pub fn count(&self) -> String {
-        let (rows, only) = (self.rows(), self.table.only());
+        let (rows, only) = (self.rows().quoted(), self.table.only());
         if self.mode == Mode::Append {
             return format!(
                 "SELECT pg_catalog.jsonb_build_object('insert', pg_catalog.count(*), 'update', 0, 'unchanged', 0) FROM {rows};\n"
@@ -112,7 +112,7 @@ impl Plan<'_> {
             "INSERT INTO {table} AS t ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} s",
             self.list(""),
             self.list("s."),
-            self.rows()
+            self.rows().quoted()
         );
         if self.mode == Mode::Upsert {
             sql += &self.on_conflict();
@@ -144,7 +144,7 @@ impl Plan<'_> {
             Mode::Append => format!("(SELECT {list} FROM {only} t)"),
             Mode::Upsert => format!(
                 "(SELECT {list} FROM {only} t WHERE EXISTS (SELECT FROM {} s WHERE {}))",
-                self.rows(),
+                self.rows().quoted(),
                 self.same_key()
             ),
         }

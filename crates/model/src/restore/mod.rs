@@ -5,3 +5,4 @@ pub mod defaults;
 pub mod filter;
 pub mod order;
 pub mod properties;
+pub mod script;

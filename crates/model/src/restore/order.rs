@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::name::TableName;
 use crate::restore::filter::holds_rows;
+use crate::restore::script::Step;
 use crate::scan::{
     Block, LexemeKind, Listed, Scan, Scanner, SectionName, Table, TableKind, TextEncoding, Work,
     lexemes,
@@ -47,6 +48,17 @@ pub struct Task {
     pub fills: Vec<TableName>,
     /// Tables whose rows must all be there before it begins.
     pub needs: Vec<TableName>,
+}
+
+impl Task {
+    /// Returns what its session carries out.
+    pub fn into_steps(self) -> Vec<Step> {
+        let what = match self.what {
+            What::Text(text) => Step::Text(text),
+            What::Part(block) => Step::Part(block),
+        };
+        vec![Step::Text(self.settings), what, Step::End]
+    }
 }
 
 /// SQL of a task.

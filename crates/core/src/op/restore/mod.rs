@@ -8,10 +8,14 @@ pub(crate) mod check;
 pub(crate) mod feed;
 mod platform;
 pub(crate) mod preflight;
+pub mod rows;
 mod run;
+mod session;
+mod sink;
 pub(crate) mod source;
 pub(crate) mod stall;
 pub(crate) mod swap;
+pub mod tables;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -14,14 +14,15 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::check::{self, Check, Compared};
-use super::feed::{Moved, judge_file, refused, unreadable};
+use super::feed::{judge_file, refused, unreadable};
 use super::platform;
 use super::preflight::{self, Needs, Plan, Target};
+use super::session::Fate;
 use super::source::{Opened, Stored, Tap, open_file};
 use super::stall::Pulse;
 use super::{Event, Observer, Options, Report, Request, Source, swap};
 use crate::context::Context;
-use crate::postgres::databases::{Databases, end_sessions};
+use crate::postgres::databases::Databases;
 use crate::postgres::error::{Error, Reason};
 use crate::postgres::programs::Found;
 use crate::postgres::psql::Psql;
@@ -51,6 +52,18 @@ pub(super) struct Run<'a> {
     pulse: Arc<Pulse>,
     /// Why copies were passed over.
     bad_copies: Vec<String>,
+    /// What became of a transaction, or of the renames, that failed; and why that cannot be seen.
+    fate: Option<Fate>,
+    stays: Option<Error>,
+    /// Name that the old database has where the renames were done, when that cannot be seen.
+    kept_as: Option<String>,
+}
+
+/// A dump that was brought in whole.
+struct Moved {
+    scan: Scan,
+    /// What the comparison before the COMMIT said, where there was one.
+    compared: Option<Compared>,
 }
 
 /// Where the dump goes, decided.
@@ -102,6 +115,9 @@ impl<'a> Run<'a> {
             no_stop: CancellationToken::new(),
             pulse: Arc::default(),
             bad_copies: Vec::new(),
+            fate: None,
+            stays: None,
+            kept_as: None,
         }
     }
 
@@ -161,14 +177,12 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn what(&self) -> String {
-        format!("restore into `{}` failed", self.report.target)
+    fn doing(&self) -> String {
+        format!("restore into `{}`", self.report.target)
     }
 
-    /// Lets the watchdog see how far this has come.
-    fn follow(&self, progress: &Arc<Progress>) {
-        let progress = Arc::clone(progress);
-        self.pulse.follow(move || progress.raw_bytes());
+    fn what(&self) -> String {
+        format!("{} failed", self.doing())
     }
 
     /// Returns a count of bytes that the watchdog sees.
@@ -184,9 +198,8 @@ impl<'a> Run<'a> {
     }
 
     fn failed(&self, error: &Error) -> Failure {
-        let doing = format!("restore into `{}`", self.report.target);
         // What is safe is known only when all was undone, and added there.
-        let mut failure = error.to_failure(&doing, "");
+        let mut failure = error.to_failure(&self.doing(), "");
         failure.message = failure.message.trim_end_matches("; ").to_owned();
         failure
     }
@@ -405,7 +418,7 @@ impl<'a> Run<'a> {
         }
         self.analyze(site).await;
         self.check_stop()?;
-        let expected = expected_of(opened, &moved);
+        let expected = expected_of(opened, &moved.scan);
         let started = self.context.clock.monotonic();
         if self.options.no_compare {
             self.warn_not_compared()
@@ -465,8 +478,7 @@ impl<'a> Run<'a> {
     }
 
     fn stopped_inside(&self) -> Failure {
-        let doing = format!("restore into `{}`", self.report.target);
-        self.context.stop.failure(&doing)
+        self.context.stop.failure(&self.doing())
     }
 
     fn check_stop(&self) -> Result<()> {
@@ -542,12 +554,14 @@ impl<'a> Run<'a> {
         let swapped = databases.swap(name, &site.name, &kept, &self.no_stop).await;
         if let Err(error) = swapped {
             // An answer may be lost behind the COMMIT.
-            if !databases
-                .exists(&kept, &self.no_stop)
-                .await
-                .is_ok_and(|is_there| is_there)
-            {
-                return Err(self.failed(&error));
+            match databases.exists(&kept, &self.no_stop).await {
+                Ok(true) => {}
+                Ok(false) => return Err(self.failed(&error)),
+                Err(_) => {
+                    self.fate = Some(Fate::Unknown);
+                    self.kept_as = Some(kept);
+                    return Err(self.failed(&error));
+                }
             }
             self.warn(format!(
                 "the connection was lost behind the renames, which were done: {error}"
@@ -559,10 +573,16 @@ impl<'a> Run<'a> {
 
     /// Leaves the target as it was, and says so in the failure.
     async fn undo(&mut self, failure: Failure, site: &Site, made: &Made) -> Failure {
-        let cleaned = self.clean(site, made).await;
+        if let Some(kept) = self.kept_as.take() {
+            return self.unseen(failure, site, &kept);
+        }
+        let cleaned = match self.stays.take() {
+            Some(error) => Err(error),
+            None => self.clean(site, made.database).await,
+        };
         self.report.created &= cleaned.is_err();
         let failure = match &cleaned {
-            Ok(()) => failure.and_safe(self.safe_words(site, made).await),
+            Ok(()) => failure.and_safe(self.safe_words(site, made)),
             Err(error) => {
                 let failure = failure.and_safe(&format!("cleaning up failed, too: {error}"));
                 if made.database {
@@ -579,31 +599,39 @@ impl<'a> Run<'a> {
         failure
     }
 
-    /// What is safe is looked up where it depends on whether a COMMIT arrived.
-    async fn safe_words(&self, site: &Site, made: &Made) -> &'static str {
-        match site.plan {
-            Plan::Create if !made.database => "nothing was changed",
-            Plan::Create => "the database that was made for it is gone again",
-            Plan::Replace => "the database was not changed",
-            Plan::Fill => match TargetFacts::read(&site.psql, &self.no_stop).await {
-                Ok(facts) if facts.schemas == site.target.facts.schemas => {
-                    "the database is as empty as it was"
-                }
-                Ok(_) => "the database was empty and now holds what was restored",
-                Err(_) => {
-                    "whether the database is still empty cannot be seen: look before you use it"
-                }
-            },
+    /// The server answered neither the renames nor the question whether they were done, and both may be. So nothing is
+    /// dropped: what was restored may be in its place.
+    fn unseen(&self, failure: Failure, site: &Site, kept: &str) -> Failure {
+        let name = &site.target.name;
+        failure
+            .and_safe("whether the databases were renamed cannot be seen, and nothing was dropped")
+            .hint(format!(
+                "where `{kept}` is there, it is the old database, and `{name}` is the restored one; else `{name}` is \
+                 unchanged, and `DROP DATABASE {}` removes what was restored beside it",
+                quote(&site.name)
+            ))
+    }
+
+    /// What is safe depends on what became of the COMMIT.
+    fn safe_words(&self, site: &Site, made: &Made) -> &'static str {
+        match (site.plan, self.fate) {
+            (Plan::Create, _) if !made.database => "nothing was changed",
+            (Plan::Create, _) => "the database that was made for it is gone again",
+            (Plan::Replace, _) => "the database was not changed",
+            (Plan::Fill, Some(Fate::Done)) => {
+                "the database was empty and now holds what was restored"
+            }
+            (Plan::Fill, Some(Fate::Unknown)) => {
+                "whether the database is still empty cannot be seen: look before you use it"
+            }
+            (Plan::Fill, _) => "the database is as empty as it was",
         }
     }
 
-    /// Ends our session, and drops a database that was made.
-    async fn clean(&self, site: &Site, made: &Made) -> std::result::Result<(), Error> {
-        match (&site.databases, made.database) {
-            (Some(databases), true) => databases.drop_database(&site.name, &self.no_stop).await,
-            _ if site.plan == Plan::Fill => {
-                end_sessions(&site.psql, &site.application, &self.no_stop).await
-            }
+    /// Drops a database that was made. What was done in one that was there is undone with its session.
+    async fn clean(&self, site: &Site, is_made: bool) -> std::result::Result<(), Error> {
+        match &site.databases {
+            Some(databases) if is_made => databases.drop_database(&site.name, &self.no_stop).await,
             _ => Ok(()),
         }
     }
@@ -632,10 +660,10 @@ impl<'a> Run<'a> {
     }
 }
 
-fn expected_of(opened: &Opened, moved: &Moved) -> Vec<Expected> {
+fn expected_of(opened: &Opened, scan: &Scan) -> Vec<Expected> {
     opened
         .expected()
-        .unwrap_or_else(|| moved.scan.tables.iter().map(Expected::from).collect())
+        .unwrap_or_else(|| scan.tables.iter().map(Expected::from).collect())
 }
 
 /// Free bytes on the server's disk, where the server runs here and its folder can be seen.

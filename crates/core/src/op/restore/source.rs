@@ -99,6 +99,26 @@ impl Stored {
             .hint("`pgkeep verify --all` reads all that is stored, and marks what is damaged"))
     }
 
+    /// Makes an attempt with one storage's copy after the other, until one is not at fault for what failed. Those that
+    /// were are added to `bad`.
+    pub(crate) async fn try_copies<T>(
+        &self,
+        what: &str,
+        bad: &mut Vec<String>,
+        mut attempt: impl AsyncFnMut(usize) -> Result<T>,
+    ) -> Result<T> {
+        let mut last: Option<Failure> = None;
+        for at in self.backup.readable_from() {
+            bad.extend(last.take().map(|failure| failure.message));
+            match attempt(at).await {
+                Err(failure) if is_of_copy(&failure) => last = Some(failure),
+                done => return done,
+            }
+        }
+        let message = format!("{what}: no storage has the backup");
+        Err(last.unwrap_or_else(|| Failure::new(Kind::NotFound, "no_such_backup", message)))
+    }
+
     /// Says of a failure that the backup was removed meanwhile, where that is so.
     pub(crate) async fn unless_removed(&self, what: &str, failure: Failure) -> Failure {
         unless_removed(&self.listing, &self.backup, what, failure).await

@@ -1,27 +1,33 @@
 //! Brings a dump into a database: makes the database, feeds `psql`, proves, compares where it must, commits.
 
-use std::io::{self, PipeWriter, Read, Write};
+use std::io;
 use std::sync::Arc;
 
-use super::{Made, Run, Site, expected_of};
+use tokio_util::sync::CancellationToken;
+
+use super::{Made, Moved, Run, Site, expected_of};
 use crate::op::restore::check::{self, Compared};
-use crate::op::restore::feed::{Move, MoveError, Moved, judge_file, refused, unreadable};
+use crate::op::restore::feed::{judge_file, refused};
 use crate::op::restore::preflight::Plan;
-use crate::op::restore::source::{Opened, Seen, Stored, Tap, open_file};
+use crate::op::restore::session::{From, Handed, Judge, Sessions, Supply};
+use crate::op::restore::sink::Broken;
+use crate::op::restore::source::{Opened, Stored, Tap};
 use crate::op::restore::stall::Watchdog;
 use crate::op::restore::{Event, HINDERED, Limits, SQL_FAILED, swap};
 use crate::postgres::databases::{Databases, NotCreated, Why};
 use crate::postgres::error::{Error, Reason};
-use crate::postgres::feed::{Feed, FeedRequest};
+use crate::postgres::feed::Answers;
 use crate::postgres::process::Stop;
 use crate::stream::pipeline::Progress;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::manifest::Manifest;
 use pgkeep_model::name::quote;
+use pgkeep_model::restore::compare::Expected;
 use pgkeep_model::restore::defaults::SetAside;
 use pgkeep_model::restore::filter::{Freeze, Rules};
 use pgkeep_model::restore::properties::literal;
-use pgkeep_model::scan::Scan;
+use pgkeep_model::restore::script::{Asks, Script, Step};
+use pgkeep_model::scan::{Scan, SequenceValue, TextEncoding};
 
 /// Most tables of a dump that goes into a fresh database as one transaction. Each takes a few of the server's locks, of
 /// which there are 6,400 by default; a fresh database can also be dropped.
@@ -35,67 +41,59 @@ impl Run<'_> {
         site: &Site,
         made: &mut Made,
     ) -> Result<Moved> {
-        let copies = match opened {
-            Opened::Stored(stored) => stored.backup.readable_from(),
-            _ => vec![0],
+        let Opened::Stored(stored) = opened else {
+            return self.fill_from(opened, 0, site, made).await;
         };
-        let mut last = None;
-        for at in copies {
-            if let Some(failure) = last.take() {
-                self.clean(site, made)
-                    .await
-                    .map_err(|error| self.failed(&error))?;
-                let Failure { message, .. } = failure;
-                self.warn(format!("another copy is taken: {message}"));
-                self.bad_copies.push(message);
-            }
-            self.make_database(site, made).await?;
-            self.prepare(site).await?;
-            match self.feed_watched(opened, at, site).await {
-                Ok(moved) => {
-                    if let Opened::Stored(stored) = opened {
-                        self.report.storage = Some(stored.storage_name(at).to_owned());
-                    }
-                    return Ok(moved);
-                }
-                Err(failure)
-                    if matches!(failure.kind, Kind::Damaged | Kind::Storage | Kind::Login) =>
-                {
-                    last = Some(failure);
-                }
-                Err(failure) => return Err(failure),
-            }
+        let (what, mut bad_copies) = (self.what(), Vec::new());
+        let moved = stored
+            .try_copies(&what, &mut bad_copies, async |at| {
+                let moved = self.fill_from(opened, at, site, made).await?;
+                self.report.storage = Some(stored.storage_name(at).to_owned());
+                Ok(moved)
+            })
+            .await;
+        for message in &bad_copies {
+            self.warn(format!("another copy is taken: {message}"));
         }
-        Err(last.unwrap_or_else(|| {
-            Failure::new(
-                Kind::NotFound,
-                "no_such_backup",
-                "no storage has the backup",
-            )
-        }))
+        self.bad_copies = bad_copies;
+        moved
     }
 
-    /// Ends it when it stands still; what it started ends with it.
-    async fn feed_watched(&mut self, opened: &Opened, at: usize, site: &Site) -> Result<Moved> {
-        let (what, pulse, context) = (self.what(), Arc::clone(&self.pulse), self.context);
-        let watchdog = Watchdog {
-            psql: &site.psql,
-            application: &site.application,
-            limits: self.options.limits,
-            pulse: &pulse,
-            clock: &*context.clock,
-        };
-        tokio::select! {
-            moved = self.feed_any(opened, at, site) => moved,
-            failure = watchdog.stands_still(&what, context.stop.token()) => Err(failure),
+    async fn fill_from(
+        &mut self,
+        opened: &Opened,
+        at: usize,
+        site: &Site,
+        made: &mut Made,
+    ) -> Result<Moved> {
+        if std::mem::take(&mut made.database) {
+            self.clean(site, true)
+                .await
+                .map_err(|error| self.failed(&error))?;
         }
-    }
-
-    /// Several sessions where that applies, else one.
-    async fn feed_any(&mut self, opened: &Opened, at: usize, site: &Site) -> Result<Moved> {
+        self.make_database(site, made).await?;
+        self.prepare(site).await?;
+        // Several sessions where that applies, else one.
         match self.feed_side_by_side(opened, at, site).await? {
             Some(moved) => Ok(moved),
             None => self.feed(opened, at, site).await,
+        }
+    }
+
+    /// What holds for each session of this restore.
+    pub(super) fn sessions<'s>(&'s self, site: &'s Site, progress: &Arc<Progress>) -> Sessions<'s> {
+        Sessions {
+            doing: self.doing(),
+            psql: &site.psql,
+            application: &site.application,
+            server_major: site.target.facts.major(),
+            is_sql_ascii: site.needs.encoding == "SQL_ASCII",
+            time_zone: self.options.time_zone(),
+            is_lasting: site.plan == Plan::Fill,
+            limits: self.options.limits,
+            pulse: Arc::clone(&self.pulse),
+            progress: Arc::clone(progress),
+            context: self.context,
         }
     }
 
@@ -231,75 +229,75 @@ impl Run<'_> {
         }
     }
 
-    /// Feeds the dump to `psql`, proves it, and only then commits.
+    /// Brings the dump in by one session.
     async fn feed(&mut self, opened: &Opened, at: usize, site: &Site) -> Result<Moved> {
+        let manifest = opened.manifest();
+        let progress = Arc::new(Progress::default());
+        let with_rows = manifest.map_or(0, |manifest| {
+            let tables = manifest.tables.iter();
+            tables.filter(|table| table.rows.is_some()).count()
+        });
+        self.observer.note(Event::Restoring {
+            progress: &progress,
+            bytes: manifest.map_or(0, |manifest| manifest.dump.bytes),
+            tables: with_rows as u64,
+        });
+        let script = self.script(opened, site);
+        let asks = script.one_transaction && site.plan == Plan::Fill;
+        let from = match opened {
+            Opened::Stored(stored) => From::Copy(stored, at, None),
+            Opened::File { path, .. } => From::File(path),
+            Opened::Pipe => From::Pipe,
+        };
+        let supply = Supply::new(from, TextEncoding::Utf8);
+        let mut judge = Judgement {
+            run: self,
+            opened,
+            at,
+            asks,
+            dumped: None,
+            compared: None,
+        };
+        let done = self
+            .sessions(site, &progress)
+            .one(script, &supply, &mut judge)
+            .await;
+        let compared = judge.compared;
+        match done {
+            Ok(mut handed) => Ok(Moved {
+                scan: handed.scans.remove(0),
+                compared,
+            }),
+            Err(failed) => {
+                self.fate = Some(failed.fate);
+                self.stays = failed.stays;
+                let failure = failed.failure;
+                match opened {
+                    Opened::Stored(stored) if failure.id == SQL_FAILED => {
+                        Err(self.doubt(stored, at, failure).await)
+                    }
+                    _ => Err(failure),
+                }
+            }
+        }
+    }
+
+    /// The whole dump in one session.
+    fn script(&self, opened: &Opened, site: &Site) -> Script {
         let manifest = opened.manifest();
         let tables = manifest.map(|manifest| manifest.tables.len());
         let one_transaction =
             site.plan == Plan::Fill || tables.is_some_and(|tables| tables <= MAX_TABLES_AT_ONCE);
-        let progress = Arc::new(Progress::default());
-        self.follow(&progress);
-        self.observer.note(Event::Restoring {
-            progress: &progress,
-            bytes: manifest.map_or(0, |manifest| manifest.dump.bytes),
-            tables: manifest.map_or(0, |manifest| {
-                manifest
-                    .tables
-                    .iter()
-                    .filter(|table| table.rows.is_some())
-                    .count() as u64
-            }),
-        });
-        let options = &self.options;
         let mut rules = self.rules(site, one_transaction);
         // Only of our own backups it is certain that a table which the dump makes was not there before.
         let has_own_tables = manifest.is_some_and(Manifest::has_plain_storage);
         if one_transaction && has_own_tables && !site.platform.is_project() {
             rules.freeze = Freeze::Made;
         }
-        let movement = Move {
-            rules,
-            length: manifest.map(|manifest| manifest.dump.bytes),
-            progress,
-        };
-        let key = self.random_hex(8);
         let around = self.around(site);
-        let request = FeedRequest {
-            psql: &site.psql,
-            application: &site.application,
-            one_transaction,
-            server_major: site.target.facts.major(),
-            is_sql_ascii: site.needs.encoding == "SQL_ASCII",
-            time_zone: options.time_zone(),
-            key: &key,
-            prelude: &around.before,
-            ending: &around.behind,
-        };
-        let is_fill = site.plan == Plan::Fill && !options.no_compare;
-        match opened {
-            Opened::Stored(stored) => {
-                let (tap, seen) = Tap::new(stored.read(at).await?, true);
-                let moved = self
-                    .pump(opened, at, &request, movement, tap, seen, is_fill)
-                    .await;
-                match moved {
-                    Err(failure) if failure.id == SQL_FAILED => {
-                        Err(self.doubt(stored, at, failure).await)
-                    }
-                    moved => moved,
-                }
-            }
-            Opened::File { path, .. } => {
-                let (tap, seen) = Tap::new(open_file(path)?, false);
-                self.pump(opened, at, &request, movement, tap, seen, is_fill)
-                    .await
-            }
-            Opened::Pipe => {
-                let (tap, seen) = Tap::new(io::stdin(), false);
-                self.pump(opened, at, &request, movement, tap, seen, is_fill)
-                    .await
-            }
-        }
+        let mut script = Script::new(one_transaction, rules, vec![Step::Whole, Step::End]);
+        (script.before, script.behind) = (around.before, around.behind);
+        script
     }
 
     /// What stands around the dump in its transaction.
@@ -335,153 +333,13 @@ impl Run<'_> {
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one call with one line for each kind of source"
-    )]
-    async fn pump(
-        &self,
-        opened: &Opened,
-        at: usize,
-        request: &FeedRequest<'_>,
-        movement: Move,
-        tap: Tap<impl Read + Send + 'static>,
-        seen: Arc<Seen>,
-        is_last_word: bool,
-    ) -> Result<Moved> {
-        let mut feed = request
-            .start(self.stop())
-            .await
-            .map_err(|error| self.failed(&error))?;
-        let mut input = feed.take_input();
-        let watch = Arc::clone(&seen);
-        // It ends with the dump, with `psql`, or with the wish to stop; a pipe that never gives another byte is left to
-        // the end of the program.
-        let moving = tokio::task::spawn_blocking(move || {
-            let moved = movement.run(tap, &seen, &mut input);
-            (moved, input)
-        });
-        let (moved, input) = tokio::select! {
-            done = moving => done.expect("moving a dump does not panic"),
-            _ = feed.ended() => {
-                watch.give_up();
-                return Err(self.program_failed(&feed).await);
-            }
-            () = self.stop().cancelled() => {
-                watch.give_up();
-                feed.stop().await;
-                return Err(self.stopped_inside());
-            }
-        };
-        let judged = match moved {
-            Ok(moved) => self.prove(opened, at, &moved).map(|()| moved),
-            Err(MoveError::Closed) => return Err(self.program_failed(&feed).await),
-            Err(error) => Err(self.explain(opened, at, &error, &watch)),
-        };
-        let (judged, input) = match judged {
-            Ok(moved) if request.one_transaction && is_last_word => {
-                let (answered, input) = self.ask(opened, &moved, request, &mut feed, input).await;
-                (
-                    answered.map(|compared| Moved {
-                        compared: Some(compared),
-                        ..moved
-                    }),
-                    input,
-                )
-            }
-            judged => (judged, input),
-        };
-        match judged.and_then(|moved| self.check_stop().map(|()| moved)) {
-            Ok(moved) => {
-                feed.commit(input)
-                    .await
-                    .map_err(|error| self.psql_failed(&error))?;
-                Ok(moved)
-            }
-            Err(failure) => {
-                // `input` lives until `psql` is gone: it must not see the end of a dump that is none.
-                feed.stop().await;
-                drop(input);
-                Err(failure)
-            }
-        }
-    }
-
-    /// A database that was there already cannot be dropped, so its rows are compared before the COMMIT, by the session
-    /// that brought them in.
-    async fn ask(
-        &self,
-        opened: &Opened,
-        moved: &Moved,
-        request: &FeedRequest<'_>,
-        feed: &mut Feed,
-        mut input: PipeWriter,
-    ) -> (Result<Compared>, PipeWriter) {
-        let expected = expected_of(opened, moved);
-        let questions = format!(
-            "\n{}{}{}",
-            request.notes(),
-            check::catalog_questions(&moved.scan.sequences),
-            request.questions(&check::questions(&expected))
-        );
-        // It ends with the questions, or with `psql`.
-        let asking = tokio::task::spawn_blocking(move || {
-            // A program that is gone says why itself.
-            let _ = input.write_all(questions.as_bytes());
-            input
-        });
-        let answers = tokio::select! {
-            answers = feed.answers() => answers,
-            () = self.stop().cancelled() => None,
-        };
-        let is_answered = answers.is_some();
-        let judged = match answers {
-            Some(answers) => {
-                let (what, scan) = (self.what(), &moved.scan);
-                match check::compare_filled(&expected, &scan.sequences, answers) {
-                    Some(compared) => check::judge(&what, &compared, Some(scan.large_objects))
-                        .map(|()| compared)
-                        .map_err(|failure| self.hint_at_text_form(failure)),
-                    None => Err(Failure::new(
-                        Kind::Unexpected,
-                        "catalog_unreadable",
-                        format!("{what}: what the server says of its tables cannot be read"),
-                    )),
-                }
-            }
-            None if self.context.stop.is_requested() => Err(self.stopped_inside()),
-            None => Err(self.program_failed(feed).await),
-        };
-        if !is_answered {
-            feed.stop().await;
-        }
-        (
-            judged,
-            asking.await.expect("writing to a pipe does not panic"),
-        )
-    }
-
     /// A statement that the server refused may be one that never was in the dump: only the whole object tells.
     async fn doubt(&self, stored: &Stored, at: usize, refused: Failure) -> Failure {
-        let Ok(reader) = stored.read(at).await else {
-            return refused;
+        let stop = self.stop().clone();
+        let Ok((_, sha256)) = self.read_through(stored, at, &stop).await else {
+            return self.check_stop().err().unwrap_or(refused);
         };
-        let (mut tap, seen) = Tap::new(reader, true);
-        let (watch, counted) = (Arc::clone(&seen), Arc::clone(&seen));
-        self.pulse.follow(move || counted.bytes());
-        // It ends with the object, or with the wish to stop.
-        let reading =
-            tokio::task::spawn_blocking(move || io::copy(&mut tap, &mut io::sink()).is_ok());
-        let is_read = tokio::select! {
-            read = reading => read.unwrap_or(false),
-            () = self.stop().cancelled() => {
-                watch.give_up();
-                return self.stopped_inside();
-            }
-        };
-        let object = &stored.manifest.object;
-        let is_as_stored = seen.sha256() == Some(object.sha256.as_str());
-        if !is_read || is_as_stored {
+        if sha256 == stored.manifest.object.sha256 {
             return refused;
         }
         let why = "its SHA-256 is not the manifest's, and the server refused what came out of it";
@@ -489,15 +347,34 @@ impl Run<'_> {
         failure.with_details(refused.details)
     }
 
-    pub(super) async fn program_failed(&self, feed: &Feed) -> Failure {
-        match feed.ended().await.into_result() {
-            _ if self.context.stop.is_requested() => self.stopped_inside(),
-            Err(error) => self.psql_failed(&error),
-            Ok(_) => Failure::new(
-                Kind::Unexpected,
-                "psql_ended",
-                format!("{}: `psql` ended early", self.what()),
-            ),
+    /// Reads an object once as a whole, for its size and SHA-256.
+    pub(super) async fn read_through(
+        &self,
+        stored: &Stored,
+        at: usize,
+        halt: &CancellationToken,
+    ) -> Result<(u64, String)> {
+        let (mut tap, seen) = Tap::new(stored.read(at).await?, true);
+        let counted = Arc::clone(&seen);
+        self.pulse.follow(move || counted.bytes());
+        // It ends with the object, or with the wish to stop.
+        let reading = tokio::task::spawn_blocking(move || io::copy(&mut tap, &mut io::sink()));
+        let read = tokio::select! {
+            read = reading => read.expect("reading does not panic"),
+            () = halt.cancelled() => {
+                seen.give_up();
+                return Err(self.stopped_inside());
+            }
+        };
+        match (read, seen.sha256()) {
+            (Ok(_), Some(sha256)) => Ok((seen.bytes(), sha256.to_owned())),
+            (read, _) => {
+                let why = read
+                    .err()
+                    .map_or_else(String::new, |error| error.to_string());
+                let message = format!("{}: cannot read on: {why}", self.what());
+                Err(Failure::new(Kind::Storage, "cannot_read", message))
+            }
         }
     }
 
@@ -508,13 +385,15 @@ impl Run<'_> {
     }
 
     /// The proof behind the last byte, before anything is committed.
-    fn prove(&self, opened: &Opened, at: usize, moved: &Moved) -> Result<()> {
+    fn prove(&self, opened: &Opened, at: usize, handed: &Handed, scan: &Scan) -> Result<()> {
         let Opened::Stored(stored) = opened else {
             let accept = self.options.accept_no_end_marker;
-            return judge_file(&self.what(), &moved.scan, accept);
+            return judge_file(&self.what(), scan, accept);
         };
-        let (size, sha256) = (moved.seen.bytes(), moved.seen.sha256().unwrap_or_default());
-        self.prove_stored(stored, at, size, sha256, &moved.scan)
+        let seen = handed.seen.as_ref();
+        let size = seen.map_or(0, |seen| seen.bytes());
+        let sha256 = seen.and_then(|seen| seen.sha256()).unwrap_or_default();
+        self.prove_stored(stored, at, size, sha256, scan)
     }
 
     /// Holds what was read against the manifest.
@@ -545,21 +424,20 @@ impl Run<'_> {
         Err(self.damaged(stored, at, &why))
     }
 
-    pub(super) fn explain(
-        &self,
-        opened: &Opened,
-        at: usize,
-        error: &MoveError,
-        seen: &Seen,
-    ) -> Failure {
-        let failure = match error {
-            MoveError::Refused(refusal) => refused(&self.what(), refusal),
-            MoveError::Read(error) => unreadable(&self.what(), error, seen),
-            MoveError::TooLong => {
+    /// Returns the failure of a dump that cannot be handed on.
+    pub(super) fn explain(&self, opened: &Opened, at: usize, broken: Broken) -> Failure {
+        let failure = match broken {
+            Broken::Refused(refusal) => refused(&self.what(), &refusal),
+            Broken::Unreadable(failure) => *failure,
+            Broken::Damaged { why, .. } => {
+                let message = format!("{}: {why}", self.what());
+                Failure::new(Kind::Damaged, "object_damaged", message)
+            }
+            Broken::TooLong => {
                 let message = format!("{}: it unpacks to more than it may", self.what());
                 Failure::new(Kind::Damaged, "dump_too_long", message)
             }
-            MoveError::Closed => Failure::new(Kind::Unexpected, "psql_ended", self.what()),
+            Broken::Gone => Failure::new(Kind::Unexpected, "psql_ended", self.what()),
         };
         match opened {
             Opened::Stored(stored)
@@ -584,6 +462,63 @@ impl Run<'_> {
         );
         Failure::new(Kind::Damaged, "object_damaged", message)
             .hint("`pgkeep list` shows other backups")
+    }
+}
+
+/// Holds a whole dump against its manifest, and what is there before the COMMIT against what was dumped.
+struct Judgement<'a, 'r> {
+    run: &'a Run<'r>,
+    opened: &'a Opened,
+    at: usize,
+    /// A database that was there already cannot be dropped, so it is asked before the COMMIT, by the session that fills it.
+    asks: bool,
+    /// Tables, sequences and large objects that were handed on.
+    dumped: Option<(Vec<Expected>, Vec<SequenceValue>, u64)>,
+    compared: Option<Compared>,
+}
+
+impl Judge for Judgement<'_, '_> {
+    fn prove(&mut self, handed: &Handed) -> Result<Option<Asks>> {
+        let Some(scan) = handed.scans.first() else {
+            return Ok(None);
+        };
+        self.run.prove(self.opened, self.at, handed, scan)?;
+        if !self.asks {
+            return Ok(None);
+        }
+        if self.run.options.no_compare {
+            return Ok(Some(Asks::default()));
+        }
+        let expected = expected_of(self.opened, scan);
+        let asks = Asks {
+            notes: check::catalog_questions(&scan.sequences),
+            tables: check::questions(&expected),
+        };
+        self.dumped = Some((expected, scan.sequences.clone(), scan.large_objects));
+        Ok(Some(asks))
+    }
+
+    fn judge(&mut self, answers: Answers) -> Result<()> {
+        let Some((expected, sequences, large_objects)) = &self.dumped else {
+            return Ok(());
+        };
+        let what = self.run.what();
+        let compared = check::compare_filled(expected, sequences, answers).ok_or_else(|| {
+            let message = format!("{what}: what the server says of its tables cannot be read");
+            Failure::new(Kind::Unexpected, "catalog_unreadable", message)
+        })?;
+        check::judge(&what, &compared, Some(*large_objects))
+            .map_err(|failure| self.run.hint_at_text_form(failure))?;
+        self.compared = Some(compared);
+        Ok(())
+    }
+
+    fn broken(&self, broken: Broken) -> Failure {
+        self.run.explain(self.opened, self.at, broken)
+    }
+
+    fn refused(&self, error: &Error) -> Failure {
+        self.run.psql_failed(error)
     }
 }
 

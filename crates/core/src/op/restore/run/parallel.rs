@@ -7,63 +7,57 @@
 //! proven, and the database not handed over, before both are right.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{PipeWriter, Write};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use futures_util::StreamExt;
-use futures_util::stream::{BoxStream, FuturesUnordered};
-use sha2::{Digest, Sha256};
+use futures_util::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 
-use super::{Run, Site};
-use crate::op::reading::{Pieces, chunk_index, dump_key, threads, with_pieces};
-use crate::op::restore::feed::{MoveError, Moved};
+use super::{Moved, Run, Site};
+use crate::op::ranged::{Fault, Ranged};
+use crate::op::reading::threads;
 use crate::op::restore::preflight::Plan;
-use crate::op::restore::source::{Opened, Seen, Stored};
+use crate::op::restore::session::{From, Handed, Judge, Sessions, Supply};
+use crate::op::restore::sink::Broken;
+use crate::op::restore::source::{Opened, Stored};
 use crate::op::restore::{Event, HINDERED, SQL_FAILED};
 use crate::op::stored::storage_failure;
 use crate::postgres::databases::free_sessions;
-use crate::postgres::feed::FeedRequest;
-use crate::stream::compress::Codec;
-use crate::stream::pipeline::{Closed, Progress, hex};
-use crate::stream::stored::{Layout, read_chunks};
-use pgkeep_model::chunks::ChunkIndex;
+use crate::postgres::error::Error;
+use crate::postgres::feed::Answers;
+use crate::stream::pipeline::Progress;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::manifest::Manifest;
 use pgkeep_model::name::TableName;
 use pgkeep_model::restore::filter::{Filter, Freeze, Rules};
 use pgkeep_model::restore::order::Task;
-use pgkeep_model::restore::order::{Gathering, Queue, Sections, Stage, What, can_be_emptied};
-use pgkeep_model::scan::{Block, RowDigest, Scan, SequenceValue, Table, TableKind};
+use pgkeep_model::restore::order::{Gathering, Queue, Sections, Stage, can_be_emptied};
+use pgkeep_model::restore::script::{Asks, Script};
+use pgkeep_model::scan::{Block, RowDigest, Scan, SequenceValue, Table, TableKind, TextEncoding};
 
 /// Without `--jobs`, dumps below this length go through one session: starting a `psql` for each stage costs more than it
 /// saves.
 const WORTH_IT: u64 = 32 << 20;
 
-/// How much of a text is handed on at once.
+/// How much of a text is judged at once: the filter copies what it holds back once for each piece.
 const PIECE_BYTES: usize = 1 << 20;
 
 /// Where a stored dump lies, and how it is cut.
 struct Copy<'a> {
     stored: &'a Stored,
     at: usize,
-    codec: Codec,
-    key: String,
-    index: Arc<ChunkIndex>,
+    ranged: Ranged<'a>,
 }
 
 /// What all sessions of one restore share.
 struct Crew<'a> {
     opened: &'a Opened,
     copy: Copy<'a>,
-    site: &'a Site,
+    sessions: Sessions<'a>,
     rules: Rules,
     /// Tables whose rows are written as frozen.
     emptied: Arc<HashSet<TableName>>,
-    progress: Arc<Progress>,
     /// Ends all of them.
     halt: CancellationToken,
 }
@@ -80,22 +74,6 @@ struct Sums {
 
 /// Sessions beside those that restore: one asks what they do, and one cleans up.
 const BESIDES: usize = 2;
-
-/// What is wrong with a chunk index that does not reach as far as the manifest's sections and tables.
-const BEHIND_INDEX: &str = "a part of it lies behind the end of its chunk index";
-
-/// Why a thread did not hand on all of its task.
-enum Broken {
-    Move(MoveError),
-    Storage(pgkeep_storage::Error),
-    Damaged(String),
-}
-
-/// What a thread takes its SQL from.
-enum Input {
-    Text(Vec<u8>),
-    Part(Block, BoxStream<'static, pgkeep_storage::Result<Bytes>>),
-}
 
 impl Run<'_> {
     /// Restores with several sessions; none where the dump has to go through one, and nothing was done yet.
@@ -120,16 +98,20 @@ impl Run<'_> {
         let Some(copy) = self.copy(stored, at).await? else {
             return Ok(None);
         };
-        let (mut scan, gathering) = self.survey(opened, &copy, sections, site).await?;
         self.report.jobs = jobs;
-        let stages = gathering.plan(&scan, jobs);
-        let sums = self.work(opened, copy, site, stages, &scan, jobs).await?;
-        scan.sequences.extend(sums.sequences);
-        Ok(Some(Moved {
-            scan,
-            seen: Arc::new(Seen::default()),
-            compared: None,
-        }))
+        let progress = Arc::new(Progress::default());
+        let sessions = self.sessions(site, &progress);
+        let working = async {
+            let (mut scan, gathering) = self.survey(opened, &copy, sections, site).await?;
+            let stages = gathering.plan(&scan, jobs);
+            let sums = self.work(opened, copy, site, stages, &scan, jobs).await?;
+            scan.sequences.extend(sums.sequences);
+            Ok(Moved {
+                scan,
+                compared: None,
+            })
+        };
+        sessions.watched(working).await.map(Some)
     }
 
     /// Returns how many sessions there may be: as many as were asked for and the server has free.
@@ -157,26 +139,17 @@ impl Run<'_> {
     }
 
     async fn copy<'a>(&mut self, stored: &'a Stored, at: usize) -> Result<Option<Copy<'a>>> {
-        let (manifest, named) = (&stored.manifest, &stored.listing.storages[at]);
-        // What is wrong with the key is told by whoever reads the object as a whole.
-        let Ok((codec, key)) = dump_key(&stored.backup, manifest) else {
-            return Ok(None);
-        };
-        let index = chunk_index(named, &stored.backup, manifest, codec).await;
-        match index.map_err(|error| storage_failure(&self.what(), &error))? {
-            Ok(index) => Ok(Some(Copy {
-                stored,
-                at,
-                codec,
-                key,
-                index,
-            })),
-            Err(why) => {
+        let what = self.what();
+        match Ranged::open(stored, at, &what, self.context.stop.clone()).await {
+            Ok(ranged) => Ok(Some(Copy { stored, at, ranged })),
+            Err(failure) if failure.id == "manifest_contradicts" => {
+                let why = failure.message.trim_start_matches(&format!("{what}: "));
                 self.warn(format!(
                     "the chunk index cannot be used ({why}): one session restores the whole dump"
                 ));
                 Ok(None)
             }
+            Err(failure) => Err(failure),
         }
     }
 
@@ -192,10 +165,7 @@ impl Run<'_> {
             Gathering::new(sections),
             Filter::new(self.rules(site, false)),
         );
-        let refused = |refusal| {
-            let error = MoveError::Refused(refusal);
-            self.explain(opened, copy.at, &error, &Seen::default())
-        };
+        let refused = |refusal| self.explain(opened, copy.at, Broken::Refused(refusal));
         for (at, block) in sections.around().into_iter().enumerate() {
             if at > 0 {
                 gathering.skip(sections.data_bytes());
@@ -224,31 +194,26 @@ impl Run<'_> {
 
     /// Reads a part of the dump into memory.
     async fn read_text(&self, copy: &Copy<'_>, block: Block) -> Result<Vec<u8>> {
-        let stream = match copy.index.offsets().stored_range(block) {
-            _ if block.length == 0 => return Ok(Vec::new()),
-            Some((range, _)) => self.stream(copy, Some(range)).await?,
-            None => return Err(self.damaged(copy.stored, copy.at, BEHIND_INDEX)),
-        };
-        let (codec, index) = (copy.codec, Arc::clone(&copy.index));
+        if block.length == 0 {
+            return Ok(Vec::new());
+        }
         let counted = self.counted();
-        let reading = with_pieces(stream, move |pieces| {
-            let mut text = Vec::new();
-            let mut take = |piece: &[u8]| {
-                counted.fetch_add(piece.len() as u64, Ordering::Relaxed);
-                text.extend_from_slice(piece);
-                Ok(())
-            };
-            read_block(codec, &index, block, pieces, threads(), &mut take).map(|()| text)
-        });
-        let read = tokio::select! {
-            read = reading => read?,
+        let take = move |text: &mut Vec<u8>, piece: &[u8]| {
+            counted.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            text.extend_from_slice(piece);
+            Ok(())
+        };
+        let reading = copy.ranged.hand(block, threads(), Vec::new(), take);
+        let (text, _, read) = tokio::select! {
+            read = reading => read,
             () = self.stop().cancelled() => return Err(self.stopped_inside()),
         };
-        read.map_err(|stopped| match stopped {
-            Stopped::Storage(error) => storage_failure(&self.what(), &error),
-            Stopped::Damaged(why) => self.damaged(copy.stored, copy.at, &why),
-            Stopped::Left => self.damaged(copy.stored, copy.at, "a part of it cannot be read"),
-        })
+        match read {
+            Ok(()) => Ok(text),
+            Err(Fault::Storage(error)) => Err(storage_failure(&self.what(), &error)),
+            Err(Fault::Damaged(why)) => Err(self.damaged(copy.stored, copy.at, &why)),
+            Err(Fault::Left) => Err(self.stopped_inside()),
+        }
     }
 
     /// Reads the object once as a whole, for its size and SHA-256.
@@ -258,33 +223,8 @@ impl Run<'_> {
         scan: &Scan,
         halt: &CancellationToken,
     ) -> Result<()> {
-        let stream = self.stream(copy, None).await?;
-        let counted = self.counted();
-        let hashing = with_pieces(stream, move |pieces| {
-            let (mut hash, mut size) = (Sha256::new(), 0);
-            for piece in pieces {
-                let piece = piece?;
-                counted.fetch_add(piece.len() as u64, Ordering::Relaxed);
-                hash.update(&piece);
-                size += piece.len() as u64;
-            }
-            Ok((size, hex(&hash.finalize())))
-        });
-        let (size, sha256) = tokio::select! {
-            read = hashing => read?.map_err(|error| storage_failure(&self.what(), &error))?,
-            () = halt.cancelled() => return Err(self.stopped_inside()),
-        };
+        let (size, sha256) = self.read_through(copy.stored, copy.at, halt).await?;
         self.prove_stored(copy.stored, copy.at, size, &sha256, scan)
-    }
-
-    async fn stream(
-        &self,
-        copy: &Copy<'_>,
-        range: Option<std::ops::Range<u64>>,
-    ) -> Result<BoxStream<'static, pgkeep_storage::Result<Bytes>>> {
-        let storage = &copy.stored.listing.storages[copy.at].storage;
-        let stream = storage.stream(&copy.key, range).await;
-        stream.map_err(|error| storage_failure(&self.what(), &error))
     }
 
     /// Carries out stage after stage; within one, any failure ends all sessions.
@@ -298,7 +238,8 @@ impl Run<'_> {
         jobs: usize,
     ) -> Result<Sums> {
         let progress = Arc::new(Progress::default());
-        self.follow(&progress);
+        let counted = Arc::clone(&progress);
+        self.pulse.follow(move || counted.raw_bytes());
         self.observer.note(Event::Restoring {
             progress: &progress,
             bytes: scan.bytes,
@@ -312,10 +253,9 @@ impl Run<'_> {
         let crew = Crew {
             opened,
             copy,
-            site,
+            sessions: self.sessions(site, &progress),
             rules: self.rules(site, false),
             emptied: Arc::new(emptied),
-            progress,
             halt: self.stop().child_token(),
         };
         let proving = async {
@@ -424,83 +364,56 @@ impl Run<'_> {
         failed.map_or(Ok(()), Err)
     }
 
-    async fn input_of(&self, crew: &Crew<'_>, what: What) -> Result<Input> {
-        match what {
-            What::Text(text) => Ok(Input::Text(text)),
-            What::Part(block) => match crew.copy.index.offsets().stored_range(block) {
-                Some((range, _)) => Ok(Input::Part(
-                    block,
-                    self.stream(&crew.copy, Some(range)).await?,
-                )),
-                None => Err(self.damaged(crew.copy.stored, crew.copy.at, BEHIND_INDEX)),
-            },
-        }
-    }
-
     async fn carry_out_task(&self, crew: &Crew<'_>, task: Task) -> Result<Scan> {
-        let key = self.random_hex(8);
-        let request = FeedRequest {
-            psql: &crew.site.psql,
-            application: &crew.site.application,
-            one_transaction: task.one_transaction,
-            server_major: crew.site.target.facts.major(),
-            is_sql_ascii: crew.site.needs.encoding == "SQL_ASCII",
-            time_zone: self.options.time_zone(),
-            key: &key,
-            prelude: "",
-            ending: "",
-        };
-        let source = self.input_of(crew, task.what).await?;
-        let mut feed = request
-            .start(&crew.halt)
-            .await
-            .map_err(|error| self.failed(&error))?;
-        let input = feed.take_input();
         let freeze = if task.one_transaction {
             Freeze::Emptied(Arc::clone(&crew.emptied))
         } else {
             Freeze::Never
         };
-        let hand = Hand {
-            rules: Rules {
-                one_transaction: task.one_transaction,
-                freeze,
-                ..crew.rules.clone()
-            },
-            settings: task.settings,
-            codec: crew.copy.codec,
-            index: Arc::clone(&crew.copy.index),
-            progress: Arc::clone(&crew.progress),
+        let rules = Rules {
+            one_transaction: task.one_transaction,
+            freeze,
+            ..crew.rules.clone()
         };
-        // Its thread ends with the task, with `psql`, or when it is dropped below.
-        let mut moving = pin!(hand.run(source, input));
-        let (moved, input) = tokio::select! {
-            done = &mut moving => done?,
-            _ = feed.ended() => return Err(out_of_order(self.program_failed(&feed).await)),
-            () = crew.halt.cancelled() => {
-                feed.stop().await;
-                return Err(self.stopped_inside());
-            }
+        let script = Script::new(task.one_transaction, rules, task.into_steps());
+        let copy = &crew.copy;
+        let supply = Supply {
+            from: From::Copy(copy.stored, copy.at, Some(&copy.ranged)),
+            encoding: TextEncoding::Utf8,
+            // Each session has a decompressing thread of its own; the server is what they wait for.
+            threads: 1,
         };
-        let failure = match moved {
-            Ok(scan) => {
-                let done = feed.commit(input).await;
-                done.map_err(|error| out_of_order(self.psql_failed(&error)))?;
-                return Ok(scan);
-            }
-            Err(Broken::Move(MoveError::Closed)) => {
-                return Err(out_of_order(self.program_failed(&feed).await));
-            }
-            Err(Broken::Move(error)) => {
-                self.explain(crew.opened, crew.copy.at, &error, &Seen::default())
-            }
-            Err(Broken::Storage(error)) => storage_failure(&self.what(), &error),
-            Err(Broken::Damaged(why)) => self.damaged(crew.copy.stored, crew.copy.at, &why),
-        };
-        // `input` lives until `psql` is gone: it must not see the end of a task that is none.
-        feed.stop().await;
-        drop(input);
-        Err(failure)
+        let mut judge = Judgement { run: self, crew };
+        let mut handed = crew
+            .sessions
+            .one_of_many(script, &supply, &mut judge, &crew.halt)
+            .await?;
+        Ok(handed.scans.remove(0))
+    }
+}
+
+/// What is wrong with one task's part of the dump. What it brought in is proven with that of the others.
+struct Judgement<'a, 'r> {
+    run: &'a Run<'r>,
+    crew: &'a Crew<'a>,
+}
+
+impl Judge for Judgement<'_, '_> {
+    fn prove(&mut self, _: &Handed) -> Result<Option<Asks>> {
+        Ok(None)
+    }
+
+    fn judge(&mut self, _: Answers) -> Result<()> {
+        Ok(())
+    }
+
+    fn broken(&self, broken: Broken) -> Failure {
+        self.run
+            .explain(self.crew.opened, self.crew.copy.at, broken)
+    }
+
+    fn refused(&self, error: &Error) -> Failure {
+        out_of_order(self.run.psql_failed(error))
     }
 }
 
@@ -511,143 +424,6 @@ fn out_of_order(failure: Failure) -> Failure {
             "where a function in a check or an index reads another table, `--jobs 1` helps: it keeps to the dump's order",
         ),
         _ => failure,
-    }
-}
-
-/// Hands one task to `psql`, on a thread that may block.
-struct Hand {
-    rules: Rules,
-    settings: Vec<u8>,
-    codec: Codec,
-    index: Arc<ChunkIndex>,
-    progress: Arc<Progress>,
-}
-
-type Handed = (std::result::Result<Scan, Broken>, PipeWriter);
-
-impl Hand {
-    async fn run(self, source: Input, mut output: PipeWriter) -> Result<Handed> {
-        let (what, stream) = match source {
-            Input::Part(block, stream) => (What::Part(block), stream),
-            Input::Text(text) => (What::Text(text), futures_util::stream::empty().boxed()),
-        };
-        with_pieces(stream, move |pieces| {
-            let mut sink = Sink {
-                filter: Filter::new(self.rules.clone()),
-                output: &mut output,
-                error: None,
-            };
-            let handed = self.hand_on(what, pieces, &mut sink);
-            let finished = sink.finish(handed);
-            (finished, output)
-        })
-        .await
-    }
-
-    fn hand_on(&self, what: What, pieces: Pieces, sink: &mut Sink<'_>) -> Handing {
-        sink.take(&self.settings)?;
-        match what {
-            What::Text(text) => {
-                // The filter copies what it holds back once for each piece.
-                for piece in text.chunks(PIECE_BYTES) {
-                    sink.take(piece)?;
-                    self.progress.note_more(piece.len() as u64, 0);
-                }
-                Ok(())
-            }
-            What::Part(block) => self.read(block, pieces, sink),
-        }
-    }
-
-    /// Reads one part of the dump out of its chunks.
-    fn read(&self, block: Block, pieces: Pieces, sink: &mut Sink<'_>) -> Handing {
-        let mut take = |text: &[u8]| {
-            let before = sink.filter.scanner().tables_with_rows();
-            sink.take(text).map_err(|_| Closed)?;
-            let tables = sink.filter.scanner().tables_with_rows() - before;
-            self.progress.note_more(text.len() as u64, tables as u64);
-            Ok(())
-        };
-        // Each session has a decompressing thread of its own; the server is what they wait for.
-        read_block(self.codec, &self.index, block, pieces, 1, &mut take)
-    }
-}
-
-/// Reads one part of a dump out of the chunks that hold it, and hands on just that part.
-fn read_block(
-    codec: Codec,
-    index: &ChunkIndex,
-    block: Block,
-    pieces: Pieces,
-    threads: usize,
-    take: &mut dyn FnMut(&[u8]) -> std::result::Result<(), Closed>,
-) -> Handing {
-    let Some((chunks, mut skip)) = index.offsets().chunks_of(block) else {
-        return Err(Stopped::Damaged(BEHIND_INDEX.to_owned()));
-    };
-    let layout = Layout::part(codec, index, chunks);
-    let mut left = block.length;
-    let mut cut = |text: &[u8]| {
-        let at = |count: u64, most: usize| usize::try_from(count).unwrap_or(most).min(most);
-        let start = at(skip, text.len());
-        let end = start + at(left, text.len() - start);
-        skip -= start as u64;
-        left -= (end - start) as u64;
-        take(&text[start..end])
-    };
-    let read = read_chunks(pieces, &layout, threads, &Progress::default(), &mut cut);
-    let outcome = read.map_err(Stopped::Storage)?;
-    match outcome.fault {
-        Some(fault) => Err(Stopped::Damaged(fault.message)),
-        None if outcome.is_left => Err(Stopped::Left),
-        None if left > 0 => Err(Stopped::Damaged("a part of it is too short".to_owned())),
-        None => Ok(()),
-    }
-}
-
-/// How a task ended before its end.
-enum Stopped {
-    /// The sink knows why.
-    Left,
-    Storage(pgkeep_storage::Error),
-    Damaged(String),
-}
-
-type Handing = std::result::Result<(), Stopped>;
-
-/// Filters what goes to `psql`, and remembers why it takes no more.
-struct Sink<'a> {
-    filter: Filter,
-    output: &'a mut PipeWriter,
-    error: Option<MoveError>,
-}
-
-impl Sink<'_> {
-    fn take(&mut self, bytes: &[u8]) -> Handing {
-        let mut written = Ok(());
-        let pushed = self.filter.push(bytes, &mut |bytes| {
-            if written.is_ok() {
-                written = self.output.write_all(bytes);
-            }
-        });
-        self.error = match (pushed, written) {
-            (Ok(()), Ok(())) => return Ok(()),
-            (Err(refusal), _) => Some(MoveError::Refused(refusal)),
-            (Ok(()), Err(_)) => Some(MoveError::Closed),
-        };
-        Err(Stopped::Left)
-    }
-
-    fn finish(self, handed: Handing) -> std::result::Result<Scan, Broken> {
-        match handed {
-            Ok(()) => {
-                let finished = self.filter.finish();
-                finished.map_err(|refusal| Broken::Move(MoveError::Refused(refusal)))
-            }
-            Err(Stopped::Storage(error)) => Err(Broken::Storage(error)),
-            Err(Stopped::Damaged(why)) => Err(Broken::Damaged(why)),
-            Err(Stopped::Left) => Err(Broken::Move(self.error.unwrap_or(MoveError::Closed))),
-        }
     }
 }
 

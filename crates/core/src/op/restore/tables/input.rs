@@ -19,9 +19,6 @@ use pgkeep_model::restore::filter::{Filter, Rules};
 use pgkeep_model::scan::{Block, Scan, Scanner, SectionName, TextEncoding};
 use pgkeep_model::single::Structure;
 
-use super::sink::{Rows, Sink};
-use pgkeep_model::name::TableName;
-
 /// Most text outside of rows that is held in memory. 100,000 tables have about 150 MiB.
 const MAX_STRUCTURE: u64 = 256 << 20;
 
@@ -180,94 +177,6 @@ fn too_long(what: &str) -> Failure {
     let message = format!("{what}: it has more text outside of rows than is held in memory");
     Failure::new(Kind::Refused, "structure_too_long", message)
         .hint("restore all of it into a database of its own, and take the table from there")
-}
-
-/// Hands on the rows of one table out of a stored dump.
-pub(super) async fn stored_rows(
-    ranged: &Ranged<'_>,
-    entry: &Entry,
-    into: &TableName,
-    encoding: TextEncoding,
-    mut sink: Sink,
-) -> Result<(Sink, u64)> {
-    let table = &entry.expected.name;
-    let of = format!("`{table}`");
-    let mut read = 0;
-    for block in &entry.blocks {
-        let rows = Rows::new(sink, table, into, encoding);
-        let (rows, count) = ranged.read(&of, *block, rows, Rows::take).await?;
-        sink = rows.end();
-        read += count;
-    }
-    Ok((sink, read))
-}
-
-/// Hands on the rows of several tables out of a file. It blocks for as long as that takes.
-pub(super) fn file_rows(
-    path: &Path,
-    entries: &[(Entry, TableName)],
-    encoding: TextEncoding,
-    sink: Sink,
-    stop: &Stop,
-) -> Result<Sink> {
-    let mut blocks: Vec<(Block, &TableName, &TableName)> = entries
-        .iter()
-        .flat_map(|(entry, into)| {
-            let blocks = entry.blocks.iter();
-            blocks.map(move |block| (*block, &entry.expected.name, into))
-        })
-        .collect();
-    blocks.sort_unstable_by_key(|(block, ..)| block.offset);
-    let mut blocks = blocks.into_iter().peekable();
-    let (tap, seen) = Tap::new(open_file(path)?, false);
-    let mut position = 0_u64;
-    let mut rows: Option<Rows> = None;
-    let mut idle = Some(sink);
-    let read = read_dump(tap, &mut |piece| {
-        if stop.is_requested() {
-            seen.give_up();
-            return;
-        }
-        let (from, to) = (position, position + piece.len() as u64);
-        position = to;
-        while let Some((block, table, into)) = blocks.peek().copied() {
-            if block.offset >= to {
-                return;
-            }
-            let end = block.offset + block.length;
-            let mut under_way = rows.take().unwrap_or_else(|| {
-                let sink = idle.take().expect("the sink is in one place");
-                Rows::new(sink, table, into, encoding)
-            });
-            let start = block.offset.max(from) - from;
-            let text = &piece[start as usize..(end.min(to) - from) as usize];
-            let is_over = under_way.take(text).is_err();
-            if is_over {
-                seen.give_up();
-            }
-            if end > to && !is_over {
-                rows = Some(under_way);
-                return;
-            }
-            idle = Some(under_way.end());
-            if is_over {
-                while blocks.next().is_some() {}
-            } else {
-                blocks.next();
-            }
-        }
-    });
-    let left = rows.map(Rows::end).or(idle);
-    let sink = left.expect("the sink is in one place");
-    match read {
-        // A sink that took no more says why itself.
-        Err(_) if sink.is_broken() || stop.is_requested() => Ok(sink),
-        Err(error) => {
-            let what = format!("reading `{}` again", path.display());
-            Err(unreadable(&what, &error, &seen))
-        }
-        Ok(_) => Ok(sink),
-    }
 }
 
 /// Reads a file to its end, proves it and keeps what stands outside of its rows. It blocks.

@@ -1,38 +1,29 @@
 //! One merge from the first question to the COMMIT.
 
-use std::io::{PipeWriter, Write};
-use std::time::Duration;
+use std::sync::Arc;
 
-use super::read::Copy;
 use super::{Merged, Report, Request};
 use crate::context::Context;
+use crate::op::ranged::Ranged;
+use crate::op::restore::session::{Fate, From as Origin, Handed, Judge, Sessions, Supply};
+use crate::op::restore::sink::Broken;
 use crate::op::restore::source::Stored;
-use crate::op::restore::source::is_of_copy;
+use crate::op::restore::stall::Pulse;
 use crate::op::restore::{Event, Observer, check};
-use crate::postgres::databases::end_sessions;
 use crate::postgres::error::{Error, Reason};
-use crate::postgres::feed::{Answers, Feed, FeedRequest};
+use crate::postgres::feed::Answers;
 use crate::postgres::psql::Psql;
 use crate::postgres::tables;
 use crate::postgres::target::TargetFacts;
+use crate::stream::pipeline::Progress;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::manifest::TableRecord;
-use pgkeep_model::merge::{Counts, Mode, Plan, TargetTable, parents_first};
+use pgkeep_model::merge::{Counts, Mode, Plan, TargetTable, parents_first, script};
 use pgkeep_model::name::TableName;
 use pgkeep_model::nearest::did_you_mean;
 use pgkeep_model::restore::compare::Expected;
-
-/// What pg_dump sets in front of rows, in a session that takes them as they were written.
-const SETTINGS: &str = "\
-SET standard_conforming_strings = on;
-SET search_path = '';
-SET DateStyle = ISO;
-SET IntervalStyle = postgres;
-SET xmloption = content;
-SET client_min_messages = warning;
-SET row_security = off;
-SET CONSTRAINTS ALL DEFERRED;
-";
+use pgkeep_model::restore::script::{Asks, Ending, Rows, Script};
+use pgkeep_model::scan::{Scan, TextEncoding};
 
 /// The first major whose catalog tells all that is asked: generated columns, partition trees.
 const MIN_MAJOR: u32 = 12;
@@ -44,6 +35,8 @@ pub(super) struct Run<'a> {
     context: &'a Context,
     observer: &'a dyn Observer,
     report: Report,
+    /// What became of the transaction of the last session, where one failed.
+    fate: Option<Fate>,
 }
 
 /// A table of the backup and the one that it goes into, decided.
@@ -94,16 +87,18 @@ impl<'a> Run<'a> {
             context,
             observer,
             report,
+            fate: None,
         }
     }
 
     pub(super) async fn run(mut self) -> Report {
         let started = self.context.clock.monotonic();
         if let Err(failure) = self.try_run().await {
-            self.report.failure = Some(if self.context.stop.is_requested() {
-                self.stopped()
-            } else {
-                with_safe(failure)
+            let is_stopped = self.context.stop.is_requested();
+            self.report.failure = Some(match self.fate {
+                Some(fate) => in_words(failure, fate),
+                None if is_stopped => self.stopped(),
+                None => with_safe(failure),
             });
         }
         let took = self.context.clock.monotonic().saturating_sub(started);
@@ -120,18 +115,12 @@ impl<'a> Run<'a> {
         self.context.stop.failure(&doing).and_safe(SAFE)
     }
 
+    fn doing(&self) -> String {
+        format!("merging rows into `{}`", self.report.target)
+    }
+
     fn failed(&self, error: &Error) -> Failure {
-        let mut failure =
-            error.to_failure(&format!("merging rows into `{}`", self.report.target), SAFE);
-        if matches!(error.reason, Reason::Other { code: 3 }) {
-            failure.id = "merge_sql_failed";
-            failure.message = format!("{}: the server refused a statement; {SAFE}", self.what());
-            let says = |text: &str| error.stderr.iter().any(|line| line.contains(text));
-            if says("violates foreign key constraint") {
-                return failure.hint("merge the tables that it refers to as well: `--table` may be repeated, and `--upsert` without it takes all");
-            }
-        }
-        failure
+        failed(&self.doing(), error)
     }
 
     async fn try_run(&mut self) -> Result<()> {
@@ -175,29 +164,21 @@ impl<'a> Run<'a> {
             ));
         }
         let pairs = self.pairs(records, &psql).await?;
-        let mut last = None;
-        for at in stored.backup.readable_from() {
-            if let Some(Failure { message, .. }) = last.take() {
-                self.report
-                    .warnings
-                    .push(format!("another copy is taken: {message}"));
-            }
-            match self.merge(&stored, at, &psql, facts.major(), &pairs).await {
-                Ok(()) => return stored.after_good("the rows are in their tables", &[]),
-                Err(failure) if is_of_copy(&failure) => last = Some(failure),
-                Err(failure) => return Err(failure),
-            }
+        let mut bad_copies = Vec::new();
+        let what = self.what();
+        let merged = stored
+            .try_copies(&what, &mut bad_copies, async |at| {
+                self.merge(&stored, at, &psql, facts.major(), &pairs).await
+            })
+            .await;
+        for message in &bad_copies {
+            let warning = format!("another copy is taken: {message}");
+            self.report.warnings.push(warning);
         }
-        let none = || {
-            Failure::new(
-                Kind::NotFound,
-                "no_such_backup",
-                format!("{}: no storage has the backup", self.what()),
-            )
-        };
-        Err(stored
-            .unless_removed(&self.what(), last.unwrap_or_else(none))
-            .await)
+        match merged {
+            Ok(()) => stored.after_good("the rows are in their tables", &bad_copies),
+            Err(failure) => Err(stored.unless_removed(&what, failure).await),
+        }
     }
 
     /// Returns the tables of the backup that are meant; a partitioned one means its partitions.
@@ -347,146 +328,152 @@ impl<'a> Run<'a> {
         stored: &Stored,
         at: usize,
         psql: &Psql,
-        major: u32,
+        server_major: u32,
         pairs: &[Pair],
     ) -> Result<()> {
-        let clock = &self.context.clock;
-        let (application, key) = (format!("pgkeep-restore-{}", clock.hex(4)), clock.hex(8));
-        let merged = self
-            .merge_as(&application, &key, stored, at, psql, major, pairs)
-            .await;
-        if !self.report.merged {
-            // A server may be busy with a statement of a client that is gone, and hold its locks until then.
-            let no_stop = tokio_util::sync::CancellationToken::new();
-            if let Err(error) = end_sessions(psql, &application, &no_stop).await {
-                self.report.warnings.push(format!(
-                    "whether the session is gone cannot be seen: {error}"
-                ));
-            }
-        }
-        merged
-    }
-
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one call, made apart to clean up behind it"
-    )]
-    async fn merge_as(
-        &mut self,
-        application: &str,
-        key: &str,
-        stored: &Stored,
-        at: usize,
-        psql: &Psql,
-        major: u32,
-        pairs: &[Pair],
-    ) -> Result<()> {
-        let request = FeedRequest {
-            psql,
-            application,
-            one_transaction: true,
-            server_major: major,
-            is_sql_ascii: stored.manifest.server.encoding == "SQL_ASCII",
-            time_zone: "UTC",
-            key,
-            prelude: "",
-            ending: "",
+        self.fate = None;
+        let what = self.what();
+        let opening = Ranged::open(stored, at, &what, self.context.stop.clone());
+        let stop = self.context.stop.token().clone();
+        let ranged = tokio::select! {
+            opened = opening => opened?,
+            () = stop.cancelled() => return Err(self.stopped()),
         };
-        let stop = self.context.stop.token();
-        let copy = Copy::open(stored, at, &self.what(), self.context.stop.clone()).await?;
+        let encoding = stored.manifest.dump.client_encoding.as_deref();
+        let encoding = encoding.unwrap_or("UTF8");
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        if !encoding.bytes().all(is_plain) {
+            return Err(ranged.contradicts("its encoding is no word"));
+        }
         let blocks = pairs.iter().flat_map(|pair| &pair.record.blocks);
+        let progress = Arc::new(Progress::default());
         self.observer.note(Event::Restoring {
-            progress: &copy.progress,
+            progress: &progress,
             bytes: blocks.map(|record| record.block.length).sum(),
             tables: pairs.len() as u64,
         });
-        let mut feed = request
-            .start(stop)
-            .await
-            .map_err(|error| self.failed(&error))?;
-        let input = feed.take_input();
-        let fed = tokio::select! {
-            fed = self.feed(&copy, &request, pairs, input) => fed,
-            _ = feed.ended() => Err(self.program_failed(&feed).await),
-            () = stop.cancelled() => Err(self.stopped()),
+        let application = format!("pgkeep-restore-{}", self.context.clock.hex(4));
+        let sessions = Sessions {
+            doing: self.doing(),
+            psql,
+            application: &application,
+            server_major,
+            is_sql_ascii: stored.manifest.server.encoding == "SQL_ASCII",
+            time_zone: "UTC",
+            is_lasting: true,
+            limits: self.request.limits,
+            pulse: Arc::new(Pulse::default()),
+            progress,
+            context: self.context,
         };
-        let (input, read_bytes) = match fed {
-            Ok(fed) => fed,
-            Err(failure) => return Err(self.end(&feed, failure).await),
+        let from = Origin::Copy(stored, at, Some(&ranged));
+        let supply = Supply::new(from, TextEncoding::named(encoding));
+        let plans = self.plans(pairs);
+        let mut judge = Judgement {
+            doing: self.doing(),
+            pairs,
+            asks: script::asks(&plans, &names(pairs)),
+            ranged: &ranged,
+            merged: Vec::new(),
         };
-        let answers = tokio::select! {
-            answers = feed.answers() => answers,
-            () = stop.cancelled() => None,
-        };
-        let Some(answers) = answers else {
-            let failure = if self.context.stop.is_requested() {
-                self.stopped()
-            } else {
-                self.program_failed(&feed).await
-            };
-            return Err(self.end(&feed, failure).await);
-        };
-        let judged = self.judge(pairs, answers);
-        if let Err(failure) = judged {
-            return Err(self.end(&feed, failure).await);
+        let script = self.script(&plans, pairs, encoding);
+        let done = sessions.one(script, &supply, &mut judge).await;
+        if !judge.merged.is_empty() {
+            self.report.compared = true;
+            self.report.tables = judge.merged;
         }
-        self.report.storage = Some(stored.storage_name(at).to_owned());
-        self.report.read_bytes = read_bytes;
-        if self.request.dry_run {
-            // `psql` is ended before its input is closed, and the transaction with it.
-            feed.stop().await;
-            drop(input);
-            return Ok(());
+        match done {
+            Ok(handed) => {
+                self.report.storage = Some(stored.storage_name(at).to_owned());
+                self.report.read_bytes = handed.read_bytes;
+                self.report.merged = !self.request.dry_run;
+                Ok(())
+            }
+            Err(failed) => {
+                if let Some(error) = failed.stays {
+                    let warning = format!("whether the session is gone cannot be seen: {error}");
+                    self.report.warnings.push(warning);
+                }
+                self.report.merged = failed.fate == Fate::Done;
+                self.fate = Some(failed.fate);
+                Err(failed.failure)
+            }
         }
-        self.commit(feed, input, pairs).await
     }
 
-    /// Writes all that is SQL, with the rows in between; returns what takes more of it.
-    async fn feed(
-        &self,
-        copy: &Copy<'_>,
-        request: &FeedRequest<'_>,
-        pairs: &[Pair],
-        input: PipeWriter,
-    ) -> Result<(PipeWriter, u64)> {
+    fn plans<'p>(&self, pairs: &'p [Pair]) -> Vec<Plan<'p>> {
         let mode = self.request.mode;
-        let plans: Vec<Plan<'_>> = pairs
-            .iter()
-            .enumerate()
+        let numbered = pairs.iter().enumerate();
+        numbered
             .map(|(number, pair)| pair.plan(number, mode))
-            .collect();
-        let utf8 = "SET client_encoding = 'UTF8';\n";
-        let prepare: String = plans.iter().map(Plan::prepare).collect();
-        let mut input = write(input, format!("{utf8}{SETTINGS}{prepare}")).await;
-        let mut read_bytes = 0;
-        for (pair, plan) in pairs.iter().zip(&plans) {
-            let handed = copy.hand_on(&pair.record, &plan.rows(), input).await?;
-            (input, read_bytes) = (handed.input, read_bytes + handed.read_bytes);
-        }
-        let mut sql = utf8.to_owned();
-        sql.extend(
-            plans
-                .iter()
-                .map(|plan| format!("ANALYZE {};\n", plan.rows())),
-        );
-        sql += &request.notes();
-        sql.extend(plans.iter().map(Plan::count));
-        sql.extend(plans.iter().map(Plan::merge));
-        // Constraints that wait are checked now; with events left no trigger can be enabled.
-        sql += "SET CONSTRAINTS ALL IMMEDIATE;\n";
-        sql.extend(plans.iter().map(Plan::enable_triggers));
-        let questions: Vec<(String, String)> = pairs
-            .iter()
-            .zip(&plans)
-            .map(|(pair, plan)| (pair.record.full_name().quoted(), plan.compared()))
-            .collect();
-        sql += &request.questions(&questions);
-        Ok((write(input, sql).await, read_bytes))
+            .collect()
     }
 
-    /// Compares what came in with what was dumped, and takes note of the counts.
-    fn judge(&mut self, pairs: &[Pair], answers: Answers) -> Result<()> {
-        let expected: Vec<Expected> = pairs
+    fn script(&self, plans: &[Plan<'_>], pairs: &[Pair], encoding: &str) -> Script {
+        let rows = pairs.iter().zip(plans).map(|(pair, plan)| Rows {
+            of: pair.record.full_name(),
+            into: plan.rows(),
+            blocks: pair
+                .record
+                .blocks
+                .iter()
+                .map(|record| record.block)
+                .collect(),
+        });
+        let ending = if self.request.dry_run {
+            Ending::RollBack
+        } else {
+            Ending::Commit
+        };
+        script::of(plans, rows.collect(), encoding, ending)
+    }
+}
+
+/// The name that each table's rows are read back by.
+fn names(pairs: &[Pair]) -> Vec<String> {
+    let names = pairs.iter().map(|pair| pair.record.full_name().quoted());
+    names.collect()
+}
+
+/// Holds one merge against the manifest, and takes note of what it did.
+struct Judgement<'a> {
+    doing: String,
+    pairs: &'a [Pair],
+    asks: Asks,
+    ranged: &'a Ranged<'a>,
+    merged: Vec<Merged>,
+}
+
+impl Judgement<'_> {
+    fn what(&self) -> String {
+        format!("{} failed", self.doing)
+    }
+}
+
+impl Judge for Judgement<'_> {
+    fn text_ended(&mut self, scan: &Scan) -> Result<()> {
+        for (number, pair) in self.pairs.iter().enumerate() {
+            let plan = pair.plan(number, Mode::Append);
+            let mut tables = scan.tables.iter();
+            let rows = tables.find(|table| table.full_name() == plan.rows());
+            let rows = rows.map(|table| (table.rows.unwrap_or(0), table.digest));
+            let dumped = (pair.record.rows.unwrap_or(0), pair.record.digest);
+            if rows != Some(dumped) {
+                let of = format!("`{}`", pair.record.full_name());
+                let why = "its rows are not the ones of the manifest";
+                return Err(self.ranged.damaged(&of, why));
+            }
+        }
+        Ok(())
+    }
+
+    fn prove(&mut self, _: &Handed) -> Result<Option<Asks>> {
+        Ok(Some(self.asks.clone()))
+    }
+
+    fn judge(&mut self, answers: Answers) -> Result<()> {
+        let expected: Vec<Expected> = self
+            .pairs
             .iter()
             .map(|pair| Expected::from(&pair.record))
             .collect();
@@ -495,20 +482,18 @@ impl<'a> Run<'a> {
             .lines()
             .filter_map(|line| serde_json::from_str(line).ok())
             .collect();
-        if counts.len() != pairs.len() {
+        if counts.len() != self.pairs.len() {
             let message = format!(
-                "{}: the server did not say how many rows there are; {SAFE}",
+                "{}: the server did not say how many rows there are",
                 self.what()
             );
             return Err(Failure::new(Kind::Unexpected, "no_counts", message));
         }
         let compared = check::compare_answers(&expected, answers.scan);
-        check::judge(&self.what(), &compared, None).map_err(|mut failure| {
-            failure.message = format!("{}; {SAFE}", failure.message);
+        check::judge(&self.what(), &compared, None).map_err(|failure| {
             failure.hint("a rule, a type or a collation of the target may change what is written")
         })?;
-        self.report.compared = true;
-        let merged = pairs.iter().zip(counts).map(|(pair, counts)| Merged {
+        let merged = self.pairs.iter().zip(counts).map(|(pair, counts)| Merged {
             table: pair.record.full_name().to_string(),
             into: pair.table.table_name().to_string(),
             rows: pair.record.rows.unwrap_or(0),
@@ -521,70 +506,62 @@ impl<'a> Run<'a> {
                 .map(|column| column.name.clone())
                 .collect(),
         });
-        self.report.tables = merged.collect();
+        self.merged = merged.collect();
         Ok(())
     }
 
-    async fn commit(&mut self, feed: Feed, input: PipeWriter, pairs: &[Pair]) -> Result<()> {
-        let plans = pairs
-            .iter()
-            .enumerate()
-            .map(|(number, pair)| pair.plan(number, self.request.mode).sequences());
-        let sql = format!(
-            "SET client_encoding = 'UTF8';\nSET search_path = '';\n{}",
-            plans.collect::<String>()
-        );
-        let input = write(input, sql).await;
-        if self.context.stop.is_requested() {
-            return Err(self.end(&feed, self.stopped()).await);
+    fn broken(&self, broken: Broken) -> Failure {
+        match broken {
+            Broken::Damaged { of, why } => {
+                let of = of.as_deref().unwrap_or("its rows");
+                self.ranged.damaged(of, &why)
+            }
+            Broken::Refused(refusal) => self.ranged.damaged("its rows", &refusal.why),
+            Broken::Unreadable(failure) => *failure,
+            Broken::TooLong | Broken::Gone => self.ranged.damaged("its rows", "they do not end"),
         }
-        feed.commit(input)
-            .await
-            .map_err(|error| self.failed(&error))?;
-        self.report.merged = true;
-        Ok(())
     }
 
-    /// Ends `psql`, and the transaction with it. Its own words are better than ours about a pipe that broke.
-    async fn end(&self, feed: &Feed, failure: Failure) -> Failure {
-        let gone = tokio::time::timeout(Duration::from_millis(500), feed.ended()).await;
-        let failure = match gone {
-            Ok(ended) if is_of_copy(&failure) => match ended.into_result() {
-                Err(error) => self.failed(&error),
-                Ok(_) => failure,
-            },
-            _ => failure,
-        };
-        feed.stop().await;
-        failure
-    }
-
-    async fn program_failed(&self, feed: &Feed) -> Failure {
-        match feed.ended().await.into_result() {
-            _ if self.context.stop.is_requested() => self.stopped(),
-            Err(error) => self.failed(&error),
-            Ok(_) => Failure::new(
-                Kind::Unexpected,
-                "psql_ended",
-                format!("{}: `psql` ended early; {SAFE}", self.what()),
-            ),
-        }
+    fn refused(&self, error: &Error) -> Failure {
+        failed(&self.doing, error)
     }
 }
 
-/// Whoever failed last, the transaction is gone.
+/// Returns the failure of what the server said; it does not yet say what is safe.
+fn failed(doing: &str, error: &Error) -> Failure {
+    let mut failure = error.to_failure(doing, "");
+    failure.message = failure.message.trim_end_matches("; ").to_owned();
+    if !matches!(error.reason, Reason::Other { code: 3 }) {
+        return failure;
+    }
+    failure.id = "merge_sql_failed";
+    failure.message = format!("{doing} failed: the server refused a statement");
+    let says = |text: &str| error.stderr.iter().any(|line| line.contains(text));
+    if says("violates foreign key constraint") {
+        return failure.hint("merge the tables that it refers to as well: `--table` may be repeated, and `--upsert` without it takes all");
+    }
+    failure
+}
+
+/// Says what became of the rows. Sequences are moved right before the COMMIT, and no rollback moves them back.
+fn in_words(failure: Failure, fate: Fate) -> Failure {
+    match fate {
+        Fate::Undone => failure.and_safe(SAFE),
+        Fate::Done => {
+            failure.and_safe("the rows are in their tables now, compared: the COMMIT was done")
+        }
+        Fate::Unknown => failure
+            .and_safe(
+                "whether the rows are in their tables cannot be seen: look before you merge again",
+            )
+            .hint("`--dry-run` shows what a merge would still do"),
+    }
+}
+
+/// Whoever failed before the session began, the target was not touched.
 fn with_safe(mut failure: Failure) -> Failure {
     if !failure.message.contains(SAFE) {
         failure.message += &format!("; {SAFE}");
     }
     failure
-}
-
-/// Writes on a thread that may block; where the program is gone its own end says why.
-async fn write(mut input: PipeWriter, sql: String) -> PipeWriter {
-    let writing = tokio::task::spawn_blocking(move || {
-        let _ = input.write_all(sql.as_bytes()); // the end of the program tells more than the pipe
-        input
-    });
-    writing.await.expect("writing to a pipe does not panic")
 }

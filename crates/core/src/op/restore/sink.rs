@@ -1,9 +1,12 @@
-//! What single tables' SQL and rows go through on their way to `psql`: the filter, and each COPY by its table's name.
+//! What everything of a dump goes through on its way to `psql`: the filter, and the rows of single tables by name.
+//!
+//! It blocks. What it refuses it remembers, and hands nothing on from then on.
 
 use std::io::{PipeWriter, Write};
 use std::sync::Arc;
 
 use crate::stream::pipeline::{Closed, Progress};
+use pgkeep_model::failure::Failure;
 use pgkeep_model::name::{TableName, quote};
 use pgkeep_model::restore::filter::{Filter, Refusal, Rules};
 use pgkeep_model::scan::{LexemeKind, Scan, Scanner, Spoken, TextEncoding, lexemes};
@@ -12,7 +15,10 @@ use pgkeep_model::single::{Deed, subject};
 /// Longest statement in front of rows: 1,600 columns have a tenth of it.
 const MAX_HEAD: usize = 1 << 20;
 
-/// Hands SQL on through a filter.
+/// How much of a text is handed on at once: the filter copies what it holds back once for each piece.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// Hands SQL on to `psql`.
 pub(super) struct Sink {
     input: PipeWriter,
     filter: Filter,
@@ -26,21 +32,18 @@ pub(super) struct Sink {
 pub(super) enum Broken {
     /// The filter refuses it.
     Refused(Refusal),
-    /// What was read is not what the manifest says.
-    Damaged(String),
+    /// What was read is not what it should be.
+    Damaged {
+        /// What it is of; nothing is the dump.
+        of: Option<String>,
+        why: String,
+    },
+    /// It cannot be read.
+    Unreadable(Box<Failure>),
+    /// It unpacks to more than it may.
+    TooLong,
     /// `psql` is gone; its end says why.
     Gone,
-}
-
-/// One block of rows under way.
-pub(super) struct Rows {
-    pub sink: Sink,
-    table: TableName,
-    into: TableName,
-    encoding: TextEncoding,
-    /// What came in front of the first row, and who finds that row.
-    head: Vec<u8>,
-    finder: Option<(Scanner, u64)>,
 }
 
 impl Sink {
@@ -54,8 +57,14 @@ impl Sink {
         }
     }
 
-    /// Hands on a piece of a dump.
+    /// Hands on statements of a dump, or a piece of it.
     pub(super) fn pass(&mut self, text: &[u8]) {
+        for piece in text.chunks(PIECE_BYTES) {
+            self.pass_piece(piece);
+        }
+    }
+
+    fn pass_piece(&mut self, text: &[u8]) {
         let Self {
             input,
             filter,
@@ -65,27 +74,35 @@ impl Sink {
         if broken.is_some() {
             return;
         }
+        let before = filter.scanner().tables_with_rows();
         let mut written = Ok(());
         let pushed = filter.push(text, &mut |bytes| {
             if written.is_ok() {
                 written = input.write_all(bytes);
             }
         });
-        self.progress.note_scan(filter.scanner());
         *broken = match (pushed, written) {
             (Err(refusal), _) => Some(Broken::Refused(refusal)),
             (_, Err(_)) => Some(Broken::Gone),
             _ => None,
         };
+        self.note(text.len(), before);
+    }
+
+    fn note(&self, bytes: usize, tables_before: usize) {
+        let tables = self.filter.scanner().tables_with_rows() - tables_before;
+        self.progress.note_more(bytes as u64, tables as u64);
+        self.progress.note_table(self.filter.scanner());
     }
 
     /// Hands on a piece of rows whose COPY was handed on. What follows behind their end is blank space, or nothing of the
     /// piece is handed on: it would be carried out.
-    fn pass_rows(&mut self, text: &[u8]) {
+    fn pass_rows(&mut self, of: &TableName, text: &[u8]) {
         if self.broken.is_some() {
             return;
         }
-        let (was_over, from) = (self.is_over(), self.filter.scanner().position());
+        let (was_over, from) = (self.is_over(), self.position());
+        let before = self.filter.scanner().tables_with_rows();
         let mut rows = Vec::with_capacity(text.len());
         let pushed = if was_over {
             Ok(())
@@ -93,7 +110,7 @@ impl Sink {
             self.filter
                 .push(text, &mut |bytes| rows.extend_from_slice(bytes))
         };
-        self.progress.note_scan(self.filter.scanner());
+        self.note(text.len(), before);
         let mut cuts = self.filter.take_cuts().into_iter();
         let behind = match (was_over, cuts.find(|cut| *cut > from)) {
             (true, _) => text,
@@ -101,9 +118,9 @@ impl Sink {
             (false, None) => &[],
         };
         if !behind.iter().all(u8::is_ascii_whitespace) {
-            self.damaged(
-                "something else stands behind its rows, where the manifest says that they end",
-            );
+            let why =
+                "something else stands behind its rows, where the manifest says that they end";
+            self.damaged(of, why);
         } else if let Err(refusal) = pushed {
             self.broken = Some(Broken::Refused(refusal));
         } else if self.input.write_all(&rows).is_err() {
@@ -116,6 +133,11 @@ impl Sink {
         self.filter.scanner().current_table().is_none()
     }
 
+    /// Returns how long the text is that was handed on since the last turn.
+    pub(super) fn position(&self) -> u64 {
+        self.filter.scanner().position()
+    }
+
     /// Hands on SQL of our own.
     pub(super) fn say(&mut self, sql: &str) {
         if self.broken.is_none() && self.input.write_all(sql.as_bytes()).is_err() {
@@ -123,9 +145,16 @@ impl Sink {
         }
     }
 
-    fn damaged(&mut self, why: &str) {
-        self.broken
-            .get_or_insert_with(|| Broken::Damaged(why.to_owned()));
+    /// Hands nothing on from now on; the first reason is the one that counts.
+    pub(super) fn break_off(&mut self, broken: Broken) {
+        self.broken.get_or_insert(broken);
+    }
+
+    fn damaged(&mut self, of: &TableName, why: &str) {
+        self.break_off(Broken::Damaged {
+            of: Some(format!("`{of}`")),
+            why: why.to_owned(),
+        });
     }
 
     /// Ends a text that is whole by itself, and says what it held. The next one begins with the settings of the dump.
@@ -137,9 +166,18 @@ impl Sink {
         }
     }
 
-    /// Tells whether nothing more is handed on; [`Sink::turn`] says why.
+    /// Tells whether nothing more is handed on; [`Sink::take_broken`] says why.
     pub(super) fn is_broken(&self) -> bool {
         self.broken.is_some()
+    }
+
+    /// Tells whether `psql` is gone.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self.broken, Some(Broken::Gone))
+    }
+
+    pub(super) fn take_broken(&mut self) -> Option<Broken> {
+        self.broken.take()
     }
 
     pub(super) fn into_input(self) -> PipeWriter {
@@ -147,7 +185,18 @@ impl Sink {
     }
 }
 
-impl Rows {
+/// One block of rows under way.
+pub(super) struct Block {
+    sink: Sink,
+    table: TableName,
+    into: TableName,
+    encoding: TextEncoding,
+    /// What came in front of the first row, and who finds that row.
+    head: Vec<u8>,
+    finder: Option<(Scanner, u64)>,
+}
+
+impl Block {
     pub(super) fn new(
         sink: Sink,
         table: &TableName,
@@ -173,7 +222,7 @@ impl Rows {
     /// Takes the next piece of the block.
     pub(super) fn take(&mut self, text: &[u8]) -> Result<(), Closed> {
         let Some((finder, begin)) = &mut self.finder else {
-            self.sink.pass_rows(text);
+            self.sink.pass_rows(&self.table, text);
             return self.go_on();
         };
         self.head.extend_from_slice(text);
@@ -186,32 +235,43 @@ impl Rows {
             match self.renamed(&head[..first]) {
                 Some(copy) => {
                     self.sink.pass(&copy);
-                    self.sink.pass_rows(&head[first..]);
+                    self.sink.pass_rows(&self.table, &head[first..]);
                 }
-                None => self
-                    .sink
-                    .damaged("its rows do not begin where the manifest says"),
+                None => self.begins_elsewhere(),
             }
         } else if self.head.len() > MAX_HEAD {
-            self.sink
-                .damaged("its rows do not begin where the manifest says");
+            self.begins_elsewhere();
         }
         self.go_on()
     }
 
+    fn begins_elsewhere(&mut self) {
+        let why = "its rows do not begin where the manifest says";
+        self.sink.damaged(&self.table, why);
+    }
+
     fn go_on(&self) -> Result<(), Closed> {
-        if self.sink.broken.is_some() {
+        if self.sink.is_broken() {
             Err(Closed)
         } else {
             Ok(())
         }
     }
 
+    pub(super) fn sink(&self) -> &Sink {
+        &self.sink
+    }
+
+    /// Ends it where its text broke off.
+    pub(super) fn leave(self) -> Sink {
+        self.sink
+    }
+
     /// Ends the block: what follows must not be taken for rows.
     pub(super) fn end(mut self) -> Sink {
         if self.finder.is_some() || !self.sink.is_over() {
-            self.sink
-                .damaged("its rows do not end where the manifest says");
+            let why = "its rows do not end where the manifest says";
+            self.sink.damaged(&self.table, why);
         }
         self.sink
     }
@@ -255,7 +315,7 @@ mod tests {
         let (mut output, input) = std::io::pipe().unwrap();
         let sink = Sink::new(input, &Rules::default(), &Arc::default());
         let (from, to) = (TableName::new("public", "t"), TableName::new("x", "t"));
-        let mut rows = Rows::new(sink, &from, &to, TextEncoding::Utf8);
+        let mut rows = Block::new(sink, &from, &to, TextEncoding::Utf8);
         for pair in cuts.windows(2) {
             let _ = rows.take(&text.as_bytes()[pair[0]..pair[1]]);
         }

@@ -5,18 +5,17 @@
 
 mod input;
 mod run;
-mod sink;
 
 use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::notices;
-use super::restore::{Ended, Limits, Observer, keep_record};
-use super::stored::{NamedStorage, Wanted};
+use super::{Ended, Limits, Observer, keep_record};
 use crate::context::Context;
 use crate::notify::Delivery;
+use crate::op::notices;
+use crate::op::stored::{NamedStorage, Wanted};
 use crate::postgres::environment::Environment;
 use crate::postgres::programs::Search;
 use pgkeep_model::connection::Connection;

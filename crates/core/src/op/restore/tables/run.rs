@@ -16,7 +16,6 @@ use crate::context::Context;
 use crate::op::ranged::Ranged;
 use crate::op::restore::preflight::Needs;
 use crate::op::restore::source::Stored;
-use crate::op::restore::source::is_of_copy;
 use crate::op::restore::stall::Pulse;
 use crate::op::restore::{Event, Observer};
 use crate::op::stored::Wanted;
@@ -52,7 +51,7 @@ pub(super) struct Run<'a> {
 
 /// Where the rows come from.
 enum Origin<'a> {
-    Copy(Ranged<'a>),
+    Copy(&'a Stored, usize, Ranged<'a>),
     File(&'a std::path::Path),
 }
 
@@ -121,7 +120,14 @@ impl<'a> Run<'a> {
         };
         self.observer.note(Event::Ended);
         self.report.failure = done.err();
-        if self.report.failure.is_some() {
+        let is_good = |failure: &Failure| failure.kind == Kind::AfterGood;
+        if !self.report.restored
+            && self
+                .report
+                .failure
+                .as_ref()
+                .is_some_and(|failure| !is_good(failure))
+        {
             self.report.created_roles.clear();
         }
         let took = self.context.clock.monotonic().saturating_sub(started);
@@ -129,8 +135,12 @@ impl<'a> Run<'a> {
         self.report
     }
 
+    fn doing(&self) -> String {
+        format!("restoring tables into `{}`", self.report.target)
+    }
+
     fn what(&self) -> String {
-        format!("restoring tables into `{}` failed", self.report.target)
+        format!("{} failed", self.doing())
     }
 
     fn stop(&self) -> &CancellationToken {
@@ -143,8 +153,7 @@ impl<'a> Run<'a> {
 
     /// It does not yet say what is safe.
     fn stopped_bare(&self) -> Failure {
-        let doing = format!("restoring tables into `{}`", self.report.target);
-        self.context.stop.failure(&doing)
+        self.context.stop.failure(&self.doing())
     }
 
     /// A failure in front of the first change.
@@ -157,8 +166,7 @@ impl<'a> Run<'a> {
     }
 
     fn of_error(&self, error: &Error) -> Failure {
-        let doing = format!("restoring tables into `{}`", self.report.target);
-        let mut failure = error.to_failure(&doing, "");
+        let mut failure = error.to_failure(&self.doing(), "");
         failure.message = failure.message.trim_end_matches("; ").to_owned();
         failure
     }
@@ -182,22 +190,20 @@ impl<'a> Run<'a> {
             let message = format!("{}: {why}; {UNTOUCHED}", self.what());
             return Err(Failure::new(Kind::Program, "encrypted", message));
         }
-        let (mut last, mut bad_copies) = (None, Vec::new());
-        for at in stored.backup.readable_from() {
-            if let Some(Failure { message, .. }) = last.take() {
-                let warning = format!("another copy is taken: {message}");
-                self.report.warnings.push(warning);
-                bad_copies.push(message);
-            }
-            match self.restore_copy(&stored, at).await {
-                Ok(()) => return stored.after_good("the tables are restored", &bad_copies),
-                Err(failure) if is_of_copy(&failure) => last = Some(failure),
-                Err(failure) => return Err(failure),
-            }
+        let (what, mut bad_copies) = (self.what(), Vec::new());
+        let restored = stored
+            .try_copies(&what, &mut bad_copies, async |at| {
+                self.restore_copy(&stored, at).await
+            })
+            .await;
+        for message in &bad_copies {
+            let warning = format!("another copy is taken: {message}");
+            self.report.warnings.push(warning);
         }
-        let message = format!("{}: no storage has the backup; {UNTOUCHED}", self.what());
-        let last = last.unwrap_or_else(|| Failure::new(Kind::NotFound, "no_such_backup", message));
-        Err(stored.unless_removed(&self.what(), last).await)
+        match restored {
+            Ok(()) => stored.after_good("the tables are restored", &bad_copies),
+            Err(failure) => Err(stored.unless_removed(&what, failure).await),
+        }
     }
 
     async fn restore_copy(&mut self, stored: &Stored, at: usize) -> Result<()> {
@@ -223,7 +229,7 @@ impl<'a> Run<'a> {
         let name = manifest.dump.client_encoding.as_deref();
         let entries = entries_of_manifest(manifest);
         self.bring(
-            Origin::Copy(ranged),
+            Origin::Copy(stored, at, ranged),
             &read.structure,
             entries,
             encoding(name),

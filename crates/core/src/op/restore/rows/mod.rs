@@ -3,17 +3,16 @@
 //! All is one transaction, and what came in is compared with what was dumped before its COMMIT: a merge that fails, or
 //! that only shows what it would do, leaves the target as it was. Of the backup only these tables' bytes are read.
 
-mod read;
 mod run;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::notices;
-use super::restore::{Event, Observer};
-use super::stored::{NamedStorage, Wanted};
+use super::{Ended, Event, Limits, Observer, keep_record};
 use crate::context::Context;
 use crate::notify::Delivery;
+use crate::op::notices;
+use crate::op::stored::{NamedStorage, Wanted};
 use crate::postgres::environment::Environment;
 use crate::postgres::programs::Search;
 use pgkeep_model::connection::Connection;
@@ -38,6 +37,8 @@ pub struct Request {
     pub mode: Mode,
     /// Whether all is rolled back at the end.
     pub dry_run: bool,
+    /// How long it may stand still, and wait for somebody else's lock.
+    pub limits: Limits,
     /// The target.
     pub into: Connection,
     /// Where to look for client programs.
@@ -113,5 +114,14 @@ pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) 
         "the rows are in their tables",
         context,
     );
+    let ended = Ended {
+        backup_id: report.backup_id.as_deref(),
+        started_at: report.started_at,
+        rows: Some(report.tables.iter().map(|table| table.rows).sum()),
+        target: &report.target,
+        notices: &report.notices,
+        failure: report.failure.as_ref(),
+    };
+    keep_record("restore", &request.storages, ended, context).await;
     report
 }
