@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::{SMALL, Shelf, Target, dump};
+use super::{SMALL, Shelf, Target, dump, loaded};
 use crate::support::postgres::USER;
+use crate::support::proxy::{Lost, Proxy};
 use crate::support::{CANARY, Server, postgres};
 
 /// What does not come in this time never will.
@@ -350,4 +351,38 @@ fn a_stop_behind_the_renaming_leaves_no_database() {
     let message = error["message"].as_str().unwrap();
     assert!(message.ends_with("nothing was changed"), "{outcome}");
     assert_eq!(target.databases(), [""; 0]);
+}
+
+/// The answer to the renames is lost, and the server tells nobody any more: both may be done, so nothing is claimed and
+/// nothing dropped.
+#[test]
+fn renames_that_nobody_answered_for_are_not_told_as_undone() {
+    let Some(server) = postgres() else { return };
+    let database = loaded(server, SMALL.as_bytes());
+    let shelf = Shelf::new();
+    let file = shelf.sandbox.write("a.sql", dump(SMALL));
+    let lost = Lost {
+        first: "_before_",
+        last: "COMMIT",
+        is_final: true,
+    };
+    let proxy = Proxy::losing(server.port(), lost);
+    let url = database.url().replace(
+        &format!(":{}/", server.port()),
+        &format!(":{}/", proxy.port()),
+    );
+    let outcome = shelf
+        .restore(&file.display().to_string(), &url, &["--replace"])
+        .expect(20);
+    let error = outcome.exit_error();
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("cannot be seen"), "{outcome}");
+    assert!(!message.contains("was not changed"), "{outcome}");
+    let kept = format!("{}_before_", database.name());
+    assert!(error["hints"].to_string().contains(&kept), "{outcome}");
+    // It was done, and the old one is there as the hint says.
+    let like = format!("SELECT datname FROM pg_database WHERE datname LIKE '{kept}%'");
+    let old = server.sql("template1", &like);
+    assert!(old.starts_with(&kept), "{outcome}");
+    server.sql("template1", &format!("DROP DATABASE \"{old}\""));
 }

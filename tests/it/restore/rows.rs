@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Shelf, loaded};
 use crate::support::postgres::TestDatabase;
+use crate::support::proxy::{Lost, Proxy};
 use crate::support::scripted_s3::ScriptedS3;
 use crate::support::{Sandbox, data, postgres};
 
@@ -437,6 +438,114 @@ fn a_merge_that_waits_can_be_stopped() {
         );
     });
     assert_eq!(database.sql(ALL), before);
+}
+
+/// Whoever waits for a lock keeps all later writers from the table, so that a merge waits for as long as it may and no longer.
+#[test]
+fn a_merge_waits_for_locks_as_long_as_it_may() {
+    let Some(server) = postgres() else { return };
+    let database = loaded(server, SHOP.as_bytes());
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    database.sql(SINCE);
+    let (before, name) = (database.sql(ALL), database.name());
+    let holds = format!(
+        "FROM pg_stat_activity WHERE datname = '{name}' AND query LIKE '%(78)%' AND wait_event = 'PgSleep'"
+    );
+    std::thread::scope(|scope| {
+        scope.spawn(|| server.try_sql(name, "BEGIN; LOCK TABLE customers; SELECT pg_sleep(78)"));
+        while server.sql("template1", &format!("SELECT count(*) {holds}")) == "0" {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        for more in [
+            &["--upsert"][..],
+            &["--upsert", "--dry-run"],
+            &["--data-only", "-t", "customers"],
+        ] {
+            let more = [more, &["--lock-wait-timeout", "1s"]].concat();
+            let outcome = shelf.restore("latest", &database.url(), &more).expect(20);
+            let error = outcome.exit_error();
+            assert_eq!(error["id"], "lock_timeout", "{outcome}");
+            let message = error["message"].as_str().unwrap();
+            // Whether a table is empty is asked in front of the session, and the server itself ends that wait.
+            let is_watched = !more.contains(&"--data-only");
+            let names = message.contains("application psql");
+            assert_eq!(names, is_watched, "{outcome}");
+            assert!(message.ends_with("; the target is as it was"), "{outcome}");
+        }
+        server.sql(
+            "template1",
+            &format!("SELECT pg_terminate_backend(pid) {holds}"),
+        );
+    });
+    assert_eq!(database.sql(ALL), before);
+}
+
+/// A connection may be lost between the COMMIT and its answer: the server knows what became of it.
+#[test]
+fn a_merge_whose_commit_was_not_answered_says_what_became_of_it() {
+    let Some(server) = postgres() else { return };
+    let database = loaded(server, SHOP.as_bytes());
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    let all = database.sql(ALL);
+    for (is_final, words) in [
+        (false, "the rows are in their tables now"),
+        (true, "whether the rows are in their tables cannot be seen"),
+    ] {
+        database.sql(SINCE);
+        let lost = Lost {
+            first: "pgkeep_rows_0",
+            last: "COMMIT;",
+            is_final,
+        };
+        let proxy = Proxy::losing(server.port(), lost);
+        let url = database.url().replace(
+            &format!(":{}/", server.port()),
+            &format!(":{}/", proxy.port()),
+        );
+        let outcome = shelf.restore("latest", &url, &["--upsert"]).expect(20);
+        let message = outcome.exit_error()["message"].to_string();
+        assert!(message.contains(words), "{outcome}");
+        assert!(!message.contains("as it was"), "{outcome}");
+        assert_eq!(outcome.summary()["merged"], !is_final, "{outcome}");
+        let new = r#"DELETE FROM customers WHERE "Full Name" = 'new'"#;
+        database.sql(new);
+        assert_eq!(database.sql(ALL), all, "it was committed");
+    }
+}
+
+/// What was passed over needs somebody to look at it, and each run leaves its record.
+#[test]
+fn a_merge_out_of_the_second_copy_ends_with_3_and_leaves_a_record() {
+    let Some(server) = postgres() else { return };
+    let database = loaded(server, SHOP.as_bytes());
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    let good = shelf.folder().parent().unwrap().join("good");
+    copy_folder(&shelf.folder(), &good);
+    shelf.damage(|bytes| {
+        let bytes = bytes.iter_mut().skip(200).step_by(97);
+        bytes.for_each(|byte| *byte ^= 0x10);
+    });
+    database.sql(SINCE);
+    let more = ["--upsert", "--storage", good.to_str().unwrap()];
+    let outcome = shelf.restore("latest", &database.url(), &more).expect(3);
+    assert_eq!(outcome.exit_error()["id"], "stored_not_good", "{outcome}");
+    assert_eq!(outcome.summary()["merged"], true);
+    let runs = std::fs::read_dir(shelf.folder().join("shop/runs")).unwrap();
+    let runs = runs.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap());
+    let restores: Vec<Value> = runs
+        .map(|text| serde_json::from_str(&text).unwrap())
+        .filter(|run: &Value| run["verb"] == "restore")
+        .collect();
+    assert_eq!(restores.len(), 1, "{restores:?}");
+    assert_eq!(restores[0]["exit_code"], 3, "{restores:?}");
+}
+
+pub(super) fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
+    let mut copy = std::process::Command::new("cp");
+    assert!(copy.arg("-a").arg(from).arg(to).status().unwrap().success());
 }
 
 /// One table out of a bucket: its own bytes are asked for, and not the object.

@@ -862,3 +862,37 @@ fn a_database_that_cannot_be_made_is_given_up() {
         .expect(0);
     assert_eq!(target.databases(), [target.name.as_str()]);
 }
+
+/// A role was made and stays, also where something else of what is stored needs a look.
+#[test]
+fn roles_that_were_made_are_named_behind_a_bad_copy() {
+    let Some(server) = postgres() else { return };
+    let database = loaded(server, SHOP.as_bytes());
+    let role = format!("{}_owner", database.name());
+    let shelf = Shelf::new();
+    server.sql("template1", &format!("CREATE ROLE {role}"));
+    database.sql(&format!("ALTER TABLE other OWNER TO {role}"));
+    shelf.backup(&database);
+    database.sql("DROP TABLE other");
+    server.sql("template1", &format!("DROP ROLE {role}"));
+    let good = shelf.folder().parent().unwrap().join("good");
+    super::rows::copy_folder(&shelf.folder(), &good);
+    shelf.damage(|bytes| {
+        let bytes = bytes.iter_mut().skip(200).step_by(97);
+        bytes.for_each(|byte| *byte ^= 0x10);
+    });
+    let more = [
+        "-t",
+        "other",
+        "--create-missing-roles",
+        "--storage",
+        good.to_str().unwrap(),
+    ];
+    let outcome = shelf.restore("latest", &database.url(), &more).expect(3);
+    assert_eq!(outcome.exit_error()["id"], "stored_not_good", "{outcome}");
+    let report = outcome.summary();
+    assert_eq!(report["restored"], true, "{outcome}");
+    assert_eq!(report["created_roles"], json!([role]), "{outcome}");
+    database.sql("DROP TABLE other");
+    server.sql("template1", &format!("DROP ROLE {role}"));
+}

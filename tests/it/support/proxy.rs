@@ -21,6 +21,18 @@ pub enum Fault {
     Stall,
 }
 
+/// An answer that is lost: of the statement that holds `last`, on a connection on which `first` was said before.
+#[derive(Clone, Copy)]
+pub struct Lost {
+    pub first: &'static str,
+    pub last: &'static str,
+    /// Whether nobody is let in from then on.
+    pub is_final: bool,
+}
+
+/// How long a server may take to carry out the statement whose answer is lost.
+const CARRIED_OUT: Duration = Duration::from_millis(500);
+
 /// A proxy on a port of its own. Dropping it closes everything.
 pub struct Proxy {
     port: u16,
@@ -31,6 +43,20 @@ pub struct Proxy {
 impl Proxy {
     /// Starts a proxy to `127.0.0.1:server` that breaks after so many bytes.
     pub fn start(server: u16, after_bytes: u64, fault: Fault) -> Self {
+        Self::accepting(move |client, flag| connect(client, server, after_bytes, fault, flag))
+    }
+
+    /// Starts a proxy that hands on everything but one answer: the server does what it was told, and nobody hears of it.
+    pub fn losing(server: u16, lost: Lost) -> Self {
+        let is_shut = Arc::new(AtomicBool::new(false));
+        Self::accepting(move |client, _| {
+            if !is_shut.load(Ordering::Relaxed) {
+                connect_losing(&client, server, lost, &is_shut);
+            }
+        })
+    }
+
+    fn accepting(connect: impl Fn(TcpStream, &Arc<AtomicBool>) + Send + 'static) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
         let port = listener.local_addr().expect("it is bound").port();
         listener
@@ -41,7 +67,7 @@ impl Proxy {
         let acceptor = thread::spawn(move || {
             while !flag.load(Ordering::Relaxed) {
                 match listener.accept() {
-                    Ok((client, _)) => connect(client, server, after_bytes, fault, &flag),
+                    Ok((client, _)) => connect(client, &flag),
                     Err(_) => thread::sleep(TICK),
                 }
             }
@@ -87,6 +113,39 @@ fn connect(client: TcpStream, server: u16, after_bytes: u64, fault: Fault, flag:
         // Either may be gone already.
         let _ = client.shutdown(Shutdown::Both);
         let _ = server.shutdown(Shutdown::Both);
+    });
+}
+
+/// Both directions get a thread, which ends with its connection.
+fn connect_losing(client: &TcpStream, server: u16, lost: Lost, is_shut: &Arc<AtomicBool>) {
+    let server = TcpStream::connect(("127.0.0.1", server)).expect("the server listens");
+    client
+        .set_nonblocking(false)
+        .expect("a connection can block");
+    let down = (share(&server), share(client));
+    thread::spawn(move || {
+        copy(down.0, share(&down.1), u64::MAX);
+        let _ = down.1.shutdown(Shutdown::Both); // it may be gone already
+    });
+    let (mut from, mut to, is_shut) = (share(client), server, Arc::clone(is_shut));
+    thread::spawn(move || {
+        let (mut block, mut said) = ([0; 8192], String::new());
+        while let Ok(count @ 1..) = from.read(&mut block) {
+            let text = String::from_utf8_lossy(&block[..count]).into_owned();
+            let is_it = said.contains(lost.first) && text.contains(lost.last);
+            said += &text;
+            if is_it {
+                is_shut.store(lost.is_final, Ordering::Relaxed);
+                // No answer gets through, and the server is not told that nobody listens before it is done.
+                let _ = from.shutdown(Shutdown::Both);
+                let _ = to.write_all(&block[..count]);
+                thread::sleep(CARRIED_OUT);
+            } else if to.write_all(&block[..count]).is_ok() {
+                continue;
+            }
+            break;
+        }
+        let _ = to.shutdown(Shutdown::Both); // it may be gone already
     });
 }
 

@@ -24,6 +24,11 @@ SET idle_in_transaction_session_timeout = 0;
 SET client_encoding = 'UTF8';
 ";
 
+/// Returns what a server is told as its `lock_timeout`: milliseconds, at most 2^31 - 1 of them, and never 0, which is none.
+pub(crate) fn lock_timeout_ms(limit: Duration) -> i32 {
+    i32::try_from(limit.as_millis()).unwrap_or(i32::MAX).max(1)
+}
+
 /// Asks one server and database.
 #[derive(Clone, Debug)]
 pub struct Psql {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::error::{Error, Reason};
-use super::psql::Psql;
+use super::psql::{Psql, lock_timeout_ms};
 use pgkeep_model::merge::TargetTable;
 use pgkeep_model::name::TableName;
 use pgkeep_model::restore::properties::literal;
@@ -28,17 +28,22 @@ pub async fn read(
     answer(psql, &sql, cancel).await
 }
 
-/// Tells of each table whether it holds rows.
+/// Tells of each table whether it holds rows. It waits for somebody's lock for so long at most.
 pub async fn hold_rows(
     psql: &Psql,
     tables: &[TargetTable],
+    lock_wait: Duration,
     cancel: &CancellationToken,
 ) -> Result<Vec<bool>, Error> {
     let asked: Vec<String> = tables
         .iter()
         .map(|table| format!("EXISTS (SELECT FROM {})", table.quoted()))
         .collect();
-    let sql = format!("SELECT array_to_json(ARRAY[{}]::bool[])", asked.join(", "));
+    let sql = format!(
+        "SET lock_timeout = {};\nSELECT array_to_json(ARRAY[{}]::bool[])",
+        lock_timeout_ms(lock_wait),
+        asked.join(", ")
+    );
     answer(psql, &sql, cancel).await
 }
 

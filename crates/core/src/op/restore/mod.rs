@@ -8,6 +8,7 @@ pub(crate) mod check;
 pub(crate) mod feed;
 mod platform;
 pub(crate) mod preflight;
+mod refusal;
 pub mod rows;
 mod run;
 mod session;
@@ -22,8 +23,6 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
-
-pub(super) use run::{is_about_locale, lacks_locale, of_statement};
 
 use super::stored::{NamedStorage, Wanted};
 use super::{history, notices};

@@ -4,8 +4,6 @@ mod fill;
 mod follow_up;
 mod parallel;
 
-pub(in crate::op) use fill::{is_about_locale, lacks_locale, of_statement};
-
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -25,7 +25,7 @@ use crate::op::stored::storage_failure;
 use crate::postgres::databases::{end_sessions, fate_of};
 use crate::postgres::error::Error;
 use crate::postgres::feed::{Answers, Feed, FeedRequest};
-use crate::postgres::psql::Psql;
+use crate::postgres::psql::{Psql, lock_timeout_ms};
 use crate::stream::pipeline::Progress;
 use crate::stream::read::read_dump;
 use pgkeep_model::failure::{Failure, Kind, Result};
@@ -40,9 +40,6 @@ const GONE: &str = "psql_ended";
 /// How long a program that is gone, or is not, may take to say why.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 const LAST_WORDS_OF_THE_LIVING: Duration = Duration::from_millis(200);
-
-/// Longest that a server can be told to wait: 2^31 - 1 milliseconds.
-const MAX_LOCK_TIMEOUT_MS: u128 = i32::MAX as u128;
 
 /// A dump without a manifest may not unpack to more than this beside [`MAX_RATIO`] times its size.
 const FREE_BYTES: u64 = 1 << 30;
@@ -321,8 +318,7 @@ impl Sessions<'_> {
             return script.before.clone();
         }
         let wait = self.limits.lock_wait;
-        let timeout = wait + wait / 2 + Duration::from_secs(5);
-        let timeout_ms = timeout.as_millis().min(MAX_LOCK_TIMEOUT_MS);
+        let timeout_ms = lock_timeout_ms(wait + wait / 2 + Duration::from_secs(5));
         format!("SET lock_timeout = {timeout_ms};\n{}", script.before)
     }
 

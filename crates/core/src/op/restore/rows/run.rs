@@ -5,12 +5,13 @@ use std::sync::Arc;
 use super::{Merged, Report, Request};
 use crate::context::Context;
 use crate::op::ranged::Ranged;
+use crate::op::restore::refusal::of_statement;
 use crate::op::restore::session::{Fate, From as Origin, Handed, Judge, Sessions, Supply};
 use crate::op::restore::sink::Broken;
 use crate::op::restore::source::Stored;
 use crate::op::restore::stall::Pulse;
-use crate::op::restore::{Event, Observer, check};
-use crate::postgres::error::{Error, Reason};
+use crate::op::restore::{Event, HINDERED, Observer, SQL_FAILED, check};
+use crate::postgres::error::Error;
 use crate::postgres::feed::Answers;
 use crate::postgres::psql::Psql;
 use crate::postgres::tables;
@@ -272,7 +273,7 @@ impl<'a> Run<'a> {
         }
         if self.request.mode == Mode::Append && problems.is_empty() {
             let there: Vec<TargetTable> = pairs.iter().map(|pair| pair.table.clone()).collect();
-            let filled = tables::hold_rows(psql, &there, stop)
+            let filled = tables::hold_rows(psql, &there, self.request.limits.lock_wait, stop)
                 .await
                 .map_err(|error| self.failed(&error))?;
             let filled = there.iter().zip(filled).filter(|(_, filled)| *filled);
@@ -531,11 +532,11 @@ impl Judge for Judgement<'_> {
 fn failed(doing: &str, error: &Error) -> Failure {
     let mut failure = error.to_failure(doing, "");
     failure.message = failure.message.trim_end_matches("; ").to_owned();
-    if !matches!(error.reason, Reason::Other { code: 3 }) {
-        return failure;
+    let (what, said) = (format!("{doing} failed"), "the server refused a statement");
+    let mut failure = of_statement(failure, error, &what, said);
+    if matches!(failure.id, SQL_FAILED | HINDERED) {
+        failure.id = "merge_sql_failed";
     }
-    failure.id = "merge_sql_failed";
-    failure.message = format!("{doing} failed: the server refused a statement");
     let says = |text: &str| error.stderr.iter().any(|line| line.contains(text));
     if says("violates foreign key constraint") {
         return failure.hint("merge the tables that it refers to as well: `--table` may be repeated, and `--upsert` without it takes all");

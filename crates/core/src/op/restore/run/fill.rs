@@ -9,15 +9,15 @@ use super::{Made, Moved, Run, Site, expected_of};
 use crate::op::restore::check::{self, Compared};
 use crate::op::restore::feed::{judge_file, refused};
 use crate::op::restore::preflight::Plan;
+use crate::op::restore::refusal::{is_about_locale, is_timed_out, lacks_locale, of_statement};
 use crate::op::restore::session::{From, Handed, Judge, Sessions, Supply};
 use crate::op::restore::sink::Broken;
 use crate::op::restore::source::{Opened, Stored, Tap};
 use crate::op::restore::stall::Watchdog;
-use crate::op::restore::{Event, HINDERED, Limits, SQL_FAILED, swap};
+use crate::op::restore::{Event, Limits, SQL_FAILED, swap};
 use crate::postgres::databases::{Databases, NotCreated, Why};
-use crate::postgres::error::{Error, Reason};
+use crate::postgres::error::Error;
 use crate::postgres::feed::Answers;
-use crate::postgres::process::Stop;
 use crate::stream::pipeline::Progress;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::manifest::Manifest;
@@ -520,113 +520,4 @@ impl Judge for Judgement<'_, '_> {
     fn refused(&self, error: &Error) -> Failure {
         self.run.psql_failed(error)
     }
-}
-
-/// What the server ran out of: that says nothing of the dump.
-fn exhausted(stderr: &[String]) -> Option<(&'static str, &'static str, &'static str)> {
-    let says = |text: &str| stderr.iter().any(|line| line.contains(text));
-    if says("No space left on device") || says("Disk quota exceeded") {
-        let hint = "make room on the server, or restore elsewhere";
-        return Some(("target_disk_full", "the server's disk is full", hint));
-    }
-    if says("out of shared memory") || says("max_locks_per_transaction") {
-        let hint =
-            "restore into a database that does not exist yet, or raise `max_locks_per_transaction`";
-        return Some((
-            "target_out_of_locks",
-            "the server has no room for more locks",
-            hint,
-        ));
-    }
-    None
-}
-
-/// Makes the failure of what the server said to a statement: `what` failed, because of what is `said`.
-pub(in crate::op) fn of_statement(
-    mut failure: Failure,
-    error: &Error,
-    what: &str,
-    said: &str,
-) -> Failure {
-    let is_statement = matches!(
-        error.reason,
-        Reason::Other { code: 3 }
-            | Reason::PermissionDenied { .. }
-            | Reason::RowSecurity { .. }
-            | Reason::TooLargeField { .. }
-    );
-    if is_statement {
-        // What is known of these is known of dumping.
-        failure.hints.clear();
-        failure.id = if is_hindered(&error.stderr) {
-            HINDERED
-        } else {
-            SQL_FAILED
-        };
-        failure.message = format!("{what}: {said}");
-    }
-    if let Some((id, why, hint)) = exhausted(&error.stderr) {
-        failure.id = id;
-        failure.message = format!("{what}: {why}");
-        return failure.hint(hint);
-    }
-    match sql_hint(&error.stderr) {
-        Some(hint) => failure.hint(hint),
-        None => failure,
-    }
-}
-
-/// The next move where the server's words tell one.
-fn sql_hint(stderr: &[String]) -> Option<&'static str> {
-    let says = |text: &str| stderr.iter().any(|line| line.contains(text));
-    let lacks_rights = [
-        "must be member of role",
-        "must be able to SET ROLE",
-        "permission denied for ",
-        "must be owner of ",
-        "must be superuser",
-    ];
-    if lacks_rights.iter().any(|text| says(text)) {
-        Some(
-            "make the restoring role a member of the roles that own things, or leave those out with `--no-owner \
-             --no-privileges`; a superuser (`--allow-superuser`) may do all but what a role of the dump does itself, such \
-             as filling its materialized view",
-        )
-    } else if says("ERROR:  role \"") {
-        Some(
-            "`--create-missing-roles` makes the roles; `--no-owner --no-privileges` leaves owners and rights out",
-        )
-    } else {
-        None
-    }
-}
-
-fn is_timed_out(error: &Error) -> bool {
-    error.reason == Reason::Stopped(Stop::TimedOut)
-}
-
-/// Tells whether a statement was refused for what the role may not do, or for what others did, and not for what it says.
-fn is_hindered(stderr: &[String]) -> bool {
-    const SIGNS: [&str; 8] = [
-        "permission denied",
-        "must be owner of",
-        "must be superuser",
-        "must be able to SET ROLE",
-        "must be member of role",
-        "deadlock detected",
-        "canceling statement due to",
-        "terminating connection",
-    ];
-    let is_error = |line: &&String| line.contains("ERROR:") || line.contains("FATAL:");
-    let mut errors = stderr.iter().filter(is_error);
-    errors.any(|line| SIGNS.iter().any(|sign| line.contains(sign)))
-}
-
-pub(in crate::op) fn lacks_locale<E>(not_created: &NotCreated<E>) -> bool {
-    matches!(&not_created.why, Why::Failed(error) if is_about_locale(error))
-}
-
-pub(in crate::op) fn is_about_locale(error: &Error) -> bool {
-    let says = |text: &str| error.stderr.iter().any(|line| line.contains(text));
-    says("locale") || says("LC_COLLATE") || says("LC_CTYPE")
 }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::{APPLICATION, Job, Origin, Run, with_safe};
+use crate::op::restore::Event;
 use crate::op::restore::check::{self, Compared};
 use crate::op::restore::feed::refused;
 use crate::op::restore::preflight::list;
+use crate::op::restore::refusal::of_statement;
 use crate::op::restore::session::{Failed, Fate, From, Handed, Judge, Sessions, Supply};
 use crate::op::restore::sink::Broken;
-use crate::op::restore::{Event, of_statement};
 use crate::postgres::error::Error;
 use crate::postgres::feed::Answers;
 use crate::stream::pipeline::Progress;
@@ -196,19 +197,6 @@ impl Run<'_> {
     /// An error of a statement is the target's answer to it.
     fn refused_by_server(&self, error: &Error) -> Failure {
         let says = |text: &str| error.stderr.iter().any(|line| line.contains(text));
-        if says("canceling statement due to lock timeout") {
-            let mut failure = self.of_error(error);
-            failure.hints.clear();
-            failure.id = "lock_timeout";
-            failure.message = format!(
-                "{}: a statement waited too long for another session's lock",
-                self.what()
-            );
-            return failure.hint(
-                "`pg_locks` and `pg_stat_activity` name who holds it; end that session, or wait longer with \
-                 `--lock-wait-timeout` or `lock_wait_timeout`",
-            );
-        }
         let said = "the server refused a statement";
         let mut failure = of_statement(self.of_error(error), error, &self.what(), said);
         if says("violates foreign key constraint") {

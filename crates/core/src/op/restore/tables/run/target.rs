@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use super::{APPLICATION, Run, UNTOUCHED, with_safe};
 use crate::op::restore::feed::refused;
 use crate::op::restore::preflight::{self, Needs, Problem, problem};
+use crate::op::restore::refusal::{is_about_locale, is_timed_out, lacks_locale};
 use crate::op::restore::stall::Watchdog;
 use crate::op::restore::{self, Limits};
 use crate::postgres::databases::{Databases, NotCreated, Why};
 use crate::postgres::error::{Error, Reason};
 use crate::postgres::present;
-use crate::postgres::process::Stop;
 use crate::postgres::psql::Psql;
 use crate::postgres::target::TargetFacts;
 use pgkeep_model::connection::Connection;
@@ -203,7 +203,7 @@ impl Run<'_> {
             |any_locale| self.create(site, databases, application, &making, sql(any_locale));
         let mut made = create(false).await;
         let mut is_plain_locale = false;
-        if self.request.options.force_locale && made.as_ref().is_err_and(restore::lacks_locale) {
+        if self.request.options.force_locale && made.as_ref().is_err_and(lacks_locale) {
             is_plain_locale = true;
             made = create(true).await;
         }
@@ -264,11 +264,11 @@ impl Run<'_> {
 
     fn not_created(&self, error: &Error) -> Failure {
         let failure = self.of_error(error);
-        if restore::is_about_locale(error) {
+        if is_about_locale(error) {
             return failure
                 .hint("create the locale on the server, or `--force-locale` takes locale `C`");
         }
-        if error.reason == Reason::Stopped(Stop::TimedOut) {
+        if is_timed_out(error) {
             let message = format!("{}: making the database took too long", self.what());
             return Failure { message, ..failure }.hint(
                 "the server's disk may be slow, or a checkpoint under way: look at `pg_stat_activity`; the tables come \

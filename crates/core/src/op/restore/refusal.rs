@@ -1,0 +1,124 @@
+//! What it means when the server refuses a statement of a restore, whichever kind that is.
+
+use super::{HINDERED, SQL_FAILED};
+use crate::postgres::databases::{NotCreated, Why};
+use crate::postgres::error::{Error, Reason};
+use crate::postgres::process::Stop;
+use pgkeep_model::failure::Failure;
+
+/// What the server ran out of: that says nothing of the dump.
+fn exhausted(stderr: &[String]) -> Option<(&'static str, &'static str, &'static str)> {
+    let says = |text: &str| stderr.iter().any(|line| line.contains(text));
+    if says("No space left on device") || says("Disk quota exceeded") {
+        let hint = "make room on the server, or restore elsewhere";
+        return Some(("target_disk_full", "the server's disk is full", hint));
+    }
+    if says("out of shared memory") || says("max_locks_per_transaction") {
+        let hint =
+            "restore into a database that does not exist yet, or raise `max_locks_per_transaction`";
+        return Some((
+            "target_out_of_locks",
+            "the server has no room for more locks",
+            hint,
+        ));
+    }
+    None
+}
+
+/// Makes the failure of what the server said to a statement: `what` failed, because of what is `said`.
+pub(super) fn of_statement(mut failure: Failure, error: &Error, what: &str, said: &str) -> Failure {
+    if says(error, "canceling statement due to lock timeout") {
+        failure.hints.clear();
+        failure.id = "lock_timeout";
+        failure.message = format!("{what}: a statement waited too long for another session's lock");
+        return failure.hint(
+            "`pg_locks` and `pg_stat_activity` name who holds it; end that session, or wait longer with \
+             `--lock-wait-timeout` or `lock_wait_timeout`",
+        );
+    }
+    let is_statement = matches!(
+        error.reason,
+        Reason::Other { code: 3 }
+            | Reason::PermissionDenied { .. }
+            | Reason::RowSecurity { .. }
+            | Reason::TooLargeField { .. }
+    );
+    if is_statement {
+        // What is known of these is known of dumping.
+        failure.hints.clear();
+        failure.id = if is_hindered(&error.stderr) {
+            HINDERED
+        } else {
+            SQL_FAILED
+        };
+        failure.message = format!("{what}: {said}");
+    }
+    if let Some((id, why, hint)) = exhausted(&error.stderr) {
+        failure.id = id;
+        failure.message = format!("{what}: {why}");
+        return failure.hint(hint);
+    }
+    match sql_hint(&error.stderr) {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+/// The next move where the server's words tell one.
+fn sql_hint(stderr: &[String]) -> Option<&'static str> {
+    let says = |text: &str| stderr.iter().any(|line| line.contains(text));
+    let lacks_rights = [
+        "must be member of role",
+        "must be able to SET ROLE",
+        "permission denied for ",
+        "must be owner of ",
+        "must be superuser",
+    ];
+    if lacks_rights.iter().any(|text| says(text)) {
+        Some(
+            "make the restoring role a member of the roles that own things, or leave those out with `--no-owner \
+             --no-privileges`; a superuser (`--allow-superuser`) may do all but what a role of the dump does itself, such \
+             as filling its materialized view",
+        )
+    } else if says("ERROR:  role \"") {
+        Some(
+            "`--create-missing-roles` makes the roles; `--no-owner --no-privileges` leaves owners and rights out",
+        )
+    } else {
+        None
+    }
+}
+
+pub(super) fn is_timed_out(error: &Error) -> bool {
+    error.reason == Reason::Stopped(Stop::TimedOut)
+}
+
+/// Tells whether a statement was refused for what the role may not do, or for what others did, and not for what it says.
+fn is_hindered(stderr: &[String]) -> bool {
+    const SIGNS: [&str; 8] = [
+        "permission denied",
+        "must be owner of",
+        "must be superuser",
+        "must be able to SET ROLE",
+        "must be member of role",
+        "deadlock detected",
+        "canceling statement due to",
+        "terminating connection",
+    ];
+    let is_error = |line: &&String| line.contains("ERROR:") || line.contains("FATAL:");
+    let mut errors = stderr.iter().filter(is_error);
+    errors.any(|line| SIGNS.iter().any(|sign| line.contains(sign)))
+}
+
+pub(super) fn lacks_locale<E>(not_created: &NotCreated<E>) -> bool {
+    matches!(&not_created.why, Why::Failed(error) if is_about_locale(error))
+}
+
+pub(super) fn is_about_locale(error: &Error) -> bool {
+    let says = |text: &str| error.stderr.iter().any(|line| line.contains(text));
+    says("locale") || says("LC_COLLATE") || says("LC_CTYPE")
+}
+
+fn says(error: &Error, text: &str) -> bool {
+    error.stderr.iter().any(|line| line.contains(text))
+}
