@@ -1,10 +1,11 @@
 //! What both front doors of pgkeep call: one operation per verb, and what it works with.
 //!
-//! [`op`] takes requests and returns reports; [`postgres`] runs programs, [`stream`] moves dumps, [`notify`] sends notices,
+//! [`op`] takes requests and returns reports; [`copies`] reads what is stored; [`postgres`] runs programs, [`stream`] moves dumps, [`notify`] sends notices,
 //! [`lock`] keeps runs apart. Nothing here prints or reads the environment.
 
 pub mod clock;
 pub mod context;
+pub mod copies;
 pub mod lock;
 pub mod notify;
 pub mod op;

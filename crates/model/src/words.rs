@@ -1,4 +1,4 @@
-//! Numbers, sizes and lengths of time as people read them, alike on the terminal and in notices.
+//! Numbers, sizes, digests and lengths of time as people read them, alike on the terminal and in notices.
 
 /// Renders bytes in binary units.
 pub fn bytes(count: u64) -> String {
@@ -26,6 +26,11 @@ pub fn took(ms: u64) -> String {
         60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
         _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
     }
+}
+
+/// Renders bytes as hex digits, as digests are written.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

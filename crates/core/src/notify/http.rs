@@ -13,6 +13,7 @@ use serde_json::Value;
 use sha2::Sha256;
 
 use pgkeep_model::notice::{Notice, NotifierConfig};
+use pgkeep_model::words::hex;
 
 /// Longest wait in front of the second try; a service that asks for more is not tried again.
 const MAX_WAIT: Duration = Duration::from_secs(4);
@@ -242,8 +243,7 @@ fn signature(secret: &[u8], now: i64, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("a key of HMAC has any length");
     mac.update(format!("{now}.").as_bytes());
     mac.update(body);
-    let bytes = mac.finalize().into_bytes();
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&mac.finalize().into_bytes())
 }
 
 #[cfg(test)]

@@ -8,15 +8,16 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::show::{database_of, doubtful};
 use super::stored::{
-    Listing, NamedStorage, StoredBackup, Wanted, read_manifest, storage_failure, unless_removed,
+    Listing, NamedStorage, StoredBackup, Wanted, database_of, doubtful, read_manifest,
+    storage_failure, unless_removed,
 };
 use crate::context::Context;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::DatabaseName;
 use pgkeep_model::keys::Part;
 use pgkeep_model::manifest::StoredObject;
+use pgkeep_model::words::hex;
 
 /// What to download.
 pub struct Request {
@@ -247,11 +248,7 @@ impl Copy<'_> {
                 .await
                 .map_err(io)?;
         }
-        let sha256: String = hash
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let sha256 = hex(&hash.finalize());
         if size == self.object.size_bytes && sha256 == self.object.sha256 {
             let io =
                 |error| Failure::new(Kind::Storage, "cannot_write", format!("{what}: {error}"));

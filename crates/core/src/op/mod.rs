@@ -15,13 +15,12 @@ pub mod lock;
 pub mod notices;
 pub mod pin;
 pub mod prune;
-mod ranged;
-mod reading;
 mod removal;
 pub mod restore;
 pub mod retention;
 pub mod show;
 pub mod status;
-pub mod stored;
 pub mod sync;
 pub mod verify;
+
+pub use crate::copies::listing as stored;

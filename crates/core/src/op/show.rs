@@ -1,6 +1,6 @@
 //! `show`: one backup's manifest.
 
-use super::stored::{Listing, NamedStorage, Wanted, read_manifest};
+use super::stored::{Listing, NamedStorage, Wanted, database_of, doubtful, read_manifest};
 use pgkeep_model::failure::{Failure, Result};
 use pgkeep_model::id::DatabaseName;
 use pgkeep_model::manifest::Manifest;
@@ -44,25 +44,4 @@ pub async fn run(request: Request) -> Result<Report> {
         failure: doubtful(&request.wanted, &listing),
         url: listing.states[at].url.clone(),
     })
-}
-
-/// `latest` is only the latest of what answered.
-pub(super) fn doubtful(wanted: &Wanted, listing: &Listing) -> Option<Failure> {
-    if *wanted != Wanted::Latest {
-        return None;
-    }
-    let mut failure = listing.partial_failure()?;
-    failure.message = format!(
-        "this is the latest backup of the storages that answered: {}",
-        failure.message
-    );
-    Some(failure)
-}
-
-/// An id names its database by itself.
-pub(super) fn database_of(wanted: &Wanted, database: Option<DatabaseName>) -> Option<DatabaseName> {
-    match wanted {
-        Wanted::Id(id) => Some(id.database().clone()),
-        Wanted::Latest => database,
-    }
 }

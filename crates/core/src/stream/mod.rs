@@ -5,6 +5,7 @@
 
 pub mod compress;
 mod decompress;
+pub(crate) mod digest;
 mod literal;
 pub mod pipeline;
 pub mod read;

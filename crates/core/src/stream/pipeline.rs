@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
+use super::digest::sha256;
 use bytes::Bytes;
+use pgkeep_model::words::hex;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
@@ -213,7 +215,7 @@ fn compress_jobs(codec: Codec, jobs: &Mutex<Receiver<Job>>, give_back: SyncSende
         else {
             return;
         };
-        let sha256 = (!has_rows).then(|| hex(&Sha256::digest(&raw[range.clone()])));
+        let sha256 = (!has_rows).then(|| sha256(&raw[range.clone()]));
         let encoded = match &mut encoder {
             Ok(encoder) => encoder.encode(&raw[range]),
             Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
@@ -400,11 +402,6 @@ fn collect<E>(
     )))
 }
 
-/// Returns bytes as hex digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -476,7 +473,7 @@ mod tests {
             let passed = result.unwrap();
             assert_eq!(passed.stored_bytes, out.len() as u64);
             assert_eq!(passed.scan.bytes, text.len() as u64);
-            assert_eq!(passed.sha256, hex(&Sha256::digest(&out)));
+            assert_eq!(passed.sha256, sha256(&out));
             let mut back = Vec::new();
             crate::stream::read::read_dump(&out[..], &mut |piece| back.extend_from_slice(piece))
                 .unwrap();
@@ -499,7 +496,7 @@ mod tests {
         }
         let around = passed.chunks.around_rows.unwrap();
         let (first, last) = (text.find("COPY").unwrap(), text.rfind("\\.\n").unwrap() + 3);
-        let sum = |text: &str| vec![hex(&Sha256::digest(text))];
+        let sum = |text: &str| vec![sha256(text.as_bytes())];
         assert_eq!(around.front, sum(&text[..first]));
         assert_eq!(around.behind, sum(&text[last..]));
     }

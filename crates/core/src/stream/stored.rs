@@ -10,12 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
+use super::digest;
 use bytes::{Buf, Bytes};
+use pgkeep_model::words::hex;
 use sha2::{Digest, Sha256};
 
 use super::compress::{Codec, Frame};
 use super::decompress::Decoder;
-use super::pipeline::{CHUNKS_WAITING, Closed, MAX_THREADS, Progress, hex};
+use super::pipeline::{CHUNKS_WAITING, Closed, MAX_THREADS, Progress};
 use super::read::{ReadError, read_dump};
 use pgkeep_model::chunks::ChunkIndex;
 
@@ -199,7 +201,7 @@ fn decode_jobs(codec: Codec, jobs: &Mutex<Receiver<Job<'_>>>) {
             Err(error) => Err(error.clone()),
         };
         let result = result.and_then(|crc| {
-            let is_it = |sum| hex(&Sha256::digest(&buffers.raw[..raw_bytes])) == sum;
+            let is_it = |sum| digest::sha256(&buffers.raw[..raw_bytes]) == sum;
             if sha256.is_none_or(is_it) {
                 Ok(crc)
             } else {

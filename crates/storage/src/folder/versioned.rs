@@ -8,6 +8,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use pgkeep_model::words::hex;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
@@ -26,8 +27,7 @@ const MAX_BYTES: u64 = 1024 * 1024;
 
 /// Returns the version of an object with these bytes.
 pub(super) fn version_of(bytes: &[u8]) -> Version {
-    let hash = Sha256::digest(bytes);
-    Version(hash.iter().map(|byte| format!("{byte:02x}")).collect())
+    Version(hex(&Sha256::digest(bytes)))
 }
 
 /// Makes an object unless the key is taken.

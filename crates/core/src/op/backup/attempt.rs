@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::stream::digest::sha256;
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::after::marks;
@@ -547,12 +547,4 @@ fn judge(what: &str, scan: &Scan, required: &[RequiredOutcome], allow_empty: boo
         return Err(Failure::new(Kind::Proof, "dump_empty", message).hint(hint));
     }
     Ok(())
-}
-
-/// Returns the SHA-256 in hex.
-pub(super) fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
 }

@@ -4,10 +4,10 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::Request;
-use super::attempt::sha256;
 use crate::postgres::globals::Globals;
 use crate::postgres::server::{Extension as ServerExtension, ServerFacts};
 use crate::stream::compress::{Codec, Encoder, Frame};
+use crate::stream::digest::sha256;
 use crate::stream::pipeline::Passed;
 use pgkeep_model::chunks::{ChunkIndex, ChunkOffsets};
 use pgkeep_model::failure::{Failure, Kind, Result};

@@ -15,10 +15,10 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::notices;
-use super::restore::source::Stored;
 use super::restore::{self, Ended, Observer, Options, SQL_FAILED, Source, keep_record};
 use super::stored::{NamedStorage, Wanted};
 use crate::context::Context;
+use crate::copies::Stored;
 use crate::notify::Delivery;
 use crate::postgres::databases::Databases;
 use crate::postgres::environment::Environment;

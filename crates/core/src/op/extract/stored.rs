@@ -8,11 +8,11 @@ use futures_util::{StreamExt, TryStreamExt};
 use super::table::{End, Extractor, Written};
 use super::{Report, Request, RowFormat, no_rows, no_table};
 use crate::context::Context;
-use crate::op::reading::{Pieces, chunk_index, dump_key, threads, with_pieces};
-use crate::op::show::{database_of, doubtful};
-use crate::op::stored::{
-    Listing, NamedStorage, StoredBackup, Wanted, read_manifest, storage_failure, unless_removed,
+use crate::copies::listing::{
+    Listing, NamedStorage, StoredBackup, Wanted, database_of, doubtful, read_manifest,
+    storage_failure, unless_removed,
 };
+use crate::copies::{Pieces, chunk_index, dump_key, threads, with_pieces};
 use crate::stream::compress::Codec;
 use crate::stream::pipeline::{Closed, Progress};
 use crate::stream::stored::{Fault, Layout, read_chunks, read_serially};

@@ -1,6 +1,6 @@
 //! The words for a dump that cannot be restored: unreadable, refused by the filter, or incomplete.
 
-use super::source::Seen;
+use crate::copies::Seen;
 use crate::stream::read::ReadError;
 use pgkeep_model::failure::{Failure, Kind};
 use pgkeep_model::restore::filter::Refusal;

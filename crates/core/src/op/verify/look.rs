@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::{Event, Observer};
 use crate::context::Context;
-use crate::op::reading::{chunk_index, dump_key, sha256_of, threads, with_pieces};
-use crate::op::stored::{NamedStorage, StoredBackup, manifest_failure, storage_failure};
+use crate::copies::listing::{NamedStorage, StoredBackup, manifest_failure, storage_failure};
+use crate::copies::{chunk_index, dump_key, threads, with_pieces};
 use crate::stream::compress::Codec;
+use crate::stream::digest::sha256;
 use crate::stream::pipeline::Progress;
 use crate::stream::stored::{Layout, Outcome, read_chunks, read_serially};
 use pgkeep_model::chunks::ChunkIndex;
@@ -137,7 +138,7 @@ impl Look<'_> {
             Err(error) => {
                 let mut seen = Seen::wrong("manifest_damaged", format!("its manifest: {error}"));
                 seen.stored_bytes = Some(bytes.len() as u64);
-                seen.sha256 = Some(sha256_of(&bytes));
+                seen.sha256 = Some(sha256(&bytes));
                 seen.key = key;
                 Ok(Err(seen))
             }
@@ -256,8 +257,7 @@ impl Look<'_> {
         let read = self.named.storage.get(&key, object.size_bytes).await;
         let why = match read {
             Ok(bytes)
-                if bytes.len() as u64 == object.size_bytes
-                    && sha256_of(&bytes) == object.sha256 =>
+                if bytes.len() as u64 == object.size_bytes && sha256(&bytes) == object.sha256 =>
             {
                 return Ok(());
             }

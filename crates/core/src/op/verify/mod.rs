@@ -14,10 +14,10 @@ use futures_util::future::join_all;
 use serde::Serialize;
 
 use super::notices;
-use super::show::database_of;
 use super::stored::{Listing, NamedStorage, StorageState, StoredBackup, Wanted};
 use crate::clock::Clock;
 use crate::context::Context;
+use crate::copies::listing::database_of;
 use crate::notify::Delivery;
 use crate::stream::pipeline::Progress;
 use pgkeep_model::failure::{Failure, Kind, Result};

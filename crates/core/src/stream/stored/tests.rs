@@ -1,5 +1,6 @@
 //! Whole, cut, flipped, swapped, lengthened: each is told, with its place, and nothing else is.
 
+use super::super::digest::sha256;
 use super::*;
 use crate::stream::compress::Encoder;
 use proptest::prelude::*;
@@ -60,10 +61,6 @@ fn read(bytes: &[u8], layout: &Layout<'_>, size: usize) -> (Vec<u8>, Outcome) {
     )
     .unwrap();
     (out, outcome)
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
 }
 
 #[test]

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use super::{Merged, Report, Request};
 use crate::context::Context;
-use crate::op::ranged::Ranged;
+use crate::copies::{Ranged, Stored};
 use crate::op::restore::refusal::of_statement;
 use crate::op::restore::session::{Fate, From as Origin, Handed, Judge, Sessions, Supply};
 use crate::op::restore::sink::Broken;
-use crate::op::restore::source::Stored;
 use crate::op::restore::stall::Pulse;
 use crate::op::restore::{Event, HINDERED, Observer, SQL_FAILED, check};
 use crate::postgres::error::Error;

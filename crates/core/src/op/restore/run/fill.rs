@@ -6,13 +6,14 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Made, Moved, Run, Site, expected_of};
+use crate::copies::{Stored, Tap};
 use crate::op::restore::check::{self, Compared};
 use crate::op::restore::feed::{judge_file, refused};
 use crate::op::restore::preflight::Plan;
 use crate::op::restore::refusal::{is_about_locale, is_timed_out, lacks_locale, of_statement};
 use crate::op::restore::session::{From, Handed, Judge, Sessions, Supply};
 use crate::op::restore::sink::Broken;
-use crate::op::restore::source::{Opened, Stored, Tap};
+use crate::op::restore::source::Opened;
 use crate::op::restore::stall::Watchdog;
 use crate::op::restore::{Event, Limits, SQL_FAILED, swap};
 use crate::postgres::databases::{Databases, NotCreated, Why};

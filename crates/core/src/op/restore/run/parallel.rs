@@ -15,14 +15,13 @@ use futures_util::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 
 use super::{Moved, Run, Site};
-use crate::op::ranged::{Fault, Ranged};
-use crate::op::reading::threads;
+use crate::copies::listing::storage_failure;
+use crate::copies::{Fault, Ranged, Stored, threads};
 use crate::op::restore::preflight::Plan;
 use crate::op::restore::session::{From, Handed, Judge, Sessions, Supply};
 use crate::op::restore::sink::Broken;
-use crate::op::restore::source::{Opened, Stored};
+use crate::op::restore::source::Opened;
 use crate::op::restore::{Event, HINDERED, SQL_FAILED};
-use crate::op::stored::storage_failure;
 use crate::postgres::databases::free_sessions;
 use crate::postgres::error::Error;
 use crate::postgres::feed::Answers;

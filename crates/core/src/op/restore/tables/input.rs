@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::context::Stop;
-use crate::op::ranged::Ranged;
+use crate::copies::{Ranged, Tap};
 use crate::op::restore::feed::{judge_file, refused, unreadable};
-use crate::op::restore::source::{Tap, open_file};
+use crate::op::restore::source::open_file;
 use crate::stream::pipeline::Progress;
 use crate::stream::read::read_dump;
 use pgkeep_model::failure::{Failure, Kind, Result};

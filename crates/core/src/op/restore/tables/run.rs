@@ -13,9 +13,8 @@ use super::input::{
 };
 use super::{Report, Request, Restored, Source};
 use crate::context::Context;
-use crate::op::ranged::Ranged;
+use crate::copies::{Ranged, Stored};
 use crate::op::restore::preflight::Needs;
-use crate::op::restore::source::Stored;
 use crate::op::restore::stall::Pulse;
 use crate::op::restore::{Event, Observer};
 use crate::op::stored::Wanted;

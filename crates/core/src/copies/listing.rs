@@ -309,7 +309,7 @@ impl Listing {
         damaged.map(|other| other.place.id.to_string()).collect()
     }
 
-    pub(super) fn nothing_there(&self) -> Failure {
+    pub(crate) fn nothing_there(&self) -> Failure {
         let message = format!("there is no good backup in {}", self.names());
         Failure::new(Kind::NotFound, "no_such_backup", message)
             .hint("`pgkeep backup` makes one; `--storage` says where to look")
@@ -322,6 +322,27 @@ impl Listing {
             .map(|state| format!("`{}`", state.url))
             .collect();
         names.join(", ")
+    }
+}
+
+/// `latest` is only the latest of what answered.
+pub(crate) fn doubtful(wanted: &Wanted, listing: &Listing) -> Option<Failure> {
+    if *wanted != Wanted::Latest {
+        return None;
+    }
+    let mut failure = listing.partial_failure()?;
+    failure.message = format!(
+        "this is the latest backup of the storages that answered: {}",
+        failure.message
+    );
+    Some(failure)
+}
+
+/// An id names its database by itself.
+pub(crate) fn database_of(wanted: &Wanted, database: Option<DatabaseName>) -> Option<DatabaseName> {
+    match wanted {
+        Wanted::Id(id) => Some(id.database().clone()),
+        Wanted::Latest => database,
     }
 }
 
@@ -356,7 +377,7 @@ pub async fn read_manifest(listing: &Listing, backup: &StoredBackup) -> Result<(
 
 /// Says of a reading that failed that the backup was removed meanwhile, where that is so, and what to take instead; else
 /// returns the failure as it is. Whoever removes a backup takes its manifest first.
-pub(super) async fn unless_removed(
+pub(crate) async fn unless_removed(
     listing: &Listing,
     backup: &StoredBackup,
     what: &str,
@@ -389,7 +410,7 @@ pub(super) async fn unless_removed(
     }
 }
 
-pub(super) fn manifest_failure(what: &str, error: &ManifestError) -> Failure {
+pub(crate) fn manifest_failure(what: &str, error: &ManifestError) -> Failure {
     let message = format!("{what}: {error}");
     match error {
         ManifestError::Newer { .. } => Failure::new(Kind::Program, "manifest_too_new", message)

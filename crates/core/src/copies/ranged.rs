@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::reading::{Pieces, chunk_index, dump_key, threads, with_pieces};
-use super::restore::source::Stored;
-use super::stored::{NamedStorage, storage_failure};
+use super::bridge::{Pieces, threads, with_pieces};
+use super::dump::{chunk_index, dump_key};
+use super::listing::{NamedStorage, storage_failure};
+use super::stored::Stored;
 use crate::context::Stop;
 use crate::stream::compress::Codec;
 use crate::stream::pipeline::{Closed, Progress};
@@ -14,7 +15,7 @@ use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::scan::Block;
 
 /// One storage's copy of a backup, ready to be read.
-pub(super) struct Ranged<'a> {
+pub(crate) struct Ranged<'a> {
     named: &'a NamedStorage,
     codec: Codec,
     key: String,
@@ -24,7 +25,7 @@ pub(super) struct Ranged<'a> {
 }
 
 impl<'a> Ranged<'a> {
-    pub(super) async fn open(
+    pub(crate) async fn open(
         stored: &'a Stored,
         at: usize,
         what: &str,
@@ -49,24 +50,24 @@ impl<'a> Ranged<'a> {
     }
 
     /// Says what is being done.
-    pub(super) fn what(&self) -> &str {
+    pub(crate) fn what(&self) -> &str {
         &self.what
     }
 
     /// Returns the failure of a manifest that cannot be right.
-    pub(super) fn contradicts(&self, why: &str) -> Failure {
+    pub(crate) fn contradicts(&self, why: &str) -> Failure {
         contradicts(&self.what, why)
     }
 
     /// Returns the failure of what is not as it was stored; `of` names it.
-    pub(super) fn damaged(&self, of: &str, why: &str) -> Failure {
+    pub(crate) fn damaged(&self, of: &str, why: &str) -> Failure {
         let message = format!("{}: {of}: {why}", self.what);
         Failure::new(Kind::Damaged, "rows_damaged", message)
             .hint("`pgkeep verify` tells what is damaged")
     }
 
     /// Tells whether the text of a block is known, so that reading it proves it.
-    pub(super) fn is_known(&self, block: Block) -> bool {
+    pub(crate) fn is_known(&self, block: Block) -> bool {
         let found = self.index.offsets().chunks_of(block);
         found.is_some_and(|(mut chunks, _)| {
             chunks.all(|chunk| self.index.sha256_of(chunk).is_some())
@@ -75,7 +76,7 @@ impl<'a> Ranged<'a> {
 
     /// Hands the text of a block to `take` together with `state`, which comes back with the number of stored bytes
     /// that were read. `take` ends the reading by an error, which is none here.
-    pub(super) async fn read<T: Send + 'static>(
+    pub(crate) async fn read<T: Send + 'static>(
         &self,
         of: &str,
         block: Block,
@@ -92,7 +93,7 @@ impl<'a> Ranged<'a> {
 
     /// Hands the text of a block to `take` together with `state`, which comes back in any case, with the number of stored
     /// bytes that were read. So many `threads` decompress.
-    pub(super) async fn hand<T: Send + 'static>(
+    pub(crate) async fn hand<T: Send + 'static>(
         &self,
         block: Block,
         threads: usize,
@@ -147,14 +148,15 @@ impl<'a> Ranged<'a> {
 
 /// Why a block was not handed on to its end.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// Whoever takes it took no more, or somebody wants to stop.
     Left,
     Storage(pgkeep_storage::Error),
     Damaged(String),
 }
 
-fn contradicts(what: &str, why: &str) -> Failure {
+/// Returns the failure of a manifest that cannot be right.
+pub(super) fn contradicts(what: &str, why: &str) -> Failure {
     Failure::new(
         Kind::Damaged,
         "manifest_contradicts",

@@ -1,0 +1,73 @@
+//! Where a stored object lies and how it is cut: its key and its chunk index.
+
+use std::sync::Arc;
+
+use super::listing::{NamedStorage, StoredBackup};
+use crate::stream::compress::Codec;
+use crate::stream::digest::sha256;
+use pgkeep_model::chunks::ChunkIndex;
+use pgkeep_model::keys::Part;
+use pgkeep_model::manifest::{Chunks, Manifest};
+use pgkeep_storage::Error;
+
+/// Largest index that is read: the one of a dump of about 3 TB.
+const MAX_INDEX_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Returns the codec of a backup and the key of its dump, built from its id and the compression that the manifest
+/// names, never taken from it.
+pub(crate) fn dump_key(
+    backup: &StoredBackup,
+    manifest: &Manifest,
+) -> Result<(Codec, String), String> {
+    let method = &manifest.compression.method;
+    let codec = Codec::of_method(method).ok_or_else(|| {
+        format!("the manifest names `{method}`, which is no compression known here")
+    })?;
+    let key = backup.place.key(Part::Dump, codec.extension());
+    if manifest.object.key == key {
+        return Ok((codec, key));
+    }
+    Err(format!(
+        "the manifest names the key `{}`, and its own is `{key}`",
+        manifest.object.key
+    ))
+}
+
+/// Reads the chunk index of a backup; says why there is none that fits.
+///
+/// The outer error is a storage that failed, the inner one an index that cannot be used.
+pub(crate) async fn chunk_index(
+    named: &NamedStorage,
+    backup: &StoredBackup,
+    manifest: &Manifest,
+    codec: Codec,
+) -> Result<Result<Arc<ChunkIndex>, String>, Error> {
+    let index = match &manifest.chunks {
+        Chunks::Inline(index) => index.clone(),
+        Chunks::Beside { sha256: wanted, .. } => {
+            let key = backup.place.key(Part::Index, "");
+            let bytes = match named.storage.get(&key, MAX_INDEX_BYTES).await {
+                Ok(bytes) => bytes,
+                Err(Error::NotFound(_)) => return Ok(Err(format!("`{key}` is missing"))),
+                Err(error @ Error::TooLarge { .. }) => return Ok(Err(error.to_string())),
+                Err(error) => return Err(error),
+            };
+            if &sha256(&bytes) != wanted {
+                return Ok(Err(format!(
+                    "`{key}` is not the one that the manifest names"
+                )));
+            }
+            match serde_json::from_slice(&bytes) {
+                Ok(index) => index,
+                Err(error) => return Ok(Err(format!("`{key}` cannot be read: {error}"))),
+            }
+        }
+    };
+    let (raw, stored) = (manifest.dump.bytes, manifest.object.size_bytes);
+    Ok(
+        match index.contradiction(raw, stored, codec.trailer_bytes()) {
+            Some(why) => Err(why),
+            None => Ok(Arc::new(index)),
+        },
+    )
+}

@@ -1,0 +1,114 @@
+//! A stored backup, ready to be read: its manifest, the storages that have it, and one copy after the other.
+
+use super::bridge::{ObjectReader, reader};
+use super::dump::dump_key;
+use super::listing::{
+    Listing, NamedStorage, StoredBackup, Wanted, database_of, doubtful, read_manifest,
+    storage_failure, unless_removed,
+};
+use super::ranged::contradicts;
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::id::DatabaseName;
+use pgkeep_model::manifest::Manifest;
+
+/// Tells whether another copy of the backup may be better.
+pub(crate) fn is_of_copy(failure: &Failure) -> bool {
+    matches!(failure.kind, Kind::Damaged | Kind::Storage) && failure.id != "restore_differs"
+}
+
+/// A backup, and the storages that have it.
+pub(crate) struct Stored {
+    pub manifest: Manifest,
+    pub listing: Listing,
+    pub backup: StoredBackup,
+    /// A storage that did not answer while others did: the newest backup there may be another.
+    doubt: Option<Failure>,
+    /// Newer backups that count for nothing, because they are damaged.
+    passed_over: Vec<String>,
+}
+
+impl Stored {
+    /// Finds the backup and reads its manifest.
+    pub(crate) async fn open(
+        storages: &[NamedStorage],
+        database: Option<DatabaseName>,
+        wanted: &Wanted,
+    ) -> Result<Self> {
+        let database = database_of(wanted, database);
+        let listing = Listing::read(storages.to_vec(), database.as_ref()).await?;
+        let backup = listing.find(wanted)?.clone();
+        let (manifest, _) = read_manifest(&listing, &backup).await?;
+        let doubt = doubtful(wanted, &listing);
+        let passed_over = match wanted {
+            Wanted::Latest => listing.damaged_behind(&backup),
+            Wanted::Id(_) => Vec::new(),
+        };
+        Ok(Self {
+            passed_over,
+            manifest,
+            listing,
+            backup,
+            doubt,
+        })
+    }
+
+    /// Returns what is not good of what is stored, behind a run that is: a storage that did not answer, newer backups
+    /// that are damaged, copies that were found bad. `what` says what is good.
+    pub(crate) fn after_good(&self, what: &str, bad_copies: &[String]) -> Result<()> {
+        if let Some(doubt) = &self.doubt {
+            return Err(doubt.clone());
+        }
+        let newer = self.passed_over.iter();
+        let newer = newer.map(|id| format!("`{id}` is newer, and marked as damaged"));
+        let told: Vec<String> = newer.chain(bad_copies.iter().cloned()).collect();
+        let Some((first, more)) = told.split_first() else {
+            return Ok(());
+        };
+        let message = format!("{what}, but not all that is stored is good: {first}");
+        Err(Failure::new(Kind::AfterGood, "stored_not_good", message)
+            .with_details(more.iter().cloned())
+            .hint("`pgkeep verify --all` reads all that is stored, and marks what is damaged"))
+    }
+
+    /// Makes an attempt with one storage's copy after the other, until one is not at fault for what failed. Those that
+    /// were are added to `bad`.
+    pub(crate) async fn try_copies<T>(
+        &self,
+        what: &str,
+        bad: &mut Vec<String>,
+        mut attempt: impl AsyncFnMut(usize) -> Result<T>,
+    ) -> Result<T> {
+        let mut last: Option<Failure> = None;
+        for at in self.backup.readable_from() {
+            bad.extend(last.take().map(|failure| failure.message));
+            match attempt(at).await {
+                Err(failure) if is_of_copy(&failure) => last = Some(failure),
+                done => return done,
+            }
+        }
+        let message = format!("{what}: no storage has the backup");
+        Err(last.unwrap_or_else(|| Failure::new(Kind::NotFound, "no_such_backup", message)))
+    }
+
+    /// Says of a failure that the backup was removed meanwhile, where that is so.
+    pub(crate) async fn unless_removed(&self, what: &str, failure: Failure) -> Failure {
+        unless_removed(&self.listing, &self.backup, what, failure).await
+    }
+
+    /// Returns the name of the storage at a position.
+    pub(crate) fn storage_name(&self, at: usize) -> &str {
+        &self.listing.storages[at].name
+    }
+
+    /// Starts reading one copy of the dump.
+    pub(crate) async fn read(&self, at: usize) -> Result<ObjectReader> {
+        let id = &self.manifest.id;
+        let named = &self.listing.storages[at];
+        let what = format!("cannot read `{id}` in `{}`", named.name);
+        let (_, key) =
+            dump_key(&self.backup, &self.manifest).map_err(|why| contradicts(&what, &why))?;
+        let stream = named.storage.stream(&key, None).await;
+        let stream = stream.map_err(|error| storage_failure(&what, &error))?;
+        Ok(reader(stream))
+    }
+}
