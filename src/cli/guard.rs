@@ -11,10 +11,9 @@ use super::restore::text as restore_text;
 use super::settings::Settings;
 use super::steps;
 use pgkeep_core::context::Context;
-use pgkeep_core::op::guard::{
-    CommandOutcome, Event, Guarded, Observer, Outcome, Report, Request, RestoreLine, run as guard,
-};
-use pgkeep_core::op::{backup, restore};
+use pgkeep_core::op::event::{Event, Observer};
+use pgkeep_core::op::guard::{CommandOutcome, Guarded, Report, Request, RestoreLine, run as guard};
+use pgkeep_core::op::restore;
 use pgkeep_core::postgres::attended::{Attended, Unfit};
 use pgkeep_core::postgres::process::Program;
 use pgkeep_model::connection::Connection;
@@ -283,15 +282,10 @@ impl<'a> Watching<'a> {
 }
 
 impl Observer for Watching<'_> {
-    fn backup_of(&self, database: &str) -> &dyn backup::Observer {
-        self.of(database)
-    }
-
-    fn restore_of(&self, database: &str) -> &dyn restore::Observer {
-        self.of(database)
-    }
-
     fn note(&self, event: Event<'_>) {
+        if let Event::Of { database, event } = event {
+            return self.of(database).note(*event);
+        }
         self.finish();
         if self.output.json {
             return;
@@ -301,27 +295,33 @@ impl Observer for Watching<'_> {
                 self.output
                     .note(&format!("{database}: a new backup is made: {why}"));
             }
-            Event::Ready { outcome } => tell_ready(outcome, self.output),
+            Event::Ready { .. } => tell_ready(event, self.output),
             Event::Running { command } => self.output.note(&format!("running `{command}`")),
-            Event::Restoring { command, outcome } => say(&format!(
-                "{}; restoring `{}`",
-                command.words(),
-                outcome.backup_id.as_deref().unwrap_or_default()
-            )),
+            Event::RollingBack { why, id } => say(&format!("{why}; restoring `{id}`")),
+            _ => {}
         }
     }
 }
 
-fn tell_ready(outcome: &Outcome, output: &Output) {
-    for warning in outcome.backup.iter().flat_map(|made| &made.warnings) {
-        output.warning(&format!("{}: {}", outcome.database, warning.message));
+fn tell_ready(event: Event<'_>, output: &Output) {
+    let Event::Ready {
+        database,
+        id,
+        made,
+        accepted_age_seconds,
+        pin,
+    } = event
+    else {
+        return;
+    };
+    for warning in made.iter().flat_map(|made| &made.warnings) {
+        output.warning(&format!("{database}: {}", warning.message));
     }
-    let kept = match &outcome.pin {
+    let kept = match pin {
         Some(pin) => format!("pinned: {pin}"),
         None => "kept by `keep_pre_deploy`".to_owned(),
     };
-    let id = outcome.backup_id.as_deref().unwrap_or_default();
-    let made = match (&outcome.backup, outcome.accepted_age_seconds) {
+    let made = match (made, accepted_age_seconds) {
         (_, Some(seconds)) => format!("{id}: {}, good, of this database\n", age(seconds)),
         (Some(made), None) => backup_text(made),
         (None, None) => String::new(),

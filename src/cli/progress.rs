@@ -11,8 +11,7 @@ use tokio::task::JoinHandle;
 use super::args::When;
 use super::log;
 use super::output::{Output, bytes, say};
-use pgkeep_core::op::backup::{Event, Observer};
-use pgkeep_core::op::restore;
+use pgkeep_core::op::event::{Event, Observer};
 use pgkeep_core::stream::pipeline::Progress;
 use pgkeep_model::failure::Failure;
 
@@ -209,19 +208,11 @@ impl Observer for Shown {
                     delay.as_secs_f64()
                 ));
             }
-        }
-    }
-}
-
-impl restore::Observer for Shown {
-    fn note(&self, event: restore::Event<'_>) {
-        use restore::Event::{Comparing, Ended, Reading, Restoring};
-        match event {
-            Reading { progress } => {
+            Event::Reading { progress } => {
                 self.turn_to(Some(("read", None)));
                 self.start("read", progress, 0, 0);
             }
-            Restoring {
+            Event::Restoring {
                 progress,
                 bytes,
                 tables,
@@ -229,7 +220,7 @@ impl restore::Observer for Shown {
                 self.turn_to(Some(("restore", None)));
                 self.start("restore", progress, bytes, tables);
             }
-            Comparing {
+            Event::Comparing {
                 progress,
                 bytes,
                 tables,
@@ -237,7 +228,15 @@ impl restore::Observer for Shown {
                 self.turn_to(Some(("compare", None)));
                 self.start("compare", progress, bytes, tables);
             }
-            Ended => self.finish(),
+            Event::Ended => self.finish(),
+            Event::Of { event, .. } => self.note(*event),
+            // `verify` and `guard` show these in words of their own.
+            Event::Verifying { .. }
+            | Event::Verified(_)
+            | Event::Making { .. }
+            | Event::Ready { .. }
+            | Event::Running { .. }
+            | Event::RollingBack { .. } => {}
         }
     }
 }

@@ -15,11 +15,10 @@ use super::progress::{BAR_INTERVAL, LINE_INTERVAL, Style, bar, left, println_jso
 use super::settings::Settings;
 use super::steps;
 use pgkeep_core::context::Context;
+use pgkeep_core::op::event::{Event, Observer};
 use pgkeep_core::op::notices::undelivered;
 use pgkeep_core::op::stored::Wanted;
-use pgkeep_core::op::verify::{
-    CopyReport, Event, Observer, Report, Request, Which, place_in_words, run as verify,
-};
+use pgkeep_core::op::verify::{CopyReport, Report, Request, Which, place_in_words, run as verify};
 use pgkeep_core::stream::pipeline::Progress;
 use pgkeep_model::failure::{Failure, Kind, Result};
 
@@ -154,7 +153,7 @@ impl Drop for Shown<'_> {
 impl Observer for Shown<'_> {
     fn note(&self, event: Event<'_>) {
         match event {
-            Event::Reading {
+            Event::Verifying {
                 id,
                 storage,
                 size_bytes,
@@ -168,7 +167,8 @@ impl Observer for Shown<'_> {
                 is_again,
                 started: Instant::now(),
             }),
-            Event::Done(copy) => self.done(copy),
+            Event::Verified(copy) => self.done(copy),
+            _ => {}
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::cli::progress::Shown;
 use crate::cli::{
     drill as drill_words, prune as prune_words, restore as restore_words, verify as verify_words,
 };
+use pgkeep_core::op::event::Silent;
 use pgkeep_core::op::stored::{NamedStorage, Wanted};
 use pgkeep_core::op::{drill, prune, restore, verify};
 use pgkeep_model::config::Retention;
@@ -33,7 +34,7 @@ impl Demo<'_> {
             database: Some(name()),
             which: verify::Which::One(Wanted::Latest),
         };
-        let report = verify::run(request, self.context, &Quiet).await?;
+        let report = verify::run(request, self.context, &Silent).await?;
         let lines: String = report.copies.iter().map(verify_words::line).collect();
         self.tell(&indent(&lines));
         report.failure.map_or(Ok(()), Err)
@@ -127,13 +128,6 @@ impl Demo<'_> {
             storage: Arc::new(storage),
         }])
     }
-}
-
-/// Shows no progress: the sample is read within a blink.
-struct Quiet;
-
-impl verify::Observer for Quiet {
-    fn note(&self, _: verify::Event<'_>) {}
 }
 
 /// The name of the demo's backups.

@@ -5,6 +5,7 @@
 pub mod backup;
 pub mod check;
 pub mod drill;
+pub mod event;
 pub mod extract;
 pub mod get;
 pub mod guard;

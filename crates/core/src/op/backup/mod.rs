@@ -9,37 +9,34 @@ mod attempt;
 mod commit;
 mod fan_out;
 mod record;
+pub(crate) mod report;
 pub(crate) mod selected;
 mod source;
 mod stage;
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
 
+use super::event::{Event, Observer};
 use super::lock::{self, Hold, LockRequest, LockSettings};
-use super::prune;
 use super::stored::NamedStorage;
 use crate::context::Context;
-use crate::notify::Delivery;
 use crate::postgres::dump::Selection;
 use crate::postgres::environment::Environment;
 use crate::postgres::programs::Search;
 use crate::stream::compress::Codec;
-use crate::stream::pipeline::Progress;
 use pgkeep_model::config::{Preset, Retention, Retries};
 use pgkeep_model::connection::Connection;
 use pgkeep_model::failure::{Failure, Kind};
 use pgkeep_model::id::DatabaseName;
-use pgkeep_model::manifest::{Manifest, SelectionRecord, Trigger};
+use pgkeep_model::manifest::{SelectionRecord, Trigger};
 use pgkeep_model::name::TableName;
-use pgkeep_model::required::{RequiredOutcome, RequiredTable};
-use pgkeep_model::scan::Finding;
+use pgkeep_model::required::RequiredTable;
 
 use attempt::{Attempt, SAFE};
+pub use report::{Report, StorageOutcome};
 use stage::Stages;
 
 /// One database to back up.
@@ -90,106 +87,6 @@ pub struct Request {
     pub threads: usize,
     /// How the run keeps others of the same database away.
     pub lock: LockSettings,
-}
-
-/// How a run ended. The exit code, the summary and everything else that speaks of it come from this value.
-#[derive(Debug, Serialize)]
-pub struct Report {
-    /// The database.
-    pub database: String,
-    /// The backup's id; none when no attempt came so far.
-    pub backup_id: Option<String>,
-    /// Whether the backup is stored and proven.
-    pub stored: bool,
-    /// When the run began.
-    pub started_at: Timestamp,
-    /// How long it took.
-    pub took_ms: u64,
-    /// How often it was tried.
-    pub attempts: u32,
-    /// Rows of all tables.
-    pub rows: u64,
-    /// Number of tables.
-    pub tables: usize,
-    /// Length of the uncompressed dump.
-    pub dump_bytes: u64,
-    /// Size of the stored dump.
-    pub size_bytes: u64,
-    /// SHA-256 of the stored dump.
-    pub sha256: Option<String>,
-    /// Key of the manifest below each storage.
-    pub manifest_key: Option<String>,
-    /// What each storage made of it.
-    pub storages: Vec<StorageOutcome>,
-    /// What was pruned behind it; none where nothing was to be.
-    pub prune: Option<prune::Report>,
-    /// What was required and what was found; empty where no dump came to its end.
-    pub required_tables: Vec<RequiredOutcome>,
-    /// What was odd.
-    pub warnings: Vec<Finding>,
-    /// The shell line that restores the backup without pgkeep.
-    pub restore: Option<String>,
-    /// How far it came, where it failed: `lock`, `connect`, `dump`, `proof`, `store`, `prune`.
-    pub stage: Option<&'static str>,
-    /// Who was told, and whether it arrived.
-    pub notices: Vec<Delivery>,
-    /// Why the run failed, or what failed after the backup was good.
-    pub failure: Option<Failure>,
-    /// The manifest of a stored backup.
-    #[serde(skip)]
-    pub manifest: Option<Manifest>,
-}
-
-/// What one storage made of a backup.
-#[derive(Clone, Debug, Serialize)]
-pub struct StorageOutcome {
-    /// Its name in the configuration.
-    pub name: String,
-    /// Where it is.
-    pub url: String,
-    /// Whether the backup is there.
-    pub stored: bool,
-    /// Why not, where it is the storage's own fault.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-}
-
-/// What happens while a backup is made, for whoever shows it.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// Another run of the database has the lock.
-    Waiting {
-        /// Whom the run waits for, in words.
-        text: &'a str,
-    },
-    /// An attempt begins.
-    Connecting,
-    /// The dump begins.
-    Dumping {
-        /// How far it has come, from now on.
-        progress: &'a Arc<Progress>,
-        /// The server's own estimate of the bytes of all tables.
-        estimated_bytes: u64,
-        /// Tables that have rows of their own.
-        tables: u64,
-    },
-    /// The dump is proven; the storages finish.
-    Storing,
-    /// The attempt failed, and another follows.
-    Retrying {
-        /// How many attempts failed so far.
-        attempt: u32,
-        /// Why.
-        failure: &'a Failure,
-        /// When.
-        delay: Duration,
-    },
-}
-
-/// Watches a backup being made.
-pub trait Observer: Send + Sync {
-    /// Takes note of an event.
-    fn note(&self, event: Event<'_>);
 }
 
 /// Makes a backup, alone on its database in its storages, trying again where the cause of a failure may pass.

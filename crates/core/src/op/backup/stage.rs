@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::{Event, Observer};
+use crate::op::event::{Event, Observer};
 use pgkeep_model::failure::{Failure, Kind};
 
 /// Remembers the last stage, and passes every event on.
@@ -34,7 +34,7 @@ impl Observer for Stages<'_> {
             Event::Connecting => Some("connect"),
             Event::Dumping { .. } => Some("dump"),
             Event::Storing => Some("store"),
-            Event::Retrying { .. } => None,
+            _ => None,
         };
         if let Some(stage) = stage {
             *self.last.lock().unwrap_or_else(PoisonError::into_inner) = stage;

@@ -14,8 +14,9 @@ use serde::Serialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::event::Observer;
 use super::notices;
-use super::restore::{self, Ended, Observer, Options, SQL_FAILED, Source, keep_record};
+use super::restore::{self, Ended, Options, SQL_FAILED, Source, keep_record};
 use super::stored::{NamedStorage, Wanted};
 use crate::context::Context;
 use crate::copies::Stored;

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::backup;
+use super::event::{Event, Named, Observer};
 use super::history;
 use super::restore::{self, Options, Source};
 use super::stored::Wanted;
@@ -144,47 +145,6 @@ impl CommandOutcome {
             None => format!("`{}` exited with status {}", self.program, self.code),
         }
     }
-}
-
-/// What happens, for whoever shows it.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// No backup that is there will do, so one is made.
-    Making {
-        /// The database.
-        database: &'a str,
-        /// Why.
-        why: &'a str,
-    },
-    /// A database has its backup.
-    Ready {
-        /// Which one, and what is known of it.
-        outcome: &'a Outcome,
-    },
-    /// The command begins.
-    Running {
-        /// Its name.
-        command: &'a str,
-    },
-    /// The command failed, and a restore begins.
-    Restoring {
-        /// How the command ended.
-        command: &'a CommandOutcome,
-        /// What is restored.
-        outcome: &'a Outcome,
-    },
-}
-
-/// Watches a guard.
-pub trait Observer: Send + Sync {
-    /// Returns who watches a database's backup being made.
-    fn backup_of(&self, database: &str) -> &dyn backup::Observer;
-
-    /// Returns who watches a database being restored.
-    fn restore_of(&self, database: &str) -> &dyn restore::Observer;
-
-    /// Takes note of an event.
-    fn note(&self, event: Event<'_>);
 }
 
 /// One guard under way.
@@ -327,8 +287,8 @@ impl Guard<'_> {
 
     async fn make(&mut self, at: usize, guarded: &Guarded) -> Result<()> {
         let request = &guarded.backup;
-        let watching = self.observer.backup_of(request.name.as_str());
-        let mut made = backup::run(request, self.context, watching).await;
+        let watching = Named::new(request.name.as_str(), self.observer);
+        let mut made = backup::run(request, self.context, &watching).await;
         let failure = made.failure.take();
         let manifest = made.manifest.take().filter(|_| made.stored);
         self.report.databases[at].backup = Some(made);
@@ -367,7 +327,13 @@ impl Guard<'_> {
         outcome.restore = Some(guarded.line.of(id, &manifest.server.database));
         outcome.pin.clone_from(&guarded.backup.pin);
         outcome.selection.clone_from(&manifest.selection);
-        self.observer.note(Event::Ready { outcome });
+        self.observer.note(Event::Ready {
+            database: &outcome.database,
+            id: outcome.backup_id.as_deref().unwrap_or_default(),
+            made: outcome.backup.as_ref(),
+            accepted_age_seconds: outcome.accepted_age_seconds,
+            pin: outcome.pin.as_deref(),
+        });
     }
 
     fn source(&self, at: usize, guarded: &Guarded) -> Result<Source> {
@@ -460,10 +426,13 @@ impl Guard<'_> {
         command: &CommandOutcome,
     ) -> Result<()> {
         let outcome = &self.report.databases[at];
-        self.observer.note(Event::Restoring { command, outcome });
+        self.observer.note(Event::RollingBack {
+            why: &command.words(),
+            id: outcome.backup_id.as_deref().unwrap_or_default(),
+        });
         let request = self.restoring(guarded, self.source(at, guarded)?);
-        let watching = self.observer.restore_of(&outcome.database);
-        let mut restored = restore::run(&request, self.context, watching).await;
+        let watching = Named::new(&outcome.database, self.observer);
+        let mut restored = restore::run(&request, self.context, &watching).await;
         let failure = restored.failure.take();
         let is_restored = restored.restored;
         self.report

@@ -19,7 +19,6 @@ pub(crate) mod swap;
 pub mod tables;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -28,9 +27,9 @@ use super::stored::{NamedStorage, Wanted};
 use super::{history, notices};
 use crate::context::Context;
 use crate::notify::Delivery;
+use crate::op::event::{Observer, Silent};
 use crate::postgres::environment::Environment;
 use crate::postgres::programs::Search;
-use crate::stream::pipeline::Progress;
 use pgkeep_model::config::Preset;
 use pgkeep_model::connection::Connection;
 use pgkeep_model::failure::{Failure, Result};
@@ -231,42 +230,6 @@ impl Report {
     }
 }
 
-/// What happens during a restore, for whoever shows it.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// The dump is read once to prove it, before anything is touched.
-    Reading {
-        /// How far it has come.
-        progress: &'a Arc<Progress>,
-    },
-    /// The dump goes to the server.
-    Restoring {
-        /// How far it has come.
-        progress: &'a Arc<Progress>,
-        /// Length of the dump, where it is known.
-        bytes: u64,
-        /// Tables with rows, where it is known.
-        tables: u64,
-    },
-    /// The restored database is read again and compared.
-    Comparing {
-        /// How far it has come.
-        progress: &'a Arc<Progress>,
-        /// Length of the dump.
-        bytes: u64,
-        /// Tables with rows.
-        tables: u64,
-    },
-    /// A stage ended.
-    Ended,
-}
-
-/// Watches a restore.
-pub trait Observer: Send + Sync {
-    /// Takes note of an event.
-    fn note(&self, event: Event<'_>);
-}
-
 /// Restores, and leaves a record of it beside a stored backup.
 pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) -> Report {
     let mut report = carry_out(request, context, observer).await;
@@ -296,13 +259,6 @@ pub(crate) async fn carry_out(
 /// only what holds for any dump is told.
 pub(crate) async fn preflight(request: &Request, context: &Context) -> Result<()> {
     run::Run::new(request, context, &Silent).preflight().await
-}
-
-/// Nobody watches.
-struct Silent;
-
-impl Observer for Silent {
-    fn note(&self, _: Event<'_>) {}
 }
 
 /// How a run ended that read one backup.

@@ -3,8 +3,9 @@
 use bytes::Bytes;
 
 use super::look::{Look, Seen};
-use super::{CopyReport, Observer};
+use super::report::CopyReport;
 use crate::context::Context;
+use crate::op::event::Observer;
 use crate::op::stored::{Listing, StoredBackup, unless_removed};
 use pgkeep_model::damage::DamageMark;
 use pgkeep_model::failure::{Failure, Kind};

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Event, Observer};
 use crate::context::Context;
 use crate::copies::listing::{NamedStorage, StoredBackup, manifest_failure, storage_failure};
 use crate::copies::{chunk_index, dump_key, threads, with_pieces};
+use crate::op::event::{Event, Observer};
 use crate::stream::compress::Codec;
 use crate::stream::digest::sha256;
 use crate::stream::pipeline::Progress;
@@ -206,7 +206,7 @@ impl Look<'_> {
         is_again: bool,
     ) -> Read {
         let progress = Arc::new(Progress::default());
-        self.observer.note(Event::Reading {
+        self.observer.note(Event::Verifying {
             id: &self.backup.place.id,
             storage: &self.named.name,
             size_bytes: manifest.object.size_bytes,

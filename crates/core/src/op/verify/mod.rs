@@ -5,24 +5,26 @@
 
 mod copy;
 mod look;
+pub(crate) mod report;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use futures_util::future::join_all;
 use serde::Serialize;
 
+use super::event::{Event, Observer};
 use super::notices;
 use super::stored::{Listing, NamedStorage, StorageState, StoredBackup, Wanted};
 use crate::clock::Clock;
 use crate::context::Context;
 use crate::copies::listing::database_of;
 use crate::notify::Delivery;
-use crate::stream::pipeline::Progress;
 use pgkeep_model::failure::{Failure, Kind, Result};
-use pgkeep_model::id::{BackupId, DatabaseName};
+use pgkeep_model::id::DatabaseName;
 use pgkeep_model::proof::Problem;
+
+pub use report::CopyReport;
 
 /// What to verify.
 pub struct Request {
@@ -61,65 +63,6 @@ pub struct Report {
     pub failure: Option<Failure>,
 }
 
-/// One storage's copy of one backup.
-#[derive(Clone, Debug, Serialize)]
-pub struct CopyReport {
-    /// The backup.
-    pub id: String,
-    /// Its database.
-    pub database: String,
-    /// The storage.
-    pub storage: String,
-    /// Where that is.
-    pub url: String,
-    /// Whether it was read and found good.
-    pub ok: bool,
-    /// Whether two readings contradict the manifest.
-    pub damaged: bool,
-    /// Whether it carries the mark of a damaged copy, from now on or from before.
-    pub marked: bool,
-    /// Stored bytes of the dump that were read.
-    pub bytes: u64,
-    /// Tables found.
-    pub tables: u64,
-    /// Rows found.
-    pub rows: u64,
-    /// How long it took.
-    pub took_ms: u64,
-    /// What contradicts the manifest, the first bad place first.
-    pub problems: Vec<Problem>,
-    /// What is odd and makes it no worse.
-    pub warnings: Vec<String>,
-    /// Why it could not be read; none when it could.
-    pub failure: Option<Failure>,
-}
-
-/// What happens while copies are read, for whoever shows it.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// A copy is read.
-    Reading {
-        /// The backup.
-        id: &'a BackupId,
-        /// The storage.
-        storage: &'a str,
-        /// Size that the copy should have.
-        size_bytes: u64,
-        /// How far it has come, from now on.
-        progress: &'a Arc<Progress>,
-        /// Whether it is read once more because the first reading found something.
-        is_again: bool,
-    },
-    /// A copy is done.
-    Done(&'a CopyReport),
-}
-
-/// Watches copies being read.
-pub trait Observer: Send + Sync {
-    /// Takes note of an event.
-    fn note(&self, event: Event<'_>);
-}
-
 /// Verifies backups, one copy after another; each is read on all cores.
 pub async fn run(request: Request, context: &Context, observer: &dyn Observer) -> Result<Report> {
     let database = match &request.which {
@@ -132,7 +75,7 @@ pub async fn run(request: Request, context: &Context, observer: &dyn Observer) -
     for backup in chosen {
         for at in backup.readable_from() {
             let report = copy::verify(&listing, backup, at, context, observer).await;
-            observer.note(Event::Done(&report));
+            observer.note(Event::Verified(&report));
             copies.push(report);
         }
     }

@@ -1,5 +1,6 @@
 //! Which backups are read, and what is said of them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 

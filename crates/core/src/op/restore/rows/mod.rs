@@ -8,9 +8,10 @@ mod run;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Ended, Event, Limits, Observer, keep_record};
+use super::{Ended, Limits, keep_record};
 use crate::context::Context;
 use crate::notify::Delivery;
+use crate::op::event::{Event, Observer};
 use crate::op::notices;
 use crate::op::stored::{NamedStorage, Wanted};
 use crate::postgres::environment::Environment;

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Made, Moved, Run, Site, expected_of};
 use crate::copies::{Stored, Tap};
+use crate::op::event::Event;
 use crate::op::restore::check::{self, Compared};
 use crate::op::restore::feed::{judge_file, refused};
 use crate::op::restore::preflight::Plan;
@@ -15,7 +16,7 @@ use crate::op::restore::session::{From, Handed, Judge, Sessions, Supply};
 use crate::op::restore::sink::Broken;
 use crate::op::restore::source::Opened;
 use crate::op::restore::stall::Watchdog;
-use crate::op::restore::{Event, Limits, SQL_FAILED, swap};
+use crate::op::restore::{Limits, SQL_FAILED, swap};
 use crate::postgres::databases::{Databases, NotCreated, Why};
 use crate::postgres::error::Error;
 use crate::postgres::feed::Answers;

@@ -11,9 +11,10 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Ended, Limits, Observer, keep_record};
+use super::{Ended, Limits, keep_record};
 use crate::context::Context;
 use crate::notify::Delivery;
+use crate::op::event::Observer;
 use crate::op::notices;
 use crate::op::stored::{NamedStorage, Wanted};
 use crate::postgres::environment::Environment;

@@ -14,9 +14,9 @@ use super::input::{
 use super::{Report, Request, Restored, Source};
 use crate::context::Context;
 use crate::copies::{Ranged, Stored};
+use crate::op::event::{Event, Observer};
 use crate::op::restore::preflight::Needs;
 use crate::op::restore::stall::Pulse;
-use crate::op::restore::{Event, Observer};
 use crate::op::stored::Wanted;
 use crate::postgres::error::Error;
 use crate::stream::pipeline::Progress;

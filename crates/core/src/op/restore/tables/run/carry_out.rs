@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{APPLICATION, Job, Origin, Run, with_safe};
-use crate::op::restore::Event;
+use crate::op::event::Event;
 use crate::op::restore::check::{self, Compared};
 use crate::op::restore::feed::refused;
 use crate::op::restore::preflight::list;
