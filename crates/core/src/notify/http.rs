@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
-use reqwest::{Certificate, Client, Method, Response, StatusCode, redirect};
+use reqwest::{Certificate, Client, Method, Response, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use sha2::Sha256;
@@ -149,10 +149,7 @@ pub(super) fn document(notice: &Notice) -> Value {
 }
 
 fn client(ca_certificate: Option<&Path>) -> Result<Client, String> {
-    let mut builder = Client::builder()
-        .redirect(redirect::Policy::none())
-        .connect_timeout(CONNECT_LIMIT)
-        .user_agent(concat!("pgkeep/", env!("CARGO_PKG_VERSION")));
+    let mut builder = pgkeep_https::client().connect_timeout(CONNECT_LIMIT);
     if let Some(path) = ca_certificate {
         let pem = super::read_certificates(path)?;
         let certificates = Certificate::from_pem_bundle(&pem)

@@ -21,7 +21,7 @@ use object_store::client::{
     HttpResponse, HttpResponseBody, HttpService,
 };
 use object_store::{ClientOptions, HeaderMap};
-use reqwest::{Method, StatusCode, redirect};
+use reqwest::{Method, StatusCode};
 use tokio::time::Sleep;
 
 use super::credentials::NoCredentials;
@@ -93,9 +93,7 @@ impl HttpConnector for Connector {
 }
 
 fn builder() -> reqwest::ClientBuilder {
-    reqwest::Client::builder()
-        .user_agent(concat!("pgkeep/", env!("CARGO_PKG_VERSION")))
-        .redirect(redirect::Policy::none())
+    pgkeep_https::client()
         // Several parts at once want connections of their own, not one shared window.
         .http1_only()
 }
