@@ -9,6 +9,7 @@ mod backup;
 mod check;
 mod corpus;
 mod demo;
+mod dependencies;
 mod drill;
 mod extract;
 mod guard;

@@ -235,7 +235,7 @@ fn grouped(code: &str, path: &str, last: &str) -> Vec<usize> {
         .collect()
 }
 
-fn stands_alone(code: &str, at: usize, word: &str) -> bool {
+pub(super) fn stands_alone(code: &str, at: usize, word: &str) -> bool {
     let is_part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
     let starts_word = word.starts_with(|c: char| c.is_alphanumeric());
     let ends_word = word.ends_with(|c: char| c.is_alphanumeric());
@@ -265,7 +265,7 @@ fn closing(code: &str, open: usize) -> usize {
 }
 
 /// Blanks comments, strings and character literals, and keeps every line where it was.
-fn code_of(text: &str) -> String {
+pub(super) fn code_of(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut code = String::with_capacity(text.len());
     let mut at = 0;
@@ -349,7 +349,7 @@ fn character_end(rest: &str) -> Option<usize> {
 }
 
 /// Blanks what stands under `#[cfg(test)]`, and keeps every line where it was.
-fn without_tests(code: &str) -> String {
+pub(super) fn without_tests(code: &str) -> String {
     let mut left = code.to_owned();
     while let Some(start) = left.find("#[cfg(test)]") {
         let open = left[start..]
@@ -378,11 +378,11 @@ fn is_test_file(name: &str) -> bool {
         || !is_product
 }
 
-fn root() -> &'static Path {
+pub(super) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn rust_files(folders: &[&str]) -> Vec<PathBuf> {
+pub(super) fn rust_files(folders: &[&str]) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut folders: Vec<PathBuf> = folders.iter().map(PathBuf::from).collect();
     while let Some(folder) = folders.pop() {
