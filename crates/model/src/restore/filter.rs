@@ -77,6 +77,8 @@ pub struct Filter {
     held: Vec<u8>,
     /// Schemas that the dump makes.
     schemas: Vec<String>,
+    /// What was left out that the target does not have, each thing once.
+    lost: Vec<String>,
 }
 
 impl Filter {
@@ -90,6 +92,7 @@ impl Filter {
             rules,
             held: Vec::new(),
             schemas: Vec::new(),
+            lost: Vec::new(),
         }
     }
 
@@ -116,6 +119,9 @@ impl Filter {
         for judged in self.scanner.take_judged() {
             self.note_schema(judged.about.as_ref());
             let place = self.rules.place(&judged);
+            if place == Place::LeftOut {
+                self.note_lost(judged.about.as_ref());
+            }
             let is_left_out = self.rules.leave_out(&judged)? || place == Place::LeftOut;
             let (frozen, is_not_valid) = (self.rules.frozen(&judged), place == Place::NotValid);
             while let Some((start, sql)) = settled.next_if(|(start, _)| *start <= judged.start) {
@@ -223,6 +229,21 @@ impl Filter {
     /// Returns the schemas that the dump makes, where the rules are a platform's.
     pub fn schemas(&self) -> &[String] {
         &self.schemas
+    }
+
+    /// Returns what a platform's rules left out and the target does not have.
+    pub fn lost(&self) -> &[String] {
+        &self.lost
+    }
+
+    fn note_lost(&mut self, about: Option<&About>) {
+        let platform = self.rules.platform.as_ref();
+        let lost = platform
+            .zip(about)
+            .and_then(|(rules, about)| rules.lost_with(about));
+        if let Some(object) = lost.filter(|object| !self.lost.contains(object)) {
+            self.lost.push(object);
+        }
     }
 
     fn note_schema(&mut self, about: Option<&About>) {
@@ -595,6 +616,23 @@ mod tests {
             "statement_too_long"
         );
         assert!(out > MAX_HELD);
+    }
+
+    #[test]
+    fn what_is_left_out_and_lacking_is_listed_once() {
+        let platform = Platform {
+            speaks_for: Some(vec!["me".to_owned()]),
+            ..Platform::default()
+        };
+        let mut filter = Filter::new(Rules {
+            platform: Some(platform),
+            ..rules()
+        });
+        let sql = "ALTER DEFAULT PRIVILEGES FOR ROLE you GRANT SELECT ON TABLES TO a;\n";
+        for _ in 0..2 {
+            filter.push(sql.as_bytes(), &mut |_| {}).unwrap();
+        }
+        assert_eq!(filter.lost(), ["default privileges of role `you`"]);
     }
 
     #[test]

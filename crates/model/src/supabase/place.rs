@@ -3,8 +3,6 @@
 //! Onto a plain server come stand-ins for what the platform brings and the dump does not. Onto another project comes
 //! what is the project's own: the platform's tables are there already and only take rows.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use super::{API_ROLES, EVENT_TRIGGERS, is_left_out, is_managed, is_platform_role};
 use crate::name::quote;
 use crate::scan::{About, What};
@@ -53,54 +51,23 @@ pub struct Platform {
     pub speaks_for: Option<Vec<String>>,
     /// What the platform's schemas of the target hold, and what triggers may be made of it.
     pub there: Vec<String>,
-    /// What was left out so far that the target does not have.
-    pub lost: Lost,
 }
-
-/// Gathers what several readers of one dump leave out, each thing once.
-#[derive(Clone, Debug, Default)]
-pub struct Lost(Arc<Mutex<Vec<String>>>);
-
-impl Lost {
-    fn add(&self, object: String) {
-        let mut objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !objects.contains(&object) {
-            objects.push(object);
-        }
-    }
-
-    /// Returns it.
-    pub fn list(&self) -> Vec<String> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-}
-
-/// Rules are the same whatever was left out by them.
-impl PartialEq for Lost {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for Lost {}
 
 impl Platform {
     /// Decides about one statement.
     pub fn place(&self, about: &About) -> Place {
-        let place = self.decide(about);
-        if place == Place::LeftOut
-            && let Some(object) = self.lost_with(about)
-        {
-            self.lost.add(object);
+        if is_event_trigger(&about.what) {
+            return Place::LeftOut;
         }
-        place
+        match self.onto {
+            Onto::Plain => self.on_plain_server(about),
+            Onto::Project if self.is_of_platform(about) => Place::LeftOut,
+            Onto::Project => Place::Kept,
+        }
     }
 
     /// Says what is lost where a statement is left out; `None` where it is the platform's own or there.
-    fn lost_with(&self, about: &About) -> Option<String> {
+    pub fn lost_with(&self, about: &About) -> Option<String> {
         match (&about.what, self.onto) {
             (What::DefaultPrivileges { role, schema }, Onto::Plain) => {
                 Some(match schema.as_str() {
@@ -130,17 +97,6 @@ impl Platform {
         !about.object.clone().is_some_and(is_there)
             && is_there(format!("may call {calls}"))
             && is_there(format!("may trigger {on}"))
-    }
-
-    fn decide(&self, about: &About) -> Place {
-        if is_event_trigger(&about.what) {
-            return Place::LeftOut;
-        }
-        match self.onto {
-            Onto::Plain => self.on_plain_server(about),
-            Onto::Project if self.is_of_platform(about) => Place::LeftOut,
-            Onto::Project => Place::Kept,
-        }
     }
 
     fn on_plain_server(&self, about: &About) -> Place {
@@ -424,12 +380,15 @@ mod tests {
     use super::*;
     use crate::scan::Scanner;
 
-    fn place(sql: &str, platform: &Platform) -> Place {
+    fn about(sql: &str) -> Option<About> {
         let mut scanner = Scanner::judging_all();
         scanner.push(sql.as_bytes());
-        let judged = scanner.take_judged();
-        let about = judged.iter().find_map(|judged| judged.about.as_ref());
-        about.map_or(Place::Kept, |about| platform.place(about))
+        let mut judged = scanner.take_judged().into_iter();
+        judged.find_map(|judged| judged.about)
+    }
+
+    fn place(sql: &str, platform: &Platform) -> Place {
+        about(sql).map_or(Place::Kept, |about| platform.place(&about))
     }
 
     #[test]
@@ -615,16 +574,11 @@ mod tests {
             ("CREATE TABLE etl.state (id integer);", Place::Kept, None),
             ("GRANT USAGE ON SCHEMA etl TO anon;", Place::Kept, None),
         ] {
-            let platform = Platform {
-                lost: Lost::default(),
-                ..project.clone()
-            };
-            assert_eq!(place(sql, &platform), expected, "{sql}");
-            assert_eq!(
-                platform.lost.list(),
-                told.into_iter().collect::<Vec<_>>(),
-                "{sql}"
-            );
+            let about = about(sql).unwrap();
+            assert_eq!(project.place(&about), expected, "{sql}");
+            if expected == Place::LeftOut {
+                assert_eq!(project.lost_with(&about).as_deref(), told, "{sql}");
+            }
         }
     }
 

@@ -194,13 +194,6 @@ impl Landing {
         self.stubs.told.clone()
     }
 
-    /// Returns what of the dump was left out and is not there; known when the dump was read.
-    pub(super) fn left_out(&self) -> Vec<String> {
-        self.rules
-            .as_ref()
-            .map_or_else(Vec::new, |rules| rules.lost.list())
-    }
-
     pub(super) fn made_schemas(&self) -> &[String] {
         &self.stubs.schemas
     }

@@ -62,6 +62,8 @@ pub(super) struct Run<'a> {
 /// A dump that was brought in whole.
 struct Moved {
     scan: Scan,
+    /// What of it was left out and is not there.
+    lost: Vec<String>,
     /// What the comparison before the COMMIT said, where there was one.
     compared: Option<Compared>,
 }
@@ -403,7 +405,7 @@ impl<'a> Run<'a> {
         let started = self.context.clock.monotonic();
         self.make_roles(site, made).await?;
         let mut moved = self.fill(opened, site, made).await?;
-        self.report.left_out = site.platform.left_out();
+        self.report.left_out = std::mem::take(&mut moved.lost);
         self.report.rows = moved.scan.rows();
         self.report.dump_bytes = moved.scan.bytes;
         self.report.restore_ms = self.millis_since(started);

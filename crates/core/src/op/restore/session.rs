@@ -104,6 +104,8 @@ impl<'a> Supply<'a> {
 pub(super) struct Handed {
     /// What each text that is whole by itself held.
     pub scans: Vec<Scan>,
+    /// What of them was left out that the target does not have.
+    pub lost: Vec<String>,
     /// Stored bytes that were read by parts.
     pub read_bytes: u64,
     /// What was seen of a dump that was read as a whole.
@@ -379,7 +381,7 @@ impl Sessions<'_> {
         match step {
             Step::Own(sql) => (blocking(sink, move |sink| sink.say(&sql)).await, Ok(())),
             Step::Text(text) => (blocking(sink, move |sink| sink.pass(&text)).await, Ok(())),
-            Step::End => match sink.turn() {
+            Step::End => match sink.turn(&mut handed.lost) {
                 Ok(scan) => {
                     let judged = judge.text_ended(&scan).map_err(Fault::Failure);
                     handed.scans.push(scan);

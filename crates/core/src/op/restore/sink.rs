@@ -157,9 +157,11 @@ impl Sink {
         });
     }
 
-    /// Ends a text that is whole by itself, and says what it held. The next one begins with the settings of the dump.
-    pub(super) fn turn(&mut self) -> Result<Scan, Broken> {
+    /// Ends a text that is whole by itself, and says what it held; what was left out of it and is not there goes to `lost`.
+    /// The next one begins with the settings of the dump.
+    pub(super) fn turn(&mut self, lost: &mut Vec<String>) -> Result<Scan, Broken> {
         let filter = std::mem::replace(&mut self.filter, Filter::new(self.rules.clone()));
+        lost.extend_from_slice(filter.lost());
         match self.broken.take() {
             Some(broken) => Err(broken),
             None => filter.finish().map_err(Broken::Refused),
@@ -320,7 +322,10 @@ mod tests {
             let _ = rows.take(&text.as_bytes()[pair[0]..pair[1]]);
         }
         let mut sink = rows.end();
-        let broken = sink.turn().err().map(|broken| format!("{broken:?}"));
+        let broken = sink
+            .turn(&mut Vec::new())
+            .err()
+            .map(|broken| format!("{broken:?}"));
         drop(sink);
         let mut text = String::new();
         output.read_to_string(&mut text).unwrap();

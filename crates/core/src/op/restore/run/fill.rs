@@ -268,6 +268,7 @@ impl Run<'_> {
         match done {
             Ok(mut handed) => Ok(Moved {
                 scan: handed.scans.remove(0),
+                lost: handed.lost,
                 compared,
             }),
             Err(failed) => {

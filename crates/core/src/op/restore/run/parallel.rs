@@ -102,12 +102,13 @@ impl Run<'_> {
         let progress = Arc::new(Progress::default());
         let sessions = self.sessions(site, &progress);
         let working = async {
-            let (mut scan, gathering) = self.survey(opened, &copy, sections, site).await?;
+            let (mut scan, gathering, lost) = self.survey(opened, &copy, sections, site).await?;
             let stages = gathering.plan(&scan, jobs);
             let sums = self.work(opened, copy, site, stages, &scan, jobs).await?;
             scan.sequences.extend(sums.sequences);
             Ok(Moved {
                 scan,
+                lost,
                 compared: None,
             })
         };
@@ -153,14 +154,15 @@ impl Run<'_> {
         }
     }
 
-    /// Reads what stands around the data, judges it, and gathers it for the plan. The tables' rows are the manifest's.
+    /// Reads what stands around the data, judges it, and gathers it for the plan, with what the rules leave out and the
+    /// target lacks. The tables' rows are the manifest's.
     async fn survey(
         &self,
         opened: &Opened,
         copy: &Copy<'_>,
         sections: Sections,
         site: &Site,
-    ) -> Result<(Scan, Gathering)> {
+    ) -> Result<(Scan, Gathering, Vec<String>)> {
         let (mut gathering, mut filter) = (
             Gathering::new(sections),
             Filter::new(self.rules(site, false)),
@@ -176,6 +178,7 @@ impl Run<'_> {
                 filter.push(piece, &mut |_| {}).map_err(refused)?;
             }
         }
+        let lost = filter.lost().to_vec();
         let mut scan = filter.finish().map_err(refused)?;
         let manifest = &copy.stored.manifest;
         let why = match scan.problems.first() {
@@ -189,7 +192,7 @@ impl Run<'_> {
         scan.sections.clone_from(&manifest.sections);
         scan.large_objects = manifest.large_objects;
         scan.tables = manifest.tables.iter().map(Table::from).collect();
-        Ok((scan, gathering))
+        Ok((scan, gathering, lost))
     }
 
     /// Reads a part of the dump into memory.
