@@ -1,6 +1,7 @@
 //! `pgkeep backup` on the terminal.
 
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use pgkeep_core::postgres::dump::Selection;
 use pgkeep_core::postgres::programs::Search;
 use pgkeep_core::stream::compress::Codec;
 use pgkeep_model::config::{Compression, CompressionMethod, DatabaseConfig, Preset, Retention};
+use pgkeep_model::config::{parse_duration, parse_duration_or_off};
 use pgkeep_model::connection::{Connection, ConnectionError};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::DatabaseName;
@@ -203,7 +205,7 @@ fn request(
         strict_warnings: args.strict_warnings || config.strict_warnings,
         lock_wait_timeout: duration("--lock-wait-timeout", args.lock_wait_timeout.as_deref())?
             .unwrap_or(config.lock_wait_timeout),
-        stall_timeout: match duration("--stall-timeout", args.stall_timeout.as_deref())? {
+        stall_timeout: match duration_or_off("--stall-timeout", args.stall_timeout.as_deref())? {
             Some(Duration::ZERO) => None,
             Some(timeout) => Some(timeout),
             None => config.stall_timeout,
@@ -215,7 +217,7 @@ fn request(
         keep_runs: config.keep_runs,
         threads: available_parallelism().map_or(1, NonZeroUsize::get),
         lock: settings.lock(
-            duration("--lock-timeout", args.lock_timeout.as_deref())?
+            duration_or_off("--lock-timeout", args.lock_timeout.as_deref())?
                 .or(config.lock_timeout)
                 .unwrap_or_default(),
         )?,
@@ -325,20 +327,30 @@ fn bad_name(flag: &str, error: &dyn std::fmt::Display) -> Failure {
     )
 }
 
+/// A flag is given for one run, so no length is a slip of the pen.
+const ANY_LENGTH: RangeInclusive<Duration> = Duration::ZERO..=Duration::MAX;
+
+/// Reads a length of time as the configuration takes it; `0` is none at all.
 pub(super) fn duration(flag: &str, text: Option<&str>) -> Result<Option<Duration>> {
-    let Some(text) = text else { return Ok(None) };
-    if text == "0" {
-        return Ok(Some(Duration::ZERO));
-    }
-    let parsed = text
-        .parse::<jiff::SignedDuration>()
-        .ok()
-        .and_then(|duration| Duration::try_from(duration).ok());
-    parsed.map(Some).ok_or_else(|| {
-        let message =
-            format!("cannot read `{flag} {text}`: it is no time such as `90s`, `10m` or `1h 30m`");
-        Failure::new(Kind::Usage, "bad_duration", message)
-    })
+    let read = |text| match text {
+        "0" => Ok(Duration::ZERO),
+        _ => parse_duration(text, &ANY_LENGTH),
+    };
+    text.map(|text| read(text).map_err(|_| bad_duration(flag, text)))
+        .transpose()
+}
+
+/// The same, where `off` means none at all too.
+pub(super) fn duration_or_off(flag: &str, text: Option<&str>) -> Result<Option<Duration>> {
+    let read = |text| parse_duration_or_off(text, &ANY_LENGTH).map(Option::unwrap_or_default);
+    text.map(|text| read(text).map_err(|_| bad_duration(flag, text)))
+        .transpose()
+}
+
+fn bad_duration(flag: &str, text: &str) -> Failure {
+    let message =
+        format!("cannot read `{flag} {text}`: it is no time such as `90s`, `10m` or `1h 30m`");
+    Failure::new(Kind::Usage, "bad_duration", message)
 }
 
 /// Reads `zstd`, `gzip:6`, `none`; the configuration's where the flag is not there.
@@ -478,8 +490,18 @@ mod tests {
     fn reads_durations() {
         let read = |text| duration("--x", Some(text)).ok().flatten();
         assert_eq!(read("90s"), Some(Duration::from_secs(90)));
+        assert_eq!(read("1h 30m"), Some(Duration::from_secs(5400)));
+        // Days too, as in the configuration.
+        assert_eq!(read("2d"), Some(Duration::from_secs(2 * 86_400)));
+        assert_eq!(read("off"), None);
         assert_eq!(read("0"), Some(Duration::ZERO));
         assert_eq!(read("-5s"), None);
         assert_eq!(read("soon"), None);
+        let or_off = |text| duration_or_off("--x", Some(text)).ok().flatten();
+        for off in ["off", "0"] {
+            assert_eq!(or_off(off), Some(Duration::ZERO));
+        }
+        assert_eq!(or_off("1d"), Some(Duration::from_secs(86_400)));
+        assert_eq!(or_off("soon"), None);
     }
 }

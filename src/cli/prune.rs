@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::args::PruneArgs;
-use super::backup::duration;
+use super::backup::duration_or_off;
 use super::output::{Output, bytes, number, table};
 use super::retention::{flags, set_zone};
 use super::settings::Settings;
@@ -33,7 +33,7 @@ pub(super) async fn run(
     context: &Context,
 ) -> Result<()> {
     let requests = requests(args, settings, output).await?;
-    let wait = duration("--lock-timeout", args.lock_timeout.as_deref())?;
+    let wait = duration_or_off("--lock-timeout", args.lock_timeout.as_deref())?;
     let mut reports = Vec::new();
     for (request, config_wait) in &requests {
         let lock = settings.lock(wait.or(*config_wait).unwrap_or_default())?;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::args::RestoreArgs;
-use super::backup::duration;
+use super::backup::{duration, duration_or_off};
 use super::log::{self, Ended};
 use super::output::{Output, bytes, number};
 use super::progress::Shown;
@@ -95,7 +95,7 @@ pub(super) fn limits(
 ) -> Result<Limits> {
     let config = settings.config()?;
     let mut limits = configured_limits(config.as_ref(), database);
-    if let Some(stall) = duration("--stall-timeout", args.stall_timeout.as_deref())? {
+    if let Some(stall) = duration_or_off("--stall-timeout", args.stall_timeout.as_deref())? {
         limits.stall = Some(stall).filter(|stall| !stall.is_zero());
     }
     if let Some(wait) = duration("--lock-wait-timeout", args.lock_wait_timeout.as_deref())? {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::args::SyncArgs;
-use super::backup::duration;
+use super::backup::duration_or_off;
 use super::output::{Output, bytes, number};
 use super::prune::{not_begun, only_database};
 use super::settings::Settings;
@@ -24,7 +24,7 @@ pub(super) async fn run(
     output: &Output,
     context: &Context,
 ) -> Result<()> {
-    let wait = duration("--lock-timeout", args.lock_timeout.as_deref())?.unwrap_or_default();
+    let wait = duration_or_off("--lock-timeout", args.lock_timeout.as_deref())?.unwrap_or_default();
     let lock = settings.lock(wait)?;
     let mut reports = Vec::new();
     for request in requests(args, settings).await? {

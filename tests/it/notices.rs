@@ -399,6 +399,7 @@ fn status_tells_of_what_is_stale() {
     );
     let status = |more: &[&str]| told.pgkeep(&[&["--json", "status"], more].concat()).run();
     status(&["--notify", "--max-age", "200000h"]).expect(0);
+    status(&["--notify", "--max-age", "9999d"]).expect(0);
     assert!(receiver.of("/hook").is_empty(), "what is fresh is not told");
     let outcome = status(&["--max-age", "26h"]).expect(24);
     assert!(receiver.of("/hook").is_empty(), "nobody asked");

@@ -426,7 +426,7 @@ fn a_time_to_wait_is_read() {
     let outcome = shop.run(&oracle, &["--lock-timeout", "soon"]).run();
     let outcome = outcome.expect(2);
     assert_eq!(outcome.exit_error()["id"], "bad_duration");
-    for time in ["0", "1s", "999999h"] {
+    for time in ["0", "off", "1s", "1d", "999999h"] {
         shop.backup(&["--lock-timeout", time]).expect(0);
     }
 }

@@ -20,7 +20,7 @@ mod url;
 use std::fmt;
 
 pub use expand::Env;
-pub use reader::{parse_span, parse_timezone};
+pub use reader::{parse_duration, parse_duration_or_off, parse_span, parse_timezone};
 pub use schema::config_schema;
 pub use types::{
     Compression, CompressionMethod, Config, Connection, DatabaseConfig, KeepPreDeploy, LogConfig,

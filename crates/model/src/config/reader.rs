@@ -3,6 +3,7 @@
 //! A value that cannot be taken is noted once and then counts as not given. Messages show what stands in the
 //! file, never what an environment variable or a secret file gave.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -193,14 +194,15 @@ impl<'a> Reader<'a> {
 
     /// Reads a length of time within the limits of its key.
     pub fn duration(&mut self, fields: &Fields, name: &str) -> Option<Duration> {
-        self.scalar(fields, name, |key, text| parse_duration(text, key.kind))
+        self.scalar(fields, name, |key, text| {
+            parse_duration(text, &limits_of(key.kind))
+        })
     }
 
     /// Reads a length of time that `0` and `off` switch off.
     pub fn duration_or_off(&mut self, fields: &Fields, name: &str) -> Option<Option<Duration>> {
-        self.scalar(fields, name, |key, text| match text {
-            "0" | "off" => Ok(None),
-            _ => parse_duration(text, key.kind).map(Some),
+        self.scalar(fields, name, |key, text| {
+            parse_duration_or_off(text, &limits_of(key.kind))
         })
     }
 
@@ -505,26 +507,44 @@ fn parse_count<T: TryFrom<u64>>(text: &str, min: u64, max: u64) -> Result<T, Str
         })
 }
 
-fn parse_duration(text: &str, kind: Kind) -> Result<Duration, String> {
-    let (Kind::Duration(min, max) | Kind::DurationOrOff(min, max)) = kind else {
-        unreachable!("a duration is asked for where the table of keys has one")
-    };
+/// Reads a length of time such as `90s`, `26h` or `2d` within limits; a day has 24 hours.
+///
+/// The error tells what is wrong, to stand behind a name for the text.
+pub fn parse_duration(text: &str, limits: &RangeInclusive<Duration>) -> Result<Duration, String> {
     let wrong = || "must be a length of time such as `90s`, `10m`, `26h` or `30d`".to_owned();
     let span: Span = text.parse().map_err(|_| wrong())?;
     let duration = span
         .to_duration(SpanRelativeTo::days_are_24_hours())
         .map_err(|_| wrong())?;
-    let duration = Duration::try_from(duration).unwrap_or_default();
-    let seconds = Duration::from_secs(min)..=Duration::from_secs(max);
-    if seconds.contains(&duration) {
-        Ok(duration)
-    } else {
-        Err(format!(
-            "must lie between {} and {}",
-            show_duration(*seconds.start()),
-            show_duration(*seconds.end())
-        ))
+    // A negative one is below any limit.
+    let duration = Duration::try_from(duration).ok();
+    duration
+        .filter(|duration| limits.contains(duration))
+        .ok_or_else(|| {
+            format!(
+                "must lie between {} and {}",
+                show_duration(*limits.start()),
+                show_duration(*limits.end())
+            )
+        })
+}
+
+/// Reads a length of time, or `0` or `off` for none.
+pub fn parse_duration_or_off(
+    text: &str,
+    limits: &RangeInclusive<Duration>,
+) -> Result<Option<Duration>, String> {
+    match text {
+        "0" | "off" => Ok(None),
+        _ => parse_duration(text, limits).map(Some),
     }
+}
+
+fn limits_of(kind: Kind) -> RangeInclusive<Duration> {
+    let (Kind::Duration(min, max) | Kind::DurationOrOff(min, max)) = kind else {
+        unreachable!("a duration is asked for where the table of keys has one")
+    };
+    Duration::from_secs(min)..=Duration::from_secs(max)
 }
 
 /// Reads a length of time on the calendar: positive and at most 1000 years.
