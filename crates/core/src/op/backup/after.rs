@@ -5,6 +5,7 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 
+use super::notice;
 use super::{Report, Request};
 use crate::context::Context;
 use crate::notify::Starting;
@@ -107,7 +108,7 @@ pub(super) fn tell_start(request: &Request, context: &Context) -> Starting {
 
 /// Tells how the run ended. What did not arrive is a warning of its report.
 pub(super) async fn tell(request: &Request, report: &mut Report, context: &Context) {
-    let notice = notices::of_backup(request, report, context.clock.now());
+    let notice = notice::of(request, report, context.clock.now());
     report.notices = notices::tell(&notice, context).await;
     let undelivered = notices::undelivered(&report.notices);
     let warning = |words| Finding::new("notice_failed", words, None);

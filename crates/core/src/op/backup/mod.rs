@@ -8,6 +8,7 @@ mod after;
 mod attempt;
 mod commit;
 mod fan_out;
+mod notice;
 mod record;
 pub(crate) mod report;
 pub(crate) mod selected;

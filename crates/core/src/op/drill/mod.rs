@@ -4,6 +4,7 @@
 //! reason to remove the backup.
 
 mod assertions;
+mod notice;
 mod url;
 
 use std::time::Duration;
@@ -133,7 +134,7 @@ pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) 
     let took = context.clock.monotonic().saturating_sub(started);
     let mut report = drill.report;
     report.took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    let notice = notices::of_drill(request, &report, context.clock.now());
+    let notice = notice::of(request, &report, context.clock.now());
     report.notices = notices::tell(&notice, context).await;
     report
         .warnings

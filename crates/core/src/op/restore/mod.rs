@@ -6,6 +6,7 @@
 
 pub(crate) mod check;
 pub(crate) mod feed;
+mod notice;
 mod platform;
 pub(crate) mod preflight;
 mod refusal;
@@ -233,7 +234,7 @@ impl Report {
 /// Restores, and leaves a record of it beside a stored backup.
 pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) -> Report {
     let mut report = carry_out(request, context, observer).await;
-    let notice = notices::of_restore(request, &report, context.clock.now());
+    let notice = notice::of(request, &report, context.clock.now());
     report.notices = notices::tell(&notice, context).await;
     report
         .warnings

@@ -5,6 +5,7 @@
 
 mod copy;
 mod look;
+mod notice;
 pub(crate) mod report;
 
 use std::cmp::Reverse;
@@ -99,7 +100,7 @@ async fn tell(listing: &Listing, copies: &[CopyReport], context: &Context) -> Ve
     let now = context.clock.now();
     let told = damaged.iter().map(|(database, damaged)| async move {
         let failure = damage(listing, copies, damaged[0], damaged);
-        let notice = notices::of_damage(database, damaged, &failure, now);
+        let notice = notice::of_damage(database, damaged, &failure, now);
         notices::tell(&notice, context).await
     });
     join_all(told).await.concat()

@@ -3,6 +3,7 @@
 //! All is one transaction, and what came in is compared with what was dumped before its COMMIT: a merge that fails, or
 //! that only shows what it would do, leaves the target as it was. Of the backup only these tables' bytes are read.
 
+mod notice;
 mod run;
 
 use jiff::Timestamp;
@@ -104,7 +105,7 @@ pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) 
     if request.dry_run {
         return report;
     }
-    let notice = notices::of_merge(request, &report, context.clock.now());
+    let notice = notice::of(request, &report, context.clock.now());
     report.notices = notices::tell(&notice, context).await;
     report
         .warnings

@@ -4,6 +4,7 @@
 //! as it was. Of a backup only the structure and these tables' rows are read.
 
 mod input;
+mod notice;
 mod run;
 
 use std::path::PathBuf;
@@ -145,7 +146,7 @@ pub struct Restored {
 pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) -> Report {
     let mut report = run::Run::new(request, context, observer).run().await;
     if !report.dry_run {
-        let notice = notices::of_tables(&report, context.clock.now());
+        let notice = notice::of(&report, context.clock.now());
         report.notices = notices::tell(&notice, context).await;
         let undelivered = notices::undelivered(&report.notices);
         report.warnings.extend(undelivered);

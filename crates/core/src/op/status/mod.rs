@@ -1,5 +1,7 @@
 //! `status`: fresh or stale, sizes, how the last runs went. Reads storage only, so any host can watch.
 
+mod notice;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -9,10 +11,10 @@ use futures_util::stream;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::notices;
-use super::stored::{Listing, NamedStorage, StorageState, StoredBackup, read_manifest};
 use crate::context::Context;
 use crate::notify::Delivery;
+use crate::op::notices;
+use crate::op::stored::{Listing, NamedStorage, StorageState, StoredBackup, read_manifest};
 use pgkeep_model::config::Retention;
 use pgkeep_model::drill::DEFAULT_MAX_AGE;
 use pgkeep_model::failure::{Failure, Kind, Result};
@@ -211,7 +213,7 @@ pub async fn run_and_tell(request: Request, context: &Context) -> Result<Report>
             let databases = report.databases.iter();
             let failure = report.failure.as_ref();
             let all: Vec<Notice> = databases
-                .filter_map(|status| notices::of_status(status, failure, now))
+                .filter_map(|status| notice::of(status, failure, now))
                 .collect();
             report.notices = tell_all(&all, context).await;
             Ok(report)
@@ -229,7 +231,7 @@ pub async fn tell_unknown(
 ) -> Failure {
     let names = watched.iter().map(DatabaseName::as_str);
     let all: Vec<Notice> = names
-        .map(|name| notices::of_no_status(name, &failure, now))
+        .map(|name| notice::of_no_status(name, &failure, now))
         .collect();
     let undelivered = notices::undelivered(&tell_all(&all, context).await);
     failure.with_details(undelivered)

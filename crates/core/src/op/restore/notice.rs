@@ -1,0 +1,53 @@
+//! The notice of a restore, made from its report.
+
+use jiff::Timestamp;
+
+use super::{Report, Request, Source};
+use crate::op::notices::{database_of, note_failure, outcome, subject_of_restore, verdict};
+use pgkeep_model::notice::{Event, Notice};
+
+/// Makes the notice of a restore.
+pub(super) fn of(request: &Request, report: &Report, now: Timestamp) -> Notice {
+    let database = match &request.source {
+        Source::Stored { database, .. } => {
+            let of_id = database_of(report.backup_id.as_deref().or(Some(&report.source)));
+            of_id.or_else(|| database.as_ref().map(ToString::to_string))
+        }
+        Source::File(_) | Source::Stdin => None,
+    };
+    let database = database
+        .or_else(|| report.database.clone())
+        .unwrap_or_else(|| report.target.clone());
+    let outcome = outcome(report.failure.as_ref(), report.restored);
+    let mut notice = Notice::new(Event::Restore, outcome, "restore", database, now);
+    notice.backup_id.clone_from(&report.backup_id);
+    notice.target = Some(report.target.clone());
+    notice.took_ms = Some(report.took_ms);
+    notice.warnings.clone_from(&report.warnings);
+    if report.restored {
+        notice.rows = Some(report.rows);
+        notice.dump_bytes = Some(report.dump_bytes);
+        notice.tables = report.compared.then_some(report.tables.len() as u64);
+        notice.safe = match &report.replaced {
+            Some(replaced) => format!("the old database is kept as {}", replaced.kept_as),
+            None => "the backup was not changed".to_owned(),
+        };
+    } else {
+        notice.safe = "the target is as it was, and so is the backup".to_owned();
+    }
+    note_failure(&mut notice, report.failure.as_ref());
+    let good = if report.compared {
+        "every table is as it was dumped"
+    } else {
+        "restored, not compared"
+    };
+    notice.verdict = verdict(outcome, good);
+    let subject = subject_of_restore(
+        outcome,
+        &report.target,
+        report.rows,
+        report.took_ms,
+        &notice,
+    );
+    notice.with_subject(&subject)
+}
