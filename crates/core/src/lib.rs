@@ -10,4 +10,5 @@ pub mod lock;
 pub mod notify;
 pub mod op;
 pub mod postgres;
+pub mod stop;
 pub mod stream;

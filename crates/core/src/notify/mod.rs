@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::clock::Clock;
-use crate::context::Stop;
+use crate::stop::Stop;
 use pgkeep_model::notice::{
     Channel, Event, Notice, NotifierConfig, PingConfig, PingKind, ping_body, ping_url,
 };

@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use super::process::{Ended, Stop};
+use super::ended::{Ended, Stop};
 use pgkeep_model::connection::ConnectionError;
 use pgkeep_model::failure::{Failure, Kind};
 

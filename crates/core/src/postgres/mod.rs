@@ -8,6 +8,7 @@ pub mod address;
 pub mod attended;
 pub mod databases;
 pub mod dump;
+mod ended;
 pub mod environment;
 pub mod error;
 pub mod feed;

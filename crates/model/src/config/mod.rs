@@ -11,6 +11,7 @@ mod read;
 mod reader;
 mod schema;
 mod show;
+mod shown;
 #[cfg(test)]
 mod tests;
 mod tree;

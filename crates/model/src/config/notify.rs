@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::keys::{DISCORD, EMAIL, NOTIFIER, PING, SLACK, Section, WEBHOOK};
 use super::reader::{Field, Fields, Reader, join, shown};
-use super::show::{HIDDEN, Keys, Shown};
+use super::shown::{HIDDEN, Keys, Shown};
 use super::tree::Node;
 use crate::nearest::did_you_mean;
 use crate::notice::{

@@ -3,14 +3,13 @@
 //! Promises that no secret is shown: passwords and keys are `***`, URLs lose theirs, and of a credential command
 //! only the program is shown. The YAML reads back as the same config.
 
-use std::fmt::Write;
-
 use jiff::Span;
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::notify;
 use super::reader::show_duration;
+use super::shown::{HIDDEN, Keys, Shown};
 use super::types::{
     Compression, Config, Connection, DatabaseConfig, DrillConfig, KeepPreDeploy, RequiredTable,
     Retention, Retries, StorageConfig,
@@ -18,9 +17,6 @@ use super::types::{
 use super::url::redact;
 use crate::drill::{Assertion, Question};
 use crate::name::{TableName, quote_if_needed};
-
-/// What stands for a secret.
-pub(super) const HIDDEN: &str = "***";
 
 impl Config {
     /// Returns the effective config as JSON, without secrets.
@@ -33,63 +29,6 @@ impl Config {
         let mut yaml = String::new();
         config(self).write_yaml(&mut yaml, 0);
         yaml
-    }
-}
-
-/// A value to show. Unlike a JSON value it keeps the order of its keys.
-pub(super) enum Shown {
-    Json(Value),
-    List(Vec<Shown>),
-    Keys(Keys),
-}
-
-/// Keys in the order in which they are shown.
-#[derive(Default)]
-pub(super) struct Keys(Vec<(String, Shown)>);
-
-impl Keys {
-    pub(super) fn put(&mut self, key: &str, value: impl Into<Shown>) {
-        self.0.push((key.to_owned(), value.into()));
-    }
-
-    pub(super) fn put_some(&mut self, key: &str, value: Option<impl Into<Shown>>) {
-        if let Some(value) = value {
-            self.put(key, value);
-        }
-    }
-
-    pub(super) fn put_list<T>(&mut self, key: &str, items: &[T], show: impl Fn(&T) -> Shown) {
-        if !items.is_empty() {
-            self.put(key, Shown::List(items.iter().map(show).collect()));
-        }
-    }
-
-    pub(super) fn put_secret(&mut self, key: &str, secret: &Option<SecretString>) {
-        self.put_some(key, secret.as_ref().map(|_| HIDDEN.to_owned()));
-    }
-}
-
-impl From<Keys> for Shown {
-    fn from(keys: Keys) -> Self {
-        Self::Keys(keys)
-    }
-}
-
-impl From<String> for Shown {
-    fn from(text: String) -> Self {
-        Self::Json(json!(text))
-    }
-}
-
-impl From<bool> for Shown {
-    fn from(flag: bool) -> Self {
-        Self::Json(json!(flag))
-    }
-}
-
-impl From<u64> for Shown {
-    fn from(number: u64) -> Self {
-        Self::Json(json!(number))
     }
 }
 
@@ -162,7 +101,7 @@ fn show_database(database: &DatabaseConfig) -> Keys {
     keys.put_some("max_age", database.max_age.map(show_duration));
     keys.put_some("retention", database.retention.as_ref().map(show_retention));
     let drill = show_drill(&database.drill);
-    keys.put_some("drill", (!drill.0.is_empty()).then_some(drill));
+    keys.put_some("drill", (!drill.is_empty()).then_some(drill));
     keys
 }
 
@@ -344,106 +283,4 @@ fn show_size(bytes: u64) -> String {
         (_, 0) => format!("{}KiB", bytes >> 10),
         _ => format!("{bytes}B"),
     }
-}
-
-impl Shown {
-    fn to_json(&self) -> Value {
-        match self {
-            Self::Json(value) => value.clone(),
-            Self::List(items) => items.iter().map(Self::to_json).collect(),
-            Self::Keys(keys) => keys
-                .0
-                .iter()
-                .map(|(key, value)| (key.clone(), value.to_json()))
-                .collect(),
-        }
-    }
-
-    /// Writes the value from where the line stands; what needs lines of its own is indented by `indent`.
-    fn write_yaml(&self, yaml: &mut String, indent: usize) {
-        match self {
-            Self::Json(value) => {
-                yaml.push_str(&scalar(value));
-                yaml.push('\n');
-            }
-            Self::Keys(keys) if keys.0.is_empty() => yaml.push_str("{}\n"),
-            Self::Keys(keys) => {
-                for (at, (key, value)) in keys.0.iter().enumerate() {
-                    pad(yaml, if at == 0 { 0 } else { indent });
-                    let _ = write!(yaml, "{key}:");
-                    value.write_behind_key(yaml, indent + 2);
-                }
-            }
-            Self::List(items) => {
-                for (at, item) in items.iter().enumerate() {
-                    pad(yaml, if at == 0 { 0 } else { indent });
-                    yaml.push_str("- ");
-                    item.write_yaml(yaml, indent + 2);
-                }
-            }
-        }
-    }
-
-    fn write_behind_key(&self, yaml: &mut String, indent: usize) {
-        match self {
-            Self::Json(_) => yaml.push(' '),
-            Self::Keys(keys) if keys.0.is_empty() => yaml.push(' '),
-            Self::Keys(_) | Self::List(_) => {
-                yaml.push('\n');
-                pad(yaml, indent);
-            }
-        }
-        self.write_yaml(yaml, indent);
-    }
-}
-
-fn pad(yaml: &mut String, indent: usize) {
-    yaml.extend(std::iter::repeat_n(' ', indent));
-}
-
-/// Writes a scalar so that any YAML reader takes it for what it is, and ours does not look up a variable in it.
-fn scalar(value: &Value) -> String {
-    let Value::String(text) = value else {
-        return value.to_string();
-    };
-    let text = text.replace("${", "$${");
-    if is_plain(&text) { text } else { quoted(&text) }
-}
-
-fn is_plain(text: &str) -> bool {
-    let is_word = text.starts_with(|c: char| c.is_ascii_alphanumeric() || "/._".contains(c))
-        && text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "/._@:=?-".contains(c))
-        && !text.ends_with(':');
-    let means_something = ["true", "false", "yes", "no", "on", "off", "y", "n", "null"]
-        .iter()
-        .any(|word| word.eq_ignore_ascii_case(text));
-    // `1_000`, `0x1f`, `1:30` and `.5` are numbers to one reader or another; `60s` and `10m` are not.
-    let looks_like_number = text.starts_with(|c: char| c.is_ascii_digit() || c == '.')
-        && text
-            .chars()
-            .all(|c| c.is_ascii_hexdigit() || "xob._:+-".contains(c));
-    is_word && !means_something && !looks_like_number
-}
-
-/// Quotes text as JSON does, which YAML reads too, with what YAML wants escaped beyond that.
-fn quoted(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => quoted.extend(['\\', c]),
-            c if c.is_control()
-                || matches!(
-                    c,
-                    '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}'
-                ) =>
-            {
-                let _ = write!(quoted, "\\u{:04x}", u32::from(c));
-            }
-            c => quoted.push(c),
-        }
-    }
-    quoted.push('"');
-    quoted
 }

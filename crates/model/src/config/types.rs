@@ -2,9 +2,7 @@
 //!
 //! Secrets are wrapped, so that printing a value for debugging never shows one. Nothing here reads YAML.
 
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use jiff::Span;
@@ -12,6 +10,7 @@ use jiff::tz::TimeZone;
 use secrecy::SecretString;
 
 use super::url;
+pub use super::url::StorageUrl;
 pub use crate::drill::DrillConfig;
 use crate::id::DatabaseName;
 use crate::name::TableName;
@@ -382,41 +381,6 @@ impl StorageConfig {
             credential_command: Vec::new(),
             part_size_bytes: None,
             ca_certificate: None,
-        }
-    }
-}
-
-/// A place that backups are stored in, as a URL or a path names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StorageUrl {
-    /// A folder.
-    Folder(PathBuf),
-    /// A bucket of S3 or a service like it.
-    S3 {
-        /// The bucket.
-        bucket: String,
-        /// What every key starts with, without slashes at its ends; may be empty.
-        prefix: String,
-    },
-}
-
-/// Reads `./backups`, `file:///srv/backups` or `s3://bucket/prefix`.
-///
-/// The error tells what is wrong, to stand behind a name for the URL; it never shows the URL.
-impl FromStr for StorageUrl {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        url::parse_storage(text)
-    }
-}
-
-impl fmt::Display for StorageUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Folder(path) => write!(f, "{}", path.display()),
-            Self::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
-            Self::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
         }
     }
 }

@@ -3,15 +3,50 @@
 //! Promises that no error and no shown URL holds a password: a URL that it cannot take apart for certain is shown
 //! as its scheme alone. Never connects.
 
+use std::fmt;
 use std::path::PathBuf;
-
-use super::types::StorageUrl;
+use std::str::FromStr;
 
 /// Schemes that libpq takes.
 const POSTGRES: [&str; 2] = ["postgres://", "postgresql://"];
 
 /// Parameters of a connection URL that are shown; any other may be a secret.
 const SHOWN_PARAMETERS: [&str; 6] = ["host", "port", "user", "dbname", "sslmode", "service"];
+
+/// A place that backups are stored in, as a URL or a path names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StorageUrl {
+    /// A folder.
+    Folder(PathBuf),
+    /// A bucket of S3 or a service like it.
+    S3 {
+        /// The bucket.
+        bucket: String,
+        /// What every key starts with, without slashes at its ends; may be empty.
+        prefix: String,
+    },
+}
+
+/// Reads `./backups`, `file:///srv/backups` or `s3://bucket/prefix`.
+///
+/// The error tells what is wrong, to stand behind a name for the URL; it never shows the URL.
+impl FromStr for StorageUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse_storage(text)
+    }
+}
+
+impl fmt::Display for StorageUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(path) => write!(f, "{}", path.display()),
+            Self::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
+            Self::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
+        }
+    }
+}
 
 /// Tells why a text is not a connection URL.
 pub(super) fn check_postgres(text: &str) -> Result<(), &'static str> {
@@ -115,7 +150,7 @@ fn is_host(text: &str) -> bool {
 }
 
 /// Reads the place of a storage.
-pub(super) fn parse_storage(text: &str) -> Result<StorageUrl, String> {
+fn parse_storage(text: &str) -> Result<StorageUrl, String> {
     let Some((scheme, rest)) = text.split_once("://") else {
         return parse_folder(text);
     };

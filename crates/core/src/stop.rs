@@ -1,0 +1,181 @@
+//! The wish to stop: many wait for it, the first signal decides the exit code, and a guarded command may take signals over.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use pgkeep_model::failure::{Failure, Kind};
+
+/// A wish to stop that many can wait for. The first signal decides the exit code.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    token: CancellationToken,
+    first: Arc<OnceLock<(Kind, Instant)>>,
+    relay: Arc<Mutex<Option<UnboundedSender<Kind>>>>,
+}
+
+/// What a signal meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signalled {
+    /// It is the wish to stop.
+    First,
+    /// Somebody wished that before, and cannot wait.
+    Again,
+    /// It is for the command that is being waited for.
+    Relayed,
+}
+
+/// The signals of a time in which they are for somebody else. Dropping it ends that time.
+pub struct Relay {
+    stop: Stop,
+    signals: UnboundedReceiver<Kind>,
+}
+
+impl Relay {
+    /// Returns where the signals come out.
+    pub fn signals(&mut self) -> &mut UnboundedReceiver<Kind> {
+        &mut self.signals
+    }
+}
+
+/// A signal that nobody took is a wish to stop like any other.
+impl Drop for Relay {
+    fn drop(&mut self) {
+        *self.stop.lock_relay() = None;
+        if let Ok(kind) = self.signals.try_recv() {
+            self.stop.request(kind);
+        }
+    }
+}
+
+impl Stop {
+    /// Asks everybody to stop because of `kind` ([`Kind::Interrupted`] or [`Kind::Terminated`]).
+    pub fn request(&self, kind: Kind) {
+        let _ = self.first.set((kind, Instant::now())); // a second signal changes nothing
+        self.token.cancel();
+    }
+
+    /// Takes note of a signal.
+    pub fn signal(&self, kind: Kind) -> Signalled {
+        // Held to the end: what `relay` sees is before or behind this signal, never in its middle.
+        let relay = self.lock_relay();
+        match relay.as_ref() {
+            Some(relay) if relay.send(kind).is_ok() => Signalled::Relayed,
+            _ if self.is_requested() => Signalled::Again,
+            _ => {
+                self.request(kind);
+                Signalled::First
+            }
+        }
+    }
+
+    /// Lets every later signal come out of the returned relay; none where a stop was asked for already.
+    pub fn relay(&self) -> Option<Relay> {
+        let mut relay = self.lock_relay();
+        if self.is_requested() {
+            return None;
+        }
+        let (sender, signals) = mpsc::unbounded_channel();
+        *relay = Some(sender);
+        Some(Relay {
+            stop: self.clone(),
+            signals,
+        })
+    }
+
+    fn lock_relay(&self) -> MutexGuard<'_, Option<UnboundedSender<Kind>>> {
+        // An option is whole at every moment.
+        self.relay.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the token that is cancelled by a request.
+    pub fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+
+    /// Tells whether a stop was asked for.
+    pub fn is_requested(&self) -> bool {
+        self.token.is_cancelled()
+    }
+
+    /// Waits until a stop was asked for so long ago; for ever where nobody asks.
+    ///
+    /// What tidies up measures its time from the wish and not from its own beginning: several steps that each take their
+    /// time would add up.
+    pub async fn overdue(&self, after: Duration) {
+        self.token.cancelled().await;
+        // The wish is noted before the token is cancelled.
+        if let Some((_, at)) = self.first.get() {
+            tokio::time::sleep_until(*at + after).await;
+        }
+    }
+
+    /// Returns how long ago a stop was asked for.
+    pub fn since(&self) -> Option<Duration> {
+        self.first.get().map(|(_, at)| at.elapsed())
+    }
+
+    /// Returns the failure of a command that only reads.
+    pub fn failure_of_reading(&self) -> Failure {
+        self.failure("reading").and_safe("nothing was changed")
+    }
+
+    /// Returns the failure of a run that stopped because it was asked to. It does not yet say what is safe.
+    pub fn failure(&self, what: &str) -> Failure {
+        let kind = self
+            .first
+            .get()
+            .map_or(Kind::Interrupted, |(kind, _)| *kind);
+        let (id, signal) = match kind {
+            Kind::Terminated => ("terminated", "SIGTERM"),
+            _ => ("interrupted", "SIGINT"),
+        };
+        Failure::new(kind, id, format!("{what}: stopped by {signal}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relayed_signal_is_no_wish_to_stop() {
+        let stop = Stop::default();
+        let mut relay = stop.relay().unwrap();
+        for kind in [Kind::Interrupted, Kind::Interrupted, Kind::Terminated] {
+            assert_eq!(stop.signal(kind), Signalled::Relayed);
+            assert_eq!(relay.signals().try_recv(), Ok(kind));
+        }
+        drop(relay);
+        assert!(!stop.is_requested());
+        assert_eq!(stop.signal(Kind::Interrupted), Signalled::First);
+        assert_eq!(stop.signal(Kind::Interrupted), Signalled::Again);
+        assert!(stop.relay().is_none());
+        // One that came too late for the command.
+        let stop = Stop::default();
+        let relay = stop.relay().unwrap();
+        stop.signal(Kind::Terminated);
+        drop(relay);
+        assert_eq!(stop.failure("x").kind, Kind::Terminated);
+    }
+
+    #[tokio::test]
+    async fn time_runs_from_the_first_wish() {
+        let stop = Stop::default();
+        assert_eq!(stop.since(), None);
+        let early = tokio::time::timeout(Duration::from_millis(20), stop.overdue(Duration::ZERO));
+        assert!(early.await.is_err(), "nobody asked");
+        stop.request(Kind::Terminated);
+        stop.overdue(Duration::from_millis(30)).await;
+        let since = stop.since().unwrap();
+        assert!(since >= Duration::from_millis(30), "{since:?}");
+        // A second wish changes nothing, and what is overdue already is not waited for.
+        stop.request(Kind::Interrupted);
+        assert!(stop.since().unwrap() >= since);
+        stop.overdue(Duration::ZERO).await;
+        assert_eq!(stop.failure("x").kind, Kind::Terminated);
+    }
+}
