@@ -3,6 +3,7 @@
 //! An object becomes visible whole or not at all. Listings are complete or an error, never cut short in silence.
 
 mod absent;
+mod cloud;
 mod folder;
 pub mod key;
 mod memory;
@@ -117,13 +118,30 @@ pub struct Object {
 
 /// One state of a small object; a storage gives it out and compares it, nobody else reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Version(String);
+pub struct Version {
+    /// Tells one content from another: an entity tag, a hash.
+    tag: String,
+    /// The number of the write, where the store compares that.
+    generation: Option<String>,
+}
 
 impl Version {
     /// Returns a version that no object ever has.
     pub fn never() -> Self {
         // With its quotes it is an entity tag too.
-        Self(format!("\"{}\"", "0".repeat(32)))
+        Self {
+            tag: format!("\"{}\"", "0".repeat(32)),
+            // GCS takes 0 for "there is none".
+            generation: Some("1".to_owned()),
+        }
+    }
+
+    /// Makes a version that its tag alone tells from others.
+    fn of(tag: String) -> Self {
+        Self {
+            tag,
+            generation: None,
+        }
     }
 }
 

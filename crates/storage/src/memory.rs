@@ -74,7 +74,7 @@ struct Stored {
 impl State {
     fn write(&mut self, key: &str, bytes: Bytes, modified_at: Timestamp) -> Version {
         self.writes += 1;
-        let version = Version(self.writes.to_string());
+        let version = Version::of(self.writes.to_string());
         let stored = Stored {
             bytes,
             modified_at,

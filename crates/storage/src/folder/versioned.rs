@@ -27,7 +27,7 @@ const MAX_BYTES: u64 = 1024 * 1024;
 
 /// Returns the version of an object with these bytes.
 pub(super) fn version_of(bytes: &[u8]) -> Version {
-    Version(hex(&Sha256::digest(bytes)))
+    Version::of(hex(&Sha256::digest(bytes)))
 }
 
 /// Makes an object unless the key is taken.

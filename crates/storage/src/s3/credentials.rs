@@ -12,7 +12,8 @@ use object_store::CredentialProvider;
 use object_store::aws::AwsCredential;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use thiserror::Error;
+
+use crate::cloud::fault::NoCredentials;
 
 /// Credentials this close to their end are fetched anew, so that a request on its way does not outlive them.
 const RENEW_BEFORE: SignedDuration = SignedDuration::from_mins(5);
@@ -51,11 +52,6 @@ pub trait CredentialSource: fmt::Debug + Send + Sync {
     /// <https://docs.aws.amazon.com/sdkref/latest/guide/feature-process-credentials.html>
     async fn fetch(&self) -> std::result::Result<SecretString, String>;
 }
-
-/// Tells that there is nothing to sign with.
-#[derive(Clone, Debug, Error)]
-#[error("{0}")]
-pub(super) struct NoCredentials(pub(super) String);
 
 /// Asks a source and remembers the answer until shortly before it expires.
 #[derive(Debug)]

@@ -12,8 +12,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use super::client::{Client, what};
-use super::fault::{Trouble, root_name};
+use super::bucket::Bucket;
+use crate::cloud::client::what;
+use crate::cloud::fault::{Trouble, root_name};
 use crate::{Error, Object, Result, Swept, key};
 
 #[derive(Deserialize)]
@@ -54,8 +55,8 @@ struct ListedUpload {
 }
 
 /// Lists every object whose key starts with `prefix`.
-pub(super) async fn list(client: &Client, prefix: &str) -> Result<Vec<Object>> {
-    let full_prefix = format!("{}{prefix}", client.prefix);
+pub(super) async fn list(bucket: &Bucket, prefix: &str) -> Result<Vec<Object>> {
+    let full_prefix = format!("{}{prefix}", bucket.client.prefix);
     let mut objects = Vec::new();
     let mut token: Option<String> = None;
     loop {
@@ -63,20 +64,20 @@ pub(super) async fn list(client: &Client, prefix: &str) -> Result<Vec<Object>> {
         if let Some(token) = &token {
             query.push(("continuation-token", token));
         }
-        let page: ObjectPage = page(client, &query, "ListBucketResult")
+        let page: ObjectPage = page(bucket, &query, "ListBucketResult")
             .await
-            .map_err(|fault| fault.explain(client, prefix))?;
+            .map_err(|fault| fault.explain(bucket, prefix))?;
         objects.extend(
             page.contents
                 .into_iter()
-                .filter_map(|o| to_object(client, o)),
+                .filter_map(|o| to_object(bucket, o)),
         );
         if !page.is_truncated {
             break;
         }
         let next = page.next_continuation_token.filter(|next| !next.is_empty());
         if next.is_none() || next == token {
-            return Err(cut_short(client, prefix));
+            return Err(cut_short(bucket, prefix));
         }
         token = next;
     }
@@ -87,14 +88,14 @@ pub(super) async fn list(client: &Client, prefix: &str) -> Result<Vec<Object>> {
 /// Aborts uploads under `prefix` that were started before `older_than`.
 ///
 /// A store that cannot list them keeps them out of reach of everybody, so there is nothing to do.
-pub(super) async fn sweep(client: &Client, prefix: &str, older_than: Timestamp) -> Result<Swept> {
+pub(super) async fn sweep(bucket: &Bucket, prefix: &str, older_than: Timestamp) -> Result<Swept> {
     let mut swept = Swept::default();
-    let uploads = match unfinished(client, prefix).await {
+    let uploads = match unfinished(bucket, prefix).await {
         Ok(uploads) => uploads,
         Err(Fault::Trouble(trouble)) if trouble.is_unknown_request() || trouble.is_missing() => {
             return Ok(swept);
         }
-        Err(fault) => match fault.explain(client, prefix) {
+        Err(fault) => match fault.explain(bucket, prefix) {
             Error::Denied { message } => {
                 swept.warnings.push(message);
                 return Ok(swept);
@@ -103,36 +104,42 @@ pub(super) async fn sweep(client: &Client, prefix: &str, older_than: Timestamp) 
         },
     };
     for upload in uploads {
-        if upload.initiated < older_than && is_ours(client, &upload.key) {
-            abort(client, &upload, &mut swept).await;
+        if upload.initiated < older_than && is_ours(bucket, &upload.key) {
+            abort(bucket, &upload, &mut swept).await;
         }
     }
     Ok(swept)
 }
 
-async fn abort(client: &Client, upload: &ListedUpload, swept: &mut Swept) {
+async fn abort(bucket: &Bucket, upload: &ListedUpload, swept: &mut Swept) {
     let Ok(path) = Path::parse(&upload.key) else {
         return;
     };
     let id = &upload.upload_id;
-    let store = &client.store;
-    let aborted = client.patience.persist(|| store.abort_multipart(&path, id));
+    let store = &bucket.client.store;
+    let aborted = bucket
+        .client
+        .patience
+        .persist(|| store.abort_multipart(&path, id));
     match aborted.await {
         Ok(()) => swept.removed += 1,
         // Somebody else was faster.
         Err(trouble) if trouble.is_missing() => {}
         Err(trouble) => {
-            let error = client.explain(trouble, "giving up the unfinished upload of", &upload.key);
+            let error =
+                bucket
+                    .client
+                    .explain(trouble, "giving up the unfinished upload of", &upload.key);
             swept.warnings.push(error.to_string());
         }
     }
 }
 
 async fn unfinished(
-    client: &Client,
+    bucket: &Bucket,
     prefix: &str,
 ) -> std::result::Result<Vec<ListedUpload>, Fault> {
-    let full_prefix = format!("{}{prefix}", client.prefix);
+    let full_prefix = format!("{}{prefix}", bucket.client.prefix);
     let mut uploads = Vec::new();
     let mut markers: Option<(String, String)> = None;
     loop {
@@ -140,7 +147,7 @@ async fn unfinished(
         if let Some((key, id)) = &markers {
             query.extend([("key-marker", key.as_str()), ("upload-id-marker", id)]);
         }
-        let page: UploadPage = page(client, &query, "ListMultipartUploadsResult").await?;
+        let page: UploadPage = page(bucket, &query, "ListMultipartUploadsResult").await?;
         uploads.extend(page.uploads);
         if !page.is_truncated {
             return Ok(uploads);
@@ -148,7 +155,7 @@ async fn unfinished(
         let next = page.next_key_marker.filter(|key| !key.is_empty());
         let next = next.map(|key| (key, page.next_upload_id_marker.unwrap_or_default()));
         if next.is_none() || next == markers {
-            return Err(Fault::Told(cut_short(client, prefix)));
+            return Err(Fault::Told(cut_short(bucket, prefix)));
         }
         markers = next;
     }
@@ -161,9 +168,9 @@ enum Fault {
 }
 
 impl Fault {
-    fn explain(self, client: &Client, prefix: &str) -> Error {
+    fn explain(self, bucket: &Bucket, prefix: &str) -> Error {
         match self {
-            Self::Trouble(trouble) => client.explain(trouble, "listing", prefix),
+            Self::Trouble(trouble) => bucket.client.explain(trouble, "listing", prefix),
             Self::Told(error) => error,
         }
     }
@@ -171,16 +178,20 @@ impl Fault {
 
 /// Asks for one page and reads it, if it is what was asked for.
 async fn page<T: DeserializeOwned>(
-    client: &Client,
+    bucket: &Bucket,
     query: &[(&str, &str)],
     root: &str,
 ) -> std::result::Result<T, Fault> {
-    let answer = client.patience.persist(|| signed_get(client, query)).await;
+    let answer = bucket
+        .client
+        .patience
+        .persist(|| signed_get(bucket, query))
+        .await;
     let text = answer.map_err(Fault::Trouble)?;
     let unreadable = || {
         Fault::Told(Error::failed(format!(
             "listing in `{}` failed: the answer is not a list",
-            client.label
+            bucket.client.label
         )))
     };
     // Deserializing alone would read an error page as a list without entries.
@@ -190,14 +201,14 @@ async fn page<T: DeserializeOwned>(
     quick_xml::de::from_str(&text).map_err(|_| unreadable())
 }
 
-async fn signed_get(client: &Client, query: &[(&str, &str)]) -> object_store::Result<String> {
-    let credential = client.store.credentials().get_credential().await?;
-    let mut url = Url::parse(&client.bucket_url).expect("the bucket's URL was built from a URL");
+async fn signed_get(bucket: &Bucket, query: &[(&str, &str)]) -> object_store::Result<String> {
+    let credential = bucket.client.store.credentials().get_credential().await?;
+    let mut url = Url::parse(&bucket.url).expect("the bucket's URL was built from a URL");
     url.query_pairs_mut().extend_pairs(query);
     let mut request = HttpRequest::new(HttpRequestBody::empty());
     *request.uri_mut() = url.as_str().parse().map_err(generic)?;
-    AwsAuthorizer::new(&credential, "s3", &client.region).try_authorize(&mut request, None)?;
-    let response = client.http.execute(request).await.map_err(generic)?;
+    AwsAuthorizer::new(&credential, "s3", &bucket.region).try_authorize(&mut request, None)?;
+    let response = bucket.http.execute(request).await.map_err(generic)?;
     let body = response.into_body().bytes().await.map_err(generic)?;
     String::from_utf8(body.into()).map_err(generic)
 }
@@ -210,8 +221,8 @@ fn generic(error: impl std::error::Error + Send + Sync + 'static) -> object_stor
 }
 
 /// Takes the storage's prefix off; what is not a key of ours is somebody else's.
-fn to_object(client: &Client, listed: ListedObject) -> Option<Object> {
-    let key = listed.key.strip_prefix(&client.prefix)?;
+fn to_object(bucket: &Bucket, listed: ListedObject) -> Option<Object> {
+    let key = listed.key.strip_prefix(&bucket.client.prefix)?;
     key::is_key(key).then(|| Object {
         key: key.to_owned(),
         size_bytes: listed.size,
@@ -219,16 +230,16 @@ fn to_object(client: &Client, listed: ListedObject) -> Option<Object> {
     })
 }
 
-fn is_ours(client: &Client, full_key: &str) -> bool {
+fn is_ours(bucket: &Bucket, full_key: &str) -> bool {
     full_key
-        .strip_prefix(&client.prefix)
+        .strip_prefix(&bucket.client.prefix)
         .is_some_and(key::is_key)
 }
 
-fn cut_short(client: &Client, prefix: &str) -> Error {
+fn cut_short(bucket: &Bucket, prefix: &str) -> Error {
     Error::failed(format!(
         "{} in `{}` failed: the store says that there is more, but not where",
         what("listing", prefix),
-        client.label
+        bucket.client.label
     ))
 }

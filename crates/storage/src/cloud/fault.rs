@@ -10,7 +10,6 @@ use quick_xml::Reader;
 use quick_xml::events::Event;
 use serde::Deserialize;
 
-use super::credentials::NoCredentials;
 use crate::Error;
 
 /// Longest message of a store that is passed on.
@@ -19,31 +18,31 @@ const MAX_MESSAGE: usize = 300;
 /// The store answered, and the answer is no.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{status} {code}: {message}")]
-pub(super) struct Refusal {
-    pub(super) status: u16,
-    /// S3's code such as `AccessDenied`; empty where the answer had none.
-    pub(super) code: String,
-    pub(super) message: String,
+pub(crate) struct Refusal {
+    pub(crate) status: u16,
+    /// The store's code such as `AccessDenied`; empty where the answer had none.
+    pub(crate) code: String,
+    pub(crate) message: String,
     /// Region of the bucket, where the store tells.
-    pub(super) region: Option<String>,
-    pub(super) retry_after: Option<Duration>,
+    pub(crate) region: Option<String>,
+    pub(crate) retry_after: Option<Duration>,
     /// How far this machine's clock is ahead of the store's.
-    pub(super) clock_ahead: Option<SignedDuration>,
+    pub(crate) clock_ahead: Option<SignedDuration>,
 }
 
 /// There was no whole answer.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{why}")]
-pub(super) struct Outage {
-    pub(super) kind: OutageKind,
-    pub(super) why: String,
+pub(crate) struct Outage {
+    pub(crate) kind: OutageKind,
+    pub(crate) why: String,
     /// Whether it was the cloud's metadata service that did not answer, not the store.
-    pub(super) is_metadata: bool,
+    pub(crate) is_metadata: bool,
 }
 
 /// How an answer failed to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum OutageKind {
+pub(crate) enum OutageKind {
     /// Nobody there: unknown host, refused, no route.
     Unreachable,
     /// The encrypted connection could not be made.
@@ -54,9 +53,14 @@ pub(super) enum OutageKind {
     Cut,
 }
 
+/// Tells that there is nothing to sign with.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NoCredentials(pub(crate) String);
+
 /// One request's end, sorted out.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     #[error(transparent)]
     Refused(Refusal),
     #[error(transparent)]
@@ -67,18 +71,18 @@ pub(super) enum Trouble {
     Other(object_store::Error),
 }
 
-/// S3's error document.
+/// The error document of S3, which GCS and Azure have taken over.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct XmlError {
-    pub(super) code: String,
-    pub(super) message: String,
-    pub(super) region: Option<String>,
+pub(crate) struct XmlError {
+    pub(crate) code: String,
+    pub(crate) message: String,
+    pub(crate) region: Option<String>,
 }
 
 impl XmlError {
     /// Reads an error document; `None` if it is something else.
-    pub(super) fn parse(body: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(body: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(body).ok()?;
         if root_name(text)? != "Error" {
             return None;
@@ -92,7 +96,7 @@ impl XmlError {
 }
 
 /// Returns the name of a document's root element. Deserializing alone takes any document for the expected one.
-pub(super) fn root_name(text: &str) -> Option<String> {
+pub(crate) fn root_name(text: &str) -> Option<String> {
     let mut reader = Reader::from_str(text);
     loop {
         match reader.read_event().ok()? {
@@ -127,7 +131,7 @@ impl From<object_store::Error> for Trouble {
 
 impl Trouble {
     /// Tells whether the same request may succeed in a moment.
-    pub(super) fn is_passing(&self) -> bool {
+    pub(crate) fn is_passing(&self) -> bool {
         match self {
             Self::Refused(refusal) => refusal.is_passing(),
             Self::Outage(outage) => !outage.is_metadata && outage.kind != OutageKind::Tls,
@@ -136,7 +140,7 @@ impl Trouble {
     }
 
     /// Returns how long the store asked to be left alone.
-    pub(super) fn retry_after(&self) -> Option<Duration> {
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused(refusal) => refusal.retry_after,
             _ => None,
@@ -144,7 +148,7 @@ impl Trouble {
     }
 
     /// Returns the status that the store answered with.
-    pub(super) fn status(&self) -> Option<u16> {
+    pub(crate) fn status(&self) -> Option<u16> {
         match self {
             Self::Refused(refusal) => Some(refusal.status),
             _ => None,
@@ -152,7 +156,7 @@ impl Trouble {
     }
 
     /// Tells whether the store does not know this kind of request.
-    pub(super) fn is_unknown_request(&self) -> bool {
+    pub(crate) fn is_unknown_request(&self) -> bool {
         match self {
             Self::Refused(refusal) => {
                 matches!(refusal.status, 405 | 501) || refusal.code == "NotImplemented"
@@ -162,7 +166,7 @@ impl Trouble {
     }
 
     /// Tells whether there is no such thing, in a bucket that is there.
-    pub(super) fn is_missing(&self) -> bool {
+    pub(crate) fn is_missing(&self) -> bool {
         match self {
             Self::Refused(refusal) => refusal.status == 404 && refusal.code != "NoSuchBucket",
             _ => false,
@@ -170,7 +174,7 @@ impl Trouble {
     }
 
     /// Says it in words; `what` is what was being done to which thing.
-    pub(super) fn explain(self, label: &str, what: &str) -> Error {
+    pub(crate) fn explain(self, label: &str, what: &str) -> Error {
         match self {
             Self::Refused(refusal) => refusal.explain(label, what),
             Self::Outage(outage) => outage.explain(label, what),

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
-use object_store::{GetOptions, GetRange, GetResult, ObjectStore};
+use object_store::{GetOptions, GetRange, GetResult};
 
-use super::client::{Client, to_object};
+use super::client::{Client, Store, to_object};
 use super::fault::Trouble;
 use crate::{Error, Object, Result, read};
 
@@ -18,8 +18,8 @@ const MAX_REOPENED: u32 = 3;
 type Body = BoxStream<'static, object_store::Result<Bytes>>;
 
 /// Opens an object, or a range of it; returns what it is and its bytes.
-pub(super) async fn open(
-    client: &Arc<Client>,
+pub(crate) async fn open<S: Store>(
+    client: &Arc<Client<S>>,
     key: &str,
     range: Option<Range<u64>>,
 ) -> Result<(Object, BoxStream<'static, Result<Bytes>>)> {
@@ -54,8 +54,8 @@ pub(super) async fn open(
 }
 
 /// An object half read.
-struct Reading {
-    client: Arc<Client>,
+struct Reading<S> {
+    client: Arc<Client<S>>,
     key: String,
     left: Range<u64>,
     e_tag: Option<String>,
@@ -64,7 +64,7 @@ struct Reading {
     reopened: u32,
 }
 
-impl Reading {
+impl<S: Store> Reading<S> {
     /// Returns the next bytes, opening the object again where its stream broke.
     async fn next(mut self) -> Result<Option<(Bytes, Self)>> {
         while !self.left.is_empty() {
@@ -112,8 +112,8 @@ impl Reading {
     }
 }
 
-async fn request(
-    client: &Client,
+async fn request<S: Store>(
+    client: &Client<S>,
     key: &str,
     range: Option<Range<u64>>,
     if_match: Option<String>,

@@ -14,18 +14,18 @@ const LEAST_TRIES: u32 = 3;
 
 /// How long to go on.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(crate) struct Patience {
     budget: Duration,
 }
 
 impl Patience {
     /// Goes on until `budget` after the first failure.
-    pub(super) fn new(budget: Duration) -> Self {
+    pub(crate) fn new(budget: Duration) -> Self {
         Self { budget }
     }
 
     /// Returns the patience for tidying up: whoever waits for it has failed already.
-    pub(super) fn brief(self) -> Self {
+    pub(crate) fn brief(self) -> Self {
         Self {
             budget: self.budget / 6,
         }
@@ -34,7 +34,7 @@ impl Patience {
     /// Sends until it works, until it is clear that it will not, or until patience ends.
     ///
     /// `attempt` makes a whole new request each time, so that its signature is fresh.
-    pub(super) async fn persist<T, F>(
+    pub(crate) async fn persist<T, F>(
         &self,
         mut attempt: impl FnMut() -> F,
     ) -> std::result::Result<T, Trouble>
@@ -59,7 +59,7 @@ impl Patience {
     }
 
     /// Returns how long to wait before the next try, or `None` to give up.
-    pub(super) fn wait(
+    pub(crate) fn wait(
         &self,
         trouble: &Trouble,
         tries: u32,

@@ -24,8 +24,7 @@ use object_store::{ClientOptions, HeaderMap};
 use reqwest::{Method, StatusCode};
 use tokio::time::Sleep;
 
-use super::credentials::NoCredentials;
-use super::fault::{Outage, OutageKind, Refusal, XmlError};
+use super::fault::{NoCredentials, Outage, OutageKind, Refusal, XmlError};
 use crate::{Error, Result};
 
 /// Moving less than this within the stall timeout counts as standing still: a byte a second is not progress.
@@ -44,7 +43,7 @@ const METADATA_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Hands object_store its connections: one kind for the store, one for the cloud's metadata service.
 #[derive(Clone, Debug)]
-pub(super) struct Connector {
+pub(crate) struct Connector {
     store: HttpClient,
     metadata: HttpClient,
     is_plain_http: bool,
@@ -52,7 +51,7 @@ pub(super) struct Connector {
 
 impl Connector {
     /// Prepares connections. `certificates` are trusted besides the system's.
-    pub(super) fn new(
+    pub(crate) fn new(
         is_plain_http: bool,
         certificates: Vec<reqwest::Certificate>,
         stall_timeout: Duration,
@@ -73,7 +72,7 @@ impl Connector {
     }
 
     /// Returns the connections to the store.
-    pub(super) fn store(&self) -> &HttpClient {
+    pub(crate) fn store(&self) -> &HttpClient {
         &self.store
     }
 }

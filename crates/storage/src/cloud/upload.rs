@@ -8,12 +8,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use object_store::PutPayload;
-use object_store::multipart::{MultipartStore, PartId};
+use object_store::multipart::PartId;
 use object_store::path::Path;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
-use super::client::Client;
+use super::client::{Client, Store};
 use super::fault::Trouble;
 use crate::{Error, Result, Upload};
 use pgkeep_model::part_sizes::{MAX_PARTS, PartSizes};
@@ -25,8 +25,8 @@ const FIRST_ROOM_BYTES: u64 = 16 * 1024 * 1024;
 type SentPart = (usize, std::result::Result<PartId, Trouble>, Bytes);
 
 /// Gathers bytes into parts and sends them.
-pub(super) struct S3Upload {
-    client: Arc<Client>,
+pub(crate) struct CloudUpload<S: Store> {
+    client: Arc<Client<S>>,
     key: String,
     path: Path,
     sizes: PartSizes,
@@ -42,9 +42,9 @@ pub(super) struct S3Upload {
     parts: Vec<Option<PartId>>,
 }
 
-impl S3Upload {
+impl<S: Store> CloudUpload<S> {
     /// Starts an upload; nothing is sent before the first part is full.
-    pub(super) fn start(client: Arc<Client>, key: &str, expected_bytes: Option<u64>) -> Self {
+    pub(crate) fn start(client: Arc<Client<S>>, key: &str, expected_bytes: Option<u64>) -> Self {
         let sizes = client
             .part_sizes
             .unwrap_or_else(|| PartSizes::new(expected_bytes));
@@ -220,7 +220,7 @@ impl S3Upload {
 }
 
 #[async_trait]
-impl Upload for S3Upload {
+impl<S: Store> Upload for CloudUpload<S> {
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         match self.take(bytes).await {
             Ok(()) => Ok(()),
@@ -240,7 +240,7 @@ impl Upload for S3Upload {
     }
 }
 
-impl Drop for S3Upload {
+impl<S: Store> Drop for CloudUpload<S> {
     fn drop(&mut self) {
         let Some(id) = self.upload_id.take() else {
             return;
@@ -259,7 +259,7 @@ impl Drop for S3Upload {
     }
 }
 
-async fn abort(client: &Client, key: &str, path: &Path, id: String) -> Result<()> {
+async fn abort<S: Store>(client: &Client<S>, key: &str, path: &Path, id: String) -> Result<()> {
     let store = &client.store;
     let patience = client.patience.brief();
     let aborted = patience.persist(|| store.abort_multipart(path, &id));

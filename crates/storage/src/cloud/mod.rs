@@ -1,0 +1,122 @@
+//! What all object stores have in common, over `object_store`'s traits: requests and their retries, faults, uploads, reading.
+//!
+//! A store brings a [`Bucket`], its options, its credentials and its listings, and is a [`Storage`] by that. It sees to it that every
+//! request goes through [`transport`], which knows what a store's refusals and outages mean.
+
+pub(crate) mod client;
+pub(crate) mod fault;
+mod reading;
+pub(crate) mod retry;
+pub(crate) mod transport;
+mod upload;
+pub(crate) mod versioned;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use jiff::Timestamp;
+
+use crate::{Object, Result, Storage, Swept, Upload, Version, key, read};
+use client::{Client, Store};
+use upload::CloudUpload;
+
+/// What differs from store to store.
+#[async_trait]
+pub(crate) trait Bucket: Send + Sync {
+    /// What requests are made with.
+    type Store: Store;
+
+    /// Returns the connection to the bucket.
+    fn client(&self) -> &Arc<Client<Self::Store>>;
+
+    /// See [`Storage::identity`].
+    fn identity(&self) -> String;
+
+    /// See [`Storage::list`]; the prefix was checked.
+    async fn list(&self, prefix: &str) -> Result<Vec<Object>>;
+
+    /// See [`Storage::sweep`]; the prefix was checked.
+    async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<Swept>;
+}
+
+#[async_trait]
+impl<B: Bucket + 'static> Storage for B {
+    fn label(&self) -> &str {
+        &self.client().label
+    }
+
+    fn identity(&self) -> String {
+        Bucket::identity(self)
+    }
+
+    async fn put(&self, key: &str, bytes: Bytes) -> Result<()> {
+        key::check(key)?;
+        self.client().create(key, bytes).await
+    }
+
+    async fn create(&self, key: &str, bytes: Bytes) -> Result<Version> {
+        key::check(key)?;
+        versioned::create(self.client(), key, bytes).await
+    }
+
+    async fn get_versioned(&self, key: &str, limit: u64) -> Result<(Bytes, Version)> {
+        key::check_readable(key)?;
+        versioned::get(self.client(), key, limit).await
+    }
+
+    async fn replace(&self, key: &str, bytes: Bytes, version: &Version) -> Result<Version> {
+        key::check(key)?;
+        versioned::replace(self.client(), key, bytes, version).await
+    }
+
+    async fn start_upload(
+        &self,
+        key: &str,
+        expected_bytes: Option<u64>,
+    ) -> Result<Box<dyn Upload>> {
+        key::check(key)?;
+        self.client().check_absent(key).await?;
+        let client = Arc::clone(self.client());
+        Ok(Box::new(CloudUpload::start(client, key, expected_bytes)))
+    }
+
+    async fn get(&self, key: &str, limit: u64) -> Result<Bytes> {
+        key::check_readable(key)?;
+        let (object, stream) = reading::open(self.client(), key, None).await?;
+        read::check_limit(key, object.size_bytes, limit)?;
+        read::gather(object.size_bytes, stream).await
+    }
+
+    async fn stream(
+        &self,
+        key: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<BoxStream<'static, Result<Bytes>>> {
+        key::check_readable(key)?;
+        let (_, stream) = reading::open(self.client(), key, range).await?;
+        Ok(stream)
+    }
+
+    async fn head(&self, key: &str) -> Result<Object> {
+        key::check_readable(key)?;
+        self.client().head(key).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<Object>> {
+        key::check_prefix(prefix)?;
+        Bucket::list(self, prefix).await
+    }
+
+    async fn remove(&self, key: &str) -> Result<()> {
+        key::check(key)?;
+        self.client().remove(key).await
+    }
+
+    async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<Swept> {
+        key::check_prefix(prefix)?;
+        Bucket::sweep(self, prefix, older_than).await
+    }
+}

@@ -1,0 +1,196 @@
+//! Small objects whose version is the store's own, written with its conditions alone (`If-None-Match`, `If-Match` or a generation).
+//!
+//! Nothing is looked up first: the store decides, in one request. An answer that got lost is told from a refusal by
+//! what the store then shows. <https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html>
+
+use bytes::Bytes;
+use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion};
+
+use super::client::{Client, Store};
+use super::fault::Trouble;
+use crate::{Error, Result, Version, read};
+
+/// What a store compares before it replaces an object.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Compared {
+    /// The entity tag, as S3 and Azure do.
+    ETag,
+    /// The number of the write, as GCS does.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no store of this kind yet"))]
+    Generation,
+}
+
+impl Compared {
+    /// Makes a version out of what a store tells; none where it tells nothing that it compares.
+    fn version(self, e_tag: Option<String>, generation: Option<String>) -> Option<Version> {
+        match self {
+            // A weak tag cannot be asked for with `If-Match`. What else differs must not tell two versions apart.
+            Self::ETag => e_tag
+                .filter(|tag| !tag.is_empty() && !tag.starts_with("W/"))
+                .map(Version::of),
+            Self::Generation => generation.map(|generation| Version {
+                tag: e_tag.unwrap_or_default(),
+                generation: Some(generation),
+            }),
+        }
+    }
+
+    /// Returns what is sent along to replace this version and no other.
+    fn asked_for(self, version: &Version) -> UpdateVersion {
+        UpdateVersion {
+            e_tag: Some(version.tag.clone()),
+            version: match self {
+                Self::ETag => None,
+                Self::Generation => version.generation.clone(),
+            },
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::ETag => "entity tag",
+            Self::Generation => "generation",
+        }
+    }
+}
+
+/// Makes an object unless the key is taken.
+pub(crate) async fn create<S: Store>(
+    client: &Client<S>,
+    key: &str,
+    bytes: Bytes,
+) -> Result<Version> {
+    match put(client, key, &bytes, PutMode::Create).await {
+        Ok(version) => version,
+        Err(trouble) if matches!(trouble.status(), Some(409 | 412)) => {
+            let ours = ours(client, key, &bytes).await;
+            ours.ok_or_else(|| Error::Exists(key.to_owned()))
+        }
+        Err(trouble) => Err(explain(client, key, trouble)),
+    }
+}
+
+/// Puts an object in the place of the one that has this version.
+pub(crate) async fn replace<S: Store>(
+    client: &Client<S>,
+    key: &str,
+    bytes: Bytes,
+    version: &Version,
+) -> Result<Version> {
+    let mode = PutMode::Update(client.compared.asked_for(version));
+    match put(client, key, &bytes, mode).await {
+        Ok(version) => version,
+        // AWS says 404 where there is nothing to replace, and 409 where somebody else is about to.
+        Err(trouble) if is_changed(&trouble) => {
+            let ours = ours(client, key, &bytes).await;
+            ours.ok_or_else(|| Error::Changed(key.to_owned()))
+        }
+        Err(trouble) => Err(explain(client, key, trouble)),
+    }
+}
+
+/// Reads an object and its version.
+pub(crate) async fn get<S: Store>(
+    client: &Client<S>,
+    key: &str,
+    limit: u64,
+) -> Result<(Bytes, Version)> {
+    let path = client.path(key);
+    let read = client.patience.persist(|| async {
+        let found = client.store.get(&path).await?;
+        let meta = found.meta.clone();
+        // What is too large is not read at all.
+        let bytes = if meta.size <= limit {
+            found.bytes().await?
+        } else {
+            Bytes::new()
+        };
+        Ok((meta, bytes))
+    });
+    let (meta, bytes) = read
+        .await
+        .map_err(|trouble| client.explain_reading(trouble, key))?;
+    read::check_limit(key, meta.size, limit)?;
+    Ok((bytes, to_version(client, key, meta.e_tag, meta.version)?))
+}
+
+async fn put<S: Store>(
+    client: &Client<S>,
+    key: &str,
+    bytes: &Bytes,
+    mode: PutMode,
+) -> std::result::Result<Result<Version>, Trouble> {
+    let path = client.path(key);
+    let put = client.patience.persist(|| {
+        let options = PutOptions::from(mode.clone());
+        let payload = PutPayload::from(bytes.clone());
+        client.store.put_opts(&path, payload, options)
+    });
+    let done = put.await?;
+    Ok(to_version(client, key, done.e_tag, done.version))
+}
+
+/// Returns the version of an object that has exactly our bytes: the request that was refused was a second try, and the
+/// answer to the first had got lost.
+async fn ours<S: Store>(client: &Client<S>, key: &str, bytes: &Bytes) -> Option<Version> {
+    let (found, version) = get(client, key, bytes.len() as u64).await.ok()?;
+    (found == *bytes).then_some(version)
+}
+
+fn is_changed(trouble: &Trouble) -> bool {
+    trouble.is_missing() || matches!(trouble.status(), Some(409 | 412))
+}
+
+fn explain<S: Store>(client: &Client<S>, key: &str, trouble: Trouble) -> Error {
+    if trouble.is_unknown_request() {
+        let label = &client.label;
+        return Error::Unconditional(format!("`{label}` knows no conditional writes: {trouble}"));
+    }
+    client.explain(trouble, "writing", key)
+}
+
+fn to_version<S: Store>(
+    client: &Client<S>,
+    key: &str,
+    e_tag: Option<String>,
+    generation: Option<String>,
+) -> Result<Version> {
+    let version = client.compared.version(e_tag, generation);
+    version.ok_or_else(|| {
+        let (label, what) = (&client.label, client.compared.words());
+        Error::Unconditional(format!("`{label}` gives `{key}` no {what} to compare"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn some(text: &str) -> Option<String> {
+        Some(text.to_owned())
+    }
+
+    #[test]
+    fn a_store_is_asked_for_what_it_compares() {
+        let by_tag = Compared::ETag.version(some("\"a\""), some("7")).unwrap();
+        let asked = Compared::ETag.asked_for(&by_tag);
+        assert_eq!((asked.e_tag, asked.version), (some("\"a\""), None));
+
+        let by_generation = Compared::Generation.version(some("\"a\""), some("7"));
+        let asked = Compared::Generation.asked_for(&by_generation.unwrap());
+        assert_eq!(asked.version, some("7"));
+    }
+
+    #[test]
+    fn what_is_not_compared_tells_no_versions_apart() {
+        let before = Compared::ETag.version(some("\"a\""), None);
+        assert_eq!(Compared::ETag.version(some("\"a\""), some("7")), before);
+    }
+
+    #[test]
+    fn nothing_to_compare_is_no_version() {
+        assert_eq!(Compared::ETag.version(some("W/\"a\""), some("7")), None);
+        assert_eq!(Compared::ETag.version(some(""), None), None);
+        assert_eq!(Compared::Generation.version(some("\"a\""), None), None);
+    }
+}

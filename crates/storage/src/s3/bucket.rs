@@ -1,0 +1,140 @@
+//! A bucket of S3: how it is opened, and what its own requests need besides.
+
+use std::path::Path as FilePath;
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum};
+use object_store::client::HttpClient;
+use object_store::{ClientOptions, RetryConfig};
+use secrecy::ExposeSecret;
+
+use super::credentials::{Credentials, SourceProvider};
+use super::options::{S3Options, Target};
+use crate::cloud::client::{Client, check_prefix};
+use crate::cloud::retry::Patience;
+use crate::cloud::transport::Connector;
+use crate::cloud::versioned::Compared;
+use crate::{Error, Result};
+
+/// A bucket and a prefix. Clones share connections and credentials.
+#[derive(Clone)]
+pub(super) struct Bucket {
+    pub(super) client: Arc<Client<AmazonS3>>,
+    /// For the requests that object_store has no verb for.
+    pub(super) http: HttpClient,
+    pub(super) url: String,
+    pub(super) region: String,
+}
+
+impl Bucket {
+    pub(super) fn open(bucket: &str, prefix: &str, options: &S3Options) -> Result<Self> {
+        if bucket.is_empty() {
+            return Err(Error::setup(
+                "the storage's URL names no bucket",
+                "it looks like `s3://bucket/prefix`",
+            ));
+        }
+        let environment = options.environment.builder();
+        let target = options.target(bucket, &environment)?;
+        let certificates = load_certificates(options.ca_certificate.as_deref())?;
+        let connector = Connector::new(target.is_plain_http, certificates, options.stall_timeout)?;
+        let store = build(bucket, options, environment, &target, connector.clone())?;
+        let prefix = check_prefix(prefix)?;
+        let label = format!("s3://{bucket}/{prefix}");
+        let client = Client {
+            store,
+            label: label.trim_end_matches('/').to_owned(),
+            prefix,
+            patience: Patience::new(options.retry_budget),
+            part_sizes: options.part_sizes()?,
+            compared: Compared::ETag,
+        };
+        Ok(Self {
+            client: Arc::new(client),
+            http: connector.store().clone(),
+            url: target.bucket_url,
+            region: target.region,
+        })
+    }
+}
+
+fn build(
+    bucket: &str,
+    options: &S3Options,
+    environment: AmazonS3Builder,
+    target: &Target,
+    connector: Connector,
+) -> Result<AmazonS3> {
+    let builder = match &options.credentials {
+        Credentials::Environment => environment,
+        Credentials::Keys {
+            access_key_id,
+            secret_access_key,
+            session_token,
+        } => {
+            let builder = AmazonS3Builder::new()
+                .with_access_key_id(access_key_id)
+                .with_secret_access_key(secret_access_key.expose_secret());
+            match session_token {
+                Some(token) => builder.with_token(token.expose_secret()),
+                None => builder,
+            }
+        }
+        Credentials::Source(source) => AmazonS3Builder::new()
+            .with_credentials(Arc::new(SourceProvider::new(Arc::clone(source)))),
+    };
+    let mut builder = builder
+        .with_bucket_name(bucket)
+        .with_region(&target.region)
+        // The bucket is in the URL already, wherever it belongs; virtual-hosted means to leave it alone. This key
+        // wins over whatever endpoint the environment names.
+        .with_config(AmazonS3ConfigKey::S3Endpoint, &target.bucket_url)
+        .with_virtual_hosted_style_request(true)
+        .with_client_options(ClientOptions::new().with_allow_http(target.is_plain_http))
+        .with_http_connector(connector)
+        .with_retry(no_retries())
+        .with_skip_signature(false)
+        // One DELETE per object is understood everywhere, and needs no second permission.
+        .with_disable_bulk_delete(true);
+    if target.is_aws {
+        // Every request's bytes are signed and so checked on arrival anyway; AWS stores this checksum besides, while
+        // some other stores refuse a request that has one.
+        builder = builder.with_checksum_algorithm(Checksum::SHA256);
+    }
+    builder.build().map_err(|error| Error::Setup {
+        message: format!("`s3://{bucket}` cannot be used: {error}"),
+        hint: None,
+    })
+}
+
+/// Turns off object_store's own retries: they neither sign anew nor know `Retry-After`.
+fn no_retries() -> RetryConfig {
+    RetryConfig {
+        max_retries: 0,
+        retry_timeout: Duration::ZERO,
+        ..RetryConfig::default()
+    }
+}
+
+fn load_certificates(path: Option<&FilePath>) -> Result<Vec<reqwest::Certificate>> {
+    let Some(path) = path else {
+        return Ok(Vec::new());
+    };
+    let refuse = |why: String| {
+        Error::setup(
+            format!(
+                "the CA certificate `{}` cannot be used: {why}",
+                path.display()
+            ),
+            "`ca_certificate` is the path of a PEM file",
+        )
+    };
+    let pem = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
+    let found =
+        reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| refuse(error.to_string()))?;
+    if found.is_empty() {
+        return Err(refuse("it holds no certificate".to_owned()));
+    }
+    Ok(found)
+}
