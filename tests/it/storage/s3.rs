@@ -200,6 +200,21 @@ async fn p8_a_trickling_answer_is_no_progress() {
 }
 
 #[tokio::test]
+async fn p8_a_store_that_puts_parts_together_slowly_is_asked_once() {
+    let server = ScriptedS3::start();
+    let slow = Fault::SlowAnswer(100);
+    server.on(Rule::new("POST", slow).query("uploadId=").times(1));
+    let (storage, bytes) = (open_impatient(&server), pattern(LARGE));
+    let start = Instant::now();
+    store(&storage, "a", &bytes).await.unwrap();
+    assert!(
+        start.elapsed() > Duration::from_millis(700),
+        "it was not slow"
+    );
+    assert_eq!(server.count("POST", "uploadId="), 1);
+}
+
+#[tokio::test]
 async fn p9_a_cut_part_is_sent_again_whole() {
     let server = ScriptedS3::start();
     let cut = Fault::CutRequest(1_000_000);

@@ -30,6 +30,10 @@ use crate::{Error, Result};
 /// Moving less than this within the stall timeout counts as standing still: a byte a second is not progress.
 const LEAST_PROGRESS_BYTES: u64 = 1024;
 
+/// An answer that a store gives while it still works comes a space at a time, each a sign of life; such a request may take so many
+/// stall timeouts as a whole (20 minutes as it comes). Putting parts together "could take several minutes", says AWS.
+const LONGEST_WORK: u32 = 10;
+
 /// Bodies go out in pieces of this size, so that progress can be seen on a slow link.
 const PIECE_BYTES: usize = 64 * 1024;
 
@@ -144,11 +148,10 @@ impl HttpService for Transport {
         if !status.is_success() {
             return Err(self.refused(response).await);
         }
-        let response = self.paced(response);
         if is_post {
-            return unmask(status, response).await;
+            return unmask(status, self.paced(response, Pace::WhileItWorks)).await;
         }
-        Ok(response)
+        Ok(self.paced(response, Pace::Steady))
     }
 }
 
@@ -175,21 +178,16 @@ impl Transport {
     }
 
     /// Wraps the body so that it fails when it stands still.
-    fn paced(&self, response: reqwest::Response) -> HttpResponse {
+    fn paced(&self, response: reqwest::Response, pace: Pace) -> HttpResponse {
         let (mut parts, _) = HttpResponse::new(Bytes::new().into()).into_parts();
         parts.status = response.status();
         parts.headers = response.headers().clone();
-        let body = PacedBody {
-            inner: response.into(),
-            stall_timeout: self.stall_timeout,
-            waiting: None,
-            moved: 0,
-            stall: Outage {
-                kind: OutageKind::Stalled,
-                why: self.stall_words(),
-                is_metadata: self.is_metadata,
-            },
+        let stall = Outage {
+            kind: OutageKind::Stalled,
+            why: self.stall_words(),
+            is_metadata: self.is_metadata,
         };
+        let body = PacedBody::new(response.into(), self.stall_timeout, pace, stall);
         HttpResponse::from_parts(parts, HttpResponseBody::new(body))
     }
 
@@ -356,10 +354,22 @@ impl Body for CountedBody {
     }
 }
 
+/// What counts as progress of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    /// So many bytes that the whole arrives one day.
+    Steady,
+    /// Any byte: the store says no more than that it is at work. The whole has a limit instead.
+    WhileItWorks,
+}
+
 /// A response body that fails when it stands still while somebody waits for it.
 struct PacedBody {
     inner: reqwest::Body,
     stall_timeout: Duration,
+    least_progress_bytes: u64,
+    /// The end of the whole, where it has one.
+    deadline: Option<Pin<Box<Sleep>>>,
     waiting: Option<Pin<Box<Sleep>>>,
     moved: u64,
     stall: Outage,
@@ -376,7 +386,7 @@ impl Body for PacedBody {
         match Pin::new(&mut self.inner).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.moved += frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
-                if self.moved >= LEAST_PROGRESS_BYTES {
+                if self.moved >= self.least_progress_bytes {
                     self.moved = 0;
                     self.waiting = None;
                 }
@@ -402,10 +412,42 @@ impl Body for PacedBody {
 }
 
 impl PacedBody {
+    fn new(inner: reqwest::Body, stall_timeout: Duration, pace: Pace, stall: Outage) -> Self {
+        let (least_progress_bytes, deadline) = match pace {
+            Pace::Steady => (LEAST_PROGRESS_BYTES, None),
+            Pace::WhileItWorks => {
+                let whole = tokio::time::sleep(stall_timeout * LONGEST_WORK);
+                (1, Some(Box::pin(whole)))
+            }
+        };
+        Self {
+            inner,
+            stall_timeout,
+            least_progress_bytes,
+            deadline,
+            waiting: None,
+            moved: 0,
+            stall,
+        }
+    }
+
     fn poll_stall(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<std::result::Result<Frame<Bytes>, HttpError>>> {
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(context).is_ready()
+        {
+            let why = format!(
+                "no answer within {} s",
+                (self.stall_timeout * LONGEST_WORK).as_secs_f64()
+            );
+            let late = Outage {
+                why,
+                ..self.stall.clone()
+            };
+            return Poll::Ready(Some(Err(into_http_error(late))));
+        }
         let limit = self.stall_timeout;
         let waiting = self
             .waiting
@@ -430,5 +472,82 @@ mod tests {
         assert_eq!(read(date), Some(Duration::from_secs(60)));
         assert_eq!(read("Fri, 02 Jan 2026 03:00:00 GMT"), None);
         assert_eq!(read("soon"), None);
+    }
+
+    /// Sends a space at a time, and `<x/>` at the end.
+    struct Spaces {
+        left: u32,
+        every: Duration,
+        pause: Option<Pin<Box<Sleep>>>,
+    }
+
+    impl Body for Spaces {
+        type Data = Bytes;
+        type Error = HttpError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<std::result::Result<Frame<Bytes>, HttpError>>> {
+            if self.left == 0 {
+                return Poll::Ready(None);
+            }
+            let every = self.every;
+            let pause = self
+                .pause
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep(every)));
+            std::task::ready!(pause.as_mut().poll(context));
+            self.pause = None;
+            self.left -= 1;
+            let text = if self.left == 0 { "<x/>" } else { " " };
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(text.as_bytes())))))
+        }
+    }
+
+    /// Reads an answer of so many spaces, one every `every_s` seconds, by the clock of the tests.
+    async fn read(
+        pace: Pace,
+        spaces: u32,
+        every_s: u64,
+    ) -> (std::result::Result<Bytes, HttpError>, u64) {
+        let start = tokio::time::Instant::now();
+        let inner = reqwest::Body::wrap(Spaces {
+            left: spaces,
+            every: Duration::from_secs(every_s),
+            pause: None,
+        });
+        let stall = Outage {
+            kind: OutageKind::Stalled,
+            why: "nothing moved".to_owned(),
+            is_metadata: false,
+        };
+        let body = PacedBody::new(inner, Duration::from_secs(120), pace, stall);
+        let read = HttpResponseBody::new(body).bytes().await;
+        (read, start.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_space_is_a_sign_of_life_of_a_store_at_work() {
+        let (read_all, took_s) = read(Pace::WhileItWorks, 19, 60).await;
+        assert_eq!(read_all.unwrap().trim_ascii(), b"<x/>");
+        assert_eq!(took_s, 19 * 60);
+        let (silent, took_s) = read(Pace::WhileItWorks, 2, 121).await;
+        assert!(silent.is_err());
+        assert_eq!(took_s, 120);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_works_without_end_is_left() {
+        let (read_all, took_s) = read(Pace::WhileItWorks, 1000, 60).await;
+        let why = read_all.unwrap_err().source().unwrap().to_string();
+        assert_eq!(why, "no answer within 1200 s");
+        assert_eq!(took_s, 1200);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_space_is_no_progress_of_an_object() {
+        let (read_all, took_s) = read(Pace::Steady, 19, 60).await;
+        assert!(read_all.is_err());
+        assert_eq!(took_s, 120);
     }
 }
