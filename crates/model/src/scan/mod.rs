@@ -35,6 +35,9 @@ use lexer::{Lexer, Token};
 use marks::{Marks, MetaEffect};
 use report::note;
 use rows::Rows;
+pub(crate) use statement::{
+    Action, Alter, Constraint, Kind, Path, Said, Target, Thing, Tokens, read,
+};
 use statement::{Made, Meaning, RawName, Statement, Step};
 
 /// UTF-8 byte order mark; psql passes over it, and so does the scanner.
@@ -443,8 +446,9 @@ impl Scanner {
         let (start, end) = (self.statement.start(), self.position());
         self.statements += 1;
         let mut statement = std::mem::replace(&mut self.statement, Statement::new());
+        let ended = statement.read();
         if self.judged.is_some()
-            && let Some((kind, about)) = statement.judged(self.judges_all)
+            && let Some((kind, about)) = ended.judged(self.judges_all)
         {
             self.judge(kind, about, start);
         }
@@ -454,7 +458,7 @@ impl Scanner {
                 let schema = encoding.decode(schema_of(&name, path)).into_owned();
                 TableName::new(schema, encoding.decode(name.name))
             };
-            let work = statement.work(&name);
+            let work = ended.work(&name);
             let spoken = Spoken {
                 standard_strings: self.lexer.standard_strings,
                 encoding,
@@ -468,7 +472,7 @@ impl Scanner {
                 spoken,
             });
         }
-        self.take_meaning(statement.meaning(), start, end);
+        self.take_meaning(ended.meaning(), start, end);
         statement.clear();
         self.statement = statement;
     }

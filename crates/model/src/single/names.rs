@@ -50,7 +50,7 @@ pub(super) fn mentions(lexemes: &[Lexeme], spoken: &Spoken) -> Vec<Mention> {
     let mut found = Vec::new();
     for (at, lexeme) in lexemes.iter().enumerate() {
         if lexeme.kind == LexemeKind::Literal {
-            let name = relation_literal(lexeme, spoken).filter(|_| is_relation(lexemes, at));
+            let name = relation_literal(&lexeme.text, spoken).filter(|_| is_relation(lexemes, at));
             found.extend(name.map(|name| Mention {
                 name,
                 is_call: false,

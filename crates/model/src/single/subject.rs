@@ -1,9 +1,11 @@
-//! Says of one statement what it makes and what it belongs to, from its tokens: the grammar of pg_dump's statements.
+//! Says of one statement what it makes and what it belongs to.
 //!
 //! It never looks at comments. What it does not know belongs to nothing, and is left alone.
 
 use crate::name::TableName;
-use crate::scan::{Lexeme, LexemeKind, Spoken};
+use crate::scan::{
+    self, Action, Alter, Constraint, Kind, Lexeme, Path, Said, Spoken, Target, Thing, Tokens,
+};
 
 /// A thing of the database that statements make and speak about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -129,6 +131,18 @@ impl Subject {
         }
     }
 
+    fn and_makes(self, object: Object) -> Self {
+        Self {
+            makes: Some(object),
+            ..self
+        }
+    }
+
+    fn and_on(mut self, object: Object) -> Self {
+        self.on.push(object);
+        self
+    }
+
     fn does(self, deed: Deed) -> Self {
         Self { deed, ..self }
     }
@@ -144,428 +158,187 @@ impl Subject {
 
 /// Reads a statement.
 pub fn subject(lexemes: &[Lexeme], spoken: &Spoken) -> Subject {
-    let mut cursor = Cursor::new(lexemes, spoken);
-    let found = match cursor.next_word() {
-        Some(b"create") => create(&mut cursor),
-        Some(b"alter") => alter(&mut cursor),
-        Some(b"comment") => cursor.word("on").then(|| described(&mut cursor)).flatten(),
-        Some(b"security") => security_label(&mut cursor),
-        Some(b"grant" | b"revoke") => rights(&mut cursor),
-        Some(b"set") => setting(&mut cursor),
-        Some(b"reset") => setting(&mut cursor),
-        Some(b"select") => select(&mut cursor),
-        Some(b"copy") => cursor
-            .name()
-            .map(|name| Subject::nothing().does(Deed::Copy(name))),
-        _ => None,
-    };
-    found.unwrap_or_else(Subject::nothing)
+    let tokens = Tokens::of(lexemes);
+    Reader { spoken }
+        .subject(&scan::read(&tokens))
+        .unwrap_or_else(Subject::nothing)
 }
 
-/// Walks over tokens. Names are completed by the schema that the session has in force.
-struct Cursor<'a> {
-    lexemes: &'a [Lexeme],
+/// Reads names. They are completed by the schema that the session has in force.
+struct Reader<'a> {
     spoken: &'a Spoken,
-    at: usize,
 }
 
-impl<'a> Cursor<'a> {
-    fn new(lexemes: &'a [Lexeme], spoken: &'a Spoken) -> Self {
-        Self {
-            lexemes,
-            spoken,
-            at: 0,
-        }
+impl Reader<'_> {
+    fn text(&self, bytes: &[u8]) -> String {
+        self.spoken.encoding.decode(bytes).into_owned()
     }
 
-    fn peek(&self) -> Option<&'a Lexeme> {
-        self.lexemes.get(self.at)
+    fn name(&self, path: &Path<'_>) -> TableName {
+        let schema = path.schema().map(|schema| self.text(schema));
+        let schema = schema.unwrap_or_else(|| self.spoken.schema.clone());
+        TableName::new(schema, self.text(path.name()))
     }
 
-    fn next_word(&mut self) -> Option<&'a [u8]> {
-        let lexeme = self
-            .peek()
-            .filter(|lexeme| lexeme.kind == LexemeKind::Word)?;
-        self.at += 1;
-        Some(&lexeme.text)
+    fn table_of(&self, column: &Path<'_>) -> Option<TableName> {
+        column.table().map(|table| self.name(&table))
     }
 
-    fn word(&mut self, word: &str) -> bool {
-        let is_next = self.peek().is_some_and(|lexeme| {
-            lexeme.kind == LexemeKind::Word && lexeme.text == word.as_bytes()
-        });
-        self.at += usize::from(is_next);
-        is_next
-    }
-
-    fn words(&mut self, words: &[&str]) -> bool {
-        let start = self.at;
-        let all = words.iter().all(|word| self.word(word));
-        if !all {
-            self.at = start;
-        }
-        all
-    }
-
-    /// Takes any of these words.
-    fn any(&mut self, words: &[&str]) -> bool {
-        words.iter().any(|word| self.word(word))
-    }
-
-    fn punct(&mut self, byte: u8) -> bool {
-        let is_next = self
-            .peek()
-            .is_some_and(|lexeme| lexeme.kind == LexemeKind::Punct(byte));
-        self.at += usize::from(is_next);
-        is_next
-    }
-
-    fn text(&self, lexeme: &Lexeme) -> String {
-        self.spoken.encoding.decode(&lexeme.text).into_owned()
-    }
-
-    fn identifier(&mut self) -> Option<String> {
-        let lexeme = self
-            .peek()
-            .filter(|lexeme| matches!(lexeme.kind, LexemeKind::Word | LexemeKind::Quoted))?;
-        self.at += 1;
-        Some(self.text(lexeme))
-    }
-
-    /// Takes `a.b.c`, one part or more.
-    fn path(&mut self) -> Option<Vec<String>> {
-        let mut parts = vec![self.identifier()?];
-        while self.punct(b'.') {
-            parts.push(self.identifier()?);
-        }
-        Some(parts)
-    }
-
-    fn complete(&self, mut parts: Vec<String>) -> Option<TableName> {
-        let name = parts.pop()?;
-        let schema = parts.pop().unwrap_or_else(|| self.spoken.schema.clone());
-        Some(TableName::new(schema, name))
-    }
-
-    fn name(&mut self) -> Option<TableName> {
-        let parts = self.path()?;
-        self.complete(parts)
-    }
-
-    /// Takes a column's name with its table's, and returns the table's.
-    fn table_of_column(&mut self) -> Option<TableName> {
-        let mut parts = self.path()?;
-        parts.pop()?;
-        self.complete(parts)
-    }
-
-    /// Moves behind the next run of `words` outside parentheses.
-    fn seek(&mut self, words: &[&str]) -> bool {
-        let mut depth = 0_u32;
-        while let Some(lexeme) = self.peek() {
-            if depth == 0 && self.words(words) {
-                return true;
+    fn subject(&self, said: &Said<'_>) -> Option<Subject> {
+        let nothing = Subject::nothing();
+        let relation = |path: &Path<'_>| Object::Relation(self.name(path));
+        Some(match said {
+            Said::CreateSchema { name, .. } => Subject::makes(Object::Schema(self.text(name))),
+            Said::CreateTable(made) => Subject::makes(relation(&made.name)).does(Deed::Table {
+                inherits: made.inherits.iter().map(|path| self.name(path)).collect(),
+                partition_of: made.parent.as_ref().map(|path| self.name(path)),
+            }),
+            Said::CreateIndex { name, table, .. } => {
+                // An index lies in its table's schema, whatever stands in front of its name.
+                let table = self.name(table);
+                let index = TableName::new(table.schema_or_public(), self.text((*name)?));
+                Subject::on([Object::Relation(table)]).and_makes(Object::Relation(index))
             }
-            match lexeme.kind {
-                LexemeKind::Punct(b'(') => depth += 1,
-                LexemeKind::Punct(b')') => depth = depth.saturating_sub(1),
-                _ => {}
+            Said::CreateTrigger { name, table, .. } => {
+                self.part("trigger", name, table).does(Deed::Guarded)
             }
-            self.at += 1;
-        }
-        false
-    }
-}
-
-fn create(cursor: &mut Cursor<'_>) -> Option<Subject> {
-    cursor.words(&["or", "replace"]);
-    while cursor.any(&[
-        "unlogged",
-        "foreign",
-        "unique",
-        "constraint",
-        "materialized",
-        "recursive",
-    ]) {}
-    let word = cursor.next_word()?;
-    if !matches!(word, b"rule" | b"policy" | b"trigger") {
-        cursor.words(&["if", "not", "exists"]);
-    }
-    match word {
-        b"schema" => Some(Subject::makes(Object::Schema(cursor.identifier()?))),
-        b"table" => create_table(cursor),
-        b"sequence" => Some(Subject::makes(Object::Relation(cursor.name()?)).does(Deed::Sequence)),
-        b"view" => Some(Subject::makes(Object::Relation(cursor.name()?)).does(Deed::View)),
-        b"index" => create_index(cursor),
-        b"statistics" => {
-            let name = cursor.name()?;
-            cursor.seek(&["from"]).then_some(())?;
-            let on = Subject::on([Object::Relation(cursor.name()?)]);
-            let makes = Some(Object::Statistics(name));
-            Some(Subject { makes, ..on })
-        }
-        b"trigger" => guarded(cursor, "trigger", &["on"]),
-        b"policy" => guarded(cursor, "policy", &["on"]),
-        b"rule" => guarded(cursor, "rule", &["to"]),
-        b"type" | b"domain" => Some(Subject::makes(Object::Type(cursor.name()?))),
-        b"function" | b"procedure" | b"aggregate" => {
-            Some(Subject::makes(Object::Routine(cursor.name()?)))
-        }
-        word => Some(Subject::makes(Object::Other(other(cursor, word)?))),
-    }
-}
-
-/// What is behind `CREATE`, `ALTER` or `COMMENT ON`, of the kinds that are all alike here.
-fn other(cursor: &mut Cursor<'_>, word: &[u8]) -> Option<TableName> {
-    match word {
-        b"collation" | b"conversion" => {}
-        b"operator" => cursor.any(&["class", "family"]).then_some(())?,
-        b"text" => {
-            let kinds = ["configuration", "dictionary", "parser", "template"];
-            (cursor.word("search") && cursor.any(&kinds)).then_some(())?;
-        }
-        _ => return None,
-    }
-    cursor.name()
-}
-
-fn create_table(cursor: &mut Cursor<'_>) -> Option<Subject> {
-    let name = cursor.name()?;
-    let partition_of = if cursor.words(&["partition", "of"]) {
-        Some(cursor.name()?)
-    } else {
-        None
-    };
-    let mut inherits = Vec::new();
-    if cursor.seek(&["inherits"]) && cursor.punct(b'(') {
-        inherits.push(cursor.name()?);
-        while cursor.punct(b',') {
-            inherits.push(cursor.name()?);
-        }
-    }
-    Some(Subject::makes(Object::Relation(name)).does(Deed::Table {
-        inherits,
-        partition_of,
-    }))
-}
-
-/// An index lies in its table's schema, whatever stands in front of its name.
-fn create_index(cursor: &mut Cursor<'_>) -> Option<Subject> {
-    cursor.word("concurrently");
-    let index = cursor.identifier()?;
-    cursor.word("on").then_some(())?;
-    cursor.word("only");
-    let table = cursor.name()?;
-    let index = TableName::new(table.schema_or_public(), index);
-    Some(Subject {
-        makes: Some(Object::Relation(index)),
-        ..Subject::on([Object::Relation(table)])
-    })
-}
-
-/// `CREATE TRIGGER x … ON t`, `CREATE POLICY x ON t`, `CREATE RULE x AS ON INSERT TO t`.
-fn guarded(cursor: &mut Cursor<'_>, kind: &'static str, before: &[&str]) -> Option<Subject> {
-    let name = cursor.identifier()?;
-    cursor.seek(before).then_some(())?;
-    let table = cursor.name()?;
-    let deed = match (kind, name.as_str()) {
-        // It makes a view out of what was made as a table, in dumps of 9.6 and before.
-        ("rule", "_RETURN") => Deed::Plain,
-        _ => Deed::Guarded,
-    };
-    let on = Subject::on([Object::Relation(table.clone())]);
-    Some(on.does(deed).about(kind, &table, name))
-}
-
-fn alter(cursor: &mut Cursor<'_>) -> Option<Subject> {
-    cursor.any(&["foreign", "materialized"]);
-    match cursor.next_word()? {
-        b"table" => alter_table(cursor),
-        b"sequence" => {
-            let sequence = Object::Relation(cursor.name()?);
-            if !cursor.words(&["owned", "by"]) {
-                return Some(Subject::on([sequence]));
+            Said::CreatePolicy { name, table, .. } => {
+                self.part("policy", name, table).does(Deed::Guarded)
             }
-            let table = cursor.table_of_column()?;
-            let on = Subject::on([sequence, Object::Relation(table.clone())]);
-            Some(on.does(Deed::OwnedBy(table)))
-        }
-        b"index" => {
-            let index = Object::Relation(cursor.name()?);
-            if !cursor.words(&["attach", "partition"]) {
-                return Some(Subject::on([index]));
+            // It makes a view out of what was made as a table, in dumps of 9.6 and before.
+            Said::CreateRule {
+                name: b"_RETURN",
+                table,
+                ..
+            } => self.part("rule", b"_RETURN", table),
+            Said::CreateRule { name, table, .. } => {
+                self.part("rule", name, table).does(Deed::Guarded)
             }
-            let child = Object::Relation(cursor.name()?);
-            Some(Subject::on([index, child]))
-        }
-        b"view" => Some(Subject::on([Object::Relation(cursor.name()?)])),
-        b"publication" => {
-            let name = cursor.identifier()?;
-            cursor.words(&["add", "table"]).then_some(())?;
-            cursor.word("only");
-            let on = Subject::on([Object::Relation(cursor.name()?)]);
-            Some(on.does(Deed::Publication(name)))
-        }
-        word => owned(cursor, word),
+            Said::CreateStatistics { name, table } => {
+                let on = Subject::on([relation(table.as_ref()?)]);
+                on.and_makes(Object::Statistics(self.name(name)))
+            }
+            Said::Create(thing, name) => {
+                let makes = Subject::makes(self.object(*thing, name));
+                match thing {
+                    Thing::Sequence => makes.does(Deed::Sequence),
+                    Thing::View => makes.does(Deed::View),
+                    _ => makes,
+                }
+            }
+            Said::Alter(alter) => return self.altered(alter),
+            Said::Comment(target) | Said::Label(target) => return self.described(target),
+            Said::Rights(rights) => return self.described(rights.on.as_ref()?),
+            Said::Authorization { .. } => {
+                nothing.does(Deed::Setting("session authorization".to_owned()))
+            }
+            Said::Set(setting) => nothing.does(Deed::Setting(setting.lasting()?)),
+            Said::Reset(name) => {
+                let name = String::from_utf8_lossy(name).into_owned();
+                nothing.does(Deed::Setting(name))
+            }
+            Said::Select {
+                function,
+                arguments,
+                ..
+            } => nothing.does(match (*function, arguments.first()) {
+                (b"set_config", _) => Deed::Setting("search_path".to_owned()),
+                (b"setval", Some((Kind::Literal, literal))) => {
+                    Deed::SetValue(relation_literal(literal, self.spoken)?)
+                }
+                (b"lo_open" | b"lowrite" | b"loread" | b"lo_close", _) => Deed::LargeObject,
+                _ => return None,
+            }),
+            Said::Copy(copy) => nothing.does(Deed::Copy(self.name(copy.table.as_ref()?))),
+            _ => return None,
+        })
     }
-}
 
-/// What has an owner, rights and a comment, and is neither a relation nor a part of one.
-fn owned(cursor: &mut Cursor<'_>, word: &[u8]) -> Option<Subject> {
-    let object = match word {
-        b"schema" => Object::Schema(cursor.identifier()?),
-        b"type" | b"domain" => Object::Type(cursor.name()?),
-        b"function" | b"procedure" | b"aggregate" | b"routine" => Object::Routine(cursor.name()?),
-        b"statistics" => Object::Statistics(cursor.name()?),
-        word => Object::Other(other(cursor, word)?),
-    };
-    Some(Subject::on([object]))
-}
-
-fn alter_table(cursor: &mut Cursor<'_>) -> Option<Subject> {
-    cursor.words(&["if", "exists"]);
-    cursor.word("only");
-    let table = cursor.name()?;
-    let on = Subject::on([Object::Relation(table.clone())]);
-    if cursor.words(&["attach", "partition"]) {
-        let child = cursor.name()?;
-        let parent = table;
-        return Some(Subject::nothing().does(Deed::Attach { parent, child }));
-    }
-    if cursor.words(&["add", "constraint"]) {
-        return constraint(cursor, &table, on);
-    }
-    if cursor.words(&["alter", "column"]) {
-        cursor.identifier()?;
-        let is_identity = cursor.words(&["add", "generated"]) && cursor.seek(&["as", "identity"]);
-        if !is_identity {
-            return Some(on);
+    fn object(&self, thing: Thing, path: &Path<'_>) -> Object {
+        let name = self.name(path);
+        match thing {
+            Thing::Table | Thing::View | Thing::Sequence | Thing::Index => Object::Relation(name),
+            Thing::Type => Object::Type(name),
+            Thing::Function | Thing::Aggregate => Object::Routine(name),
+            Thing::Statistics => Object::Statistics(name),
+            Thing::Operators | Thing::Other => Object::Other(name),
         }
-        cursor.punct(b'(');
-        let sequence = if cursor.words(&["sequence", "name"]) {
-            cursor.name()?
-        } else {
-            return Some(on);
+    }
+
+    fn part(&self, kind: &'static str, name: &[u8], table: &Path<'_>) -> Subject {
+        let table = self.name(table);
+        let on = Subject::on([Object::Relation(table.clone())]);
+        on.about(kind, &table, self.text(name))
+    }
+
+    fn described(&self, target: &Target<'_>) -> Option<Subject> {
+        Some(match target {
+            Target::Schema(name) => Subject::on([Object::Schema(self.text(name))]),
+            Target::Thing(thing, path) => Subject::on([self.object(*thing, path)]),
+            // A composite type has columns, too; a relation and a type of one name are one thing.
+            Target::Column(column) => Subject::on([Object::Relation(self.table_of(column)?)]),
+            Target::Part {
+                is_of_domain: true,
+                table,
+                ..
+            } => Subject::on([Object::Type(self.name(table))]),
+            Target::Part {
+                kind, name, table, ..
+            } => self.part(kind, name, table),
+            Target::Extension(_) | Target::EventTrigger(_) | Target::Publication(_) => return None,
+        })
+    }
+
+    fn altered(&self, alter: &Alter<'_>) -> Option<Subject> {
+        let on = alter.on.as_ref()?;
+        let (thing, path) = match (on, &alter.action) {
+            (Target::Thing(thing, path), _) => (*thing, path),
+            (Target::Publication(name), Action::Add(Some(table))) => {
+                let on = Subject::on([Object::Relation(self.name(table))]);
+                return Some(on.does(Deed::Publication(self.text(name))));
+            }
+            (Target::Schema(_), _) => return self.described(on),
+            _ => return None,
         };
-        return Some(on.does(Deed::Identity(sequence)));
-    }
-    let mut ahead = Cursor {
-        at: cursor.at,
-        ..Cursor::new(cursor.lexemes, cursor.spoken)
-    };
-    ahead.word("no");
-    if ahead.any(&["enable", "disable", "force"]) {
-        if ahead.words(&["row", "level", "security"]) {
-            return Some(on.does(Deed::RowSecurity));
-        }
-        ahead.any(&["always", "replica"]);
-        for kind in ["trigger", "rule"] {
-            if ahead.word(kind) {
-                return Some(on.about(kind, &table, ahead.identifier()?));
+        let on = Subject::on([self.object(thing, path)]);
+        Some(match &alter.action {
+            Action::AttachPartition(child) if thing == Thing::Table => {
+                Subject::nothing().does(Deed::Attach {
+                    parent: self.name(path),
+                    child: self.name(child),
+                })
             }
-        }
-    }
-    Some(on)
-}
-
-fn constraint(cursor: &mut Cursor<'_>, table: &TableName, on: Subject) -> Option<Subject> {
-    let name = cursor.identifier()?;
-    let on = on.about("constraint", table, name.clone());
-    if cursor.words(&["foreign", "key"]) {
-        cursor.seek(&["references"]).then_some(())?;
-        return Some(on.does(Deed::ForeignKey(cursor.name()?)));
-    }
-    let has_index = cursor.words(&["primary", "key"]) || cursor.any(&["unique", "exclude"]);
-    let index = TableName::new(table.schema_or_public(), name);
-    Some(Subject {
-        makes: has_index.then_some(Object::Relation(index)),
-        ..on
-    })
-}
-
-/// What stands behind `COMMENT ON` or `SECURITY LABEL … ON`.
-fn described(cursor: &mut Cursor<'_>) -> Option<Subject> {
-    cursor.any(&["foreign", "materialized"]);
-    match cursor.next_word()? {
-        b"table" | b"view" | b"sequence" | b"index" => {
-            Some(Subject::on([Object::Relation(cursor.name()?)]))
-        }
-        // A composite type has columns, too; a relation and a type of one name are one thing.
-        b"column" => Some(Subject::on([Object::Relation(cursor.table_of_column()?)])),
-        b"constraint" => {
-            let name = cursor.identifier()?;
-            cursor.word("on").then_some(())?;
-            if cursor.word("domain") {
-                return Some(Subject::on([Object::Type(cursor.name()?)]));
+            Action::AttachPartition(child) => on.and_on(Object::Relation(self.name(child))),
+            Action::AddConstraint {
+                name, constraint, ..
+            } => {
+                let table = self.name(path);
+                let about = self.part("constraint", name, path);
+                match constraint {
+                    Constraint::ForeignKey(other) => about.does(Deed::ForeignKey(self.name(other))),
+                    Constraint::Indexed => {
+                        let index = TableName::new(table.schema_or_public(), self.text(name));
+                        about.and_makes(Object::Relation(index))
+                    }
+                    Constraint::Other => about,
+                }
             }
-            part_of(cursor, "constraint", name)
-        }
-        b"trigger" => named_part(cursor, "trigger"),
-        b"rule" => named_part(cursor, "rule"),
-        b"policy" => named_part(cursor, "policy"),
-        word => owned(cursor, word),
+            Action::Identity(sequence) => on.does(Deed::Identity(self.name(sequence))),
+            Action::RowSecurity => on.does(Deed::RowSecurity),
+            Action::Switch(kind, name) => self.part(kind, name, path),
+            Action::OwnedBy(column) => {
+                let table = self.table_of(column)?;
+                let on = on.and_on(Object::Relation(table.clone()));
+                on.does(Deed::OwnedBy(table))
+            }
+            Action::Add(_) | Action::Other => on,
+        })
     }
 }
 
-fn named_part(cursor: &mut Cursor<'_>, kind: &'static str) -> Option<Subject> {
-    let name = cursor.identifier()?;
-    cursor.word("on").then_some(())?;
-    part_of(cursor, kind, name)
-}
-
-fn part_of(cursor: &mut Cursor<'_>, kind: &'static str, name: String) -> Option<Subject> {
-    let table = cursor.name()?;
-    let on = Subject::on([Object::Relation(table.clone())]);
-    Some(on.about(kind, &table, name))
-}
-
-fn security_label(cursor: &mut Cursor<'_>) -> Option<Subject> {
-    cursor.seek(&["on"]).then(|| described(cursor)).flatten()
-}
-
-/// `GRANT SELECT(a) ON TABLE t TO x`, `REVOKE ALL ON FUNCTION f(text) FROM PUBLIC`; pg_dump names one thing each.
-fn rights(cursor: &mut Cursor<'_>) -> Option<Subject> {
-    cursor.seek(&["on"]).then_some(())?;
-    if cursor.any(&["table", "sequence"]) {
-        return Some(Subject::on([Object::Relation(cursor.name()?)]));
-    }
-    let word = cursor.next_word()?;
-    owned(cursor, word)
-}
-
-fn setting(cursor: &mut Cursor<'_>) -> Option<Subject> {
-    let set = |name: &str| Some(Subject::nothing().does(Deed::Setting(name.to_owned())));
-    if cursor.words(&["session", "authorization"]) {
-        return set("session authorization");
-    }
-    while cursor.word("session") {}
-    let name = String::from_utf8_lossy(cursor.next_word()?).into_owned();
-    match name.as_str() {
-        "local" | "constraints" | "transaction" => None,
-        _ => set(&name),
-    }
-}
-
-fn select(cursor: &mut Cursor<'_>) -> Option<Subject> {
-    let function = cursor.path()?.pop()?;
-    let deed = match function.as_str() {
-        "set_config" => Deed::Setting("search_path".to_owned()),
-        "setval" => {
-            cursor.punct(b'(').then_some(())?;
-            let literal = cursor
-                .peek()
-                .filter(|next| next.kind == LexemeKind::Literal)?;
-            Deed::SetValue(relation_literal(literal, cursor.spoken)?)
-        }
-        "lo_open" | "lowrite" | "loread" | "lo_close" => Deed::LargeObject,
-        _ => return None,
-    };
-    Some(Subject::nothing().does(deed))
-}
-
-/// Reads a literal that names a relation: `'public."S q"'`.
-pub fn relation_literal(literal: &Lexeme, spoken: &Spoken) -> Option<TableName> {
-    let text = spoken.encoding.decode(&literal.text);
+/// Reads the text of a literal that names a relation: `'public."S q"'`.
+pub fn relation_literal(literal: &[u8], spoken: &Spoken) -> Option<TableName> {
+    let text = spoken.encoding.decode(literal);
     let name: TableName = text.parse().ok()?;
     let schema = name.schema.unwrap_or_else(|| spoken.schema.clone());
     Some(TableName::new(schema, name.name))

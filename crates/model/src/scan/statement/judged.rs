@@ -1,7 +1,7 @@
 //! Says what of a statement a restore has to judge: owners, rights, transactions, and what `psql` reads otherwise.
 
-use super::meaning::Cursor;
-use super::{Kind, Statement};
+use super::grammar::{Said, Target};
+use super::tokens::{Cursor, Tokens};
 use crate::scan::judged::JudgedKind;
 
 /// First words of statements that may be left out; sorted. Until such a statement ends, it must not be passed on.
@@ -27,8 +27,8 @@ const JUDGED: &[&str] = &[
 ///
 /// Of those that make or describe something only the ones about extensions and schemas are, so that a long function is
 /// not held.
-pub(super) fn may_be_judged(statement: &Statement) -> bool {
-    let mut cursor = Cursor::new(statement);
+pub(super) fn may_be_judged(tokens: &Tokens) -> bool {
+    let mut cursor = Cursor::new(tokens);
     match cursor.next_word() {
         Some(b"create" | b"comment") => {
             cursor.word("on");
@@ -41,114 +41,32 @@ pub(super) fn may_be_judged(statement: &Statement) -> bool {
     }
 }
 
-/// Looks at a whole statement.
-pub(super) fn judged(statement: &Statement) -> Option<JudgedKind> {
-    let mut cursor = Cursor::new(statement);
-    match cursor.next_word()? {
-        b"grant" | b"revoke" => Some(JudgedKind::Privileges),
-        b"alter" | b"create" | b"drop" if is_of_cluster(Cursor::new(statement)) => {
-            Some(JudgedKind::Cluster)
+/// Says what of a whole statement is judged; `is_open_routine` where psql does not find its end.
+pub(super) fn judged(said: &Said<'_>, is_open_routine: bool) -> Option<JudgedKind> {
+    match said {
+        Said::Rights(_) | Said::DefaultPrivileges(_) => Some(JudgedKind::Privileges),
+        Said::Cluster => Some(JudgedKind::Cluster),
+        Said::Alter(alter) if alter.is_of_cluster => Some(JudgedKind::Cluster),
+        Said::Alter(alter) => alter.is_owner_change.then_some(JudgedKind::Owner),
+        Said::Begin => Some(JudgedKind::Begin),
+        Said::Commit => Some(JudgedKind::Commit),
+        Said::Transaction => Some(JudgedKind::Transaction),
+        Said::Authorization { .. } => Some(JudgedKind::Owner),
+        Said::Set(setting) => {
+            (setting.name == b"transaction_timeout").then_some(JudgedKind::TransactionTimeout)
         }
-        b"alter" => alter(cursor),
-        b"begin" => Some(JudgedKind::Begin),
-        b"start" => Some(JudgedKind::Begin).filter(|_| cursor.word("transaction")),
-        b"commit" | b"end" if !cursor.word("prepared") => Some(JudgedKind::Commit),
-        b"commit" | b"abort" | b"rollback" | b"savepoint" | b"release" => {
-            Some(JudgedKind::Transaction)
-        }
-        b"prepare" => Some(JudgedKind::Transaction).filter(|_| cursor.word("transaction")),
-        b"set" => set(cursor),
-        b"reset" => authorization(&mut cursor).then_some(JudgedKind::Owner),
-        b"copy" => copy(cursor),
-        b"create" if statement.begins != statement.bodies => Some(JudgedKind::OpenRoutine),
-        b"create" if is_public(Cursor::new(statement)) => Some(JudgedKind::SchemaPublic),
-        b"create" => extension(cursor),
-        b"comment" => extension(cursor),
+        Said::Copy(copy) if copy.runs_program => Some(JudgedKind::Program),
+        Said::Copy(copy) => copy.has_options.then_some(JudgedKind::CopyWithOptions),
+        _ if is_open_routine => Some(JudgedKind::OpenRoutine),
+        Said::CreateSchema {
+            name: b"public",
+            is_bare: true,
+        } => Some(JudgedKind::SchemaPublic),
+        Said::CreateExtension(name) | Said::Comment(Target::Extension(name)) => Some(
+            JudgedKind::Extension(String::from_utf8_lossy(name).into_owned()),
+        ),
         _ => None,
     }
-}
-
-/// `ALTER <kind> <name> OWNER TO <role>`, which nothing may follow. `RENAME owner TO x` is none.
-fn alter(mut cursor: Cursor<'_>) -> Option<JudgedKind> {
-    if cursor.words(&["default", "privileges"]) {
-        return Some(JudgedKind::Privileges);
-    }
-    if renames(cursor.statement()) {
-        return None;
-    }
-    let found = cursor.seek(&["owner", "to"]) && cursor.identifier().is_some();
-    (found && cursor.is_at_end()).then_some(JudgedKind::Owner)
-}
-
-/// Tells `ALTER TABLE t RENAME owner TO x` from `ALTER TABLE public.rename OWNER TO x`.
-fn renames(statement: &Statement) -> bool {
-    for words in [
-        &["rename", "owner", "to"][..],
-        &["rename", "column", "owner", "to"],
-    ] {
-        let mut cursor = Cursor::new(statement);
-        if cursor.seek(words) {
-            let at = cursor.position() - words.len();
-            // Behind the kind or a dot it is the name of what changes its owner.
-            let is_name = at < 3 || statement.stored[at - 1].kind == Kind::Punct(b'.');
-            return !is_name;
-        }
-    }
-    false
-}
-
-/// pg_dump writes none of these into the dump of one database. A user mapping is the database's own.
-fn is_of_cluster(mut cursor: Cursor<'_>) -> bool {
-    cursor.next_word();
-    match cursor.next_word() {
-        Some(b"database" | b"role" | b"group" | b"tablespace" | b"system") => true,
-        Some(b"user") => !cursor.word("mapping"),
-        _ => false,
-    }
-}
-
-fn set(mut cursor: Cursor<'_>) -> Option<JudgedKind> {
-    if authorization(&mut cursor) {
-        return Some(JudgedKind::Owner);
-    }
-    while cursor.word("session") || cursor.word("local") {}
-    cursor
-        .word("transaction_timeout")
-        .then_some(JudgedKind::TransactionTimeout)
-}
-
-fn authorization(cursor: &mut Cursor<'_>) -> bool {
-    cursor.words(&["session", "authorization"])
-}
-
-/// `CREATE SCHEMA public`, which pg_dump writes where the schema was chosen by name.
-fn is_public(mut cursor: Cursor<'_>) -> bool {
-    cursor.words(&["create", "schema"])
-        && cursor.identifier() == Some(b"public")
-        && cursor.is_at_end()
-}
-
-/// `CREATE EXTENSION [IF NOT EXISTS] x`, `COMMENT ON EXTENSION x`.
-fn extension(mut cursor: Cursor<'_>) -> Option<JudgedKind> {
-    cursor.word("on");
-    if !cursor.word("extension") {
-        return None;
-    }
-    cursor.words(&["if", "not", "exists"]);
-    let name = cursor.identifier()?;
-    Some(JudgedKind::Extension(
-        String::from_utf8_lossy(name).into_owned(),
-    ))
-}
-
-/// pg_dump writes nothing behind `stdin`; a format or a delimiter there changes where the rows end.
-fn copy(mut cursor: Cursor<'_>) -> Option<JudgedKind> {
-    let seeks = |words| Cursor::new(cursor.statement()).seek(words);
-    if seeks(&["from", "program"]) || seeks(&["to", "program"]) {
-        return Some(JudgedKind::Program);
-    }
-    let from_stdin = cursor.seek(&["from", "stdin"]);
-    (from_stdin && !cursor.is_at_end()).then_some(JudgedKind::CopyWithOptions)
 }
 
 #[cfg(test)]

@@ -5,11 +5,16 @@
 //! statement ends. What it does not know it passes over.
 
 mod about;
+mod grammar;
 mod judged;
 mod meaning;
+mod tokens;
 mod work;
 
-pub(super) use meaning::{Made, Meaning, RawName};
+pub(super) use grammar::Made;
+pub(crate) use grammar::{Action, Alter, Constraint, Said, Target, Thing, read};
+pub(super) use meaning::{Meaning, RawName};
+pub(crate) use tokens::{Kind, Path, Tokens};
 
 use super::judged::{About, JudgedKind};
 use super::lexer::Token;
@@ -88,29 +93,11 @@ pub(super) enum Step {
     Ended,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Word,
-    Quoted,
-    Literal,
-    Number,
-    Punct(u8),
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Stored {
-    kind: Kind,
-    depth: u32,
-    start: usize,
-    end: usize,
-}
-
 /// One statement under way.
 #[derive(Debug, Default)]
 pub(super) struct Statement {
     start: u64,
-    stored: Vec<Stored>,
-    text: Vec<u8>,
+    tokens: Tokens,
     kept_outside: usize,
     kept_inside: usize,
     is_empty: bool,
@@ -165,7 +152,7 @@ impl Statement {
 
     /// Tells whether the text of literals is of interest.
     pub(super) fn wants_literals(&self) -> bool {
-        matches!(self.first, Some(First::Select | First::Set)) && self.stored.len() < 64
+        matches!(self.first, Some(First::Select | First::Set)) && self.tokens.len() < 64
     }
 
     /// Tells whether what comes next is a value of an INSERT.
@@ -175,8 +162,7 @@ impl Statement {
 
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
-        self.stored.clear();
-        self.text.clear();
+        self.tokens.clear();
         (self.kept_outside, self.kept_inside) = (0, 0);
         self.is_empty = true;
         (self.depth, self.begin_depth) = (0, 0);
@@ -222,7 +208,7 @@ impl Statement {
         }
         let is_behind_begin = std::mem::replace(&mut self.is_behind_begin, word == b"begin");
         if !self.is_routine && matches!(word, b"function" | b"procedure") {
-            self.is_routine = meaning::begins_routine(self);
+            self.is_routine = grammar::begins_routine(&self.tokens);
         }
         self.begins += u32::from(self.is_routine && word == b"begin");
         match word {
@@ -264,28 +250,18 @@ impl Statement {
         Step::More
     }
 
-    /// Says what the ended statement means.
-    pub(super) fn meaning(&self) -> Meaning<'_> {
-        meaning::meaning(self)
-    }
-
-    /// Says what of the ended statement a restore has to judge; `with_about` also what it is about, where a platform may
-    /// have it already.
-    pub(super) fn judged(&self, with_about: bool) -> Option<(JudgedKind, Option<About>)> {
-        let about = with_about.then(|| about::about(self)).flatten();
-        let other = about.is_some().then_some(JudgedKind::Other);
-        let kind = judged::judged(self).or(other)?;
-        Some((kind, about))
-    }
-
-    /// Says what the ended statement works on; `table` completes a table's name.
-    pub(super) fn work(&self, table: &dyn Fn(RawName<'_>) -> TableName) -> Work {
-        work::work(self, table)
+    /// Reads the ended statement.
+    pub(super) fn read(&self) -> Ended<'_> {
+        Ended {
+            said: grammar::read(&self.tokens),
+            rows: self.rows,
+            is_open_routine: self.begins != self.bodies,
+        }
     }
 
     /// Tells whether the statement under way may be one to judge, or with `with_about` one that is about something.
     pub(super) fn is_held(&self, with_about: bool) -> bool {
-        judged::may_be_judged(self) || with_about && about::may_be_about(self)
+        judged::may_be_judged(&self.tokens) || with_about && about::may_be_about(&self.tokens)
     }
 
     fn keep(&mut self, kind: Kind, text: &[u8]) {
@@ -303,15 +279,36 @@ impl Statement {
         };
         if *kept < limit {
             *kept += 1;
-            let start = self.text.len();
-            self.text.extend_from_slice(text);
-            self.stored.push(Stored {
-                kind,
-                depth: self.depth,
-                start,
-                end: self.text.len(),
-            });
+            self.tokens.push(kind, self.depth, text);
         }
+    }
+}
+
+/// A statement that ended, for all who ask what it is to them.
+#[derive(Debug)]
+pub(super) struct Ended<'a> {
+    said: Said<'a>,
+    rows: RowCount,
+    is_open_routine: bool,
+}
+
+impl<'a> Ended<'a> {
+    /// Says what a restore has to judge; `with_about` also what it is about, where a platform may have it already.
+    pub(super) fn judged(&self, with_about: bool) -> Option<(JudgedKind, Option<About>)> {
+        let about = with_about.then(|| about::about(&self.said)).flatten();
+        let other = about.is_some().then_some(JudgedKind::Other);
+        let kind = judged::judged(&self.said, self.is_open_routine).or(other)?;
+        Some((kind, about))
+    }
+
+    /// Says what it works on; `table` completes a table's name.
+    pub(super) fn work(&self, table: &dyn Fn(RawName<'_>) -> TableName) -> Work {
+        work::work(&self.said, table)
+    }
+
+    /// Says what it means for the scan.
+    pub(super) fn meaning(self) -> Meaning<'a> {
+        meaning::meaning(self.said, self.rows)
     }
 }
 

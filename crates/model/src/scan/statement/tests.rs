@@ -16,7 +16,7 @@ fn meaning(sql: &str) -> Meaning<'static> {
                 "ended early in {sql:?}: {:?} is left",
                 String::from_utf8_lossy(rest)
             );
-            return Box::leak(Box::new(statement)).meaning();
+            return Box::leak(Box::new(statement)).read().meaning();
         }
     }
     panic!("{sql:?} has no end");
