@@ -424,7 +424,7 @@ impl<'a> Attempt<'a> {
             serde_json::to_vec(&passed.chunks).expect("an index holds only JSON's own types");
         let chunks = Chunks::Beside {
             count: passed.chunks.len() as u64,
-            sha256: record::sha256(&bytes),
+            sha256: sha256(&bytes),
         };
         (chunks, Some(bytes.into()))
     }

@@ -1,7 +1,5 @@
 //! Builds the manifest out of what a run found.
 
-use sha2::{Digest, Sha256};
-
 use bytes::Bytes;
 use jiff::Timestamp;
 
@@ -11,7 +9,6 @@ use crate::postgres::server::{Extension as ServerExtension, ServerFacts};
 use crate::stream::compress::{Codec, Encoder, Frame};
 use crate::stream::digest::sha256;
 use crate::stream::pipeline::Passed;
-use crate::stream::pipeline::hex;
 use pgkeep_model::chunks::{ChunkIndex, ChunkOffsets};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::keys::{Part, Place};
@@ -263,11 +260,6 @@ fn extension(found: &ServerExtension) -> Extension {
         version: found.version.clone(),
         schema: found.schema.clone(),
     }
-}
-
-/// Returns the SHA-256 in hex.
-pub(super) fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
 }
 
 #[cfg(test)]
