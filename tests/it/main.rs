@@ -7,6 +7,7 @@
 mod actions;
 mod backup;
 mod check;
+mod copies;
 mod corpus;
 mod demo;
 mod dependencies;

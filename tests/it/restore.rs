@@ -24,13 +24,13 @@ use crate::support::sandbox::{Outcome, Run};
 use crate::support::{CANARY, Sandbox, Server, data, postgres};
 
 /// A database that a restore may make, with all that it may leave beside it; dropped with the value.
-struct Target<'a> {
+pub(crate) struct Target<'a> {
     server: &'a Server,
-    name: String,
+    pub(crate) name: String,
 }
 
 impl<'a> Target<'a> {
-    fn beside(database: &TestDatabase<'a>, server: &'a Server) -> Self {
+    pub(crate) fn beside(database: &TestDatabase<'a>, server: &'a Server) -> Self {
         Self {
             server,
             name: format!("{}_copy", database.name()),
@@ -41,7 +41,7 @@ impl<'a> Target<'a> {
         self.server.url_as(USER, CANARY, &self.name)
     }
 
-    fn sql(&self, sql: &str) -> String {
+    pub(crate) fn sql(&self, sql: &str) -> String {
         self.server.sql(&self.name, sql)
     }
 

@@ -75,6 +75,18 @@ impl Kind {
     }
 }
 
+/// Where a failure comes from, which decides whether another stored copy is tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// The run, the source, the server or the target: another copy fails alike.
+    #[default]
+    Elsewhere,
+    /// One stored copy, or the storage that has it: another copy may be good.
+    Copy,
+    /// One stored copy, of which something was handed on that cannot be taken back.
+    CopyHandedOn,
+}
+
 /// A failed operation in words.
 #[derive(Clone, Debug)]
 pub struct Failure {
@@ -92,6 +104,8 @@ pub struct Failure {
     pub hints: Vec<String>,
     /// Whether the same run may succeed a little later.
     pub may_pass: bool,
+    /// Where it comes from.
+    pub origin: Origin,
 }
 
 impl Failure {
@@ -105,7 +119,27 @@ impl Failure {
             causes: Vec::new(),
             hints: Vec::new(),
             may_pass: false,
+            origin: Origin::Elsewhere,
         }
+    }
+
+    /// Says that one stored copy is at fault, or the storage that has it.
+    pub fn of_copy(mut self) -> Self {
+        self.origin = Origin::Copy;
+        self
+    }
+
+    /// Says of the failure of a copy that no other one can be tried, since something of this one was handed on.
+    pub fn handed_on(mut self) -> Self {
+        if self.origin == Origin::Copy {
+            self.origin = Origin::CopyHandedOn;
+        }
+        self
+    }
+
+    /// Tells whether a stored copy is at fault, or the storage that has it.
+    pub fn is_of_copy(&self) -> bool {
+        self.origin != Origin::Elsewhere
     }
 
     /// Adds lines that are printed indented under the message.

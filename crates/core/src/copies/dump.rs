@@ -19,18 +19,32 @@ pub(crate) fn dump_key(
     backup: &StoredBackup,
     manifest: &Manifest,
 ) -> Result<(Codec, String), String> {
-    let method = &manifest.compression.method;
-    let codec = Codec::of_method(method).ok_or_else(|| {
-        format!("the manifest names `{method}`, which is no compression known here")
-    })?;
-    let key = backup.place.key(Part::Dump, codec.extension());
-    if manifest.object.key == key {
-        return Ok((codec, key));
+    let codec = codec_of(manifest)?;
+    let key = key_of(backup, manifest, Part::Dump, &manifest.object.key)?;
+    Ok((codec, key))
+}
+
+/// Returns the key of a part of a backup, built in the same way, where the manifest names that one.
+pub(super) fn key_of(
+    backup: &StoredBackup,
+    manifest: &Manifest,
+    part: Part,
+    named: &str,
+) -> Result<String, String> {
+    let key = backup.place.key(part, codec_of(manifest)?.extension());
+    if named == key {
+        return Ok(key);
     }
     Err(format!(
-        "the manifest names the key `{}`, and its own is `{key}`",
-        manifest.object.key
+        "the manifest names the key `{named}`, and its own is `{key}`"
     ))
+}
+
+fn codec_of(manifest: &Manifest) -> Result<Codec, String> {
+    let method = &manifest.compression.method;
+    let known = Codec::of_method(method);
+    known
+        .ok_or_else(|| format!("the manifest names `{method}`, which is no compression known here"))
 }
 
 /// Reads the chunk index of a backup; says why there is none that fits.

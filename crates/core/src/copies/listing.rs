@@ -384,8 +384,7 @@ pub(crate) async fn unless_removed(
     failure: Failure,
 ) -> Failure {
     let id = &backup.place.id;
-    let is_of_copy = matches!(failure.kind, Kind::Damaged | Kind::Storage);
-    if !is_of_copy || failure.id == BACKUP_REMOVED {
+    if !failure.is_of_copy() || failure.id == BACKUP_REMOVED {
         return failure;
     }
     let key = backup.place.key(Part::Manifest, "");
@@ -416,6 +415,7 @@ pub(crate) fn manifest_failure(what: &str, error: &ManifestError) -> Failure {
         ManifestError::Newer { .. } => Failure::new(Kind::Program, "manifest_too_new", message)
             .hint("a newer pgkeep wrote it; install that version here"),
         _ => Failure::new(Kind::Damaged, "manifest_damaged", message)
+            .of_copy()
             .hint("the dump beside it may be good: `pgkeep inspect` can prove it"),
     }
 }
@@ -434,7 +434,7 @@ pub fn storage_failure(what: &str, error: &pgkeep_storage::Error) -> Failure {
             (Kind::Storage, "storage_failed", hint.clone())
         }
     };
-    let failure = Failure::new(kind, id, format!("{what}: {error}"));
+    let failure = Failure::new(kind, id, format!("{what}: {error}")).of_copy();
     let failure = match std::error::Error::source(error) {
         Some(source) => failure.caused_by(source),
         None => failure,
@@ -466,7 +466,7 @@ mod tests {
         let listing = Listing::read(vec![NamedStorage { name, storage }], None).await;
         let listing = listing.unwrap();
         let backup = listing.find(&Wanted::parse(old).unwrap()).unwrap();
-        let missing = || Failure::new(Kind::Damaged, "object_missing", "it is not there");
+        let missing = || Failure::new(Kind::Damaged, "object_missing", "it is not there").of_copy();
         let told = unless_removed(&listing, backup, "restore", missing()).await;
         assert_eq!(told.id, "object_missing");
         let key = format!("shop/{old}.manifest.json");

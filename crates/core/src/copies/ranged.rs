@@ -63,6 +63,7 @@ impl<'a> Ranged<'a> {
     pub(crate) fn damaged(&self, of: &str, why: &str) -> Failure {
         let message = format!("{}: {of}: {why}", self.what);
         Failure::new(Kind::Damaged, "rows_damaged", message)
+            .of_copy()
             .hint("`pgkeep verify` tells what is damaged")
     }
 
@@ -155,12 +156,12 @@ pub(crate) enum Fault {
     Damaged(String),
 }
 
-/// Returns the failure of a manifest that cannot be right.
-pub(super) fn contradicts(what: &str, why: &str) -> Failure {
+fn contradicts(what: &str, why: &str) -> Failure {
     Failure::new(
         Kind::Damaged,
         "manifest_contradicts",
         format!("{what}: {why}"),
     )
+    .of_copy()
     .hint("`pgkeep restore` of the whole backup into a database of its own needs no index")
 }

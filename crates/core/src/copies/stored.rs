@@ -1,20 +1,15 @@
 //! A stored backup, ready to be read: its manifest, the storages that have it, and one copy after the other.
 
 use super::bridge::{ObjectReader, reader};
-use super::dump::dump_key;
+use super::dump::key_of;
 use super::listing::{
     Listing, NamedStorage, StoredBackup, Wanted, database_of, doubtful, read_manifest,
     storage_failure, unless_removed,
 };
-use super::ranged::contradicts;
-use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::failure::{Failure, Kind, Origin, Result};
 use pgkeep_model::id::DatabaseName;
+use pgkeep_model::keys::Part;
 use pgkeep_model::manifest::Manifest;
-
-/// Tells whether another copy of the backup may be better.
-pub(crate) fn is_of_copy(failure: &Failure) -> bool {
-    matches!(failure.kind, Kind::Damaged | Kind::Storage) && failure.id != "restore_differs"
-}
 
 /// A backup, and the storages that have it.
 pub(crate) struct Stored {
@@ -71,7 +66,7 @@ impl Stored {
     }
 
     /// Makes an attempt with one storage's copy after the other, until one is not at fault for what failed. Those that
-    /// were are added to `bad`.
+    /// were are added to `bad`. Which failure is a copy's says [`Failure::origin`], set where the copy is read.
     pub(crate) async fn try_copies<T>(
         &self,
         what: &str,
@@ -82,12 +77,17 @@ impl Stored {
         for at in self.backup.readable_from() {
             bad.extend(last.take().map(|failure| failure.message));
             match attempt(at).await {
-                Err(failure) if is_of_copy(&failure) => last = Some(failure),
+                Err(failure) if failure.origin == Origin::Copy => last = Some(failure),
                 done => return done,
             }
         }
         let message = format!("{what}: no storage has the backup");
         Err(last.unwrap_or_else(|| Failure::new(Kind::NotFound, "no_such_backup", message)))
+    }
+
+    /// Returns why `latest` may not be the latest: a storage that did not answer.
+    pub(crate) fn doubt(&self) -> Option<Failure> {
+        self.doubt.clone()
     }
 
     /// Says of a failure that the backup was removed meanwhile, where that is so.
@@ -100,13 +100,23 @@ impl Stored {
         &self.listing.storages[at].name
     }
 
+    /// Returns the key of a part, which must be the one that the manifest names.
+    pub(crate) fn key(&self, part: Part, named: &str, what: &str) -> Result<String> {
+        let key = key_of(&self.backup, &self.manifest, part, named);
+        key.map_err(|why| {
+            let message = format!("{what}: {why}");
+            Failure::new(Kind::Damaged, "manifest_contradicts", message)
+                .of_copy()
+                .hint("`pgkeep list` shows other backups")
+        })
+    }
+
     /// Starts reading one copy of the dump.
     pub(crate) async fn read(&self, at: usize) -> Result<ObjectReader> {
         let id = &self.manifest.id;
         let named = &self.listing.storages[at];
         let what = format!("cannot read `{id}` in `{}`", named.name);
-        let (_, key) =
-            dump_key(&self.backup, &self.manifest).map_err(|why| contradicts(&what, &why))?;
+        let key = self.key(Part::Dump, &self.manifest.object.key, &what)?;
         let stream = named.storage.stream(&key, None).await;
         let stream = stream.map_err(|error| storage_failure(&what, &error))?;
         Ok(reader(stream))

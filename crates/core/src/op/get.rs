@@ -8,15 +8,13 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::stored::{
-    Listing, NamedStorage, StoredBackup, Wanted, database_of, doubtful, read_manifest,
-    storage_failure, unless_removed,
-};
 use crate::context::Context;
+use crate::copies::Stored;
+use crate::copies::listing::{NamedStorage, Wanted, storage_failure};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::DatabaseName;
 use pgkeep_model::keys::Part;
-use pgkeep_model::manifest::StoredObject;
+use pgkeep_model::manifest::{Manifest, StoredObject};
 use pgkeep_model::words::hex;
 
 /// What to download.
@@ -68,70 +66,49 @@ pub struct Report {
 
 /// Downloads an object, from the next storage when one has a bad copy.
 pub async fn run(request: Request, context: &Context) -> Result<Report> {
-    let database = database_of(&request.wanted, request.database.clone());
-    let listing = Listing::read(request.storages.clone(), database.as_ref()).await?;
-    let backup = listing.find(&request.wanted)?;
-    let (manifest, _) = read_manifest(&listing, backup).await?;
-    let (object, part) = if request.globals {
-        let globals = manifest
-            .globals
-            .as_ref()
-            .map(|globals| globals.object.clone());
-        let none = || {
-            let message = format!("backup `{}` has no roles and tablespaces", manifest.id);
-            Failure::new(Kind::NotFound, "no_globals", message)
-                .hint("`globals: true` stores them with the next backup")
-        };
-        (globals.ok_or_else(none)?, Part::Globals)
-    } else {
-        (manifest.object.clone(), Part::Dump)
-    };
+    let stored = Stored::open(&request.storages, request.database.clone(), &request.wanted).await?;
+    let what = format!("cannot get `{}`", stored.manifest.id);
+    let (object, part) = wanted_object(&stored.manifest, request.globals)?;
     let mut warnings = Vec::new();
-    let mut last = None;
-    for at in backup.readable_from() {
-        let copy = Copy {
-            listing: &listing,
-            backup,
-            at,
-            part,
-            object: &object,
-        };
-        match copy.fetch(&request.output, context).await {
-            Ok(file) => {
-                let failure = doubtful(&request.wanted, &listing);
-                return Ok(Report {
-                    failure,
-                    ..copy.report(file, warnings)
-                });
-            }
-            Err(failure) if is_final(&failure, &request.output) => {
-                let what = format!("cannot get `{}`", manifest.id);
-                return Err(unless_removed(&listing, backup, &what, failure).await);
-            }
-            Err(failure) => {
-                warnings.push(failure.message.clone());
-                last = Some(failure);
-            }
-        }
+    let fetched = stored
+        .try_copies(&what, &mut warnings, async |at| {
+            let copy = Copy {
+                stored: &stored,
+                at,
+                part,
+                object,
+            };
+            let file = copy.fetch(&request.output, context).await?;
+            Ok(copy.report(file))
+        })
+        .await;
+    match fetched {
+        Ok(report) => Ok(Report {
+            warnings,
+            failure: stored.doubt(),
+            ..report
+        }),
+        Err(failure) => Err(stored.unless_removed(&what, failure).await),
     }
-    let Some(last) = last else {
-        let message = "no storage has the backup";
-        return Err(Failure::new(Kind::NotFound, "no_such_backup", message));
-    };
-    let what = format!("cannot get `{}`", manifest.id);
-    Err(unless_removed(&listing, backup, &what, last).await)
 }
 
-/// Only a bad copy is worth another storage, and only while nothing went out that cannot be taken back.
-fn is_final(failure: &Failure, output: &Output) -> bool {
-    let is_copy = matches!(failure.kind, Kind::Damaged | Kind::Storage | Kind::Login);
-    !is_copy || matches!(output, Output::Stdout)
+fn wanted_object(manifest: &Manifest, globals: bool) -> Result<(&StoredObject, Part)> {
+    if !globals {
+        return Ok((&manifest.object, Part::Dump));
+    }
+    match &manifest.globals {
+        Some(globals) => Ok((&globals.object, Part::Globals)),
+        None => {
+            let message = format!("backup `{}` has no roles and tablespaces", manifest.id);
+            Err(Failure::new(Kind::NotFound, "no_globals", message)
+                .hint("`globals: true` stores them with the next backup"))
+        }
+    }
 }
 
 /// One storage's copy of an object.
 struct Copy<'a> {
-    listing: &'a Listing,
-    backup: &'a StoredBackup,
+    stored: &'a Stored,
     at: usize,
     part: Part,
     object: &'a StoredObject,
@@ -139,37 +116,35 @@ struct Copy<'a> {
 
 impl Copy<'_> {
     fn named(&self) -> &NamedStorage {
-        &self.listing.storages[self.at]
+        &self.stored.listing.storages[self.at]
     }
 
-    /// The key, built from the id and the compression that the manifest names; it must be in the listing.
-    fn key(&self) -> Result<String> {
-        let named = self.object.key.rsplit('.').next().unwrap_or_default();
-        let extension = match named {
-            "gz" => ".gz",
-            "zst" => ".zst",
-            _ => "",
-        };
-        let key = self.backup.place.key(self.part, extension);
-        let is_there = self
-            .backup
-            .copies
-            .get(&self.at)
-            .is_some_and(|copy| copy.has(&key));
-        if is_there {
-            return Ok(key);
-        }
-        let message = format!(
-            "`{}` lacks `{key}`, which the manifest names",
+    fn what(&self) -> String {
+        format!(
+            "cannot get `{}` from `{}`",
+            self.stored.manifest.id,
             self.named().name
-        );
-        Err(Failure::new(Kind::Damaged, "object_missing", message))
+        )
+    }
+
+    fn key(&self) -> Result<String> {
+        self.stored.key(self.part, &self.object.key, &self.what())
     }
 
     async fn fetch(&self, output: &Output, context: &Context) -> Result<Option<PathBuf>> {
         match output {
             Output::Stdout => {
-                self.copy_to(&mut tokio::io::stdout(), context).await?;
+                let (mut out, mut is_begun) = (tokio::io::stdout(), false);
+                let copied = self.copy_to(&mut out, &mut is_begun, context).await;
+                // What was printed cannot be taken back.
+                let begun = |failure: Failure| {
+                    if is_begun {
+                        failure.handed_on()
+                    } else {
+                        failure
+                    }
+                };
+                copied.map_err(begun)?;
                 Ok(None)
             }
             Output::File { path, replace } => {
@@ -203,7 +178,7 @@ impl Copy<'_> {
             .tempfile_in(folder)
             .map_err(io)?;
         let mut file = tokio::fs::File::from_std(staged.as_file().try_clone().map_err(io)?);
-        self.copy_to(&mut file, context).await?;
+        self.copy_to(&mut file, &mut false, context).await?;
         file.sync_all().await.map_err(io)?;
         let persisted = if replace {
             staged.persist(path)
@@ -213,12 +188,14 @@ impl Copy<'_> {
         persisted.map(drop).map_err(|error| io(error.error))
     }
 
-    async fn copy_to(&self, out: &mut (impl AsyncWrite + Unpin), context: &Context) -> Result<()> {
-        let what = format!(
-            "cannot get `{}` from `{}`",
-            self.backup.place.id,
-            self.named().name
-        );
+    /// Copies the object; `is_begun` says whether any byte went out.
+    async fn copy_to(
+        &self,
+        out: &mut (impl AsyncWrite + Unpin),
+        is_begun: &mut bool,
+        context: &Context,
+    ) -> Result<()> {
+        let what = self.what();
         let stopped = || {
             let failure = context.stop.failure(&what);
             failure.and_safe("nothing was written")
@@ -244,6 +221,7 @@ impl Copy<'_> {
             size += piece.len() as u64;
             let io =
                 |error| Failure::new(Kind::Storage, "cannot_write", format!("{what}: {error}"));
+            *is_begun |= !held.is_empty();
             out.write_all(&std::mem::replace(&mut held, piece))
                 .await
                 .map_err(io)?;
@@ -261,17 +239,18 @@ impl Copy<'_> {
             self.object.size_bytes, self.object.sha256
         );
         Err(Failure::new(Kind::Damaged, "object_damaged", message)
+            .of_copy()
             .hint("`pgkeep list` shows other backups"))
     }
 
-    fn report(&self, file: Option<PathBuf>, warnings: Vec<String>) -> Report {
+    fn report(&self, file: Option<PathBuf>) -> Report {
         Report {
-            id: self.backup.place.id.to_string(),
+            id: self.stored.manifest.id.to_string(),
             file: file.map(|path| path.display().to_string()),
             size_bytes: self.object.size_bytes,
             sha256: self.object.sha256.clone(),
             storage: self.named().name.clone(),
-            warnings,
+            warnings: Vec::new(),
             failure: None,
         }
     }

@@ -8,11 +8,8 @@ use futures_util::{StreamExt, TryStreamExt};
 use super::table::{End, Extractor, Written};
 use super::{Report, Request, RowFormat, no_rows, no_table};
 use crate::context::Context;
-use crate::copies::listing::{
-    Listing, NamedStorage, StoredBackup, Wanted, database_of, doubtful, read_manifest,
-    storage_failure, unless_removed,
-};
-use crate::copies::{Pieces, chunk_index, dump_key, threads, with_pieces};
+use crate::copies::listing::{NamedStorage, StoredBackup, Wanted, storage_failure};
+use crate::copies::{Pieces, Stored, chunk_index, dump_key, threads, with_pieces};
 use crate::stream::compress::Codec;
 use crate::stream::pipeline::{Closed, Progress};
 use crate::stream::stored::{Fault, Layout, read_chunks, read_serially};
@@ -33,51 +30,39 @@ pub(super) async fn run(
     context: &Context,
     progress: &Arc<Progress>,
 ) -> Result<Report> {
-    let database = database_of(wanted, database.cloned());
-    let listing = Listing::read(storages.to_vec(), database.as_ref()).await?;
-    let backup = listing.find(wanted)?;
-    let (manifest, _) = read_manifest(&listing, backup).await?;
+    let stored = Stored::open(storages, database.cloned(), wanted).await?;
     let what = format!(
         "cannot extract `{}` from `{}`",
-        request.rows.table, manifest.id
+        request.rows.table, stored.manifest.id
     );
-    let manifest = Arc::new(manifest);
+    let manifest = Arc::new(stored.manifest.clone());
     let record = record(&manifest, &request.rows.table, &what)?;
     let mut warnings = Vec::new();
-    let mut last = None;
-    for at in backup.readable_from() {
-        let copy = Copy {
-            named: &listing.storages[at],
-            backup,
-            manifest: &manifest,
-            record: &record,
-            request,
-            context,
-            progress,
-            what: format!("{what} in `{}`", listing.storages[at].name),
-        };
-        match copy.extract().await {
-            Ok(mut report) => {
-                warnings.append(&mut report.warnings);
-                return Ok(Report {
-                    warnings,
-                    failure: doubtful(wanted, &listing),
-                    ..report
-                });
-            }
-            Err(Tried {
-                failure,
-                is_final: true,
-            }) => return Err(unless_removed(&listing, backup, &what, *failure).await),
-            Err(Tried { failure, .. }) => {
-                warnings.push(failure.message.clone());
-                last = Some(*failure);
-            }
+    let extracted = stored
+        .try_copies(&what, &mut warnings, async |at| {
+            let copy = Copy {
+                named: &stored.listing.storages[at],
+                backup: &stored.backup,
+                manifest: &manifest,
+                record: &record,
+                request,
+                context,
+                progress,
+                what: format!("{what} in `{}`", stored.storage_name(at)),
+            };
+            copy.extract().await
+        })
+        .await;
+    match extracted {
+        Ok(mut report) => {
+            warnings.append(&mut report.warnings);
+            Ok(Report {
+                warnings,
+                failure: stored.doubt(),
+                ..report
+            })
         }
-    }
-    match last {
-        Some(last) => Err(unless_removed(&listing, backup, &what, last).await),
-        None => Err(Failure::new(Kind::NotFound, "no_such_backup", what)),
+        Err(failure) => Err(stored.unless_removed(&what, failure).await),
     }
 }
 
@@ -99,30 +84,6 @@ fn record(manifest: &Manifest, name: &TableName, what: &str) -> Result<TableReco
         return Err(no_rows(what, is_partitioned));
     }
     Ok(record.clone())
-}
-
-/// A try that failed.
-struct Tried {
-    failure: Box<Failure>,
-    /// Another storage would not help, or rows went out already.
-    is_final: bool,
-}
-
-impl Tried {
-    fn of(failure: Failure, is_begun: bool) -> Self {
-        let is_copy = matches!(failure.kind, Kind::Damaged | Kind::Storage | Kind::Login);
-        let is_final = is_begun || !is_copy || failure.id == "cannot_write";
-        Self {
-            failure: Box::new(failure),
-            is_final,
-        }
-    }
-}
-
-impl From<Failure> for Tried {
-    fn from(failure: Failure) -> Self {
-        Self::of(failure, false)
-    }
 }
 
 /// One storage's copy of the backup.
@@ -158,13 +119,14 @@ struct Stretch {
 }
 
 impl Copy<'_> {
-    async fn extract(&self) -> std::result::Result<Report, Tried> {
+    async fn extract(&self) -> Result<Report> {
         let damaged = |why: String| {
             Failure::new(
                 Kind::Damaged,
                 "manifest_contradicts",
                 format!("{}: {why}", self.what),
             )
+            .of_copy()
         };
         let (codec, key) = dump_key(self.backup, self.manifest).map_err(damaged)?;
         let failed = |error: Error| storage_failure(&self.what, &error);
@@ -238,7 +200,7 @@ impl Copy<'_> {
         task: Task,
         key: &str,
         stretches: Vec<Stretch>,
-    ) -> std::result::Result<(Written, u64), Tried> {
+    ) -> Result<(Written, u64)> {
         let index = task.index.clone().unwrap_or_default();
         let mut streams = Vec::new();
         let mut read_bytes = 0;
@@ -264,7 +226,7 @@ impl Copy<'_> {
         Ok((result?, read_bytes))
     }
 
-    async fn whole(&self, task: Task, key: &str) -> std::result::Result<(Written, u64), Tried> {
+    async fn whole(&self, task: Task, key: &str) -> Result<(Written, u64)> {
         let stream = self.named.storage.stream(key, None).await;
         let stream = stream.map_err(|error| storage_failure(&self.what, &error))?;
         let stop = self.context.stop.clone();
@@ -279,7 +241,7 @@ impl Task {
         pieces: Pieces,
         stretches: &[Stretch],
         stop: crate::context::Stop,
-    ) -> std::result::Result<Written, Tried> {
+    ) -> Result<Written> {
         let rows = &self.request.rows;
         let mut extractor = Extractor::new(rows, &self.request.output, true, &self.what, stop)?;
         let index = self.index.clone().unwrap_or_default();
@@ -321,11 +283,7 @@ impl Task {
         self.finish(extractor, None)
     }
 
-    fn read_whole(
-        self,
-        pieces: Pieces,
-        stop: crate::context::Stop,
-    ) -> std::result::Result<Written, Tried> {
+    fn read_whole(self, pieces: Pieces, stop: crate::context::Stop) -> Result<Written> {
         let mut extractor = Extractor::new(
             &self.request.rows,
             &self.request.output,
@@ -355,21 +313,17 @@ impl Task {
     }
 
     /// Compares what was read with the manifest, and only then lets the last rows go.
-    fn finish(
-        &self,
-        extractor: Extractor<'_>,
-        why: Option<String>,
-    ) -> std::result::Result<Written, Tried> {
+    fn finish(&self, extractor: Extractor<'_>, why: Option<String>) -> Result<Written> {
         let is_begun = extractor.is_begun();
         let end = extractor
             .end()
-            .map_err(|failure| Tried::of(failure, is_begun))?;
+            .map_err(|failure| handed_on(failure, is_begun))?;
         if !end.is_left
             && let Some(why) = why.or_else(|| self.difference(&end))
         {
             return Err(self.damaged(&why, is_begun));
         }
-        end.finish().map_err(|failure| Tried::of(failure, true))
+        end.finish()
     }
 
     fn difference(&self, end: &End<'_>) -> Option<String> {
@@ -391,7 +345,7 @@ impl Task {
             .then(|| "its columns are not the ones of the manifest".to_owned())
     }
 
-    fn damaged(&self, why: &str, is_begun: bool) -> Tried {
+    fn damaged(&self, why: &str, is_begun: bool) -> Failure {
         let trust = if is_begun {
             "what was printed must not be trusted"
         } else {
@@ -400,16 +354,14 @@ impl Task {
         let message = format!("{}: {why}; {trust}", self.what);
         let failure = Failure::new(Kind::Damaged, "rows_damaged", message);
         let id = &self.manifest.id;
-        Tried::of(
-            failure.hint(format!("`pgkeep verify {id}` tells what is damaged")),
-            is_begun,
-        )
+        let failure = failure.hint(format!("`pgkeep verify {id}` tells what is damaged"));
+        handed_on(failure.of_copy(), is_begun)
     }
 
-    fn storage_failed(&self, extractor: &Extractor<'_>, error: &Error) -> Tried {
+    fn storage_failed(&self, extractor: &Extractor<'_>, error: &Error) -> Failure {
         let mut failure = storage_failure(&self.what, error);
         failure.message += &format!("; {}", extractor.trust());
-        Tried::of(failure, extractor.is_begun())
+        handed_on(failure, extractor.is_begun())
     }
 
     /// The dump's encoding, where it is a plain word; a manifest is not to be trusted with SQL.
@@ -417,6 +369,15 @@ impl Task {
         let encoding = self.manifest.dump.client_encoding.as_deref()?;
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
         encoding.bytes().all(is_plain).then_some(encoding)
+    }
+}
+
+/// Rows that went out cannot be taken back.
+fn handed_on(failure: Failure, is_begun: bool) -> Failure {
+    if is_begun {
+        failure.handed_on()
+    } else {
+        failure
     }
 }
 

@@ -293,7 +293,7 @@ fn odd_row(what: &str, picked: &Picked, columns: usize) -> Failure {
         picked.seen,
         picked.row.len()
     );
-    Failure::new(Kind::Damaged, "odd_row", message)
+    Failure::new(Kind::Damaged, "odd_row", message).of_copy()
 }
 
 impl End<'_> {

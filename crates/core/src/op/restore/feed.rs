@@ -13,7 +13,8 @@ pub(crate) fn unreadable(what: &str, error: &ReadError, seen: &Seen) -> Failure 
             Kind::Storage,
             "cannot_read",
             format!("{what}: cannot read on: {why}"),
-        );
+        )
+        .of_copy();
     }
     let message = format!("{what}: {error}");
     match error {
@@ -29,7 +30,7 @@ pub(crate) fn unreadable(what: &str, error: &ReadError, seen: &Seen) -> Failure 
         ReadError::Damaged { .. } => {
             Failure::new(Kind::Damaged, "compressed_stream_damaged", message)
         }
-        ReadError::Io(_) => Failure::new(Kind::Storage, "cannot_read", message),
+        ReadError::Io(_) => Failure::new(Kind::Storage, "cannot_read", message).of_copy(),
     }
 }
 

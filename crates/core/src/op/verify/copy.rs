@@ -100,7 +100,7 @@ async fn read(look: &Look<'_>, report: &mut CopyReport) -> Result<Option<Seen>, 
     // The dump is whole, so the backup stays one; what lies beside it is not.
     let why = last.minor.join("; ");
     let message = format!("{}: {why}; the dump itself is whole", look.what());
-    Err(Failure::new(Kind::Damaged, "globals_damaged", message))
+    Err(Failure::new(Kind::Damaged, "globals_damaged", message).of_copy())
 }
 
 fn note(seen: &Seen, report: &mut CopyReport) {
@@ -115,9 +115,11 @@ fn unsteady(look: &Look<'_>) -> Failure {
         "{}: two readings gave different bytes, so nobody knows what is stored; nothing was marked",
         look.what()
     );
-    Failure::new(Kind::Storage, "readings_differ", message).hint(
-        "look at the disk, the memory and the network of this machine, and verify from another",
-    )
+    Failure::new(Kind::Storage, "readings_differ", message)
+        .of_copy()
+        .hint(
+            "look at the disk, the memory and the network of this machine, and verify from another",
+        )
 }
 
 /// The bytes are those that were stored, so it is the manifest that is wrong, or the two versions of pgkeep that read the

@@ -128,7 +128,7 @@ impl Look<'_> {
                     "{}: its manifest is gone, it was removed meanwhile",
                     self.what()
                 );
-                return Err(Failure::new(Kind::Storage, "backup_gone", message));
+                return Err(Failure::new(Kind::Storage, "backup_gone", message).of_copy());
             }
             Err(error) => return Err(self.failed(&error)),
         };

@@ -376,7 +376,7 @@ impl Run<'_> {
                     .err()
                     .map_or_else(String::new, |error| error.to_string());
                 let message = format!("{}: cannot read on: {why}", self.what());
-                Err(Failure::new(Kind::Storage, "cannot_read", message))
+                Err(Failure::new(Kind::Storage, "cannot_read", message).of_copy())
             }
         }
     }
@@ -464,6 +464,7 @@ impl Run<'_> {
             stored.storage_name(at)
         );
         Failure::new(Kind::Damaged, "object_damaged", message)
+            .of_copy()
             .hint("`pgkeep list` shows other backups")
     }
 }
