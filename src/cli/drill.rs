@@ -10,7 +10,7 @@ use super::drill_page::page;
 use super::log::{self, Ended};
 use super::output::{Output, bytes, number};
 use super::progress::Shown;
-use super::restore::left_to_the_platform;
+use super::restored::left_to_the_platform;
 use super::settings::Settings;
 use super::steps;
 use pgkeep_core::context::Context;

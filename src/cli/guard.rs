@@ -7,7 +7,7 @@ use super::args::{GuardArgs, OnFailureArg, StorageArgs, TriggerArg};
 use super::backup::{duration, requests, text as backup_text};
 use super::output::{Output, say};
 use super::progress::Shown;
-use super::restore::text as restore_text;
+use super::restored;
 use super::settings::Settings;
 use super::steps;
 use pgkeep_core::context::Context;
@@ -342,7 +342,7 @@ fn tell_end(report: &Report, command: &CommandOutcome, output: &Output) {
     if !restored.is_empty() {
         restored
             .iter()
-            .for_each(|restored| say(restore_text(restored).trim_end()));
+            .for_each(|report| say(restored::of_whole(report).trim_end()));
         return say(&format!(
             "error: {}; the database was put back",
             command.words()

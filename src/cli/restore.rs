@@ -1,23 +1,26 @@
-//! `pgkeep restore` on the terminal.
+//! `pgkeep restore` on the terminal: a whole dump, single tables, or rows of single tables.
 
 use std::path::PathBuf;
 
 use super::args::RestoreArgs;
 use super::backup::{duration, duration_or_off};
 use super::log::{self, Ended};
-use super::output::{Output, bytes, number};
+use super::output::Output;
 use super::progress::Shown;
 use super::settings::Settings;
-use super::steps;
+use super::{restored, steps};
 use pgkeep_core::context::Context;
-use pgkeep_core::op::restore::{Limits, Options, Report, Request, Source, run as restore};
+use pgkeep_core::op::restore::{
+    Chosen, Goal, Limits, Options, Outcome, Request, Source, run as restore,
+};
 use pgkeep_core::op::stored::Wanted;
 use pgkeep_core::postgres::programs::Search;
 use pgkeep_model::config::{Config, Preset};
 use pgkeep_model::connection::Connection;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::BackupId;
-use pgkeep_model::name::printable;
+use pgkeep_model::merge::Mode;
+use pgkeep_model::name::{TableName, parse_schema, printable};
 
 pub(super) async fn run(
     args: &RestoreArgs,
@@ -25,34 +28,42 @@ pub(super) async fn run(
     output: &Output,
     context: &Context,
 ) -> Result<()> {
-    if super::single::is_meant(args) {
-        return super::single::run(args, settings, output, context).await;
-    }
-    if super::merge::is_meant(args)? {
-        return super::merge::run(args, settings, output, context).await;
-    }
     let request = request(args, settings)?;
     let context = &settings.telling(context, &args.storage)?;
     let shown = Shown::new("restore", output);
-    let report = restore(&request, context, &shown).await;
+    let outcome = restore(&request, context, &shown).await;
+    let ended = match &outcome {
+        Outcome::Whole(report) => Ended {
+            database: report.database.as_deref(),
+            backup_id: report.backup_id.as_deref(),
+            duration_ms: report.took_ms,
+            ..Ended::default()
+        },
+        Outcome::Tables(report) => Ended {
+            backup_id: report.backup_id.as_deref(),
+            duration_ms: report.took_ms,
+            ..Ended::default()
+        },
+        Outcome::Rows(report) => Ended {
+            backup_id: report.backup_id.as_deref(),
+            duration_ms: report.took_ms,
+            ..Ended::default()
+        },
+    };
     log::ended(&Ended {
         stage: "restore",
-        database: report.database.as_deref(),
-        backup_id: report.backup_id.as_deref(),
-        duration_ms: report.took_ms,
-        failure: report.failure.as_ref(),
-        ..Ended::default()
+        failure: outcome.failure(),
+        ..ended
     });
-    output.step_summary(|| steps::of_restore(&report));
-    output.summary(&report, &report.warnings, || {
-        report.restored.then(|| text(&report))
-    });
-    report.failure.map_or(Ok(()), Err)
+    output.step_summary(|| steps::of_restored(&outcome));
+    output.summary(&outcome, outcome.warnings(), || restored::of(&outcome));
+    outcome.failure().cloned().map_or(Ok(()), Err)
 }
 
 fn request(args: &RestoreArgs, settings: &Settings<'_>) -> Result<Request> {
+    let goal = goal(args)?;
     let source = source(args, settings)?;
-    let database = match &source {
+    let request_name = match &source {
         Source::Stored {
             wanted: Wanted::Id(id),
             ..
@@ -60,14 +71,18 @@ fn request(args: &RestoreArgs, settings: &Settings<'_>) -> Result<Request> {
         Source::Stored { database, .. } => database.as_ref().map(ToString::to_string),
         Source::File(_) | Source::Stdin => settings.database_name()?.map(|name| name.to_string()),
     };
-    let into = settings.into(&args.into, database.as_deref())?;
+    goal.takes(&source)?;
+    let database = request_name.as_deref();
+    let into = settings.into(&args.into, database)?;
     let into = with_password(into, args, settings)?;
     Ok(Request {
         source,
         into,
         search: search(args, settings)?,
         environment: settings.program_environment(),
+        goal,
         options: Options {
+            dry_run: args.dry_run,
             replace: args.replace,
             accept_no_end_marker: args.accept_no_end_marker,
             allow_superuser: args.allow_superuser,
@@ -78,13 +93,72 @@ fn request(args: &RestoreArgs, settings: &Settings<'_>) -> Result<Request> {
             create_missing_roles: args.create_missing_roles,
             no_database_settings: args.no_database_settings,
             no_compare: args.no_compare,
-            limits: limits(args, database.as_deref(), settings)?,
+            limits: limits(args, database, settings)?,
             preset: args.preset.map(Preset::from),
             jobs: args.jobs.map(|jobs| usize::from(jobs.get())),
             dump_time_zone: args.dump_time_zone.clone(),
             ..Options::default()
         },
     })
+}
+
+/// Returns what of the dump is meant.
+fn goal(args: &RestoreArgs) -> Result<Goal> {
+    let is_rows = args.upsert || args.data_only;
+    if !is_rows && args.tables.is_empty() {
+        refuse_flags_alone(args)?;
+        return Ok(Goal::Whole);
+    }
+    if !is_rows {
+        refuse_what_is_of_databases(args)?;
+    }
+    let tables = args.tables.iter().map(|text| table(text));
+    let schema_map = args.schema_map.iter().map(|text| mapping(text));
+    let chosen = Chosen {
+        tables: tables.collect::<Result<_>>()?,
+        schema_map: schema_map.collect::<Result<_>>()?,
+    };
+    Ok(match (args.upsert, args.data_only) {
+        (true, _) => Goal::Rows(Mode::Upsert, chosen),
+        (false, true) => Goal::Rows(Mode::Append, chosen),
+        (false, false) => Goal::Tables(chosen),
+    })
+}
+
+/// Some flags say nothing about a whole dump.
+fn refuse_flags_alone(args: &RestoreArgs) -> Result<()> {
+    let alone = [
+        ("--schema-map", !args.schema_map.is_empty()),
+        ("--dry-run", args.dry_run),
+    ];
+    match alone.into_iter().find(|(_, is_given)| *is_given) {
+        None => Ok(()),
+        Some((flag, _)) => {
+            let message = format!(
+                "`{flag}` wants `--table`, `--upsert` or `--data-only` with it; nothing was changed"
+            );
+            Err(Failure::new(Kind::Usage, "flag_alone", message).hint(
+                "`--table` brings single tables back; `--upsert` merges rows into tables that are there; `--data-only` fills empty ones",
+            ))
+        }
+    }
+}
+
+/// Flags about a whole database say nothing here, and whoever gives one means something else.
+fn refuse_what_is_of_databases(args: &RestoreArgs) -> Result<()> {
+    let flags = [
+        ("--replace", args.replace),
+        ("--no-database-settings", args.no_database_settings),
+        ("--jobs", args.jobs.is_some()),
+    ];
+    match flags.into_iter().find(|(_, is_given)| *is_given) {
+        None => Ok(()),
+        Some((flag, _)) => {
+            let message = format!("`{flag}` is for a whole database; nothing was changed");
+            Err(Failure::new(Kind::Usage, "flag_of_databases", message)
+                .hint("leave it out, or leave `--table` out"))
+        }
+    }
 }
 
 /// How long it may stand still: as the flags say, else as the database's backups may.
@@ -168,67 +242,40 @@ pub(super) fn source(args: &RestoreArgs, settings: &Settings<'_>) -> Result<Sour
     Err(Failure::new(Kind::NotFound, "no_such_backup", message).hint("`pgkeep list` shows the ids"))
 }
 
-pub(super) fn text(report: &Report) -> String {
-    let what = report.backup_id.as_deref().unwrap_or(&report.source);
-    let seconds = |ms: u64| ms as f64 / 1000.0;
-    let mut out = format!(
-        "{what}: restored into {}: {} rows, {} of SQL in {:.1} s\n",
-        report.target,
-        number(report.rows),
-        bytes(report.dump_bytes),
-        seconds(report.restore_ms),
-    );
-    out += &left_to_the_platform(report);
-    if report.created {
-        out += "  the database was created\n";
-    }
-    if !report.created && report.replaced.is_none() && !report.properties_set.is_empty() {
-        out += "  changed of the database that was there, to what the backup says:\n";
-        for statement in &report.properties_set {
-            out += &format!("    {statement};\n");
-        }
-    }
-    if !report.created_roles.is_empty() {
-        out += &format!(
-            "  roles made, without login: {}\n",
-            report.created_roles.join(", ")
-        );
-    }
-    out += &if report.compared {
-        format!(
-            "  compared: {} tables are as they were dumped, in {:.1} s\n",
-            number(report.tables.len() as u64),
-            seconds(report.compare_ms)
-        )
-    } else {
-        "  NOT compared\n".to_owned()
-    };
-    if let Some(replaced) = &report.replaced {
-        out += &format!(
-            "  the old database is kept as {}\n  to go back, from another database:\n",
-            replaced.kept_as
-        );
-        for statement in &replaced.go_back {
-            out += &format!("    {statement}\n");
-        }
-    }
-    out
+pub(super) fn table(text: &str) -> Result<TableName> {
+    text.parse()
+        .map_err(|error| bad("--table", text, &format!("{error}")))
 }
 
-/// What is not there, or not as it was where the dump came from: the first thing to know.
-pub(super) fn left_to_the_platform(report: &Report) -> String {
-    let mut out = String::new();
-    if !report.skipped_extensions.is_empty() {
-        out += &format!(
-            "  WITHOUT extensions that the server lacks: {}\n",
-            report.skipped_extensions.join(", ")
-        );
+/// An equals sign in a schema's name stands in quotes, which no part may leave open.
+pub(super) fn mapping(text: &str) -> Result<(String, String)> {
+    let places = text.match_indices('=').map(|(at, _)| at);
+    let read = |at: usize| {
+        Some((
+            parse_schema(&text[..at]).ok()?,
+            parse_schema(&text[at + 1..]).ok()?,
+        ))
+    };
+    let found = places.filter_map(read).next();
+    found.ok_or_else(|| bad("--schema-map", text, "it is not FROM=TO"))
+}
+
+fn bad(flag: &str, text: &str, why: &str) -> Failure {
+    let message = format!("`{flag} {}`: {why}; nothing was changed", printable(text));
+    Failure::new(Kind::Usage, "bad_name", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schemas_are_mapped_by_name() {
+        let pair = |a: &str, b: &str| Some((a.to_owned(), b.to_owned()));
+        assert_eq!(mapping("public=Rescued").ok(), pair("public", "rescued"));
+        assert_eq!(mapping("\"a=b\"=\"C d\"").ok(), pair("a=b", "C d"));
+        for text in ["public", "=x", "a.b=c", "\"a=b"] {
+            assert_eq!(mapping(text).unwrap_err().kind, Kind::Usage, "{text}");
+        }
     }
-    for stand_in in &report.stand_ins {
-        out += &format!("  stands in for the platform's own: {stand_in}\n");
-    }
-    for left_out in &report.left_out {
-        out += &format!("  LEFT OUT, and not there: {left_out}\n");
-    }
-    out
 }

@@ -4,6 +4,7 @@
 
 use super::actions::{Cell, Table};
 use super::output::{bytes, number};
+use pgkeep_core::op::restore::Outcome;
 use pgkeep_core::op::{backup, drill, guard, restore, verify};
 use pgkeep_model::failure::{Failure, Kind};
 
@@ -174,17 +175,40 @@ pub(super) fn of_drill(report: &drill::Report) -> Table {
     table
 }
 
-/// The one row of a restore.
-pub(super) fn of_restore(report: &restore::Report) -> Table {
+/// The one row of a restore, whichever kind it was.
+pub(super) fn of_restored(outcome: &Outcome) -> Table {
+    let (what, target, tables, rows, took_ms) = match outcome {
+        Outcome::Whole(report) => (
+            report.backup_id.as_ref().unwrap_or(&report.source).as_str(),
+            &report.target,
+            report.tables.len(),
+            report.rows,
+            report.took_ms,
+        ),
+        Outcome::Tables(report) => (
+            report.backup_id.as_ref().unwrap_or(&report.source).as_str(),
+            &report.target,
+            report.tables.len(),
+            report.rows,
+            report.took_ms,
+        ),
+        Outcome::Rows(report) => (
+            report.backup_id.as_deref().unwrap_or_default(),
+            &report.target,
+            report.tables.len(),
+            report.tables.iter().map(|table| table.rows).sum(),
+            report.took_ms,
+        ),
+    };
     let mut table = Table::new("Restore", RESTORE);
     table.add([
-        foreign(report.backup_id.as_deref().unwrap_or(&report.source)),
-        words(verdict(report.failure.as_ref())),
-        foreign(&report.target),
-        words(number(report.tables.len() as u64)),
-        words(number(report.rows)),
-        words(seconds(report.took_ms)),
-        why(report.failure.as_ref()),
+        foreign(what),
+        words(verdict(outcome.failure())),
+        foreign(target),
+        words(number(tables as u64)),
+        words(number(rows)),
+        words(seconds(took_ms)),
+        why(outcome.failure()),
     ]);
     table
 }

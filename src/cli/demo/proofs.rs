@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use super::{Demo, PAGILA_NAME, indent};
 use crate::cli::progress::Shown;
-use crate::cli::{
-    drill as drill_words, prune as prune_words, restore as restore_words, verify as verify_words,
-};
+use crate::cli::{drill as drill_words, prune as prune_words, restored, verify as verify_words};
 use pgkeep_core::op::event::Silent;
 use pgkeep_core::op::stored::{NamedStorage, Wanted};
 use pgkeep_core::op::{drill, prune, restore, verify};
@@ -79,18 +77,22 @@ impl Demo<'_> {
             search: self.search.clone(),
             environment: self.environment.clone(),
             // The server is thrown away, and so is what a dump could do to it.
+            goal: restore::Goal::Whole,
             options: restore::Options {
                 allow_superuser: true,
                 ..restore::Options::default()
             },
         };
         let shown = Shown::new(PAGILA_NAME, self.output);
-        let report = restore::run(&request, self.context, &shown).await;
+        let outcome = restore::run(&request, self.context, &shown).await;
         shown.finish();
-        if report.failure.is_none() {
-            self.tell(&indent(&restore_words::text(&report)));
+        let failure = outcome.failure().cloned();
+        if failure.is_none()
+            && let Some(text) = restored::of(&outcome)
+        {
+            self.tell(&indent(&text));
         }
-        report.failure.map_or(Ok(()), Err)
+        failure.map_or(Ok(()), Err)
     }
 
     async fn prune(&self) -> Result<()> {

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::event::Observer;
 use super::notices;
-use super::restore::{self, Ended, Options, SQL_FAILED, Source, keep_record};
+use super::restore::{self, Ended, Goal, Options, SQL_FAILED, Source, keep_record};
 use super::stored::{NamedStorage, Wanted};
 use crate::context::Context;
 use crate::copies::Stored;
@@ -302,6 +302,7 @@ impl Drill<'_> {
             into: scratch.clone(),
             search: self.request.search.clone(),
             environment: self.request.environment.clone(),
+            goal: Goal::Whole,
             options: Options {
                 create_missing_roles: true,
                 allow_superuser: self.request.allow_superuser || self.request.server.is_none(),

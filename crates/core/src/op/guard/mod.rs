@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::backup;
 use super::event::{Event, Named, Observer};
 use super::history;
-use super::restore::{self, Options, Source};
+use super::restore::{self, Goal, Options, Source};
 use super::stored::Wanted;
 use crate::context::Context;
 use crate::postgres::attended::{Attended, Left};
@@ -351,6 +351,7 @@ impl Guard<'_> {
             into: guarded.backup.connection.clone(),
             search: guarded.backup.search.clone(),
             environment: guarded.backup.environment.clone(),
+            goal: Goal::Whole,
             options: Options {
                 replace: true,
                 allow_superuser: self.request.allow_superuser,
@@ -432,7 +433,7 @@ impl Guard<'_> {
         });
         let request = self.restoring(guarded, self.source(at, guarded)?);
         let watching = Named::new(&outcome.database, self.observer);
-        let mut restored = restore::run(&request, self.context, &watching).await;
+        let mut restored = restore::run_whole(&request, self.context, &watching).await;
         let failure = restored.failure.take();
         let is_restored = restored.restored;
         self.report

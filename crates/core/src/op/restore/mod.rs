@@ -28,13 +28,16 @@ use super::stored::{NamedStorage, Wanted};
 use super::{history, notices};
 use crate::context::Context;
 use crate::notify::Delivery;
-use crate::op::event::{Observer, Silent};
+use crate::op::event::{Event, Observer, Silent};
 use crate::postgres::environment::Environment;
 use crate::postgres::programs::Search;
 use pgkeep_model::config::Preset;
 use pgkeep_model::connection::Connection;
 use pgkeep_model::failure::{Failure, Result};
 use pgkeep_model::id::{BackupId, DatabaseName};
+use pgkeep_model::merge::Mode;
+use pgkeep_model::name::TableName;
+use pgkeep_model::notice::Notice;
 use pgkeep_model::restore::compare::TableOutcome;
 
 pub use stall::Limits;
@@ -55,8 +58,43 @@ pub struct Request {
     pub search: Search,
     /// What programs may see of the environment.
     pub environment: Environment,
+    /// What of the dump.
+    pub goal: Goal,
     /// How.
     pub options: Options,
+}
+
+/// What of a dump is restored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Goal {
+    /// All of it, into a database of its own.
+    #[default]
+    Whole,
+    /// Single tables with their structure.
+    Tables(Chosen),
+    /// Rows of single tables, into tables that are there.
+    Rows(Mode, Chosen),
+}
+
+impl Goal {
+    /// Refuses a source that this cannot come out of.
+    pub fn takes(&self, source: &Source) -> Result<()> {
+        match (self, source) {
+            (Self::Tables(_), Source::Stdin) => Err(tables::pipe_is_read_once()),
+            (Self::Rows(..), Source::File(_) | Source::Stdin) => Err(rows::no_backup()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Which tables, and what they are called in the target.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chosen {
+    /// The tables; a partitioned one means its partitions, too. Of rows, none means every table with rows that has a
+    /// primary key.
+    pub tables: Vec<TableName>,
+    /// Schemas that are called otherwise in the target.
+    pub schema_map: Vec<(String, String)>,
 }
 
 /// Where a dump comes from.
@@ -79,6 +117,8 @@ pub enum Source {
 /// How to restore.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// Roll all back at the end: single tables and rows only.
+    pub dry_run: bool,
     /// Restore beside the database and put the copy into its place.
     pub replace: bool,
     /// Accept a dump without an end marker.
@@ -231,20 +271,150 @@ impl Report {
     }
 }
 
-/// Restores, and leaves a record of it beside a stored backup.
-pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) -> Report {
-    let mut report = carry_out(request, context, observer).await;
-    let notice = notice::of(request, &report, context.clock.now());
-    report.notices = notices::tell(&notice, context).await;
-    report
-        .warnings
-        .extend(notices::undelivered(&report.notices));
-    let good = format!("{} is restored", report.source);
-    notices::settle(&mut report.failure, &report.notices, &good, context);
-    if let Source::Stored { storages, .. } = &request.source {
-        keep_record("restore", storages, Ended::from(&report), context).await;
+/// How a restore ended, whichever kind it was.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Outcome {
+    /// Of a whole dump.
+    Whole(Box<Report>),
+    /// Of single tables.
+    Tables(Box<tables::Report>),
+    /// Of rows.
+    Rows(Box<rows::Report>),
+}
+
+/// What the reports of all kinds tell.
+struct Told<'a> {
+    backup_id: Option<&'a str>,
+    target: &'a str,
+    started_at: Timestamp,
+    rows: u64,
+    /// What is good, in words.
+    good: String,
+    warnings: &'a mut Vec<String>,
+    notices: &'a mut Vec<Delivery>,
+    failure: &'a mut Option<Failure>,
+}
+
+impl Outcome {
+    /// Returns what was odd.
+    pub fn warnings(&self) -> &[String] {
+        match self {
+            Self::Whole(report) => &report.warnings,
+            Self::Tables(report) => &report.warnings,
+            Self::Rows(report) => &report.warnings,
+        }
     }
+
+    /// Returns why it failed.
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Whole(report) => report.failure.as_ref(),
+            Self::Tables(report) => report.failure.as_ref(),
+            Self::Rows(report) => report.failure.as_ref(),
+        }
+    }
+}
+
+impl<'a> From<&'a mut Report> for Told<'a> {
+    fn from(report: &'a mut Report) -> Self {
+        Self {
+            backup_id: report.backup_id.as_deref(),
+            target: &report.target,
+            started_at: report.started_at,
+            rows: report.rows,
+            good: format!("{} is restored", report.source),
+            warnings: &mut report.warnings,
+            notices: &mut report.notices,
+            failure: &mut report.failure,
+        }
+    }
+}
+
+impl<'a> From<&'a mut tables::Report> for Told<'a> {
+    fn from(report: &'a mut tables::Report) -> Self {
+        Self {
+            backup_id: report.backup_id.as_deref(),
+            target: &report.target,
+            started_at: report.started_at,
+            rows: report.rows,
+            good: "the tables are restored".to_owned(),
+            warnings: &mut report.warnings,
+            notices: &mut report.notices,
+            failure: &mut report.failure,
+        }
+    }
+}
+
+impl<'a> From<&'a mut rows::Report> for Told<'a> {
+    fn from(report: &'a mut rows::Report) -> Self {
+        Self {
+            backup_id: report.backup_id.as_deref(),
+            target: &report.target,
+            started_at: report.started_at,
+            rows: report.tables.iter().map(|table| table.rows).sum(),
+            good: "the rows are in their tables".to_owned(),
+            warnings: &mut report.warnings,
+            notices: &mut report.notices,
+            failure: &mut report.failure,
+        }
+    }
+}
+
+/// Restores, sends a notice of it, and leaves a record of it beside a stored backup. A dry run does neither.
+pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) -> Outcome {
+    match &request.goal {
+        Goal::Whole => Outcome::Whole(Box::new(run_whole(request, context, observer).await)),
+        Goal::Tables(chosen) => {
+            let run = tables::Run::new(request, chosen, context, observer);
+            let mut report = run.run().await;
+            observer.note(Event::Ended);
+            let notice = notice::of_tables(&report, context.clock.now());
+            tell(request, &notice, Told::from(&mut report), context).await;
+            Outcome::Tables(Box::new(report))
+        }
+        Goal::Rows(mode, chosen) => {
+            let run = rows::Run::new(request, *mode, chosen, context, observer);
+            let mut report = run.run().await;
+            observer.note(Event::Ended);
+            let notice = notice::of_rows(request, &report, context.clock.now());
+            tell(request, &notice, Told::from(&mut report), context).await;
+            Outcome::Rows(Box::new(report))
+        }
+    }
+}
+
+/// Restores a whole dump, whatever the goal says.
+pub(crate) async fn run_whole(
+    request: &Request,
+    context: &Context,
+    observer: &dyn Observer,
+) -> Report {
+    let mut report = carry_out(request, context, observer).await;
+    let notice = notice::of_whole(request, &report, context.clock.now());
+    tell(request, &notice, Told::from(&mut report), context).await;
     report
+}
+
+/// Sends the notice of a restore and keeps its record.
+async fn tell(request: &Request, notice: &Notice, told: Told<'_>, context: &Context) {
+    if request.options.dry_run {
+        return;
+    }
+    *told.notices = notices::tell(notice, context).await;
+    told.warnings.extend(notices::undelivered(told.notices));
+    notices::settle(told.failure, told.notices, &told.good, context);
+    if let Source::Stored { storages, .. } = &request.source {
+        let ended = Ended {
+            backup_id: told.backup_id,
+            started_at: told.started_at,
+            rows: Some(told.rows),
+            target: told.target,
+            notices: told.notices,
+            failure: told.failure.as_ref(),
+        };
+        keep_record("restore", storages, ended, context).await;
+    }
 }
 
 /// Restores without a record, for a run that leaves one of its own.

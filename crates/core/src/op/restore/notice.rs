@@ -2,12 +2,50 @@
 
 use jiff::Timestamp;
 
-use super::{Report, Request, Source};
-use crate::op::notices::{database_of, note_failure, outcome, subject_of_restore, verdict};
+use super::{Report, Request, Source, rows, tables};
+use crate::op::notices::{
+    Brought, database_of, note_failure, outcome, subject_of_restore, verdict,
+};
 use pgkeep_model::notice::{Event, Notice};
 
-/// Makes the notice of a restore.
-pub(super) fn of(request: &Request, report: &Report, now: Timestamp) -> Notice {
+/// Makes the notice of single tables that were restored.
+pub(super) fn of_tables(report: &tables::Report, now: Timestamp) -> Notice {
+    let brought = Brought {
+        database: database_of(report.backup_id.as_deref()),
+        backup_id: report.backup_id.as_ref(),
+        target: &report.target,
+        rows: report.rows,
+        tables: report.tables.len(),
+        took_ms: report.took_ms,
+        is_there: report.restored,
+        warnings: &report.warnings,
+        failure: report.failure.as_ref(),
+    };
+    brought.notice(now)
+}
+
+/// Makes the notice of rows that were merged into tables.
+pub(super) fn of_rows(request: &Request, report: &rows::Report, now: Timestamp) -> Notice {
+    let named = match &request.source {
+        Source::Stored { database, .. } => database.as_ref().map(ToString::to_string),
+        Source::File(_) | Source::Stdin => None,
+    };
+    let brought = Brought {
+        database: database_of(report.backup_id.as_deref()).or(named),
+        backup_id: report.backup_id.as_ref(),
+        target: &report.target,
+        rows: report.tables.iter().map(|table| table.rows).sum(),
+        tables: report.tables.len(),
+        took_ms: report.took_ms,
+        is_there: report.merged,
+        warnings: &report.warnings,
+        failure: report.failure.as_ref(),
+    };
+    brought.notice(now)
+}
+
+/// Makes the notice of a whole dump that was restored.
+pub(super) fn of_whole(request: &Request, report: &Report, now: Timestamp) -> Notice {
     let database = match &request.source {
         Source::Stored { database, .. } => {
             let of_id = database_of(report.backup_id.as_deref().or(Some(&report.source)));

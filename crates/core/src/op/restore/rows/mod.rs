@@ -3,51 +3,15 @@
 //! All is one transaction, and what came in is compared with what was dumped before its COMMIT: a merge that fails, or
 //! that only shows what it would do, leaves the target as it was. Of the backup only these tables' bytes are read.
 
-mod notice;
 mod run;
+
+pub(super) use run::{Run, no_backup};
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Ended, Limits, keep_record};
-use crate::context::Context;
 use crate::notify::Delivery;
-use crate::op::event::{Event, Observer};
-use crate::op::notices;
-use crate::op::stored::{NamedStorage, Wanted};
-use crate::postgres::environment::Environment;
-use crate::postgres::programs::Search;
-use pgkeep_model::connection::Connection;
 use pgkeep_model::failure::Failure;
-use pgkeep_model::id::DatabaseName;
-use pgkeep_model::merge::Mode;
-use pgkeep_model::name::TableName;
-
-/// What to merge, and where to.
-pub struct Request {
-    /// Where to look for the backup.
-    pub storages: Vec<NamedStorage>,
-    /// Only this database.
-    pub database: Option<DatabaseName>,
-    /// Which backup.
-    pub wanted: Wanted,
-    /// Which tables; none means every table with rows that has a primary key.
-    pub tables: Vec<TableName>,
-    /// Schemas that are called otherwise in the target.
-    pub schema_map: Vec<(String, String)>,
-    /// How rows come in.
-    pub mode: Mode,
-    /// Whether all is rolled back at the end.
-    pub dry_run: bool,
-    /// How long it may stand still, and wait for somebody else's lock.
-    pub limits: Limits,
-    /// The target.
-    pub into: Connection,
-    /// Where to look for client programs.
-    pub search: Search,
-    /// What programs may see of the environment.
-    pub environment: Environment,
-}
 
 /// How a merge ended. The exit code, the summary and the text come from this value.
 #[derive(Debug, Serialize)]
@@ -96,34 +60,4 @@ pub struct Merged {
     pub counts: pgkeep_model::merge::Counts,
     /// Columns of its key, to read the sample by.
     pub key: Vec<String>,
-}
-
-/// Merges, and tells of it unless it only shows what it would do.
-pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) -> Report {
-    let mut report = run::Run::new(request, context, observer).run().await;
-    observer.note(Event::Ended);
-    if request.dry_run {
-        return report;
-    }
-    let notice = notice::of(request, &report, context.clock.now());
-    report.notices = notices::tell(&notice, context).await;
-    report
-        .warnings
-        .extend(notices::undelivered(&report.notices));
-    notices::settle(
-        &mut report.failure,
-        &report.notices,
-        "the rows are in their tables",
-        context,
-    );
-    let ended = Ended {
-        backup_id: report.backup_id.as_deref(),
-        started_at: report.started_at,
-        rows: Some(report.tables.iter().map(|table| table.rows).sum()),
-        target: &report.target,
-        notices: &report.notices,
-        failure: report.failure.as_ref(),
-    };
-    keep_record("restore", &request.storages, ended, context).await;
-    report
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Merged, Report, Request};
+use super::{Merged, Report};
 use crate::context::Context;
 use crate::copies::{Ranged, Stored};
 use crate::op::event::{Event, Observer};
@@ -10,6 +10,7 @@ use crate::op::restore::refusal::of_statement;
 use crate::op::restore::session::{Fate, From as Origin, Handed, Judge, Sessions, Supply};
 use crate::op::restore::sink::Broken;
 use crate::op::restore::stall::Pulse;
+use crate::op::restore::{Chosen, Request, Source};
 use crate::op::restore::{HINDERED, SQL_FAILED, check};
 use crate::postgres::error::Error;
 use crate::postgres::feed::Answers;
@@ -31,8 +32,11 @@ const MIN_MAJOR: u32 = 12;
 
 const SAFE: &str = "the target is as it was";
 
-pub(super) struct Run<'a> {
+/// One merge under way.
+pub(in crate::op::restore) struct Run<'a> {
     request: &'a Request,
+    mode: Mode,
+    chosen: &'a Chosen,
     context: &'a Context,
     observer: &'a dyn Observer,
     report: Report,
@@ -59,8 +63,10 @@ impl Pair {
 }
 
 impl<'a> Run<'a> {
-    pub(super) fn new(
+    pub(in crate::op::restore) fn new(
         request: &'a Request,
+        mode: Mode,
+        chosen: &'a Chosen,
         context: &'a Context,
         observer: &'a dyn Observer,
     ) -> Self {
@@ -68,11 +74,11 @@ impl<'a> Run<'a> {
             backup_id: None,
             storage: None,
             target: request.into.label(),
-            mode: match request.mode {
+            mode: match mode {
                 Mode::Upsert => "upsert",
                 Mode::Append => "data-only",
             },
-            dry_run: request.dry_run,
+            dry_run: request.options.dry_run,
             merged: false,
             compared: false,
             tables: Vec::new(),
@@ -85,6 +91,8 @@ impl<'a> Run<'a> {
         };
         Self {
             request,
+            mode,
+            chosen,
             context,
             observer,
             report,
@@ -92,7 +100,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    pub(super) async fn run(mut self) -> Report {
+    pub(in crate::op::restore) async fn run(mut self) -> Report {
         let started = self.context.clock.monotonic();
         if let Err(failure) = self.try_run().await {
             let is_stopped = self.context.stop.is_requested();
@@ -125,12 +133,14 @@ impl<'a> Run<'a> {
     }
 
     async fn try_run(&mut self) -> Result<()> {
-        let Request {
+        let Source::Stored {
             storages,
             database,
             wanted,
-            ..
-        } = self.request;
+        } = &self.request.source
+        else {
+            return Err(no_backup());
+        };
         let stop = self.context.stop.token();
         let stored = tokio::select! {
             stored = Stored::open(storages, database.clone(), wanted) => stored?,
@@ -186,11 +196,11 @@ impl<'a> Run<'a> {
     fn records(&self, stored: &Stored) -> Result<Vec<TableRecord>> {
         let all = &stored.manifest.tables;
         let has_rows = |record: &&TableRecord| record.rows.is_some() && !record.blocks.is_empty();
-        if self.request.tables.is_empty() {
+        if self.chosen.tables.is_empty() {
             return Ok(all.iter().filter(has_rows).cloned().collect());
         }
         let mut records: Vec<TableRecord> = Vec::new();
-        for name in &self.request.tables {
+        for name in &self.chosen.tables {
             let full = TableName::new(name.schema_or_public(), name.name.clone());
             let Some(record) = all.iter().find(|record| record.full_name() == full) else {
                 let known: Vec<String> = all
@@ -233,7 +243,7 @@ impl<'a> Run<'a> {
     }
 
     fn mapped(&self, record: &TableRecord) -> TableName {
-        let map = self.request.schema_map.iter();
+        let map = self.chosen.schema_map.iter();
         let to = map
             .rev()
             .find(|(from, _)| *from == record.schema)
@@ -253,17 +263,17 @@ impl<'a> Run<'a> {
             let columns = record.columns.clone().unwrap_or_default();
             let problem = match record.digest {
                 None => Some("its rows are INSERT statements".to_owned()),
-                Some(_) => table.problem(&columns, self.request.mode),
+                Some(_) => table.problem(&columns, self.mode),
             };
             let is_keyless =
-                table.kind.is_some() && table.key.is_none() && self.request.mode == Mode::Upsert;
+                table.kind.is_some() && table.key.is_none() && self.mode == Mode::Upsert;
             match problem {
                 None => pairs.push(Pair {
                     record,
                     table,
                     columns,
                 }),
-                Some(why) if is_keyless && self.request.tables.is_empty() => {
+                Some(why) if is_keyless && self.chosen.tables.is_empty() => {
                     self.report
                         .warnings
                         .push(format!("`{}` is left out: {why}", record.full_name()));
@@ -271,11 +281,12 @@ impl<'a> Run<'a> {
                 Some(why) => problems.push(format!("`{}`: {why}", table.table_name())),
             }
         }
-        if self.request.mode == Mode::Append && problems.is_empty() {
+        if self.mode == Mode::Append && problems.is_empty() {
             let there: Vec<TargetTable> = pairs.iter().map(|pair| pair.table.clone()).collect();
-            let filled = tables::hold_rows(psql, &there, self.request.limits.lock_wait, stop)
-                .await
-                .map_err(|error| self.failed(&error))?;
+            let filled =
+                tables::hold_rows(psql, &there, self.request.options.limits.lock_wait, stop)
+                    .await
+                    .map_err(|error| self.failed(&error))?;
             let filled = there.iter().zip(filled).filter(|(_, filled)| *filled);
             problems.extend(
                 filled.map(|(table, _)| format!("`{}`: it holds rows already", table.table_name())),
@@ -318,7 +329,7 @@ impl<'a> Run<'a> {
             problems.join("; ")
         );
         let failure = Failure::new(Kind::Refused, id, message);
-        match self.request.mode {
+        match self.mode {
             Mode::Append => failure.hint("`--upsert` merges rows into a table that holds some, by its primary key"),
             Mode::Upsert => failure.hint("`pgkeep extract` writes one table's rows as SQL, CSV or JSON Lines without any server"),
         }
@@ -362,7 +373,7 @@ impl<'a> Run<'a> {
             is_sql_ascii: stored.manifest.server.encoding == "SQL_ASCII",
             time_zone: "UTC",
             is_lasting: true,
-            limits: self.request.limits,
+            limits: self.request.options.limits,
             pulse: Arc::new(Pulse::default()),
             progress,
             context: self.context,
@@ -387,7 +398,7 @@ impl<'a> Run<'a> {
             Ok(handed) => {
                 self.report.storage = Some(stored.storage_name(at).to_owned());
                 self.report.read_bytes = handed.read_bytes;
-                self.report.merged = !self.request.dry_run;
+                self.report.merged = !self.request.options.dry_run;
                 Ok(())
             }
             Err(failed) => {
@@ -403,7 +414,7 @@ impl<'a> Run<'a> {
     }
 
     fn plans<'p>(&self, pairs: &'p [Pair]) -> Vec<Plan<'p>> {
-        let mode = self.request.mode;
+        let mode = self.mode;
         let numbered = pairs.iter().enumerate();
         numbered
             .map(|(number, pair)| pair.plan(number, mode))
@@ -421,7 +432,7 @@ impl<'a> Run<'a> {
                 .map(|record| record.block)
                 .collect(),
         });
-        let ending = if self.request.dry_run {
+        let ending = if self.request.options.dry_run {
             Ending::RollBack
         } else {
             Ending::Commit
@@ -565,4 +576,11 @@ fn with_safe(mut failure: Failure) -> Failure {
         failure.message += &format!("; {SAFE}");
     }
     failure
+}
+
+/// The manifest tells where each table's rows lie.
+pub(crate) fn no_backup() -> Failure {
+    let message = "single tables come out of stored backups only; nothing was changed";
+    Failure::new(Kind::Usage, "no_backup", message)
+        .hint("`pgkeep extract FILE --table T --format sql` reads one table out of a plain dump")
 }

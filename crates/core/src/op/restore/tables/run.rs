@@ -11,12 +11,13 @@ use self::target::Site;
 use super::input::{
     Entry, Proven, encoding, entries_of_manifest, entries_of_scan, prove, structure,
 };
-use super::{Report, Request, Restored, Source};
+use super::{Report, Restored};
 use crate::context::Context;
 use crate::copies::{Ranged, Stored};
 use crate::op::event::{Event, Observer};
 use crate::op::restore::preflight::Needs;
 use crate::op::restore::stall::Pulse;
+use crate::op::restore::{Chosen, Request, Source};
 use crate::op::stored::Wanted;
 use crate::postgres::error::Error;
 use crate::stream::pipeline::Progress;
@@ -34,8 +35,10 @@ const APPLICATION: &str = "pgkeep-restore-";
 /// What is safe where nothing was begun.
 const UNTOUCHED: &str = "nothing was changed";
 
-pub(super) struct Run<'a> {
+/// One restore of single tables under way.
+pub(in crate::op::restore) struct Run<'a> {
     request: &'a Request,
+    chosen: &'a Chosen,
     context: &'a Context,
     observer: &'a dyn Observer,
     report: Report,
@@ -66,8 +69,9 @@ struct Job<'a> {
 }
 
 impl<'a> Run<'a> {
-    pub(super) fn new(
+    pub(in crate::op::restore) fn new(
         request: &'a Request,
+        chosen: &'a Chosen,
         context: &'a Context,
         observer: &'a dyn Observer,
     ) -> Self {
@@ -77,6 +81,7 @@ impl<'a> Run<'a> {
                 Wanted::Id(id) => id.to_string(),
             },
             Source::File(path) => path.display().to_string(),
+            Source::Stdin => "-".to_owned(),
         };
         Self {
             report: Report {
@@ -102,6 +107,7 @@ impl<'a> Run<'a> {
                 failure: None,
             },
             request,
+            chosen,
             context,
             observer,
             no_stop: CancellationToken::new(),
@@ -111,13 +117,13 @@ impl<'a> Run<'a> {
         }
     }
 
-    pub(super) async fn run(mut self) -> Report {
+    pub(in crate::op::restore) async fn run(mut self) -> Report {
         let started = self.context.clock.monotonic();
         let done = match &self.request.source {
             Source::Stored { .. } => self.restore_backup().await,
             Source::File(path) => self.restore_file(path).await,
+            Source::Stdin => Err(pipe_is_read_once()),
         };
-        self.observer.note(Event::Ended);
         self.report.failure = done.err();
         let is_good = |failure: &Failure| failure.kind == Kind::AfterGood;
         if !self.report.restored
@@ -272,7 +278,7 @@ impl<'a> Run<'a> {
         needs: Needs,
     ) -> Result<()> {
         let named = self.named(structure, &entries)?;
-        let selection = Selection::new(structure, &named, &self.request.schema_map);
+        let selection = Selection::new(structure, &named, &self.chosen.schema_map);
         let entries = self.chosen(&selection, entries)?;
         let mut site = self
             .site(needs)
@@ -331,7 +337,7 @@ impl<'a> Run<'a> {
     fn named(&self, structure: &Structure, entries: &[Entry]) -> Result<Vec<TableName>> {
         let made: Vec<&TableName> = structure.tables().collect();
         let mut named = Vec::new();
-        for name in &self.request.tables {
+        for name in &self.chosen.tables {
             let full = TableName::new(name.schema_or_public(), name.name.clone());
             if made.contains(&&full) {
                 named.push(full);
@@ -404,4 +410,12 @@ fn with_safe(mut failure: Failure, safe: &str) -> Failure {
         failure.message = format!("{}; {safe}", failure.message);
     }
     failure
+}
+
+/// What belongs to a table stands behind the rows, too.
+pub(crate) fn pipe_is_read_once() -> Failure {
+    let message = "single tables cannot come out of a pipe: what belongs to a table stands behind the rows, too, so \
+                   the dump is read twice; nothing was changed";
+    Failure::new(Kind::Usage, "pipe_is_read_once", message)
+        .hint("write the dump into a file and restore out of that")
 }

@@ -48,18 +48,6 @@ impl Site {
 }
 
 impl Run<'_> {
-    fn options(&self) -> restore::Options {
-        let options = &self.request.options;
-        restore::Options {
-            force_version: options.force_version,
-            no_owner: options.no_owner,
-            no_privileges: options.no_privileges,
-            create_missing_roles: options.create_missing_roles,
-            allow_superuser: options.allow_superuser,
-            ..restore::Options::default()
-        }
-    }
-
     /// What of the tables' statements is left out.
     pub(super) fn rules(&self, facts: &TargetFacts) -> Rules {
         let options = &self.request.options;
@@ -146,7 +134,7 @@ impl Run<'_> {
         there: &There,
         site: &Site,
     ) -> Result<()> {
-        let (facts, options) = (&site.facts, self.options());
+        let (facts, options) = (&site.facts, &self.request.options);
         let needs = Needs {
             roles: site.missing_roles.clone(),
             version: site.needs.version.clone(),
@@ -173,9 +161,9 @@ impl Run<'_> {
         } else {
             ""
         };
-        problems.extend(preflight::powers(&needs, facts, rights, &options));
-        problems.extend(preflight::version(&needs, facts, &options));
-        problems.extend(preflight::roles(&needs, facts, &options));
+        problems.extend(preflight::powers(&needs, facts, rights, options));
+        problems.extend(preflight::version(&needs, facts, options));
+        problems.extend(preflight::roles(&needs, facts, options));
         let refused = selection.problems(there);
         problems.extend(refused.iter().map(|refused| in_words(refused, selection)));
         if problems.is_empty() {

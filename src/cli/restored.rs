@@ -1,0 +1,184 @@
+//! What a restore says at its end, for people.
+
+use super::output::{bytes, number};
+use pgkeep_core::op::restore::rows::{Merged, Report as RowsReport};
+use pgkeep_core::op::restore::tables::Report as TablesReport;
+use pgkeep_core::op::restore::{Outcome, Report};
+use pgkeep_model::name::printable;
+
+/// Returns the words for an outcome that is worth some; a failure has its own.
+pub(super) fn of(outcome: &Outcome) -> Option<String> {
+    match outcome {
+        Outcome::Whole(report) => report.restored.then(|| of_whole(report)),
+        Outcome::Tables(report) => report.failure.is_none().then(|| of_tables(report)),
+        Outcome::Rows(report) => {
+            let is_done = report.compared && (report.merged || report.dry_run);
+            is_done.then(|| of_rows(report))
+        }
+    }
+}
+
+/// Returns the words for a whole dump that was restored.
+pub(super) fn of_whole(report: &Report) -> String {
+    let what = report.backup_id.as_deref().unwrap_or(&report.source);
+    let seconds = |ms: u64| ms as f64 / 1000.0;
+    let mut out = format!(
+        "{what}: restored into {}: {} rows, {} of SQL in {:.1} s\n",
+        report.target,
+        number(report.rows),
+        bytes(report.dump_bytes),
+        seconds(report.restore_ms),
+    );
+    out += &left_to_the_platform(report);
+    if report.created {
+        out += "  the database was created\n";
+    }
+    if !report.created && report.replaced.is_none() && !report.properties_set.is_empty() {
+        out += "  changed of the database that was there, to what the backup says:\n";
+        for statement in &report.properties_set {
+            out += &format!("    {statement};\n");
+        }
+    }
+    if !report.created_roles.is_empty() {
+        out += &format!(
+            "  roles made, without login: {}\n",
+            report.created_roles.join(", ")
+        );
+    }
+    out += &if report.compared {
+        format!(
+            "  compared: {} tables are as they were dumped, in {:.1} s\n",
+            number(report.tables.len() as u64),
+            seconds(report.compare_ms)
+        )
+    } else {
+        "  NOT compared\n".to_owned()
+    };
+    if let Some(replaced) = &report.replaced {
+        out += &format!(
+            "  the old database is kept as {}\n  to go back, from another database:\n",
+            replaced.kept_as
+        );
+        for statement in &replaced.go_back {
+            out += &format!("    {statement}\n");
+        }
+    }
+    out
+}
+
+/// What is not there, or not as it was where the dump came from: the first thing to know.
+pub(super) fn left_to_the_platform(report: &Report) -> String {
+    let mut out = String::new();
+    if !report.skipped_extensions.is_empty() {
+        out += &format!(
+            "  WITHOUT extensions that the server lacks: {}\n",
+            report.skipped_extensions.join(", ")
+        );
+    }
+    for stand_in in &report.stand_ins {
+        out += &format!("  stands in for the platform's own: {stand_in}\n");
+    }
+    for left_out in &report.left_out {
+        out += &format!("  LEFT OUT, and not there: {left_out}\n");
+    }
+    out
+}
+
+fn of_tables(report: &TablesReport) -> String {
+    let what = report.backup_id.as_deref().unwrap_or(&report.source);
+    let done = match (report.restored, report.compared) {
+        (true, _) => "restored",
+        (false, true) => "would be restored (all was rolled back)",
+        (false, false) => "would be restored",
+    };
+    let compared = if report.compared {
+        "compared"
+    } else {
+        "NOT compared"
+    };
+    let mut out = format!(
+        "{what}: {} {} with {} rows {done} into {}, {compared}, in {:.1} s\n",
+        number(report.tables.len() as u64),
+        if report.tables.len() == 1 {
+            "table"
+        } else {
+            "tables"
+        },
+        number(report.rows),
+        report.target,
+        report.took_ms as f64 / 1000.0
+    );
+    for table in &report.tables {
+        let rows = match table.outcome.rows {
+            Some(rows) => format!("{} rows", number(rows)),
+            None => "structure".to_owned(),
+        };
+        out += &format!("  {}: {rows}\n", printable(&table.into));
+    }
+    let made = if report.restored {
+        "made"
+    } else {
+        "to be made"
+    };
+    for (what, names) in [
+        ("besides, because they need it", &report.besides),
+        ("roles without login", &report.created_roles),
+    ] {
+        if !names.is_empty() {
+            let names: Vec<String> = names.iter().map(|name| printable(name)).collect();
+            out += &format!("  {made}, {what}: {}\n", names.join(", "));
+        }
+    }
+    if report.created {
+        out += "  the database was created\n";
+    }
+    out
+}
+
+fn of_rows(report: &RowsReport) -> String {
+    let what = report.backup_id.as_deref().unwrap_or("backup");
+    let done = if report.dry_run {
+        "would be merged (all was rolled back)"
+    } else {
+        "merged"
+    };
+    let rows: u64 = report.tables.iter().map(|table| table.rows).sum();
+    let mut out = format!(
+        "{what}: {} rows {done} into {}, compared, in {:.1} s\n",
+        number(rows),
+        report.target,
+        report.took_ms as f64 / 1000.0
+    );
+    for table in &report.tables {
+        let counts = &table.counts;
+        out += &format!(
+            "  {}: {} inserted, {} updated, {} unchanged\n",
+            printable(&table.into),
+            number(counts.insert),
+            number(counts.update),
+            number(counts.unchanged)
+        );
+        if report.dry_run {
+            out += &sample("insert", table, &counts.insert_keys, counts.insert);
+            out += &sample("update", table, &counts.update_keys, counts.update);
+        }
+    }
+    out
+}
+
+fn sample(what: &str, table: &Merged, keys: &[Vec<String>], count: u64) -> String {
+    if keys.is_empty() {
+        return String::new();
+    }
+    let keys: Vec<String> = keys.iter().map(|key| printable(&key.join(", "))).collect();
+    let more = if count > keys.len() as u64 {
+        "; …"
+    } else {
+        ""
+    };
+    format!(
+        "    {what} ({}): {}{more}\n",
+        printable(&table.key.join(", ")),
+        keys.join("; ")
+    )
+}
