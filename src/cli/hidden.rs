@@ -1,30 +1,19 @@
 //! The secrets that this process knows, for every place that prints: what was hidden once is told nowhere.
 //!
-//! Whatever learns a secret hides it here before it prints anything else. On GitHub's runners the runner is told, too,
-//! so that no later program of the job prints it.
+//! Whatever learns a secret hides it here before it prints anything else.
 
 use std::borrow::Cow;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde_json::Value;
 
-use super::log;
 use pgkeep_model::redact::Redactor;
 
 static SECRETS: LazyLock<Mutex<Redactor>> = LazyLock::new(Mutex::default);
 
-/// Adds secrets that must not be told.
-pub(super) fn hide<'a>(secrets: impl IntoIterator<Item = &'a SecretString>) {
-    let secrets: Vec<&SecretString> = secrets.into_iter().collect();
-    hide_guessed(secrets.iter().copied());
-    for secret in secrets {
-        log::mask(secret.expose_secret());
-    }
-}
-
-/// Adds values that may be secrets, by the names they stand under. No runner is told: it would blacken a whole job's log
-/// for the sake of a variable called `AUTHOR`.
+/// Adds secrets, or values that may be secrets by the names they stand under. No runner is told: it would blacken a whole
+/// job's log for the sake of a variable called `AUTHOR`.
 pub(super) fn hide_guessed<'a>(secrets: impl IntoIterator<Item = &'a SecretString>) {
     let more = Redactor::new(secrets);
     let mut known = SECRETS.lock().unwrap_or_else(PoisonError::into_inner);

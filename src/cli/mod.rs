@@ -14,6 +14,7 @@ mod demo;
 mod drill;
 mod drill_page;
 mod extract;
+mod global;
 mod guard;
 mod hidden;
 mod inspect;
@@ -37,8 +38,8 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 use tokio::signal::unix::{SignalKind, signal};
 
 use args::{Cli, Command};
@@ -83,10 +84,10 @@ fn dispatch(cli: &Cli, context: &Context, output: &Output) -> Result<(), Failure
         Command::Retention(args) => return retention::run(args, &settings, output, context),
         Command::Config(command) => return config::run(command, &settings, output),
         Command::Completions(args) => {
-            pages::completions(args, output);
+            pages::completions(args, Cli::command(), output);
             return Ok(());
         }
-        Command::Man(args) => return pages::man(args, output),
+        Command::Man(args) => return pages::man(args, Cli::command(), output),
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -4,10 +4,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
-use super::args::Cli;
 use super::output::Output;
 use pgkeep_model::failure::{Failure, Kind, Result};
 
@@ -28,21 +27,21 @@ pub struct ManArgs {
     pub dir: Option<PathBuf>,
 }
 
-pub(super) fn completions(args: &CompletionsArgs, output: &Output) {
+pub(super) fn completions(args: &CompletionsArgs, mut command: Command, output: &Output) {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "pgkeep", &mut script);
+    clap_complete::generate(args.shell, &mut command, "pgkeep", &mut script);
     output.raw(&script);
 }
 
-pub(super) fn man(args: &ManArgs, output: &Output) -> Result<()> {
+pub(super) fn man(args: &ManArgs, command: Command, output: &Output) -> Result<()> {
     match &args.dir {
-        Some(folder) => write_pages(folder).map_err(|error| {
+        Some(folder) => write_pages(folder, command).map_err(|error| {
             let message = format!("cannot write the manual to `{}`: {error}", folder.display());
             Failure::new(Kind::Usage, "cannot_write", message)
         }),
         None => {
             let mut page = Vec::new();
-            let man = clap_mangen::Man::new(Cli::command().disable_help_flag(false));
+            let man = clap_mangen::Man::new(command.disable_help_flag(false));
             man.render(&mut page).map_err(|error| {
                 let message = format!("cannot write the manual: {error}");
                 Failure::new(Kind::Unexpected, "cannot_write", message)
@@ -53,7 +52,7 @@ pub(super) fn man(args: &ManArgs, output: &Output) -> Result<()> {
     }
 }
 
-fn write_pages(folder: &Path) -> io::Result<()> {
+fn write_pages(folder: &Path, command: Command) -> io::Result<()> {
     fs::create_dir_all(folder)?;
-    clap_mangen::generate_to(Cli::command(), folder)
+    clap_mangen::generate_to(command, folder)
 }

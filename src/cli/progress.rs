@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use super::args::When;
+use super::global::When;
 use super::log;
 use super::output::{Output, bytes, say};
 use pgkeep_core::op::event::{Event, Observer};

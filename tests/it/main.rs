@@ -7,6 +7,7 @@
 mod actions;
 mod backup;
 mod check;
+mod circles;
 mod copies;
 mod corpus;
 mod demo;

@@ -265,7 +265,7 @@ fn closing(code: &str, open: usize) -> usize {
 }
 
 /// Blanks comments, strings and character literals, and keeps every line where it was.
-pub(super) fn code_of(text: &str) -> String {
+pub(crate) fn code_of(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut code = String::with_capacity(text.len());
     let mut at = 0;
@@ -349,7 +349,7 @@ fn character_end(rest: &str) -> Option<usize> {
 }
 
 /// Blanks what stands under `#[cfg(test)]`, and keeps every line where it was.
-pub(super) fn without_tests(code: &str) -> String {
+pub(crate) fn without_tests(code: &str) -> String {
     let mut left = code.to_owned();
     while let Some(start) = left.find("#[cfg(test)]") {
         let open = left[start..]
@@ -370,7 +370,7 @@ pub(super) fn without_tests(code: &str) -> String {
     left
 }
 
-fn is_test_file(name: &str) -> bool {
+pub(crate) fn is_test_file(name: &str) -> bool {
     let is_product = name.starts_with("src/") || name.contains("/src/");
     name.ends_with("/tests.rs")
         || name.contains("/tests/")
@@ -378,11 +378,11 @@ fn is_test_file(name: &str) -> bool {
         || !is_product
 }
 
-pub(super) fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-pub(super) fn rust_files(folders: &[&str]) -> Vec<PathBuf> {
+pub(crate) fn rust_files(folders: &[&str]) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut folders: Vec<PathBuf> = folders.iter().map(PathBuf::from).collect();
     while let Some(folder) = folders.pop() {

@@ -14,6 +14,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
 
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, SubscriberExt};
@@ -21,8 +22,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use super::actions;
-use super::args::{Global, LogFormat};
-use super::hidden::redacted;
+use super::global::{Global, LogFormat};
+use super::hidden::{hide_guessed, redacted};
 use line::Line;
 use pgkeep_model::config::LogConfig;
 use pgkeep_model::failure::{Failure, Kind};
@@ -198,11 +199,20 @@ fn annotation(failure: &Failure) -> String {
     actions::command(name, &[("title", &title)], &text)
 }
 
+/// Hides secrets from now on. On GitHub's runners the runner is told, too, so that no later program of the job prints them.
+pub(super) fn hide<'a>(secrets: impl IntoIterator<Item = &'a SecretString>) {
+    let secrets: Vec<&SecretString> = secrets.into_iter().collect();
+    hide_guessed(secrets.iter().copied());
+    for secret in secrets {
+        mask(secret.expose_secret());
+    }
+}
+
 /// Tells GitHub's runner a secret, so that it hides it in everything that the job prints from then on.
 ///
 /// The runner reads both streams; standard output is left to data. A file in the place of standard error is no runner,
 /// and would keep the secret.
-pub(super) fn mask(secret: &str) {
+fn mask(secret: &str) {
     static MASKED: LazyLock<(RandomState, Mutex<HashSet<u64>>)> = LazyLock::new(Default::default);
     let is_file = || {
         rustix::fs::fstat(std::io::stderr())

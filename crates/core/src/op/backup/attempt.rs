@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::after::marks;
 use super::fan_out::{FanOut, GIVEN_UP};
 use super::record::{self, Found, Unplaced};
-use super::source::Source;
+use super::selected::Source;
 use super::{Report, Request, ended};
 use crate::context::Context;
 use crate::op::event::{Event, Observer};

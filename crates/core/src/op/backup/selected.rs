@@ -6,9 +6,28 @@
 //! sequence comes and goes with its table. Nothing here asks anybody: it compares names with facts.
 
 use crate::postgres::dump::Selection;
+use crate::postgres::programs::Programs;
 use crate::postgres::server::{OtherFacts, ServerFacts, TableFacts, TableKind};
 use pgkeep_model::name::TableName;
 use pgkeep_model::nearest::{nearest, nearest_table};
+
+/// What the server said, and the programs that fit it.
+pub(super) struct Source {
+    pub programs: Programs,
+    pub facts: ServerFacts,
+    /// What is dumped: what was asked for, and what a preset leaves out.
+    pub selection: Selection,
+}
+
+impl Source {
+    /// Returns the selection together with what it is about.
+    pub(super) fn selected(&self) -> Selected<'_> {
+        Selected {
+            selection: &self.selection,
+            facts: &self.facts,
+        }
+    }
+}
 
 /// A selection and the facts that it is about.
 pub(crate) struct Selected<'a> {

@@ -2,33 +2,14 @@
 
 use super::Request;
 use super::attempt::{Attempt, SAFE};
-use super::selected::Selected;
+use super::selected::{Selected, Source};
 use crate::postgres::dump::Selection;
 use crate::postgres::globals::Globals;
-use crate::postgres::programs::Programs;
 use crate::postgres::server::{ServerFacts, TableFacts, TableKind};
 use pgkeep_model::config::Preset;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::scan::{Finding, Scanner};
 use pgkeep_model::supabase;
-
-/// What the server said, and the programs that fit it.
-pub(super) struct Source {
-    pub programs: Programs,
-    pub facts: ServerFacts,
-    /// What is dumped: what was asked for, and what a preset leaves out.
-    pub selection: Selection,
-}
-
-impl Source {
-    /// Returns the selection together with what it is about.
-    pub(super) fn selected(&self) -> Selected<'_> {
-        Selected {
-            selection: &self.selection,
-            facts: &self.facts,
-        }
-    }
-}
 
 impl Request {
     /// Returns what is dumped of this database. A preset leaves schemas and tables out beside what was asked for; with an explicit
