@@ -5,6 +5,7 @@
 //! rolled back, a database that should have been replaced is still in its place.
 
 pub(crate) mod check;
+mod create;
 pub(crate) mod feed;
 mod notice;
 mod platform;

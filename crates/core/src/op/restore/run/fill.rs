@@ -8,16 +8,16 @@ use tokio_util::sync::CancellationToken;
 use super::{Made, Moved, Run, Site, expected_of};
 use crate::copies::{Stored, Tap};
 use crate::op::event::Event;
+use crate::op::restore::SQL_FAILED;
 use crate::op::restore::check::{self, Compared};
+use crate::op::restore::create::{Creation, OTHER_LOCALE};
 use crate::op::restore::feed::{judge_file, refused};
 use crate::op::restore::preflight::Plan;
-use crate::op::restore::refusal::{is_about_locale, is_timed_out, lacks_locale, of_statement};
+use crate::op::restore::refusal::of_statement;
 use crate::op::restore::session::{From, Handed, Judge, Sessions, Supply};
 use crate::op::restore::sink::Broken;
 use crate::op::restore::source::Opened;
-use crate::op::restore::stall::Watchdog;
-use crate::op::restore::{Limits, SQL_FAILED, swap};
-use crate::postgres::databases::{Databases, NotCreated, Why};
+use crate::postgres::databases::Databases;
 use crate::postgres::error::Error;
 use crate::postgres::feed::Answers;
 use crate::stream::pipeline::Progress;
@@ -114,18 +114,22 @@ impl Run<'_> {
         let Some(databases) = site.databases.as_ref().filter(|_| site.plan != Plan::Fill) else {
             return Ok(());
         };
-        let (properties, encoding) = (&site.needs.properties, &site.needs.encoding);
-        let making = swap::beside(&site.name, &format!("_making_{}", self.random_hex(4)));
-        let sql = |any_locale| properties.create(&making, encoding, any_locale);
-        let mut created = self.create(site, databases, &making, &sql(false)).await;
-        if self.options.force_locale && created.as_ref().is_err_and(lacks_locale) {
-            self.warn(
-                "the server lacks the dump's locale, so the database sorts text as locale `C` does"
-                    .into(),
-            );
-            created = self.create(site, databases, &making, &sql(true)).await;
+        let creation = Creation {
+            doing: self.doing(),
+            databases,
+            name: &site.name,
+            properties: &site.needs.properties,
+            encoding: &site.needs.encoding,
+            force_locale: self.options.force_locale,
+            application: &site.application,
+            limits: self.options.limits,
+            pulse: &self.pulse,
+            context: self.context,
+        };
+        let created = creation.carry_out().await;
+        if created.map_err(|not_made| not_made.failure)? {
+            self.warn(OTHER_LOCALE.to_owned());
         }
-        created.map_err(|not_created| self.explain_not_created(not_created))?;
         made.database = true;
         self.report.created = site.plan == Plan::Create;
         self.check_stop()?;
@@ -149,65 +153,6 @@ impl Run<'_> {
                 .map_err(|error| self.failed(&error))?;
         }
         Ok(())
-    }
-
-    /// Creates the database; where others stand in its way for too long, or somebody wants to stop, nothing is left.
-    async fn create(
-        &self,
-        site: &Site,
-        databases: &Databases,
-        making: &str,
-        sql: &str,
-    ) -> std::result::Result<(), NotCreated<Failure>> {
-        let watchdog = Watchdog {
-            psql: databases.psql(),
-            application: &site.application,
-            limits: Limits {
-                stall: None,
-                ..self.options.limits
-            },
-            pulse: &self.pulse,
-            clock: &*self.context.clock,
-        };
-        let what = self.what();
-        let until = async {
-            tokio::select! {
-                failure = watchdog.stands_still(&what, &self.no_stop) => failure,
-                () = self.stop().cancelled() => self.stopped_inside(),
-            }
-        };
-        databases
-            .create(making, sql, &site.name, &site.application, until)
-            .await
-    }
-
-    fn explain_not_created(&self, not_created: NotCreated<Failure>) -> Failure {
-        let failure = match not_created.why {
-            Why::GivenUp(failure) => failure,
-            Why::Failed(error) => self.not_created(&error),
-        };
-        match not_created.left {
-            None => failure,
-            Some((name, error)) => failure
-                .with_details([format!("`{name}` may be left behind: {error}")])
-                .hint(format!("`DROP DATABASE {}` removes it", quote(&name))),
-        }
-    }
-
-    fn not_created(&self, error: &Error) -> Failure {
-        let failure = self.failed(error);
-        if is_about_locale(error) {
-            return failure
-                .hint("create the locale on the server, or `--force-locale` takes locale `C`");
-        }
-        if is_timed_out(error) {
-            let message = format!("{}: making the database took too long", self.what());
-            return Failure { message, ..failure }.hint(
-                "the server's disk may be slow, or a checkpoint under way: look at `pg_stat_activity`; an empty database \
-                 that you make yourself is filled as well",
-            );
-        }
-        failure
     }
 
     /// A dump gives things to their owners before it gives the owners their rights, and whoever is to own a table must

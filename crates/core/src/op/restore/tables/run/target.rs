@@ -2,20 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use super::{APPLICATION, Run, UNTOUCHED, with_safe};
+use super::{Run, UNTOUCHED, with_safe};
+use crate::op::restore::create::{Creation, OTHER_LOCALE};
 use crate::op::restore::feed::refused;
 use crate::op::restore::preflight::{self, Needs, Problem, problem};
-use crate::op::restore::refusal::{is_about_locale, is_timed_out, lacks_locale};
-use crate::op::restore::stall::Watchdog;
-use crate::op::restore::{self, Limits};
-use crate::postgres::databases::{Databases, NotCreated, Why};
+use crate::postgres::databases::Databases;
 use crate::postgres::error::{Error, Reason};
 use crate::postgres::present;
 use crate::postgres::psql::Psql;
 use crate::postgres::target::TargetFacts;
 use pgkeep_model::connection::Connection;
-use pgkeep_model::failure::{Failure, Result};
-use pgkeep_model::name::{TableName, quote};
+use pgkeep_model::failure::Result;
+use pgkeep_model::name::TableName;
 use pgkeep_model::restore::filter::{Filter, Freeze, Rules};
 use pgkeep_model::scan::Scanner;
 use pgkeep_model::single::{Plan, Refused, Selection, There};
@@ -183,87 +181,32 @@ impl Run<'_> {
         let Some(databases) = &site.databases else {
             return Ok(());
         };
-        let (properties, encoding) = (&site.needs.properties, &site.needs.encoding);
-        let suffix = application.trim_start_matches(APPLICATION);
-        let making = restore::swap::beside(&site.name, &format!("_making_{suffix}"));
-        let sql = |any_locale| properties.create(&making, encoding, any_locale);
-        let create =
-            |any_locale| self.create(site, databases, application, &making, sql(any_locale));
-        let mut made = create(false).await;
-        let mut is_plain_locale = false;
-        if self.request.options.force_locale && made.as_ref().is_err_and(lacks_locale) {
-            is_plain_locale = true;
-            made = create(true).await;
-        }
-        made.map_err(|not_created| self.explain_not_created(not_created))?;
+        let options = &self.request.options;
+        let creation = Creation {
+            doing: self.doing(),
+            databases,
+            name: &site.name,
+            properties: &site.needs.properties,
+            encoding: &site.needs.encoding,
+            force_locale: options.force_locale,
+            application,
+            limits: options.limits,
+            pulse: &self.pulse,
+            context: self.context,
+        };
+        let is_plain_locale = creation.carry_out().await.map_err(|not_made| {
+            let safe = if not_made.is_left {
+                "a database may be left behind"
+            } else {
+                UNTOUCHED
+            };
+            with_safe(not_made.failure, safe)
+        })?;
         if is_plain_locale {
-            let warning =
-                "the server lacks the dump's locale, so the database sorts text as locale `C` does";
-            self.report.warnings.push(warning.to_owned());
+            self.report.warnings.push(OTHER_LOCALE.to_owned());
         }
         self.report.created = true;
         Ok(())
-    }
-
-    /// Creates the database; where others stand in its way for too long, or somebody wants to stop, nothing is left.
-    async fn create(
-        &self,
-        site: &Site,
-        databases: &Databases,
-        application: &str,
-        making: &str,
-        sql: String,
-    ) -> std::result::Result<(), NotCreated<Failure>> {
-        let watchdog = Watchdog {
-            psql: databases.psql(),
-            application,
-            // It has a limit of its own.
-            limits: Limits {
-                stall: None,
-                ..self.request.options.limits
-            },
-            pulse: &self.pulse,
-            clock: &*self.context.clock,
-        };
-        let what = self.what();
-        let until = async {
-            tokio::select! {
-                failure = watchdog.stands_still(&what, &self.no_stop) => failure,
-                () = self.stop().cancelled() => self.stopped_bare(),
-            }
-        };
-        databases
-            .create(making, &sql, &site.name, application, until)
-            .await
-    }
-
-    fn explain_not_created(&self, not_created: NotCreated<Failure>) -> Failure {
-        let failure = match not_created.why {
-            Why::GivenUp(failure) => failure,
-            Why::Failed(error) => self.not_created(&error),
-        };
-        match not_created.left {
-            None => with_safe(failure, UNTOUCHED),
-            Some((name, error)) => with_safe(failure, "a database may be left behind")
-                .with_details([format!("`{name}` may be left behind: {error}")])
-                .hint(format!("`DROP DATABASE {}` removes it", quote(&name))),
-        }
-    }
-
-    fn not_created(&self, error: &Error) -> Failure {
-        let failure = self.of_error(error);
-        if is_about_locale(error) {
-            return failure
-                .hint("create the locale on the server, or `--force-locale` takes locale `C`");
-        }
-        if is_timed_out(error) {
-            let message = format!("{}: making the database took too long", self.what());
-            return Failure { message, ..failure }.hint(
-                "the server's disk may be slow, or a checkpoint under way: look at `pg_stat_activity`; the tables come \
-                 into a database that you make yourself as well",
-            );
-        }
-        failure
     }
 }
 
