@@ -6,20 +6,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-/// How a database's backups are drilled.
-#[derive(Clone, Debug, Default)]
-pub struct DrillConfig {
-    /// Server to restore into; a throw-away one of our own where none is named.
-    pub url: Option<SecretString>,
-    /// Restore there as a superuser.
-    pub allow_superuser: bool,
-    /// Extensions that the server may lack: they are left out, and the report says so.
-    pub skip_extensions: Vec<String>,
-    /// What must hold in the restored database.
-    pub assertions: Vec<Assertion>,
-    /// How old the last drill that passed may be; none in it for `off`, none at all where nothing was said.
-    pub max_age: Option<Option<Duration>>,
-}
+pub use crate::config::DrillConfig;
 
 /// A drill a month, and some days to notice that one did not come.
 pub const DEFAULT_MAX_AGE: Duration = Duration::from_secs(35 * 86_400);

@@ -1,35 +1,46 @@
-//! The meaning of the `drill` section: server, extensions that may lack, assertions.
+//! The assertions of a drill: a query with what it must answer, or a program.
 
-use secrecy::SecretString;
-
-use super::keys::{ASSERTION, DRILL};
+use super::keys::{ASSERTION, Key};
 use super::reader::{Fields, Reader, join};
-use super::tree::{Node, Value};
-use super::types::DrillConfig;
-use super::url;
+use super::setting::Setting;
+use super::shown::{Keys, Shown, hide_arguments};
+use super::tree::Node;
 use crate::drill::{Assertion, Expect, Question};
 
-pub(super) fn read(reader: &mut Reader, fields: &Fields) -> Option<DrillConfig> {
-    let field = fields.find("drill")?;
-    let fields = reader.open(field.node, field.line, &field.path, &DRILL)?;
-    let url = reader.secret(&fields, "url", url::check_postgres);
-    let allow_superuser = reader.flag(&fields, "allow_superuser");
-    let skip_extensions = fields.find("skip_extensions");
-    let skip_extensions = skip_extensions.and_then(|field| reader.texts(&field));
-    let max_age = reader.duration_or_off(&fields, "max_age");
-    let assertions = fields.find("assertions");
-    let assertions = assertions.and_then(|field| {
-        reader.list(&field, |reader, item| {
+impl Setting for Vec<Assertion> {
+    fn unset(_: &Key) -> Self {
+        Self::new()
+    }
+
+    fn read(&mut self, reader: &mut Reader, fields: &Fields, name: &str) {
+        let Some(field) = fields.find(name) else {
+            return;
+        };
+        let read = reader.list(&field, |reader, item| {
             read_assertion(reader, item, &field.path)
-        })
-    });
-    Some(DrillConfig {
-        url,
-        allow_superuser: allow_superuser.unwrap_or_default(),
-        skip_extensions: skip_extensions.unwrap_or_default(),
-        assertions: assertions.unwrap_or_default(),
-        max_age,
-    })
+        });
+        *self = read.unwrap_or_default();
+    }
+
+    fn put(&self, keys: &mut Keys, key: &Key) {
+        keys.put_list(key.name, self, show_assertion);
+    }
+}
+
+fn show_assertion(assertion: &Assertion) -> Shown {
+    let mut keys = Keys::default();
+    keys.put("name", assertion.name.clone());
+    match &assertion.question {
+        Question::Sql { sql, expect } => {
+            keys.put("sql", sql.clone());
+            keys.put("expect", expect.to_string());
+        }
+        Question::Command(command) => {
+            let shown: Vec<&str> = command.iter().enumerate().map(hide_arguments).collect();
+            keys.put_list("command", &shown, |text| (*text).to_owned().into());
+        }
+    }
+    keys.into()
 }
 
 fn read_assertion(reader: &mut Reader, item: &Node, path: &str) -> Option<Assertion> {
@@ -64,7 +75,6 @@ fn read_sql(reader: &mut Reader, fields: &Fields) -> Option<Question> {
 }
 
 fn read_command(reader: &mut Reader, fields: &Fields) -> Option<Question> {
-    let field = fields.find("command")?;
     if fields.has("expect") {
         let message = format!(
             "`{}` stands beside `sql` only",
@@ -72,19 +82,8 @@ fn read_command(reader: &mut Reader, fields: &Fields) -> Option<Question> {
         );
         reader.note(fields.line_of("expect"), message);
     }
-    match &field.node.value {
-        Value::List(items) if !items.is_empty() => {
-            let texts = reader.texts(&field)?;
-            Some(Question::Command(
-                texts.into_iter().map(SecretString::from).collect(),
-            ))
-        }
-        _ => {
-            let form = "a list of a program and its arguments; no shell reads it";
-            reader.note(field.line, format!("`{}` must be {form}", field.path));
-            None
-        }
-    }
+    let command = reader.command(fields, "command", "a program and its arguments");
+    command.map(Question::Command)
 }
 
 fn required(reader: &mut Reader, fields: &Fields, name: &str) -> Option<String> {

@@ -3,6 +3,7 @@
 //! Promises that a file is taken whole or refused with all of its problems at once, each with its line; nothing
 //! is guessed and no unset variable becomes an empty value. Reads no file and no environment by itself.
 
+mod check;
 mod drill;
 mod expand;
 mod keys;
@@ -10,6 +11,8 @@ mod notify;
 mod read;
 mod reader;
 mod schema;
+mod section;
+mod setting;
 mod show;
 mod shown;
 #[cfg(test)]
@@ -24,8 +27,9 @@ pub use expand::Env;
 pub use reader::{parse_duration, parse_duration_or_off, parse_span, parse_timezone};
 pub use schema::config_schema;
 pub use types::{
-    Compression, CompressionMethod, Config, Connection, DatabaseConfig, KeepPreDeploy, LogConfig,
-    PostgresConfig, Preset, RequiredTable, Retention, Retries, StorageConfig, StorageUrl,
+    Compression, CompressionMethod, Config, Connection, DatabaseConfig, DrillConfig, EmailConfig,
+    KeepPreDeploy, LogConfig, PingConfig, PostgresConfig, Preset, RequiredTable, Retention,
+    Retries, StorageConfig, StorageUrl,
 };
 pub use url::redact as redact_connection_url;
 

@@ -4,14 +4,14 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::keys::{DISCORD, EMAIL, NOTIFIER, PING, SLACK, Section, WEBHOOK};
-use super::reader::{Field, Fields, Reader, join, shown};
+use super::keys::{EVENTS as EVENT_NAMES, Key, NOTIFIER};
+use super::reader::{Field, Fields, Reader, choose, join, shown};
+use super::section::Group;
+use super::setting::Setting;
 use super::shown::{HIDDEN, Keys, Shown};
 use super::tree::Node;
-use crate::nearest::did_you_mean;
-use crate::notice::{
-    Channel, DATABASE_MARK, EmailConfig, Event, MailTls, NotifierConfig, PingConfig, PingStyle,
-};
+use super::types::{Hook, Webhook};
+use crate::notice::{Channel, DATABASE_MARK, EmailConfig, Event, MailTls, NotifierConfig};
 
 pub(super) const EVENTS: [Event; 5] = [
     Event::Failure,
@@ -21,26 +21,19 @@ pub(super) const EVENTS: [Event; 5] = [
     Event::Drill,
 ];
 
-/// Reads all entries. `databases` are the names that entries may ask for.
-pub(super) fn read(reader: &mut Reader, root: &Fields, databases: &[&str]) -> Vec<NotifierConfig> {
+/// Reads all entries.
+pub(super) fn read(reader: &mut Reader, root: &Fields) -> Vec<NotifierConfig> {
     let Some(field) = root.find("notify") else {
         return Vec::new();
     };
-    let entries = reader.list(&field, |reader, item| {
-        read_entry(reader, item, &field.path, databases)
-    });
+    let entries = reader.list(&field, |reader, item| read_entry(reader, item, &field.path));
     entries.unwrap_or_default()
 }
 
-fn read_entry(
-    reader: &mut Reader,
-    item: &Node,
-    path: &str,
-    databases: &[&str],
-) -> Option<NotifierConfig> {
+fn read_entry(reader: &mut Reader, item: &Node, path: &str) -> Option<NotifierConfig> {
     let entry = reader.open(item, item.line, path, &NOTIFIER)?;
-    let mut given = NOTIFIER.keys.iter().filter_map(|key| entry.find(key.name));
-    let (Some(field), None) = (given.next(), given.next()) else {
+    let mut given = NOTIFIER.keys.iter().filter(|key| entry.has(key.name));
+    let (Some(way), None) = (given.next(), given.next()) else {
         let ways = "`email`, `slack`, `discord`, `webhook`, `ping`";
         reader.note(
             item.line,
@@ -48,101 +41,89 @@ fn read_entry(
         );
         return None;
     };
-    let open = |reader: &mut Reader, section: &'static Section| {
-        reader.open(field.node, field.line, &field.path, section)
-    };
-    match field.name {
-        "email" => {
-            let fields = open(reader, &EMAIL)?;
-            let channel = read_email(reader, &fields).map(Channel::Email);
-            finish(reader, &fields, channel, databases)
-        }
-        "slack" => {
-            let fields = open(reader, &SLACK)?;
-            let channel = read_url(reader, &fields).map(|url| Channel::Slack { url });
-            finish(reader, &fields, channel, databases)
-        }
-        "discord" => {
-            let fields = open(reader, &DISCORD)?;
-            let channel = read_url(reader, &fields).map(|url| Channel::Discord { url });
-            finish(reader, &fields, channel, databases)
-        }
-        "webhook" => {
-            let fields = open(reader, &WEBHOOK)?;
-            let channel = read_webhook(reader, &fields);
-            finish(reader, &fields, channel, databases)
-        }
-        _ => {
-            let fields = open(reader, &PING)?;
-            let channel = read_ping(reader, &fields).map(Channel::Ping);
-            let notifier = finish(reader, &fields, channel, databases)?;
-            check_one_database(reader, &fields, &notifier, databases);
-            Some(notifier)
-        }
-    }
-}
-
-/// Reads what every way has. Goes on behind a channel that is no good, so that all problems come at once.
-fn finish(
-    reader: &mut Reader,
-    fields: &Fields,
-    channel: Option<Channel>,
-    known: &[&str],
-) -> Option<NotifierConfig> {
-    let databases = read_databases(reader, fields, known).unwrap_or_default();
-    let ca_certificate = reader.path(fields, "ca_certificate");
-    let channel = channel?;
+    let fields = reader.open_key(&entry, way.name)?;
+    let channel = read_channel(reader, &fields, way.name);
     let on = match &channel {
         Channel::Ping(_) => Vec::new(),
-        _ => read_events(reader, fields),
+        _ => read_events(reader, &fields),
     };
-    Some(NotifierConfig {
+    let mut databases: Vec<String> = Vec::new();
+    databases.read(reader, &fields, "databases");
+    let mut ca_certificate = None;
+    Setting::read(&mut ca_certificate, reader, &fields, "ca_certificate");
+    let notifier = NotifierConfig {
         channel,
         on,
         databases,
         ca_certificate,
-    })
+    };
+    check_one_database(reader, &fields, &notifier);
+    Some(notifier)
 }
 
+fn read_channel(reader: &mut Reader, fields: &Fields, way: &str) -> Channel {
+    match way {
+        "email" => Channel::Email(read_email(reader, fields)),
+        "slack" => Channel::Slack {
+            url: read_group::<Hook>(reader, fields).url,
+        },
+        "discord" => Channel::Discord {
+            url: read_group::<Hook>(reader, fields).url,
+        },
+        "webhook" => {
+            let Webhook {
+                url,
+                secret,
+                headers,
+            } = read_group(reader, fields);
+            Channel::Webhook {
+                url,
+                secret,
+                headers,
+            }
+        }
+        _ => Channel::Ping(read_group(reader, fields)),
+    }
+}
+
+fn read_group<T: Group>(reader: &mut Reader, fields: &Fields) -> T {
+    let mut group = T::unset();
+    reader.read_group(fields, &mut group);
+    group
+}
+
+/// Reads what is told: failures where nothing is said.
 fn read_events(reader: &mut Reader, fields: &Fields) -> Vec<Event> {
-    let names = reader.choices(fields, "on");
-    let names = names.unwrap_or_else(|| vec![Event::Failure.as_str()]);
+    let Some(field) = fields.find("on") else {
+        return vec![Event::Failure];
+    };
+    reader.note_empty(&field, "is empty");
+    let names = reader.list(&field, |reader, item| {
+        reader.value(item, item.line, &field.path, false, |text| {
+            choose(text, EVENT_NAMES, |name| name)
+        })
+    });
+    let names = names.unwrap_or_default();
     let is_chosen = |event: &Event| names.contains(&event.as_str());
     EVENTS.into_iter().filter(is_chosen).collect()
 }
 
-fn read_databases(reader: &mut Reader, fields: &Fields, known: &[&str]) -> Option<Vec<String>> {
-    let field = fields.find("databases")?;
-    reader.list(&field, |reader, item| {
-        reader.value(item, item.line, &field.path, false, |text| {
-            // Where the databases themselves are no good, that is the problem, and not each name.
-            if known.is_empty() || known.contains(&text) {
-                return Ok(text.to_owned());
-            }
-            let advice = did_you_mean(text, known.iter().copied());
-            Err(format!("is not a database of this file{advice}"))
-        })
-    })
-}
-
 /// A good backup of one database would tell the service that all is well while another one fails.
-fn check_one_database(
-    reader: &mut Reader,
-    fields: &Fields,
-    notifier: &NotifierConfig,
-    known: &[&str],
-) {
+fn check_one_database(reader: &mut Reader, fields: &Fields, notifier: &NotifierConfig) {
     let Channel::Ping(ping) = &notifier.channel else {
         return;
     };
-    let count = known.iter().filter(|name| notifier.is_for(name)).count();
+    let known = reader.databases.iter();
+    let count = known.filter(|name| notifier.is_for(name)).count();
     let urls = [
         Some(&ping.url),
         ping.start_url.as_ref(),
         ping.failure_url.as_ref(),
     ];
     let is_marked = |url: &SecretString| url.expose_secret().contains(DATABASE_MARK);
-    if count > 1 && !urls.into_iter().flatten().all(is_marked) {
+    // An empty address is no good, which is a problem of its own.
+    let is_good = !ping.url.expose_secret().is_empty();
+    if is_good && count > 1 && !urls.into_iter().flatten().all(is_marked) {
         let message = format!(
             "`{}` would be told of {count} databases, and a good backup of one hides that another failed; name one in \
              `databases`, or put `{DATABASE_MARK}` into the url",
@@ -152,14 +133,7 @@ fn check_one_database(
     }
 }
 
-fn read_url(reader: &mut Reader, fields: &Fields) -> Option<SecretString> {
-    if !fields.has("url") && !fields.has("url_file") {
-        note_missing(reader, fields, "url");
-    }
-    reader.secret(fields, "url", check_url)
-}
-
-fn check_url(text: &str) -> Result<(), &'static str> {
+pub(super) fn check_url(text: &str) -> Result<(), &'static str> {
     const WRONG: &str = "must be an address such as `https://example.com/hook`";
     let is_web = ["http://", "https://"]
         .iter()
@@ -172,18 +146,24 @@ fn check_url(text: &str) -> Result<(), &'static str> {
     }
 }
 
-fn read_webhook(reader: &mut Reader, fields: &Fields) -> Option<Channel> {
-    let url = read_url(reader, fields);
-    let secret = reader.secret(fields, "secret", |_| Ok(()));
-    let headers = fields
-        .find("headers")
-        .map(|field| read_headers(reader, &field))
-        .unwrap_or_default();
-    Some(Channel::Webhook {
-        url: url?,
-        secret,
-        headers,
-    })
+impl Setting for Vec<(String, SecretString)> {
+    fn unset(_: &Key) -> Self {
+        Self::new()
+    }
+
+    fn read(&mut self, reader: &mut Reader, fields: &Fields, name: &str) {
+        if let Some(field) = fields.find(name) {
+            *self = read_headers(reader, &field);
+        }
+    }
+
+    fn put(&self, keys: &mut Keys, key: &Key) {
+        let mut shown = Keys::default();
+        for (name, _) in self {
+            shown.put(name, HIDDEN.to_owned());
+        }
+        keys.put_some(key.name, (!shown.is_empty()).then_some(shown));
+    }
 }
 
 fn read_headers(reader: &mut Reader, field: &Field) -> Vec<(String, SecretString)> {
@@ -219,65 +199,20 @@ fn check_header_name(name: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn read_ping(reader: &mut Reader, fields: &Fields) -> Option<PingConfig> {
-    let url = read_url(reader, fields);
-    let style = match reader.choice(fields, "style") {
-        Some("plain") => PingStyle::Plain,
-        _ => PingStyle::Healthchecks,
-    };
-    let start_url = reader.secret(fields, "start_url", check_url);
-    let failure_url = reader.secret(fields, "failure_url", check_url);
-    Some(PingConfig {
-        url: url?,
-        style,
-        start_url,
-        failure_url,
-    })
-}
-
-fn read_email(reader: &mut Reader, fields: &Fields) -> Option<EmailConfig> {
-    for key in ["host", "from", "to"] {
-        if !fields.has(key) {
-            note_missing(reader, fields, key);
-        }
-    }
-    let host = reader.text(fields, "host");
-    let port = reader.count(fields, "port");
-    let tls = match reader.choice(fields, "tls") {
-        Some("implicit") => MailTls::Implicit,
-        Some("none") => MailTls::None,
-        _ => MailTls::StartTls,
-    };
-    let user = reader.text(fields, "user");
-    let password = reader.secret(fields, "password", |_| Ok(()));
-    let from = reader.text(fields, "from");
-    if from.as_deref().is_some_and(|from| !is_mailbox(from)) {
+fn read_email(reader: &mut Reader, fields: &Fields) -> EmailConfig {
+    let email: EmailConfig = read_group(reader, fields);
+    let wrong = |texts: &[String]| !texts.iter().all(|text| is_mailbox(text));
+    if !email.from.is_empty() && wrong(std::slice::from_ref(&email.from)) {
         note_no_mailbox(reader, fields.line_of("from"), &join(&fields.path, "from"));
     }
-    let to = fields
-        .find("to")
-        .and_then(|field| read_receivers(reader, &field));
-    check_login(reader, fields, host.as_deref(), tls);
-    Some(EmailConfig {
-        host: host?,
-        port,
-        tls,
-        user,
-        password,
-        from: from?,
-        to: to.filter(|to| !to.is_empty())?,
-    })
-}
-
-fn read_receivers(reader: &mut Reader, field: &Field) -> Option<Vec<String>> {
-    if matches!(&field.node.value, super::tree::Value::List(items) if items.is_empty()) {
-        reader.note(field.line, format!("`{}` is empty", field.path));
+    if let Some(field) = fields.find("to") {
+        reader.note_empty(&field, "is empty");
+        if wrong(&email.to) {
+            note_no_mailbox(reader, field.line, &field.path);
+        }
     }
-    let receivers = reader.texts(field)?;
-    if !receivers.iter().all(|text| is_mailbox(text)) {
-        note_no_mailbox(reader, field.line, &field.path);
-    }
-    Some(receivers)
+    check_login(reader, fields, &email);
+    email
 }
 
 fn note_no_mailbox(reader: &mut Reader, line: u64, path: &str) {
@@ -307,10 +242,8 @@ fn is_mailbox(text: &str) -> bool {
 }
 
 /// A login is whole, and its password does not cross a network in the clear.
-fn check_login(reader: &mut Reader, fields: &Fields, host: Option<&str>, tls: MailTls) {
-    let password = fields
-        .find("password")
-        .or_else(|| fields.find("password_file"));
+fn check_login(reader: &mut Reader, fields: &Fields, email: &EmailConfig) {
+    let password = fields.find_or_file("password");
     match (fields.find("user"), &password) {
         (Some(user), None) => {
             reader.note(
@@ -324,8 +257,8 @@ fn check_login(reader: &mut Reader, fields: &Fields, host: Option<&str>, tls: Ma
         }
         _ => {}
     }
-    let is_here = host.is_none_or(|host| matches!(host, "localhost" | "127.0.0.1" | "::1"));
-    if let (Some(password), MailTls::None, false) = (password, tls, is_here) {
+    let is_here = matches!(email.host.as_str(), "" | "localhost" | "127.0.0.1" | "::1");
+    if let (Some(password), MailTls::None, false) = (password, email.tls, is_here) {
         let message = format!(
             "`{}` would be sent in the clear; use `tls: starttls` or `tls: implicit`",
             password.path
@@ -334,37 +267,25 @@ fn check_login(reader: &mut Reader, fields: &Fields, host: Option<&str>, tls: Ma
     }
 }
 
-fn note_missing(reader: &mut Reader, fields: &Fields, key: &str) {
-    let path = join(&fields.path, key);
-    reader.note(fields.line, format!("`{path}` is missing"));
-}
-
 /// Shows an entry without its secrets; what is shown reads back.
 pub(super) fn show(notifier: &NotifierConfig) -> Shown {
-    let mut keys = Keys::default();
-    match &notifier.channel {
-        Channel::Email(email) => put_email(&mut keys, email),
-        Channel::Slack { url } | Channel::Discord { url } => keys.put("url", hide(url)),
+    let mut keys = match notifier.channel.clone() {
+        Channel::Email(mut email) => {
+            email.port = Some(email.port_in_force());
+            Keys::of(&email)
+        }
+        Channel::Slack { url } | Channel::Discord { url } => Keys::of(&Hook { url }),
         Channel::Webhook {
             url,
             secret,
             headers,
-        } => {
-            keys.put("url", hide(url));
-            keys.put_secret("secret", secret);
-            let mut shown = Keys::default();
-            for (name, _) in headers {
-                shown.put(name, HIDDEN.to_owned());
-            }
-            keys.put_some("headers", (!headers.is_empty()).then_some(shown));
-        }
-        Channel::Ping(ping) => {
-            keys.put("url", hide(&ping.url));
-            keys.put("style", ping.style.as_str().to_owned());
-            keys.put_some("start_url", ping.start_url.as_ref().map(hide));
-            keys.put_some("failure_url", ping.failure_url.as_ref().map(hide));
-        }
-    }
+        } => Keys::of(&Webhook {
+            url,
+            secret,
+            headers,
+        }),
+        Channel::Ping(ping) => Keys::of(&ping),
+    };
     keys.put_list("on", &notifier.on, |event| event.as_str().to_owned().into());
     keys.put_list("databases", &notifier.databases, |name| name.clone().into());
     let certificate = notifier.ca_certificate.as_ref();
@@ -377,18 +298,8 @@ pub(super) fn show(notifier: &NotifierConfig) -> Shown {
     entry.into()
 }
 
-fn put_email(keys: &mut Keys, email: &EmailConfig) {
-    keys.put("host", email.host.clone());
-    keys.put("port", u64::from(email.port_in_force()));
-    keys.put("tls", email.tls.as_str().to_owned());
-    keys.put_some("user", email.user.clone());
-    keys.put_secret("password", &email.password);
-    keys.put("from", email.from.clone());
-    keys.put_list("to", &email.to, |to| to.clone().into());
-}
-
 /// Shows where an address leads, and nothing that would let anybody write there.
-fn hide(url: &SecretString) -> String {
+pub(super) fn hide(url: &SecretString) -> String {
     let text = url.expose_secret();
     let mark = if text.contains(DATABASE_MARK) {
         format!("/{DATABASE_MARK}")
@@ -412,6 +323,7 @@ fn hide(url: &SecretString) -> String {
 mod tests {
     use super::*;
     use crate::config::{Env, parse};
+    use crate::notice::PingStyle;
 
     struct Nothing;
 

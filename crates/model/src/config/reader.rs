@@ -4,7 +4,6 @@
 //! file, never what an environment variable or a secret file gave.
 
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -15,10 +14,11 @@ use secrecy::SecretString;
 use super::Problem;
 use super::expand::{Env, expand, read_value_file};
 use super::keys::{Key, Kind, Section, home_of};
+use super::section::Group;
 use super::tree::{Entry, Node, Value};
 use super::types::KeepPreDeploy;
 use crate::name::{NameError, TableName, parse_schema};
-use crate::nearest::nearest;
+use crate::nearest::{did_you_mean, nearest};
 
 /// Longest piece of the file that a message shows.
 const MAX_SHOWN: usize = 60;
@@ -27,6 +27,9 @@ const MAX_SHOWN: usize = 60;
 pub(super) struct Reader<'a> {
     env: &'a dyn Env,
     problems: Vec<Problem>,
+    /// Names of the storages that the file has, and then of its databases.
+    pub storages: Vec<String>,
+    pub databases: Vec<String>,
 }
 
 /// The known keys that one mapping gives, each once.
@@ -71,6 +74,29 @@ impl<'n> Fields<'n> {
         self.find(name).is_some()
     }
 
+    /// Tells whether a key is given, itself or by a file.
+    pub fn has_or_file(&self, name: &str) -> bool {
+        self.find_or_file(name).is_some()
+    }
+
+    /// Finds a secret that is given, itself or by a file.
+    pub fn find_or_file(&self, name: &str) -> Option<Field<'n>> {
+        let is_given = |key: &Key| {
+            key.name == name
+                || key
+                    .name
+                    .strip_suffix("_file")
+                    .is_some_and(|key| key == name)
+        };
+        let (key, _) = self.given.iter().find(|(key, _)| is_given(key))?;
+        self.find(key.name)
+    }
+
+    /// Returns what a key takes.
+    pub fn kind_of(&self, name: &str) -> Kind {
+        self.section.key(name).map_or(Kind::Text, |key| key.kind)
+    }
+
     /// Returns the line of a given key, else the line of the mapping.
     pub fn line_of(&self, name: &str) -> u64 {
         self.find(name).map_or(self.line, |field| field.line)
@@ -80,8 +106,12 @@ impl<'n> Fields<'n> {
 impl<'a> Reader<'a> {
     /// Starts without problems.
     pub fn new(env: &'a dyn Env) -> Self {
-        let problems = Vec::new();
-        Self { env, problems }
+        Self {
+            env,
+            problems: Vec::new(),
+            storages: Vec::new(),
+            databases: Vec::new(),
+        }
     }
 
     /// Returns all problems in the order of their lines, the same one once.
@@ -173,124 +203,97 @@ impl<'a> Reader<'a> {
         self.note(entry.line, format!("`{full}` is not a known key{advice}"));
     }
 
-    /// Reads a flag.
-    pub fn flag(&mut self, fields: &Fields, name: &str) -> Option<bool> {
-        self.scalar(fields, name, |_, text| match text {
-            "true" | "True" | "TRUE" => Ok(true),
-            "false" | "False" | "FALSE" => Ok(false),
-            _ => Err("must be `true` or `false`".into()),
-        })
-    }
-
-    /// Reads a whole number within the limits of its key.
-    pub fn count<T: TryFrom<u64>>(&mut self, fields: &Fields, name: &str) -> Option<T> {
-        self.scalar(fields, name, |key, text| {
-            let (Kind::Count(min, max) | Kind::CountOrSpan(min, max)) = key.kind else {
-                unreachable!("`{}` is a count in the table of keys", key.name)
-            };
-            parse_count(text, min, max)
-        })
-    }
-
-    /// Reads a length of time within the limits of its key.
-    pub fn duration(&mut self, fields: &Fields, name: &str) -> Option<Duration> {
-        self.scalar(fields, name, |key, text| {
-            parse_duration(text, &limits_of(key.kind))
-        })
-    }
-
-    /// Reads a length of time that `0` and `off` switch off.
-    pub fn duration_or_off(&mut self, fields: &Fields, name: &str) -> Option<Option<Duration>> {
-        self.scalar(fields, name, |key, text| {
-            parse_duration_or_off(text, &limits_of(key.kind))
-        })
-    }
-
-    /// Reads a length of time on the calendar.
-    pub fn span(&mut self, fields: &Fields, name: &str) -> Option<Span> {
-        self.scalar(fields, name, |_, text| parse_span(text))
-    }
-
-    /// Reads a whole number or a length of time on the calendar.
-    pub fn count_or_span(&mut self, fields: &Fields, name: &str) -> Option<KeepPreDeploy> {
-        self.scalar(fields, name, |key, text| {
-            let Kind::CountOrSpan(min, max) = key.kind else {
-                unreachable!("`{}` is a count or span in the table of keys", key.name)
-            };
-            if text.parse::<i128>().is_ok() {
-                return parse_count(text, min, max).map(KeepPreDeploy::Last);
-            }
-            let wrong = || "must be a whole number or an age such as `30d`".to_owned();
-            parse_span(text)
-                .map(KeepPreDeploy::Within)
-                .map_err(|_| wrong())
-        })
-    }
-
-    /// Reads a number of bytes within the limits of its key.
-    pub fn size(&mut self, fields: &Fields, name: &str) -> Option<u64> {
-        self.scalar(fields, name, |key, text| {
-            let Kind::Size(min, max) = key.kind else {
-                unreachable!("`{}` is a size in the table of keys", key.name)
-            };
-            let size = text.parse::<ByteSize>().map(|size| size.as_u64()).ok();
-            size.filter(|size| (min..=max).contains(size))
-                .ok_or_else(|| {
-                    format!(
-                        "must be a size from {} to {}, such as `16MiB`",
-                        ByteSize(min),
-                        ByteSize(max)
-                    )
-                })
-        })
-    }
-
-    /// Reads the name of a time zone.
-    pub fn timezone(&mut self, fields: &Fields, name: &str) -> Option<TimeZone> {
-        self.scalar(fields, name, |_, text| parse_timezone(text))
-    }
-
-    /// Reads one of the choices of a key.
-    pub fn choice(&mut self, fields: &Fields, name: &str) -> Option<&'static str> {
-        self.scalar(fields, name, |key, text| {
-            let (Kind::Choice(choices) | Kind::SectionOrChoice(_, choices)) = key.kind else {
-                unreachable!("`{}` is a choice in the table of keys", key.name)
-            };
-            let found = choices.iter().find(|choice| **choice == text);
-            found
-                .copied()
-                .ok_or_else(|| format!("must be {}", one_of(choices)))
-        })
-    }
-
-    /// Reads a list of the choices of a key, each once.
-    pub fn choices(&mut self, fields: &Fields, name: &str) -> Option<Vec<&'static str>> {
+    /// Opens the section that a key holds.
+    pub fn open_key<'n>(&mut self, fields: &Fields<'n>, name: &str) -> Option<Fields<'n>> {
         let field = fields.find(name)?;
-        let Kind::Choices(choices) = field.key.kind else {
-            unreachable!("`{name}` has choices in the table of keys")
+        let (Kind::Section(section) | Kind::SectionOrChoice(section, _)) = field.key.kind else {
+            unreachable!("`{name}` holds a section in the table of keys")
         };
-        let find = |text: &str| choices.iter().find(|choice| **choice == text).copied();
-        let mut chosen = self.list(&field, |reader, item| {
-            reader.value(item, item.line, &field.path, false, |text| {
-                find(text).ok_or_else(|| format!("must be {}", one_of(choices)))
-            })
-        })?;
-        let mut seen = std::collections::HashSet::new();
-        chosen.retain(|choice| seen.insert(*choice));
-        if matches!(&field.node.value, Value::List(items) if items.is_empty()) {
-            self.note(field.line, format!("`{}` is empty", field.path));
+        self.open(field.node, field.line, &field.path, section)
+    }
+
+    /// Reads a group of keys over what stands there, and notes the required ones that are not given.
+    pub fn read_group(&mut self, fields: &Fields, group: &mut impl Group) {
+        for key in fields.section.keys {
+            if key.is_required && !fields.has_or_file(key.name) {
+                let path = join(&fields.path, key.name);
+                self.note(fields.line, format!("`{path}` is missing"));
+            }
         }
-        Some(chosen)
+        group.read(self, fields);
+    }
+
+    /// Reads a list of names out of those of the file, each once.
+    pub fn names(&mut self, fields: &Fields, name: &str) -> Option<Vec<String>> {
+        let field = fields.find(name)?;
+        let (known, what) = match field.key.kind {
+            Kind::Storages => (self.storages.clone(), "storage"),
+            _ => (self.databases.clone(), "database"),
+        };
+        if what == "storage" {
+            self.note_empty(&field, "names no storage");
+        }
+        let check = |name: &str| {
+            // Where the storages themselves are missing, that is the problem, and not each name.
+            if known.is_empty() || known.iter().any(|known| known == name) {
+                return Ok(name.to_owned());
+            }
+            let advice = did_you_mean(name, known.iter().map(String::as_str));
+            Err(format!("is not a {what} of this file{advice}"))
+        };
+        let named = self.list(&field, |reader, item| {
+            let name = reader.value(item, item.line, &field.path, false, check)?;
+            Some((name, item.line))
+        })?;
+        let mut names: Vec<String> = Vec::new();
+        for (name, line) in named {
+            if what == "storage" && names.contains(&name) {
+                let message = format!("`{}` names `{}` twice", field.path, shown(&name));
+                self.note(line, message);
+            } else {
+                names.push(name);
+            }
+        }
+        Some(names)
+    }
+
+    /// Reads a program and its arguments; `form` tells what they look like.
+    pub fn command(
+        &mut self,
+        fields: &Fields,
+        name: &str,
+        form: &str,
+    ) -> Option<Vec<SecretString>> {
+        let field = fields.find(name)?;
+        match &field.node.value {
+            Value::List(items) if !items.is_empty() => {
+                let texts = self.texts(&field)?;
+                Some(texts.into_iter().map(SecretString::from).collect())
+            }
+            _ => {
+                let message = format!(
+                    "`{}` must be a list of {form}; no shell reads it",
+                    field.path
+                );
+                self.note(field.line, message);
+                None
+            }
+        }
+    }
+
+    /// Notes a list that is there and empty.
+    pub fn note_empty(&mut self, field: &Field, message: &str) {
+        if matches!(&field.node.value, Value::List(items) if items.is_empty()) {
+            self.note(field.line, format!("`{}` {message}", field.path));
+        }
     }
 
     /// Reads text on one line.
     pub fn text(&mut self, fields: &Fields, name: &str) -> Option<String> {
-        self.scalar(fields, name, |_, text| check_text(text).map(str::to_owned))
-    }
-
-    /// Reads a path. A relative one is taken from the folder that the program runs in.
-    pub fn path(&mut self, fields: &Fields, name: &str) -> Option<PathBuf> {
-        self.text(fields, name).map(PathBuf::from)
+        let field = fields.find(name)?;
+        self.value(field.node, field.line, &field.path, false, |text| {
+            check_text(text).map(str::to_owned)
+        })
     }
 
     /// Reads the secret `name`, given itself or as the file `<name>_file`, not both.
@@ -375,24 +378,27 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn scalar<T>(
+    /// Reads the scalar of a key.
+    pub fn scalar<T>(
         &mut self,
         fields: &Fields,
         name: &str,
         parse: impl FnOnce(&'static Key, &str) -> Result<T, String>,
     ) -> Option<T> {
-        let Field {
-            key,
-            path,
-            line,
-            node,
-            ..
-        } = fields.find(name)?;
-        let is_secret = matches!(
-            key.kind,
-            Kind::Secret | Kind::ConnectionUrl | Kind::SecretUrl
-        );
-        self.value(node, line, &path, is_secret, |text| parse(key, text))
+        let field = fields.find(name)?;
+        let kind = field.key.kind;
+        let is_secret = matches!(kind, Kind::Secret | Kind::ConnectionUrl | Kind::SecretUrl);
+        if matches!(kind, Kind::StorageUrl | Kind::Endpoint) {
+            // An address may hold a password; it is not shown for what is wrong with it.
+            let text = self.text(fields, name)?;
+            let parsed = parse(field.key, &text);
+            return parsed
+                .map_err(|why| self.note(field.line, format!("`{}` {why}", field.path)))
+                .ok();
+        }
+        self.value(field.node, field.line, &field.path, is_secret, |text| {
+            parse(field.key, text)
+        })
     }
 
     /// Reads one scalar. `parse` tells what the value must be, in words that go behind its path.
@@ -493,7 +499,18 @@ pub(super) fn check_text(text: &str) -> Result<&str, String> {
     Ok(text)
 }
 
-fn parse_count<T: TryFrom<u64>>(text: &str, min: u64, max: u64) -> Result<T, String> {
+pub(super) fn parse_flag(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "True" | "TRUE" => Ok(true),
+        "false" | "False" | "FALSE" => Ok(false),
+        _ => Err("must be `true` or `false`".into()),
+    }
+}
+
+pub(super) fn parse_count<T: TryFrom<u64>>(text: &str, kind: Kind) -> Result<T, String> {
+    let (Kind::Count(min, max) | Kind::CountOrSpan(min, max)) = kind else {
+        unreachable!("a count is asked for where the table of keys has one")
+    };
     let is_plain = text.bytes().all(|b| b.is_ascii_digit());
     let number = text
         .parse::<u64>()
@@ -505,6 +522,48 @@ fn parse_count<T: TryFrom<u64>>(text: &str, min: u64, max: u64) -> Result<T, Str
             u64::MAX => format!("must be a whole number from {min} on"),
             _ => format!("must be a whole number from {min} to {max}"),
         })
+}
+
+/// Reads a whole number or a length of time on the calendar.
+pub(super) fn parse_count_or_span(text: &str, kind: Kind) -> Result<KeepPreDeploy, String> {
+    if text.parse::<i128>().is_ok() {
+        return parse_count(text, kind).map(KeepPreDeploy::Last);
+    }
+    let wrong = "must be a whole number or an age such as `30d`";
+    parse_span(text)
+        .map(KeepPreDeploy::Within)
+        .map_err(|_| wrong.to_owned())
+}
+
+pub(super) fn parse_size(text: &str, kind: Kind) -> Result<u64, String> {
+    let Kind::Size(min, max) = kind else {
+        unreachable!("a size is asked for where the table of keys has one")
+    };
+    let size = text.parse::<ByteSize>().map(|size| size.as_u64()).ok();
+    size.filter(|size| (min..=max).contains(size))
+        .ok_or_else(|| {
+            format!(
+                "must be a size from {} to {}, such as `16MiB`",
+                ByteSize(min),
+                ByteSize(max)
+            )
+        })
+}
+
+/// Finds one of several choices by its name.
+pub(super) fn choose<T: Copy>(
+    text: &str,
+    choices: &[T],
+    name: impl Fn(T) -> &'static str,
+) -> Result<T, String> {
+    let found = choices.iter().copied().find(|choice| name(*choice) == text);
+    let names = || {
+        choices
+            .iter()
+            .map(|choice| name(*choice))
+            .collect::<Vec<_>>()
+    };
+    found.ok_or_else(|| format!("must be {}", one_of(&names())))
 }
 
 /// Reads a length of time such as `90s`, `26h` or `2d` within limits; a day has 24 hours.
@@ -540,7 +599,7 @@ pub fn parse_duration_or_off(
     }
 }
 
-fn limits_of(kind: Kind) -> RangeInclusive<Duration> {
+pub(super) fn limits_of(kind: Kind) -> RangeInclusive<Duration> {
     let (Kind::Duration(min, max) | Kind::DurationOrOff(min, max)) = kind else {
         unreachable!("a duration is asked for where the table of keys has one")
     };

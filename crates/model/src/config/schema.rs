@@ -48,19 +48,20 @@ fn object(section: &Section) -> Value {
         "properties": properties,
         "additionalProperties": false,
     });
-    let required = match section.name {
-        "config" => json!(["databases", "storages"]),
-        "storage" => json!(["url"]),
-        "required_table" | "assertion" => json!(["name"]),
-        "email" => json!(["host", "from", "to"]),
-        "notifier" => {
-            object["minProperties"] = json!(1);
-            object["maxProperties"] = json!(1);
-            return object;
-        }
-        _ => return object,
-    };
-    object["required"] = required;
+    let is_required = |key: &&Key| key.is_required && section.key(&key.file()).is_none();
+    let required: Vec<&str> = section
+        .keys
+        .iter()
+        .filter(is_required)
+        .map(|key| key.name)
+        .collect();
+    if !required.is_empty() {
+        object["required"] = json!(required);
+    }
+    if section.name == "notifier" {
+        object["minProperties"] = json!(1);
+        object["maxProperties"] = json!(1);
+    }
     object
 }
 
@@ -116,7 +117,7 @@ fn shape(kind: Kind) -> Value {
             let item = reference_to(section);
             json!({"anyOf": [item, {"type": "array", "items": item}]})
         }
-        Kind::Tables | Kind::Schemas | Kind::Texts => {
+        Kind::Tables | Kind::Schemas | Kind::Texts | Kind::Databases => {
             json!({"anyOf": [text(), {"type": "array", "items": text()}]})
         }
         Kind::RequiredTables(section) => {

@@ -2,8 +2,10 @@
 
 use std::fmt::Write;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
+
+use super::section::Group;
 
 /// What stands for a secret.
 pub(super) const HIDDEN: &str = "***";
@@ -20,6 +22,13 @@ pub(super) enum Shown {
 pub(super) struct Keys(Vec<(String, Shown)>);
 
 impl Keys {
+    /// Shows the keys of a group.
+    pub(super) fn of(group: &impl Group) -> Self {
+        let mut keys = Self::default();
+        group.put(&mut keys);
+        keys
+    }
+
     pub(super) fn put(&mut self, key: &str, value: impl Into<Shown>) {
         self.0.push((key.to_owned(), value.into()));
     }
@@ -38,10 +47,6 @@ impl Keys {
         if !items.is_empty() {
             self.put(key, Shown::List(items.iter().map(show).collect()));
         }
-    }
-
-    pub(super) fn put_secret(&mut self, key: &str, secret: &Option<SecretString>) {
-        self.put_some(key, secret.as_ref().map(|_| HIDDEN.to_owned()));
     }
 }
 
@@ -70,6 +75,10 @@ impl From<u64> for Shown {
 }
 
 impl Shown {
+    pub(super) fn is_false(&self) -> bool {
+        matches!(self, Self::Json(Value::Bool(false)))
+    }
+
     pub(super) fn to_json(&self) -> Value {
         match self {
             Self::Json(value) => value.clone(),
@@ -169,4 +178,21 @@ fn quoted(text: &str) -> String {
     }
     quoted.push('"');
     quoted
+}
+
+pub(super) fn hide_arguments((at, text): (usize, &SecretString)) -> &str {
+    if at == 0 {
+        text.expose_secret()
+    } else {
+        HIDDEN
+    }
+}
+
+/// Writes a size without rounding it.
+pub(super) fn show_size(bytes: u64) -> String {
+    match (bytes % (1 << 20), bytes % (1 << 10)) {
+        (0, _) => format!("{}MiB", bytes >> 20),
+        (_, 0) => format!("{}KiB", bytes >> 10),
+        _ => format!("{bytes}B"),
+    }
 }

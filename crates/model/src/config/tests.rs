@@ -1315,3 +1315,28 @@ fn every_event_of_a_notifier_can_be_asked_for() {
     let names = super::notify::EVENTS.map(crate::notice::Event::as_str);
     assert_eq!(super::keys::EVENTS, names);
 }
+
+#[test]
+fn a_bad_address_is_one_problem() {
+    let databases = "databases: {a: {service: a}, b: {service: b}}\n";
+    for (rest, expected) in [
+        (
+            "storages: {far: {url: [x], region: r, part_size: 8MiB}}",
+            "line 2: `storages.far.url` must be a single value, not a list",
+        ),
+        (
+            "storages: {far: {region: r}}",
+            "line 2: `storages.far.url` is missing",
+        ),
+        (
+            "notify: {ping: {url: x y}}\nstorages: {local: {url: ./b}}",
+            "line 2: `notify.ping.url` must be an address such as `https://example.com/hook`",
+        ),
+        (
+            "notify: {ping: {style: plain}}\nstorages: {local: {url: ./b}}",
+            "line 2: `notify.ping.url` is missing",
+        ),
+    ] {
+        assert_eq!(problems(&format!("{databases}{rest}\n")), [expected]);
+    }
+}

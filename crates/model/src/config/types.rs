@@ -1,4 +1,4 @@
-//! The config as typed values: what every other part reads, with the documented defaults.
+//! The config as typed values, each key written once: what every other part reads, with the documented defaults.
 //!
 //! Secrets are wrapped, so that printing a value for debugging never shows one. Nothing here reads YAML.
 
@@ -9,12 +9,17 @@ use jiff::Span;
 use jiff::tz::TimeZone;
 use secrecy::SecretString;
 
+use super::keys::{
+    ASSERTION, COMPRESSION, DRILL, MAIL_TLS, MAX_AGE_S, MAX_DELAY_S, MAX_KEPT, MAX_TIMEOUT_S,
+    METHODS, MIN_LOG_SIZE, PING_STYLES, PRESETS, REQUIRED_TABLE, RETENTION, RETRIES, SSL_MODES,
+};
+use super::section::{Group, group, join};
 use super::url;
 pub use super::url::StorageUrl;
-pub use crate::drill::DrillConfig;
+use crate::drill::Assertion;
 use crate::id::DatabaseName;
 use crate::name::TableName;
-use crate::notice::NotifierConfig;
+use crate::notice::{MailTls, NotifierConfig, PingStyle};
 pub use crate::required::RequiredTable;
 
 /// The whole configuration. Databases and storages stand in the order of the file.
@@ -48,140 +53,103 @@ impl Config {
     }
 }
 
-/// Where the PostgreSQL client programs are.
-#[derive(Clone, Debug, Default)]
-pub struct PostgresConfig {
-    /// The folder that holds `pg_dump` and `psql`; `None` searches the usual ones.
-    pub bin_dir: Option<PathBuf>,
-}
-
-/// Where a log is kept beside what is printed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogConfig {
-    /// The file; none writes none.
-    pub file: Option<PathBuf>,
-    /// Size at which it is put aside.
-    pub max_size_bytes: u64,
-    /// How many files that were put aside are kept.
-    pub keep: u32,
-}
-
-impl Default for LogConfig {
-    fn default() -> Self {
-        Self {
-            file: None,
-            max_size_bytes: 10 * 1024 * 1024,
-            keep: 5,
-        }
+group! {
+    /// Where the PostgreSQL client programs are.
+    pub struct PostgresConfig {
+        /// Folder of pg_dump and psql. Default: PATH and the usual folders are searched.
+        bin_dir: Option<PathBuf> = Path;
     }
 }
 
-/// One database to back up: how to reach it, what must be in it, where its backups go.
-#[derive(Clone, Debug)]
-pub struct DatabaseConfig {
-    /// How to reach the server.
-    pub connection: Connection,
-    /// Rules of a hosting service that the server belongs to.
-    pub preset: Option<Preset>,
-    /// Tables that a dump must hold to be stored.
-    pub required_tables: Vec<RequiredTable>,
-    /// Names of the storages that get a copy. Read from a file it is never empty.
-    pub storages: Vec<String>,
-    /// How many storages must hold the backup for it to count; `None` means one.
-    pub copies: Option<usize>,
-    /// The only tables to dump; empty means all.
-    pub tables: Vec<TableName>,
-    /// Tables to leave out.
-    pub exclude_tables: Vec<TableName>,
-    /// The only schemas to dump, as real names; empty means all.
-    pub schemas: Vec<String>,
-    /// Schemas to leave out, as real names.
-    pub exclude_schemas: Vec<String>,
-    /// Tables to dump without their rows.
-    pub structure_only: Vec<TableName>,
-    /// How the dump is compressed.
-    pub compression: Compression,
-    /// Whether roles and tablespaces are dumped beside the database.
-    pub globals: bool,
-    /// How old the record of a run becomes.
-    pub keep_runs: Duration,
-    /// Longest wait for another run of the database; `None` does not wait.
-    pub lock_timeout: Option<Duration>,
-    /// Longest wait for a table lock.
-    pub lock_wait_timeout: Duration,
-    /// Longest time without a byte from the dump; `None` waits for ever.
-    pub stall_timeout: Option<Duration>,
-    /// Longest wait for the server to answer a login.
-    pub connect_timeout: Duration,
-    /// When a failed run is tried again.
-    pub retries: Retries,
-    /// Whether a dump without any table is a good backup.
-    pub allow_empty: bool,
-    /// Whether a warning of `pg_dump` fails the run.
-    pub strict_warnings: bool,
-    /// The age at which the newest backup counts as stale.
-    pub max_age: Option<Duration>,
-    /// Which backups are kept; `None` keeps all.
-    pub retention: Option<Retention>,
-    /// How a backup is restored for a test.
-    pub drill: DrillConfig,
-}
-
-impl Default for DatabaseConfig {
-    fn default() -> Self {
-        Self {
-            connection: Connection::default(),
-            preset: None,
-            required_tables: Vec::new(),
-            storages: Vec::new(),
-            copies: None,
-            tables: Vec::new(),
-            exclude_tables: Vec::new(),
-            schemas: Vec::new(),
-            exclude_schemas: Vec::new(),
-            structure_only: Vec::new(),
-            compression: Compression::default(),
-            globals: false,
-            keep_runs: Duration::from_secs(400 * 86_400),
-            lock_timeout: None,
-            lock_wait_timeout: Duration::from_secs(60),
-            stall_timeout: Some(Duration::from_secs(10 * 60)),
-            connect_timeout: Duration::from_secs(15),
-            retries: Retries::default(),
-            allow_empty: false,
-            strict_warnings: false,
-            max_age: None,
-            retention: None,
-            drill: DrillConfig::default(),
-        }
+group! {
+    /// Where a log is kept beside what is printed.
+    pub struct LogConfig: PartialEq, Eq {
+        /// The file. It is made for its owner alone; several runs may share it.
+        file: Option<PathBuf> = Path;
+        /// The size at which the file is put aside as `FILE.1` and a new one begun.
+        max_size_bytes: u64 = Size(MIN_LOG_SIZE, 1 << 40), as "max_size", default "10MiB";
+        /// How many files that were put aside are kept.
+        keep: u32 = Count(0, 1000), default "5";
     }
 }
 
-/// How to reach a server: a URL, or libpq's parameters. What is `None` is left to libpq.
-///
-/// `url` never stands beside `host`, `port`, `user`, `database` or `service`; the others may stand beside it.
-#[derive(Clone, Debug, Default)]
-pub struct Connection {
-    /// `postgres://user@host:port/database`; secret because it may hold a password.
-    pub url: Option<SecretString>,
-    /// Host name, address, or folder of a Unix socket.
-    pub host: Option<String>,
-    /// Port of the server.
-    pub port: Option<u16>,
-    /// Role to log in as.
-    pub user: Option<String>,
-    /// Database to connect to.
-    pub database: Option<String>,
-    /// Password, given or read from `password_file`.
-    pub password: Option<SecretString>,
-    /// A password file in libpq's format.
-    pub passfile: Option<PathBuf>,
-    /// A section of libpq's service file.
-    pub service: Option<String>,
-    /// One of libpq's modes, such as `verify-full`.
-    pub sslmode: Option<String>,
-    /// Certificates to trust for the server.
-    pub sslrootcert: Option<PathBuf>,
+group! {
+    /// One database to back up: how to reach it, what must be in it, where its backups go.
+    pub struct DatabaseConfig {
+        with connection: Connection, "How to reach the server.";
+        /// Rules of a hosting service that the server belongs to.
+        preset: Option<Preset> = Choice(PRESETS);
+        /// Tables without which a dump is not stored; `public` is meant where no schema is written.
+        required_tables: Vec<RequiredTable> = RequiredTables(&REQUIRED_TABLE);
+        /// Storages that get a copy. Default: all of them.
+        storages: Vec<String> = Storages;
+        /// How many storages must hold the backup for it to count. Default: one; a failed further one is exit code 3.
+        copies: Option<usize> = Count(1, 100);
+        /// The only tables to dump, by exact name. Default: all.
+        tables: Vec<TableName> = Tables;
+        /// Tables to leave out, by exact name.
+        exclude_tables: Vec<TableName> = Tables;
+        /// The only schemas to dump, by exact name. Default: all.
+        schemas: Vec<String> = Schemas;
+        /// Schemas to leave out, by exact name.
+        exclude_schemas: Vec<String> = Schemas;
+        /// Tables to dump without their rows, by exact name.
+        structure_only: Vec<TableName> = Tables;
+        /// How the dump is compressed: a method, or a method and a level.
+        compression: Compression = SectionOrChoice(&COMPRESSION, METHODS);
+        /// Whether roles and tablespaces are dumped too, beside the database.
+        globals: bool = Flag, default "false";
+        /// How old the record of a run becomes before `prune` removes it.
+        keep_runs: Duration = Duration(86_400, MAX_AGE_S), default "400d";
+        /// Longest wait for another run of the same database; `off` does not wait.
+        lock_timeout: Option<Duration> = DurationOrOff(1, MAX_TIMEOUT_S), default "off";
+        /// Longest wait for a lock on a table.
+        lock_wait_timeout: Duration = Duration(1, MAX_TIMEOUT_S), default "60s";
+        /// A dump that has moved no byte for so long is ended; `off` waits for ever.
+        stall_timeout: Option<Duration> = DurationOrOff(1, MAX_TIMEOUT_S), default "10m";
+        /// Longest wait for the server to answer a login.
+        connect_timeout: Duration = Duration(1, MAX_TIMEOUT_S), default "15s";
+        /// When a failed run is tried again; only where the cause may pass.
+        retries: Retries = Section(&RETRIES);
+        /// Whether a dump without any table is a good backup.
+        allow_empty: bool = Flag, default "false";
+        /// Whether a warning of pg_dump fails the run.
+        strict_warnings: bool = Flag, default "false";
+        /// Age at which the newest backup counts as stale. Default: never.
+        max_age: Option<Duration> = Duration(60, MAX_AGE_S);
+        /// Which backups are kept. Default: all.
+        retention: Option<Retention> = Section(&RETENTION);
+        /// How a backup is restored for a test.
+        drill: DrillConfig = Section(&DRILL);
+    }
+}
+
+group! {
+    /// How to reach a server: a URL, or libpq's parameters. What is `None` is left to libpq. `url` never stands beside
+    /// `host`, `port`, `user`, `database` or `service`; the others may stand beside it.
+    pub struct Connection {
+        /// Connection URL, such as postgres://user@host:5432/database. Not together with host, port, user, database or
+        /// service.
+        url: Option<SecretString> = ConnectionUrl, file "File that holds the connection URL.";
+        /// Host name, address, or folder of a Unix socket.
+        host: Option<String> = Text;
+        /// Port of the server; libpq's own default is 5432.
+        port: Option<u16> = Count(1, 65_535);
+        /// Role to log in as.
+        user: Option<String> = Text;
+        /// Database to connect to.
+        database: Option<String> = Text;
+        /// Password. It reaches the programs by their environment, never by their arguments.
+        password: Option<SecretString> = Secret, file "File that holds the password.";
+        /// Password file in libpq's format; libpq's own default is ~/.pgpass.
+        passfile: Option<PathBuf> = Path;
+        /// Section of libpq's service file.
+        service: Option<String> = Text;
+        /// How TLS is used and checked; libpq's own default is prefer.
+        sslmode: Option<String> = Choice(SSL_MODES);
+        /// Certificates to trust for the server.
+        sslrootcert: Option<PathBuf> = Path;
+    }
 }
 
 impl Connection {
@@ -213,13 +181,14 @@ impl Preset {
     }
 }
 
-/// How a dump is compressed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Compression {
-    /// The format.
-    pub method: CompressionMethod,
-    /// From 1 (fast) to 9 for gzip or 19 for zstd; `None` leaves it to the method.
-    pub level: Option<u8>,
+group! {
+    /// How a dump is compressed.
+    pub struct Compression: Copy, PartialEq, Eq {
+        /// Format of the stored dump.
+        method: CompressionMethod = Choice(METHODS), default "gzip";
+        /// From 1 (fast) to 9 for gzip or 19 for zstd. Default: 6 for gzip, 3 for zstd.
+        level: Option<u8> = Count(1, 19);
+    }
 }
 
 impl Compression {
@@ -271,63 +240,40 @@ impl CompressionMethod {
     }
 }
 
-/// When a failed run is tried again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retries {
-    /// How many times in all; 1 never tries again.
-    pub attempts: u32,
-    /// Wait before the second attempt; it doubles each time.
-    pub delay: Duration,
-    /// Longest wait between two attempts.
-    pub max_delay: Duration,
-}
-
-impl Default for Retries {
-    fn default() -> Self {
-        Self {
-            attempts: 3,
-            delay: Duration::from_secs(10),
-            max_delay: Duration::from_secs(5 * 60),
-        }
+group! {
+    /// When a failed run is tried again.
+    pub struct Retries: Copy, PartialEq, Eq {
+        /// How many times in all; 1 never tries again.
+        attempts: u32 = Count(1, 100), default "3";
+        /// Wait before the second attempt; it doubles each time.
+        delay: Duration = Duration(1, MAX_DELAY_S), default "10s";
+        /// Longest wait between two attempts.
+        max_delay: Duration = Duration(1, MAX_DELAY_S), default "5m";
     }
 }
 
-/// Which backups are kept. At least one of the `keep_` rules other than `keep_pre_deploy` is given.
-#[derive(Clone, Debug)]
-pub struct Retention {
-    /// The newest so many.
-    pub keep_last: Option<u32>,
-    /// The newest of each of so many hours.
-    pub keep_hourly: Option<u32>,
-    /// The newest of each of so many days.
-    pub keep_daily: Option<u32>,
-    /// The newest of each of so many ISO weeks.
-    pub keep_weekly: Option<u32>,
-    /// The newest of each of so many months.
-    pub keep_monthly: Option<u32>,
-    /// The newest of each of so many years.
-    pub keep_yearly: Option<u32>,
-    /// All that are younger than this, measured to the newest; positive and at most 1000 years.
-    pub keep_within: Option<Span>,
-    /// What is kept of the backups made before deploys; `None` leaves them pinned.
-    pub keep_pre_deploy: Option<KeepPreDeploy>,
-    /// The zone that days, weeks, months and years are counted in; it always has an IANA name.
-    pub timezone: TimeZone,
-}
-
-impl Default for Retention {
-    fn default() -> Self {
-        Self {
-            keep_last: None,
-            keep_hourly: None,
-            keep_daily: None,
-            keep_weekly: None,
-            keep_monthly: None,
-            keep_yearly: None,
-            keep_within: None,
-            keep_pre_deploy: None,
-            timezone: TimeZone::UTC,
-        }
+group! {
+    /// Which backups are kept. At least one of the `keep_` rules other than `keep_pre_deploy` is given.
+    pub struct Retention {
+        /// Keeps the newest so many.
+        keep_last: Option<u32> = Count(1, MAX_KEPT);
+        /// Keeps the newest of each of so many hours.
+        keep_hourly: Option<u32> = Count(1, MAX_KEPT);
+        /// Keeps the newest of each of so many days.
+        keep_daily: Option<u32> = Count(1, MAX_KEPT);
+        /// Keeps the newest of each of so many ISO weeks.
+        keep_weekly: Option<u32> = Count(1, MAX_KEPT);
+        /// Keeps the newest of each of so many months.
+        keep_monthly: Option<u32> = Count(1, MAX_KEPT);
+        /// Keeps the newest of each of so many years.
+        keep_yearly: Option<u32> = Count(1, MAX_KEPT);
+        /// Keeps all that are younger than this, measured to the newest backup.
+        keep_within: Option<Span> = Span;
+        /// Keeps the newest so many of the backups made before deploys, or those younger than an age. Default: they are
+        /// pinned.
+        keep_pre_deploy: Option<KeepPreDeploy> = CountOrSpan(1, MAX_KEPT);
+        /// IANA name of the zone that days, weeks, months and years are counted in.
+        timezone: TimeZone = TimeZone, default "UTC";
     }
 }
 
@@ -340,31 +286,30 @@ pub enum KeepPreDeploy {
     Within(Span),
 }
 
-/// A place for backups.
-#[derive(Clone, Debug)]
-pub struct StorageConfig {
-    /// The place itself.
-    pub url: StorageUrl,
-    /// Address of an S3 service other than AWS.
-    pub endpoint: Option<String>,
-    /// Region of the bucket; `None` leaves it to the environment or the service.
-    pub region: Option<String>,
-    /// Whether the bucket stands in the path of a request rather than in its host name; `None` means yes where an
-    /// endpoint is given.
-    pub path_style: Option<bool>,
-    /// Access key; `None` together with the two below looks in the usual places.
-    pub access_key_id: Option<SecretString>,
-    /// Secret of the access key; given exactly when `access_key_id` is.
-    pub secret_access_key: Option<SecretString>,
-    /// Token of a temporary access key.
-    pub session_token: Option<SecretString>,
-    /// Program and arguments that print credentials; empty means none. Never goes through a shell. Secret because
-    /// an argument may be.
-    pub credential_command: Vec<SecretString>,
-    /// Size of every part of an upload in parts; `None` lets parts follow the size of the object.
-    pub part_size_bytes: Option<u64>,
-    /// Certificates to trust for the endpoint, beside the usual ones.
-    pub ca_certificate: Option<PathBuf>,
+group! {
+    /// A place for backups.
+    pub struct StorageConfig {
+        /// A folder, file:///folder, or s3://bucket/prefix.
+        url: StorageUrl = StorageUrl, required: true;
+        /// Address of an S3 service other than AWS.
+        endpoint: Option<String> = Endpoint;
+        /// Region of the bucket. Default: what the environment or the service says.
+        region: Option<String> = Text;
+        /// Whether the bucket stands in the path of a request. Default: true with an endpoint, else false.
+        path_style: Option<bool> = Flag;
+        /// Access key. Default: what the environment or the machine offers.
+        access_key_id: Option<SecretString> = Secret, file "File that holds the access key.";
+        /// Secret of the access key.
+        secret_access_key: Option<SecretString> = Secret, file "File that holds the secret of the access key.";
+        /// Token of a temporary access key.
+        session_token: Option<SecretString> = Secret, file "File that holds the token of a temporary access key.";
+        /// Program and arguments that print temporary credentials; no shell reads them.
+        credential_command: Vec<SecretString> = Command;
+        /// Size of every part of an upload. Default: grows with the database, so that no size is a limit.
+        part_size_bytes: Option<u64> = Size(5 << 20, 1 << 30), as "part_size";
+        /// Certificates to trust for the endpoint, beside the usual ones.
+        ca_certificate: Option<PathBuf> = Path;
+    }
 }
 
 impl StorageConfig {
@@ -372,15 +317,102 @@ impl StorageConfig {
     pub fn new(url: StorageUrl) -> Self {
         Self {
             url,
-            endpoint: None,
-            region: None,
-            path_style: None,
-            access_key_id: None,
-            secret_access_key: None,
-            session_token: None,
-            credential_command: Vec::new(),
-            part_size_bytes: None,
-            ca_certificate: None,
+            ..Self::unset()
         }
     }
 }
+
+group! {
+    /// How a database's backups are drilled.
+    pub struct DrillConfig {
+        /// Server to restore into, as a role that may create databases and roles. Default: a throw-away one on this
+        /// machine.
+        url: Option<SecretString> = ConnectionUrl, file "File that holds the server's URL.";
+        /// Whether the role of `url` may be a superuser: whatever the dump's SQL says then runs with those powers. Default:
+        /// no.
+        allow_superuser: bool = Flag;
+        /// Extensions that the server may lack; the report says so.
+        skip_extensions: Vec<String> = Texts;
+        /// Age at which the last drill that passed counts as stale: `status` then exits with 24; where it is not set, it
+        /// warns after 35 days. `off` never warns.
+        max_age: Option<Option<Duration>> = DurationOrOff(60, MAX_AGE_S);
+        /// What must hold in the restored database.
+        assertions: Vec<Assertion> = Sections(&ASSERTION);
+    }
+}
+
+group! {
+    /// Where e-mail goes, and by which server.
+    pub struct EmailConfig {
+        /// Host name of the mail server.
+        host: String = Text, required: true;
+        /// Its port. Default: 587 for starttls, 465 for implicit, 25 for none.
+        port: Option<u16> = Count(1, 65_535);
+        /// How the connection is protected: starttls, implicit (from the first byte) or none.
+        tls: MailTls = Choice(MAIL_TLS), default "starttls";
+        /// Whom to log in as. Default: nobody.
+        user: Option<String> = Text;
+        /// Password of the user.
+        password: Option<SecretString> = Secret, file "File that holds the password.";
+        /// Who sends, such as pgkeep <backup@example.com>.
+        from: String = Text, required: true;
+        /// Who receives.
+        to: Vec<String> = Texts, required: true;
+    }
+}
+
+group! {
+    /// Where a dead-man ping goes.
+    pub struct PingConfig {
+        /// The address; {database} in it stands for the database's name.
+        url: SecretString = SecretUrl, file "File that holds the address.", required: true;
+        /// healthchecks adds /start and /fail to the address and sends the report; plain pings the address after a good
+        /// backup.
+        style: PingStyle = Choice(PING_STYLES), default "healthchecks";
+        /// Address for the start of a backup. Default: what the style says.
+        start_url: Option<SecretString> = SecretUrl, file "File that holds the address for the start.";
+        /// Address for a backup that failed. Default: what the style says.
+        failure_url: Option<SecretString> = SecretUrl, file "File that holds the address for a failure.";
+    }
+}
+
+group! {
+    /// Any address that takes a JSON document.
+    pub struct Webhook {
+        /// The address.
+        url: SecretString = SecretUrl, file "File that holds the address.", required: true;
+        /// Key that the Pgkeep-Signature header is made with. Default: no signature.
+        secret: Option<SecretString> = Secret, file "File that holds the key.";
+        /// Headers of each request, such as Authorization.
+        headers: Vec<(String, SecretString)> = Headers;
+    }
+}
+
+group! {
+    /// A chat's incoming webhook.
+    pub struct Hook {
+        /// Address of the webhook.
+        url: SecretString = SecretUrl, file "File that holds the address of the webhook.", required: true;
+    }
+}
+
+macro_rules! defaults {
+    ($($group:ident),+) => {$(
+        impl Default for $group {
+            fn default() -> Self {
+                Self::unset()
+            }
+        }
+    )+};
+}
+
+defaults!(
+    PostgresConfig,
+    LogConfig,
+    DatabaseConfig,
+    Connection,
+    Compression,
+    Retries,
+    Retention,
+    DrillConfig
+);

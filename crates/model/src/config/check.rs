@@ -1,0 +1,222 @@
+//! What keys demand of one another: plain checks of what was read.
+
+use secrecy::ExposeSecret;
+
+use super::keys::STORAGE;
+use super::reader::{Fields, Reader, join};
+use super::types::{
+    Compression, Connection, DatabaseConfig, Retention, Retries, StorageConfig, StorageUrl,
+};
+use super::url;
+use crate::name::TableName;
+
+/// Keys that say where a server is and that `url` says too.
+const PARTS_OF_URL: [&str; 5] = ["host", "port", "user", "database", "service"];
+
+/// Rules that keep ordinary backups; `keep_pre_deploy` keeps none of those.
+const RULES_OF_RETENTION: [&str; 7] = [
+    "keep_last",
+    "keep_hourly",
+    "keep_daily",
+    "keep_weekly",
+    "keep_monthly",
+    "keep_yearly",
+    "keep_within",
+];
+
+/// For a group whose keys ask nothing of one another.
+pub(super) fn nothing<T>(_: &mut T, _: &mut Reader, _: &Fields) {}
+
+pub(super) fn level(compression: &mut Compression, reader: &mut Reader, fields: &Fields) {
+    let (method, level) = (compression.method, compression.level);
+    if level.is_some_and(|level| method.max_level().is_none_or(|max| level > max)) {
+        let path = join(&fields.path, "level");
+        let limit = method.max_level().map_or("has no levels".into(), |max| {
+            format!("has levels from 1 to {max}")
+        });
+        reader.note(
+            fields.line_of("level"),
+            format!("`{path}` does not fit: `{}` {limit}", method.as_str()),
+        );
+    }
+}
+
+pub(super) fn retries(retries: &mut Retries, reader: &mut Reader, fields: &Fields) {
+    if retries.max_delay >= retries.delay {
+        return;
+    }
+    if fields.has("max_delay") {
+        let path = join(&fields.path, "max_delay");
+        reader.note(
+            fields.line_of("max_delay"),
+            format!("`{path}` is shorter than `delay`"),
+        );
+    } else {
+        // A long first wait alone moves the limit along.
+        retries.max_delay = retries.delay;
+    }
+}
+
+pub(super) fn retention(_: &mut Retention, reader: &mut Reader, fields: &Fields) {
+    if !RULES_OF_RETENTION.iter().any(|rule| fields.has(rule)) {
+        let advice =
+            "give at least one rule such as `keep_daily: 7`, or leave `retention` out to keep all";
+        reader.note(
+            fields.line,
+            format!("`{}` keeps nothing; {advice}", fields.path),
+        );
+    }
+}
+
+/// Checks what only the finished database shows.
+pub(super) fn database(reader: &mut Reader, fields: &Fields, database: &DatabaseConfig) {
+    let c = &database.connection;
+    let names_server =
+        c.url.is_some() || c.host.is_some() || c.service.is_some() || c.database.is_some();
+    let tried = ["url", "url_file", "host", "service", "database"]
+        .iter()
+        .any(|key| fields.has(key));
+    if !names_server && !tried {
+        let path = &fields.path;
+        reader.note(
+            fields.line,
+            format!("`{path}` names no server: give `url`, or `host` and `database`, or `service`"),
+        );
+    }
+    let storages = database.storages.len();
+    if let Some(copies) = database
+        .copies
+        .filter(|copies| storages > 0 && *copies > storages)
+    {
+        let message = format!(
+            "`{}` asks for {copies} copies and has {storages} storages",
+            fields.path
+        );
+        reader.note(fields.line_of("copies"), message);
+    }
+    for one in &database.required_tables {
+        required(reader, fields, database, &one.table);
+    }
+}
+
+/// A required table that the selection leaves out would fail every run, and only at the end of it.
+fn required(reader: &mut Reader, fields: &Fields, database: &DatabaseConfig, table: &TableName) {
+    let is_same = |other: &TableName| {
+        other.name == table.name && other.schema_or_public() == table.schema_or_public()
+    };
+    let schema = table.schema_or_public();
+    let left_out_by = if database.exclude_tables.iter().any(is_same) {
+        "exclude_tables"
+    } else if database.exclude_schemas.iter().any(|other| other == schema) {
+        "exclude_schemas"
+    } else {
+        return;
+    };
+    let path = join(&fields.path, "required_tables");
+    // The names may come from the environment, which messages do not show.
+    reader.note(
+        fields.line_of(left_out_by),
+        format!("`{path}` holds a table that `{left_out_by}` leaves out"),
+    );
+}
+
+/// Checks a storage as a whole.
+pub(super) fn storage(storage: &StorageConfig, reader: &mut Reader, fields: &Fields) {
+    // An empty one stands for a `url` that is no good, which is a problem of its own.
+    if matches!(&storage.url, StorageUrl::Folder(path) if !path.as_os_str().is_empty()) {
+        note_keys_of_s3(reader, fields);
+    }
+    credentials(reader, fields);
+}
+
+fn note_keys_of_s3(reader: &mut Reader, fields: &Fields) {
+    for field in STORAGE
+        .keys
+        .iter()
+        .filter(|key| key.name != "url")
+        .filter_map(|key| fields.find(key.name))
+    {
+        reader.note(
+            field.line,
+            format!("`{}` is only for `s3://` storages", field.path),
+        );
+    }
+}
+
+/// Credentials come from one place, and whole.
+fn credentials(reader: &mut Reader, fields: &Fields) {
+    let given = |name| fields.find_or_file(name);
+    let id = given("access_key_id");
+    let secret = given("secret_access_key");
+    if let (Some(field), None) | (None, Some(field)) = (&id, &secret) {
+        let other = if id.is_some() {
+            "secret_access_key"
+        } else {
+            "access_key_id"
+        };
+        reader.note(
+            field.line,
+            format!("`{}` needs `{other}` beside it", field.path),
+        );
+    }
+    if let (Some(token), None, None) = (given("session_token"), &id, &secret) {
+        reader.note(
+            token.line,
+            format!("`{}` needs `access_key_id` beside it", token.path),
+        );
+    }
+    if let (Some(command), Some(_)) = (fields.find("credential_command"), id.or(secret)) {
+        reader.note(
+            command.line,
+            format!("`{}` cannot stand beside an access key", command.path),
+        );
+    }
+}
+
+fn note_parts_beside_url(reader: &mut Reader, fields: &Fields) {
+    for field in PARTS_OF_URL.iter().filter_map(|part| fields.find(part)) {
+        reader.note(
+            field.line,
+            format!("`{}` cannot stand beside `url`", field.path),
+        );
+    }
+}
+
+/// Prepares the connection of the defaults for that of a database. A URL hides the parts that the defaults give, and
+/// parts hide their URL, so that the server is always the one that the database itself names.
+pub(super) fn settle_connection(reader: &mut Reader, fields: &Fields, connection: &mut Connection) {
+    if fields.has_or_file("url") {
+        note_parts_beside_url(reader, fields);
+        let base = std::mem::take(connection);
+        *connection = Connection {
+            password: base.password,
+            passfile: base.passfile,
+            sslmode: base.sslmode,
+            sslrootcert: base.sslrootcert,
+            ..Connection::default()
+        };
+    } else if PARTS_OF_URL.iter().any(|part| fields.has(part)) {
+        connection.url = None;
+    }
+}
+
+/// Leaves one password at most: two in one section are a problem, and the URL's hides that of the defaults.
+pub(super) fn settle_password(reader: &mut Reader, fields: &Fields, connection: &mut Connection) {
+    let url_has_one = connection
+        .url
+        .as_ref()
+        .is_some_and(|url| url::has_password(url.expose_secret()));
+    if !url_has_one {
+        return;
+    }
+    match fields.find_or_file("password") {
+        Some(field) => reader.note(
+            field.line,
+            format!(
+                "`{}` cannot stand beside a `url` with a password",
+                field.path
+            ),
+        ),
+        None => connection.password = None,
+    }
+}
