@@ -180,9 +180,9 @@ mod tests {
         assert_eq!(find(&[&path]).unwrap_err(), Unfit::NotExecutable);
         assert_eq!(find(&["/usr"]).unwrap_err(), Unfit::NotExecutable);
         // A name with a slash is taken from here, and the PATH has no part in it.
-        assert_eq!(find(&["./build.rs"]).unwrap_err(), Unfit::NotExecutable);
-        assert_eq!(find(&["scripts/test"]).unwrap().label(), "test");
-        assert_eq!(find(&["./scripts/test"]).unwrap().label(), "test");
+        assert_eq!(find(&["./Cargo.toml"]).unwrap_err(), Unfit::NotExecutable);
+        assert_eq!(find(&["../../scripts/test"]).unwrap().label(), "test");
+        assert_eq!(find(&["./../../scripts/test"]).unwrap().label(), "test");
     }
 
     #[tokio::test]

@@ -25,7 +25,7 @@ pub fn of(plans: &[Plan<'_>], rows: Vec<Rows>, encoding: &str, ending: Ending) -
     let prepare: String = plans.iter().map(Plan::prepare).collect();
     let analyze: String = plans
         .iter()
-        .map(|plan| format!("ANALYZE {};\n", plan.rows().quoted()))
+        .map(|plan| format!("ANALYZE {};\n", plan.rows_sql()))
         .collect();
     let steps = vec![
         Step::Own(format!("{UTF8}{SETTINGS}{prepare}")),

@@ -35,6 +35,11 @@ impl Plan<'_> {
         TableName::new("pg_temp", format!("pgkeep_rows_{}", self.number))
     }
 
+    /// Returns that name as SQL, which needs no quotes.
+    pub(super) fn rows_sql(&self) -> String {
+        self.rows().to_string()
+    }
+
     /// Makes the temporary table with the dumped columns' types, and keeps other writers out: what is counted and
     /// compared must not change meanwhile.
     pub fn prepare(&self) -> String {
@@ -50,7 +55,7 @@ impl Plan<'_> {
 
     /// Counts what will be done, as one line of JSON: a [`super::Counts`].
     pub fn count(&self) -> String {
-        let (rows, only) = (self.rows().quoted(), self.table.only());
+        let (rows, only) = (self.rows_sql(), self.table.only());
         if self.mode == Mode::Append {
             return format!(
                 "SELECT pg_catalog.jsonb_build_object('insert', pg_catalog.count(*), 'update', 0, 'unchanged', 0) FROM {rows};\n"
@@ -112,7 +117,7 @@ impl Plan<'_> {
             "INSERT INTO {table} AS t ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} s",
             self.list(""),
             self.list("s."),
-            self.rows().quoted()
+            self.rows_sql()
         );
         if self.mode == Mode::Upsert {
             sql += &self.on_conflict();
@@ -144,7 +149,7 @@ impl Plan<'_> {
             Mode::Append => format!("(SELECT {list} FROM {only} t)"),
             Mode::Upsert => format!(
                 "(SELECT {list} FROM {only} t WHERE EXISTS (SELECT FROM {} s WHERE {}))",
-                self.rows().quoted(),
+                self.rows_sql(),
                 self.same_key()
             ),
         }
