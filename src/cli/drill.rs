@@ -18,8 +18,8 @@ use pgkeep_core::op::drill::{Report, Request, run as drill};
 use pgkeep_core::op::stored::Wanted;
 use pgkeep_core::postgres::programs::Search;
 use pgkeep_model::config::Config;
+use pgkeep_model::config::DrillConfig;
 use pgkeep_model::connection::Connection;
-use pgkeep_model::drill::DrillConfig;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::name::printable;
 

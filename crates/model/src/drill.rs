@@ -6,21 +6,8 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-pub use crate::config::DrillConfig;
-
 /// A drill a month, and some days to notice that one did not come.
 pub const DEFAULT_MAX_AGE: Duration = Duration::from_secs(35 * 86_400);
-
-impl DrillConfig {
-    /// Tells whether anything was said about drills, so that some are expected.
-    pub fn is_set(&self) -> bool {
-        self.url.is_some()
-            || self.allow_superuser
-            || !self.skip_extensions.is_empty()
-            || !self.assertions.is_empty()
-            || self.max_age.is_some()
-    }
-}
 
 /// One thing that must hold.
 #[derive(Clone, Debug)]

@@ -2,8 +2,8 @@
 
 use secrecy::ExposeSecret;
 
-use super::keys::STORAGE;
 use super::reader::{Fields, Reader, join};
+use super::setting::Group;
 use super::types::{
     Compression, Connection, DatabaseConfig, Retention, Retries, StorageConfig, StorageUrl,
 };
@@ -130,8 +130,7 @@ pub(super) fn storage(storage: &StorageConfig, reader: &mut Reader, fields: &Fie
 }
 
 fn note_keys_of_s3(reader: &mut Reader, fields: &Fields) {
-    for field in STORAGE
-        .keys
+    for field in StorageConfig::KEYS
         .iter()
         .filter(|key| key.name != "url")
         .filter_map(|key| fields.find(key.name))

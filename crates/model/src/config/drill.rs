@@ -1,10 +1,11 @@
 //! The assertions of a drill: a query with what it must answer, or a program.
 
-use super::keys::{ASSERTION, Key};
+use super::keys::Key;
 use super::reader::{Fields, Reader, join};
 use super::setting::Setting;
 use super::shown::{Keys, Shown, hide_arguments};
 use super::tree::Node;
+use super::types::ASSERTION;
 use crate::drill::{Assertion, Expect, Question};
 
 impl Setting for Vec<Assertion> {

@@ -12,6 +12,7 @@ mod read;
 mod reader;
 mod schema;
 mod section;
+mod sections;
 mod setting;
 mod show;
 mod shown;
@@ -20,6 +21,7 @@ mod tests;
 mod tree;
 mod types;
 mod url;
+mod values;
 
 use std::fmt;
 
@@ -27,9 +29,9 @@ pub use expand::Env;
 pub use reader::{parse_duration, parse_duration_or_off, parse_span, parse_timezone};
 pub use schema::config_schema;
 pub use types::{
-    Compression, CompressionMethod, Config, Connection, DatabaseConfig, DrillConfig, EmailConfig,
-    KeepPreDeploy, LogConfig, PingConfig, PostgresConfig, Preset, RequiredTable, Retention,
-    Retries, StorageConfig, StorageUrl,
+    Compression, CompressionMethod, Config, Connection, DatabaseConfig, DrillConfig, KeepPreDeploy,
+    LogConfig, PostgresConfig, Preset, RequiredTable, Retention, Retries, StorageConfig,
+    StorageUrl,
 };
 pub use url::redact as redact_connection_url;
 

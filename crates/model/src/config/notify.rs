@@ -4,10 +4,10 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::keys::{EVENTS as EVENT_NAMES, Key, NOTIFIER};
-use super::reader::{Field, Fields, Reader, choose, join, shown};
-use super::section::Group;
-use super::setting::Setting;
+use super::keys::Key;
+use super::reader::{Field, Fields, Reader, choose, join};
+use super::sections::{EVENTS as EVENT_NAMES, NOTIFIER};
+use super::setting::{Group, Setting};
 use super::shown::{HIDDEN, Keys, Shown};
 use super::tree::Node;
 use super::types::{Hook, Webhook};
@@ -88,7 +88,7 @@ fn read_channel(reader: &mut Reader, fields: &Fields, way: &str) -> Channel {
 
 fn read_group<T: Group>(reader: &mut Reader, fields: &Fields) -> T {
     let mut group = T::unset();
-    reader.read_group(fields, &mut group);
+    group.read_all(reader, fields);
     group
 }
 
@@ -130,19 +130,6 @@ fn check_one_database(reader: &mut Reader, fields: &Fields, notifier: &NotifierC
             fields.path
         );
         reader.note(fields.line, message);
-    }
-}
-
-pub(super) fn check_url(text: &str) -> Result<(), &'static str> {
-    const WRONG: &str = "must be an address such as `https://example.com/hook`";
-    let is_web = ["http://", "https://"]
-        .iter()
-        .any(|scheme| text.starts_with(scheme));
-    let has_host = url::Url::parse(text).is_ok_and(|url| url.host().is_some());
-    if is_web && has_host && !text.contains(char::is_whitespace) {
-        Ok(())
-    } else {
-        Err(WRONG)
     }
 }
 
@@ -272,19 +259,20 @@ pub(super) fn show(notifier: &NotifierConfig) -> Shown {
     let mut keys = match notifier.channel.clone() {
         Channel::Email(mut email) => {
             email.port = Some(email.port_in_force());
-            Keys::of(&email)
+            email.shown()
         }
-        Channel::Slack { url } | Channel::Discord { url } => Keys::of(&Hook { url }),
+        Channel::Slack { url } | Channel::Discord { url } => Hook { url }.shown(),
         Channel::Webhook {
             url,
             secret,
             headers,
-        } => Keys::of(&Webhook {
+        } => Webhook {
             url,
             secret,
             headers,
-        }),
-        Channel::Ping(ping) => Keys::of(&ping),
+        }
+        .shown(),
+        Channel::Ping(ping) => ping.shown(),
     };
     keys.put_list("on", &notifier.on, |event| event.as_str().to_owned().into());
     keys.put_list("databases", &notifier.databases, |name| name.clone().into());
@@ -298,30 +286,10 @@ pub(super) fn show(notifier: &NotifierConfig) -> Shown {
     entry.into()
 }
 
-/// Shows where an address leads, and nothing that would let anybody write there.
-pub(super) fn hide(url: &SecretString) -> String {
-    let text = url.expose_secret();
-    let mark = if text.contains(DATABASE_MARK) {
-        format!("/{DATABASE_MARK}")
-    } else {
-        String::new()
-    };
-    match url::Url::parse(text) {
-        Ok(url) => {
-            let host = shown(url.host_str().unwrap_or_default());
-            let port = url
-                .port()
-                .map(|port| format!(":{port}"))
-                .unwrap_or_default();
-            format!("{}://{host}{port}/{HIDDEN}{mark}", url.scheme())
-        }
-        Err(_) => format!("https://{HIDDEN}{mark}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::url::hide;
     use crate::config::{Env, parse};
     use crate::notice::PingStyle;
 

@@ -3,17 +3,16 @@
 //! Promises to go on after every problem, so that one reading shows them all.
 
 use super::expand::Env;
-use super::keys::{DATABASE, ROOT, STORAGE};
 use super::reader::{Field, Fields, Reader, join};
-use super::section::Group;
-use super::setting::Setting;
+use super::sections::{DATABASE, ROOT, SECTIONS, STORAGE};
+use super::setting::{Group, Setting};
 use super::tree::Node;
 use super::types::{Config, DatabaseConfig, StorageConfig};
 use super::{Problem, check, notify};
 use crate::id::DatabaseName;
 
 pub(super) fn config(root: &Node, env: &dyn Env) -> Result<Config, Vec<Problem>> {
-    let mut reader = Reader::new(env);
+    let mut reader = Reader::new(env, &SECTIONS);
     let config = read_root(&mut reader, root);
     let problems = reader.finish();
     match config {
@@ -71,7 +70,7 @@ fn database_name(reader: &mut Reader, field: &Field) -> Option<DatabaseName> {
 /// Reads the keys that are given over those of `database`. A section or list replaces the whole of the other.
 fn read_database(reader: &mut Reader, fields: &Fields, database: &mut DatabaseConfig) {
     check::settle_connection(reader, fields, &mut database.connection);
-    reader.read_group(fields, database);
+    database.read_all(reader, fields);
     check::settle_password(reader, fields, &mut database.connection);
 }
 
@@ -94,7 +93,7 @@ fn read_storages(
         let fields = reader.open(field.node, field.line, &field.path, &STORAGE);
         if let Some(fields) = fields {
             let mut storage = StorageConfig::unset();
-            reader.read_group(&fields, &mut storage);
+            storage.read_all(reader, &fields);
             check::storage(&storage, reader, &fields);
             storages.push((name, storage));
         }

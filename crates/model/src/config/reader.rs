@@ -13,10 +13,8 @@ use secrecy::SecretString;
 
 use super::Problem;
 use super::expand::{Env, expand, read_value_file};
-use super::keys::{Key, Kind, Section, home_of};
-use super::section::Group;
+use super::keys::{Key, Kind, Section};
 use super::tree::{Entry, Node, Value};
-use super::types::KeepPreDeploy;
 use crate::name::{NameError, TableName, parse_schema};
 use crate::nearest::{did_you_mean, nearest};
 
@@ -26,6 +24,7 @@ const MAX_SHOWN: usize = 60;
 /// Reads values and collects problems.
 pub(super) struct Reader<'a> {
     env: &'a dyn Env,
+    sections: &'a [&'static Section],
     problems: Vec<Problem>,
     /// Names of the storages that the file has, and then of its databases.
     pub storages: Vec<String>,
@@ -105,9 +104,10 @@ impl<'n> Fields<'n> {
 
 impl<'a> Reader<'a> {
     /// Starts without problems.
-    pub fn new(env: &'a dyn Env) -> Self {
+    pub fn new(env: &'a dyn Env, sections: &'a [&'static Section]) -> Self {
         Self {
             env,
+            sections,
             problems: Vec::new(),
             storages: Vec::new(),
             databases: Vec::new(),
@@ -192,10 +192,24 @@ impl<'a> Reader<'a> {
         Some(kept)
     }
 
+    /// Finds the section that has a key of exactly this name, where there is only one.
+    fn home_of(&self, name: &str) -> Option<&'static Section> {
+        let has = |section: &Section| section.key(name).is_some();
+        // A drill's section lies in a database's, whose keys are the better known.
+        let is_of_database = self.sections.iter().any(|s| s.name == "database" && has(s));
+        let is_home =
+            |section: &&&Section| has(section) && !(section.name == "drill" && is_of_database);
+        let mut homes = self.sections.iter().filter(is_home);
+        match (homes.next(), homes.next()) {
+            (Some(home), None) => Some(*home),
+            _ => None,
+        }
+    }
+
     fn note_unknown(&mut self, entry: &Entry, path: &str, section: &'static Section) {
         let full = join(path, &entry.key);
         let near = nearest(&entry.key, section.keys.iter().map(|key| key.name));
-        let advice = match (near, home_of(&entry.key)) {
+        let advice = match (near, self.home_of(&entry.key)) {
             (Some(near), _) => format!("; did you mean `{near}`?"),
             (None, Some(home)) => format!("; it belongs {}", home.place),
             (None, None) => String::new(),
@@ -212,15 +226,14 @@ impl<'a> Reader<'a> {
         self.open(field.node, field.line, &field.path, section)
     }
 
-    /// Reads a group of keys over what stands there, and notes the required ones that are not given.
-    pub fn read_group(&mut self, fields: &Fields, group: &mut impl Group) {
+    /// Notes the required keys of a section that are not given.
+    pub fn note_missing(&mut self, fields: &Fields) {
         for key in fields.section.keys {
             if key.is_required && !fields.has_or_file(key.name) {
                 let path = join(&fields.path, key.name);
                 self.note(fields.line, format!("`{path}` is missing"));
             }
         }
-        group.read(self, fields);
     }
 
     /// Reads a list of names out of those of the file, each once.
@@ -522,17 +535,6 @@ pub(super) fn parse_count<T: TryFrom<u64>>(text: &str, kind: Kind) -> Result<T, 
             u64::MAX => format!("must be a whole number from {min} on"),
             _ => format!("must be a whole number from {min} to {max}"),
         })
-}
-
-/// Reads a whole number or a length of time on the calendar.
-pub(super) fn parse_count_or_span(text: &str, kind: Kind) -> Result<KeepPreDeploy, String> {
-    if text.parse::<i128>().is_ok() {
-        return parse_count(text, kind).map(KeepPreDeploy::Last);
-    }
-    let wrong = "must be a whole number or an age such as `30d`";
-    parse_span(text)
-        .map(KeepPreDeploy::Within)
-        .map_err(|_| wrong.to_owned())
 }
 
 pub(super) fn parse_size(text: &str, kind: Kind) -> Result<u64, String> {

@@ -4,23 +4,6 @@
 //! the schema. What a type of value is read from and shown as stands in `setting.rs`.
 
 use super::keys::Key;
-use super::reader::{Fields, Reader};
-use super::shown::Keys;
-
-/// A struct whose every field is a key.
-pub(super) trait Group: Sized {
-    /// Its keys, in the order in which they are shown.
-    const KEYS: &'static [Key];
-
-    /// What it is where nothing is given.
-    fn unset() -> Self;
-
-    /// Reads the keys that are given over what stands there; a bad one is noted and changes nothing.
-    fn read(&mut self, reader: &mut Reader, fields: &Fields);
-
-    /// Shows the keys, without secrets.
-    fn put(&self, keys: &mut Keys);
-}
 
 /// Finds the key of a field.
 pub(super) fn key_of(keys: &'static [Key], name: &str) -> &'static Key {
@@ -53,6 +36,7 @@ macro_rules! join {
 
 /// Declares a group: `field: Type = Kind`, then what else there is to say of the key.
 ///
+/// `keys of` gives keys to a struct that is declared elsewhere,
 /// `with` takes the keys of another group in before its own, `as "name"` names a key that is not called as its field is, `default "text"` is what would stand in the file,
 /// `file "description"` makes the key with `_file` beside a secret, and `required: true` refuses a group without the key.
 macro_rules! group {
@@ -83,7 +67,34 @@ macro_rules! group {
             )*
         }
 
-        impl $crate::config::section::Group for $group {
+        group! {
+            keys of $group {
+                $(with $part: $part_type, $part_doc;)?
+                $(
+                    $(#[doc = $doc])+
+                    $field: $type = $kind
+                    $(, as $name)?
+                    $(, default $default)?
+                    $(, file $file)?
+                    $(, required: $required)?;
+                )*
+            }
+        }
+    };
+    (
+        keys of $group:ident {
+            $(with $part:ident: $part_type:ty, $part_doc:literal;)?
+            $(
+                $(#[doc = $doc:literal])+
+                $field:ident: $type:ty = $kind:expr
+                $(, as $name:literal)?
+                $(, default $default:literal)?
+                $(, file $file:literal)?
+                $(, required: $required:literal)?;
+            )*
+        }
+    ) => {
+        impl $crate::config::setting::Group for $group {
             const KEYS: &'static [$crate::config::keys::Key] = {
                 #[allow(unused_imports, reason = "not every group uses every kind")]
                 use $crate::config::keys::{Key, Kind::*};
@@ -120,7 +131,7 @@ macro_rules! group {
                 reader: &mut $crate::config::reader::Reader,
                 fields: &$crate::config::reader::Fields,
             ) {
-                $($crate::config::section::Group::read(&mut self.$part, reader, fields);)?
+                $($crate::config::setting::Group::read(&mut self.$part, reader, fields);)?
                 $($crate::config::setting::Setting::read(
                     &mut self.$field,
                     reader,
@@ -130,7 +141,7 @@ macro_rules! group {
             }
 
             fn put(&self, keys: &mut $crate::config::shown::Keys) {
-                $($crate::config::section::Group::put(&self.$part, keys);)?
+                $($crate::config::setting::Group::put(&self.$part, keys);)?
                 $($crate::config::setting::Setting::put(
                     &self.$field,
                     keys,

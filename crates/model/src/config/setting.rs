@@ -1,4 +1,4 @@
-//! What each type of value is read from and shown as.
+//! What a group and a value of a key are, and what each plain type is read from and shown as.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,22 +7,42 @@ use jiff::Span;
 use jiff::tz::TimeZone;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::check;
-use super::keys::{Key, Kind, REQUIRED_TABLE};
+use super::keys::{Key, Kind};
 use super::reader::{
-    Field, Fields, Reader, check_text, choose, limits_of, parse_count, parse_count_or_span,
-    parse_duration, parse_flag, parse_size, parse_span, parse_timezone, show_duration,
+    Fields, Reader, check_text, choose, limits_of, parse_count, parse_duration, parse_flag,
+    parse_size, parse_span, parse_timezone, show_duration,
 };
-use super::section::Group;
 use super::shown::{HIDDEN, Keys, Shown, hide_arguments, show_size};
-use super::tree::{Node, Value};
-use super::types::{
-    Compression, CompressionMethod, DrillConfig, KeepPreDeploy, LogConfig, PostgresConfig, Preset,
-    RequiredTable, Retention, Retries, StorageUrl,
-};
-use super::url;
+use super::url::{self, StorageUrl};
 use crate::name::{TableName, quote_if_needed};
-use crate::notice::{MailTls, PingStyle};
+
+/// A struct whose every field is a key.
+pub(super) trait Group: Sized {
+    /// Its keys, in the order in which they are shown.
+    const KEYS: &'static [Key];
+
+    /// What it is where nothing is given.
+    fn unset() -> Self;
+
+    /// Reads the keys that are given over what stands there; a bad one is noted and changes nothing.
+    fn read(&mut self, reader: &mut Reader, fields: &Fields);
+
+    /// Shows the keys, without secrets.
+    fn put(&self, keys: &mut Keys);
+
+    /// Reads the keys, and notes the required ones that are not given.
+    fn read_all(&mut self, reader: &mut Reader, fields: &Fields) {
+        reader.note_missing(fields);
+        self.read(reader, fields);
+    }
+
+    /// Shows the keys as they stand in one section.
+    fn shown(&self) -> Keys {
+        let mut keys = Keys::default();
+        self.put(&mut keys);
+        keys
+    }
+}
 
 /// The value of a key.
 pub(super) trait Setting: Sized {
@@ -43,7 +63,7 @@ pub(super) trait Scalar: Sized {
 }
 
 /// A value that has something to be where neither the file nor the table says anything.
-trait Blank {
+pub(super) trait Blank {
     fn blank() -> Self;
 }
 
@@ -141,10 +161,6 @@ scalar! {
     u64: |text, kind| parse_size(text, kind), |bytes, _| show_size(*bytes);
     Duration: |text, kind| parse_duration(text, &limits_of(kind)), |duration, _| show_duration(*duration);
     Span: |text, _| parse_span(text), |span, _| format!("{span:#}");
-    KeepPreDeploy: |text, kind| parse_count_or_span(text, kind), |keep, kind| match keep {
-        KeepPreDeploy::Last(count) => count.show(kind),
-        KeepPreDeploy::Within(span) => span.show(kind),
-    };
     TimeZone: |text, _| parse_timezone(text), |zone, _| zone.iana_name().unwrap_or("UTC").to_owned();
     PathBuf: |text, _| check_text(text).map(PathBuf::from), |path, _| path.display().to_string();
     StorageUrl: |text, _| text.parse(), |url, _| url.to_string();
@@ -153,26 +169,6 @@ scalar! {
         Kind::Endpoint => url::check_endpoint(text).map(|()| text.to_owned()),
         _ => check_text(text).map(str::to_owned),
     }, |text, _| text.clone();
-}
-
-macro_rules! choice {
-    ($($type:ty: $all:expr;)*) => {$(
-        impl Scalar for $type {
-            fn parse(text: &str, _: Kind) -> Result<Self, String> {
-                choose(text, &$all, Self::as_str)
-            }
-            fn show(&self, _: Kind) -> Shown {
-                self.as_str().to_owned().into()
-            }
-        }
-    )*};
-}
-
-choice! {
-    Preset: [Preset::Supabase];
-    CompressionMethod: [CompressionMethod::Gzip, CompressionMethod::Zstd, CompressionMethod::None];
-    MailTls: [MailTls::StartTls, MailTls::Implicit, MailTls::None];
-    PingStyle: [PingStyle::Healthchecks, PingStyle::Plain];
 }
 
 macro_rules! blank {
@@ -194,9 +190,6 @@ blank! {
     TimeZone = TimeZone::UTC;
     String = String::new();
     StorageUrl = StorageUrl::Folder(PathBuf::new());
-    CompressionMethod = CompressionMethod::Gzip;
-    MailTls = MailTls::StartTls;
-    PingStyle = PingStyle::Healthchecks;
 }
 
 // Secrets.
@@ -204,7 +197,7 @@ blank! {
 fn check_secret(text: &str, kind: Kind) -> Result<(), &'static str> {
     match kind {
         Kind::ConnectionUrl => url::check_postgres(text),
-        Kind::SecretUrl => super::notify::check_url(text),
+        Kind::SecretUrl => url::check_web(text),
         _ => Ok(()),
     }
 }
@@ -246,7 +239,7 @@ impl Setting for SecretString {
     fn put(&self, keys: &mut Keys, key: &Key) {
         let shown = match key.kind {
             Kind::ConnectionUrl => url::redact(self.expose_secret()),
-            Kind::SecretUrl => super::notify::hide(self),
+            Kind::SecretUrl => url::hide(self),
             _ => HIDDEN.to_owned(),
         };
         keys.put(key.name, shown);
@@ -312,146 +305,4 @@ impl Setting for Vec<SecretString> {
         let shown: Vec<&str> = self.iter().enumerate().map(hide_arguments).collect();
         keys.put_list(key.name, &shown, |text| (*text).to_owned().into());
     }
-}
-
-// Groups under a key of their own.
-
-/// Reads a whole group; one that is given replaces the whole of what stood there.
-macro_rules! nested {
-    ($($group:ident: $check:path;)*) => {$(
-        impl Setting for $group {
-            fn unset(_: &Key) -> Self {
-                Group::unset()
-            }
-
-            fn read(&mut self, reader: &mut Reader, fields: &Fields, name: &str) {
-                if let Some(group) = read_nested(reader, fields, name, $check) {
-                    *self = group;
-                }
-            }
-
-            fn put(&self, keys: &mut Keys, key: &Key) {
-                put_nested(self, keys, key);
-            }
-        }
-
-        impl Setting for Option<$group> {
-            fn unset(_: &Key) -> Self {
-                None
-            }
-
-            fn read(&mut self, reader: &mut Reader, fields: &Fields, name: &str) {
-                if let Some(group) = read_nested(reader, fields, name, $check) {
-                    *self = Some(group);
-                }
-            }
-
-            fn put(&self, keys: &mut Keys, key: &Key) {
-                if let Some(group) = self {
-                    put_nested(group, keys, key);
-                }
-            }
-        }
-    )*};
-}
-
-nested! {
-    Retries: check::retries;
-    Retention: check::retention;
-    DrillConfig: check::nothing;
-    PostgresConfig: check::nothing;
-    LogConfig: check::nothing;
-}
-
-fn read_nested<T: Group>(
-    reader: &mut Reader,
-    fields: &Fields,
-    name: &str,
-    check: impl Fn(&mut T, &mut Reader, &Fields),
-) -> Option<T> {
-    let fields = reader.open_key(fields, name)?;
-    let mut group = T::unset();
-    reader.read_group(&fields, &mut group);
-    check(&mut group, reader, &fields);
-    Some(group)
-}
-
-fn put_nested(group: &impl Group, keys: &mut Keys, key: &Key) {
-    let shown = Keys::of(group);
-    keys.put_some(key.name, (!shown.is_empty()).then_some(shown));
-}
-
-/// A method alone, or a method and a level.
-impl Setting for Compression {
-    fn unset(_: &Key) -> Self {
-        Group::unset()
-    }
-
-    fn read(&mut self, reader: &mut Reader, fields: &Fields, name: &str) {
-        let is_method = |field: Field| matches!(field.node.value, Value::Text(_));
-        let read = if fields.find(name).is_some_and(is_method) {
-            reader
-                .scalar(fields, name, |key, text| Scalar::parse(text, key.kind))
-                .map(|method| Self {
-                    method,
-                    level: None,
-                })
-        } else {
-            read_nested(reader, fields, name, check::level)
-        };
-        if let Some(compression) = read {
-            *self = compression;
-        }
-    }
-
-    fn put(&self, keys: &mut Keys, key: &Key) {
-        let level = self.level_in_force();
-        put_nested(&Self { level, ..*self }, keys, key);
-    }
-}
-
-impl Setting for Vec<RequiredTable> {
-    fn unset(_: &Key) -> Self {
-        Self::new()
-    }
-
-    fn read(&mut self, reader: &mut Reader, fields: &Fields, name: &str) {
-        let Some(field) = fields.find(name) else {
-            return;
-        };
-        let read = reader.list(&field, |reader, item| match &item.value {
-            Value::Map(_) => read_required(reader, item, &field.path),
-            _ => {
-                let table = reader.table(item, item.line, &field.path);
-                table.map(RequiredTable::new)
-            }
-        });
-        if let Some(tables) = read {
-            *self = tables;
-        }
-    }
-
-    fn put(&self, keys: &mut Keys, key: &Key) {
-        keys.put_list(key.name, self, |required| {
-            let table = required.table.to_string();
-            let Some(min_rows) = required.min_rows else {
-                return table.into();
-            };
-            let mut keys = Keys::default();
-            keys.put("name", table);
-            keys.put("min_rows", min_rows);
-            keys.into()
-        });
-    }
-}
-
-fn read_required(reader: &mut Reader, item: &Node, path: &str) -> Option<RequiredTable> {
-    let fields = reader.open(item, item.line, path, &REQUIRED_TABLE)?;
-    let min_rows = reader.scalar(&fields, "min_rows", |key, text| parse_count(text, key.kind));
-    let Some(name) = fields.find("name") else {
-        reader.note(item.line, format!("`{path}.name` is missing"));
-        return None;
-    };
-    let table = reader.table(name.node, name.line, &name.path)?;
-    Some(RequiredTable { table, min_rows })
 }

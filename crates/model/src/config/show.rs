@@ -6,6 +6,7 @@
 use serde_json::Value;
 
 use super::notify;
+use super::setting::Group;
 use super::shown::{Keys, Shown};
 use super::types::Config;
 
@@ -26,19 +27,19 @@ impl Config {
 fn config(config: &Config) -> Shown {
     let mut databases = Keys::default();
     for (name, database) in &config.databases {
-        databases.put(name.as_str(), Keys::of(database));
+        databases.put(name.as_str(), database.shown());
     }
     let mut storages = Keys::default();
     for (name, storage) in &config.storages {
-        storages.put(name, Keys::of(storage));
+        storages.put(name, storage.shown());
     }
     let mut keys = Keys::default();
     keys.put("databases", databases);
     keys.put("storages", storages);
-    let postgres = Keys::of(&config.postgres);
+    let postgres = config.postgres.shown();
     keys.put_some("postgres", (!postgres.is_empty()).then_some(postgres));
     keys.put_list("notify", &config.notify, notify::show);
     let is_logged = config.log.file.is_some();
-    keys.put_some("log", is_logged.then(|| Keys::of(&config.log)));
+    keys.put_some("log", is_logged.then(|| config.log.shown()));
     keys.into()
 }

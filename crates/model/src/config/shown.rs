@@ -5,8 +5,6 @@ use std::fmt::Write;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
-use super::section::Group;
-
 /// What stands for a secret.
 pub(super) const HIDDEN: &str = "***";
 
@@ -22,13 +20,6 @@ pub(super) enum Shown {
 pub(super) struct Keys(Vec<(String, Shown)>);
 
 impl Keys {
-    /// Shows the keys of a group.
-    pub(super) fn of(group: &impl Group) -> Self {
-        let mut keys = Self::default();
-        group.put(&mut keys);
-        keys
-    }
-
     pub(super) fn put(&mut self, key: &str, value: impl Into<Shown>) {
         self.0.push((key.to_owned(), value.into()));
     }

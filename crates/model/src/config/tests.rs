@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use secrecy::ExposeSecret;
 use serde_json::json;
 
-use super::keys::{Kind, SECTIONS, Section};
+use super::keys::{Kind, Section};
+use super::sections::SECTIONS;
 use super::*;
 
 /// An environment and files made of tables.
@@ -818,23 +819,23 @@ fn effective_config_shows_every_key() {
     };
     // What cannot stand beside the rest, and files, whose secrets are shown hidden under their own key.
     assert_eq!(
-        here("/databases/shop", &super::keys::DATABASE),
+        here("/databases/shop", &super::sections::DATABASE),
         ["url", "url_file", "password_file"]
     );
     assert_eq!(
-        here("/databases/shop/retention", &super::keys::RETENTION),
+        here("/databases/shop/retention", &super::types::RETENTION),
         [] as [&str; 0]
     );
     assert_eq!(
-        here("/databases/shop/retries", &super::keys::RETRIES),
+        here("/databases/shop/retries", &super::types::RETRIES),
         [] as [&str; 0]
     );
     assert_eq!(
-        here("/databases/shop/compression", &super::keys::COMPRESSION),
+        here("/databases/shop/compression", &super::types::COMPRESSION),
         [] as [&str; 0]
     );
     assert_eq!(
-        here("/storages/far", &super::keys::STORAGE),
+        here("/storages/far", &super::sections::STORAGE),
         [
             "access_key_id_file",
             "secret_access_key_file",
@@ -842,8 +843,8 @@ fn effective_config_shows_every_key() {
             "credential_command"
         ]
     );
-    assert_eq!(here("/log", &super::keys::LOG), [] as [&str; 0]);
-    assert_eq!(here("", &super::keys::ROOT), ["defaults"]);
+    assert_eq!(here("/log", &super::sections::LOG), [] as [&str; 0]);
+    assert_eq!(here("", &super::sections::ROOT), ["defaults"]);
     assert_eq!(
         shown["databases"]["shop"]["retention"]["keep_pre_deploy"],
         "90d"
@@ -1171,9 +1172,9 @@ fn the_table_of_keys_tells_the_real_defaults() {
     }
     let written = format!(
         "databases: {{a: {{service: a, retention: {{keep_last: 1, {}}}, {}}}}}\nstorages: {{x: {{url: 's3://b', {}}}}}\n",
-        defaults(&super::keys::RETENTION),
-        defaults(&super::keys::DATABASE),
-        defaults(&super::keys::STORAGE),
+        defaults(&super::types::RETENTION),
+        defaults(&super::sections::DATABASE),
+        defaults(&super::sections::STORAGE),
     );
     let plain =
         "databases: {a: {service: a, retention: {keep_last: 1}}}\nstorages: {x: {url: 's3://b'}}\n";
@@ -1313,7 +1314,7 @@ fn a_drill_is_read_and_each_slip_is_told() {
 #[test]
 fn every_event_of_a_notifier_can_be_asked_for() {
     let names = super::notify::EVENTS.map(crate::notice::Event::as_str);
-    assert_eq!(super::keys::EVENTS, names);
+    assert_eq!(super::sections::EVENTS, names);
 }
 
 #[test]

@@ -9,18 +9,42 @@ use jiff::Span;
 use jiff::tz::TimeZone;
 use secrecy::SecretString;
 
-use super::keys::{
-    ASSERTION, COMPRESSION, DRILL, MAIL_TLS, MAX_AGE_S, MAX_DELAY_S, MAX_KEPT, MAX_TIMEOUT_S,
-    METHODS, MIN_LOG_SIZE, PING_STYLES, PRESETS, REQUIRED_TABLE, RETENTION, RETRIES, SSL_MODES,
-};
-use super::section::{Group, group, join};
+use super::keys::{Kind, Section, key, required};
+use super::section::{group, join};
+use super::setting::Group;
 use super::url;
 pub use super::url::StorageUrl;
 use crate::drill::Assertion;
 use crate::id::DatabaseName;
 use crate::name::TableName;
-use crate::notice::{MailTls, NotifierConfig, PingStyle};
+use crate::notice::{EmailConfig, NotifierConfig, PingConfig};
 pub use crate::required::RequiredTable;
+
+/// `pg_dump` takes its lock timeout as a signed number of milliseconds, which ends at 24.8 days.
+const MAX_TIMEOUT_S: u64 = 24 * 86_400;
+
+/// A year of waiting between two attempts, or a century without a backup, is a slip of the pen.
+const MAX_DELAY_S: u64 = 86_400;
+const MAX_AGE_S: u64 = 100 * 366 * 86_400;
+
+/// More of one tier than this is a slip of the pen: a century of hours.
+const MAX_KEPT: u64 = 876_600;
+
+/// Smaller log files would be put aside in the middle of a run.
+const MIN_LOG_SIZE: u64 = 64 * 1024;
+
+const SSL_MODES: &[&str] = &[
+    "disable",
+    "allow",
+    "prefer",
+    "require",
+    "verify-ca",
+    "verify-full",
+];
+const METHODS: &[&str] = &["gzip", "zstd", "none"];
+const PRESETS: &[&str] = &["supabase"];
+const MAIL_TLS: &[&str] = &["starttls", "implicit", "none"];
+const PING_STYLES: &[&str] = &["healthchecks", "plain"];
 
 /// The whole configuration. Databases and storages stand in the order of the file.
 #[derive(Clone, Debug, Default)]
@@ -342,8 +366,7 @@ group! {
 }
 
 group! {
-    /// Where e-mail goes, and by which server.
-    pub struct EmailConfig {
+    keys of EmailConfig {
         /// Host name of the mail server.
         host: String = Text, required: true;
         /// Its port. Default: 587 for starttls, 465 for implicit, 25 for none.
@@ -362,8 +385,7 @@ group! {
 }
 
 group! {
-    /// Where a dead-man ping goes.
-    pub struct PingConfig {
+    keys of PingConfig {
         /// The address; {database} in it stands for the database's name.
         url: SecretString = SecretUrl, file "File that holds the address.", required: true;
         /// healthchecks adds /start and /fail to the address and sends the report; plain pings the address after a good
@@ -396,6 +418,17 @@ group! {
     }
 }
 
+impl DrillConfig {
+    /// Tells whether anything was said about drills, so that some are expected.
+    pub fn is_set(&self) -> bool {
+        self.url.is_some()
+            || self.allow_superuser
+            || !self.skip_extensions.is_empty()
+            || !self.assertions.is_empty()
+            || self.max_age.is_some()
+    }
+}
+
 macro_rules! defaults {
     ($($group:ident),+) => {$(
         impl Default for $group {
@@ -416,3 +449,71 @@ defaults!(
     Retention,
     DrillConfig
 );
+
+// The sections that stand inside others.
+
+pub(super) static ASSERTION: Section = Section {
+    name: "assertion",
+    place: "in an entry of `assertions`",
+    doc: "Something that must hold in the restored database: a query with what it must answer, or a program.",
+    keys: &[
+        required("name", Kind::Text, "What the report calls it."),
+        key("sql", Kind::Text, "A query."),
+        key(
+            "expect",
+            Kind::Text,
+            "What the query must answer: equals X, at_least N, at_most N or no_rows.",
+        ),
+        key(
+            "command",
+            Kind::Command,
+            "A program and its arguments, which must exit with 0; it finds the database by PGKEEP_SCRATCH_URL and DATABASE_URL.",
+        ),
+    ],
+};
+
+pub(super) static REQUIRED_TABLE: Section = Section {
+    name: "required_table",
+    place: "in an entry of `required_tables`",
+    doc: "A table without which a dump is not stored.",
+    keys: &[
+        required(
+            "name",
+            Kind::Text,
+            "Name of the table, with its schema where that is not `public`.",
+        ),
+        key(
+            "min_rows",
+            Kind::Count(0, u64::MAX),
+            "How many rows it must have at least. Default: none are asked for.",
+        ),
+    ],
+};
+
+pub(super) static COMPRESSION: Section = Section {
+    name: "compression",
+    place: "under `compression`",
+    doc: "How the dump is compressed.",
+    keys: Compression::KEYS,
+};
+
+pub(super) static RETRIES: Section = Section {
+    name: "retries",
+    place: "under `retries`",
+    doc: "When a failed run is tried again.",
+    keys: Retries::KEYS,
+};
+
+pub(super) static RETENTION: Section = Section {
+    name: "retention",
+    place: "under `retention`",
+    doc: "Which backups are kept. What any rule keeps is kept; the newest good backup and pinned ones always are.",
+    keys: Retention::KEYS,
+};
+
+pub(super) static DRILL: Section = Section {
+    name: "drill",
+    place: "under `drill`",
+    doc: "How a backup is restored for a test.",
+    keys: DrillConfig::KEYS,
+};

@@ -7,6 +7,12 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use secrecy::{ExposeSecret, SecretString};
+
+use super::reader::shown;
+use super::shown::HIDDEN;
+use crate::notice::DATABASE_MARK;
+
 /// Schemes that libpq takes.
 const POSTGRES: [&str; 2] = ["postgres://", "postgresql://"];
 
@@ -241,6 +247,41 @@ pub(super) fn check_endpoint(text: &str) -> Result<(), String> {
         return Err("must not hold `?` or `#`".into());
     }
     Ok(())
+}
+
+/// Checks an address that something is sent to.
+pub(super) fn check_web(text: &str) -> Result<(), &'static str> {
+    const WRONG: &str = "must be an address such as `https://example.com/hook`";
+    let is_web = ["http://", "https://"]
+        .iter()
+        .any(|scheme| text.starts_with(scheme));
+    let has_host = url::Url::parse(text).is_ok_and(|url| url.host().is_some());
+    if is_web && has_host && !text.contains(char::is_whitespace) {
+        Ok(())
+    } else {
+        Err(WRONG)
+    }
+}
+
+/// Shows where an address leads, and nothing that would let anybody write there.
+pub(super) fn hide(url: &SecretString) -> String {
+    let text = url.expose_secret();
+    let mark = if text.contains(DATABASE_MARK) {
+        format!("/{DATABASE_MARK}")
+    } else {
+        String::new()
+    };
+    match url::Url::parse(text) {
+        Ok(url) => {
+            let host = shown(url.host_str().unwrap_or_default());
+            let port = url
+                .port()
+                .map(|port| format!(":{port}"))
+                .unwrap_or_default();
+            format!("{}://{host}{port}/{HIDDEN}{mark}", url.scheme())
+        }
+        Err(_) => format!("https://{HIDDEN}{mark}"),
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 
 use super::{Event, Notice};
-pub use crate::config::{EmailConfig, PingConfig};
 
 /// What stands for the database's name in the address of a ping.
 pub const DATABASE_MARK: &str = "{database}";
@@ -51,6 +50,25 @@ pub enum Channel {
     Ping(PingConfig),
 }
 
+/// Where e-mail goes, and by which server.
+#[derive(Clone, Debug)]
+pub struct EmailConfig {
+    /// The server.
+    pub host: String,
+    /// Its port; `None` means the usual one of `tls`.
+    pub port: Option<u16>,
+    /// How the connection is protected.
+    pub tls: MailTls,
+    /// Whom to log in as; given exactly when `password` is.
+    pub user: Option<String>,
+    /// The password of `user`.
+    pub password: Option<SecretString>,
+    /// Who sends.
+    pub from: String,
+    /// Who receives; never empty.
+    pub to: Vec<String>,
+}
+
 impl EmailConfig {
     /// Returns the port in force.
     pub fn port_in_force(&self) -> u16 {
@@ -83,6 +101,19 @@ impl MailTls {
             Self::None => "none",
         }
     }
+}
+
+/// Where a dead-man ping goes.
+#[derive(Clone, Debug)]
+pub struct PingConfig {
+    /// The address; `{database}` in it stands for the database's name.
+    pub url: SecretString,
+    /// What the service understands.
+    pub style: PingStyle,
+    /// Address for the start of a backup, instead of the style's own.
+    pub start_url: Option<SecretString>,
+    /// Address for a backup that failed, instead of the style's own.
+    pub failure_url: Option<SecretString>,
 }
 
 /// What a ping's service understands.
