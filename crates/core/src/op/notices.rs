@@ -78,9 +78,14 @@ pub(super) struct Brought<'a> {
     pub tables: usize,
     pub took_ms: u64,
     pub is_there: bool,
+    /// Whether it cannot be seen if they are.
+    pub is_unsure: bool,
     pub warnings: &'a [String],
     pub failure: Option<&'a Failure>,
 }
+
+/// What is safe where nobody answered for the target.
+pub(super) const UNSURE: &str = "look at the target before you use it; the backup was not changed";
 
 impl Brought<'_> {
     pub fn notice(self, now: Timestamp) -> Notice {
@@ -95,6 +100,8 @@ impl Brought<'_> {
         notice.tables = Some(self.tables as u64);
         notice.safe = if self.is_there {
             "the backup was not changed".to_owned()
+        } else if self.is_unsure {
+            UNSURE.to_owned()
         } else {
             "the target is as it was, and so is the backup".to_owned()
         };

@@ -77,6 +77,8 @@ pub struct Feed {
     // The program is dropped, and so killed, before its input is closed.
     running: Running,
     input: Option<PipeWriter>,
+    /// Keeps the input open whatever becomes of the one that was taken.
+    kept: Option<PipeWriter>,
     answers: Option<oneshot::Receiver<Answers>>,
     ending: String,
 }
@@ -101,6 +103,8 @@ impl FeedRequest<'_> {
         // It ends with the program. What the dump's own SELECTs print is of no interest, but must not fill the pipe.
         tokio::task::spawn_blocking(move || listen(output, &marks, sender));
         let mut input = running.take_input();
+        // Out of file descriptors, the one that is taken has to do.
+        let kept = input.as_ref().and_then(|input| input.try_clone().ok());
         let opening = self.opening(version.is_some_and(knows_restrict));
         if let Some(input) = &mut input {
             // A program that is gone already says why at its end.
@@ -109,6 +113,7 @@ impl FeedRequest<'_> {
         Ok(Feed {
             running,
             input,
+            kept,
             answers: Some(answers),
             ending: if self.one_transaction {
                 format!("\n{}COMMIT;\n", self.ending)
@@ -193,7 +198,8 @@ impl Feed {
         self.finish(input, "\nROLLBACK;\n".to_owned()).await
     }
 
-    async fn finish(self, mut input: PipeWriter, ending: String) -> Result<Vec<String>, Error> {
+    async fn finish(mut self, mut input: PipeWriter, ending: String) -> Result<Vec<String>, Error> {
+        drop(self.kept.take());
         let written = tokio::task::spawn_blocking(move || -> io::Result<()> {
             input.write_all(ending.as_bytes())?;
             drop(input);

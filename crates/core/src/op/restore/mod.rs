@@ -220,6 +220,9 @@ pub struct Report {
     pub notices: Vec<Delivery>,
     /// Why it failed.
     pub failure: Option<Failure>,
+    /// Whether it cannot be seen what became of the target.
+    #[serde(skip)]
+    pub is_unsure: bool,
 }
 
 /// A database that another took the place of.
@@ -268,6 +271,7 @@ impl Report {
             warnings: Vec::new(),
             notices: Vec::new(),
             failure: None,
+            is_unsure: false,
         }
     }
 }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::{Report, Request, Source, rows, tables};
 use crate::op::notices::{
-    Brought, database_of, note_failure, outcome, subject_of_restore, verdict,
+    Brought, UNSURE, database_of, note_failure, outcome, subject_of_restore, verdict,
 };
 use pgkeep_model::notice::{Event, Notice};
 
@@ -18,6 +18,7 @@ pub(super) fn of_tables(report: &tables::Report, now: Timestamp) -> Notice {
         tables: report.tables.len(),
         took_ms: report.took_ms,
         is_there: report.restored,
+        is_unsure: report.is_unsure,
         warnings: &report.warnings,
         failure: report.failure.as_ref(),
     };
@@ -38,6 +39,7 @@ pub(super) fn of_rows(request: &Request, report: &rows::Report, now: Timestamp) 
         tables: report.tables.len(),
         took_ms: report.took_ms,
         is_there: report.merged,
+        is_unsure: report.is_unsure,
         warnings: &report.warnings,
         failure: report.failure.as_ref(),
     };
@@ -70,6 +72,8 @@ pub(super) fn of_whole(request: &Request, report: &Report, now: Timestamp) -> No
             Some(replaced) => format!("the old database is kept as {}", replaced.kept_as),
             None => "the backup was not changed".to_owned(),
         };
+    } else if report.is_unsure {
+        notice.safe = UNSURE.to_owned();
     } else {
         notice.safe = "the target is as it was, and so is the backup".to_owned();
     }

@@ -58,6 +58,11 @@ pub(super) fn of_statement(mut failure: Failure, error: &Error, what: &str, said
         failure.message = format!("{what}: {why}");
         return failure.hint(hint);
     }
+    failure
+}
+
+/// Adds the next move where the server's words name one for which whole restores and single tables have flags.
+pub(super) fn with_hint(failure: Failure, error: &Error) -> Failure {
     match sql_hint(&error.stderr) {
         Some(hint) => failure.hint(hint),
         None => failure,

@@ -31,7 +31,7 @@ use crate::stream::pipeline::Progress;
 use crate::stream::read::read_dump;
 use pgkeep_model::config::Preset;
 use pgkeep_model::connection::Connection;
-use pgkeep_model::failure::{Failure, Result};
+use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::name::quote;
 use pgkeep_model::restore::compare::Expected;
 use pgkeep_model::restore::filter::{Filter, Rules};
@@ -90,6 +90,8 @@ struct Site {
 #[derive(Default)]
 struct Made {
     database: bool,
+    /// Whether a database under another name may be left behind, which a failure names.
+    is_left: bool,
     roles: Vec<String>,
 }
 
@@ -150,6 +152,11 @@ impl<'a> Run<'a> {
     }
 
     async fn try_run(&mut self) -> Result<()> {
+        if self.options.dry_run {
+            let message = "a whole dump cannot be restored on trial; nothing was changed";
+            return Err(Failure::new(Kind::Usage, "no_dry_run", message)
+                .hint("a drill restores it into a scratch database, compares it, and drops it"));
+        }
         platform::refuse_pipe(self.request)?;
         let opened = self.open().await?;
         let site = self.site(&opened).await?;
@@ -597,13 +604,21 @@ impl<'a> Run<'a> {
                 }
             }
         };
-        self.drop_roles(site, made).await;
+        // What was restored, or may have been, needs its roles.
+        let may_be_there = matches!(self.fate, Some(Fate::Done | Fate::Unknown));
+        if site.plan == Plan::Fill && may_be_there {
+            self.report.restored = self.fate == Some(Fate::Done);
+            self.report.is_unsure = !self.report.restored;
+        } else {
+            self.drop_roles(site, made).await;
+        }
         failure
     }
 
     /// The server answered neither the renames nor the question whether they were done, and both may be. So nothing is
     /// dropped: what was restored may be in its place.
-    fn unseen(&self, failure: Failure, site: &Site, kept: &str) -> Failure {
+    fn unseen(&mut self, failure: Failure, site: &Site, kept: &str) -> Failure {
+        self.report.is_unsure = true;
         let name = &site.target.name;
         failure
             .and_safe("whether the databases were renamed cannot be seen, and nothing was dropped")
@@ -617,6 +632,7 @@ impl<'a> Run<'a> {
     /// What is safe depends on what became of the COMMIT.
     fn safe_words(&self, site: &Site, made: &Made) -> &'static str {
         match (site.plan, self.fate) {
+            (Plan::Create | Plan::Replace, _) if made.is_left => "a database may be left behind",
             (Plan::Create, _) if !made.database => "nothing was changed",
             (Plan::Create, _) => "the database that was made for it is gone again",
             (Plan::Replace, _) => "the database was not changed",

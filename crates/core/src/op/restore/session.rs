@@ -1,13 +1,13 @@
 //! The sessions of a restore: the one place that starts `psql` for it, feeds it a script, watches it, asks, commits or rolls
 //! back, and finds out what became of a COMMIT whose answer was lost.
 //!
-//! `psql` takes the end of its input for the end of the script, so its input lives until it is gone: only a commit or a
-//! roll-back closes it.
+//! `psql` takes the end of its input for the end of the script, so its input lives until it is gone ([`Feed`] holds it,
+//! too): only a commit or a roll-back closes it.
 
 use std::future::Future;
 use std::io::Read;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ pub(super) struct Sessions<'a> {
     pub is_sql_ascii: bool,
     /// Time zone that the dump was written in.
     pub time_zone: &'a str,
-    /// Whether the database was there before, so that nobody drops it: what became of the transaction matters.
+    /// Whether the database was there before and is never dropped, so that the fate of the transaction matters.
     pub is_lasting: bool,
     pub limits: Limits,
     /// What moves, for the watchdog.
@@ -138,6 +138,10 @@ pub(super) struct Failed {
     pub fate: Fate,
     /// Why it cannot be seen whether the session is gone.
     pub stays: Option<Error>,
+    /// Stored bytes that were read by parts.
+    pub read_bytes: u64,
+    /// Whether the last steps were carried out: no rollback takes back that sequences moved.
+    pub is_commit_sent: bool,
 }
 
 /// How far a session came, for those who clean up behind it.
@@ -146,6 +150,7 @@ struct Track {
     /// Number of the transaction.
     transaction: OnceLock<String>,
     is_commit_sent: AtomicBool,
+    read_bytes: AtomicU64,
 }
 
 /// Why steps ended early.
@@ -187,8 +192,8 @@ impl Sessions<'_> {
         }
     }
 
-    /// Carries out one of several scripts, in a database that is dropped where any of them fails. Whoever starts them
-    /// watches them, and ends them by `halt`.
+    /// Carries out one of several scripts, in a database that is dropped where any of them fails. The caller watches them
+    /// all, and ends them by `halt`.
     pub(super) async fn one_of_many(
         &self,
         script: Script,
@@ -200,8 +205,8 @@ impl Sessions<'_> {
             .await
     }
 
-    /// Ends work that stands still, or that others' locks are in the way of: whoever waits for a lock keeps all who come
-    /// later from the table, too. `psql` ends with what started it.
+    /// Ends work that stands still, or that waits too long for another session's lock: a session that waits for a lock
+    /// keeps all later ones from the table. `psql` ends with what started it.
     pub(super) async fn watched<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let counted = Arc::clone(&self.progress);
         self.pulse.follow(move || counted.raw_bytes());
@@ -231,15 +236,25 @@ impl Sessions<'_> {
         halt: &CancellationToken,
         track: &Track,
     ) -> Result<Handed> {
-        let (key, prelude) = (self.context.clock.hex(8), self.prelude(&script));
-        let request = self.request(&script, &key, &prelude);
+        let (key, prelude) = (self.context.clock.hex(8), self.prelude(&script.before));
+        let request = FeedRequest {
+            psql: self.psql,
+            application: self.application,
+            one_transaction: script.one_transaction,
+            server_major: self.server_major,
+            is_sql_ascii: self.is_sql_ascii,
+            time_zone: self.time_zone,
+            key: &key,
+            prelude: &prelude,
+            ending: &script.behind,
+        };
         let mut feed = request
             .start(halt)
             .await
             .map_err(|error| judge.refused(&error))?;
         let sink = Sink::new(feed.take_input(), &script.rules, &self.progress);
         let mut handed = Handed::default();
-        let steps = script.steps.clone();
+        let (steps, last_steps) = (script.steps, script.last);
         let (mut sink, done) = self
             .go(steps, supply, sink, &mut handed, judge, &feed, halt)
             .await;
@@ -264,10 +279,10 @@ impl Sessions<'_> {
                 return Err(self.end(&feed, failure, judge).await);
             }
         }
+        track.read_bytes.store(handed.read_bytes, Ordering::Relaxed);
         let mut last = Handed::default();
-        let steps = script.last.clone();
         let (sink, done) = self
-            .go(steps, supply, sink, &mut last, judge, &feed, halt)
+            .go(last_steps, supply, sink, &mut last, judge, &feed, halt)
             .await;
         let sink = match (done, sink) {
             (Ok(()), Some(sink)) if !halt.is_cancelled() => sink,
@@ -291,39 +306,20 @@ impl Sessions<'_> {
         }
     }
 
-    fn request<'r>(
-        &'r self,
-        script: &'r Script,
-        key: &'r str,
-        prelude: &'r str,
-    ) -> FeedRequest<'r> {
-        FeedRequest {
-            psql: self.psql,
-            application: self.application,
-            one_transaction: script.one_transaction,
-            server_major: self.server_major,
-            is_sql_ascii: self.is_sql_ascii,
-            time_zone: self.time_zone,
-            key,
-            prelude,
-            ending: &script.behind,
-        }
-    }
-
-    /// In a database that others use the server itself ends a wait for a lock, should nobody of us be there to do it.
+    /// In a database that others use, the server itself ends a wait for a lock, should pgkeep be killed meanwhile.
     ///
     /// The watchdog comes first, because it can name who holds the lock: it needs two looks more than the limit, each a
-    /// sixth of it.
-    fn prelude(&self, script: &Script) -> String {
+    /// sixth of it. The header of a whole dump sets the server's limit to none again, so there only the watchdog is left.
+    fn prelude(&self, before: &str) -> String {
         if !self.is_lasting {
-            return script.before.clone();
+            return before.to_owned();
         }
         let wait = self.limits.lock_wait;
         let timeout_ms = lock_timeout_ms(wait + wait / 2 + Duration::from_secs(5));
-        format!("SET lock_timeout = {timeout_ms};\n{}", script.before)
+        format!("SET lock_timeout = {timeout_ms};\n{before}")
     }
 
-    /// Carries out steps for as long as the program lives and nobody wants to stop. The sink is lost with either.
+    /// Carries out steps for as long as the program lives and no stop is asked for. The sink is lost with either.
     #[expect(
         clippy::too_many_arguments,
         reason = "what a session works with, and what ends it"
@@ -404,7 +400,7 @@ impl Sessions<'_> {
                 };
                 let (sink, count, read) = ranged.hand(block, supply.threads, sink, take).await;
                 handed.read_bytes += count;
-                let done = self.read(read, None, &sink);
+                let done = self.read(ranged, read, None, &sink);
                 (sink, done)
             }
             Step::Rows(all) => match supply.from {
@@ -425,6 +421,7 @@ impl Sessions<'_> {
     /// Judges how a reading by parts ended; `of` names what was read.
     fn read(
         &self,
+        ranged: &Ranged<'_>,
         read: std::result::Result<(), Reading>,
         of: Option<String>,
         sink: &Sink,
@@ -434,7 +431,7 @@ impl Sessions<'_> {
             Ok(()) | Err(Reading::Left) => Ok(()),
             Err(_) if sink.is_gone() => Ok(()),
             Err(Reading::Storage(error)) => {
-                Err(Fault::Failure(storage_failure(&self.what(), &error)))
+                Err(Fault::Failure(storage_failure(ranged.what(), &error)))
             }
             Err(Reading::Damaged(why)) => Err(Fault::Broken(Broken::Damaged { of, why })),
         }
@@ -505,7 +502,7 @@ impl Sessions<'_> {
                 handed.read_bytes += count;
                 let is_read = read.is_ok();
                 let of = format!("`{}`", rows.of);
-                let done = self.read(read, Some(of), back.sink());
+                let done = self.read(ranged, read, Some(of), back.sink());
                 sink = if is_read { back.end() } else { back.leave() };
                 if done.is_err() || sink.is_broken() {
                     return (sink, done);
@@ -614,9 +611,11 @@ impl Sessions<'_> {
         } else {
             LAST_WORDS_OF_THE_LIVING
         };
+        // A refusal or a failed proof is a verdict, whatever `psql` ran into meanwhile.
+        let is_about_the_pipe = failure.id == GONE || failure.kind == Kind::Storage;
         let gone = tokio::time::timeout(patience, feed.ended()).await;
         let failure = match gone.map(|ended| ended.into_result()) {
-            Ok(Err(error)) if !is_stopped => judge.refused(&error),
+            Ok(Err(error)) if !is_stopped && is_about_the_pipe => judge.refused(&error),
             _ => failure,
         };
         feed.stop().await;
@@ -630,6 +629,8 @@ impl Sessions<'_> {
                 failure,
                 fate: Fate::Undone,
                 stays: None,
+                read_bytes: 0,
+                is_commit_sent: false,
             };
         }
         let no_stop = CancellationToken::new();
@@ -647,6 +648,8 @@ impl Sessions<'_> {
             failure,
             fate,
             stays,
+            read_bytes: track.read_bytes.load(Ordering::Relaxed),
+            is_commit_sent: is_sent,
         }
     }
 }

@@ -44,6 +44,9 @@ pub struct Report {
     pub notices: Vec<Delivery>,
     /// Why it failed.
     pub failure: Option<Failure>,
+    /// Whether it cannot be seen what became of the rows.
+    #[serde(skip)]
+    pub is_unsure: bool,
 }
 
 /// One table.

@@ -40,8 +40,8 @@ pub(in crate::op::restore) struct Run<'a> {
     context: &'a Context,
     observer: &'a dyn Observer,
     report: Report,
-    /// What became of the transaction of the last session, where one failed.
-    fate: Option<Fate>,
+    /// What became of the transaction of the last session, where one failed, and whether its COMMIT was sent.
+    fate: Option<(Fate, bool)>,
 }
 
 /// A table of the backup and the one that it goes into, decided.
@@ -88,6 +88,7 @@ impl<'a> Run<'a> {
             warnings: Vec::new(),
             notices: Vec::new(),
             failure: None,
+            is_unsure: false,
         };
         Self {
             request,
@@ -105,7 +106,9 @@ impl<'a> Run<'a> {
         if let Err(failure) = self.try_run().await {
             let is_stopped = self.context.stop.is_requested();
             self.report.failure = Some(match self.fate {
-                Some(fate) => in_words(failure, fate),
+                Some((fate, is_sent)) => in_words(failure, fate, is_sent),
+                // What was done is done: the failure is about what is stored.
+                None if failure.kind == Kind::AfterGood || self.report.merged => failure,
                 None if is_stopped => self.stopped(),
                 None => with_safe(failure),
             });
@@ -407,7 +410,12 @@ impl<'a> Run<'a> {
                     self.report.warnings.push(warning);
                 }
                 self.report.merged = failed.fate == Fate::Done;
-                self.fate = Some(failed.fate);
+                self.report.is_unsure = failed.fate == Fate::Unknown;
+                if failed.fate != Fate::Undone {
+                    self.report.storage = Some(stored.storage_name(at).to_owned());
+                    self.report.read_bytes = failed.read_bytes;
+                }
+                self.fate = Some((failed.fate, failed.is_commit_sent));
                 Err(failed.failure)
             }
         }
@@ -556,8 +564,11 @@ fn failed(doing: &str, error: &Error) -> Failure {
 }
 
 /// Says what became of the rows. Sequences are moved right before the COMMIT, and no rollback moves them back.
-fn in_words(failure: Failure, fate: Fate) -> Failure {
+fn in_words(failure: Failure, fate: Fate, is_commit_sent: bool) -> Failure {
     match fate {
+        Fate::Undone if is_commit_sent => {
+            failure.and_safe("the rows are unchanged, and sequences may have moved on")
+        }
         Fate::Undone => failure.and_safe(SAFE),
         Fate::Done => {
             failure.and_safe("the rows are in their tables now, compared: the COMMIT was done")
@@ -570,7 +581,7 @@ fn in_words(failure: Failure, fate: Fate) -> Failure {
     }
 }
 
-/// Whoever failed before the session began, the target was not touched.
+/// Before the session began, the target was not touched.
 fn with_safe(mut failure: Failure) -> Failure {
     if !failure.message.contains(SAFE) {
         failure.message += &format!("; {SAFE}");

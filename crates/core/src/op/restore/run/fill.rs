@@ -13,7 +13,7 @@ use crate::op::restore::check::{self, Compared};
 use crate::op::restore::create::{Creation, OTHER_LOCALE};
 use crate::op::restore::feed::{judge_file, refused};
 use crate::op::restore::preflight::Plan;
-use crate::op::restore::refusal::of_statement;
+use crate::op::restore::refusal::{of_statement, with_hint};
 use crate::op::restore::session::{From, Handed, Judge, Sessions, Supply};
 use crate::op::restore::sink::Broken;
 use crate::op::restore::source::Opened;
@@ -68,10 +68,11 @@ impl Run<'_> {
         site: &Site,
         made: &mut Made,
     ) -> Result<Moved> {
-        if std::mem::take(&mut made.database) {
+        if made.database {
             self.clean(site, true)
                 .await
                 .map_err(|error| self.failed(&error))?;
+            made.database = false;
         }
         self.make_database(site, made).await?;
         self.prepare(site).await?;
@@ -127,6 +128,7 @@ impl Run<'_> {
             context: self.context,
         };
         let created = creation.carry_out().await;
+        made.is_left = created.as_ref().is_err_and(|not_made| not_made.is_left);
         if created.map_err(|not_made| not_made.failure)? {
             self.warn(OTHER_LOCALE.to_owned());
         }
@@ -222,7 +224,8 @@ impl Run<'_> {
                 let failure = failed.failure;
                 match opened {
                     Opened::Stored(stored) if failure.id == SQL_FAILED => {
-                        Err(self.doubt(stored, at, failure).await)
+                        let doubt = async { Err(self.doubt(stored, at, failure).await) };
+                        self.sessions(site, &progress).watched(doubt).await
                     }
                     _ => Err(failure),
                 }
@@ -329,7 +332,8 @@ impl Run<'_> {
     /// An error of the dump's own SQL is the target's answer to it.
     pub(super) fn psql_failed(&self, error: &Error) -> Failure {
         let said = "the server refused a statement of the dump";
-        of_statement(self.failed(error), error, &self.what(), said)
+        let failure = of_statement(self.failed(error), error, &self.what(), said);
+        with_hint(failure, error)
     }
 
     /// The proof behind the last byte, before anything is committed.

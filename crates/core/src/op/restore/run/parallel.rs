@@ -95,7 +95,7 @@ impl Run<'_> {
         if jobs < 2 {
             return Ok(None);
         }
-        let Some(copy) = self.copy(stored, at).await? else {
+        let Some(copy) = self.copy(stored, at, site).await? else {
             return Ok(None);
         };
         self.report.jobs = jobs;
@@ -139,9 +139,16 @@ impl Run<'_> {
         }
     }
 
-    async fn copy<'a>(&mut self, stored: &'a Stored, at: usize) -> Result<Option<Copy<'a>>> {
+    async fn copy<'a>(
+        &mut self,
+        stored: &'a Stored,
+        at: usize,
+        site: &Site,
+    ) -> Result<Option<Copy<'a>>> {
         let what = self.what();
-        match Ranged::open(stored, at, &what, self.context.stop.clone()).await {
+        let opening = Ranged::open(stored, at, &what, self.context.stop.clone());
+        let sessions = self.sessions(site, &Arc::default());
+        match sessions.watched(opening).await {
             Ok(ranged) => Ok(Some(Copy { stored, at, ranged })),
             Err(failure) if failure.id == "manifest_contradicts" => {
                 let why = failure.message.trim_start_matches(&format!("{what}: "));

@@ -105,6 +105,7 @@ impl<'a> Run<'a> {
                 warnings: Vec::new(),
                 notices: Vec::new(),
                 failure: None,
+                is_unsure: false,
             },
             request,
             chosen,

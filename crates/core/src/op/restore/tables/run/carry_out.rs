@@ -7,7 +7,7 @@ use crate::op::event::Event;
 use crate::op::restore::check::{self, Compared};
 use crate::op::restore::feed::refused;
 use crate::op::restore::preflight::list;
-use crate::op::restore::refusal::of_statement;
+use crate::op::restore::refusal::{of_statement, with_hint};
 use crate::op::restore::session::{Failed, Fate, From, Handed, Judge, Sessions, Supply};
 use crate::op::restore::sink::Broken;
 use crate::postgres::error::Error;
@@ -58,6 +58,7 @@ impl Run<'_> {
             let warning = format!("whether the session is gone cannot be seen: {error}");
             self.report.warnings.push(warning);
         }
+        self.report.is_unsure = failed.fate == Fate::Unknown;
         if failed.fate == Fate::Done {
             self.report.restored = true;
             self.report.created_roles.clone_from(&site.missing_roles);
@@ -115,12 +116,16 @@ impl Run<'_> {
             job,
             compared: None,
             is_proven: false,
+            is_equal: false,
         };
         let done = sessions.one(script, &supply, &mut judge).await;
-        let compared = judge.compared.take();
-        self.take_note(compared, done.is_ok());
-        let handed = done?;
-        self.report.read_bytes += handed.read_bytes;
+        let (compared, is_equal) = (judge.compared.take(), judge.is_equal);
+        self.take_note(compared, is_equal, done.is_ok());
+        self.report.read_bytes += match &done {
+            Ok(handed) => handed.read_bytes,
+            Err(failed) => failed.read_bytes,
+        };
+        done?;
         self.report
             .created_roles
             .clone_from(&job.site.missing_roles);
@@ -176,14 +181,14 @@ impl Run<'_> {
     }
 
     /// Takes note of how each table compares.
-    fn take_note(&mut self, compared: Option<Compared>, is_done: bool) {
+    fn take_note(&mut self, compared: Option<Compared>, is_equal: bool, is_done: bool) {
         if self.request.options.no_compare && is_done {
             let warning =
                 "nothing was compared: that its rows are as they were dumped is not proven";
             self.report.warnings.push(warning.to_owned());
         }
         let Some(compared) = compared else { return };
-        self.report.compared = is_done;
+        self.report.compared = is_equal;
         for outcome in compared.tables {
             let mut restored = self.report.tables.iter_mut();
             if let Some(restored) =
@@ -198,7 +203,8 @@ impl Run<'_> {
     fn refused_by_server(&self, error: &Error) -> Failure {
         let says = |text: &str| error.stderr.iter().any(|line| line.contains(text));
         let said = "the server refused a statement";
-        let mut failure = of_statement(self.of_error(error), error, &self.what(), said);
+        let failure = of_statement(self.of_error(error), error, &self.what(), said);
+        let mut failure = with_hint(failure, error);
         if says("violates foreign key constraint") {
             failure = failure.hint(
                 "rows that it refers to are gone: `--upsert` brings them back, or `--schema-map public=rescued` puts the \
@@ -228,6 +234,8 @@ struct Judgement<'a, 'r> {
     compared: Option<Compared>,
     /// Whether the rows were proven.
     is_proven: bool,
+    /// Whether they are in the target as they were dumped.
+    is_equal: bool,
 }
 
 impl Judge for Judgement<'_, '_> {
@@ -257,6 +265,7 @@ impl Judge for Judgement<'_, '_> {
         let compared = check::compare_answers(&expected, answers.scan);
         let judged = check::judge(&self.run.what(), &compared, None);
         self.compared = Some(compared);
+        self.is_equal = judged.is_ok();
         judged.map_err(|failure| match &self.job.origin {
             Origin::Copy(..) => failure,
             Origin::File(_) => failure.hint(
@@ -268,6 +277,9 @@ impl Judge for Judgement<'_, '_> {
 
     fn broken(&self, broken: Broken) -> Failure {
         match broken {
+            Broken::Refused(refusal) if refusal.id == "dump_damaged" => {
+                self.damaged("its text", &refusal.why)
+            }
             Broken::Refused(refusal) => refused(&self.run.what(), &refusal),
             Broken::Damaged { of, why } => {
                 self.damaged(of.as_deref().unwrap_or("its structure"), &why)
