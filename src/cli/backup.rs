@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::args::{BackupArgs, StorageArgs, TriggerArg};
 use super::inspect::required_tables;
 use super::log::{self, Ended};
-use super::output::{Output, bytes, number, print_error};
+use super::output::{Output, bytes, number};
 use super::progress::Shown;
 use super::settings::{Settings, Target};
 use super::steps;
@@ -419,7 +419,7 @@ fn print(report: &Report, output: &Output, is_one_of_many: bool) {
         output.data(&text(report));
     }
     if is_one_of_many && let Some(failure) = &report.failure {
-        print_error(failure);
+        output.error(failure);
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::args::{GuardArgs, OnFailureArg, StorageArgs, TriggerArg};
 use super::backup::{duration, requests, text as backup_text};
-use super::output::{Output, say};
+use super::output::Output;
 use super::progress::Shown;
 use super::restored;
 use super::settings::Settings;
@@ -57,7 +57,7 @@ pub(super) async fn run(
         if !output.json {
             tell_end(&report, command, output);
             if !command.is_success() && args.backup.url.as_deref().is_some_and(holds_password) {
-                say("hint: DATABASE_URL has to hold the URL behind `--url` then");
+                output.say("hint: DATABASE_URL has to hold the URL behind `--url` then");
             }
         }
         output.end_with(command.code);
@@ -297,7 +297,7 @@ impl Observer for Watching<'_> {
             }
             Event::Ready { .. } => tell_ready(event, self.output),
             Event::Running { command } => self.output.note(&format!("running `{command}`")),
-            Event::RollingBack { why, id } => say(&format!("{why}; restoring `{id}`")),
+            Event::RollingBack { why, id } => self.output.say(&format!("{why}; restoring `{id}`")),
             _ => {}
         }
     }
@@ -342,19 +342,19 @@ fn tell_end(report: &Report, command: &CommandOutcome, output: &Output) {
     if !restored.is_empty() {
         restored
             .iter()
-            .for_each(|report| say(restored::of_whole(report).trim_end()));
-        return say(&format!(
+            .for_each(|report| output.say(restored::of_whole(report).trim_end()));
+        return output.say(&format!(
             "error: {}; the database was put back",
             command.words()
         ));
     }
-    say(&format!(
+    output.say(&format!(
         "error: {}; the database is as it left it, and the backup from before is good",
         command.words()
     ));
     for one in &report.databases {
         let line = one.restore.as_deref().unwrap_or_default();
-        say(&format!(
+        output.say(&format!(
             "hint: to put `{}` back as it was:\n{line}",
             one.database
         ));

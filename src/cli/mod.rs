@@ -16,7 +16,6 @@ mod drill_page;
 mod extract;
 mod global;
 mod guard;
-mod hidden;
 mod inspect;
 mod log;
 mod output;
@@ -43,8 +42,10 @@ use clap::{CommandFactory, Parser};
 use tokio::signal::unix::{SignalKind, signal};
 
 use args::{Cli, Command};
+use log::Log;
 use output::Output;
 use pgkeep_core::context::{Context, Signalled, Stop};
+use pgkeep_core::log::Secrets;
 use pgkeep_core::postgres::process::kill_all;
 use pgkeep_model::failure::{Failure, Kind};
 use settings::Settings;
@@ -61,17 +62,21 @@ const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Parses the command line, carries it out and returns the exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString> + Clone, context: Context) -> ExitCode {
-    panic::install();
+    let secrets = Secrets::default();
+    panic::install(secrets.clone());
     let actions = settings::actions();
     let cli = match Cli::try_parse_from(arguments.clone()) {
         Ok(cli) => cli,
-        Err(error) => return refuse(&error, arguments, actions.is_some()),
+        Err(error) => {
+            let log = Log::of_usage(actions.is_some(), secrets);
+            return refuse(&error, arguments, &log);
+        }
     };
-    log::start(&cli.global, actions.is_some());
-    let mut output = Output::new(&cli.global, actions);
+    let log = Log::start(&cli.global, actions.is_some(), secrets);
+    let mut output = Output::new(&cli.global, actions, log.clone());
     // Standard output belongs to the command that is guarded.
     output.stdout_is_taken = matches!(cli.command, Command::Guard(_));
-    let result = panic::caught(|| dispatch(&cli, &context, &output));
+    let result = log.around(|| panic::caught(|| dispatch(&cli, &context, &output)));
     output.exit(result)
 }
 
@@ -200,7 +205,7 @@ fn listen_for_signals(stop: Stop) -> Result<(), Failure> {
 fn refuse(
     error: &clap::Error,
     arguments: impl IntoIterator<Item = OsString>,
-    is_on_actions: bool,
+    log: &Log,
 ) -> ExitCode {
     let is_help = matches!(
         error.kind(),
@@ -210,18 +215,16 @@ fn refuse(
         .into_iter()
         .take_while(|argument| argument != "--")
         .any(|argument| argument == "--json");
-    if !is_help && is_on_actions {
-        log::annotate(&usage_failure(error));
-    }
     if is_help {
         let _ = error.print(); // a closed terminal changes no exit code
         return ExitCode::SUCCESS;
     }
     if !wants_json {
-        log::say_usage(&error.render().ansi().to_string(), is_on_actions);
-        return ExitCode::from(Kind::Usage.exit_code());
+        let shown = error.render().ansi().to_string();
+        log.say_usage(&shown, &usage_failure(error));
+    } else {
+        log.fail_in_json(&usage_failure(error));
     }
-    output::print_error_json(&usage_failure(error));
     ExitCode::from(Kind::Usage.exit_code())
 }
 

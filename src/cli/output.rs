@@ -10,8 +10,7 @@ use serde::Serialize;
 
 use super::actions::{Actions, Table as StepTable};
 use super::global::{Global, When};
-use super::log;
-pub(super) use super::log::say;
+use super::log::Log;
 use pgkeep_model::failure::{Failure, Kind};
 use pgkeep_model::name::printable;
 use pgkeep_model::scan::{RowDigest, TableKind};
@@ -26,6 +25,8 @@ pub(super) struct Output {
     pub stdout_is_taken: bool,
     /// The runner of GitHub that reads along.
     actions: Option<Actions>,
+    /// Standard error and the log file.
+    pub log: Log,
     /// Exit code of a command that went well.
     code: AtomicU8,
 }
@@ -42,13 +43,14 @@ const WARNING: Style = AnsiColor::Yellow.on_default().bold();
 const HINT: Style = AnsiColor::Cyan.on_default().bold();
 
 impl Output {
-    pub(super) fn new(global: &Global, actions: Option<Actions>) -> Self {
+    pub(super) fn new(global: &Global, actions: Option<Actions>, log: Log) -> Self {
         Self {
             json: global.json,
             quiet: global.quiet,
             progress: global.progress,
             stdout_is_taken: false,
             actions,
+            log,
             code: AtomicU8::new(0),
         }
     }
@@ -60,22 +62,22 @@ impl Output {
         }
         let text = serde_json::to_string_pretty(document);
         let text = text.expect("reports hold only JSON's own types") + "\n";
-        self.raw(log::shielded_json(text).as_bytes());
+        self.raw(self.log.shielded_json(text).as_bytes());
     }
 
     /// Prints one line of JSON Lines.
     pub(super) fn json_line(&self, document: &impl Serialize) {
         let text =
             serde_json::to_string(document).expect("reports hold only JSON's own types") + "\n";
-        self.raw(log::shielded_json(text).as_bytes());
+        self.raw(self.log.shielded_json(text).as_bytes());
     }
 
     /// Prints text for people.
     pub(super) fn data(&self, text: &str) {
         if self.stdout_is_taken {
-            return say(text.trim_end_matches('\n'));
+            return self.say(text.trim_end_matches('\n'));
         }
-        self.raw(log::shielded(text.to_owned()).as_bytes());
+        self.raw(self.log.shielded(text.to_owned()).as_bytes());
     }
 
     /// Prints bytes as they are. A reader that has left, as `head` does, is no failure.
@@ -117,7 +119,7 @@ impl Output {
     /// Prints a warning.
     pub(super) fn warning(&self, text: &str) {
         let shown = format!("{WARNING}warning:{WARNING:#} {text}");
-        log::warn((!self.quiet).then_some(&shown), text);
+        self.log.warn((!self.quiet).then_some(&shown), text);
     }
 
     /// Adds a table to the summary of a GitHub step, where there is one.
@@ -140,10 +142,29 @@ impl Output {
         }
     }
 
+    /// Tells a person something on standard error.
+    pub(super) fn say(&self, text: &str) {
+        self.log.say(text);
+    }
+
+    /// Prints a failure for people.
+    pub(super) fn error(&self, failure: &Failure) {
+        let text = failure
+            .to_string()
+            .replacen("error:", &format!("{ERROR}error:{ERROR:#}"), 1)
+            .replace("\nhint:", &format!("\n{HINT}hint:{HINT:#}"));
+        if failure.kind == Kind::AfterGood {
+            let text = text.replacen("error:", "warning:", 1);
+            self.log.fail(&text, failure);
+        } else {
+            self.log.fail(&text, failure);
+        }
+    }
+
     /// Prints what a person may want to know and a script does not.
     pub(super) fn note(&self, text: &str) {
         if !self.quiet {
-            say(text);
+            self.say(text);
         }
     }
 
@@ -153,30 +174,12 @@ impl Output {
             return ExitCode::from(self.code.load(Ordering::Relaxed));
         };
         if self.json {
-            print_error_json(&failure);
+            self.log.fail_in_json(&failure);
         } else {
-            print_error(&failure);
+            self.error(&failure);
         }
         ExitCode::from(failure.kind.exit_code())
     }
-}
-
-/// Prints a failure for people.
-pub(super) fn print_error(failure: &Failure) {
-    let text = failure
-        .to_string()
-        .replacen("error:", &format!("{ERROR}error:{ERROR:#}"), 1)
-        .replace("\nhint:", &format!("\n{HINT}hint:{HINT:#}"));
-    if failure.kind == Kind::AfterGood {
-        log::fail(&text.replacen("error:", "warning:", 1), failure);
-    } else {
-        log::fail(&text, failure);
-    }
-}
-
-/// Prints the failure as the last object of standard error.
-pub(super) fn print_error_json(failure: &Failure) {
-    log::fail_in_json(failure);
 }
 
 /// Tells a panic. It was redacted as far as the panicking thread could, and the log may be what panicked.

@@ -1,13 +1,14 @@
 //! What happens when pgkeep itself breaks: the panic is told at once and without secrets, the programs it started are
 //! killed, and the run ends as a failure like any other, with exit code 1.
 //!
+//! A hook is of the whole process by nature, and so is the last panic that it tells.
 //! It never prints a panic's text before every known secret was taken out of it.
 
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 
-use super::hidden::redacted_in_panic;
 use super::output::say_in_panic;
+use pgkeep_core::log::Secrets;
 use pgkeep_core::postgres::process::kill_all;
 use pgkeep_model::failure::{Failure, Kind};
 
@@ -15,9 +16,9 @@ use pgkeep_model::failure::{Failure, Kind};
 static LAST: Mutex<Option<String>> = Mutex::new(None);
 
 /// Tells every later panic of this process in one line, on whichever thread it happens.
-pub(super) fn install() {
-    std::panic::set_hook(Box::new(|info| {
-        let told = tell(info);
+pub(super) fn install(secrets: Secrets) {
+    std::panic::set_hook(Box::new(move |info| {
+        let told = tell(info, &secrets);
         say_in_panic(&format!("pgkeep panicked {told}"));
         *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
     }));
@@ -42,7 +43,7 @@ fn failure() -> Failure {
         .hint("`pgkeep list` shows what is stored; please report the defect with these words")
 }
 
-fn tell(info: &PanicHookInfo<'_>) -> String {
+fn tell(info: &PanicHookInfo<'_>, secrets: &Secrets) -> String {
     let place = info.location().map(|place| format!("at {place}"));
     let place = place.unwrap_or_else(|| "somewhere".to_owned());
     let payload = info.payload();
@@ -51,7 +52,7 @@ fn tell(info: &PanicHookInfo<'_>) -> String {
         .copied()
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     // The panic may have come while this very thread held the lock; then its text is left out.
-    match text.and_then(redacted_in_panic) {
+    match text.and_then(|text| secrets.redacted_in_panic(text)) {
         Some(text) => format!("{place}: {text}"),
         None => place,
     }

@@ -9,8 +9,8 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 use super::global::When;
-use super::log;
-use super::output::{Output, bytes, say};
+use super::log::Log;
+use super::output::{Output, bytes};
 use pgkeep_core::op::event::{Event, Observer};
 use pgkeep_core::stream::pipeline::Progress;
 use pgkeep_model::failure::Failure;
@@ -49,6 +49,7 @@ impl Style {
 pub(super) struct Shown {
     database: String,
     style: Style,
+    log: Log,
     task: Mutex<Option<(JoinHandle<()>, Option<ProgressBar>)>>,
     /// The stage under way, the database where it is known by its name, and since when.
     stage: Mutex<Option<(&'static str, Option<String>, Instant)>>,
@@ -59,6 +60,7 @@ impl Shown {
         Self {
             database: database.to_owned(),
             style: Style::choose(output),
+            log: output.log.clone(),
             task: Mutex::new(None),
             stage: Mutex::new(None),
         }
@@ -112,7 +114,7 @@ impl Shown {
 
     fn line(&self, text: &str) {
         match self.style {
-            Style::Bar | Style::Lines => say(&format!("{}: {text}", self.database)),
+            Style::Bar | Style::Lines => self.log.say(&format!("{}: {text}", self.database)),
             Style::Json | Style::Nothing => {}
         }
     }
@@ -150,6 +152,7 @@ impl Shown {
         };
         let bar = (self.style == Style::Bar).then(|| bar(&self.database));
         let (style, shown) = (self.style, bar.clone());
+        let log = self.log.clone();
         // It ends with `finish`, which every run calls.
         let task = tokio::spawn(async move {
             if style != Style::Bar {
@@ -158,8 +161,8 @@ impl Shown {
             loop {
                 match (style, &shown) {
                     (Style::Bar, Some(bar)) => bar.set_message(meter.text()),
-                    (Style::Json, _) => println_json(&meter.json()),
-                    _ => say(&format!("{}: {}", meter.database, meter.text())),
+                    (Style::Json, _) => println_json(&log, &meter.json()),
+                    _ => log.say(&format!("{}: {}", meter.database, meter.text())),
                 }
                 tokio::time::sleep(if style == Style::Bar {
                     BAR_INTERVAL
@@ -200,7 +203,7 @@ impl Observer for Shown {
             } => {
                 self.finish();
                 if self.style == Style::Json {
-                    println_json(&self.retry(attempt, failure, delay));
+                    println_json(&self.log, &self.retry(attempt, failure, delay));
                 }
                 self.line(&format!(
                     "{}; trying again in {:.0} s",
@@ -332,10 +335,10 @@ pub(super) fn bar(database: &str) -> ProgressBar {
     bar
 }
 
-pub(super) fn println_json(value: &serde_json::Value) {
+pub(super) fn println_json(log: &Log, value: &serde_json::Value) {
     use std::io::Write;
     let mut stdout = std::io::stdout().lock();
-    let text = log::shielded_json(value.to_string());
+    let text = log.shielded_json(value.to_string());
     let _ = writeln!(stdout, "{text}"); // a reader that has left is no failure
 }
 

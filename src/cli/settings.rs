@@ -14,8 +14,6 @@ use secrecy::{ExposeSecret, SecretString};
 use super::actions::Actions;
 use super::args::{Global, StorageArgs};
 use super::credentials::CredentialCommand;
-use super::hidden;
-use super::log::{self, hide};
 use super::output::Output;
 use pgkeep_core::context::Context;
 use pgkeep_core::lock::{StateFolder, host_name};
@@ -80,8 +78,8 @@ impl<'a> Settings<'a> {
     pub(super) fn new(global: &'a Global, output: &'a Output) -> Self {
         let environment: HashMap<OsString, OsString> = std::env::vars_os().collect();
         let (known, guessed) = secrets_of_environment(&environment);
-        hidden::hide_guessed(&guessed);
-        hide(&known);
+        output.log.hide_guessed(&guessed);
+        output.log.hide(&known);
         Self {
             global,
             output,
@@ -204,8 +202,8 @@ impl<'a> Settings<'a> {
             .with_details(problems.iter().map(ToString::to_string))
         })?;
         let found: Vec<SecretString> = secrets(&config).into_iter().map(Into::into).collect();
-        hide(&found);
-        log::configure(&config.log);
+        self.output.log.hide(&found);
+        self.output.log.configure(&config.log);
         self.warn_of_open_secrets(path, &text, &config);
         Ok(config)
     }
@@ -264,7 +262,7 @@ impl<'a> Settings<'a> {
         };
         Ok(Some(Notifiers::new(
             &config.notify,
-            &hidden::redactor(),
+            &self.output.log.redactor(),
             host_name(),
             Arc::clone(&context.clock),
         )))
@@ -425,7 +423,7 @@ impl<'a> Settings<'a> {
                 .map_err(|error| bad_connection("the connection", &error))?,
             None => Connection::default(),
         };
-        hide(connection.password());
+        self.output.log.hide(connection.password());
         let name = self.name_of(&connection, name)?;
         Ok(Target {
             name,
@@ -526,7 +524,7 @@ impl<'a> Settings<'a> {
         if text.contains([':', '/', '=']) {
             let bad = |error| bad_connection("`--into`", &error);
             let connection = text.parse::<Connection>().map_err(bad)?;
-            hide(connection.password());
+            self.output.log.hide(connection.password());
             return Ok(connection);
         }
         let config = self.config()?;
@@ -569,7 +567,7 @@ impl<'a> Settings<'a> {
             Failure::new(Kind::Usage, "cannot_read_password", message)
         })?;
         let password: SecretString = text.trim_end_matches(['\r', '\n']).to_owned().into();
-        hide([&password]);
+        self.output.log.hide([&password]);
         Ok(password)
     }
 

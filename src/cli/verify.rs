@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::args::VerifyArgs;
 use super::log::{self, Ended};
-use super::output::{Output, bytes, number, say};
+use super::output::{Output, bytes, number};
 use super::progress::{BAR_INTERVAL, LINE_INTERVAL, Style, bar, left, println_json};
 use super::settings::Settings;
 use super::steps;
@@ -100,6 +100,7 @@ impl Shown<'_> {
         }
         let bar = (self.style == Style::Bar).then(|| bar(&meter.id));
         let (style, shown) = (self.style, bar.clone());
+        let log = self.output.log.clone();
         let interval = if style == Style::Bar {
             BAR_INTERVAL
         } else {
@@ -113,8 +114,8 @@ impl Shown<'_> {
                 }
                 tokio::time::sleep(interval).await;
                 match style {
-                    Style::Json => println_json(&meter.json()),
-                    Style::Lines => say(&format!("{}: {}", meter.id, meter.text())),
+                    Style::Json => println_json(&log, &meter.json()),
+                    Style::Lines => log.say(&format!("{}: {}", meter.id, meter.text())),
                     Style::Bar | Style::Nothing => {}
                 }
             }

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod context;
 pub mod copies;
 pub mod lock;
+pub mod log;
 pub mod notify;
 pub mod op;
 pub mod postgres;

@@ -10,46 +10,46 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level};
 
 use super::Fields;
-use crate::cli::hidden::{redact_json, redacted};
+use super::secrets::Secrets;
 use pgkeep_model::name::printable;
 
 /// One line.
-pub(super) struct Line {
+pub struct Line {
     at: Timestamp,
     level: Level,
     message: String,
-    pub(super) fields: Fields,
+    fields: Fields,
 }
 
 impl Line {
-    pub(super) fn new(level: Level, message: String) -> Self {
+    pub(super) fn new(level: Level, message: String, fields: Fields) -> Self {
         Self {
             at: Timestamp::now(),
             level,
             message,
-            fields: Fields::new(),
+            fields,
         }
     }
 
-    /// Takes an event of the code, with its own fields and none of the spans around it.
-    pub(super) fn of_event(event: &Event<'_>) -> Self {
-        let mut line = Self::new(*event.metadata().level(), String::new());
+    /// Takes an event of the code, with its own fields and those of the run around it; of one name its own.
+    pub(super) fn of_event(event: &Event<'_>, run: Fields) -> Self {
+        let mut line = Self::new(*event.metadata().level(), String::new(), run);
         event.record(&mut line);
         line
     }
 
     /// Renders one JSON object without a line break.
-    pub(super) fn json(&self) -> String {
+    pub(super) fn json(&self, secrets: &Secrets) -> String {
         let mut object = Value::Object(self.fields.clone());
-        redact_json(&mut object);
+        secrets.redact_json(&mut object);
         object["timestamp"] = json!(self.time());
         object["level"] = json!(self.level.as_str());
-        object["message"] = json!(redacted(&self.message));
+        object["message"] = json!(secrets.redacted(&self.message));
         object.to_string()
     }
 
     /// Renders text: time, level, message, `name=value`. What follows a line break is indented.
-    pub(super) fn text(&self, has_colours: bool) -> String {
+    pub(super) fn text(&self, has_colours: bool, secrets: &Secrets) -> String {
         let style = match (has_colours, self.level) {
             (false, _) => Style::new(),
             (true, Level::ERROR) => AnsiColor::Red.on_default(),
@@ -69,7 +69,7 @@ impl Line {
             };
             write!(text, " {name}={value}").expect("writing to a string cannot fail");
         }
-        let lines: Vec<String> = redacted(&text).lines().map(shown).collect();
+        let lines: Vec<String> = secrets.redacted(&text).lines().map(shown).collect();
         lines.join("\n    ")
     }
 
@@ -119,12 +119,11 @@ impl Visit for Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::hidden::hide_guessed;
 
     fn line(message: &str, fields: Value) -> Line {
-        let mut line = Line::new(Level::WARN, message.to_owned());
+        let fields = fields.as_object().unwrap().clone();
+        let mut line = Line::new(Level::WARN, message.to_owned(), fields);
         line.at = "2026-01-02T03:04:05.678Z".parse().unwrap();
-        line.fields = fields.as_object().unwrap().clone();
         line
     }
 
@@ -135,10 +134,10 @@ mod tests {
             json!({"key": "a/b", "why": "no \"x\"", "tries": 2}),
         );
         assert_eq!(
-            line.text(false),
+            line.text(false, &Secrets::default()),
             "2026-01-02T03:04:05.678Z  WARN trying again\n    later key=a/b tries=2 why=\"no \\\"x\\\"\""
         );
-        let object: Value = serde_json::from_str(&line.json()).unwrap();
+        let object: Value = serde_json::from_str(&line.json(&Secrets::default())).unwrap();
         let wanted = json!({
             "timestamp": "2026-01-02T03:04:05.678Z", "level": "WARN", "message": "trying again\nlater",
             "key": "a/b", "why": "no \"x\"", "tries": 2,
@@ -148,17 +147,18 @@ mod tests {
 
     #[test]
     fn no_secret_and_no_control_character_passes() {
-        hide_guessed([&"s\"cr3t-of-line".into()]);
+        let secrets = Secrets::default();
+        secrets.hide([&"s\"cr3t-of-line".into()]);
         let line = line(
             "it is s\"cr3t-of-line\u{7}",
             json!({"url": "x://u:s%22cr3t-of-line@h", "deep": ["password=\"pw\""]}),
         );
-        let text = line.text(false);
+        let text = line.text(false, &secrets);
         assert!(
             text.contains("it is ***\\u{7}") && !text.contains("cr3t"),
             "{text}"
         );
-        let json: Value = serde_json::from_str(&line.json()).unwrap();
+        let json: Value = serde_json::from_str(&line.json(&secrets)).unwrap();
         assert!(!json.to_string().contains("cr3t"), "{json}");
         assert_eq!(json["message"], "it is ***\u{7}");
     }
