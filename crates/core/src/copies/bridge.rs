@@ -7,6 +7,7 @@ use bytes::{Buf, Bytes};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use tokio::sync::mpsc;
+use tracing::Instrument as _;
 
 use pgkeep_model::failure::{Failure, Kind};
 use pgkeep_storage::Error;
@@ -65,12 +66,15 @@ pub(crate) async fn with_pieces<T: Send + 'static>(
 pub(crate) fn reader(mut stream: Stream) -> ObjectReader {
     let (sender, pieces) = bridge();
     // It ends with the stream, or with the reader.
-    tokio::spawn(async move {
-        tokio::select! {
-            () = carry(&mut stream, &sender) => {}
-            () = sender.closed() => {}
+    tokio::spawn(
+        async move {
+            tokio::select! {
+                () = carry(&mut stream, &sender) => {}
+                () = sender.closed() => {}
+            }
         }
-    });
+        .in_current_span(),
+    );
     ObjectReader {
         pieces,
         current: Bytes::new(),

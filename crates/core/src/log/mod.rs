@@ -9,6 +9,8 @@ mod line;
 mod rotated;
 mod run;
 mod secrets;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -17,6 +17,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 
 use crate::clock::Clock;
 use crate::stop::Stop;
@@ -193,18 +194,21 @@ impl Notify for Notifiers {
             };
             let (one, ping) = (Arc::clone(one), ping.clone());
             // It ends by its limit, or when the handle is dropped at the end of the backup.
-            under_way.push(AbortOnDropHandle::new(tokio::spawn(async move {
-                let sending = one.ping(&ping, &url, None);
-                // The ping of the end tells whether the service can be reached; this one only tells the length of the run.
-                if let Ok(Err(why)) = tokio::time::timeout(LIMIT, sending).await {
-                    let why = one.redactor.redact(&why).into_owned();
-                    tracing::info!(
-                        notifier = one.label,
-                        why,
-                        "the ping of the start did not arrive"
-                    );
+            under_way.push(AbortOnDropHandle::new(tokio::spawn(
+                async move {
+                    let sending = one.ping(&ping, &url, None);
+                    // The ping of the end tells whether the service can be reached; this one only tells the length of the run.
+                    if let Ok(Err(why)) = tokio::time::timeout(LIMIT, sending).await {
+                        let why = one.redactor.redact(&why).into_owned();
+                        tracing::info!(
+                            notifier = one.label,
+                            why,
+                            "the ping of the start did not arrive"
+                        );
+                    }
                 }
-            })));
+                .in_current_span(),
+            )));
         }
         Starting(under_way)
     }

@@ -18,6 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 pub use super::ended::{Ended, Stop};
 use super::environment::Environment;
@@ -360,12 +361,15 @@ impl Running {
     fn watch(&self, cancel: CancellationToken) {
         let stopper = self.stopper();
         // Nobody awaits it: it ends with the program, and the program with its handle.
-        tokio::spawn(async move {
-            tokio::select! {
-                () = cancel.cancelled() => stopper.stop(Stop::Interrupted).await,
-                () = wait_ended(stopper.ended.clone()) => {}
+        tokio::spawn(
+            async move {
+                tokio::select! {
+                    () = cancel.cancelled() => stopper.stop(Stop::Interrupted).await,
+                    () = wait_ended(stopper.ended.clone()) => {}
+                }
             }
-        });
+            .in_current_span(),
+        );
     }
 
     fn feed(mut self, input: Input, writer: Option<PipeWriter>) -> io::Result<Self> {

@@ -12,6 +12,7 @@ use object_store::multipart::PartId;
 use object_store::path::Path;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
+use tracing::Instrument as _;
 
 use super::client::{Client, Store};
 use super::fault::Trouble;
@@ -96,14 +97,17 @@ impl<S: Store> CloudUpload<S> {
         self.cut_bytes += bytes.len() as u64;
         let (client, path) = (Arc::clone(&self.client), self.path.clone());
         // Awaited by `await_part`; the set ends it when the upload is given up or dropped.
-        self.in_flight.spawn(async move {
-            let (store, path, id) = (&client.store, &path, &id);
-            let sent = client
-                .patience
-                .persist(|| store.put_part(path, id, index, PutPayload::from(bytes.clone())));
-            let sent = sent.await;
-            (index, sent, bytes)
-        });
+        self.in_flight.spawn(
+            async move {
+                let (store, path, id) = (&client.store, &path, &id);
+                let sent = client
+                    .patience
+                    .persist(|| store.put_part(path, id, index, PutPayload::from(bytes.clone())));
+                let sent = sent.await;
+                (index, sent, bytes)
+            }
+            .in_current_span(),
+        );
         Ok(())
     }
 
@@ -252,10 +256,13 @@ impl<S: Store> Drop for CloudUpload<S> {
         let (client, path) = (Arc::clone(&self.client), self.path.clone());
         let key = std::mem::take(&mut self.key);
         // Awaited by nobody and ended by the runtime: a sweep takes what is left then.
-        runtime.spawn(async move {
-            in_flight.shutdown().await;
-            let _ = abort(&client, &key, &path, id).await;
-        });
+        runtime.spawn(
+            async move {
+                in_flight.shutdown().await;
+                let _ = abort(&client, &key, &path, id).await;
+            }
+            .in_current_span(),
+        );
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::stream::digest::sha256;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::after::marks;
 use super::fan_out::{FanOut, GIVEN_UP};
@@ -236,20 +237,21 @@ impl<'a> Attempt<'a> {
         let done = CancellationToken::new();
         // Both end with the token, at the latest when the dump ends.
         if let Some(timeout) = self.request.stall_timeout {
-            tokio::spawn(watch_for_stall(
-                dump.stopper(),
-                Arc::clone(progress),
-                timeout,
-                done.clone(),
-            ));
+            tokio::spawn(
+                watch_for_stall(dump.stopper(), Arc::clone(progress), timeout, done.clone())
+                    .in_current_span(),
+            );
         }
         let (stopper, lost, ended) = (dump.stopper(), uploads.lost(), done.clone());
-        tokio::spawn(async move {
-            tokio::select! {
-                () = lost.cancelled() => stopper.stop(Why::Interrupted).await,
-                () = ended.cancelled() => {}
+        tokio::spawn(
+            async move {
+                tokio::select! {
+                    () = lost.cancelled() => stopper.stop(Why::Interrupted).await,
+                    () = ended.cancelled() => {}
+                }
             }
-        });
+            .in_current_span(),
+        );
         done
     }
 

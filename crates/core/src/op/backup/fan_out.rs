@@ -10,6 +10,7 @@ use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::op::stored::{NamedStorage, storage_failure};
 use crate::stream::pipeline::Closed;
@@ -89,7 +90,10 @@ impl FanOut {
                         }
                         end.map_err(|end| end.explain(&what))
                     };
-                    (Some(sender), Writer::Open(tokio::spawn(task)))
+                    (
+                        Some(sender),
+                        Writer::Open(tokio::spawn(task.in_current_span())),
+                    )
                 }
                 Err(error) => (None, Writer::Failed(storage_failure(&what, &error))),
             };

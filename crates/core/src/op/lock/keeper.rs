@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::Place;
 use crate::clock::Clock;
@@ -70,7 +71,7 @@ impl Keeper {
         });
         let (orders, incoming) = mpsc::channel(1);
         // Awaited by nobody: it ends when the keeper is dropped, or when the lease is given back.
-        tokio::spawn(keep(owned, incoming, Arc::clone(&loss)));
+        tokio::spawn(keep(owned, incoming, Arc::clone(&loss)).in_current_span());
         Self { orders, loss }
     }
 
