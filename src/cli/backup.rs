@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::args::{BackupArgs, StorageArgs, TriggerArg};
+use super::args::{BackupArgs, TriggerArg};
 use super::inspect::required_tables;
 use super::log::{self, Ended};
 use super::output::{Output, bytes, number};
 use super::progress::Shown;
-use super::settings::{Settings, Target};
 use super::steps;
 use super::stored::reason_needed;
 use pgkeep_core::context::Context;
@@ -21,6 +20,8 @@ use pgkeep_core::op::lock::LockSettings;
 use pgkeep_core::op::stored::NamedStorage;
 use pgkeep_core::postgres::dump::Selection;
 use pgkeep_core::postgres::programs::Search;
+use pgkeep_core::setup::Target;
+use pgkeep_core::setup::{Setup, StorageOverrides};
 use pgkeep_core::stream::compress::Codec;
 use pgkeep_model::config::{Compression, CompressionMethod, DatabaseConfig, Preset, Retention};
 use pgkeep_model::config::{parse_duration, parse_duration_or_off};
@@ -33,18 +34,18 @@ use pgkeep_model::pin::PRE_DEPLOY;
 
 pub(super) async fn run(
     args: &BackupArgs,
-    settings: &Settings<'_>,
+    setup: &Setup,
     output: &Output,
     context: &Context,
 ) -> Result<()> {
-    let (requests, is_configured) = requests(args, TriggerArg::Manual, settings)?;
+    let (requests, is_configured) = requests(args, TriggerArg::Manual, setup)?;
     let context = &if is_configured {
-        settings.telling(context, &StorageArgs::default())?
+        setup.telling(context, &StorageOverrides::default())?
     } else {
         context.clone()
     };
     #[cfg(debug_assertions)]
-    super::panic::provoke(settings.words_to_panic_with()).await;
+    super::panic::provoke(setup.var("PGKEEP_TEST_PANIC")).await;
     let mut reports = Vec::new();
     for request in &requests {
         if context.stop.is_requested() {
@@ -94,30 +95,26 @@ struct Summary<'a> {
 pub(super) fn requests(
     args: &BackupArgs,
     trigger: TriggerArg,
-    settings: &Settings<'_>,
+    setup: &Setup,
 ) -> Result<(Vec<Request>, bool)> {
     let trigger = args.trigger.unwrap_or(trigger).into();
     let is_complete = args.url.is_some() && !args.storage.storages.is_empty();
-    let config = if is_complete {
-        None
-    } else {
-        settings.config()?
-    };
+    let config = if is_complete { None } else { setup.config()? };
     let is_one_off = args.url.is_some()
         || config
             .as_ref()
             .is_none_or(|config| config.databases.is_empty());
     let targets = match &config {
-        Some(config) if !is_one_off => settings.configured(config)?,
+        Some(config) if !is_one_off => setup.configured(config)?,
         _ => {
-            if args.url.is_none() && !settings.environment_names_a_database() {
+            if args.url.is_none() && !setup.environment_names_a_database() {
                 return Err(no_database());
             }
             let defaults = config
                 .as_ref()
                 .map(|config| config.defaults.clone())
                 .unwrap_or_default();
-            vec![settings.one_off(args.url.as_deref(), args.name.as_deref(), defaults)?]
+            vec![setup.one_off(args.url.as_deref(), args.name.as_deref(), defaults)?]
         }
     };
     let bin_dir = args.bin_dir.clone().or_else(|| {
@@ -132,12 +129,12 @@ pub(super) fn requests(
                 Some(config)
                     if args.storage.storages.is_empty() && !target.config.storages.is_empty() =>
                 {
-                    settings.open_named(config, &target.config.storages)?
+                    setup.open_named(config, &target.config.storages)?
                 }
-                _ => settings.storages(&args.storage)?,
+                _ => setup.storages(&(&args.storage).into())?,
             };
-            let search = Search::new(bin_dir.clone(), settings.path());
-            request(args, trigger, settings, target, storages, search)
+            let search = Search::new(bin_dir.clone(), setup.path());
+            request(args, trigger, setup, target, storages, search)
         })
         .collect();
     Ok((requests?, config.is_some()))
@@ -151,7 +148,7 @@ fn no_database() -> Failure {
 fn request(
     args: &BackupArgs,
     trigger: Trigger,
-    settings: &Settings<'_>,
+    setup: &Setup,
     target: Target,
     storages: Vec<NamedStorage>,
     search: Search,
@@ -167,7 +164,7 @@ fn request(
                 Failure::new(Kind::Usage, "bad_connection", error.to_string())
             };
             connection
-                .with_password(settings.password_from(path)?)
+                .with_password(setup.password_from(path)?)
                 .map_err(bad)?
         }
         None => connection,
@@ -192,7 +189,7 @@ fn request(
         name,
         connection,
         search,
-        environment: settings.program_environment(),
+        environment: setup.program_environment(),
         storages,
         copies,
         codec: codec(args.compression.as_deref(), config.compression)?,
@@ -216,7 +213,7 @@ fn request(
         retention: config.retention.filter(|_| !args.no_prune),
         keep_runs: config.keep_runs,
         threads: available_parallelism().map_or(1, NonZeroUsize::get),
-        lock: settings.lock(
+        lock: setup.lock(
             duration_or_off("--lock-timeout", args.lock_timeout.as_deref())?
                 .or(config.lock_timeout)
                 .unwrap_or_default(),
@@ -254,13 +251,13 @@ fn pin(
 }
 
 /// A request with the documented defaults, from the newest programs into nowhere.
-pub(super) fn defaults(name: DatabaseName, settings: &Settings<'_>, lock: LockSettings) -> Request {
+pub(super) fn defaults(name: DatabaseName, setup: &Setup, lock: LockSettings) -> Request {
     let config = DatabaseConfig::default();
     Request {
         name,
         connection: Connection::default(),
-        search: Search::new(None, settings.path()),
-        environment: settings.program_environment(),
+        search: Search::new(None, setup.path()),
+        environment: setup.program_environment(),
         storages: Vec::new(),
         copies: NonZeroUsize::MIN,
         codec: default_codec(config.compression),

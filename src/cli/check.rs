@@ -7,11 +7,11 @@ use async_trait::async_trait;
 use super::args::{BackupArgs, CheckArgs, TriggerArg};
 use super::backup::requests;
 use super::output::{Output, table};
-use super::settings::Settings;
 use pgkeep_core::context::Context;
 use pgkeep_core::notify::{NOT_TRIED, Notifiers};
 use pgkeep_core::op::check::{Checked, Line, Probe, Report, Request, Verdict, run as check};
 use pgkeep_core::postgres::programs::Search;
+use pgkeep_core::setup::Setup;
 use pgkeep_model::failure::{Failure, Result};
 
 /// Id of the failure that says that no database is named.
@@ -19,13 +19,13 @@ const NO_DATABASE: &str = "no_database";
 
 pub(super) async fn run(
     args: &CheckArgs,
-    settings: &Settings<'_>,
+    setup: &Setup,
     output: &Output,
     context: &Context,
 ) -> Result<()> {
     // Opening a folder makes it; one that was not there is taken away again, if nothing is in it.
-    let missing = settings.missing_folders(&args.storage)?;
-    let report = check(&request(args, settings, context)?, context).await;
+    let missing = setup.missing_folders(&(&args.storage).into())?;
+    let report = check(&request(args, setup, context)?, context).await;
     for folder in missing {
         let _ = fs::remove_dir(folder); // one that is not empty stays
     }
@@ -43,8 +43,8 @@ fn in_short(mut failure: Failure, output: &Output) -> Failure {
     failure
 }
 
-fn request(args: &CheckArgs, settings: &Settings<'_>, context: &Context) -> Result<Request> {
-    let config = settings.config()?;
+fn request(args: &CheckArgs, setup: &Setup, context: &Context) -> Result<Request> {
+    let config = setup.config()?;
     let backup = BackupArgs {
         url: args.url.clone(),
         name: args.name.clone(),
@@ -55,7 +55,7 @@ fn request(args: &CheckArgs, settings: &Settings<'_>, context: &Context) -> Resu
         storage: args.storage.clone(),
         ..BackupArgs::default()
     };
-    let backups = match requests(&backup, TriggerArg::Manual, settings) {
+    let backups = match requests(&backup, TriggerArg::Manual, setup) {
         // Storages alone can be looked at, too.
         Err(failure) if failure.id == NO_DATABASE && !args.storage.storages.is_empty() => {
             Vec::new()
@@ -77,18 +77,18 @@ fn request(args: &CheckArgs, settings: &Settings<'_>, context: &Context) -> Resu
     let bin_dir = bin_dir.or_else(|| config.as_ref()?.postgres.bin_dir.clone());
     Ok(Request {
         databases: backups.into_iter().map(database).collect(),
-        storages: settings.storages(&args.storage)?,
-        known: configuration(settings),
+        storages: setup.storages(&(&args.storage).into())?,
+        known: configuration(setup),
         probes: vec![Box::new(Told {
             names: config
                 .iter()
                 .flat_map(|config| &config.notify)
                 .map(|one| one.kind().to_owned())
                 .collect(),
-            notifiers: settings.notifiers(context)?.filter(|_| args.send_test),
+            notifiers: setup.notifiers(context)?.filter(|_| args.send_test),
         })],
-        search: Search::new(bin_dir, settings.path()),
-        environment: settings.program_environment(),
+        search: Search::new(bin_dir, setup.path()),
+        environment: setup.program_environment(),
         strict: args.strict,
     })
 }
@@ -142,13 +142,13 @@ impl Probe for Told {
 }
 
 /// What was found out by reading the configuration.
-fn configuration(settings: &Settings<'_>) -> Vec<Line> {
+fn configuration(setup: &Setup) -> Vec<Line> {
     let line =
         |verdict, message: &str| Line::new("configuration", "configuration", verdict, message);
-    let Some(path) = settings.config_path() else {
+    let Some(path) = setup.config_path() else {
         return vec![line(Verdict::Skipped, "there is none")];
     };
-    vec![match settings.open_config() {
+    vec![match setup.open_config() {
         Some(text) => line(Verdict::Warn, text),
         None => line(Verdict::Ok, &format!("`{}`", path.display())),
     }]

@@ -7,11 +7,11 @@ use std::path::Path;
 
 use super::args::ConfigCommand;
 use super::output::Output;
-use super::settings::Settings;
+use pgkeep_core::setup::Setup;
 use pgkeep_model::config::{EXAMPLE, config_schema};
 use pgkeep_model::failure::{Failure, Kind, Result};
 
-pub(super) fn run(command: &ConfigCommand, settings: &Settings<'_>, output: &Output) -> Result<()> {
+pub(super) fn run(command: &ConfigCommand, setup: &Setup, output: &Output) -> Result<()> {
     match command {
         ConfigCommand::Init { file, .. } if file.as_os_str() == "-" => output.data(EXAMPLE),
         ConfigCommand::Init { file, force } => {
@@ -22,7 +22,7 @@ pub(super) fn run(command: &ConfigCommand, settings: &Settings<'_>, output: &Out
             });
         }
         ConfigCommand::Show => {
-            let config = settings.config_or_fail()?;
+            let config = setup.config_or_fail()?;
             output.document(&config.effective(), || config.effective_yaml());
         }
         ConfigCommand::Schema => output.document(&config_schema(), || {

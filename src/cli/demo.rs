@@ -15,7 +15,6 @@ use super::args::DemoArgs;
 use super::backup::defaults;
 use super::output::{Output, bytes, number, table};
 use super::progress::Shown;
-use super::settings::Settings;
 use pgkeep_core::context::Context;
 use pgkeep_core::lock::StateFolder;
 use pgkeep_core::op::backup::{Report, Request, run as backup};
@@ -27,6 +26,7 @@ use pgkeep_core::postgres::process::Program;
 use pgkeep_core::postgres::programs::{Programs, Search};
 use pgkeep_core::postgres::psql::Psql;
 use pgkeep_core::postgres::scratch::{ScratchOptions, ScratchServer};
+use pgkeep_core::setup::Setup;
 use pgkeep_model::connection::Connection;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::manifest::{Manifest, TableRecord};
@@ -43,11 +43,11 @@ const TIMEOUT: Duration = Duration::from_secs(300);
 
 pub(super) async fn run(
     args: &DemoArgs,
-    settings: &Settings<'_>,
+    setup: &Setup,
     output: &Output,
     context: &Context,
 ) -> Result<()> {
-    let result = walk(args, settings, output, context).await;
+    let result = walk(args, setup, output, context).await;
     if result.is_err() && context.stop.is_requested() {
         return Err(stopped(args, context));
     }
@@ -63,12 +63,7 @@ fn stopped(args: &DemoArgs, context: &Context) -> Failure {
     context.stop.failure("the demo").and_safe(safe)
 }
 
-async fn walk(
-    args: &DemoArgs,
-    settings: &Settings<'_>,
-    output: &Output,
-    context: &Context,
-) -> Result<()> {
+async fn walk(args: &DemoArgs, setup: &Setup, output: &Output, context: &Context) -> Result<()> {
     let temporary = tempfile::Builder::new()
         .prefix("pgkeep-demo-")
         .tempdir()
@@ -77,11 +72,11 @@ async fn walk(
         .keep
         .clone()
         .unwrap_or_else(|| temporary.path().to_owned());
-    let search = Search::new(None, settings.path());
-    let environment = settings.program_environment();
+    let search = Search::new(None, setup.path());
+    let environment = setup.program_environment();
     let options = ScratchOptions::new(search.clone());
     let mut demo = Demo {
-        settings,
+        setup,
         output,
         context,
         search,
@@ -108,7 +103,7 @@ async fn walk(
 }
 
 struct Demo<'a> {
-    settings: &'a Settings<'a>,
+    setup: &'a Setup,
     output: &'a Output,
     context: &'a Context,
     search: Search,
@@ -193,7 +188,7 @@ impl Demo<'_> {
 
     /// How the demo's runs lock: nothing of it stays behind, its locks neither.
     fn lock(&self) -> Result<LockSettings> {
-        let mut lock = self.settings.lock(Duration::ZERO)?;
+        let mut lock = self.setup.lock(Duration::ZERO)?;
         lock.folders = vec![StateFolder {
             path: self.state.clone(),
             is_shared: false,
@@ -216,7 +211,7 @@ impl Demo<'_> {
             storages: self.storages()?,
             copies: NonZeroUsize::MIN,
             required: super::inspect::required_tables(&["film".to_owned(), "payment".to_owned()])?,
-            ..defaults(proofs::name(), self.settings, self.lock()?)
+            ..defaults(proofs::name(), self.setup, self.lock()?)
         };
         let shown = Shown::new(request.name.as_str(), self.output);
         let report = backup(&request, self.context, &shown).await;

@@ -11,12 +11,12 @@ use super::log::{self, Ended};
 use super::output::{Output, bytes, number};
 use super::progress::Shown;
 use super::restored::left_to_the_platform;
-use super::settings::Settings;
 use super::steps;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::drill::{Report, Request, run as drill};
 use pgkeep_core::op::stored::Wanted;
 use pgkeep_core::postgres::programs::Search;
+use pgkeep_core::setup::Setup;
 use pgkeep_model::config::Config;
 use pgkeep_model::config::DrillConfig;
 use pgkeep_model::connection::Connection;
@@ -25,12 +25,12 @@ use pgkeep_model::name::printable;
 
 pub(super) async fn run(
     args: &DrillArgs,
-    settings: &Settings<'_>,
+    setup: &Setup,
     output: &Output,
     context: &Context,
 ) -> Result<()> {
-    let request = request(args, settings)?;
-    let context = &settings.telling(context, &args.storage)?;
+    let request = request(args, setup)?;
+    let context = &setup.telling(context, &(&args.storage).into())?;
     let shown = Shown::new("drill", output);
     let report = drill(&request, context, &shown).await;
     shown.finish();
@@ -55,10 +55,10 @@ pub(super) async fn run(
     }
 }
 
-fn request(args: &DrillArgs, settings: &Settings<'_>) -> Result<Request> {
+fn request(args: &DrillArgs, setup: &Setup) -> Result<Request> {
     let wanted = Wanted::parse(&args.id)?;
-    let database = settings.database_name()?;
-    let config = settings.config()?;
+    let database = setup.database_name()?;
+    let config = setup.config()?;
     let name = match &wanted {
         Wanted::Id(id) => Some(id.database().to_string()),
         Wanted::Latest => database.as_ref().map(ToString::to_string),
@@ -86,20 +86,20 @@ fn request(args: &DrillArgs, settings: &Settings<'_>) -> Result<Request> {
         .map(|url| url.parse::<Connection>())
         .transpose()
         .map_err(bad)?;
-    let limits = super::restore::configured_limits(config.as_ref(), name.as_deref());
+    let limits = super::restore::configured_limits(config, name.as_deref());
     let bin_dir = args
         .bin_dir
         .clone()
-        .or_else(|| config.and_then(|config| config.postgres.bin_dir));
+        .or_else(|| config.and_then(|config| config.postgres.bin_dir.clone()));
     Ok(Request {
-        storages: settings.storages_to_read(&args.storage)?,
+        storages: setup.storages_to_read(&(&args.storage).into())?,
         database,
         wanted,
         server,
         limits,
         allow_superuser: allow_superuser || args.allow_superuser,
-        search: Search::new(bin_dir, settings.path()),
-        environment: settings.program_environment(),
+        search: Search::new(bin_dir, setup.path()),
+        environment: setup.program_environment(),
         skip_extensions,
         assertions,
     })

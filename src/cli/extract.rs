@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::args::{ExtractArgs, FormatArg};
 use super::output::{Output, bytes, number};
 use super::progress::Shown;
-use super::settings::Settings;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::extract::{self, Report, Request, RowFormat, Rows, Source, run as extract};
 use pgkeep_core::op::stored::Wanted;
+use pgkeep_core::setup::Setup;
 use pgkeep_core::stream::pipeline::Progress;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::name::parse_schema;
@@ -17,14 +17,14 @@ use pgkeep_model::rows::Filter;
 
 pub(super) async fn run(
     args: &ExtractArgs,
-    settings: &Settings<'_>,
+    setup: &Setup,
     output: &Output,
     context: &Context,
 ) -> Result<()> {
     let request = Request {
         rows: rows(args)?,
         output: target(args),
-        source: source(args, settings)?,
+        source: source(args, setup)?,
     };
     let progress = Arc::new(Progress::default());
     let shown = Shown::new(&args.source, output).beside_data();
@@ -112,7 +112,7 @@ fn target(args: &ExtractArgs) -> extract::Output {
 }
 
 /// A file that is there is meant before a backup of that name.
-fn source(args: &ExtractArgs, settings: &Settings<'_>) -> Result<Source> {
+fn source(args: &ExtractArgs, setup: &Setup) -> Result<Source> {
     let path = Path::new(&args.source);
     if args.source == "-" {
         return Ok(Source::Stdin);
@@ -128,8 +128,8 @@ fn source(args: &ExtractArgs, settings: &Settings<'_>) -> Result<Source> {
     }
     Ok(Source::Backup {
         wanted: Wanted::parse(&args.source)?,
-        storages: settings.storages_to_read(&args.storage)?,
-        database: settings.database_name()?,
+        storages: setup.storages_to_read(&(&args.storage).into())?,
+        database: setup.database_name()?,
     })
 }
 

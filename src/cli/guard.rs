@@ -3,12 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::args::{GuardArgs, OnFailureArg, StorageArgs, TriggerArg};
+use super::args::{GuardArgs, OnFailureArg, TriggerArg};
 use super::backup::{duration, requests, text as backup_text};
 use super::output::Output;
 use super::progress::Shown;
 use super::restored;
-use super::settings::Settings;
 use super::steps;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::event::{Event, Observer};
@@ -16,6 +15,7 @@ use pgkeep_core::op::guard::{CommandOutcome, Guarded, Report, Request, RestoreLi
 use pgkeep_core::op::restore;
 use pgkeep_core::postgres::attended::{Attended, Unfit};
 use pgkeep_core::postgres::process::Program;
+use pgkeep_core::setup::{Setup, StorageOverrides};
 use pgkeep_model::connection::Connection;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::freshness::age;
@@ -34,13 +34,13 @@ const FROM_ENVIRONMENT: &str = "\"$DATABASE_URL\"";
 
 pub(super) async fn run(
     args: &GuardArgs,
-    settings: &Settings<'_>,
+    setup: &Setup,
     output: &Output,
     context: &Context,
 ) -> Result<()> {
-    let (request, is_configured) = request(args, settings, context).await?;
+    let (request, is_configured) = request(args, setup, context).await?;
     let context = &if is_configured {
-        settings.telling(context, &StorageArgs::default())?
+        setup.telling(context, &StorageOverrides::default())?
     } else {
         context.clone()
     };
@@ -66,24 +66,20 @@ pub(super) async fn run(
 }
 
 /// Returns what to guard, and whether the configuration has a part in it.
-async fn request(
-    args: &GuardArgs,
-    settings: &Settings<'_>,
-    context: &Context,
-) -> Result<(Request, bool)> {
+async fn request(args: &GuardArgs, setup: &Setup, context: &Context) -> Result<(Request, bool)> {
     // Before anything that takes time.
-    let command = command(args, settings)?;
+    let command = command(args, setup)?;
     refuse_gaps(args)?;
     let max_age = duration("--max-age", args.max_age.as_deref())?;
     let restores = args.on_failure == OnFailureArg::Restore;
-    let (mut backups, is_configured) = requests(&args.backup, TriggerArg::PreDeploy, settings)?;
+    let (mut backups, is_configured) = requests(&args.backup, TriggerArg::PreDeploy, setup)?;
     if restores && backups.len() > 1 {
         let message = "`--on-failure restore` puts one database back, and several are meant";
         return Err(
             Failure::new(Kind::Usage, "database_needed", message).hint("say which with `-d NAME`")
         );
     }
-    let commit = commit(settings, context).await;
+    let commit = commit(setup, context).await;
     for request in &mut backups {
         if request.pin.is_none() && request.trigger != Trigger::PreDeploy {
             // `keep_pre_deploy` keeps what has that trigger, and nothing else.
@@ -94,7 +90,7 @@ async fn request(
         }
     }
     let guarded = backups.into_iter().map(|backup| {
-        let line = restore_line(args, settings)?;
+        let line = restore_line(args, setup)?;
         Ok(Guarded { backup, line })
     });
     let request = Request {
@@ -108,8 +104,8 @@ async fn request(
     Ok((request, is_configured))
 }
 
-fn command(args: &GuardArgs, settings: &Settings<'_>) -> Result<Attended> {
-    Attended::find(&args.command, settings.path().as_deref()).map_err(|unfit| {
+fn command(args: &GuardArgs, setup: &Setup) -> Result<Attended> {
+    Attended::find(&args.command, setup.path().as_deref()).map_err(|unfit| {
         let name = args.command.first().map(|name| name.to_string_lossy());
         let name = name.unwrap_or_default();
         let (kind, id, why) = match unfit {
@@ -155,8 +151,8 @@ fn refuse_gaps(args: &GuardArgs) -> Result<()> {
 }
 
 /// Asks git for the commit of the work tree that we are in, or takes what a CI service says.
-async fn commit(settings: &Settings<'_>, context: &Context) -> Option<String> {
-    let git = Program::new("git", &settings.program_environment());
+async fn commit(setup: &Setup, context: &Context) -> Option<String> {
+    let git = Program::new("git", &setup.program_environment());
     let asked = git.args(["rev-parse", "--verify", "--quiet", "HEAD"]).run(
         context.stop.token(),
         GIT_TIMEOUT,
@@ -164,9 +160,7 @@ async fn commit(settings: &Settings<'_>, context: &Context) -> Option<String> {
     );
     let said = asked.await.ok();
     let said = said.and_then(|said| String::from_utf8(said.stdout).ok());
-    let from_ci = COMMIT_VARIABLES
-        .iter()
-        .filter_map(|name| settings.var(name));
+    let from_ci = COMMIT_VARIABLES.iter().filter_map(|name| setup.var(name));
     let is_commit = |text: &String| {
         matches!(text.len(), 40 | 64) && text.bytes().all(|b| b.is_ascii_hexdigit())
     };
@@ -175,10 +169,10 @@ async fn commit(settings: &Settings<'_>, context: &Context) -> Option<String> {
 }
 
 /// Builds the line that restores, to be pasted anywhere on this host: paths are absolute, and no secret is in it.
-fn restore_line(args: &GuardArgs, settings: &Settings<'_>) -> Result<RestoreLine> {
+fn restore_line(args: &GuardArgs, setup: &Setup) -> Result<RestoreLine> {
     let backup = &args.backup;
     let needs_config = backup.url.is_none() || backup.storage.storages.is_empty();
-    let config_path = settings.config_path().filter(|_| needs_config);
+    let config_path = setup.config_path().filter(|_| needs_config);
     let mut program = "pgkeep".to_owned();
     if let Some(path) = config_path {
         // Its relative paths are meant from here.
@@ -187,10 +181,10 @@ fn restore_line(args: &GuardArgs, settings: &Settings<'_>) -> Result<RestoreLine
     }
     let is_configured = backup.url.is_none()
         && config_path.is_some()
-        && settings
+        && setup
             .config()?
             .is_some_and(|config| !config.databases.is_empty());
-    let has_url = settings.var("DATABASE_URL").is_some();
+    let has_url = setup.var("DATABASE_URL").is_some();
     let into = match &backup.url {
         Some(url) if holds_password(url) => Some(FROM_ENVIRONMENT.to_owned()),
         Some(url) => Some(shell::word(url)),

@@ -9,7 +9,6 @@ mod backup;
 mod calendar;
 mod check;
 mod config;
-mod credentials;
 mod demo;
 mod drill;
 mod drill_page;
@@ -47,8 +46,8 @@ use output::Output;
 use pgkeep_core::context::{Context, Signalled, Stop};
 use pgkeep_core::log::Secrets;
 use pgkeep_core::postgres::process::kill_all;
+use pgkeep_core::setup::Setup;
 use pgkeep_model::failure::{Failure, Kind};
-use settings::Settings;
 
 /// How long background work may still take when a command is done.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
@@ -81,13 +80,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString> + Clone, context: Conte
 }
 
 fn dispatch(cli: &Cli, context: &Context, output: &Output) -> Result<(), Failure> {
-    let mut settings = Settings::new(&cli.global, output);
-    settings.is_check = matches!(cli.command, Command::Check(_));
+    let setup = settings::setup(
+        &cli.global,
+        matches!(cli.command, Command::Check(_)),
+        &output.log,
+    );
     // Reading a file needs no runtime.
     match &cli.command {
         Command::Inspect(args) => return inspect::run(args, output),
-        Command::Retention(args) => return retention::run(args, &settings, output, context),
-        Command::Config(command) => return config::run(command, &settings, output),
+        Command::Retention(args) => return retention::run(args, &setup, output, context),
+        Command::Config(command) => return config::run(command, &setup, output),
         Command::Completions(args) => {
             pages::completions(args, Cli::command(), output);
             return Ok(());
@@ -105,7 +107,7 @@ fn dispatch(cli: &Cli, context: &Context, output: &Output) -> Result<(), Failure
                 format!("cannot start: {error}"),
             )
         })?;
-    let result = panic::caught(|| runtime.block_on(carry_out(cli, &settings, output, context)));
+    let result = panic::caught(|| runtime.block_on(carry_out(cli, &setup, output, context)));
     if let Some(since) = context.stop.since() {
         let left = BACKGROUND_GRACE.saturating_sub(since);
         await_background(&runtime, left.min(BACKGROUND_TIMEOUT));
@@ -116,29 +118,29 @@ fn dispatch(cli: &Cli, context: &Context, output: &Output) -> Result<(), Failure
 
 async fn carry_out(
     cli: &Cli,
-    settings: &Settings<'_>,
+    setup: &Setup,
     output: &Output,
     context: &Context,
 ) -> Result<(), Failure> {
     listen_for_signals(context.stop.clone())?;
     let run = async {
         match &cli.command {
-            Command::Backup(args) => backup::run(args, settings, output, context).await,
-            Command::List(args) => stored::run_list(args, settings, output, context).await,
-            Command::Show(args) => stored::run_show(args, settings, output).await,
-            Command::Get(args) => stored::run_get(args, settings, output, context).await,
-            Command::Extract(args) => extract::run(args, settings, output, context).await,
-            Command::Drill(args) => drill::run(args, settings, output, context).await,
-            Command::Restore(args) => restore::run(args, settings, output, context).await,
-            Command::Check(args) => check::run(args, settings, output, context).await,
-            Command::Guard(args) => guard::run(args, settings, output, context).await,
-            Command::Verify(args) => verify::run(args, settings, output, context).await,
-            Command::Status(args) => status::run(args, settings, output, context).await,
-            Command::Prune(args) => prune::run(args, settings, output, context).await,
-            Command::Sync(args) => sync::run(args, settings, output, context).await,
-            Command::Pin(args) => stored::run_pin(args, settings, output, context).await,
-            Command::Unpin(args) => stored::run_unpin(args, settings, output, context).await,
-            Command::Demo(args) => demo::run(args, settings, output, context).await,
+            Command::Backup(args) => backup::run(args, setup, output, context).await,
+            Command::List(args) => stored::run_list(args, setup, output, context).await,
+            Command::Show(args) => stored::run_show(args, setup, output).await,
+            Command::Get(args) => stored::run_get(args, setup, output, context).await,
+            Command::Extract(args) => extract::run(args, setup, output, context).await,
+            Command::Drill(args) => drill::run(args, setup, output, context).await,
+            Command::Restore(args) => restore::run(args, setup, output, context).await,
+            Command::Check(args) => check::run(args, setup, output, context).await,
+            Command::Guard(args) => guard::run(args, setup, output, context).await,
+            Command::Verify(args) => verify::run(args, setup, output, context).await,
+            Command::Status(args) => status::run(args, setup, output, context).await,
+            Command::Prune(args) => prune::run(args, setup, output, context).await,
+            Command::Sync(args) => sync::run(args, setup, output, context).await,
+            Command::Pin(args) => stored::run_pin(args, setup, output, context).await,
+            Command::Unpin(args) => stored::run_unpin(args, setup, output, context).await,
+            Command::Demo(args) => demo::run(args, setup, output, context).await,
             Command::Inspect(_)
             | Command::Retention(_)
             | Command::Config(_)

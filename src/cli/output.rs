@@ -118,8 +118,7 @@ impl Output {
 
     /// Prints a warning.
     pub(super) fn warning(&self, text: &str) {
-        let shown = format!("{WARNING}warning:{WARNING:#} {text}");
-        self.log.warn((!self.quiet).then_some(&shown), text);
+        warning(&self.log, text, self.quiet);
     }
 
     /// Adds a table to the summary of a GitHub step, where there is one.
@@ -180,6 +179,12 @@ impl Output {
         }
         ExitCode::from(failure.kind.exit_code())
     }
+}
+
+/// Prints a warning, before there is an [`Output`] or beside it; a quiet run keeps it for the log.
+pub(super) fn warning(log: &Log, text: &str, is_quiet: bool) {
+    let shown = format!("{WARNING}warning:{WARNING:#} {text}");
+    log.warn((!is_quiet).then_some(&shown), text);
 }
 
 /// Tells a panic. It was redacted as far as the panicking thread could, and the log may be what panicked.

@@ -8,10 +8,10 @@ use super::args::PruneArgs;
 use super::backup::duration_or_off;
 use super::output::{Output, bytes, number, table};
 use super::retention::{flags, set_zone};
-use super::settings::Settings;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::prune::{Account, Line, Report, Request, empty_policy, run as prune, worst};
 use pgkeep_core::op::stored::{Listing, NamedStorage};
+use pgkeep_core::setup::Setup;
 use pgkeep_model::config::{DatabaseConfig, Retention};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::DatabaseName;
@@ -28,15 +28,15 @@ struct Document<'a> {
 
 pub(super) async fn run(
     args: &PruneArgs,
-    settings: &Settings<'_>,
+    setup: &Setup,
     output: &Output,
     context: &Context,
 ) -> Result<()> {
-    let requests = requests(args, settings, output).await?;
+    let requests = requests(args, setup, output).await?;
     let wait = duration_or_off("--lock-timeout", args.lock_timeout.as_deref())?;
     let mut reports = Vec::new();
     for (request, config_wait) in &requests {
-        let lock = settings.lock(wait.or(*config_wait).unwrap_or_default())?;
+        let lock = setup.lock(wait.or(*config_wait).unwrap_or_default())?;
         let report = if context.stop.is_requested() {
             Report::failed(request, not_begun("prune", &request.database, context))
         } else {
@@ -65,11 +65,7 @@ pub(super) fn not_begun(verb: &str, database: &DatabaseName, context: &Context) 
 type Planned = (Request, Option<Duration>);
 
 /// With `--storage` the one database there, otherwise every database of the configuration, or the one of `-d`.
-async fn requests(
-    args: &PruneArgs,
-    settings: &Settings<'_>,
-    output: &Output,
-) -> Result<Vec<Planned>> {
+async fn requests(args: &PruneArgs, setup: &Setup, output: &Output) -> Result<Vec<Planned>> {
     let flags = flags(&args.policy)?;
     let is_elsewhere = !args.storage.storages.is_empty();
     let request = |database, storages, config: &DatabaseConfig, policy| Request {
@@ -82,26 +78,26 @@ async fn requests(
         must_exist: is_elsewhere,
     };
     if is_elsewhere {
-        let config = if settings.names_a_database() {
-            settings.retention().ok().flatten()
+        let config = if setup.names_a_database() {
+            setup.retention().ok().flatten()
         } else {
             None
         };
         let policy = policy(flags, config, args)?.ok_or_else(|| empty_policy("prune"))?;
-        let storages = settings.storages_to_read(&args.storage)?;
-        let database = only_database(settings, &storages).await?;
+        let storages = setup.storages_to_read(&(&args.storage).into())?;
+        let database = only_database(setup, &storages).await?;
         let one = request(database, storages, &DatabaseConfig::default(), policy);
         return Ok(vec![(one, None)]);
     }
-    let config = settings.config_or_fail()?;
-    let is_one = settings.names_a_database() || config.databases.len() == 1;
+    let config = setup.config_or_fail()?;
+    let is_one = setup.names_a_database() || config.databases.len() == 1;
     if flags.is_some() && !is_one {
         let message = "a policy by flags is for one database, and the configuration has several";
         return Err(Failure::new(Kind::Usage, "database_needed", message)
             .hint("`-d NAME` says whose backups are meant"));
     }
     let mut requests = Vec::new();
-    for target in settings.configured(&config)? {
+    for target in setup.configured(config)? {
         let Some(policy) = policy(flags.clone(), target.config.retention.clone(), args)? else {
             if is_one {
                 return Err(empty_policy(&format!("prune of `{}`", target.name)));
@@ -112,7 +108,7 @@ async fn requests(
             ));
             continue;
         };
-        let storages = settings.open_named(&config, &target.config.storages)?;
+        let storages = setup.open_named(config, &target.config.storages)?;
         let wait = target.config.lock_timeout;
         requests.push((request(target.name, storages, &target.config, policy), wait));
     }
@@ -140,10 +136,10 @@ fn policy(
 }
 
 pub(super) async fn only_database(
-    settings: &Settings<'_>,
+    setup: &Setup,
     storages: &[NamedStorage],
 ) -> Result<DatabaseName> {
-    match settings.database_name()? {
+    match setup.database_name()? {
         Some(name) => Ok(name),
         None => Listing::read(storages.to_vec(), None)
             .await?

@@ -7,7 +7,6 @@ use super::backup::{duration, duration_or_off};
 use super::log::{self, Ended};
 use super::output::Output;
 use super::progress::Shown;
-use super::settings::Settings;
 use super::{restored, steps};
 use pgkeep_core::context::Context;
 use pgkeep_core::op::restore::{
@@ -15,6 +14,7 @@ use pgkeep_core::op::restore::{
 };
 use pgkeep_core::op::stored::Wanted;
 use pgkeep_core::postgres::programs::Search;
+use pgkeep_core::setup::Setup;
 use pgkeep_model::config::{Config, Preset};
 use pgkeep_model::connection::Connection;
 use pgkeep_model::failure::{Failure, Kind, Result};
@@ -24,12 +24,12 @@ use pgkeep_model::name::{TableName, parse_schema, printable};
 
 pub(super) async fn run(
     args: &RestoreArgs,
-    settings: &Settings<'_>,
+    setup: &Setup,
     output: &Output,
     context: &Context,
 ) -> Result<()> {
-    let request = request(args, settings)?;
-    let context = &settings.telling(context, &args.storage)?;
+    let request = request(args, setup)?;
+    let context = &setup.telling(context, &(&args.storage).into())?;
     let shown = Shown::new("restore", output);
     let outcome = restore(&request, context, &shown).await;
     let ended = match &outcome {
@@ -60,26 +60,26 @@ pub(super) async fn run(
     outcome.failure().cloned().map_or(Ok(()), Err)
 }
 
-fn request(args: &RestoreArgs, settings: &Settings<'_>) -> Result<Request> {
+fn request(args: &RestoreArgs, setup: &Setup) -> Result<Request> {
     let goal = goal(args)?;
-    let source = source(args, settings)?;
+    let source = source(args, setup)?;
     let request_name = match &source {
         Source::Stored {
             wanted: Wanted::Id(id),
             ..
         } => Some(id.database().to_string()),
         Source::Stored { database, .. } => database.as_ref().map(ToString::to_string),
-        Source::File(_) | Source::Stdin => settings.database_name()?.map(|name| name.to_string()),
+        Source::File(_) | Source::Stdin => setup.database_name()?.map(|name| name.to_string()),
     };
     goal.takes(&source)?;
     let database = request_name.as_deref();
-    let into = settings.into(&args.into, database)?;
-    let into = with_password(into, args, settings)?;
+    let into = setup.into(&args.into, database)?;
+    let into = with_password(into, args, setup)?;
     Ok(Request {
         source,
         into,
-        search: search(args, settings)?,
-        environment: settings.program_environment(),
+        search: search(args, setup)?,
+        environment: setup.program_environment(),
         goal,
         options: Options {
             dry_run: args.dry_run,
@@ -93,7 +93,7 @@ fn request(args: &RestoreArgs, settings: &Settings<'_>) -> Result<Request> {
             create_missing_roles: args.create_missing_roles,
             no_database_settings: args.no_database_settings,
             no_compare: args.no_compare,
-            limits: limits(args, database, settings)?,
+            limits: limits(args, database, setup)?,
             preset: args.preset.map(Preset::from),
             jobs: args.jobs.map(|jobs| usize::from(jobs.get())),
             dump_time_zone: args.dump_time_zone.clone(),
@@ -148,7 +148,7 @@ fn refuse_flags_alone(args: &RestoreArgs) -> Result<()> {
 fn refuse_what_is_of_databases(args: &RestoreArgs) -> Result<()> {
     let flags = [
         ("--replace", args.replace),
-        ("--no-database-settings", args.no_database_settings),
+        ("--no-database-setup", args.no_database_settings),
         ("--jobs", args.jobs.is_some()),
     ];
     match flags.into_iter().find(|(_, is_given)| *is_given) {
@@ -162,13 +162,9 @@ fn refuse_what_is_of_databases(args: &RestoreArgs) -> Result<()> {
 }
 
 /// How long it may stand still: as the flags say, else as the database's backups may.
-pub(super) fn limits(
-    args: &RestoreArgs,
-    database: Option<&str>,
-    settings: &Settings<'_>,
-) -> Result<Limits> {
-    let config = settings.config()?;
-    let mut limits = configured_limits(config.as_ref(), database);
+pub(super) fn limits(args: &RestoreArgs, database: Option<&str>, setup: &Setup) -> Result<Limits> {
+    let config = setup.config()?;
+    let mut limits = configured_limits(config, database);
     if let Some(stall) = duration_or_off("--stall-timeout", args.stall_timeout.as_deref())? {
         limits.stall = Some(stall).filter(|stall| !stall.is_zero());
     }
@@ -196,38 +192,38 @@ pub(super) fn configured_limits(config: Option<&Config>, database: Option<&str>)
 }
 
 /// Where the client programs are looked for.
-pub(super) fn search(args: &RestoreArgs, settings: &Settings<'_>) -> Result<Search> {
+pub(super) fn search(args: &RestoreArgs, setup: &Setup) -> Result<Search> {
     let bin_dir = match &args.bin_dir {
         Some(folder) => Some(folder.clone()),
-        None => settings
+        None => setup
             .config()?
-            .and_then(|config| config.postgres.bin_dir),
+            .and_then(|config| config.postgres.bin_dir.clone()),
     };
-    Ok(Search::new(bin_dir, settings.path()))
+    Ok(Search::new(bin_dir, setup.path()))
 }
 
 pub(super) fn with_password(
     into: Connection,
     args: &RestoreArgs,
-    settings: &Settings<'_>,
+    setup: &Setup,
 ) -> Result<Connection> {
     let Some(path) = &args.password_file else {
         return Ok(into);
     };
-    into.with_password(settings.password_from(path)?)
+    into.with_password(setup.password_from(path)?)
         .map_err(|error| Failure::new(Kind::Usage, "bad_connection", error.to_string()))
 }
 
 /// An id or `latest` is a backup, anything else a file; a file that is called like one is meant by `./latest`.
-pub(super) fn source(args: &RestoreArgs, settings: &Settings<'_>) -> Result<Source> {
+pub(super) fn source(args: &RestoreArgs, setup: &Setup) -> Result<Source> {
     let what = args.what.as_str();
     if what == "-" {
         return Ok(Source::Stdin);
     }
     if what == "latest" || what.parse::<BackupId>().is_ok() {
         return Ok(Source::Stored {
-            storages: settings.storages_to_read(&args.storage)?,
-            database: settings.database_name()?,
+            storages: setup.storages_to_read(&(&args.storage).into())?,
+            database: setup.database_name()?,
             wanted: Wanted::parse(what)?,
         });
     }

@@ -6,9 +6,9 @@ use jiff::tz::TimeZone;
 use super::args::{PolicyArgs, RetentionArgs};
 use super::calendar::{self, Entry};
 use super::output::{Output, number, table};
-use super::settings::Settings;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::retention::{Judged, Report, Request, Times, run as judge};
+use pgkeep_core::setup::Setup;
 use pgkeep_model::config::{Retention, parse_span, parse_timezone};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::retention::Reason;
@@ -18,7 +18,7 @@ const MAX_LISTED: usize = 100;
 
 pub(super) fn run(
     args: &RetentionArgs,
-    settings: &Settings<'_>,
+    setup: &Setup,
     output: &Output,
     context: &Context,
 ) -> Result<()> {
@@ -28,7 +28,7 @@ pub(super) fn run(
             None => context.clock.now(),
         },
         times: times(args)?,
-        policy: policy(&args.policy, settings)?,
+        policy: policy(&args.policy, setup)?,
     };
     let report = judge(&request)?;
     let is_future = |one: &&Judged| one.reasons.contains(&Reason::Future);
@@ -79,10 +79,10 @@ fn times(args: &RetentionArgs) -> Result<Times> {
 }
 
 /// Returns the policy of the flags, or the configuration's where no flag has a rule.
-fn policy(args: &PolicyArgs, settings: &Settings<'_>) -> Result<Retention> {
+fn policy(args: &PolicyArgs, setup: &Setup) -> Result<Retention> {
     let mut policy = match flags(args)? {
         Some(policy) => policy,
-        None => settings.retention()?.unwrap_or_default(),
+        None => setup.retention()?.unwrap_or_default(),
     };
     set_zone(&mut policy, args)?;
     Ok(policy)

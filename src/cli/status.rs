@@ -5,12 +5,12 @@ use std::time::Duration;
 use super::args::StatusArgs;
 use super::backup::duration;
 use super::output::{Output, bytes, number, table};
-use super::settings::Settings;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::notices::undelivered;
 use pgkeep_core::op::status::{
     Report, Request, Status, Watched, run as status, run_and_tell, tell_unknown,
 };
+use pgkeep_core::setup::Setup;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::freshness::{Freshness, age};
 use pgkeep_model::id::DatabaseName;
@@ -24,14 +24,14 @@ const UNKNOWN: u8 = 3;
 
 pub(super) async fn run(
     args: &StatusArgs,
-    settings: &Settings<'_>,
+    setup: &Setup,
     output: &Output,
     context: &Context,
 ) -> Result<()> {
     let report = if args.notify {
-        status_and_tell(args, settings, context).await
+        status_and_tell(args, setup, context).await
     } else {
-        match request(args, settings, context) {
+        match request(args, setup, context) {
             Ok(request) => status(request).await,
             Err(failure) => Err(failure),
         }
@@ -54,18 +54,14 @@ pub(super) async fn run(
 }
 
 /// Judges and tells. What keeps the watch from looking at all is told, too: nobody would notice a watch that is blind.
-async fn status_and_tell(
-    args: &StatusArgs,
-    settings: &Settings<'_>,
-    context: &Context,
-) -> Result<Report> {
-    let context = &telling(args, settings, context)?;
-    let failure = match request(args, settings, context) {
+async fn status_and_tell(args: &StatusArgs, setup: &Setup, context: &Context) -> Result<Report> {
+    let context = &telling(args, setup, context)?;
+    let failure = match request(args, setup, context) {
         Ok(request) => return run_and_tell(request, context).await,
         Err(failure) => failure,
     };
-    let targets = match settings.config()? {
-        Some(config) => settings.configured(&config)?,
+    let targets = match setup.config()? {
+        Some(config) => setup.configured(config)?,
         None => Vec::new(),
     };
     let names: Vec<DatabaseName> = targets.into_iter().map(|target| target.name).collect();
@@ -73,9 +69,9 @@ async fn status_and_tell(
 }
 
 /// Returns the context with whom to tell; somebody must want to hear of it.
-fn telling(args: &StatusArgs, settings: &Settings<'_>, context: &Context) -> Result<Context> {
-    let context_of_config = settings.telling(context, &args.storage)?;
-    let is_anybody = settings
+fn telling(args: &StatusArgs, setup: &Setup, context: &Context) -> Result<Context> {
+    let context_of_config = setup.telling(context, &(&args.storage).into())?;
+    let is_anybody = setup
         .notifiers(context)?
         .is_some_and(|all| all.hears(Event::Stale));
     if is_anybody {
@@ -86,30 +82,27 @@ fn telling(args: &StatusArgs, settings: &Settings<'_>, context: &Context) -> Res
         .hint("`on: [failure, stale]` in an entry of `notify` asks for it"))
 }
 
-fn request(args: &StatusArgs, settings: &Settings<'_>, context: &Context) -> Result<Request> {
+fn request(args: &StatusArgs, setup: &Setup, context: &Context) -> Result<Request> {
     let max_age = duration("--max-age", args.max_age.as_deref())?;
     let config = if args.storage.storages.is_empty() {
-        settings.config()?
+        setup.config()?
     } else {
         None
     };
     let databases = match &config {
         Some(config) => {
-            let watched = settings
-                .configured(config)?
-                .into_iter()
-                .map(|target| Watched {
-                    name: target.name,
-                    // A flag says what is wanted now.
-                    max_age: max_age.or(target.config.max_age),
-                    retention: target.config.retention,
-                    storages: target.config.storages,
-                    is_drill_expected: target.config.drill.is_set(),
-                    drill_max_age: target.config.drill.max_age,
-                });
+            let watched = setup.configured(config)?.into_iter().map(|target| Watched {
+                name: target.name,
+                // A flag says what is wanted now.
+                max_age: max_age.or(target.config.max_age),
+                retention: target.config.retention,
+                storages: target.config.storages,
+                is_drill_expected: target.config.drill.is_set(),
+                drill_max_age: target.config.drill.max_age,
+            });
             Some(watched.collect())
         }
-        None => settings.database_name()?.map(|name| {
+        None => setup.database_name()?.map(|name| {
             vec![Watched {
                 name,
                 max_age,
@@ -121,7 +114,7 @@ fn request(args: &StatusArgs, settings: &Settings<'_>, context: &Context) -> Res
         }),
     };
     Ok(Request {
-        storages: settings.storages_to_read(&args.storage)?,
+        storages: setup.storages_to_read(&(&args.storage).into())?,
         databases,
         max_age,
         now: context.clock.now(),

@@ -4,10 +4,10 @@ use comfy_table::CellAlignment;
 
 use super::args::{GetArgs, ListArgs, PinArgs, ShowArgs, StorageArgs, UnpinArgs};
 use super::output::{Output, bytes, dumped_tables, number, table};
-use super::settings::Settings;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::stored::Wanted;
 use pgkeep_core::op::{get, list, pin, show};
+use pgkeep_core::setup::Setup;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::freshness::age;
 use pgkeep_model::manifest::{Manifest, TableRecord};
@@ -15,13 +15,13 @@ use pgkeep_model::name::TableName;
 
 pub(super) async fn run_list(
     args: &ListArgs,
-    settings: &Settings<'_>,
+    setup: &Setup,
     output: &Output,
     context: &Context,
 ) -> Result<()> {
     let request = list::Request {
-        storages: settings.storages_to_read(&args.storage)?,
-        database: settings.database_name()?,
+        storages: setup.storages_to_read(&(&args.storage).into())?,
+        database: setup.database_name()?,
         now: context.clock.now(),
     };
     let report = list::run(request).await?;
@@ -80,14 +80,10 @@ fn list_text(report: &list::Report) -> String {
     format!("{out}\n")
 }
 
-pub(super) async fn run_show(
-    args: &ShowArgs,
-    settings: &Settings<'_>,
-    output: &Output,
-) -> Result<()> {
+pub(super) async fn run_show(args: &ShowArgs, setup: &Setup, output: &Output) -> Result<()> {
     let request = show::Request {
-        storages: settings.storages_to_read(&args.storage)?,
-        database: settings.database_name()?,
+        storages: setup.storages_to_read(&(&args.storage).into())?,
+        database: setup.database_name()?,
         wanted: Wanted::parse(&args.id)?,
     };
     let report = show::run(request).await?;
@@ -209,7 +205,7 @@ fn tables(tables: &[TableRecord]) -> comfy_table::Table {
 
 pub(super) async fn run_get(
     args: &GetArgs,
-    settings: &Settings<'_>,
+    setup: &Setup,
     output: &Output,
     context: &Context,
 ) -> Result<()> {
@@ -226,8 +222,8 @@ pub(super) async fn run_get(
         }
     };
     let request = get::Request {
-        storages: settings.storages_to_read(&args.storage)?,
-        database: settings.database_name()?,
+        storages: setup.storages_to_read(&(&args.storage).into())?,
+        database: setup.database_name()?,
         wanted: Wanted::parse(&args.id)?,
         globals: args.globals,
         output: to,
@@ -252,7 +248,7 @@ pub(super) async fn run_get(
 
 pub(super) async fn run_pin(
     args: &PinArgs,
-    settings: &Settings<'_>,
+    setup: &Setup,
     output: &Output,
     context: &Context,
 ) -> Result<()> {
@@ -264,7 +260,7 @@ pub(super) async fn run_pin(
         &args.id,
         &args.storage,
         Some(reason.to_owned()),
-        settings,
+        setup,
         output,
         context,
     )
@@ -279,24 +275,24 @@ pub(super) fn reason_needed() -> Failure {
 
 pub(super) async fn run_unpin(
     args: &UnpinArgs,
-    settings: &Settings<'_>,
+    setup: &Setup,
     output: &Output,
     context: &Context,
 ) -> Result<()> {
-    pin_or_unpin(&args.id, &args.storage, None, settings, output, context).await
+    pin_or_unpin(&args.id, &args.storage, None, setup, output, context).await
 }
 
 async fn pin_or_unpin(
     id: &str,
     storage: &StorageArgs,
     reason: Option<String>,
-    settings: &Settings<'_>,
+    setup: &Setup,
     output: &Output,
     context: &Context,
 ) -> Result<()> {
     let request = pin::Request {
-        storages: settings.storages_to_read(storage)?,
-        database: settings.database_name()?,
+        storages: setup.storages_to_read(&storage.into())?,
+        database: setup.database_name()?,
         wanted: Wanted::parse(id)?,
         reason: reason.clone(),
     };

@@ -6,10 +6,10 @@ use super::args::SyncArgs;
 use super::backup::duration_or_off;
 use super::output::{Output, bytes, number};
 use super::prune::{not_begun, only_database};
-use super::settings::Settings;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::prune::worst;
 use pgkeep_core::op::sync::{Report, Request, Swept, run as sync};
+use pgkeep_core::setup::Setup;
 use pgkeep_model::failure::Result;
 
 #[derive(Serialize)]
@@ -20,14 +20,14 @@ struct Document<'a> {
 
 pub(super) async fn run(
     args: &SyncArgs,
-    settings: &Settings<'_>,
+    setup: &Setup,
     output: &Output,
     context: &Context,
 ) -> Result<()> {
     let wait = duration_or_off("--lock-timeout", args.lock_timeout.as_deref())?.unwrap_or_default();
-    let lock = settings.lock(wait)?;
+    let lock = setup.lock(wait)?;
     let mut reports = Vec::new();
-    for request in requests(args, settings).await? {
+    for request in requests(args, setup).await? {
         let report = if context.stop.is_requested() {
             Report::failed(&request, not_begun("sync", &request.database, context))
         } else {
@@ -48,24 +48,24 @@ pub(super) async fn run(
 }
 
 /// With `--storage` the one database there, otherwise every database of the configuration, or the one of `-d`.
-async fn requests(args: &SyncArgs, settings: &Settings<'_>) -> Result<Vec<Request>> {
+async fn requests(args: &SyncArgs, setup: &Setup) -> Result<Vec<Request>> {
     let dry_run = args.dry_run;
     if !args.storage.storages.is_empty() {
-        let storages = settings.storages_to_read(&args.storage)?;
-        let database = only_database(settings, &storages).await?;
+        let storages = setup.storages_to_read(&(&args.storage).into())?;
+        let database = only_database(setup, &storages).await?;
         return Ok(vec![Request {
             database,
             storages,
             dry_run,
         }]);
     }
-    let config = settings.config_or_fail()?;
-    let targets = settings.configured(&config)?.into_iter();
+    let config = setup.config_or_fail()?;
+    let targets = setup.configured(config)?.into_iter();
     targets
         .map(|target| {
             Ok(Request {
                 database: target.name,
-                storages: settings.open_named(&config, &target.config.storages)?,
+                storages: setup.open_named(config, &target.config.storages)?,
                 dry_run,
             })
         })

@@ -12,28 +12,28 @@ use super::args::VerifyArgs;
 use super::log::{self, Ended};
 use super::output::{Output, bytes, number};
 use super::progress::{BAR_INTERVAL, LINE_INTERVAL, Style, bar, left, println_json};
-use super::settings::Settings;
 use super::steps;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::event::{Event, Observer};
 use pgkeep_core::op::notices::undelivered;
 use pgkeep_core::op::stored::Wanted;
 use pgkeep_core::op::verify::{CopyReport, Report, Request, Which, place_in_words, run as verify};
+use pgkeep_core::setup::Setup;
 use pgkeep_core::stream::pipeline::Progress;
 use pgkeep_model::failure::{Failure, Kind, Result};
 
 pub(super) async fn run(
     args: &VerifyArgs,
-    settings: &Settings<'_>,
+    setup: &Setup,
     output: &Output,
     context: &Context,
 ) -> Result<()> {
     let request = Request {
-        storages: settings.storages_to_read(&args.storage)?,
-        database: settings.database_name()?,
+        storages: setup.storages_to_read(&(&args.storage).into())?,
+        database: setup.database_name()?,
         which: which(args)?,
     };
-    let context = &settings.telling(context, &args.storage)?;
+    let context = &setup.telling(context, &(&args.storage).into())?;
     let shown = Shown {
         output,
         style: Style::choose(output),

@@ -1,7 +1,7 @@
 //! What both front doors of pgkeep call: one operation per verb, and what it works with.
 //!
 //! [`op`] takes requests and returns reports; [`copies`] reads what is stored; [`postgres`] runs programs, [`stream`] moves dumps, [`notify`] sends notices,
-//! [`lock`] keeps runs apart. Nothing here prints or reads the environment.
+//! [`lock`] keeps runs apart; [`setup`] makes requests out of configuration and overrides. Nothing here prints or reads the environment.
 
 pub mod clock;
 pub mod context;
@@ -11,5 +11,6 @@ pub mod log;
 pub mod notify;
 pub mod op;
 pub mod postgres;
+pub mod setup;
 pub mod stop;
 pub mod stream;

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 
-use pgkeep_core::postgres::environment::Environment;
-use pgkeep_core::postgres::process::Program;
+use crate::postgres::environment::Environment;
+use crate::postgres::process::Program;
 use pgkeep_storage::CredentialSource;
 
 /// How long the program may take; some ask a person or a far service.

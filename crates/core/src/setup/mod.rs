@@ -1,0 +1,303 @@
+//! Requests out of the configuration, overrides and the environment: what every front door does before it calls an
+//! operation.
+//!
+//! A front door makes a [`Setup`] once and fills the overrides of a verb; the verb's module makes its request of both.
+//! Nothing here prints or reads the process's own environment; what comes to light is handed to the [`Door`].
+
+mod credentials;
+mod databases;
+mod secrets;
+mod storages;
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use crate::context::Context;
+use crate::lock::{StateFolder, host_name};
+use crate::notify::Notifiers;
+use crate::op::lock::LockSettings;
+use crate::postgres::environment::Environment;
+use pgkeep_model::config::{self, Config, Env};
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::lease;
+use pgkeep_model::redact::Redactor;
+
+pub use databases::Target;
+use secrets::{secrets, secrets_of_environment};
+pub use storages::StorageOverrides;
+
+/// Where a configuration is looked for when none is named.
+const USUAL_FILES: &[&str] = &["pgkeep.yaml", "/etc/pgkeep/pgkeep.yaml"];
+
+/// Only for tests: how many milliseconds a lease lives, so that they need not wait for one to die. Runs that share a
+/// storage may differ in it, because every lease says how long it lives.
+const TEST_LEASE_TTL_MS: &str = "PGKEEP_TEST_LEASE_TTL_MS";
+
+/// What a front door does with what comes to light while its settings are read.
+pub trait Door: Send + Sync {
+    /// Keeps secrets out of every text from now on.
+    fn hide(&self, secrets: &[SecretString]);
+
+    /// The same for values that may be secrets by the names they stand under.
+    fn hide_guessed(&self, secrets: &[SecretString]);
+
+    /// Returns what takes every secret that is known by now out of a text.
+    fn redactor(&self) -> Redactor;
+
+    /// Is told of the configuration once it is read, and of what is to be warned of in it.
+    fn configured(&self, config: &Config, warning: Option<&str>);
+}
+
+/// Everything that requests are made of, besides a verb's own overrides.
+#[derive(Clone)]
+pub struct Setup {
+    /// The file that somebody names as the configuration.
+    pub named_config: Option<PathBuf>,
+    /// The database of the configuration that is meant; all of them where none is named.
+    pub database: Option<String>,
+    /// Whether a storage that cannot be used is reported by the operation, and stops nothing before it.
+    pub is_check: bool,
+    environment: Arc<HashMap<OsString, OsString>>,
+    door: Arc<dyn Door>,
+    /// The configuration, read when it is first asked for: many runs need none, and a bad one must not stop them.
+    config: Arc<OnceLock<Result<Option<Configured>>>>,
+}
+
+/// A configuration as it was read.
+#[derive(Clone)]
+struct Configured {
+    config: Config,
+    /// What is to be told of a configuration that others may read.
+    warning: Option<String>,
+}
+
+/// An environment and this machine's files, for the configuration's `${…}`.
+struct ProcessEnv<'a>(&'a HashMap<OsString, OsString>);
+
+impl Env for ProcessEnv<'_> {
+    fn var(&self, name: &str) -> Option<String> {
+        self.0
+            .get(&OsString::from(name))
+            .and_then(|value| value.to_str().map(str::to_owned))
+    }
+
+    fn read_file(&self, path: &Path) -> io::Result<String> {
+        fs::read_to_string(path)
+    }
+}
+
+impl Setup {
+    /// Takes the environment and hides its secrets; `door` is told of those that come later, too.
+    pub fn new(environment: HashMap<OsString, OsString>, door: Arc<dyn Door>) -> Self {
+        let (known, guessed) = secrets_of_environment(&environment);
+        door.hide_guessed(&guessed);
+        door.hide(&known);
+        Self {
+            named_config: None,
+            database: None,
+            is_check: false,
+            environment: Arc::new(environment),
+            door,
+            config: Arc::default(),
+        }
+    }
+
+    /// Returns a variable that is set and not empty.
+    pub fn var(&self, name: &str) -> Option<String> {
+        ProcessEnv(&self.environment)
+            .var(name)
+            .filter(|value| !value.is_empty())
+    }
+
+    /// Returns what client programs may see of the environment.
+    pub fn program_environment(&self) -> Environment {
+        Environment::new(self.environment.as_ref().clone())
+    }
+
+    /// Returns the PATH.
+    pub fn path(&self) -> Option<OsString> {
+        self.environment.get(&OsString::from("PATH")).cloned()
+    }
+
+    /// Returns how runs lock that wait for each other as long as `wait` says.
+    pub fn lock(&self, wait: Duration) -> Result<LockSettings> {
+        let ttl = match self.var(TEST_LEASE_TTL_MS) {
+            Some(text) => Duration::from_millis(text.parse().map_err(|_| {
+                let message = format!("`{TEST_LEASE_TTL_MS}` is no number of milliseconds");
+                Failure::new(Kind::Usage, "bad_environment", message)
+            })?),
+            None => lease::TTL,
+        };
+        Ok(LockSettings {
+            folders: self.state_folders(),
+            ttl,
+            wait,
+        })
+    }
+
+    /// Names the folders that may hold the locks of this host, best first. cron, containers and `env -i` have no HOME,
+    /// or one that cannot be written to.
+    fn state_folders(&self) -> Vec<StateFolder> {
+        let own = |path: PathBuf| StateFolder {
+            path,
+            is_shared: false,
+        };
+        if let Some(path) = self.path_var("PGKEEP_STATE_DIR") {
+            return vec![own(path)];
+        }
+        // What is not absolute is to be ignored. <https://specifications.freedesktop.org/basedir-spec/latest/>
+        let absolute = |name| self.path_var(name).filter(|path| path.is_absolute());
+        let state = absolute("XDG_STATE_HOME")
+            .or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
+        let homes = [state, absolute("XDG_RUNTIME_DIR")].into_iter().flatten();
+        let user = rustix::process::geteuid().as_raw();
+        let temporary = absolute("TMPDIR").unwrap_or_else(|| PathBuf::from("/tmp"));
+        let shared = StateFolder {
+            path: temporary.join(format!("pgkeep-{user}")),
+            is_shared: true,
+        };
+        homes
+            .map(|home| own(home.join("pgkeep")))
+            .chain([shared])
+            .collect()
+    }
+
+    fn path_var(&self, name: &str) -> Option<PathBuf> {
+        let value = self.environment.get(&OsString::from(name))?;
+        (!value.is_empty()).then(|| PathBuf::from(value))
+    }
+
+    /// Returns the configuration: the named one, or the first of the usual places. None when there is none.
+    pub fn config(&self) -> Result<Option<&Config>> {
+        Ok(self.configured_once()?.map(|read| &read.config))
+    }
+
+    /// Reads the configuration once: all that a run does goes by one and the same.
+    fn configured_once(&self) -> Result<Option<&Configured>> {
+        let read = || {
+            let path = self.config_path();
+            path.map(|path| self.read_config(path)).transpose()
+        };
+        match self.config.get_or_init(read) {
+            Ok(read) => Ok(read.as_ref()),
+            Err(failure) => Err(failure.clone()),
+        }
+    }
+
+    /// Returns which file is the configuration.
+    pub fn config_path(&self) -> Option<&Path> {
+        let mut usual = USUAL_FILES.iter().map(Path::new);
+        let named = self.named_config.as_deref();
+        named.or_else(|| usual.find(|path| path.is_file()))
+    }
+
+    /// Reads the configuration, which must be there.
+    pub fn config_or_fail(&self) -> Result<&Config> {
+        self.config()?.ok_or_else(|| {
+            let message = "there is no configuration: neither `pgkeep.yaml` here nor `/etc/pgkeep/pgkeep.yaml`";
+            Failure::new(Kind::Usage, "no_config", message)
+                .hint("`pgkeep config init` writes one; `-c FILE` names another")
+        })
+    }
+
+    fn read_config(&self, path: &Path) -> Result<Configured> {
+        let name = path.display();
+        let text = fs::read_to_string(path).map_err(|error| {
+            Failure::new(
+                Kind::Usage,
+                "cannot_read_config",
+                format!("cannot read the configuration `{name}`: {error}"),
+            )
+        })?;
+        let config = config::parse(&text, &ProcessEnv(&self.environment)).map_err(|problems| {
+            let count = problems.len();
+            let noun = if count == 1 { "problem" } else { "problems" };
+            Failure::new(
+                Kind::Usage,
+                "bad_config",
+                format!("{count} {noun} in `{name}`"),
+            )
+            .with_details(problems.iter().map(ToString::to_string))
+        })?;
+        let found: Vec<SecretString> = secrets(&config).into_iter().map(Into::into).collect();
+        self.door.hide(&found);
+        let warning = warning_of_open_secrets(path, &text, &config);
+        self.door.configured(&config, warning.as_deref());
+        Ok(Configured { config, warning })
+    }
+
+    /// Returns what is wrong with who may read the configuration, where it was read.
+    pub fn open_config(&self) -> Option<&str> {
+        let read = self.config.get()?.as_ref().ok()?.as_ref()?;
+        read.warning.as_deref()
+    }
+
+    /// Returns the context with the notifiers of the configuration. Where overrides alone say what to do, nobody is told.
+    pub fn telling(&self, context: &Context, places: &StorageOverrides) -> Result<Context> {
+        if !places.storages.is_empty() && self.named_config.is_none() {
+            return Ok(context.clone());
+        }
+        let notifiers = self.notifiers(context)?;
+        Ok(notifiers.map_or_else(|| context.clone(), |all| context.telling(Arc::new(all))))
+    }
+
+    /// Returns the notifiers of the configuration; none where it names none.
+    pub fn notifiers(&self, context: &Context) -> Result<Option<Notifiers>> {
+        let Some(config) = self.config()?.filter(|config| !config.notify.is_empty()) else {
+            return Ok(None);
+        };
+        Ok(Some(Notifiers::new(
+            &config.notify,
+            &self.door.redactor(),
+            host_name(),
+            Arc::clone(&context.clock),
+        )))
+    }
+
+    /// Reads a password from a file.
+    pub fn password_from(&self, path: &Path) -> Result<SecretString> {
+        let text = fs::read_to_string(path).map_err(|error| {
+            let message = format!(
+                "cannot read the password file `{}`: {error}",
+                path.display()
+            );
+            Failure::new(Kind::Usage, "cannot_read_password", message)
+        })?;
+        let password: SecretString = text.trim_end_matches(['\r', '\n']).to_owned().into();
+        self.hide(Some(&password));
+        Ok(password)
+    }
+
+    /// Keeps a secret out of every text from now on.
+    fn hide(&self, secret: Option<&SecretString>) {
+        if let Some(secret) = secret {
+            self.door.hide(std::slice::from_ref(secret));
+        }
+    }
+}
+
+/// Says what is to be warned of where others may read a secret in the configuration.
+fn warning_of_open_secrets(path: &Path, text: &str, config: &Config) -> Option<String> {
+    let mode = fs::metadata(path).map_or(0o600, |metadata| metadata.permissions().mode());
+    let holds_secret = || {
+        let mut found = secrets(config).into_iter();
+        found.any(|secret| text.contains(secret.as_str()))
+    };
+    if mode & 0o044 == 0 || !holds_secret() {
+        return None;
+    }
+    let name = path.display();
+    Some(format!(
+        "`{name}` holds a secret and others may read it (mode {:03o}); `chmod 600 {name}`, or put the secret into \
+         `password_file` or an environment variable",
+        mode & 0o777
+    ))
+}

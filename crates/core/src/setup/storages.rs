@@ -1,0 +1,189 @@
+//! Storages of the configuration and of overrides, opened.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use secrecy::ExposeSecret;
+
+use super::Setup;
+use super::credentials::CredentialCommand;
+use super::databases::database_config;
+use crate::copies::listing::{NamedStorage, storage_failure};
+use pgkeep_model::config::{Config, StorageConfig, StorageUrl};
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_storage::{Absent, Credentials, S3Environment, S3Options, Storage};
+
+/// Storages that somebody names for one run.
+#[derive(Clone, Debug, Default)]
+pub struct StorageOverrides {
+    /// Folders or `s3://bucket/prefix`; none at all means those of the configuration.
+    pub storages: Vec<String>,
+    /// Endpoint of an S3-compatible service.
+    pub s3_endpoint: Option<String>,
+    /// Region of the bucket.
+    pub s3_region: Option<String>,
+}
+
+impl Setup {
+    /// Returns the folders of storages that are not there yet: opening one makes it.
+    pub fn missing_folders(&self, places: &StorageOverrides) -> Result<Vec<PathBuf>> {
+        let config = self.config()?;
+        let configured = config.iter().flat_map(|config| &config.storages);
+        let configured = configured.map(|(_, storage)| storage.url.clone());
+        let named = places.storages.iter().filter_map(|url| url.parse().ok());
+        let folders = named.chain(configured).filter_map(|url| match url {
+            StorageUrl::Folder(path) => Some(self.expand_home(&path)),
+            StorageUrl::S3 { .. } => None,
+        });
+        Ok(folders.filter(|path| !path.exists()).collect())
+    }
+
+    /// Opens the storages that `places` name, or those of the configuration; `-d` narrows the latter.
+    pub fn storages(&self, places: &StorageOverrides) -> Result<Vec<NamedStorage>> {
+        if !places.storages.is_empty() {
+            let opened: Result<Vec<Opened>> = places
+                .storages
+                .iter()
+                .map(|url| self.open_flag(url, places))
+                .collect();
+            return self.usable(opened?);
+        }
+        let config = self.config()?.ok_or_else(no_storage)?;
+        let names: Vec<String> = match &self.database {
+            Some(database) => database_config(config, database)?.storages.clone(),
+            None => config
+                .storages
+                .iter()
+                .map(|(name, _)| name.clone())
+                .collect(),
+        };
+        self.open_named(config, &names)
+    }
+
+    /// Opens storages to read from: a folder that is not there is not made.
+    pub fn storages_to_read(&self, places: &StorageOverrides) -> Result<Vec<NamedStorage>> {
+        let folders = places.storages.iter().filter(|url| !url.contains("://"));
+        for folder in folders {
+            let path = self.expand_home(Path::new(folder));
+            if places.storages.len() == 1 && !path.exists() {
+                let message = format!("there is no folder `{}`", path.display());
+                return Err(Failure::new(Kind::NotFound, "no_such_storage", message));
+            }
+        }
+        self.storages(places)
+    }
+
+    /// Opens storages of the configuration by their names.
+    pub fn open_named(&self, config: &Config, names: &[String]) -> Result<Vec<NamedStorage>> {
+        if names.is_empty() {
+            return Err(no_storage());
+        }
+        let find = |name: &String| {
+            let storage = config
+                .storage(name)
+                .expect("the configuration was checked for unknown storages");
+            self.open(name, storage)
+        };
+        let opened: Result<Vec<Opened>> = names.iter().map(find).collect();
+        self.usable(opened?)
+    }
+
+    /// One storage that cannot be used does not stop the others: it says why whenever it is asked. None at all is a failure.
+    fn usable(&self, opened: Vec<Opened>) -> Result<Vec<NamedStorage>> {
+        let is_any = self.is_check || opened.iter().any(|one| one.opened.is_ok());
+        let mut storages = Vec::new();
+        for Opened { name, url, opened } in opened {
+            let storage = match opened {
+                Ok(storage) => storage,
+                Err(error) if is_any => Arc::new(Absent::new(url, &error)),
+                Err(error) => {
+                    return Err(storage_failure(
+                        &format!("cannot use the storage `{name}`"),
+                        &error,
+                    ));
+                }
+            };
+            storages.push(NamedStorage { name, storage });
+        }
+        Ok(storages)
+    }
+
+    fn open_flag(&self, url: &str, places: &StorageOverrides) -> Result<Opened> {
+        let bad = |error| {
+            Failure::new(
+                Kind::Usage,
+                "bad_storage",
+                format!("cannot use `--storage`: {error}"),
+            )
+        };
+        let mut storage = StorageConfig::new(url.parse::<StorageUrl>().map_err(bad)?);
+        storage.endpoint.clone_from(&places.s3_endpoint);
+        storage.region.clone_from(&places.s3_region);
+        let label = storage.url.to_string();
+        self.open(&label, &storage)
+    }
+
+    fn open(&self, name: &str, config: &StorageConfig) -> Result<Opened> {
+        let url = match &config.url {
+            StorageUrl::Folder(path) => self.expand_home(path).display().to_string(),
+            s3 @ StorageUrl::S3 { .. } => s3.to_string(),
+        };
+        let opened = pgkeep_storage::open(&url, &self.s3_options(config));
+        Ok(Opened {
+            name: name.to_owned(),
+            url,
+            opened,
+        })
+    }
+
+    fn expand_home(&self, path: &Path) -> PathBuf {
+        match (path.strip_prefix("~"), self.var("HOME")) {
+            (Ok(rest), Some(home)) => Path::new(&home).join(rest),
+            _ => path.to_owned(),
+        }
+    }
+
+    fn s3_options(&self, config: &StorageConfig) -> S3Options {
+        let credentials = match (&config.access_key_id, &config.secret_access_key) {
+            (Some(id), Some(secret)) => Credentials::Keys {
+                access_key_id: id.expose_secret().to_owned(),
+                secret_access_key: secret.clone(),
+                session_token: config.session_token.clone(),
+            },
+            _ if !config.credential_command.is_empty() => {
+                let environment = self.environment.as_ref().clone().into_iter().collect();
+                Credentials::Source(Arc::new(CredentialCommand::new(
+                    config.credential_command.clone(),
+                    environment,
+                )))
+            }
+            _ => Credentials::Environment,
+        };
+        S3Options {
+            environment: S3Environment::new(self.environment.as_ref().clone()),
+            endpoint: config.endpoint.clone(),
+            region: config.region.clone(),
+            path_style: config.path_style,
+            credentials,
+            part_size_bytes: config.part_size_bytes,
+            allow_http: config
+                .endpoint
+                .as_ref()
+                .is_some_and(|endpoint| endpoint.starts_with("http://")),
+            ca_certificate: config.ca_certificate.clone(),
+            ..S3Options::default()
+        }
+    }
+}
+
+/// A storage as it was opened.
+struct Opened {
+    name: String,
+    url: String,
+    opened: pgkeep_storage::Result<Arc<dyn Storage>>,
+}
+
+fn no_storage() -> Failure {
+    Failure::new(Kind::Usage, "no_storage", "nobody said where backups are stored")
+        .hint("`--storage ./backups` or `--storage s3://bucket/prefix`, or a configuration (`pgkeep config init`)")
+}
