@@ -4,14 +4,14 @@ use std::fs;
 
 use async_trait::async_trait;
 
-use super::args::{BackupArgs, CheckArgs, TriggerArg};
-use super::backup::requests;
+use super::args::{BackupArgs, CheckArgs};
 use super::output::{Output, table};
 use pgkeep_core::context::Context;
 use pgkeep_core::notify::{NOT_TRIED, Notifiers};
 use pgkeep_core::op::check::{Checked, Line, Probe, Report, Request, Verdict, run as check};
 use pgkeep_core::postgres::programs::Search;
 use pgkeep_core::setup::Setup;
+use pgkeep_core::setup::backup::requests;
 use pgkeep_model::failure::{Failure, Result};
 
 /// Id of the failure that says that no database is named.
@@ -55,7 +55,7 @@ fn request(args: &CheckArgs, setup: &Setup, context: &Context) -> Result<Request
         storage: args.storage.clone(),
         ..BackupArgs::default()
     };
-    let backups = match requests(&backup, TriggerArg::Manual, setup) {
+    let backups = match requests(&(&backup).into(), setup) {
         // Storages alone can be looked at, too.
         Err(failure) if failure.id == NO_DATABASE && !args.storage.storages.is_empty() => {
             Vec::new()

@@ -12,7 +12,6 @@ use flate2::read::GzDecoder;
 use serde::Serialize;
 
 use super::args::DemoArgs;
-use super::backup::defaults;
 use super::output::{Output, bytes, number, table};
 use super::progress::Shown;
 use pgkeep_core::context::Context;
@@ -27,6 +26,7 @@ use pgkeep_core::postgres::programs::{Programs, Search};
 use pgkeep_core::postgres::psql::Psql;
 use pgkeep_core::postgres::scratch::{ScratchOptions, ScratchServer};
 use pgkeep_core::setup::Setup;
+use pgkeep_core::setup::backup::defaults;
 use pgkeep_model::connection::Connection;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::manifest::{Manifest, TableRecord};
@@ -210,7 +210,10 @@ impl Demo<'_> {
             environment: self.environment.clone(),
             storages: self.storages()?,
             copies: NonZeroUsize::MIN,
-            required: super::inspect::required_tables(&["film".to_owned(), "payment".to_owned()])?,
+            required: pgkeep_core::setup::flags::required_tables(&[
+                "film".to_owned(),
+                "payment".to_owned(),
+            ])?,
             ..defaults(proofs::name(), self.setup, self.lock()?)
         };
         let shown = Shown::new(request.name.as_str(), self.output);

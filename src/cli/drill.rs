@@ -3,8 +3,6 @@
 use std::fs;
 use std::path::Path;
 
-use secrecy::ExposeSecret;
-
 use super::args::DrillArgs;
 use super::drill_page::page;
 use super::log::{self, Ended};
@@ -13,13 +11,9 @@ use super::progress::Shown;
 use super::restored::left_to_the_platform;
 use super::steps;
 use pgkeep_core::context::Context;
-use pgkeep_core::op::drill::{Report, Request, run as drill};
-use pgkeep_core::op::stored::Wanted;
-use pgkeep_core::postgres::programs::Search;
+use pgkeep_core::op::drill::{Report, run as drill};
 use pgkeep_core::setup::Setup;
-use pgkeep_model::config::Config;
-use pgkeep_model::config::DrillConfig;
-use pgkeep_model::connection::Connection;
+use pgkeep_core::setup::drill::{Overrides, request};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::name::printable;
 
@@ -29,7 +23,7 @@ pub(super) async fn run(
     output: &Output,
     context: &Context,
 ) -> Result<()> {
-    let request = request(args, setup)?;
+    let request = request(&args.into(), setup)?;
     let context = &setup.telling(context, &(&args.storage).into())?;
     let shown = Shown::new("drill", output);
     let report = drill(&request, context, &shown).await;
@@ -55,67 +49,17 @@ pub(super) async fn run(
     }
 }
 
-fn request(args: &DrillArgs, setup: &Setup) -> Result<Request> {
-    let wanted = Wanted::parse(&args.id)?;
-    let database = setup.database_name()?;
-    let config = setup.config()?;
-    let name = match &wanted {
-        Wanted::Id(id) => Some(id.database().to_string()),
-        Wanted::Latest => database.as_ref().map(ToString::to_string),
-    };
-    let DrillConfig {
-        url,
-        allow_superuser,
-        mut skip_extensions,
-        assertions,
-        ..
-    } = config
-        .as_ref()
-        .map(|config| drill_config(config, name.as_deref()))
-        .unwrap_or_default();
-    skip_extensions.extend(args.skip_extensions.iter().cloned());
-    let url = args
-        .drill_url
-        .clone()
-        .or_else(|| url.map(|url| url.expose_secret().to_owned()));
-    let bad = |error: pgkeep_model::connection::ConnectionError| {
-        let message = format!("cannot read the drill's server: {error}");
-        Failure::new(Kind::Usage, "bad_connection", message)
-    };
-    let server = url
-        .map(|url| url.parse::<Connection>())
-        .transpose()
-        .map_err(bad)?;
-    let limits = super::restore::configured_limits(config, name.as_deref());
-    let bin_dir = args
-        .bin_dir
-        .clone()
-        .or_else(|| config.and_then(|config| config.postgres.bin_dir.clone()));
-    Ok(Request {
-        storages: setup.storages_to_read(&(&args.storage).into())?,
-        database,
-        wanted,
-        server,
-        limits,
-        allow_superuser: allow_superuser || args.allow_superuser,
-        search: Search::new(bin_dir, setup.path()),
-        environment: setup.program_environment(),
-        skip_extensions,
-        assertions,
-    })
-}
-
-/// The section of the database that is meant; of the only one where nobody said which.
-fn drill_config(config: &Config, name: Option<&str>) -> DrillConfig {
-    let found = match (name, config.databases.as_slice()) {
-        (Some(name), _) => config.database(name),
-        (None, [(_, only)]) => Some(only),
-        (None, _) => None,
-    };
-    found.map_or_else(
-        || config.defaults.drill.clone(),
-        |database| database.drill.clone(),
-    )
+impl From<&DrillArgs> for Overrides {
+    fn from(args: &DrillArgs) -> Self {
+        Self {
+            id: Some(args.id.clone()),
+            drill_url: args.drill_url.clone(),
+            skip_extensions: args.skip_extensions.clone(),
+            allow_superuser: args.allow_superuser,
+            bin_dir: args.bin_dir.clone(),
+            storage: (&args.storage).into(),
+        }
+    }
 }
 
 fn write_page(file: &Path, report: &Report) -> Result<()> {

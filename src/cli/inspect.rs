@@ -3,8 +3,8 @@
 use super::args::InspectArgs;
 use super::output::{Output, bytes, dumped_tables, number};
 use pgkeep_core::op::inspect::{Report, Request, Source, run as inspect};
-use pgkeep_model::failure::{Failure, Kind, Result};
-use pgkeep_model::required::RequiredTable;
+use pgkeep_core::setup::flags::required_tables;
+use pgkeep_model::failure::{Kind, Result};
 use pgkeep_model::scan::{Scan, SectionName, Table};
 
 pub(super) fn run(args: &InspectArgs, output: &Output) -> Result<()> {
@@ -31,28 +31,6 @@ pub(super) fn run(args: &InspectArgs, output: &Output) -> Result<()> {
         Some(failure) => Err(failure),
         None => Ok(()),
     }
-}
-
-/// Reads `--require` values: a name, with `=N` behind it for a least number of rows.
-pub(super) fn required_tables(texts: &[String]) -> Result<Vec<RequiredTable>> {
-    texts.iter().map(|text| required_table(text)).collect()
-}
-
-fn required_table(text: &str) -> Result<RequiredTable> {
-    let (name, min_rows) = match text.rsplit_once('=') {
-        Some((name, rows)) if !name.is_empty() && rows.parse::<u64>().is_ok() => {
-            (name, rows.parse().ok())
-        }
-        _ => (text, None),
-    };
-    let table = name.parse().map_err(|error| {
-        Failure::new(
-            Kind::Usage,
-            "bad_table_name",
-            format!("cannot read `--require {text}`: {error}"),
-        )
-    })?;
-    Ok(RequiredTable { table, min_rows })
 }
 
 fn place(message: &str, offset: Option<u64>) -> String {

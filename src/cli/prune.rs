@@ -5,13 +5,13 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::args::PruneArgs;
-use super::backup::duration_or_off;
 use super::output::{Output, bytes, number, table};
 use super::retention::{flags, set_zone};
 use pgkeep_core::context::Context;
 use pgkeep_core::op::prune::{Account, Line, Report, Request, empty_policy, run as prune, worst};
 use pgkeep_core::op::stored::{Listing, NamedStorage};
 use pgkeep_core::setup::Setup;
+use pgkeep_core::setup::flags::duration_or_off;
 use pgkeep_model::config::{DatabaseConfig, Retention};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::DatabaseName;

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::args::StatusArgs;
-use super::backup::duration;
 use super::output::{Output, bytes, number, table};
 use pgkeep_core::context::Context;
 use pgkeep_core::op::notices::undelivered;
@@ -11,6 +10,7 @@ use pgkeep_core::op::status::{
     Report, Request, Status, Watched, run as status, run_and_tell, tell_unknown,
 };
 use pgkeep_core::setup::Setup;
+use pgkeep_core::setup::flags::duration;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::freshness::{Freshness, age};
 use pgkeep_model::id::DatabaseName;

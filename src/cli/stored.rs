@@ -2,13 +2,12 @@
 
 use comfy_table::CellAlignment;
 
-use super::args::{GetArgs, ListArgs, PinArgs, ShowArgs, StorageArgs, UnpinArgs};
+use super::args::{GetArgs, ListArgs, PinArgs, ShowArgs, UnpinArgs};
 use super::output::{Output, bytes, dumped_tables, number, table};
 use pgkeep_core::context::Context;
-use pgkeep_core::op::stored::Wanted;
 use pgkeep_core::op::{get, list, pin, show};
-use pgkeep_core::setup::Setup;
-use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_core::setup::{self, Setup};
+use pgkeep_model::failure::Result;
 use pgkeep_model::freshness::age;
 use pgkeep_model::manifest::{Manifest, TableRecord};
 use pgkeep_model::name::TableName;
@@ -19,11 +18,11 @@ pub(super) async fn run_list(
     output: &Output,
     context: &Context,
 ) -> Result<()> {
-    let request = list::Request {
-        storages: setup.storages_to_read(&(&args.storage).into())?,
-        database: setup.database_name()?,
-        now: context.clock.now(),
+    let overrides = setup::stored::Overrides {
+        storage: (&args.storage).into(),
+        ..Default::default()
     };
+    let request = setup::stored::list(&overrides, setup, context.clock.now())?;
     let report = list::run(request).await?;
     output.document(&report, || list_text(&report));
     for id in &report.unfinished {
@@ -81,11 +80,12 @@ fn list_text(report: &list::Report) -> String {
 }
 
 pub(super) async fn run_show(args: &ShowArgs, setup: &Setup, output: &Output) -> Result<()> {
-    let request = show::Request {
-        storages: setup.storages_to_read(&(&args.storage).into())?,
-        database: setup.database_name()?,
-        wanted: Wanted::parse(&args.id)?,
+    let overrides = setup::stored::Overrides {
+        id: Some(args.id.clone()),
+        storage: (&args.storage).into(),
+        ..Default::default()
     };
+    let request = setup::stored::show(&overrides, setup)?;
     let report = show::run(request).await?;
     output.document(&report.manifest, || show_text(&report));
     report.failure.map_or(Ok(()), Err)
@@ -209,25 +209,15 @@ pub(super) async fn run_get(
     output: &Output,
     context: &Context,
 ) -> Result<()> {
-    let is_stdout = args
-        .output
-        .as_ref()
-        .is_some_and(|path| path.as_os_str() == "-");
-    let to = if is_stdout {
-        get::Output::Stdout
-    } else {
-        get::Output::File {
-            path: args.output.clone(),
-            replace: args.force,
-        }
-    };
-    let request = get::Request {
-        storages: setup.storages_to_read(&(&args.storage).into())?,
-        database: setup.database_name()?,
-        wanted: Wanted::parse(&args.id)?,
+    let overrides = setup::stored::Overrides {
+        id: Some(args.id.clone()),
+        storage: (&args.storage).into(),
+        output: args.output.clone(),
         globals: args.globals,
-        output: to,
+        force: args.force,
     };
+    let request = setup::stored::get(&overrides, setup)?;
+    let is_stdout = matches!(request.output, get::Output::Stdout);
     let report = get::run(request, context).await?;
     report
         .warnings
@@ -252,25 +242,12 @@ pub(super) async fn run_pin(
     output: &Output,
     context: &Context,
 ) -> Result<()> {
-    let reason = args.reason.trim();
-    if reason.is_empty() {
-        return Err(reason_needed());
-    }
-    pin_or_unpin(
-        &args.id,
-        &args.storage,
-        Some(reason.to_owned()),
-        setup,
-        output,
-        context,
-    )
-    .await
-}
-
-pub(super) fn reason_needed() -> Failure {
-    let message = "a pin needs a reason, for whoever finds it later";
-    Failure::new(Kind::Usage, "reason_needed", message)
-        .hint("`pgkeep pin ID 'before the move to v2.3'`")
+    let overrides = setup::pin::Overrides {
+        id: Some(args.id.clone()),
+        storage: (&args.storage).into(),
+    };
+    let request = setup::pin::request(&overrides, &args.reason, setup)?;
+    pin_or_unpin(request, output, context).await
 }
 
 pub(super) async fn run_unpin(
@@ -279,23 +256,16 @@ pub(super) async fn run_unpin(
     output: &Output,
     context: &Context,
 ) -> Result<()> {
-    pin_or_unpin(&args.id, &args.storage, None, setup, output, context).await
+    let overrides = setup::pin::Overrides {
+        id: Some(args.id.clone()),
+        storage: (&args.storage).into(),
+    };
+    let request = setup::pin::request_to_unpin(&overrides, setup)?;
+    pin_or_unpin(request, output, context).await
 }
 
-async fn pin_or_unpin(
-    id: &str,
-    storage: &StorageArgs,
-    reason: Option<String>,
-    setup: &Setup,
-    output: &Output,
-    context: &Context,
-) -> Result<()> {
-    let request = pin::Request {
-        storages: setup.storages_to_read(&storage.into())?,
-        database: setup.database_name()?,
-        wanted: Wanted::parse(id)?,
-        reason: reason.clone(),
-    };
+async fn pin_or_unpin(request: pin::Request, output: &Output, context: &Context) -> Result<()> {
+    let reason = request.reason.clone();
     let report = pin::run(request, context).await?;
     output.document(&report, || {
         let id = &report.id;

@@ -3,13 +3,13 @@
 use serde::Serialize;
 
 use super::args::SyncArgs;
-use super::backup::duration_or_off;
 use super::output::{Output, bytes, number};
 use super::prune::{not_begun, only_database};
 use pgkeep_core::context::Context;
 use pgkeep_core::op::prune::worst;
 use pgkeep_core::op::sync::{Report, Request, Swept, run as sync};
 use pgkeep_core::setup::Setup;
+use pgkeep_core::setup::flags::duration_or_off;
 use pgkeep_model::failure::Result;
 
 #[derive(Serialize)]

@@ -16,11 +16,11 @@ use super::steps;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::event::{Event, Observer};
 use pgkeep_core::op::notices::undelivered;
-use pgkeep_core::op::stored::Wanted;
-use pgkeep_core::op::verify::{CopyReport, Report, Request, Which, place_in_words, run as verify};
+use pgkeep_core::op::verify::{CopyReport, Report, place_in_words, run as verify};
 use pgkeep_core::setup::Setup;
+use pgkeep_core::setup::verify::{Overrides, request};
 use pgkeep_core::stream::pipeline::Progress;
-use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::failure::Result;
 
 pub(super) async fn run(
     args: &VerifyArgs,
@@ -28,11 +28,13 @@ pub(super) async fn run(
     output: &Output,
     context: &Context,
 ) -> Result<()> {
-    let request = Request {
-        storages: setup.storages_to_read(&(&args.storage).into())?,
-        database: setup.database_name()?,
-        which: which(args)?,
+    let overrides = Overrides {
+        id: args.id.clone(),
+        all: args.all,
+        sample: args.sample,
+        storage: (&args.storage).into(),
     };
+    let request = request(&overrides, setup)?;
     let context = &setup.telling(context, &(&args.storage).into())?;
     let shown = Shown {
         output,
@@ -60,18 +62,6 @@ struct Summary<'a> {
     message_type: &'static str,
     #[serde(flatten)]
     report: &'a Report,
-}
-
-fn which(args: &VerifyArgs) -> Result<Which> {
-    match (&args.id, args.all, args.sample) {
-        (_, true, _) => Ok(Which::All),
-        (_, _, Some(0)) => {
-            let message = "cannot use `--sample 0`: it must be at least 1";
-            Err(Failure::new(Kind::Usage, "bad_sample", message))
-        }
-        (_, _, Some(count)) => Ok(Which::Sample(count)),
-        (id, ..) => Wanted::parse(id.as_deref().unwrap_or("latest")).map(Which::One),
-    }
 }
 
 /// Shows each copy: how far its reading has come, and what came of it.

@@ -4,10 +4,18 @@
 //! A front door makes a [`Setup`] once and fills the overrides of a verb; the verb's module makes its request of both.
 //! Nothing here prints or reads the process's own environment; what comes to light is handed to the [`Door`].
 
+pub mod backup;
 mod credentials;
 mod databases;
+pub mod drill;
+pub mod flags;
+pub mod guard;
+pub mod pin;
+pub mod restore;
 mod secrets;
 mod storages;
+pub mod stored;
+pub mod verify;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -25,6 +33,7 @@ use crate::lock::{StateFolder, host_name};
 use crate::notify::Notifiers;
 use crate::op::lock::LockSettings;
 use crate::postgres::environment::Environment;
+use crate::postgres::programs::Search;
 use pgkeep_model::config::{self, Config, Env};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::lease;
@@ -125,6 +134,17 @@ impl Setup {
     /// Returns the PATH.
     pub fn path(&self) -> Option<OsString> {
         self.environment.get(&OsString::from("PATH")).cloned()
+    }
+
+    /// Returns where programs are looked for: in `bin_dir`, or where the configuration says.
+    pub fn search(&self, bin_dir: Option<&Path>) -> Result<Search> {
+        let bin_dir = match bin_dir {
+            Some(folder) => Some(folder.to_owned()),
+            None => self
+                .config()?
+                .and_then(|config| config.postgres.bin_dir.clone()),
+        };
+        Ok(Search::new(bin_dir, self.path()))
     }
 
     /// Returns how runs lock that wait for each other as long as `wait` says.
