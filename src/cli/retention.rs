@@ -7,10 +7,11 @@ use super::args::{PolicyArgs, RetentionArgs};
 use super::calendar::{self, Entry};
 use super::output::{Output, number, table};
 use pgkeep_core::context::Context;
-use pgkeep_core::op::retention::{Judged, Report, Request, Times, run as judge};
+use pgkeep_core::op::retention::{Judged, Report, run as judge};
 use pgkeep_core::setup::Setup;
-use pgkeep_model::config::{Retention, parse_span, parse_timezone};
-use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_core::setup::retention::{Overrides, PolicyOverrides, request};
+use pgkeep_model::config::Retention;
+use pgkeep_model::failure::Result;
 use pgkeep_model::retention::Reason;
 
 /// Most kept times that are listed for people: more scroll past unread.
@@ -22,14 +23,14 @@ pub(super) fn run(
     output: &Output,
     context: &Context,
 ) -> Result<()> {
-    let request = Request {
-        now: match &args.now {
-            Some(text) => text.parse().map_err(|_| no_time(text))?,
-            None => context.clock.now(),
-        },
-        times: times(args)?,
-        policy: policy(&args.policy, setup)?,
+    let overrides = Overrides {
+        policy: (&args.policy).into(),
+        from: args.from.clone(),
+        simulate: args.simulate.clone(),
+        length: args.length.clone(),
+        now: args.now.clone(),
     };
+    let request = request(&overrides, setup, context.clock.now())?;
     let report = judge(&request)?;
     let is_future = |one: &&Judged| one.reasons.contains(&Reason::Future);
     let future = report.keep.iter().filter(is_future).count();
@@ -44,82 +45,23 @@ pub(super) fn run(
     Ok(())
 }
 
-fn no_time(text: &str) -> Failure {
-    let message = format!(
-        "cannot read `--now {text}`: it is no RFC 3339 time such as `2026-01-16T03:00:00+01:00`"
-    );
-    Failure::new(Kind::Usage, "bad_time", message)
-}
-
-fn times(args: &RetentionArgs) -> Result<Times> {
-    let bad = |flag, text: &str, why: String| {
-        let message = format!("cannot read `{flag} {text}`: {why}");
-        Failure::new(Kind::Usage, "bad_schedule", message)
-    };
-    if let Some(path) = &args.from {
-        return Ok(if path.as_os_str() == "-" {
-            Times::Stdin
-        } else {
-            Times::File(path.clone())
-        });
+impl From<&PolicyArgs> for PolicyOverrides {
+    fn from(args: &PolicyArgs) -> Self {
+        Self {
+            keep_last: args.keep_last,
+            keep_hourly: args.keep_hourly,
+            keep_daily: args.keep_daily,
+            keep_weekly: args.keep_weekly,
+            keep_monthly: args.keep_monthly,
+            keep_yearly: args.keep_yearly,
+            keep_within: args.keep_within.clone(),
+            timezone: args.timezone.clone(),
+        }
     }
-    let Some(cron) = &args.simulate else {
-        let message = "nobody said which times to judge";
-        return Err(Failure::new(Kind::Usage, "no_times", message)
-            .hint("`--simulate '0 3 * * *' --for 2y` judges what a schedule makes")
-            .hint("`--from FILE` judges times out of a file, one per line; `--from -` reads standard input"));
-    };
-    let schedule = cron.parse().map(Box::new);
-    let length =
-        parse_span(&args.length).map_err(|why| bad("--for", &args.length, format!("it {why}")));
-    Ok(Times::Schedule {
-        schedule: schedule.map_err(|why| bad("--simulate", cron, why))?,
-        length: length?,
-    })
-}
-
-/// Returns the policy of the flags, or the configuration's where no flag has a rule.
-fn policy(args: &PolicyArgs, setup: &Setup) -> Result<Retention> {
-    let mut policy = match flags(args)? {
-        Some(policy) => policy,
-        None => setup.retention()?.unwrap_or_default(),
-    };
-    set_zone(&mut policy, args)?;
-    Ok(policy)
-}
-
-/// Sets the zone that a flag names.
-pub(super) fn set_zone(policy: &mut Retention, args: &PolicyArgs) -> Result<()> {
-    if let Some(text) = &args.timezone {
-        policy.timezone = parse_timezone(text).map_err(|why| bad("--timezone", text, why))?;
-    }
-    Ok(())
-}
-
-fn bad(flag: &str, text: &str, why: String) -> Failure {
-    let message = format!("cannot read `{flag} {text}`: it {why}");
-    Failure::new(Kind::Usage, "bad_policy", message)
-}
-
-/// Returns the policy of the flags; none where no flag has a rule.
-pub(super) fn flags(args: &PolicyArgs) -> Result<Option<Retention>> {
-    let within = args.keep_within.as_deref();
-    let within = within.map(|text| parse_span(text).map_err(|why| bad("--keep-within", text, why)));
-    let flags = Retention {
-        keep_last: args.keep_last,
-        keep_hourly: args.keep_hourly,
-        keep_daily: args.keep_daily,
-        keep_weekly: args.keep_weekly,
-        keep_monthly: args.keep_monthly,
-        keep_yearly: args.keep_yearly,
-        keep_within: within.transpose()?,
-        ..Retention::default()
-    };
-    Ok((!rules(&flags).is_empty()).then_some(flags))
 }
 
 /// Names the rules that are given.
-pub(super) fn rules(policy: &Retention) -> Vec<String> {
+fn rules(policy: &Retention) -> Vec<String> {
     let counts = [
         ("last", policy.keep_last),
         ("hourly", policy.keep_hourly),

@@ -6,15 +6,11 @@ use super::args::StatusArgs;
 use super::output::{Output, bytes, number, table};
 use pgkeep_core::context::Context;
 use pgkeep_core::op::notices::undelivered;
-use pgkeep_core::op::status::{
-    Report, Request, Status, Watched, run as status, run_and_tell, tell_unknown,
-};
+use pgkeep_core::op::status::{Report, Status, run as status, run_and_tell, tell_unknown};
 use pgkeep_core::setup::Setup;
-use pgkeep_core::setup::flags::duration;
-use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_core::setup::status::{Overrides, names, request, telling};
+use pgkeep_model::failure::Result;
 use pgkeep_model::freshness::{Freshness, age};
-use pgkeep_model::id::DatabaseName;
-use pgkeep_model::notice::Event;
 
 /// Nagios' own codes. <https://nagios-plugins.org/doc/guidelines.html#AEN78>
 const OK: u8 = 0;
@@ -31,7 +27,7 @@ pub(super) async fn run(
     let report = if args.notify {
         status_and_tell(args, setup, context).await
     } else {
-        match request(args, setup, context) {
+        match request(&args.into(), setup, context.clock.now()) {
             Ok(request) => status(request).await,
             Err(failure) => Err(failure),
         }
@@ -55,70 +51,21 @@ pub(super) async fn run(
 
 /// Judges and tells. What keeps the watch from looking at all is told, too: nobody would notice a watch that is blind.
 async fn status_and_tell(args: &StatusArgs, setup: &Setup, context: &Context) -> Result<Report> {
-    let context = &telling(args, setup, context)?;
-    let failure = match request(args, setup, context) {
+    let context = &telling(&args.into(), setup, context)?;
+    let failure = match request(&args.into(), setup, context.clock.now()) {
         Ok(request) => return run_and_tell(request, context).await,
         Err(failure) => failure,
     };
-    let targets = match setup.config()? {
-        Some(config) => setup.configured(config)?,
-        None => Vec::new(),
-    };
-    let names: Vec<DatabaseName> = targets.into_iter().map(|target| target.name).collect();
-    Err(tell_unknown(&names, failure, context.clock.now(), context).await)
+    Err(tell_unknown(&names(setup)?, failure, context.clock.now(), context).await)
 }
 
-/// Returns the context with whom to tell; somebody must want to hear of it.
-fn telling(args: &StatusArgs, setup: &Setup, context: &Context) -> Result<Context> {
-    let context_of_config = setup.telling(context, &(&args.storage).into())?;
-    let is_anybody = setup
-        .notifiers(context)?
-        .is_some_and(|all| all.hears(Event::Stale));
-    if is_anybody {
-        return Ok(context_of_config);
-    }
-    let message = "cannot use `--notify`: no notifier of the configuration asks for `stale`";
-    Err(Failure::new(Kind::Usage, "nobody_to_tell", message)
-        .hint("`on: [failure, stale]` in an entry of `notify` asks for it"))
-}
-
-fn request(args: &StatusArgs, setup: &Setup, context: &Context) -> Result<Request> {
-    let max_age = duration("--max-age", args.max_age.as_deref())?;
-    let config = if args.storage.storages.is_empty() {
-        setup.config()?
-    } else {
-        None
-    };
-    let databases = match &config {
-        Some(config) => {
-            let watched = setup.configured(config)?.into_iter().map(|target| Watched {
-                name: target.name,
-                // A flag says what is wanted now.
-                max_age: max_age.or(target.config.max_age),
-                retention: target.config.retention,
-                storages: target.config.storages,
-                is_drill_expected: target.config.drill.is_set(),
-                drill_max_age: target.config.drill.max_age,
-            });
-            Some(watched.collect())
+impl From<&StatusArgs> for Overrides {
+    fn from(args: &StatusArgs) -> Self {
+        Self {
+            max_age: args.max_age.clone(),
+            storage: (&args.storage).into(),
         }
-        None => setup.database_name()?.map(|name| {
-            vec![Watched {
-                name,
-                max_age,
-                retention: None,
-                storages: Vec::new(),
-                is_drill_expected: false,
-                drill_max_age: None,
-            }]
-        }),
-    };
-    Ok(Request {
-        storages: setup.storages_to_read(&(&args.storage).into())?,
-        databases,
-        max_age,
-        now: context.clock.now(),
-    })
+    }
 }
 
 fn text(status: &Status) -> String {

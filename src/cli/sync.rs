@@ -4,12 +4,12 @@ use serde::Serialize;
 
 use super::args::SyncArgs;
 use super::output::{Output, bytes, number};
-use super::prune::{not_begun, only_database};
+use super::prune::not_begun;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::prune::worst;
-use pgkeep_core::op::sync::{Report, Request, Swept, run as sync};
+use pgkeep_core::op::sync::{Report, Swept, run as sync};
 use pgkeep_core::setup::Setup;
-use pgkeep_core::setup::flags::duration_or_off;
+use pgkeep_core::setup::sync::{Overrides, lock, requests};
 use pgkeep_model::failure::Result;
 
 #[derive(Serialize)]
@@ -24,10 +24,14 @@ pub(super) async fn run(
     output: &Output,
     context: &Context,
 ) -> Result<()> {
-    let wait = duration_or_off("--lock-timeout", args.lock_timeout.as_deref())?.unwrap_or_default();
-    let lock = setup.lock(wait)?;
+    let overrides = Overrides {
+        dry_run: args.dry_run,
+        lock_timeout: args.lock_timeout.clone(),
+        storage: (&args.storage).into(),
+    };
+    let lock = lock(&overrides, setup)?;
     let mut reports = Vec::new();
-    for request in requests(args, setup).await? {
+    for request in requests(&overrides, setup).await? {
         let report = if context.stop.is_requested() {
             Report::failed(&request, not_begun("sync", &request.database, context))
         } else {
@@ -45,31 +49,6 @@ pub(super) async fn run(
     output.document(&document, || reports.iter().map(text).collect());
     let failures = reports.into_iter().filter_map(|report| report.failure);
     worst(failures.collect()).map_or(Ok(()), Err)
-}
-
-/// With `--storage` the one database there, otherwise every database of the configuration, or the one of `-d`.
-async fn requests(args: &SyncArgs, setup: &Setup) -> Result<Vec<Request>> {
-    let dry_run = args.dry_run;
-    if !args.storage.storages.is_empty() {
-        let storages = setup.storages_to_read(&(&args.storage).into())?;
-        let database = only_database(setup, &storages).await?;
-        return Ok(vec![Request {
-            database,
-            storages,
-            dry_run,
-        }]);
-    }
-    let config = setup.config_or_fail()?;
-    let targets = setup.configured(config)?.into_iter();
-    targets
-        .map(|target| {
-            Ok(Request {
-                database: target.name,
-                storages: setup.open_named(config, &target.config.storages)?,
-                dry_run,
-            })
-        })
-        .collect()
 }
 
 fn text(report: &Report) -> String {

@@ -11,7 +11,7 @@ use pgkeep_model::required::RequiredTable;
 const ANY_LENGTH: RangeInclusive<Duration> = Duration::ZERO..=Duration::MAX;
 
 /// Reads a length of time as the configuration takes it; `0` is none at all.
-pub fn duration(flag: &str, text: Option<&str>) -> Result<Option<Duration>> {
+pub(super) fn duration(flag: &str, text: Option<&str>) -> Result<Option<Duration>> {
     let read = |text| match text {
         "0" => Ok(Duration::ZERO),
         _ => parse_duration(text, &ANY_LENGTH),
@@ -21,7 +21,7 @@ pub fn duration(flag: &str, text: Option<&str>) -> Result<Option<Duration>> {
 }
 
 /// The same, where `off` means none at all too.
-pub fn duration_or_off(flag: &str, text: Option<&str>) -> Result<Option<Duration>> {
+pub(super) fn duration_or_off(flag: &str, text: Option<&str>) -> Result<Option<Duration>> {
     let read = |text| parse_duration_or_off(text, &ANY_LENGTH).map(Option::unwrap_or_default);
     text.map(|text| read(text).map_err(|_| bad_duration(flag, text)))
         .transpose()

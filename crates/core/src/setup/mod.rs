@@ -5,16 +5,22 @@
 //! Nothing here prints or reads the process's own environment; what comes to light is handed to the [`Door`].
 
 pub mod backup;
+pub mod check;
 mod credentials;
 mod databases;
 pub mod drill;
+pub mod extract;
 pub mod flags;
 pub mod guard;
 pub mod pin;
+pub mod prune;
 pub mod restore;
+pub mod retention;
 mod secrets;
+pub mod status;
 mod storages;
 pub mod stored;
+pub mod sync;
 pub mod verify;
 
 use std::collections::HashMap;

@@ -1,0 +1,141 @@
+//! What `prune` is to do: one plan's request for each database that is meant.
+
+use std::time::Duration;
+
+use super::flags::duration_or_off;
+use super::retention::{PolicyOverrides, flags, set_zone};
+use super::{Setup, StorageOverrides};
+use crate::copies::listing::{Listing, NamedStorage};
+use crate::op::lock::LockSettings;
+use crate::op::prune::{Request, empty_policy};
+use pgkeep_model::config::{DatabaseConfig, Retention};
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::id::DatabaseName;
+
+/// Where is pruned, by what policy, and how.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// Remove nothing.
+    pub dry_run: bool,
+    /// Carry out a plan that removes much.
+    pub allow_mass_delete: bool,
+    /// How long to wait for another run of the same database.
+    pub lock_timeout: Option<String>,
+    /// The rules; none at all means the policy of the configuration.
+    pub policy: PolicyOverrides,
+    /// Where to prune.
+    pub storage: StorageOverrides,
+}
+
+/// What is to be pruned.
+pub struct Planned {
+    /// One request for each database, and how its run locks.
+    pub requests: Vec<(Request, LockSettings)>,
+    /// What is to be said of databases that are passed over.
+    pub notes: Vec<String>,
+}
+
+/// Returns one request for each database that is meant.
+pub async fn requests(overrides: &Overrides, setup: &Setup) -> Result<Planned> {
+    let mut notes = Vec::new();
+    let requests = unlocked(overrides, setup, &mut notes).await?;
+    let wait = duration_or_off("--lock-timeout", overrides.lock_timeout.as_deref())?;
+    let locked = requests.into_iter().map(|(request, config_wait)| {
+        let lock = setup.lock(wait.or(config_wait).unwrap_or_default())?;
+        Ok((request, lock))
+    });
+    Ok(Planned {
+        requests: locked.collect::<Result<_>>()?,
+        notes,
+    })
+}
+
+type Unlocked = (Request, Option<Duration>);
+
+/// With `--storage` the one database there, otherwise every database of the configuration, or the one of `-d`.
+async fn unlocked(
+    overrides: &Overrides,
+    setup: &Setup,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Unlocked>> {
+    let flags = flags(&overrides.policy)?;
+    let is_elsewhere = !overrides.storage.storages.is_empty();
+    let request = |database, storages, config: &DatabaseConfig, policy| Request {
+        database,
+        storages,
+        policy,
+        keep_runs: config.keep_runs,
+        allow_mass_delete: overrides.allow_mass_delete,
+        dry_run: overrides.dry_run,
+        must_exist: is_elsewhere,
+    };
+    if is_elsewhere {
+        let config = if setup.names_a_database() {
+            setup.retention().ok().flatten()
+        } else {
+            None
+        };
+        let policy = policy(flags, config, overrides)?.ok_or_else(|| empty_policy("prune"))?;
+        let storages = setup.storages_to_read(&overrides.storage)?;
+        let database = only_database(setup, &storages).await?;
+        let one = request(database, storages, &DatabaseConfig::default(), policy);
+        return Ok(vec![(one, None)]);
+    }
+    let config = setup.config_or_fail()?;
+    let is_one = setup.names_a_database() || config.databases.len() == 1;
+    if flags.is_some() && !is_one {
+        let message = "a policy by flags is for one database, and the configuration has several";
+        return Err(Failure::new(Kind::Usage, "database_needed", message)
+            .hint("`-d NAME` says whose backups are meant"));
+    }
+    let mut requests = Vec::new();
+    for target in setup.configured(config)? {
+        let Some(policy) = policy(flags.clone(), target.config.retention.clone(), overrides)?
+        else {
+            if is_one {
+                return Err(empty_policy(&format!("prune of `{}`", target.name)));
+            }
+            notes.push(format!(
+                "`{}` has no `retention`: all its backups are kept",
+                target.name
+            ));
+            continue;
+        };
+        let storages = setup.open_named(config, &target.config.storages)?;
+        let wait = target.config.lock_timeout;
+        requests.push((request(target.name, storages, &target.config, policy), wait));
+    }
+    Ok(requests)
+}
+
+/// Flags replace the rules that count backups. The zone, and what is said of pre-deploy backups, stay those of the
+/// configuration: these are not pinned because they are a set of their own.
+fn policy(
+    flags: Option<Retention>,
+    config: Option<Retention>,
+    overrides: &Overrides,
+) -> Result<Option<Retention>> {
+    let mut policy = match (flags, config) {
+        (Some(flags), Some(config)) => Retention {
+            keep_pre_deploy: config.keep_pre_deploy,
+            timezone: config.timezone,
+            ..flags
+        },
+        (Some(policy), None) | (None, Some(policy)) => policy,
+        (None, None) => return Ok(None),
+    };
+    set_zone(&mut policy, &overrides.policy)?;
+    Ok(Some(policy))
+}
+
+pub(super) async fn only_database(
+    setup: &Setup,
+    storages: &[NamedStorage],
+) -> Result<DatabaseName> {
+    match setup.database_name()? {
+        Some(name) => Ok(name),
+        None => Listing::read(storages.to_vec(), None)
+            .await?
+            .only_database(),
+    }
+}

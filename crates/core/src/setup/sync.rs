@@ -1,0 +1,50 @@
+//! What `sync` is to do.
+
+use super::flags::duration_or_off;
+use super::prune::only_database;
+use super::{Setup, StorageOverrides};
+use crate::op::lock::LockSettings;
+use crate::op::sync::Request;
+use pgkeep_model::failure::Result;
+
+/// Where is swept, and how.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// Remove nothing.
+    pub dry_run: bool,
+    /// How long to wait for another run of the same database.
+    pub lock_timeout: Option<String>,
+    /// Where to sweep.
+    pub storage: StorageOverrides,
+}
+
+/// Returns how the runs lock.
+pub fn lock(overrides: &Overrides, setup: &Setup) -> Result<LockSettings> {
+    let wait = duration_or_off("--lock-timeout", overrides.lock_timeout.as_deref())?;
+    setup.lock(wait.unwrap_or_default())
+}
+
+/// With `--storage` the one database there, otherwise every database of the configuration, or the one of `-d`.
+pub async fn requests(overrides: &Overrides, setup: &Setup) -> Result<Vec<Request>> {
+    let dry_run = overrides.dry_run;
+    if !overrides.storage.storages.is_empty() {
+        let storages = setup.storages_to_read(&overrides.storage)?;
+        let database = only_database(setup, &storages).await?;
+        return Ok(vec![Request {
+            database,
+            storages,
+            dry_run,
+        }]);
+    }
+    let config = setup.config_or_fail()?;
+    let targets = setup.configured(config)?.into_iter();
+    targets
+        .map(|target| {
+            Ok(Request {
+                database: target.name,
+                storages: setup.open_named(config, &target.config.storages)?,
+                dry_run,
+            })
+        })
+        .collect()
+}
