@@ -97,6 +97,20 @@ const LAYERS: [Layer; 10] = [
         why: "the edges do not know each other",
     },
     Layer {
+        folder: "crates/core/src/log/",
+        words: &[
+            "pgkeep_storage",
+            "crate::op",
+            "crate::postgres",
+            "crate::notify",
+            "std::env",
+            "anstream",
+            "LazyLock",
+            "OnceLock",
+        ],
+        why: "every part logs and none is known; what is secret and where lines go is handed in",
+    },
+    Layer {
         folder: "crates/core/src/copies/",
         words: &["crate::op", "crate::postgres", "crate::notify", "std::env"],
         why: "operations read what is stored through it, and it knows none of them",
@@ -138,6 +152,7 @@ fn complaints_of(name: &str, text: &str) -> Vec<String> {
     all.extend(file_name(name));
     all.extend(layers(name, &product));
     all.extend(spawns(name, &product));
+    all.extend(tasks(name, &product));
     all.extend(words(name, text, &code, &product));
     all
 }
@@ -192,6 +207,17 @@ fn spawns(name: &str, product: &str) -> Vec<String> {
     let complain =
         |line| format!("{name}:{line}: spawns a program: only `crates/core/src/postgres/` does");
     lines.into_iter().map(complain).collect()
+}
+
+/// A task that leaves its run's span behind would log for no run.
+fn tasks(name: &str, product: &str) -> Option<String> {
+    let is_below = ["crates/core/src/", "crates/storage/src/"]
+        .iter()
+        .any(|folder| name.starts_with(folder));
+    let count = |word: &str| product.matches(word).count();
+    let is_lost = count("tokio::spawn(") > count(".in_current_span()");
+    (is_below && !is_test_file(name) && is_lost)
+        .then(|| format!("{name}: spawns a task without `in_current_span`"))
 }
 
 fn words(name: &str, text: &str, code: &str, product: &str) -> Vec<String> {
@@ -431,7 +457,22 @@ fn about(name: &str, code: &str) -> Vec<String> {
 }
 
 /// A file, a line of it, and what must be complained about.
-const BAD: [(&str, &str, &str); 21] = [
+const BAD: [(&str, &str, &str); 24] = [
+    (
+        "crates/core/src/log/a.rs",
+        "static LOG: OnceLock<u8> = OnceLock::new();",
+        "none is known",
+    ),
+    (
+        "crates/core/src/a.rs",
+        "fn f() { tokio::spawn(work()); }",
+        "without `in_current_span`",
+    ),
+    (
+        "crates/storage/src/a.rs",
+        "fn f() { tokio::spawn(one().in_current_span()); tokio::spawn(two()); }",
+        "without `in_current_span`",
+    ),
     ("crates/model/src/a.rs", "use std::{fmt, fs};", "`std::fs`"),
     (
         "crates/model/src/a.rs",
@@ -547,6 +588,10 @@ fn good_files_pass() {
         (
             "crates/core/src/postgres/a.rs",
             "use tokio::process::Command;",
+        ),
+        (
+            "crates/core/src/a.rs",
+            "fn f() { tokio::spawn(work().in_current_span()); }",
         ),
         (
             "src/cli.rs",
