@@ -13,7 +13,7 @@ struct Layer {
     why: &'static str,
 }
 
-const LAYERS: [Layer; 10] = [
+const LAYERS: [Layer; 11] = [
     Layer {
         folder: "crates/model/src/",
         words: &[
