@@ -327,3 +327,62 @@ fn warning_of_open_secrets(path: &Path, text: &str, config: &Config) -> Option<S
         mode & 0o777
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    /// A front door without a terminal.
+    #[derive(Default)]
+    struct Page(Mutex<Vec<String>>);
+
+    impl Door for Page {
+        fn hide(&self, secrets: &[SecretString]) {
+            let secrets = secrets.iter();
+            let secrets = secrets.map(|secret| secret.expose_secret().to_owned());
+            self.0.lock().unwrap().extend(secrets);
+        }
+
+        fn hide_guessed(&self, secrets: &[SecretString]) {
+            self.hide(secrets);
+        }
+
+        fn redactor(&self) -> Redactor {
+            Redactor::default()
+        }
+
+        fn configured(&self, _: &Config, _: Option<&str>) {}
+    }
+
+    fn requests(page: &Arc<Page>, url: &str, folder: &Path) -> Vec<crate::op::backup::Request> {
+        let setup = Setup::new(HashMap::new(), Arc::clone(page) as Arc<dyn Door>);
+        let overrides = backup::Overrides {
+            url: Some(url.to_owned()),
+            storage: StorageOverrides {
+                storages: vec![folder.display().to_string()],
+                ..StorageOverrides::default()
+            },
+            stall_timeout: Some("0".to_owned()),
+            ..backup::Overrides::default()
+        };
+        backup::requests(&overrides, &setup).unwrap().0
+    }
+
+    #[test]
+    fn two_set_ups_in_one_process_do_not_mix() {
+        let (one, other) = (Arc::new(Page::default()), Arc::new(Page::default()));
+        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let shop = requests(&one, "postgresql://app:sesame@db/shop", here.path());
+        let blog = requests(&other, "postgresql://app:mellon@db/blog", there.path());
+        assert_eq!(shop[0].name.as_str(), "shop");
+        assert_eq!(blog[0].name.as_str(), "blog");
+        assert_eq!(shop[0].stall_timeout, None);
+        let hidden = |page: &Page| page.0.lock().unwrap().join(" ");
+        assert!(hidden(&one).contains("sesame") && !hidden(&one).contains("mellon"));
+        assert!(hidden(&other).contains("mellon") && !hidden(&other).contains("sesame"));
+    }
+}
