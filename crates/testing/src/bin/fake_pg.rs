@@ -154,7 +154,7 @@ fn play() -> anyhow::Result<i32> {
     finish(&script)
 }
 
-/// Argv[0] may be a bare name; where the executable lies is what counts.
+/// The name that the program was called by may be a bare name; where the executable lies is what counts.
 fn program_name() -> anyhow::Result<String> {
     let name = env::args().next().context("no argv[0]")?;
     let name = Path::new(&name).file_name().context("argv[0] is empty")?;
