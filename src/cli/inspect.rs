@@ -2,19 +2,13 @@
 
 use super::args::InspectArgs;
 use super::output::{Output, bytes, dumped_tables, number};
-use pgkeep_core::op::inspect::{Report, Request, Source, run as inspect};
-use pgkeep_core::setup::flags::required_tables;
+use pgkeep_core::op::inspect::{Report, run as inspect};
+use pgkeep_core::setup::inspect::{Overrides, request};
 use pgkeep_model::failure::{Kind, Result};
 use pgkeep_model::scan::{Scan, SectionName, Table};
 
 pub(super) fn run(args: &InspectArgs, output: &Output) -> Result<()> {
-    let required = required_tables(&args.required)?;
-    let source = if args.file.as_os_str() == "-" {
-        Source::Stdin
-    } else {
-        Source::File(args.file.clone())
-    };
-    let report = inspect(&Request { source, required });
+    let report = inspect(&request(&args.into())?);
     output.document(&report, || match &report.failure {
         // A file that cannot be opened is neither complete nor incomplete.
         Some(failure) if failure.kind == Kind::Usage => String::new(),
@@ -30,6 +24,15 @@ pub(super) fn run(args: &InspectArgs, output: &Output) -> Result<()> {
     match report.failure {
         Some(failure) => Err(failure),
         None => Ok(()),
+    }
+}
+
+impl From<&InspectArgs> for Overrides {
+    fn from(args: &InspectArgs) -> Self {
+        Self {
+            file: args.file.clone(),
+            required: args.required.clone(),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ pub mod drill;
 pub mod extract;
 pub mod flags;
 pub mod guard;
+pub mod inspect;
 pub mod pin;
 pub mod prune;
 pub mod restore;
