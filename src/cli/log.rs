@@ -15,7 +15,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::actions;
-use super::global::{Global, LogFormat};
+use super::args::{Global, LogFormat};
 use pgkeep_core::log as core;
 use pgkeep_core::log::{About, Format, Line, Run, Secrets, Sink};
 pub(super) use pgkeep_core::log::{Ended, ended};

@@ -4,43 +4,27 @@
 //! error ends standard error as one object.
 
 mod actions;
-pub mod args;
-mod backup;
-mod calendar;
-mod check;
-mod config;
-mod demo;
-mod drill;
-mod drill_page;
-mod extract;
-mod global;
-mod guard;
-mod inspect;
+mod args;
+mod commands;
 mod log;
 mod output;
 mod pages;
 mod panic;
 mod progress;
-mod prune;
-mod restore;
-mod restored;
-mod retention;
 mod settings;
-mod status;
 mod steps;
-mod stored;
-mod sync;
-mod verify;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use clap::Parser;
+use clap::builder::styling::{AnsiColor, Styles};
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
 use tokio::signal::unix::{SignalKind, signal};
 
-use args::{Cli, Command};
+use args::Global;
+use commands::Command;
 use log::Log;
 use output::Output;
 use pgkeep_core::context::{Context, Signalled, Stop};
@@ -48,6 +32,40 @@ use pgkeep_core::log::Secrets;
 use pgkeep_core::postgres::process::kill_all;
 use pgkeep_core::setup::Setup;
 use pgkeep_model::failure::{Failure, Kind};
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const AFTER_HELP: &str = "\
+Start here:
+  pgkeep demo                                              everything once, on a throw-away server
+  pgkeep backup --storage ./backups --require users        with DATABASE_URL set
+  pgkeep list --storage ./backups
+  pgkeep drill --storage ./backups                         restores the latest one for a test
+  pgkeep inspect dump.sql.gz
+  pgkeep retention --keep-daily 7 --keep-weekly 4 --simulate '0 3 * * *'
+
+Exit codes: 0 done and proven, 2 usage or config, 3 the backup is good but something after it is not, \
+10 no such backup, 11 busy, 12 login refused, 20 the source failed, 21 the dump failed its proof, 22 storage failed, \
+23 stored data is damaged or a restore did not match, 24 stale, 25 refused by a safety rule, 26 a needed program is \
+missing, 130 or 143 stopped by a \
+signal; any other one means failure too.";
+
+/// Logical PostgreSQL backups that come with proof.
+#[derive(Debug, Parser)]
+#[command(name = "pgkeep", version = env!("PGKEEP_VERSION"), about, after_help = AFTER_HELP, styles = STYLES, max_term_width = 110)]
+#[command(propagate_version = true, disable_help_subcommand = true)]
+struct Cli {
+    /// What every command understands.
+    #[command(flatten)]
+    global: Global,
+    /// The command.
+    #[command(subcommand)]
+    command: Command,
+}
 
 /// How long background work may still take when a command is done.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
@@ -85,17 +103,8 @@ fn dispatch(cli: &Cli, context: &Context, output: &Output) -> Result<(), Failure
         matches!(cli.command, Command::Check(_)),
         &output.log,
     );
-    // Reading a file needs no runtime.
-    match &cli.command {
-        Command::Inspect(args) => return inspect::run(args, output),
-        Command::Retention(args) => return retention::run(args, &setup, output, context),
-        Command::Config(command) => return config::run(command, &setup, output),
-        Command::Completions(args) => {
-            pages::completions(args, Cli::command(), output);
-            return Ok(());
-        }
-        Command::Man(args) => return pages::man(args, Cli::command(), output),
-        _ => {}
+    if let Some(result) = cli.command.run_at_once(&setup, output, context) {
+        return result;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -107,7 +116,8 @@ fn dispatch(cli: &Cli, context: &Context, output: &Output) -> Result<(), Failure
                 format!("cannot start: {error}"),
             )
         })?;
-    let result = panic::caught(|| runtime.block_on(carry_out(cli, &setup, output, context)));
+    let result =
+        panic::caught(|| runtime.block_on(carry_out(&cli.command, &setup, output, context)));
     if let Some(since) = context.stop.since() {
         let left = BACKGROUND_GRACE.saturating_sub(since);
         await_background(&runtime, left.min(BACKGROUND_TIMEOUT));
@@ -117,53 +127,16 @@ fn dispatch(cli: &Cli, context: &Context, output: &Output) -> Result<(), Failure
 }
 
 async fn carry_out(
-    cli: &Cli,
+    command: &Command,
     setup: &Setup,
     output: &Output,
     context: &Context,
 ) -> Result<(), Failure> {
     listen_for_signals(context.stop.clone())?;
-    let run = async {
-        match &cli.command {
-            Command::Backup(args) => backup::run(args, setup, output, context).await,
-            Command::List(args) => stored::run_list(args, setup, output, context).await,
-            Command::Show(args) => stored::run_show(args, setup, output).await,
-            Command::Get(args) => stored::run_get(args, setup, output, context).await,
-            Command::Extract(args) => extract::run(args, setup, output, context).await,
-            Command::Drill(args) => drill::run(args, setup, output, context).await,
-            Command::Restore(args) => restore::run(args, setup, output, context).await,
-            Command::Check(args) => check::run(args, setup, output, context).await,
-            Command::Guard(args) => guard::run(args, setup, output, context).await,
-            Command::Verify(args) => verify::run(args, setup, output, context).await,
-            Command::Status(args) => status::run(args, setup, output, context).await,
-            Command::Prune(args) => prune::run(args, setup, output, context).await,
-            Command::Sync(args) => sync::run(args, setup, output, context).await,
-            Command::Pin(args) => stored::run_pin(args, setup, output, context).await,
-            Command::Unpin(args) => stored::run_unpin(args, setup, output, context).await,
-            Command::Demo(args) => demo::run(args, setup, output, context).await,
-            Command::Inspect(_)
-            | Command::Retention(_)
-            | Command::Config(_)
-            | Command::Completions(_)
-            | Command::Man(_) => Ok(()),
-        }
-    };
-    // These clean up after themselves; the others have nothing to lose.
-    let cleans_up = match &cli.command {
-        Command::Prune(args) => !args.dry_run,
-        Command::Sync(args) => !args.dry_run,
-        Command::Backup(_)
-        | Command::Check(_)
-        | Command::Guard(_)
-        | Command::Restore(_)
-        | Command::Drill(_)
-        | Command::Demo(_) => true,
-        _ => false,
-    };
     let stopped = context.stop.token().cancelled();
     tokio::select! {
-        result = run => result,
-        () = stopped, if !cleans_up => Err(context.stop.failure_of_reading()),
+        result = command.run(setup, output, context) => result,
+        () = stopped, if !command.cleans_up() => Err(context.stop.failure_of_reading()),
     }
 }
 

@@ -9,7 +9,7 @@ use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
 use super::actions::{Actions, Table as StepTable};
-use super::global::{Global, When};
+use super::args::{Global, When};
 use super::log::Log;
 use pgkeep_model::failure::{Failure, Kind};
 use pgkeep_model::name::printable;

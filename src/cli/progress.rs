@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use super::global::When;
+use super::args::When;
 use super::log::Log;
 use super::output::{Output, bytes};
 use pgkeep_core::op::event::{Event, Observer};

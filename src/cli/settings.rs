@@ -6,10 +6,10 @@ use std::sync::Arc;
 use secrecy::SecretString;
 
 use super::actions::Actions;
-use super::args::{Global, StorageArgs};
+use super::args::Global;
 use super::log::Log;
 use super::output;
-use pgkeep_core::setup::{Door, Setup, StorageOverrides};
+use pgkeep_core::setup::{Door, Setup};
 use pgkeep_model::config::Config;
 use pgkeep_model::redact::Redactor;
 
@@ -54,16 +54,6 @@ pub(super) fn setup(global: &Global, is_check: bool, log: &Log) -> Setup {
     setup.database.clone_from(&global.database);
     setup.is_check = is_check;
     setup
-}
-
-impl From<&StorageArgs> for StorageOverrides {
-    fn from(args: &StorageArgs) -> Self {
-        Self {
-            storages: args.storages.clone(),
-            s3_endpoint: args.s3_endpoint.clone(),
-            s3_region: args.s3_region.clone(),
-        }
-    }
 }
 
 /// Looks whether GitHub's runner reads along.

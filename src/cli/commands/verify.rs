@@ -3,16 +3,17 @@
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use clap::Args;
 use indicatif::ProgressBar;
 use serde::Serialize;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use super::args::VerifyArgs;
-use super::log::{self, Ended};
-use super::output::{Output, bytes, number};
-use super::progress::{BAR_INTERVAL, LINE_INTERVAL, Style, bar, left, println_json};
-use super::steps;
+use crate::cli::args::StorageArgs;
+use crate::cli::log::{self, Ended};
+use crate::cli::output::{Output, bytes, number};
+use crate::cli::progress::{BAR_INTERVAL, LINE_INTERVAL, Style, bar, left, println_json};
+use crate::cli::steps;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::event::{Event, Observer};
 use pgkeep_core::op::notices::undelivered;
@@ -22,19 +23,54 @@ use pgkeep_core::setup::verify::{Overrides, request};
 use pgkeep_core::stream::pipeline::Progress;
 use pgkeep_model::failure::Result;
 
+pub(super) const AFTER_HELP: &str = "\
+Examples:
+  pgkeep verify --storage ./backups              the newest good backup, in each storage that has it
+  pgkeep verify --all
+  pgkeep verify --sample 3 --json
+
+Every byte is read: size, SHA-256, compression, end marker, each table's rows and digest. What contradicts the \
+manifest is read again; when the second reading agrees, the copy is marked as damaged, counts for nothing from then \
+on and is never chosen as latest. The mark is final.
+
+Exit code 23: a copy is damaged; the hint names the newest good backup. 22: a storage could not be read; nothing is \
+marked then.";
+
+/// Flags of `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Id of the backup, or `latest` [default: latest]
+    #[arg(value_name = "ID", conflicts_with_all = ["all", "sample"])]
+    pub id: Option<String>,
+    /// Verify every backup
+    #[arg(long, conflicts_with = "sample")]
+    pub all: bool,
+    /// Verify so many backups by chance, and the newest of each database besides
+    #[arg(long, value_name = "N")]
+    pub sample: Option<usize>,
+    /// Where to look.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+}
+
+impl From<&VerifyArgs> for Overrides {
+    fn from(args: &VerifyArgs) -> Self {
+        Self {
+            id: args.id.clone(),
+            all: args.all,
+            sample: args.sample,
+            storage: (&args.storage).into(),
+        }
+    }
+}
+
 pub(super) async fn run(
     args: &VerifyArgs,
     setup: &Setup,
     output: &Output,
     context: &Context,
 ) -> Result<()> {
-    let overrides = Overrides {
-        id: args.id.clone(),
-        all: args.all,
-        sample: args.sample,
-        storage: (&args.storage).into(),
-    };
-    let request = request(&overrides, setup)?;
+    let request = request(&args.into(), setup)?;
     let context = &setup.telling(context, &(&args.storage).into())?;
     let shown = Shown {
         output,

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use super::args::StatusArgs;
-use super::output::{Output, bytes, number, table};
+use clap::Args;
+
+use crate::cli::args::StorageArgs;
+use crate::cli::output::{Output, bytes, number, table};
 use pgkeep_core::context::Context;
 use pgkeep_core::op::notices::undelivered;
 use pgkeep_core::op::status::{Report, Status, run as status, run_and_tell, tell_unknown};
@@ -11,6 +13,41 @@ use pgkeep_core::setup::Setup;
 use pgkeep_core::setup::status::{Overrides, names, request, telling};
 use pgkeep_model::failure::Result;
 use pgkeep_model::freshness::{Freshness, age};
+
+pub(super) const AFTER_HELP: &str = "\
+Examples:
+  pgkeep status                                      every database of the configuration, by its `max_age`
+  pgkeep status --storage ./backups --max-age 26h
+  pgkeep -d shop status --nagios
+
+Reads storage only, so any host that may read it can watch. Exit code 24: a database has no good backup that is \
+young enough. With --nagios: 0 fresh, 1 fresh with a warning, 2 stale, 3 unknown.";
+
+/// Flags of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// How old the newest good backup may be, such as 26h [default: `max_age` of the configuration]
+    #[arg(long, value_name = "TIME")]
+    pub max_age: Option<String>,
+    /// Print one line for Nagios and end with its codes: 0 ok, 1 warning, 2 critical, 3 unknown
+    #[arg(long, conflicts_with = "json")]
+    pub nagios: bool,
+    /// Tell the notifiers that asked for `stale` of each database that needs somebody; the exit code stays the same
+    #[arg(long)]
+    pub notify: bool,
+    /// Where to look.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+}
+
+impl From<&StatusArgs> for Overrides {
+    fn from(args: &StatusArgs) -> Self {
+        Self {
+            max_age: args.max_age.clone(),
+            storage: (&args.storage).into(),
+        }
+    }
+}
 
 /// Nagios' own codes. <https://nagios-plugins.org/doc/guidelines.html#AEN78>
 const OK: u8 = 0;
@@ -57,15 +94,6 @@ async fn status_and_tell(args: &StatusArgs, setup: &Setup, context: &Context) ->
         Err(failure) => failure,
     };
     Err(tell_unknown(&names(setup)?, failure, context.clock.now(), context).await)
-}
-
-impl From<&StatusArgs> for Overrides {
-    fn from(args: &StatusArgs) -> Self {
-        Self {
-            max_age: args.max_age.clone(),
-            storage: (&args.storage).into(),
-        }
-    }
 }
 
 fn text(status: &Status) -> String {

@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use super::output::{bytes, number};
+use crate::cli::output::{bytes, number};
 use pgkeep_core::op::drill::Report;
 
 const STYLE: &str = "\

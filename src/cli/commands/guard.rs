@@ -1,11 +1,14 @@
 //! `pgkeep guard` on the terminal: standard output is the command's, so every word goes to standard error.
 
-use super::args::{GuardArgs, OnFailureArg};
-use super::backup::text as backup_text;
-use super::output::Output;
-use super::progress::Shown;
-use super::restored;
-use super::steps;
+use std::ffi::OsString;
+
+use clap::{Args, ValueEnum};
+
+use super::backup::{BackupArgs, text as backup_text};
+use super::restore::text as restored;
+use crate::cli::output::Output;
+use crate::cli::progress::Shown;
+use crate::cli::steps;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::event::{Event, Observer};
 use pgkeep_core::op::guard::{CommandOutcome, Report, Request, run as guard};
@@ -14,6 +17,71 @@ use pgkeep_core::setup::guard::{Overrides, holds_password, request};
 use pgkeep_core::setup::{Setup, StorageOverrides};
 use pgkeep_model::failure::Result;
 use pgkeep_model::freshness::age;
+
+pub(super) const AFTER_HELP: &str = "\
+Examples:
+  pgkeep guard -- npm run migrate
+  pgkeep -d shop guard --max-age 10m --on-failure restore -- ./manage.py migrate
+  pgkeep guard --storage ./backups --require users -- sh -c 'migrate && seed'
+
+The backup is made as by `pgkeep backup`, or with --max-age a good one is taken that is young enough and was made of this \
+very database. It is pinned, with the git commit where there is one. No backup, no COMMAND. COMMAND gets pgkeep's own \
+standard input, output, error and environment, and SIGINT and SIGTERM; all that pgkeep says goes to standard error. No shell \
+reads COMMAND.
+
+The exit code is COMMAND's (128 and the signal's number where one ended it). pgkeep's own codes mean that COMMAND was not run \
+(127: there is no such command, 126: it cannot be started), or that --on-failure restore failed. With --json standard \
+error tells them apart: it ends with an `exit_error` object when the code is pgkeep's, and with the `summary` when it is \
+COMMAND's.
+
+After a signal no restore is begun: the line that does it is printed.";
+
+/// Flags of `guard`.
+#[derive(Debug, Args)]
+pub struct GuardArgs {
+    /// Accept a good backup that is not older, such as 10m [default: a new one is made]
+    #[arg(long, value_name = "TIME")]
+    pub max_age: Option<String>,
+    /// What is done when COMMAND fails
+    #[arg(long, value_enum, default_value_t = OnFailureArg::Print, value_name = "WHAT")]
+    pub on_failure: OnFailureArg,
+    /// Let a superuser restore: whatever the dump's SQL says then runs with those powers
+    #[arg(long)]
+    pub allow_superuser: bool,
+    /// How the backup is made.
+    #[command(flatten)]
+    pub backup: BackupArgs,
+    /// The command and its arguments, behind `--`
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// What is done when the guarded command fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnFailureArg {
+    /// Print the line that restores the backup
+    Print,
+    /// Restore the backup in the database's place; the one that COMMAND left is kept under another name
+    Restore,
+}
+
+/// A guard refuses the flags that leave something out, so its help does not offer them.
+pub(super) fn without_selection(argument: clap::Arg) -> clap::Arg {
+    let is_selection = argument.get_help_heading() == Some("Selection");
+    argument.hide(is_selection)
+}
+
+impl From<&GuardArgs> for Overrides {
+    fn from(args: &GuardArgs) -> Self {
+        Self {
+            max_age: args.max_age.clone(),
+            restores: args.on_failure == OnFailureArg::Restore,
+            allow_superuser: args.allow_superuser,
+            backup: (&args.backup).into(),
+            command: args.command.clone(),
+        }
+    }
+}
 
 pub(super) async fn run(
     args: &GuardArgs,
@@ -46,18 +114,6 @@ pub(super) async fn run(
         output.end_with(command.code);
     }
     Ok(())
-}
-
-impl From<&GuardArgs> for Overrides {
-    fn from(args: &GuardArgs) -> Self {
-        Self {
-            max_age: args.max_age.clone(),
-            restores: args.on_failure == OnFailureArg::Restore,
-            allow_superuser: args.allow_superuser,
-            backup: (&args.backup).into(),
-            command: args.command.clone(),
-        }
-    }
 }
 
 /// Shows a guard: each database's progress, and what is said between.

@@ -1,9 +1,10 @@
 //! `pgkeep prune` on the terminal: each verdict with its reason, and what came of it.
 
+use clap::Args;
 use serde::Serialize;
 
-use super::args::PruneArgs;
-use super::output::{Output, bytes, number, table};
+use crate::cli::args::{PolicyArgs, StorageArgs};
+use crate::cli::output::{Output, bytes, number, table};
 use pgkeep_core::context::Context;
 use pgkeep_core::op::prune::{Account, Line, Report, run as prune, worst};
 use pgkeep_core::setup::Setup;
@@ -11,8 +12,50 @@ use pgkeep_core::setup::prune::{Overrides, requests};
 use pgkeep_model::failure::{Failure, Result};
 use pgkeep_model::id::DatabaseName;
 
+pub(super) const AFTER_HELP: &str = "\
+Examples:
+  pgkeep prune --dry-run                             what would go, and why
+  pgkeep -d shop prune
+  pgkeep prune --storage ./backups --keep-daily 7 --keep-weekly 4 --keep-monthly 12
+
+Never removed: the newest good backup, the newest one that passed a drill, pinned ones, and whatever pgkeep did not \
+write or cannot read. Each storage keeps its own account. `backup` prunes by itself when the configuration has a \
+policy. Exit code 25: refused, nothing removed there; 3: some removals failed.";
+
+/// Flags of `prune`.
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    /// Show what would be removed, and remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Carry out a plan that removes more than half of more than ten backups
+    #[arg(long)]
+    pub allow_mass_delete: bool,
+    /// How long to wait for another run of the same database; 0 ends at once with code 11 [default: 0]
+    #[arg(long, value_name = "TIME")]
+    pub lock_timeout: Option<String>,
+    /// The rules; none at all means the policy of the configuration.
+    #[command(flatten)]
+    pub policy: PolicyArgs,
+    /// Where to prune.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+}
+
 /// Most objects of others that are named one by one.
 const MAX_LEFT: usize = 10;
+
+impl From<&PruneArgs> for Overrides {
+    fn from(args: &PruneArgs) -> Self {
+        Self {
+            dry_run: args.dry_run,
+            allow_mass_delete: args.allow_mass_delete,
+            lock_timeout: args.lock_timeout.clone(),
+            policy: (&args.policy).into(),
+            storage: (&args.storage).into(),
+        }
+    }
+}
 
 /// The document of the whole command.
 #[derive(Serialize)]
@@ -27,14 +70,7 @@ pub(super) async fn run(
     output: &Output,
     context: &Context,
 ) -> Result<()> {
-    let overrides = Overrides {
-        dry_run: args.dry_run,
-        allow_mass_delete: args.allow_mass_delete,
-        lock_timeout: args.lock_timeout.clone(),
-        policy: (&args.policy).into(),
-        storage: (&args.storage).into(),
-    };
-    let planned = requests(&overrides, setup).await?;
+    let planned = requests(&args.into(), setup).await?;
     planned.notes.iter().for_each(|note| output.note(note));
     let mut reports = Vec::new();
     for (request, lock) in &planned.requests {

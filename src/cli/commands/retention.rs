@@ -1,21 +1,83 @@
 //! `pgkeep retention` on the terminal: a calendar of what is kept, and each kept time with its reasons.
 
+mod calendar;
+
+use std::path::PathBuf;
+
+use clap::Args;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::args::{PolicyArgs, RetentionArgs};
-use super::calendar::{self, Entry};
-use super::output::{Output, number, table};
+use crate::cli::args::PolicyArgs;
+use crate::cli::output::{Output, number, table};
+use calendar::Entry;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::retention::{Judged, Report, run as judge};
 use pgkeep_core::setup::Setup;
-use pgkeep_core::setup::retention::{Overrides, PolicyOverrides, request};
+use pgkeep_core::setup::retention::{Overrides, request};
 use pgkeep_model::config::Retention;
 use pgkeep_model::failure::Result;
 use pgkeep_model::retention::Reason;
 
+pub(super) const AFTER_HELP: &str = "\
+Examples:
+  pgkeep retention --keep-daily 7 --keep-weekly 4 --keep-monthly 12 --simulate '0 3 * * *' --for 2y
+  pgkeep retention --keep-last 3 --keep-within 30d --from times.txt
+  pgkeep -d shop retention --simulate '@hourly' --for 30d      the policy of the configuration
+
+Each rule goes from the newest backup to the oldest by itself and keeps the newest of each period that has one, until \
+its count is used up; where the backups run out first, it keeps the oldest too. What any rule keeps is kept. Weeks are \
+ISO weeks. A start more than 10 minutes ahead of now is kept and not counted. It is restic's rule since 0.16. Pruning \
+after every backup leaves the same as pruning once, so a simulated schedule is judged once, at its end.
+
+The calendar marks each day, or each hour of a few days, with the tier that stays longest.
+
+Exit code 25: the policy has no rule, so it would keep nothing.";
+
+/// Flags of `retention`.
+#[derive(Debug, Args)]
+pub struct RetentionArgs {
+    /// The rules; none at all means the policy of the configuration.
+    #[command(flatten)]
+    pub policy: PolicyArgs,
+    /// File with one RFC 3339 time per line, blank lines and # comments aside; - is standard input
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "simulate",
+        help_heading = "Times"
+    )]
+    pub from: Option<PathBuf>,
+    /// Cron expression of five fields, minute to weekday, whose times are judged instead
+    #[arg(long, value_name = "CRON", help_heading = "Times")]
+    pub simulate: Option<String>,
+    /// How long the simulated schedule has been running, up to now
+    #[arg(
+        long = "for",
+        value_name = "TIME",
+        default_value = "2y",
+        help_heading = "Times"
+    )]
+    pub length: String,
+    /// Look from this RFC 3339 time [default: the present]
+    #[arg(long, value_name = "TIME", help_heading = "Times")]
+    pub now: Option<String>,
+}
+
 /// Most kept times that are listed for people: more scroll past unread.
 const MAX_LISTED: usize = 100;
+
+impl From<&RetentionArgs> for Overrides {
+    fn from(args: &RetentionArgs) -> Self {
+        Self {
+            policy: (&args.policy).into(),
+            from: args.from.clone(),
+            simulate: args.simulate.clone(),
+            length: args.length.clone(),
+            now: args.now.clone(),
+        }
+    }
+}
 
 pub(super) fn run(
     args: &RetentionArgs,
@@ -23,14 +85,7 @@ pub(super) fn run(
     output: &Output,
     context: &Context,
 ) -> Result<()> {
-    let overrides = Overrides {
-        policy: (&args.policy).into(),
-        from: args.from.clone(),
-        simulate: args.simulate.clone(),
-        length: args.length.clone(),
-        now: args.now.clone(),
-    };
-    let request = request(&overrides, setup, context.clock.now())?;
+    let request = request(&args.into(), setup, context.clock.now())?;
     let report = judge(&request)?;
     let is_future = |one: &&Judged| one.reasons.contains(&Reason::Future);
     let future = report.keep.iter().filter(is_future).count();
@@ -43,21 +98,6 @@ pub(super) fn run(
     }
     output.document(&report, || text(&report, &request.policy));
     Ok(())
-}
-
-impl From<&PolicyArgs> for PolicyOverrides {
-    fn from(args: &PolicyArgs) -> Self {
-        Self {
-            keep_last: args.keep_last,
-            keep_hourly: args.keep_hourly,
-            keep_daily: args.keep_daily,
-            keep_weekly: args.keep_weekly,
-            keep_monthly: args.keep_monthly,
-            keep_yearly: args.keep_yearly,
-            keep_within: args.keep_within.clone(),
-            timezone: args.timezone.clone(),
-        }
-    }
 }
 
 /// Names the rules that are given.

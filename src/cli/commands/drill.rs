@@ -1,21 +1,78 @@
 //! `pgkeep drill` on the terminal.
 
-use std::fs;
-use std::path::Path;
+mod page;
 
-use super::args::DrillArgs;
-use super::drill_page::page;
-use super::log::{self, Ended};
-use super::output::{Output, bytes, number};
-use super::progress::Shown;
-use super::restored::left_to_the_platform;
-use super::steps;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::restore::text::left_to_the_platform;
+use crate::cli::args::StorageArgs;
+use crate::cli::log::{self, Ended};
+use crate::cli::output::{Output, bytes, number};
+use crate::cli::progress::Shown;
+use crate::cli::steps;
+use page::page;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::drill::{Report, run as drill};
 use pgkeep_core::setup::Setup;
 use pgkeep_core::setup::drill::{Overrides, request};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::name::printable;
+
+pub(super) const AFTER_HELP: &str = "\
+Examples:
+  pgkeep drill                                       the latest backup, on a throw-away server started here
+  pgkeep drill latest --html report.html
+  pgkeep drill --drill-url postgresql://drill@localhost/postgres
+
+Roles that the dump refers to are made; whatever was made is dropped again. Exit code 0 means that every table came \
+back with its rows and that every assertion of the configuration holds; 23 that it does not.";
+
+/// Flags of `drill`.
+#[derive(Debug, Args)]
+pub struct DrillArgs {
+    /// Id of the backup, or `latest`
+    #[arg(value_name = "ID", default_value = "latest")]
+    pub id: String,
+    /// Server to restore into [default: `drill.url` of the configuration, else a throw-away one on this machine]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "PGKEEP_DRILL_URL",
+        hide_env_values = true
+    )]
+    pub drill_url: Option<String>,
+    /// Extension that the server may lack (repeatable), beside those of the configuration
+    #[arg(long = "skip-extension", value_name = "NAME")]
+    pub skip_extensions: Vec<String>,
+    /// Restore on that server as a superuser: whatever the dump's SQL says then runs with those powers
+    #[arg(long)]
+    pub allow_superuser: bool,
+    /// Write the report as one page
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Folder of the PostgreSQL programs
+    #[arg(long, value_name = "FOLDER")]
+    pub bin_dir: Option<PathBuf>,
+    /// Where to look.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+}
+
+impl From<&DrillArgs> for Overrides {
+    fn from(args: &DrillArgs) -> Self {
+        Self {
+            id: Some(args.id.clone()),
+            drill_url: args.drill_url.clone(),
+            skip_extensions: args.skip_extensions.clone(),
+            allow_superuser: args.allow_superuser,
+            bin_dir: args.bin_dir.clone(),
+            storage: (&args.storage).into(),
+        }
+    }
+}
 
 pub(super) async fn run(
     args: &DrillArgs,
@@ -46,19 +103,6 @@ pub(super) async fn run(
     match report.failure {
         Some(failure) => Err(failure),
         None => written,
-    }
-}
-
-impl From<&DrillArgs> for Overrides {
-    fn from(args: &DrillArgs) -> Self {
-        Self {
-            id: Some(args.id.clone()),
-            drill_url: args.drill_url.clone(),
-            skip_extensions: args.skip_extensions.clone(),
-            allow_superuser: args.allow_superuser,
-            bin_dir: args.bin_dir.clone(),
-            storage: (&args.storage).into(),
-        }
     }
 }
 

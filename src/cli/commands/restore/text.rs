@@ -1,13 +1,13 @@
 //! What a restore says at its end, for people.
 
-use super::output::{bytes, number};
+use crate::cli::output::{bytes, number};
 use pgkeep_core::op::restore::rows::{Merged, Report as RowsReport};
 use pgkeep_core::op::restore::tables::Report as TablesReport;
 use pgkeep_core::op::restore::{Outcome, Report};
 use pgkeep_model::name::printable;
 
 /// Returns the words for an outcome that is worth some; a failure has its own.
-pub(super) fn of(outcome: &Outcome) -> Option<String> {
+pub(in crate::cli::commands) fn of(outcome: &Outcome) -> Option<String> {
     match outcome {
         Outcome::Whole(report) => report.restored.then(|| of_whole(report)),
         Outcome::Tables(report) => report.failure.is_none().then(|| of_tables(report)),
@@ -19,7 +19,7 @@ pub(super) fn of(outcome: &Outcome) -> Option<String> {
 }
 
 /// Returns the words for a whole dump that was restored.
-pub(super) fn of_whole(report: &Report) -> String {
+pub(in crate::cli::commands) fn of_whole(report: &Report) -> String {
     let what = report.backup_id.as_deref().unwrap_or(&report.source);
     let seconds = |ms: u64| ms as f64 / 1000.0;
     let mut out = format!(
@@ -67,7 +67,7 @@ pub(super) fn of_whole(report: &Report) -> String {
 }
 
 /// What is not there, or not as it was where the dump came from: the first thing to know.
-pub(super) fn left_to_the_platform(report: &Report) -> String {
+pub(in crate::cli::commands) fn left_to_the_platform(report: &Report) -> String {
     let mut out = String::new();
     if !report.skipped_extensions.is_empty() {
         out += &format!(

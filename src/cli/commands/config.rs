@@ -3,13 +3,32 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::args::ConfigCommand;
-use super::output::Output;
+use clap::Subcommand;
+
+use crate::cli::output::Output;
 use pgkeep_core::setup::Setup;
 use pgkeep_model::config::{EXAMPLE, config_schema};
 use pgkeep_model::failure::{Failure, Kind, Result};
+
+/// Commands about the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Write a commented configuration file
+    Init {
+        /// File to write; - is standard output
+        #[arg(value_name = "FILE", default_value = "pgkeep.yaml")]
+        file: PathBuf,
+        /// Replace a file that is there already
+        #[arg(long)]
+        force: bool,
+    },
+    /// Print the configuration in force, with every default and without secrets
+    Show,
+    /// Print the JSON Schema of the configuration, for editors
+    Schema,
+}
 
 pub(super) fn run(command: &ConfigCommand, setup: &Setup, output: &Output) -> Result<()> {
     match command {

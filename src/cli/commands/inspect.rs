@@ -1,11 +1,42 @@
 //! `pgkeep inspect` on the terminal.
 
-use super::args::InspectArgs;
-use super::output::{Output, bytes, dumped_tables, number};
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::cli::output::{Output, bytes, dumped_tables, number};
 use pgkeep_core::op::inspect::{Report, run as inspect};
 use pgkeep_core::setup::inspect::{Overrides, request};
 use pgkeep_model::failure::{Kind, Result};
 use pgkeep_model::scan::{Scan, SectionName, Table};
+
+pub(super) const AFTER_HELP: &str = "\
+Examples:
+  pgkeep inspect backup.sql.gz --require users --require 'billing.\"Invoice Lines\"'
+  pg_dump shop | pgkeep inspect - --json
+
+Reads .sql, .gz and .zst by content, not by name. Exit code 21: the dump is not complete, or a required table is \
+missing.";
+
+/// Flags of `inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// The dump; - is standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Table that must be in the dump: users, billing."Invoice Lines", or users=100 for at least 100 rows (repeatable)
+    #[arg(long = "require", value_name = "TABLE")]
+    pub required: Vec<String>,
+}
+
+impl From<&InspectArgs> for Overrides {
+    fn from(args: &InspectArgs) -> Self {
+        Self {
+            file: args.file.clone(),
+            required: args.required.clone(),
+        }
+    }
+}
 
 pub(super) fn run(args: &InspectArgs, output: &Output) -> Result<()> {
     let report = inspect(&request(&args.into())?);
@@ -24,15 +55,6 @@ pub(super) fn run(args: &InspectArgs, output: &Output) -> Result<()> {
     match report.failure {
         Some(failure) => Err(failure),
         None => Ok(()),
-    }
-}
-
-impl From<&InspectArgs> for Overrides {
-    fn from(args: &InspectArgs) -> Self {
-        Self {
-            file: args.file.clone(),
-            required: args.required.clone(),
-        }
     }
 }
 

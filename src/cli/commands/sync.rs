@@ -1,16 +1,41 @@
 //! `pgkeep sync` on the terminal.
 
+use clap::Args;
 use serde::Serialize;
 
-use super::args::SyncArgs;
-use super::output::{Output, bytes, number};
 use super::prune::not_begun;
+use crate::cli::args::StorageArgs;
+use crate::cli::output::{Output, bytes, number};
 use pgkeep_core::context::Context;
 use pgkeep_core::op::prune::worst;
 use pgkeep_core::op::sync::{Report, Swept, run as sync};
 use pgkeep_core::setup::Setup;
 use pgkeep_core::setup::sync::{Overrides, lock, requests};
 use pgkeep_model::failure::Result;
+
+/// Flags of `sync`.
+#[derive(Debug, Args)]
+pub struct SyncArgs {
+    /// Show what would be removed, and remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How long to wait for another run of the same database; 0 ends at once with code 11 [default: 0]
+    #[arg(long, value_name = "TIME")]
+    pub lock_timeout: Option<String>,
+    /// Where to sweep.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+}
+
+impl From<&SyncArgs> for Overrides {
+    fn from(args: &SyncArgs) -> Self {
+        Self {
+            dry_run: args.dry_run,
+            lock_timeout: args.lock_timeout.clone(),
+            storage: (&args.storage).into(),
+        }
+    }
+}
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -24,11 +49,7 @@ pub(super) async fn run(
     output: &Output,
     context: &Context,
 ) -> Result<()> {
-    let overrides = Overrides {
-        dry_run: args.dry_run,
-        lock_timeout: args.lock_timeout.clone(),
-        storage: (&args.storage).into(),
-    };
+    let overrides = args.into();
     let lock = lock(&overrides, setup)?;
     let mut reports = Vec::new();
     for request in requests(&overrides, setup).await? {

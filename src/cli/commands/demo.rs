@@ -7,13 +7,13 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::Args;
 use comfy_table::CellAlignment;
 use flate2::read::GzDecoder;
 use serde::Serialize;
 
-use super::args::DemoArgs;
-use super::output::{Output, bytes, number, table};
-use super::progress::Shown;
+use crate::cli::output::{Output, bytes, number, table};
+use crate::cli::progress::Shown;
 use pgkeep_core::context::Context;
 use pgkeep_core::lock::StateFolder;
 use pgkeep_core::op::backup::{Report, Request, run as backup};
@@ -32,8 +32,16 @@ use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::manifest::{Manifest, TableRecord};
 use pgkeep_model::name::quote;
 
+/// Flags of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Folder to leave the demo's backups in [default: a temporary one that is removed]
+    #[arg(long, value_name = "FOLDER")]
+    pub keep: Option<PathBuf>,
+}
+
 /// Pagila, the sample database of a film rental, from neondatabase/postgres-sample-dbs; see `assets/README.md`.
-const PAGILA: &[u8] = include_bytes!("../../assets/pagila.sql.gz");
+const PAGILA: &[u8] = include_bytes!("../../../assets/pagila.sql.gz");
 
 /// The sample database, on the server and in storage.
 const PAGILA_NAME: &str = "pagila";

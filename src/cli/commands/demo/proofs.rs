@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::{Demo, PAGILA_NAME, indent};
+use crate::cli::commands::restore::text as restored;
+use crate::cli::commands::{drill as drill_words, prune as prune_words, verify as verify_words};
 use crate::cli::progress::Shown;
-use crate::cli::{drill as drill_words, prune as prune_words, restored, verify as verify_words};
 use pgkeep_core::op::event::Silent;
 use pgkeep_core::op::stored::{NamedStorage, Wanted};
 use pgkeep_core::op::{drill, prune, restore, verify};

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use jiff::Zoned;
 use jiff::civil::Date;
 
-use super::output::number;
+use crate::cli::output::number;
 use pgkeep_model::retention::Tier;
 
 /// Longest time, in days, that is drawn by the hour.

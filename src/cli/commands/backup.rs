@@ -1,0 +1,289 @@
+//! `pgkeep backup` on the terminal.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use crate::cli::args::{PresetArg, StorageArgs};
+use crate::cli::log::{self, Ended};
+use crate::cli::output::{Output, bytes, number};
+use crate::cli::progress::Shown;
+use crate::cli::steps;
+use pgkeep_core::context::Context;
+use pgkeep_core::op::backup::{Report, not_started, overall, run as backup};
+use pgkeep_core::setup::backup::{Overrides, requests};
+use pgkeep_core::setup::{Setup, StorageOverrides};
+use pgkeep_model::failure::Result;
+use pgkeep_model::manifest::Trigger;
+
+pub(super) const AFTER_HELP: &str = "\
+Examples:
+  pgkeep backup                                      all databases of the configuration
+  pgkeep -d shop backup --trigger pre-deploy
+  pgkeep backup --storage ./backups --require users --compression zstd
+  pgkeep backup --url 'postgresql:///shop?host=/run/postgresql' --storage s3://acme-backups/pg
+
+Without --url and without a configuration, DATABASE_URL or libpq's own variables (PGHOST, PGSERVICE, …) say where \
+the database is. Passwords may also come from ~/.pgpass or a service file; behind --url others can read them in the \
+list of processes. A run that leaves out tables or rows by its flags is stored under partial/ and counts for \
+nothing else.";
+
+/// Flags of `backup`.
+#[derive(Debug, Default, Args)]
+pub struct BackupArgs {
+    /// The database [default: from the configuration, DATABASE_URL or libpq's variables]
+    #[arg(long, value_name = "URL", hide_env_values = true)]
+    pub url: Option<String>,
+    /// Name of the database in storage [default: the one in the URL]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// File that holds the password
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// Where to store.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+    /// How many storages must take the backup for it to count [default: one]
+    #[arg(long, value_name = "N")]
+    pub copies: Option<usize>,
+    /// Table that must be in the dump: users, billing."Invoice Lines", or users=100 for at least 100 rows (repeatable)
+    #[arg(long = "require", value_name = "TABLE")]
+    pub required: Vec<String>,
+    /// Rules of a hosting service: supabase keeps what is the project's own, users and stored files' index included
+    #[arg(long, value_enum, value_name = "SERVICE", help_heading = "Selection")]
+    pub preset: Option<PresetArg>,
+    /// Dump only this table (repeatable); names are literal, never patterns
+    #[arg(long = "table", value_name = "TABLE", help_heading = "Selection")]
+    pub tables: Vec<String>,
+    /// Leave this table out (repeatable)
+    #[arg(
+        long = "exclude-table",
+        value_name = "TABLE",
+        help_heading = "Selection"
+    )]
+    pub exclude_tables: Vec<String>,
+    /// Dump only this schema (repeatable)
+    #[arg(long = "schema", value_name = "SCHEMA", help_heading = "Selection")]
+    pub schemas: Vec<String>,
+    /// Leave this schema out (repeatable)
+    #[arg(
+        long = "exclude-schema",
+        value_name = "SCHEMA",
+        help_heading = "Selection"
+    )]
+    pub exclude_schemas: Vec<String>,
+    /// Dump this table without its rows (repeatable)
+    #[arg(
+        long = "structure-only",
+        value_name = "TABLE",
+        help_heading = "Selection"
+    )]
+    pub structure_only: Vec<String>,
+    /// Compression: gzip, zstd or none, with a level such as gzip:6 [default: gzip at a level
+    /// that suits each chunk, 3 to 5]
+    #[arg(long, value_name = "METHOD[:LEVEL]")]
+    pub compression: Option<String>,
+    /// Store roles and tablespaces beside the dump
+    #[arg(long)]
+    pub globals: bool,
+    /// Accept a database without any table
+    #[arg(long)]
+    pub allow_empty: bool,
+    /// End with code 3 when pg_dump warned of anything
+    #[arg(long)]
+    pub strict_warnings: bool,
+    /// How long pg_dump waits for a lock [default: 60s]
+    #[arg(long, value_name = "TIME")]
+    pub lock_wait_timeout: Option<String>,
+    /// How long to wait for another run of the same database; 0 ends at once with code 11 [default: 0]
+    #[arg(long, value_name = "TIME")]
+    pub lock_timeout: Option<String>,
+    /// End a dump that has moved no byte for so long; 0 means never [default: 10m]
+    #[arg(long, value_name = "TIME")]
+    pub stall_timeout: Option<String>,
+    /// How often a run is tried whose cause may pass, such as a lost connection [default: 3]
+    #[arg(long, value_name = "N")]
+    pub attempts: Option<u32>,
+    /// Folder of the PostgreSQL client programs
+    #[arg(long, value_name = "FOLDER")]
+    pub bin_dir: Option<PathBuf>,
+    /// Why the run happens [default: manual; pre-deploy for a guard]
+    #[arg(long, value_enum)]
+    pub trigger: Option<TriggerArg>,
+    /// Keep the backup until it is unpinned, for this reason [default: pinned where the trigger is pre-deploy]
+    #[arg(long, value_name = "REASON")]
+    pub pin: Option<String>,
+    /// Remove nothing behind the backup, whatever the configuration's retention says
+    #[arg(long)]
+    pub no_prune: bool,
+}
+
+/// Why a run happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TriggerArg {
+    /// Somebody asked for it
+    Manual,
+    /// A schedule
+    Schedule,
+    /// A deployment is about to start
+    PreDeploy,
+}
+
+impl From<&BackupArgs> for Overrides {
+    fn from(args: &BackupArgs) -> Self {
+        Self {
+            url: args.url.clone(),
+            name: args.name.clone(),
+            password_file: args.password_file.clone(),
+            storage: (&args.storage).into(),
+            copies: args.copies,
+            required: args.required.clone(),
+            preset: args.preset.map(Into::into),
+            tables: args.tables.clone(),
+            exclude_tables: args.exclude_tables.clone(),
+            schemas: args.schemas.clone(),
+            exclude_schemas: args.exclude_schemas.clone(),
+            structure_only: args.structure_only.clone(),
+            compression: args.compression.clone(),
+            globals: args.globals,
+            allow_empty: args.allow_empty,
+            strict_warnings: args.strict_warnings,
+            lock_wait_timeout: args.lock_wait_timeout.clone(),
+            lock_timeout: args.lock_timeout.clone(),
+            stall_timeout: args.stall_timeout.clone(),
+            attempts: args.attempts,
+            bin_dir: args.bin_dir.clone(),
+            trigger: args.trigger.map(Into::into),
+            pin: args.pin.clone(),
+            no_prune: args.no_prune,
+        }
+    }
+}
+
+impl From<TriggerArg> for Trigger {
+    fn from(trigger: TriggerArg) -> Self {
+        match trigger {
+            TriggerArg::Manual => Self::Manual,
+            TriggerArg::Schedule => Self::Schedule,
+            TriggerArg::PreDeploy => Self::PreDeploy,
+        }
+    }
+}
+
+pub(super) async fn run(
+    args: &BackupArgs,
+    setup: &Setup,
+    output: &Output,
+    context: &Context,
+) -> Result<()> {
+    let (requests, is_configured) = requests(&args.into(), setup)?;
+    let context = &if is_configured {
+        setup.telling(context, &StorageOverrides::default())?
+    } else {
+        context.clone()
+    };
+    #[cfg(debug_assertions)]
+    crate::cli::panic::provoke(setup.var("PGKEEP_TEST_PANIC")).await;
+    let mut reports = Vec::new();
+    for request in &requests {
+        if context.stop.is_requested() {
+            reports.push(not_started(request, context).await);
+            continue;
+        }
+        let shown = Shown::new(request.name.as_str(), output);
+        let report = backup(request, context, &shown).await;
+        shown.finish();
+        print(&report, output, requests.len() > 1);
+        log_end(&report);
+        reports.push(report);
+    }
+    output.step_summary(|| steps::of_backups(&reports));
+    output.step_outputs(&steps::outputs_of_backups(&reports));
+    if output.json {
+        output.json_line(&Summary {
+            message_type: "summary",
+            backups: &reports,
+        });
+    }
+    match overall(&reports) {
+        Some(failure) => Err(failure),
+        None => Ok(()),
+    }
+}
+
+fn log_end(report: &Report) {
+    log::ended(&Ended {
+        stage: "backup",
+        database: Some(&report.database),
+        backup_id: report.backup_id.as_deref().filter(|_| report.stored),
+        duration_ms: report.took_ms,
+        size_bytes: report.stored.then_some(report.size_bytes),
+        failure: report.failure.as_ref(),
+    });
+}
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    message_type: &'static str,
+    backups: &'a [Report],
+}
+
+fn print(report: &Report, output: &Output, is_one_of_many: bool) {
+    if output.json {
+        return;
+    }
+    for warning in &report.warnings {
+        output.warning(&format!("{}: {}", report.database, warning.message));
+    }
+    if report.stored && !output.quiet {
+        output.data(&text(report));
+    }
+    if is_one_of_many && let Some(failure) = &report.failure {
+        output.error(failure);
+    }
+}
+
+pub(super) fn text(report: &Report) -> String {
+    let id = report.backup_id.as_deref().unwrap_or_default();
+    let seconds = report.took_ms as f64 / 1000.0;
+    let mut out = format!(
+        "{id}: {} tables, {} rows, {} of SQL stored as {} in {seconds:.1} s\n",
+        number(report.tables as u64),
+        number(report.rows),
+        bytes(report.dump_bytes),
+        bytes(report.size_bytes),
+    );
+    for storage in &report.storages {
+        let state = if storage.stored { "stored" } else { "FAILED" };
+        out += &format!("  {state} in {}\n", storage.url);
+    }
+    for account in report.prune.iter().flat_map(|prune| &prune.storages) {
+        let removed = account
+            .remove
+            .iter()
+            .filter(|line| line.removed == Some(true));
+        for line in removed {
+            out += &format!(
+                "  pruned {} in {}: {}\n",
+                line.id,
+                account.url,
+                line.reasons.join(", ")
+            );
+        }
+    }
+    let required = report.required_tables.len();
+    let required = match required {
+        0 => String::new(),
+        1 => ", the required table found".to_owned(),
+        _ => format!(", all {required} required tables found"),
+    };
+    let sha256 = report.sha256.as_deref().unwrap_or_default();
+    out +=
+        &format!("  proven: pg_dump exited with 0, end marker seen{required}, SHA-256 {sha256}\n");
+    out += &format!(
+        "  restore: {}\n",
+        report.restore.as_deref().unwrap_or_default()
+    );
+    out
+}

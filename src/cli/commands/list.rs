@@ -1,0 +1,93 @@
+//! `pgkeep list` on the terminal.
+
+use clap::Args;
+use comfy_table::CellAlignment;
+
+use crate::cli::args::StorageArgs;
+use crate::cli::output::{Output, bytes, table};
+use pgkeep_core::context::Context;
+use pgkeep_core::op::list::{Report, run as list};
+use pgkeep_core::setup::Setup;
+use pgkeep_core::setup::stored::{Overrides, list as request};
+use pgkeep_model::failure::Result;
+use pgkeep_model::freshness::age;
+
+/// Flags of `list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Where to look.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+}
+
+impl From<&ListArgs> for Overrides {
+    fn from(args: &ListArgs) -> Self {
+        Self {
+            storage: (&args.storage).into(),
+            ..Self::default()
+        }
+    }
+}
+
+pub(super) async fn run(
+    args: &ListArgs,
+    setup: &Setup,
+    output: &Output,
+    context: &Context,
+) -> Result<()> {
+    let request = request(&args.into(), setup, context.clock.now())?;
+    let report = list(request).await?;
+    output.document(&report, || text(&report));
+    for id in &report.unfinished {
+        output.note(&format!(
+            "`{id}` has no manifest: its run is under way or was cut off; it is no backup"
+        ));
+    }
+    match report.failure {
+        Some(failure) => Err(failure),
+        None => Ok(()),
+    }
+}
+
+fn text(report: &Report) -> String {
+    if report.backups.is_empty() {
+        let places: Vec<&str> = report
+            .storages
+            .iter()
+            .map(|state| state.url.as_str())
+            .collect();
+        return format!("no backups in {}\n", places.join(", "));
+    }
+    let mut out = table(&["id", "started (UTC)", "age", "size", "storages", ""]);
+    if let Some(column) = out.column_mut(3) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    for backup in &report.backups {
+        let marks = [
+            (backup.drilled, "drilled"),
+            (backup.damaged, "DAMAGED"),
+            (backup.partial, "partial"),
+        ];
+        let mut marks: Vec<String> = marks
+            .into_iter()
+            .filter(|(is, _)| *is)
+            .map(|(_, mark)| mark.to_owned())
+            .collect();
+        if backup.pinned {
+            let reason = backup
+                .pin_reason
+                .as_deref()
+                .filter(|reason| !reason.is_empty());
+            marks.push(reason.map_or("pinned".to_owned(), |reason| format!("pinned: {reason}")));
+        }
+        out.add_row([
+            backup.id.clone(),
+            backup.started_at.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+            age(backup.age_seconds),
+            bytes(backup.size_bytes),
+            backup.storages.join(", "),
+            marks.join(", "),
+        ]);
+    }
+    format!("{out}\n")
+}

@@ -1,0 +1,175 @@
+//! Every command is a file here, with its flags, its call and its words; this one lists them.
+
+mod backup;
+mod check;
+mod config;
+mod demo;
+mod drill;
+mod extract;
+mod get;
+mod guard;
+mod inspect;
+mod list;
+mod pin;
+mod prune;
+mod restore;
+mod retention;
+mod show;
+mod status;
+mod sync;
+mod verify;
+
+use clap::{CommandFactory, Subcommand};
+
+use super::Cli;
+use super::output::Output;
+use super::pages::{self, CompletionsArgs, ManArgs};
+use backup::BackupArgs;
+use check::CheckArgs;
+use config::ConfigCommand;
+use demo::DemoArgs;
+use drill::DrillArgs;
+use extract::ExtractArgs;
+use get::GetArgs;
+use guard::GuardArgs;
+use inspect::InspectArgs;
+use list::ListArgs;
+use pgkeep_core::context::Context;
+use pgkeep_core::setup::Setup;
+use pgkeep_model::failure::Result;
+use pin::{PinArgs, UnpinArgs};
+use prune::PruneArgs;
+use restore::RestoreArgs;
+use retention::RetentionArgs;
+use show::ShowArgs;
+use status::StatusArgs;
+use sync::SyncArgs;
+use verify::VerifyArgs;
+
+/// All commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a backup: dump, prove while it streams, store, commit
+    #[command(after_help = backup::AFTER_HELP)]
+    Backup(Box<BackupArgs>),
+    /// List what is stored
+    List(ListArgs),
+    /// Show one backup's manifest, with the line that restores it without pgkeep
+    Show(ShowArgs),
+    /// Download a backup, checked on the way
+    Get(GetArgs),
+    /// Tell whether backups are fresh, how large they are and how the last runs went
+    #[command(after_help = status::AFTER_HELP)]
+    Status(StatusArgs),
+    /// Remove what retention does not keep, each with its reason
+    #[command(after_help = prune::AFTER_HELP)]
+    Prune(PruneArgs),
+    /// Sweep what dead runs left behind, older than a day
+    Sync(SyncArgs),
+    /// Keep a backup until it is unpinned
+    Pin(PinArgs),
+    /// Leave a backup to retention again
+    Unpin(UnpinArgs),
+    /// Read stored backups back and prove that they are still what their manifests say
+    #[command(after_help = verify::AFTER_HELP)]
+    Verify(VerifyArgs),
+    /// Print one table's rows out of a backup or a dump, without a server
+    #[command(after_help = extract::AFTER_HELP)]
+    Extract(ExtractArgs),
+    /// Restore a backup or a plain dump, and compare every table with what was dumped
+    #[command(after_help = restore::AFTER_HELP)]
+    Restore(Box<RestoreArgs>),
+    /// Look for everything that can go wrong before it does: database, storages, this machine; nothing is changed
+    #[command(after_help = check::AFTER_HELP)]
+    Check(CheckArgs),
+    /// Run a command only behind a proven backup, and tell or go the way back when it fails
+    #[command(after_help = guard::AFTER_HELP, mut_args(guard::without_selection))]
+    Guard(Box<GuardArgs>),
+    /// Restore a backup into a scratch database, compare every table, drop it: the proof that a backup can be restored
+    #[command(after_help = drill::AFTER_HELP)]
+    Drill(DrillArgs),
+    /// Prove any plain dump: is it whole, which tables and rows does it hold?
+    #[command(after_help = inspect::AFTER_HELP)]
+    Inspect(InspectArgs),
+    /// Show what a retention policy would keep; no storage is touched
+    #[command(after_help = retention::AFTER_HELP)]
+    Retention(RetentionArgs),
+    /// Write, show and describe the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Walk through pgkeep with a throw-away PostgreSQL and a sample database
+    Demo(DemoArgs),
+    /// Print the completions of a shell
+    Completions(CompletionsArgs),
+    /// Print the manual, or write a page for each command
+    Man(ManArgs),
+}
+
+impl Command {
+    /// Carries out a command that needs no runtime, such as one that reads a file; none for the others.
+    pub(super) fn run_at_once(
+        &self,
+        setup: &Setup,
+        output: &Output,
+        context: &Context,
+    ) -> Option<Result<()>> {
+        match self {
+            Self::Inspect(args) => Some(inspect::run(args, output)),
+            Self::Retention(args) => Some(retention::run(args, setup, output, context)),
+            Self::Config(command) => Some(config::run(command, setup, output)),
+            Self::Completions(args) => {
+                pages::completions(args, Cli::command(), output);
+                Some(Ok(()))
+            }
+            Self::Man(args) => Some(pages::man(args, Cli::command(), output)),
+            _ => None,
+        }
+    }
+
+    /// Carries out any of the others.
+    pub(super) async fn run(
+        &self,
+        setup: &Setup,
+        output: &Output,
+        context: &Context,
+    ) -> Result<()> {
+        match self {
+            Self::Backup(args) => backup::run(args, setup, output, context).await,
+            Self::List(args) => list::run(args, setup, output, context).await,
+            Self::Show(args) => show::run(args, setup, output).await,
+            Self::Get(args) => get::run(args, setup, output, context).await,
+            Self::Extract(args) => extract::run(args, setup, output, context).await,
+            Self::Drill(args) => drill::run(args, setup, output, context).await,
+            Self::Restore(args) => restore::run(args, setup, output, context).await,
+            Self::Check(args) => check::run(args, setup, output, context).await,
+            Self::Guard(args) => guard::run(args, setup, output, context).await,
+            Self::Verify(args) => verify::run(args, setup, output, context).await,
+            Self::Status(args) => status::run(args, setup, output, context).await,
+            Self::Prune(args) => prune::run(args, setup, output, context).await,
+            Self::Sync(args) => sync::run(args, setup, output, context).await,
+            Self::Pin(args) => pin::run(args, setup, output, context).await,
+            Self::Unpin(args) => pin::run_unpin(args, setup, output, context).await,
+            Self::Demo(args) => demo::run(args, setup, output, context).await,
+            Self::Inspect(_)
+            | Self::Retention(_)
+            | Self::Config(_)
+            | Self::Completions(_)
+            | Self::Man(_) => Ok(()),
+        }
+    }
+
+    /// Whether it cleans up after itself when it is stopped; the others have nothing to lose.
+    pub(super) fn cleans_up(&self) -> bool {
+        match self {
+            Self::Prune(args) => !args.dry_run,
+            Self::Sync(args) => !args.dry_run,
+            Self::Backup(_)
+            | Self::Check(_)
+            | Self::Guard(_)
+            | Self::Restore(_)
+            | Self::Drill(_)
+            | Self::Demo(_) => true,
+            _ => false,
+        }
+    }
+}

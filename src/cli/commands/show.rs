@@ -1,0 +1,151 @@
+//! `pgkeep show` on the terminal.
+
+use clap::Args;
+
+use crate::cli::args::StorageArgs;
+use crate::cli::output::{Output, bytes, dumped_tables, number};
+use pgkeep_core::op::show::{Report, run as show};
+use pgkeep_core::setup::Setup;
+use pgkeep_core::setup::stored::{Overrides, show as request};
+use pgkeep_model::failure::Result;
+use pgkeep_model::manifest::{Manifest, TableRecord};
+use pgkeep_model::name::TableName;
+
+/// Flags of `show`.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// Id of the backup, or `latest`
+    #[arg(value_name = "ID", default_value = "latest")]
+    pub id: String,
+    /// Where to look.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+}
+
+impl From<&ShowArgs> for Overrides {
+    fn from(args: &ShowArgs) -> Self {
+        Self {
+            id: Some(args.id.clone()),
+            storage: (&args.storage).into(),
+            ..Self::default()
+        }
+    }
+}
+
+pub(super) async fn run(args: &ShowArgs, setup: &Setup, output: &Output) -> Result<()> {
+    let report = show(request(&args.into(), setup)?).await?;
+    output.document(&report.manifest, || text(&report));
+    report.failure.map_or(Ok(()), Err)
+}
+
+fn text(report: &Report) -> String {
+    let manifest = &report.manifest;
+    let mut out = facts(report);
+    out += &format!("\n\n{}\n", tables(&manifest.tables));
+    for required in &manifest.required_tables {
+        let found = if required.found { "found" } else { "MISSING" };
+        let rows = required
+            .rows
+            .map(|rows| format!(", {} rows", number(rows)))
+            .unwrap_or_default();
+        out += &format!("required: {} {found}{rows}\n", required.table);
+    }
+    for warning in &manifest.warnings {
+        out += &format!("warning: {}\n", warning.message);
+    }
+    out += &format!(
+        "\nwithout pgkeep, from the folder that holds the file:\n  {}\nthe file is {} in {}\n",
+        manifest.restore, manifest.object.key, report.url
+    );
+    if let Some(globals) = &manifest.globals {
+        let without = if globals.role_passwords {
+            ""
+        } else {
+            " (without passwords)"
+        };
+        out += &format!(
+            "roles and tablespaces{without} first: {}\n",
+            globals.object.key
+        );
+    }
+    out
+}
+
+fn facts(report: &Report) -> String {
+    let manifest = &report.manifest;
+    let took = manifest.finished_at.as_second() - manifest.started_at.as_second();
+    let method = &manifest.compression.method;
+    let mut rows = vec![
+        ("id", manifest.id.to_string()),
+        ("trigger", manifest.trigger.as_str().to_owned()),
+        ("started", format!("{}, took {took} s", manifest.started_at)),
+        ("server", server(manifest)),
+        (
+            "programs",
+            format!(
+                "pg_dump {}, pgkeep {}",
+                manifest.tools.pg_dump, manifest.tools.pgkeep
+            ),
+        ),
+        (
+            "dump",
+            format!(
+                "{} of SQL, {} rows",
+                bytes(manifest.dump.bytes),
+                number(manifest.dump.rows)
+            ),
+        ),
+        (
+            "stored",
+            format!(
+                "{} ({method}) in {}",
+                bytes(manifest.object.size_bytes),
+                report.storages.join(", ")
+            ),
+        ),
+        ("sha256", manifest.object.sha256.clone()),
+    ];
+    if let Some(selection) = &manifest.selection {
+        let selection = serde_json::to_string(selection).unwrap_or_default();
+        rows.push(("selection", format!("NOT the whole database: {selection}")));
+    }
+    if manifest.large_objects > 0 {
+        rows.push(("large objects", number(manifest.large_objects)));
+    }
+    let lines: Vec<String> = rows
+        .iter()
+        .map(|(name, value)| format!("{name:<14}{value}"))
+        .collect();
+    lines.join("\n")
+}
+
+fn server(manifest: &Manifest) -> String {
+    let server = &manifest.server;
+    let extensions: Vec<String> = server
+        .extensions
+        .iter()
+        .map(|extension| format!("{} {}", extension.name, extension.version))
+        .collect();
+    let extensions = if extensions.is_empty() {
+        String::new()
+    } else {
+        format!("; {}", extensions.join(", "))
+    };
+    format!(
+        "{} database `{}`, {}{extensions}",
+        server.version, server.database, server.encoding
+    )
+}
+
+fn tables(tables: &[TableRecord]) -> comfy_table::Table {
+    dumped_tables(tables.iter().map(|table| {
+        let name = TableName::new(table.schema.clone(), table.name.clone());
+        (
+            name.to_string(),
+            table.kind,
+            table.rows,
+            table.bytes,
+            table.digest,
+        )
+    }))
+}
