@@ -70,8 +70,9 @@ impl Log {
         let filter =
             |level| EnvFilter::try_from_env("PGKEEP_LOG").unwrap_or_else(|_| EnvFilter::new(level));
         let events = log.run.log();
-        let events = events.subscriber(filter(level), filter(level_of_file));
-        let _ = events.try_init();
+        let _ = events
+            .subscriber(filter(level), filter(level_of_file))
+            .try_init();
         log
     }
 
@@ -144,11 +145,11 @@ impl Log {
         };
         let is_empty = |value: &Value| value.as_array().is_some_and(Vec::is_empty);
         let told = |name: &str| !matches!(name, "message" | "message_type");
-        let fields = match failure.to_json() {
+        let all = match failure.to_json() {
             Value::Object(fields) => fields,
             _ => serde_json::Map::new(),
         };
-        let fields = fields
+        let fields = all
             .into_iter()
             .filter(|(name, value)| told(name) && !is_empty(value));
         self.run.line_with(level, failure.message.clone(), fields)
@@ -170,8 +171,8 @@ impl Log {
             failure.kind.exit_code()
         );
         let text = failure.to_string();
-        let text = self.redacted(text.strip_prefix("error: ").unwrap_or(&text));
-        to_standard_error(&actions::command(name, &[("title", &title)], &text));
+        let message = self.redacted(text.strip_prefix("error: ").unwrap_or(&text));
+        to_standard_error(&actions::command(name, &[("title", &title)], &message));
         true
     }
 

@@ -60,8 +60,9 @@ impl Output {
         if !self.json {
             return self.data(&text());
         }
-        let text = serde_json::to_string_pretty(document);
-        let text = text.expect("reports hold only JSON's own types") + "\n";
+        let text = serde_json::to_string_pretty(document)
+            .expect("reports hold only JSON's own types")
+            + "\n";
         self.raw(self.log.shielded_json(text).as_bytes());
     }
 

@@ -44,8 +44,9 @@ fn failure() -> Failure {
 }
 
 fn tell(info: &PanicHookInfo<'_>, secrets: &Secrets) -> String {
-    let place = info.location().map(|place| format!("at {place}"));
-    let place = place.unwrap_or_else(|| "somewhere".to_owned());
+    let place = info
+        .location()
+        .map_or_else(|| "somewhere".to_owned(), |place| format!("at {place}"));
     let payload = info.payload();
     let text = payload
         .downcast_ref::<&str>()

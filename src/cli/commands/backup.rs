@@ -272,11 +272,10 @@ pub(super) fn text(report: &Report) -> String {
             );
         }
     }
-    let required = report.required_tables.len();
-    let required = match required {
+    let required = match report.required_tables.len() {
         0 => String::new(),
         1 => ", the required table found".to_owned(),
-        _ => format!(", all {required} required tables found"),
+        count => format!(", all {count} required tables found"),
     };
     let sha256 = report.sha256.as_deref().unwrap_or_default();
     out +=

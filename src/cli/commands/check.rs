@@ -111,9 +111,9 @@ fn text(report: &Report) -> String {
         let mut shown = table(&[subject, "", ""]);
         let lines = report.checks.iter().filter(|line| line.subject == subject);
         for line in lines {
-            let below = line.details.iter().map(|detail| format!("\n  {detail}"));
+            let details = line.details.iter().map(|detail| format!("\n  {detail}"));
             let hints = line.hints.iter().map(|hint| format!("\nhint: {hint}"));
-            let below: String = below.chain(hints).collect();
+            let below: String = details.chain(hints).collect();
             shown.add_row([
                 word(line.verdict).to_owned(),
                 line.check.replace('_', " "),

@@ -298,16 +298,19 @@ impl Demo<'_> {
     fn restore_environment(&self, programs: &Programs) -> Result<Environment> {
         let mut environment = self.environment.for_connection(&self.connection);
         let own = programs.psql.parent().map(Path::to_owned);
-        let path = environment.get("PATH").unwrap_or_default().to_owned();
-        let path = own.into_iter().chain(std::env::split_paths(&path));
-        let path = std::env::join_paths(path).map_err(|error| broken("the PATH", &error))?;
+        let usual = environment.get("PATH").unwrap_or_default().to_owned();
+        let folders = own.into_iter().chain(std::env::split_paths(&usual));
+        let path = std::env::join_paths(folders).map_err(|error| broken("the PATH", &error))?;
         environment.set("PATH", path);
         Ok(environment)
     }
 
     async fn compare(&self, programs: &Programs, manifest: &Manifest) -> Result<Vec<Counted>> {
-        let tables = manifest.tables.iter().filter(|table| table.rows.is_some());
-        let tables: Vec<&TableRecord> = tables.collect();
+        let tables: Vec<&TableRecord> = manifest
+            .tables
+            .iter()
+            .filter(|table| table.rows.is_some())
+            .collect();
         let source = self.counts(programs, "pagila", &tables).await?;
         let restored = self.counts(programs, "pagila_restored", &tables).await?;
         let counted: Vec<Counted> = tables

@@ -125,10 +125,10 @@ fn sections(scan: &Scan) -> String {
 
 fn table_of(tables: &[Table]) -> comfy_table::Table {
     dumped_tables(tables.iter().map(|table| {
-        let name = table.full_name();
+        let in_database = table.full_name();
         let name = match &table.database {
-            Some(database) => format!("{database}: {name}"),
-            None => name.to_string(),
+            Some(database) => format!("{database}: {in_database}"),
+            None => in_database.to_string(),
         };
         (name, table.kind, table.rows, table.bytes, table.digest)
     }))

@@ -63,16 +63,15 @@ fn text(report: &Report) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     for backup in &report.backups {
-        let marks = [
+        let mut marks: Vec<String> = [
             (backup.drilled, "drilled"),
             (backup.damaged, "DAMAGED"),
             (backup.partial, "partial"),
-        ];
-        let mut marks: Vec<String> = marks
-            .into_iter()
-            .filter(|(is, _)| *is)
-            .map(|(_, mark)| mark.to_owned())
-            .collect();
+        ]
+        .into_iter()
+        .filter(|(is, _)| *is)
+        .map(|(_, mark)| mark.to_owned())
+        .collect();
         if backup.pinned {
             let reason = backup
                 .pin_reason

@@ -110,11 +110,9 @@ fn rules(policy: &Retention) -> Vec<String> {
         ("monthly", policy.keep_monthly),
         ("yearly", policy.keep_yearly),
     ];
-    let counts = counts
-        .into_iter()
-        .filter_map(|(tier, count)| Some((tier, count?)));
     let mut rules: Vec<String> = counts
-        .map(|(tier, count)| format!("{count} {tier}"))
+        .into_iter()
+        .filter_map(|(tier, count)| Some(format!("{} {tier}", count?)))
         .collect();
     rules.extend(policy.keep_within.map(|age| format!("all within {age:#}")));
     rules

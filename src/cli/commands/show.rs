@@ -126,13 +126,13 @@ fn server(manifest: &Manifest) -> String {
         .iter()
         .map(|extension| format!("{} {}", extension.name, extension.version))
         .collect();
-    let extensions = if extensions.is_empty() {
+    let with = if extensions.is_empty() {
         String::new()
     } else {
         format!("; {}", extensions.join(", "))
     };
     format!(
-        "{} database `{}`, {}{extensions}",
+        "{} database `{}`, {}{with}",
         server.version, server.database, server.encoding
     )
 }

@@ -147,8 +147,7 @@ fn newest(status: &Status) -> Vec<Row> {
 
 fn amounts(status: &Status) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
-    let marks = [(status.pinned, "pinned"), (status.damaged, "DAMAGED")];
-    let marks: String = marks
+    let marks: String = [(status.pinned, "pinned"), (status.damaged, "DAMAGED")]
         .into_iter()
         .filter(|(count, _)| *count > 0)
         .map(|(count, mark)| format!(", {} {mark}", number(count)))
@@ -268,7 +267,7 @@ fn nagios_line(report: &Report) -> (u8, String) {
         (false, true) => (WARNING, "WARNING"),
         (false, false) => (OK, "OK"),
     };
-    let words = report.databases.iter().map(|status| {
+    let databases = report.databases.iter().map(|status| {
         let newest = match &status.newest_good {
             Some(newest) => format!("newest good backup {}", age(newest.age_seconds)),
             None => "no good backup".to_owned(),
@@ -285,16 +284,16 @@ fn nagios_line(report: &Report) -> (u8, String) {
         .storages
         .iter()
         .filter_map(|state| Some(format!("{}: {}", state.url, state.error.as_ref()?)));
-    let words: Vec<String> = words.chain(unanswered).collect();
-    let words = if words.is_empty() {
+    let parts: Vec<String> = databases.chain(unanswered).collect();
+    let words = if parts.is_empty() {
         "there is no backup".to_owned()
     } else {
-        words.join("; ")
+        parts.join("; ")
     };
     let data: Vec<String> = report.databases.iter().filter_map(performance).collect();
     // A bar ends the text, and a line break the whole.
-    let words = words.replace(['|', '\n'], " ");
-    (code, format!("{word} - {words} | {}", data.join(" ")))
+    let line = words.replace(['|', '\n'], " ");
+    (code, format!("{word} - {line} | {}", data.join(" ")))
 }
 
 /// `'label'=value[unit];warn;crit`.
