@@ -6,9 +6,9 @@ use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
+use super::compared::Compared;
 use super::fault::Trouble;
 use super::retry::Patience;
-use super::versioned::Compared;
 use crate::{Error, Object, Result};
 use pgkeep_model::part_sizes::PartSizes;
 

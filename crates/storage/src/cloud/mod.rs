@@ -4,12 +4,13 @@
 //! request goes through [`transport`], which knows what a store's refusals and outages mean.
 
 pub(crate) mod client;
+pub(crate) mod compared;
 pub(crate) mod fault;
 mod reading;
 pub(crate) mod retry;
 pub(crate) mod transport;
 mod upload;
-pub(crate) mod versioned;
+mod versioned;
 
 use std::ops::Range;
 use std::sync::Arc;

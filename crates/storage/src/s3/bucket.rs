@@ -12,9 +12,9 @@ use secrecy::ExposeSecret;
 use super::credentials::{Credentials, SourceProvider};
 use super::options::{S3Options, Target};
 use crate::cloud::client::{Client, check_prefix};
+use crate::cloud::compared::Compared;
 use crate::cloud::retry::Patience;
 use crate::cloud::transport::Connector;
-use crate::cloud::versioned::Compared;
 use crate::{Error, Result};
 
 /// A bucket and a prefix. Clones share connections and credentials.
