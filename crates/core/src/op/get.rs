@@ -11,6 +11,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use crate::context::Context;
 use crate::copies::Stored;
 use crate::copies::listing::{NamedStorage, Wanted, storage_failure};
+use crate::stream::beside::Beside;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::DatabaseName;
 use pgkeep_model::keys::Part;
@@ -157,35 +158,15 @@ impl Copy<'_> {
         }
     }
 
-    /// Writes beside the file and renames, so that nobody meets a half one.
     async fn write_file(&self, path: &Path, replace: bool, context: &Context) -> Result<()> {
-        let what = format!("cannot write `{}`", path.display());
-        let io = |error: std::io::Error| {
-            Failure::new(Kind::Storage, "cannot_write", format!("{what}: {error}"))
-        };
-        if !replace && path.exists() {
-            let message = format!("will not replace `{}`; nothing was written", path.display());
-            return Err(
-                Failure::new(Kind::Refused, "file_exists", message).hint("`--force` replaces it")
-            );
-        }
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        let staged = tempfile::Builder::new()
-            .prefix(".pgkeep-get-")
-            .tempfile_in(folder)
-            .map_err(io)?;
-        let mut file = tokio::fs::File::from_std(staged.as_file().try_clone().map_err(io)?);
-        self.copy_to(&mut file, &mut false, context).await?;
-        file.sync_all().await.map_err(io)?;
-        let persisted = if replace {
-            staged.persist(path)
-        } else {
-            staged.persist_noclobber(path)
-        };
-        persisted.map(drop).map_err(|error| io(error.error))
+        Beside::check(path, replace)?;
+        let beside = Beside::start(path, replace, "get")?;
+        let cloned = beside.file().try_clone();
+        let file = cloned.map_err(|error| beside.cannot_write(&error))?;
+        let mut out = tokio::fs::File::from_std(file);
+        self.copy_to(&mut out, &mut false, context).await?;
+        let finish = tokio::task::spawn_blocking(|| beside.finish());
+        finish.await.expect("renaming does not panic").map(drop)
     }
 
     /// Copies the object; `is_begun` says whether any byte went out.

@@ -1,8 +1,9 @@
-//! The stages that a dump passes on its way: read, scan, cut into chunks, compress, hash.
+//! The stages that a dump passes on its way: read, scan, cut into chunks, compress, hash; and the file it ends in.
 //!
 //! Data flows one way. End of stream is a promise: a stage reports it only when everything in front of it is known
 //! to be good, so that no consumer can take a cut-off stream for a whole one.
 
+pub(crate) mod beside;
 pub mod compress;
 mod decompress;
 pub(crate) mod digest;

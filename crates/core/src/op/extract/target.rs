@@ -1,12 +1,10 @@
 //! Where rows go: standard output, or a file that appears whole or not at all. The last rows wait for the proof.
 
-use std::fs::File;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-
-use tempfile::NamedTempFile;
+use std::path::PathBuf;
 
 use super::Output;
+use crate::stream::beside::Beside;
 use pgkeep_model::failure::{Failure, Kind, Result};
 
 /// Bytes that are gathered before they are written. As many are held back, so that whoever reads standard output
@@ -22,17 +20,11 @@ pub(super) struct Target {
     pub out: Vec<u8>,
     /// Whether anything went out that cannot be taken back.
     pub is_begun: bool,
-    what: String,
 }
 
 enum Kinds {
     Stdout,
-    File {
-        file: File,
-        staged: NamedTempFile,
-        path: PathBuf,
-        replace: bool,
-    },
+    File(Beside),
 }
 
 /// How writing ended early.
@@ -46,38 +38,17 @@ pub(super) enum Ended {
 /// Refuses to replace a file, before anything is read.
 pub(super) fn check(output: &Output) -> Result<()> {
     match output {
-        Output::File { path, replace } if !replace && path.exists() => Err(exists(path)),
-        _ => Ok(()),
+        Output::File { path, replace } => Beside::check(path, *replace),
+        Output::Stdout => Ok(()),
     }
-}
-
-fn exists(path: &Path) -> Failure {
-    let message = format!("will not replace `{}`; nothing was written", path.display());
-    Failure::new(Kind::Refused, "file_exists", message).hint("`--force` replaces it")
 }
 
 impl Target {
     pub(super) fn open(output: &Output) -> Result<Self> {
-        let (kind, what) = match output {
-            Output::Stdout => (Kinds::Stdout, "standard output".to_owned()),
+        let kind = match output {
+            Output::Stdout => Kinds::Stdout,
             Output::File { path, replace } => {
-                let what = format!("`{}`", path.display());
-                let folder = path
-                    .parent()
-                    .filter(|folder| !folder.as_os_str().is_empty())
-                    .unwrap_or(Path::new("."));
-                let staged = tempfile::Builder::new()
-                    .prefix(".pgkeep-extract-")
-                    .tempfile_in(folder);
-                let opened = staged.and_then(|staged| Ok((staged.as_file().try_clone()?, staged)));
-                let (file, staged) = opened.map_err(|error| cannot_write(&what, &error))?;
-                let kind = Kinds::File {
-                    file,
-                    staged,
-                    path: path.clone(),
-                    replace: *replace,
-                };
-                (kind, what)
+                Kinds::File(Beside::start(path, *replace, "extract")?)
             }
         };
         Ok(Self {
@@ -85,7 +56,6 @@ impl Target {
             held: Vec::new(),
             out: Vec::new(),
             is_begun: false,
-            what,
         })
     }
 
@@ -100,17 +70,17 @@ impl Target {
     }
 
     fn write_held(&mut self) -> std::result::Result<(), Ended> {
-        let written = match &mut self.kind {
+        let written = match &self.kind {
             Kinds::Stdout => {
                 self.is_begun |= !self.held.is_empty();
                 io::stdout().lock().write_all(&self.held)
             }
-            Kinds::File { file, .. } => file.write_all(&self.held),
+            Kinds::File(beside) => beside.file().write_all(&self.held),
         };
         self.held.clear();
         written.map_err(|error| match error.kind() {
             io::ErrorKind::BrokenPipe => Ended::Left,
-            _ => Ended::Failed(cannot_write(&self.what, &error)),
+            _ => Ended::Failed(self.kind.cannot_write(&error)),
         })
     }
 
@@ -125,40 +95,26 @@ impl Target {
             Ok(()) | Err(Ended::Left) => {}
             Err(Ended::Failed(failure)) => return Err(failure),
         }
-        let failed = |error: io::Error| cannot_write(&self.what, &error);
         match self.kind {
             Kinds::Stdout => match io::stdout().lock().flush() {
-                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(failed(error)),
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                    Err(Kinds::Stdout.cannot_write(&error))
+                }
                 _ => Ok(None),
             },
-            Kinds::File {
-                file,
-                staged,
-                path,
-                replace,
-            } => {
-                file.sync_all().map_err(failed)?;
-                let persisted = if replace {
-                    staged.persist(&path)
-                } else {
-                    staged.persist_noclobber(&path)
-                };
-                match persisted {
-                    Ok(_) => Ok(Some(path)),
-                    Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
-                        Err(exists(&path))
-                    }
-                    Err(error) => Err(failed(error.error)),
-                }
-            }
+            Kinds::File(beside) => beside.finish().map(Some),
         }
     }
 }
 
-fn cannot_write(what: &str, error: &io::Error) -> Failure {
-    Failure::new(
-        Kind::Storage,
-        "cannot_write",
-        format!("cannot write {what}: {error}"),
-    )
+impl Kinds {
+    fn cannot_write(&self, error: &io::Error) -> Failure {
+        match self {
+            Self::Stdout => {
+                let message = format!("cannot write standard output: {error}");
+                Failure::new(Kind::Storage, "cannot_write", message)
+            }
+            Self::File(beside) => beside.cannot_write(error),
+        }
+    }
 }
