@@ -16,7 +16,7 @@ use pgkeep_storage::Error;
 const PIECES_IN_FLIGHT: usize = 8;
 
 /// The bytes of an object as a storage hands them out.
-type Stream = BoxStream<'static, pgkeep_storage::Result<Bytes>>;
+pub(crate) type Stream = BoxStream<'static, pgkeep_storage::Result<Bytes>>;
 
 /// What comes through the bridge. The end is told, so that a broken bridge is never taken for one.
 enum Item {

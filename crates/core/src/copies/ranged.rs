@@ -22,6 +22,8 @@ pub(crate) struct Ranged<'a> {
     index: Arc<ChunkIndex>,
     what: String,
     stop: Stop,
+    /// How many stored bytes of the block under way were read.
+    progress: Arc<Progress>,
 }
 
 impl<'a> Ranged<'a> {
@@ -31,22 +33,38 @@ impl<'a> Ranged<'a> {
         what: &str,
         stop: Stop,
     ) -> Result<Self> {
+        let opened = Self::open_if_indexed(stored, at, what, stop).await?;
+        opened.map_err(|why| contradicts(&of_copy(stored, at, what), &why))
+    }
+
+    /// Opens a copy; the inner error says why its chunk index cannot be used. All of such a copy can be read all the same.
+    pub(crate) async fn open_if_indexed(
+        stored: &'a Stored,
+        at: usize,
+        what: &str,
+        stop: Stop,
+    ) -> Result<std::result::Result<Self, String>> {
         let (named, manifest) = (&stored.listing.storages[at], &stored.manifest);
-        let what = format!("{what}: reading `{}` from `{}`", manifest.id, named.name);
-        let contradicts = |why: String| contradicts(&what, &why);
-        let (codec, key) = dump_key(&stored.backup, manifest).map_err(contradicts)?;
-        let index = chunk_index(named, &stored.backup, manifest, codec)
-            .await
-            .map_err(|error| storage_failure(&what, &error))?
-            .map_err(contradicts)?;
-        Ok(Self {
+        let what = of_copy(stored, at, what);
+        let found = dump_key(&stored.backup, manifest);
+        let (codec, key) = found.map_err(|why| contradicts(&what, &why))?;
+        let index = chunk_index(named, &stored.backup, manifest, codec).await;
+        let index = index.map_err(|error| storage_failure(&what, &error))?;
+        Ok(index.map(|index| Self {
             named,
             codec,
             key,
             index,
             what,
             stop,
-        })
+            progress: Arc::default(),
+        }))
+    }
+
+    /// Tells `progress` the stored bytes that are read, for a reader that takes one block after the other.
+    pub(crate) fn telling(self, progress: &Arc<Progress>) -> Self {
+        let progress = Arc::clone(progress);
+        Self { progress, ..self }
     }
 
     /// Says what is being done.
@@ -65,6 +83,11 @@ impl<'a> Ranged<'a> {
         Failure::new(Kind::Damaged, "rows_damaged", message)
             .of_copy()
             .hint("`pgkeep verify` tells what is damaged")
+    }
+
+    /// Tells whether a block is inside of the dump.
+    pub(crate) fn holds(&self, block: Block) -> bool {
+        self.index.offsets().chunks_of(block).is_some()
     }
 
     /// Tells whether the text of a block is known, so that reading it proves it.
@@ -112,6 +135,7 @@ impl<'a> Ranged<'a> {
             Err(error) => return (state, 0, Err(Fault::Storage(error))),
         };
         let (codec, index, stop) = (self.codec, Arc::clone(&self.index), self.stop.clone());
+        let progress = Arc::clone(&self.progress);
         let work = move |pieces: Pieces| {
             let layout = Layout::part(codec, &index, chunks);
             let (mut skip, mut left) = (skipped, block.length);
@@ -127,11 +151,11 @@ impl<'a> Ranged<'a> {
                     Ok(())
                 }
             };
-            let read = read_chunks(pieces, &layout, threads, &Progress::default(), &mut cut);
+            let read = read_chunks(pieces, &layout, threads, &progress, &mut cut);
             let ended = match read {
                 Err(error) => Err(Fault::Storage(error)),
                 Ok(outcome) => match outcome.fault {
-                    Some(fault) => Err(Fault::Damaged(fault.message)),
+                    Some(fault) => Err(Fault::Damaged(fault.in_words())),
                     None if outcome.is_left => Err(Fault::Left),
                     None if left > 0 => Err(Fault::Damaged(
                         "it is shorter than the manifest says".to_owned(),
@@ -154,6 +178,12 @@ pub(crate) enum Fault {
     Left,
     Storage(pgkeep_storage::Error),
     Damaged(String),
+}
+
+/// Says which copy is read for `what`.
+fn of_copy(stored: &Stored, at: usize, what: &str) -> String {
+    let (id, storage) = (&stored.manifest.id, stored.storage_name(at));
+    format!("{what}: reading `{id}` from `{storage}`")
 }
 
 fn contradicts(what: &str, why: &str) -> Failure {

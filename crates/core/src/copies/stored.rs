@@ -1,6 +1,6 @@
 //! A stored backup, ready to be read: its manifest, the storages that have it, and one copy after the other.
 
-use super::bridge::{ObjectReader, reader};
+use super::bridge::{ObjectReader, Pieces, Stream, reader, with_pieces};
 use super::dump::key_of;
 use super::listing::{
     Listing, NamedStorage, StoredBackup, Wanted, database_of, doubtful, read_manifest,
@@ -113,12 +113,38 @@ impl Stored {
 
     /// Starts reading one copy of the dump.
     pub(crate) async fn read(&self, at: usize) -> Result<ObjectReader> {
-        let id = &self.manifest.id;
-        let named = &self.listing.storages[at];
-        let what = format!("cannot read `{id}` in `{}`", named.name);
-        let key = self.key(Part::Dump, &self.manifest.object.key, &what)?;
-        let stream = named.storage.stream(&key, None).await;
-        let stream = stream.map_err(|error| storage_failure(&what, &error))?;
+        let what = format!(
+            "cannot read `{}` in `{}`",
+            self.manifest.id,
+            self.storage_name(at)
+        );
+        let object = &self.manifest.object;
+        let stream = self.stream(at, Part::Dump, &object.key, &what).await?;
         Ok(reader(stream))
+    }
+
+    /// Reads one copy of the dump: `work` gets its pieces, on a thread of its own.
+    pub(crate) async fn read_pieces<T: Send + 'static>(
+        &self,
+        at: usize,
+        what: &str,
+        work: impl FnOnce(Pieces) -> T + Send + 'static,
+    ) -> Result<T> {
+        let object = &self.manifest.object;
+        let stream = self.stream(at, Part::Dump, &object.key, what).await?;
+        with_pieces(stream, work).await
+    }
+
+    /// Starts reading one copy of a part, whose key must be the one that the manifest names.
+    pub(crate) async fn stream(
+        &self,
+        at: usize,
+        part: Part,
+        named: &str,
+        what: &str,
+    ) -> Result<Stream> {
+        let key = self.key(part, named, what)?;
+        let stream = self.listing.storages[at].storage.stream(&key, None).await;
+        stream.map_err(|error| storage_failure(what, &error))
     }
 }

@@ -181,12 +181,8 @@ impl Copy<'_> {
             let failure = context.stop.failure(&what);
             failure.and_safe("nothing was written")
         };
-        let mut stream = self
-            .named()
-            .storage
-            .stream(&self.key()?, None)
-            .await
-            .map_err(|error| storage_failure(&what, &error))?;
+        let (stored, named) = (self.stored, &self.object.key);
+        let mut stream = stored.stream(self.at, self.part, named, &what).await?;
         let mut hash = Sha256::new();
         let mut size = 0u64;
         // The last piece is held back, so that whoever reads standard output meets no end before the proof.

@@ -47,6 +47,17 @@ pub struct Fault {
     pub dump_offset: u64,
 }
 
+impl Fault {
+    /// Says what is wrong, and where.
+    pub(crate) fn in_words(&self) -> String {
+        let message = &self.message;
+        match self.stored_offset {
+            Some(offset) => format!("{message} (from byte {offset} of the stored file on)"),
+            None => message.clone(),
+        }
+    }
+}
+
 /// Which chunks the bytes are made of.
 #[derive(Clone, Debug)]
 pub struct Layout<'a> {

@@ -1,19 +1,14 @@
 //! A table out of a stored backup: its own chunks where there is an index, the whole object where there is none.
 
-use std::ops::Range;
 use std::sync::Arc;
-
-use futures_util::{StreamExt, TryStreamExt};
 
 use super::table::{End, Extractor, Written};
 use super::{Report, Request, RowFormat, no_rows, no_table};
 use crate::context::Context;
-use crate::copies::listing::{NamedStorage, StoredBackup, Wanted, storage_failure};
-use crate::copies::{Pieces, Stored, chunk_index, dump_key, threads, with_pieces};
-use crate::stream::compress::Codec;
-use crate::stream::pipeline::{Closed, Progress};
-use crate::stream::stored::{Fault, Layout, read_chunks, read_serially};
-use pgkeep_model::chunks::ChunkIndex;
+use crate::copies::listing::{NamedStorage, Wanted, storage_failure};
+use crate::copies::{Fault, Pieces, Ranged, Stored, threads};
+use crate::stream::pipeline::Progress;
+use crate::stream::stored::read_serially;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::DatabaseName;
 use pgkeep_model::manifest::{Manifest, TableRecord};
@@ -36,21 +31,24 @@ pub(super) async fn run(
         request.rows.table, stored.manifest.id
     );
     let manifest = Arc::new(stored.manifest.clone());
-    let record = record(&manifest, &request.rows.table, &what)?;
+    let record = Arc::new(record(&manifest, &request.rows.table, &what)?);
     let mut warnings = Vec::new();
     let extracted = stored
         .try_copies(&what, &mut warnings, async |at| {
+            let proof = Proof {
+                manifest: Arc::clone(&manifest),
+                record: Arc::clone(&record),
+                what: format!("{what} in `{}`", stored.storage_name(at)),
+            };
             let copy = Copy {
-                named: &stored.listing.storages[at],
-                backup: &stored.backup,
-                manifest: &manifest,
-                record: &record,
+                stored: &stored,
+                at,
                 request,
                 context,
                 progress,
-                what: format!("{what} in `{}`", stored.storage_name(at)),
+                proof,
             };
-            copy.extract().await
+            copy.extract(&what).await
         })
         .await;
     match extracted {
@@ -88,212 +86,122 @@ fn record(manifest: &Manifest, name: &TableName, what: &str) -> Result<TableReco
 
 /// One storage's copy of the backup.
 struct Copy<'a> {
-    named: &'a NamedStorage,
-    backup: &'a StoredBackup,
-    manifest: &'a Arc<Manifest>,
-    record: &'a TableRecord,
+    stored: &'a Stored,
+    at: usize,
     request: &'a Request,
     context: &'a Context,
     progress: &'a Arc<Progress>,
-    what: String,
+    proof: Proof,
 }
 
-/// What a thread needs to read with.
+/// What the table must be for its last rows to go out.
 #[derive(Clone)]
-struct Task {
-    codec: Codec,
-    index: Option<Arc<ChunkIndex>>,
-    request: Request,
-    record: TableRecord,
+struct Proof {
     manifest: Arc<Manifest>,
-    progress: Arc<Progress>,
+    record: Arc<TableRecord>,
     what: String,
-}
-
-/// Chunks to read, and what of their text is wanted.
-struct Stretch {
-    chunks: Range<usize>,
-    /// Bytes of text in front of it.
-    skipped: u64,
-    length: u64,
 }
 
 impl Copy<'_> {
-    async fn extract(&self) -> Result<Report> {
-        let damaged = |why: String| {
-            Failure::new(
-                Kind::Damaged,
-                "manifest_contradicts",
-                format!("{}: {why}", self.what),
-            )
-            .of_copy()
-        };
-        let (codec, key) = dump_key(self.backup, self.manifest).map_err(damaged)?;
-        let failed = |error: Error| storage_failure(&self.what, &error);
-        let index = chunk_index(self.named, self.backup, self.manifest, codec)
-            .await
-            .map_err(failed)?;
-        let mut warnings = Vec::new();
-        let stretches = match &index {
-            Ok(index) => self.stretches(index),
-            Err(why) => Err(why.clone()),
-        };
-        let stretches = match stretches {
-            Ok(stretches) => Some(stretches),
-            Err(why) => {
-                warnings.push(format!(
-                    "the chunk index cannot be used ({why}): the whole backup was read"
-                ));
-                None
+    async fn extract(&self, what: &str) -> Result<Report> {
+        let stop = self.context.stop.clone();
+        let opened = Ranged::open_if_indexed(self.stored, self.at, what, stop).await?;
+        let blocks = self.blocks();
+        let usable = opened.and_then(|ranged| {
+            if blocks.iter().all(|block| ranged.holds(*block)) {
+                Ok(ranged.telling(self.progress))
+            } else {
+                Err("the table lies behind its end".to_owned())
             }
+        });
+        let (written, read_bytes) = match &usable {
+            Ok(ranged) => self.ranged(ranged, &blocks).await?,
+            Err(_) => self.whole().await?,
         };
-        let task = Task {
-            codec,
-            index: index.ok(),
-            request: self.request.clone(),
-            record: self.record.clone(),
-            manifest: Arc::clone(self.manifest),
-            progress: Arc::clone(self.progress),
-            what: self.what.clone(),
-        };
-        let ranged = stretches.is_some();
-        let (written, read_bytes) = match stretches {
-            Some(stretches) => self.ranged(task, &key, stretches).await?,
-            None => self.whole(task, &key).await?,
-        };
-        let id = self.manifest.id.to_string();
+        let id = self.proof.manifest.id.to_string();
         let mut report = super::report(id, &self.request.rows.table, written, read_bytes);
-        report.warnings.append(&mut warnings);
-        Ok(Report {
-            ranged,
-            storage: Some(self.named.name.clone()),
-            ..report
-        })
+        report.ranged = usable.is_ok();
+        report.storage = Some(self.stored.storage_name(self.at).to_owned());
+        report.warnings.extend(usable.err().map(|why| {
+            format!("the chunk index cannot be used ({why}): the whole backup was read")
+        }));
+        Ok(report)
     }
 
     /// Returns what to read: the structure in front of the rows where column types matter, then the table's blocks.
-    fn stretches(&self, index: &ChunkIndex) -> std::result::Result<Vec<Stretch>, String> {
-        let offsets = index.offsets();
-        let sections = self.manifest.sections.iter();
+    fn blocks(&self) -> Vec<Block> {
+        let sections = self.proof.manifest.sections.iter();
         let structure = sections
             .filter(|section| {
                 section.name == SectionName::PreData && self.request.rows.format == RowFormat::Jsonl
             })
             .map(|section| section.block);
-        let blocks = self.record.blocks.iter().map(|record| record.block);
-        let stretch = |block: Block| {
-            let (chunks, skipped) = offsets
-                .chunks_of(block)
-                .ok_or("the table lies behind its end")?;
-            let length = block.length;
-            Ok(Stretch {
-                chunks,
-                skipped,
-                length,
-            })
-        };
-        structure.chain(blocks).map(stretch).collect()
+        let blocks = self.proof.record.blocks.iter().map(|record| record.block);
+        structure.chain(blocks).collect()
     }
 
-    async fn ranged(
-        &self,
-        task: Task,
-        key: &str,
-        stretches: Vec<Stretch>,
-    ) -> Result<(Written, u64)> {
-        let index = task.index.clone().unwrap_or_default();
-        let mut streams = Vec::new();
-        let mut read_bytes = 0;
-        for stretch in &stretches {
-            let range =
-                index.start_of(stretch.chunks.start).0..index.start_of(stretch.chunks.end).0;
-            read_bytes += range.end - range.start;
-            streams.push(range);
+    fn extractor(&self, takes_any: bool) -> Result<Extractor> {
+        let Request { rows, output, .. } = self.request;
+        let stop = self.context.stop.clone();
+        Extractor::new(rows, output, takes_any, &self.proof.what, stop)
+    }
+
+    async fn ranged(&self, ranged: &Ranged<'_>, blocks: &[Block]) -> Result<(Written, u64)> {
+        let mut extractor = self.extractor(true)?;
+        if let Some(encoding) = self.proof.encoding() {
+            let _ = extractor.push(format!("SET client_encoding = '{encoding}';\n").as_bytes()); // no row is in it
         }
-        // One stream after another, as one: the next is asked for when the last has ended.
-        let storage = Arc::clone(&self.named.storage);
-        let key = key.to_owned();
-        let stream = futures_util::stream::iter(streams).then(move |range| {
-            let (storage, key) = (Arc::clone(&storage), key.clone());
-            async move { storage.stream(&key, Some(range)).await }
-        });
-        let stream = Box::pin(stream.try_flatten());
-        let stop = self.context.stop.clone();
-        let result = with_pieces(stream, move |pieces| {
-            task.read_stretches(pieces, &stretches, stop)
-        })
-        .await?;
-        Ok((result?, read_bytes))
+        let mut read_bytes = 0;
+        for block in blocks {
+            let progress = Arc::clone(self.progress);
+            let take = move |extractor: &mut Extractor, text: &[u8]| {
+                progress.note_more(text.len() as u64, 0);
+                extractor.push(text)
+            };
+            let (handed_back, count, read) = ranged.hand(*block, threads(), extractor, take).await;
+            extractor = handed_back;
+            read_bytes += count;
+            match read {
+                Ok(()) => {}
+                Err(Fault::Left) => {
+                    extractor.leave();
+                    break;
+                }
+                Err(Fault::Storage(error)) => {
+                    return Err(self.proof.storage_failed(&extractor, &error));
+                }
+                Err(Fault::Damaged(why)) => {
+                    return Err(self.proof.damaged(&why, extractor.is_begun()));
+                }
+            }
+        }
+        let proof = self.proof.clone();
+        // Awaited here; standard output and disks may block.
+        let thread = tokio::task::spawn_blocking(move || proof.finish(extractor, None));
+        let written = thread.await.expect("writing does not panic")?;
+        Ok((written, read_bytes))
     }
 
-    async fn whole(&self, task: Task, key: &str) -> Result<(Written, u64)> {
-        let stream = self.named.storage.stream(key, None).await;
-        let stream = stream.map_err(|error| storage_failure(&self.what, &error))?;
-        let stop = self.context.stop.clone();
-        let result = with_pieces(stream, move |pieces| task.read_whole(pieces, stop)).await?;
-        Ok((result?, self.manifest.object.size_bytes))
+    async fn whole(&self) -> Result<(Written, u64)> {
+        let extractor = self.extractor(false)?;
+        let (proof, progress) = (self.proof.clone(), Arc::clone(self.progress));
+        let work = move |pieces| proof.read_whole(pieces, extractor, &progress);
+        let read = self.stored.read_pieces(self.at, &self.proof.what, work);
+        let written = read.await??;
+        Ok((written, self.proof.manifest.object.size_bytes))
     }
 }
 
-impl Task {
-    fn read_stretches(
-        self,
+impl Proof {
+    fn read_whole(
+        &self,
         pieces: Pieces,
-        stretches: &[Stretch],
-        stop: crate::context::Stop,
+        mut extractor: Extractor,
+        progress: &Progress,
     ) -> Result<Written> {
-        let rows = &self.request.rows;
-        let mut extractor = Extractor::new(rows, &self.request.output, true, &self.what, stop)?;
-        let index = self.index.clone().unwrap_or_default();
-        if let Some(encoding) = self.encoding() {
-            let _ = extractor.push(format!("SET client_encoding = '{encoding}';\n").as_bytes()); // no row is in it
-        }
-        let mut pieces = Split::new(pieces);
-        for stretch in stretches {
-            let (mut skip, mut left) = (stretch.skipped, stretch.length);
-            let mut take = |text: &[u8]| -> std::result::Result<(), Closed> {
-                let start = text.len().min(usize::try_from(skip).unwrap_or(usize::MAX));
-                skip -= start as u64;
-                let end = (text.len() - start).min(usize::try_from(left).unwrap_or(usize::MAX));
-                left -= end as u64;
-                self.progress.note_more(end as u64, 0);
-                extractor.push(&text[start..start + end])
-            };
-            let layout = Layout::part(self.codec, &index, stretch.chunks.clone());
-            let stored =
-                index.start_of(stretch.chunks.end).0 - index.start_of(stretch.chunks.start).0;
-            let read = read_chunks(
-                pieces.next_bytes(stored),
-                &layout,
-                threads(),
-                &self.progress,
-                &mut take,
-            );
-            let outcome = match read {
-                Ok(outcome) => outcome,
-                Err(error) => return Err(self.storage_failed(&extractor, &error)),
-            };
-            if let Some(fault) = &outcome.fault {
-                return Err(self.damaged(&fault_in_words(fault), extractor.is_begun()));
-            }
-            if outcome.is_left {
-                break;
-            }
-        }
-        self.finish(extractor, None)
-    }
-
-    fn read_whole(self, pieces: Pieces, stop: crate::context::Stop) -> Result<Written> {
-        let mut extractor = Extractor::new(
-            &self.request.rows,
-            &self.request.output,
-            false,
-            &self.what,
-            stop,
-        )?;
         let limit = self.manifest.dump.bytes;
-        let read = read_serially(pieces, limit, &self.progress, &mut |piece| {
-            self.progress.note_more(piece.len() as u64, 0);
+        let read = read_serially(pieces, limit, progress, &mut |piece| {
+            progress.note_more(piece.len() as u64, 0);
             extractor.push(piece)
         });
         let outcome = match read {
@@ -303,7 +211,7 @@ impl Task {
         let object = &self.manifest.object;
         let is_same = outcome.stored_bytes == object.size_bytes && outcome.sha256 == object.sha256;
         let why = match &outcome.fault {
-            Some(fault) => Some(fault_in_words(fault)),
+            Some(fault) => Some(fault.in_words()),
             None if !is_same && !outcome.is_left => {
                 Some("the stored file is not the one of the manifest".to_owned())
             }
@@ -313,7 +221,7 @@ impl Task {
     }
 
     /// Compares what was read with the manifest, and only then lets the last rows go.
-    fn finish(&self, extractor: Extractor<'_>, why: Option<String>) -> Result<Written> {
+    fn finish(&self, extractor: Extractor, why: Option<String>) -> Result<Written> {
         let is_begun = extractor.is_begun();
         let end = extractor
             .end()
@@ -326,7 +234,7 @@ impl Task {
         end.finish()
     }
 
-    fn difference(&self, end: &End<'_>) -> Option<String> {
+    fn difference(&self, end: &End) -> Option<String> {
         let Some(table) = &end.table else {
             return Some("no row of the table is where the manifest says".to_owned());
         };
@@ -358,7 +266,7 @@ impl Task {
         handed_on(failure.of_copy(), is_begun)
     }
 
-    fn storage_failed(&self, extractor: &Extractor<'_>, error: &Error) -> Failure {
+    fn storage_failed(&self, extractor: &Extractor, error: &Error) -> Failure {
         let mut failure = storage_failure(&self.what, error);
         failure.message += &format!("; {}", extractor.trust());
         handed_on(failure, extractor.is_begun())
@@ -378,54 +286,5 @@ fn handed_on(failure: Failure, is_begun: bool) -> Failure {
         failure.handed_on()
     } else {
         failure
-    }
-}
-
-fn fault_in_words(fault: &Fault) -> String {
-    match fault.stored_offset {
-        Some(offset) => format!(
-            "{} (from byte {offset} of the stored file on)",
-            fault.message
-        ),
-        None => fault.message.clone(),
-    }
-}
-
-/// Pieces of several ranges, one behind the other, handed out range by range.
-struct Split {
-    pieces: Pieces,
-    left: bytes::Bytes,
-}
-
-impl Split {
-    fn new(pieces: Pieces) -> Self {
-        Self {
-            pieces,
-            left: bytes::Bytes::new(),
-        }
-    }
-
-    /// Returns the pieces of the next `count` bytes.
-    fn next_bytes(
-        &mut self,
-        mut count: u64,
-    ) -> impl Iterator<Item = pgkeep_storage::Result<bytes::Bytes>> + Send + '_ {
-        std::iter::from_fn(move || {
-            if count == 0 {
-                return None;
-            }
-            if self.left.is_empty() {
-                match self.pieces.next()? {
-                    Ok(piece) => self.left = piece,
-                    Err(error) => return Some(Err(error)),
-                }
-            }
-            let taken = self
-                .left
-                .len()
-                .min(usize::try_from(count).unwrap_or(usize::MAX));
-            count -= taken as u64;
-            Some(Ok(self.left.split_to(taken)))
-        })
     }
 }

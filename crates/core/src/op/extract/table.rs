@@ -23,9 +23,9 @@ SET row_security = off;
 ";
 
 /// Picks rows out of a dump under way.
-pub(super) struct Extractor<'a> {
-    rows: &'a Rows,
-    what: &'a str,
+pub(super) struct Extractor {
+    rows: Rows,
+    what: String,
     stop: Stop,
     scanner: Scanner,
     /// Offset in what was pushed of the next byte.
@@ -53,14 +53,14 @@ struct Known {
 }
 
 /// What was read, when all is read.
-pub(super) struct End<'a> {
+pub(super) struct End {
     /// What the scanner found.
     pub scan: Scan,
     /// The table, if its rows were met.
     pub table: Option<Table>,
     /// Whether nobody reads any more.
     pub is_left: bool,
-    rows: &'a Rows,
+    rows: Rows,
     picked: Picked,
 }
 
@@ -72,18 +72,18 @@ pub(super) struct Written {
     pub warnings: Vec<String>,
 }
 
-impl<'a> Extractor<'a> {
+impl Extractor {
     /// With `takes_any`, all rows that come are known to be the table's.
     pub(super) fn new(
-        rows: &'a Rows,
+        rows: &Rows,
         output: &Output,
         takes_any: bool,
-        what: &'a str,
+        what: &str,
         stop: Stop,
     ) -> Result<Self> {
         Ok(Self {
-            rows,
-            what,
+            rows: rows.clone(),
+            what: what.to_owned(),
             stop,
             scanner: Scanner::watching(rows.table.clone(), takes_any),
             position: 0,
@@ -113,6 +113,13 @@ impl<'a> Extractor<'a> {
     /// Tells whether rows went out that cannot be taken back.
     pub(super) fn is_begun(&self) -> bool {
         self.picked.target.is_begun
+    }
+
+    /// Notes that the reading was left before its end: where somebody wishes to stop, that is why.
+    pub(super) fn leave(&mut self) {
+        if self.stop.is_requested() && !self.is_left {
+            self.failure.get_or_insert(self.stop.failure_of_reading());
+        }
     }
 
     /// Takes the next piece of the dump.
@@ -148,8 +155,8 @@ impl<'a> Extractor<'a> {
             return Ok(());
         };
         if self.picked.table.is_none() {
-            let known = know(self.rows, watch, self.what).map_err(Ended::Failed)?;
-            self.picked.begin(self.rows, &known, &self.scanner);
+            let known = know(&self.rows, watch, &self.what).map_err(Ended::Failed)?;
+            self.picked.begin(&self.rows, &known, &self.scanner);
             self.picked.table = Some(known);
         }
         if watch.is_ambiguous() {
@@ -164,14 +171,14 @@ impl<'a> Extractor<'a> {
                 message,
             )));
         }
-        let (picked, rows, encoding) = (&mut self.picked, self.rows, self.scanner.encoding());
-        let what = self.what;
+        let (picked, rows, encoding) = (&mut self.picked, &self.rows, self.scanner.encoding());
+        let what = &self.what;
         self.lines
             .push(bytes, &mut |line| picked.take(line, rows, encoding, what))
     }
 
     /// Ends the reading.
-    pub(super) fn end(self) -> Result<End<'a>> {
+    pub(super) fn end(self) -> Result<End> {
         if let Some(failure) = self.failure {
             return Err(failure);
         }
@@ -179,8 +186,8 @@ impl<'a> Extractor<'a> {
         let mut picked = self.picked;
         // A table without rows has a block too, but no byte of a row came to begin with.
         if let (None, Some(_), Some(watch)) = (&picked.table, &table, self.scanner.watch()) {
-            let known = know(self.rows, watch, self.what)?;
-            picked.begin(self.rows, &known, &self.scanner);
+            let known = know(&self.rows, watch, &self.what)?;
+            picked.begin(&self.rows, &known, &self.scanner);
             picked.table = Some(known);
         }
         Ok(End {
@@ -296,7 +303,7 @@ fn odd_row(what: &str, picked: &Picked, columns: usize) -> Failure {
     Failure::new(Kind::Damaged, "odd_row", message).of_copy()
 }
 
-impl End<'_> {
+impl End {
     /// Writes what waited for the proof.
     pub(super) fn finish(mut self) -> Result<Written> {
         let mut warnings = Vec::new();
