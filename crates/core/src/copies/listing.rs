@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use serde::Serialize;
 
@@ -355,17 +356,11 @@ pub async fn read_manifest(listing: &Listing, backup: &StoredBackup) -> Result<(
     for at in backup.readable_from() {
         let named = &listing.storages[at];
         let what = format!("cannot read the manifest of `{id}` in `{}`", named.name);
-        match named
-            .storage
-            .get(&backup.place.key(Part::Manifest, ""), MAX_MANIFEST_BYTES)
-            .await
-        {
-            Ok(bytes) => match Manifest::read(&bytes, id) {
-                Ok(manifest) => return Ok((manifest, at)),
-                Err(error) => last = Some(manifest_failure(&what, &error)),
-            },
-            Err(error) => last = Some(storage_failure(&what, &error)),
-        }
+        last = match manifest_of_copy(named.storage.as_ref(), &backup.place).await {
+            Ok((_, Ok(manifest))) => return Ok((manifest, at)),
+            Ok((_, Err(error))) => Some(manifest_failure(&what, &error)),
+            Err(error) => Some(storage_failure(&what, &error)),
+        };
     }
     let Some(last) = last else {
         let message = format!("`{id}` has no manifest: it was never finished");
@@ -373,6 +368,17 @@ pub async fn read_manifest(listing: &Listing, backup: &StoredBackup) -> Result<(
     };
     let what = format!("cannot read the manifest of `{id}`");
     Err(unless_removed(listing, backup, &what, last).await)
+}
+
+/// Reads the manifest that one storage has of a backup: its bytes, and what they are.
+pub(crate) async fn manifest_of_copy(
+    storage: &dyn Storage,
+    place: &Place,
+) -> pgkeep_storage::Result<(Bytes, std::result::Result<Manifest, ManifestError>)> {
+    let key = place.key(Part::Manifest, "");
+    let bytes = storage.get(&key, MAX_MANIFEST_BYTES).await?;
+    let manifest = Manifest::read(&bytes, &place.id);
+    Ok((bytes, manifest))
 }
 
 /// Says of a reading that failed that the backup was removed meanwhile, where that is so, and what to take instead; else

@@ -2,10 +2,9 @@
 
 use super::{Account, Task};
 use crate::op::removal::Right;
-use crate::op::stored::NamedStorage;
+use crate::op::stored::{NamedStorage, manifest_of_copy};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::keys::{Listed, Part};
-use pgkeep_model::manifest::{MAX_MANIFEST_BYTES, Manifest};
 use pgkeep_storage::Storage;
 
 /// What became of one removal.
@@ -91,8 +90,9 @@ async fn remove(storage: &dyn Storage, backup: &Listed, right: &Right<'_>) -> Re
         }
     }
     let key = backup.place.key(Part::Manifest, "");
-    let bytes = match right.ask(storage.get(&key, MAX_MANIFEST_BYTES)).await? {
-        Ok(bytes) => bytes,
+    let reading = manifest_of_copy(storage, &backup.place);
+    let (bytes, manifest) = match right.ask(reading).await? {
+        Ok(found) => found,
         Err(pgkeep_storage::Error::NotFound(_)) => {
             return Ok(Outcome::Left(
                 "somebody else removed it meanwhile".to_owned(),
@@ -105,7 +105,7 @@ async fn remove(storage: &dyn Storage, backup: &Listed, right: &Right<'_>) -> Re
             )));
         }
     };
-    if let Err(error) = Manifest::read(&bytes, &backup.place.id) {
+    if let Err(error) = manifest {
         return Ok(unreadable(&error));
     }
     if let Err(error) = right.remove(storage, &key).await {

@@ -6,10 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Account, Left, Line, Made, Request, SAFE, Task, empty_policy};
 use crate::op::removal::Right;
-use crate::op::stored::{NamedStorage, storage_failure};
+use crate::op::stored::{NamedStorage, manifest_of_copy, storage_failure};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::keys::{Listed, Part, gather, is_lease, is_ours, run_of_key};
-use pgkeep_model::manifest::{MAX_MANIFEST_BYTES, Manifest};
 use pgkeep_model::retention::{Candidate, MAX_AHEAD, Plan, Refusal, Verdict, plan};
 use pgkeep_storage::Object;
 
@@ -127,20 +126,16 @@ async fn prove_kept(
         if !counts || backup.is_pinned() || !proven.insert(at) {
             continue;
         }
-        let key = backup.place.key(Part::Manifest, "");
-        let problem = match right
-            .ask(named.storage.get(&key, MAX_MANIFEST_BYTES))
-            .await?
-        {
-            Ok(bytes) => match Manifest::read(&bytes, &backup.place.id) {
-                Ok(manifest) => backup.contradiction(&manifest),
-                Err(error) => Some(format!("its manifest: {error}")),
-            },
+        let reading = manifest_of_copy(named.storage.as_ref(), &backup.place);
+        let problem = match right.ask(reading).await? {
+            Ok((_, Ok(manifest))) => backup.contradiction(&manifest),
+            Ok((_, Err(error))) => Some(format!("its manifest: {error}")),
             Err(
                 error @ (pgkeep_storage::Error::TooLarge { .. }
                 | pgkeep_storage::Error::NotFound(_)),
             ) => Some(format!("its manifest: {error}")),
             Err(error) => {
+                let key = backup.place.key(Part::Manifest, "");
                 let what = format!("{} refused: cannot read `{key}`", right.what);
                 let failure = storage_failure(&what, &error);
                 return Err(failure.and_safe(&format!("{SAFE} there")));

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::context::Context;
-use crate::copies::listing::{NamedStorage, StoredBackup, manifest_failure, storage_failure};
+use crate::copies::listing::{
+    NamedStorage, StoredBackup, manifest_failure, manifest_of_copy, storage_failure,
+};
 use crate::copies::{chunk_index, dump_key, threads, with_pieces};
 use crate::op::event::{Event, Observer};
 use crate::stream::compress::Codec;
@@ -13,7 +15,7 @@ use crate::stream::stored::{Layout, Outcome, read_chunks, read_serially};
 use pgkeep_model::chunks::ChunkIndex;
 use pgkeep_model::failure::{Failure, Kind};
 use pgkeep_model::keys::Part;
-use pgkeep_model::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError};
+use pgkeep_model::manifest::{Manifest, ManifestError};
 use pgkeep_model::proof::{Problem, contradictions};
 use pgkeep_model::scan::{Scan, Scanner};
 use pgkeep_storage::Error;
@@ -116,10 +118,9 @@ impl Look<'_> {
     }
 
     async fn manifest(&self) -> Result<Result<Manifest, Seen>, Failure> {
-        let id = &self.backup.place.id;
-        let key = self.backup.place.key(Part::Manifest, "");
-        let bytes = match self.named.storage.get(&key, MAX_MANIFEST_BYTES).await {
-            Ok(bytes) => bytes,
+        let (storage, place) = (self.named.storage.as_ref(), &self.backup.place);
+        let (bytes, manifest) = match manifest_of_copy(storage, place).await {
+            Ok(found) => found,
             Err(error @ Error::TooLarge { .. }) => {
                 return Ok(Err(Seen::wrong("manifest_damaged", error.to_string())));
             }
@@ -132,16 +133,15 @@ impl Look<'_> {
             }
             Err(error) => return Err(self.failed(&error)),
         };
-        match Manifest::read(&bytes, id) {
+        match manifest {
             Ok(manifest) => Ok(Ok(manifest)),
             Err(error @ ManifestError::Newer { .. }) => Err(manifest_failure(&self.what(), &error)),
-            Err(error) => {
-                let mut seen = Seen::wrong("manifest_damaged", format!("its manifest: {error}"));
-                seen.stored_bytes = Some(bytes.len() as u64);
-                seen.sha256 = Some(sha256(&bytes));
-                seen.key = key;
-                Ok(Err(seen))
-            }
+            Err(error) => Ok(Err(Seen {
+                key: place.key(Part::Manifest, ""),
+                stored_bytes: Some(bytes.len() as u64),
+                sha256: Some(sha256(&bytes)),
+                ..Seen::wrong("manifest_damaged", format!("its manifest: {error}"))
+            })),
         }
     }
 
