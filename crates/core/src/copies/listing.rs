@@ -441,13 +441,13 @@ pub fn storage_failure(what: &str, error: &pgkeep_storage::Error) -> Failure {
         }
     };
     let failure = Failure::new(kind, id, format!("{what}: {error}")).of_copy();
-    let failure = match std::error::Error::source(error) {
+    let explained = match std::error::Error::source(error) {
         Some(source) => failure.caused_by(source),
         None => failure,
     };
     match hint {
-        Some(hint) => failure.hint(hint),
-        None => failure,
+        Some(hint) => explained.hint(hint),
+        None => explained,
     }
 }
 
@@ -469,8 +469,8 @@ mod tests {
         }
         let storage: Arc<dyn Storage> = memory.clone();
         let name = "here".to_owned();
-        let listing = Listing::read(vec![NamedStorage { name, storage }], None).await;
-        let listing = listing.unwrap();
+        let here = NamedStorage { name, storage };
+        let listing = Listing::read(vec![here], None).await.unwrap();
         let backup = listing.find(&Wanted::parse(old).unwrap()).unwrap();
         let missing = || Failure::new(Kind::Damaged, "object_missing", "it is not there").of_copy();
         let told = unless_removed(&listing, backup, "restore", missing()).await;

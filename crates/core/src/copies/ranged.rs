@@ -48,8 +48,9 @@ impl<'a> Ranged<'a> {
         let what = of_copy(stored, at, what);
         let found = dump_key(&stored.backup, manifest);
         let (codec, key) = found.map_err(|why| contradicts(&what, &why))?;
-        let index = chunk_index(named, &stored.backup, manifest, codec).await;
-        let index = index.map_err(|error| storage_failure(&what, &error))?;
+        let index = chunk_index(named, &stored.backup, manifest, codec)
+            .await
+            .map_err(|error| storage_failure(&what, &error))?;
         Ok(index.map(|index| Self {
             named,
             codec,

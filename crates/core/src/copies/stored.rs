@@ -53,8 +53,10 @@ impl Stored {
         if let Some(doubt) = &self.doubt {
             return Err(doubt.clone());
         }
-        let newer = self.passed_over.iter();
-        let newer = newer.map(|id| format!("`{id}` is newer, and marked as damaged"));
+        let newer = self
+            .passed_over
+            .iter()
+            .map(|id| format!("`{id}` is newer, and marked as damaged"));
         let told: Vec<String> = newer.chain(bad_copies.iter().cloned()).collect();
         let Some((first, more)) = told.split_first() else {
             return Ok(());

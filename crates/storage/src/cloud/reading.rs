@@ -31,8 +31,9 @@ pub(crate) async fn open<S: Store>(
         read::check_range(key, object.size_bytes, Some(range.clone()))?;
         return Ok((object, stream::empty().boxed()));
     }
-    let opened = request(client, key, range.clone(), None).await;
-    let opened = opened.map_err(|trouble| client.explain_reading(trouble, key))?;
+    let opened = request(client, key, range.clone(), None)
+        .await
+        .map_err(|trouble| client.explain_reading(trouble, key))?;
     let object = to_object(key, &opened.meta);
     let range = read::check_range(key, object.size_bytes, range)?;
     let expected = range.end - range.start;

@@ -132,10 +132,9 @@ impl HttpService for Transport {
         let request = to_reqwest(request, &progress)?;
         let is_post = request.method() == Method::POST;
         let response = tokio::select! {
-            response = self.client.execute(request) => response,
+            answer = self.client.execute(request) => answer.map_err(|error| self.broken(error))?,
             () = standstill(&progress, self.stall_timeout) => return Err(self.stalled()),
         };
-        let response = response.map_err(|error| self.broken(error))?;
         let status = response.status();
         if !status.is_success() && self.is_metadata {
             // Its 404 is about credentials, and must not be taken for a missing object.
@@ -216,9 +215,11 @@ fn to_reqwest(
     progress: &Arc<AtomicU64>,
 ) -> std::result::Result<reqwest::Request, HttpError> {
     let (parts, body) = request.into_parts();
-    let url = parts.uri.to_string().parse();
-    let url =
-        url.map_err(|error: url::ParseError| HttpError::new(HttpErrorKind::Unknown, error))?;
+    let url = parts
+        .uri
+        .to_string()
+        .parse()
+        .map_err(|error: url::ParseError| into_http_error(error))?;
     let mut request = reqwest::Request::new(parts.method, url);
     *request.headers_mut() = parts.headers;
     if !body.is_end_stream() {

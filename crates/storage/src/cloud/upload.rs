@@ -102,8 +102,8 @@ impl<S: Store> CloudUpload<S> {
                 let (store, path, id) = (&client.store, &path, &id);
                 let sent = client
                     .patience
-                    .persist(|| store.put_part(path, id, index, PutPayload::from(bytes.clone())));
-                let sent = sent.await;
+                    .persist(|| store.put_part(path, id, index, PutPayload::from(bytes.clone())))
+                    .await;
                 (index, sent, bytes)
             }
             .in_current_span(),
@@ -169,8 +169,8 @@ impl<S: Store> CloudUpload<S> {
     /// Asks the store to put the parts together, and believes what it then shows rather than what it answered.
     async fn put_together(&mut self, total_bytes: u64) -> Result<u64> {
         let id = self.upload_id().await?;
-        let parts: Option<Vec<PartId>> = self.parts.iter().cloned().collect();
-        let parts = parts.expect("every part was awaited");
+        let awaited: Option<Vec<PartId>> = self.parts.iter().cloned().collect();
+        let parts = awaited.expect("every part was awaited");
         let (store, path) = (&self.client.store, &self.path);
         let completed = self
             .client

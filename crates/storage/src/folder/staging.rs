@@ -141,8 +141,8 @@ impl Staging {
         let explain = |errno: Errno| fault::writing(&self.label, &self.key, errno);
         sync_folder(&self.folder).map_err(explain)?;
         let written = rustix::fs::fstat(&self.file).map_err(explain)?;
-        let named = rustix::fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW);
-        let named = named.map_err(explain)?;
+        let named =
+            rustix::fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW).map_err(explain)?;
         if (written.st_dev, written.st_ino) != (named.st_dev, named.st_ino) {
             return Err(Error::failed(format!(
                 "writing `{}` to `{}` failed: another program replaced the file meanwhile",

@@ -42,14 +42,14 @@ pub(super) struct Entry<'a> {
 impl Tree {
     /// Opens the root, making it if only its last part is missing.
     pub(super) fn open(path: &Path, label: &str) -> Result<Self> {
-        let root = match open_root(path) {
+        let opened = match open_root(path) {
             Err(Errno::NOENT) => {
                 make_root(path, label)?;
                 open_root(path)
             }
             opened => opened,
         };
-        let root = root.map_err(|errno| unusable(label, errno))?;
+        let root = opened.map_err(|errno| unusable(label, errno))?;
         let stat = rustix::fs::fstat(&root).map_err(|errno| unusable(label, errno))?;
         check_owner(label, &stat)?;
         Ok(Self {

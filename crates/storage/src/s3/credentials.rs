@@ -85,8 +85,8 @@ impl SourceProvider {
     }
 
     fn still_good(&self, now: Timestamp) -> Option<Arc<AwsCredential>> {
-        let cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
-        let cached = cached.as_ref()?;
+        let guard = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        let cached = guard.as_ref()?;
         let is_good = cached
             .expires_at
             .is_none_or(|end| end.duration_since(now) > RENEW_BEFORE);
@@ -103,15 +103,17 @@ impl CredentialProvider for SourceProvider {
             return Ok(credential);
         }
         // No lock over the await: two parts that come here at once start the program twice, which harms nobody.
-        let printed = tokio::time::timeout(FETCH_TIMEOUT, self.source.fetch()).await;
-        let printed = printed.unwrap_or_else(|_| Err("it took longer than a minute".to_owned()));
-        let fetched = printed.and_then(|text| parse(text.expose_secret()));
-        let fetched = fetched.map_err(|why| object_store::Error::Generic {
-            store: "S3",
-            source: Box::new(NoCredentials(format!(
-                "the credential command failed: {why}"
-            ))),
-        })?;
+        let printed = tokio::time::timeout(FETCH_TIMEOUT, self.source.fetch())
+            .await
+            .unwrap_or_else(|_| Err("it took longer than a minute".to_owned()));
+        let fetched = printed
+            .and_then(|text| parse(text.expose_secret()))
+            .map_err(|why| object_store::Error::Generic {
+                store: "S3",
+                source: Box::new(NoCredentials(format!(
+                    "the credential command failed: {why}"
+                ))),
+            })?;
         let credential = Arc::clone(&fetched.credential);
         *self.cached.lock().unwrap_or_else(PoisonError::into_inner) = Some(fetched);
         Ok(credential)

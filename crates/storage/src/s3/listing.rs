@@ -152,8 +152,8 @@ async fn unfinished(
         if !page.is_truncated {
             return Ok(uploads);
         }
-        let next = page.next_key_marker.filter(|key| !key.is_empty());
-        let next = next.map(|key| (key, page.next_upload_id_marker.unwrap_or_default()));
+        let next_key = page.next_key_marker.filter(|key| !key.is_empty());
+        let next = next_key.map(|key| (key, page.next_upload_id_marker.unwrap_or_default()));
         if next.is_none() || next == markers {
             return Err(Fault::Told(cut_short(bucket, prefix)));
         }

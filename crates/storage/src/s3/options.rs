@@ -277,8 +277,8 @@ mod tests {
             ..S3Options::default()
         };
         let target = |options: &S3Options| {
-            let target = options.target("acme", &options.environment.builder());
-            let target = target.unwrap();
+            let builder = options.environment.builder();
+            let target = options.target("acme", &builder).unwrap();
             (target.bucket_url, target.region)
         };
         let (url, region) = target(&options);

@@ -260,10 +260,9 @@ impl Proof {
             "nothing was written"
         };
         let message = format!("{}: {why}; {trust}", self.what);
+        let hint = format!("`pgkeep verify {}` tells what is damaged", self.manifest.id);
         let failure = Failure::new(Kind::Damaged, "rows_damaged", message);
-        let id = &self.manifest.id;
-        let failure = failure.hint(format!("`pgkeep verify {id}` tells what is damaged"));
-        handed_on(failure.of_copy(), is_begun)
+        handed_on(failure.hint(hint).of_copy(), is_begun)
     }
 
     fn storage_failed(&self, extractor: &Extractor, error: &Error) -> Failure {

@@ -129,8 +129,8 @@ impl Check<'_> {
         };
         let mut dump = request.start(cancel)?;
         let (output, progress) = (dump.take_output(), Arc::clone(&self.progress));
-        let scanned = tokio::task::spawn_blocking(move || scan_output(output, &[], &progress));
-        let scanned = scanned.await.expect("scanning does not panic");
+        let thread = tokio::task::spawn_blocking(move || scan_output(output, &[], &progress));
+        let scanned = thread.await.expect("scanning does not panic");
         dump.wait().await?;
         // An exit status of 0 ends the output, so an error here is one of the pipe itself.
         scanned.map_err(|error| Error::new(crate::postgres::Reason::Unreadable(error.to_string())))
@@ -150,8 +150,8 @@ impl Check<'_> {
             quote(table.name.schema_or_public()),
             quote(&table.name.name)
         );
-        let columns: Vec<String> = table.columns.iter().map(|column| quote(column)).collect();
-        let columns = columns.join(", ");
+        let names: Vec<String> = table.columns.iter().map(|column| quote(column)).collect();
+        let columns = names.join(", ");
         let what = if is_root {
             format!("(SELECT {columns} FROM {name})")
         } else {
@@ -165,16 +165,16 @@ impl Check<'_> {
         let sql =
             format!("{AS_PG_DUMP} SET client_encoding = '{encoding}';\nCOPY {what} TO STDOUT;\n");
         let psql = Psql::new(programs, self.environment, self.connection);
-        let psql = if facts.session_settings_applied {
+        let with_settings = if facts.session_settings_applied {
             psql.with_session_settings()
         } else {
             psql.without_session_settings()
         };
-        let mut running = psql.program().input(sql).spawn(cancel)?;
+        let mut running = with_settings.program().input(sql).spawn(cancel)?;
         let (output, progress) = (running.take_output(), Arc::clone(&self.progress));
         let head = format!("COPY {name} FROM stdin;\n").into_bytes();
-        let scanned = tokio::task::spawn_blocking(move || scan_output(output, &head, &progress));
-        let scanned = scanned.await.expect("scanning does not panic");
+        let thread = tokio::task::spawn_blocking(move || scan_output(output, &head, &progress));
+        let scanned = thread.await.expect("scanning does not panic");
         running.wait().await.into_result()?;
         let scan = scanned
             .map_err(|error| Error::new(crate::postgres::Reason::Unreadable(error.to_string())))?;
@@ -396,8 +396,8 @@ pub(crate) fn questions(expected: &[Expected]) -> Vec<(String, String)> {
                 quote(table.name.schema_or_public()),
                 quote(&table.name.name)
             );
-            let columns = table.columns.iter().flatten().map(|column| quote(column));
-            let columns = columns.collect::<Vec<_>>().join(", ");
+            let names = table.columns.iter().flatten().map(|column| quote(column));
+            let columns = names.collect::<Vec<_>>().join(", ");
             let is_root = table.kind == Some(scan::TableKind::Partitioned);
             let what = match (is_root, columns.as_str()) {
                 (true, "") => format!("(SELECT * FROM {name})"),

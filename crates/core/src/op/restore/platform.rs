@@ -257,8 +257,10 @@ fn brought_by_file(scan: Option<&Scan>, made: &[String], facts: &TargetFacts) ->
         .iter()
         .filter(|name| facts.extensions.iter().any(|there| there == *name))
         .map(|name| ((*name).to_owned(), EXTENSIONS.to_owned()));
-    let tables = scan.into_iter().flat_map(|scan| &scan.tables);
-    let tables = tables.filter(|table| table.kind.is_some());
+    let tables = scan
+        .into_iter()
+        .flat_map(|scan| &scan.tables)
+        .filter(|table| table.kind.is_some());
     Brought {
         schemas: tables.map(|table| table.schema.clone()).collect(),
         made: made.to_vec(),

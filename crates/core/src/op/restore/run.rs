@@ -166,12 +166,12 @@ impl<'a> Run<'a> {
                 return Err(failure);
             }
             // What a program says while it is made to end is of no interest.
-            let failure = self.check_stop().err().unwrap_or(failure);
-            let failure = match &opened {
-                Opened::Stored(stored) => stored.unless_removed(&self.what(), failure).await,
-                _ => failure,
+            let first = self.check_stop().err().unwrap_or(failure);
+            let cause = match &opened {
+                Opened::Stored(stored) => stored.unless_removed(&self.what(), first).await,
+                _ => first,
             };
-            return Err(self.undo(failure, &site, &made).await);
+            return Err(self.undo(cause, &site, &made).await);
         }
         self.report.restored = true;
         match opened {

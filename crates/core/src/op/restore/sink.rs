@@ -229,9 +229,8 @@ impl Block {
         };
         self.head.extend_from_slice(text);
         finder.push(text);
-        let first = finder.take_rows().into_iter().next();
-        let first = first.map(|rows| (rows.start - *begin) as usize);
-        if let Some(first) = first {
+        if let Some(rows) = finder.take_rows().into_iter().next() {
+            let first = (rows.start - *begin) as usize;
             self.finder = None;
             let head = std::mem::take(&mut self.head);
             match self.renamed(&head[..first]) {

@@ -153,8 +153,8 @@ impl Look<'_> {
         is_again: bool,
     ) -> Result<Seen, Failure> {
         let mut warnings = Vec::new();
-        let index = chunk_index(self.named, self.backup, manifest, codec).await;
-        let mut index = match index.map_err(|error| self.failed(&error))? {
+        let found = chunk_index(self.named, self.backup, manifest, codec).await;
+        let mut index = match found.map_err(|error| self.failed(&error))? {
             Ok(index) => Some(index),
             Err(why) => {
                 warnings.push(no_index(&why));

@@ -286,11 +286,11 @@ impl<'a> Run<'a> {
         }
         if self.mode == Mode::Append && problems.is_empty() {
             let there: Vec<TargetTable> = pairs.iter().map(|pair| pair.table.clone()).collect();
-            let filled =
+            let are_filled =
                 tables::hold_rows(psql, &there, self.request.options.limits.lock_wait, stop)
                     .await
                     .map_err(|error| self.failed(&error))?;
-            let filled = there.iter().zip(filled).filter(|(_, filled)| *filled);
+            let filled = there.iter().zip(are_filled).filter(|(_, filled)| *filled);
             problems.extend(
                 filled.map(|(table, _)| format!("`{}`: it holds rows already", table.table_name())),
             );
@@ -354,8 +354,8 @@ impl<'a> Run<'a> {
             opened = opening => opened?,
             () = stop.cancelled() => return Err(self.stopped()),
         };
-        let encoding = stored.manifest.dump.client_encoding.as_deref();
-        let encoding = encoding.unwrap_or("UTF8");
+        let dump = &stored.manifest.dump;
+        let encoding = dump.client_encoding.as_deref().unwrap_or("UTF8");
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
         if !encoding.bytes().all(is_plain) {
             return Err(ranged.contradicts("its encoding is no word"));
@@ -475,10 +475,10 @@ impl Judge for Judgement<'_> {
         for (number, pair) in self.pairs.iter().enumerate() {
             let plan = pair.plan(number, Mode::Append);
             let mut tables = scan.tables.iter();
-            let rows = tables.find(|table| table.full_name() == plan.rows());
-            let rows = rows.map(|table| (table.rows.unwrap_or(0), table.digest));
+            let table = tables.find(|table| table.full_name() == plan.rows());
+            let found = table.map(|table| (table.rows.unwrap_or(0), table.digest));
             let dumped = (pair.record.rows.unwrap_or(0), pair.record.digest);
-            if rows != Some(dumped) {
+            if found != Some(dumped) {
                 let of = format!("`{}`", pair.record.full_name());
                 let why = "its rows are not the ones of the manifest";
                 return Err(self.ranged.damaged(&of, why));

@@ -25,8 +25,8 @@ impl Run<'_> {
             "restore into `{}`: {proof}, but not all that follows was done",
             self.report.target
         ));
-        let left = self.report.warnings.iter();
-        let left = left.filter(|warning| warning.starts_with(NOT_DONE));
+        let warnings = self.report.warnings.iter();
+        let left = warnings.filter(|warning| warning.starts_with(NOT_DONE));
         Err(
             Failure::new(Kind::AfterGood, "stopped_after_restore", failure.message)
                 .with_details(left.cloned())
@@ -70,8 +70,8 @@ impl Run<'_> {
                     self.warn(format!("{NOT_DONE}: `{statement}`"));
                 }
                 Err(error) => {
-                    let said = error.stderr.first().cloned();
-                    let said = said.unwrap_or_else(|| error.to_string());
+                    let first_line = error.stderr.first().cloned();
+                    let said = first_line.unwrap_or_else(|| error.to_string());
                     self.warn(format!(
                         "a property of the database was not put back: `{statement}`: {said}"
                     ));

@@ -81,12 +81,12 @@ pub(super) struct Read {
 /// `pg_dump_sort.c`), so that nothing between two blocks is of any table. A chunk of this text whose SHA-256 is not the
 /// recorded one is damage.
 pub(super) async fn structure(ranged: &Ranged<'_>, manifest: &Manifest) -> Result<Read> {
-    let blocks = manifest.tables.iter().flat_map(|table| &table.blocks);
-    let blocks: Vec<Block> = blocks.map(|record| record.block).collect();
+    let records = manifest.tables.iter().flat_map(|table| &table.blocks);
+    let blocks: Vec<Block> = records.map(|record| record.block).collect();
     let end = |block: &Block| block.offset.saturating_add(block.length);
     let bytes = manifest.dump.bytes;
-    let first = blocks.iter().map(|block| block.offset).min();
-    let first = first.unwrap_or(bytes);
+    let starts = blocks.iter().map(|block| block.offset);
+    let first = starts.min().unwrap_or(bytes);
     let last = blocks.iter().map(end).max().unwrap_or(bytes);
     if last > bytes || first > last {
         return Err(ranged.contradicts("its rows lie behind its end"));

@@ -203,8 +203,8 @@ impl Run<'_> {
     fn refused_by_server(&self, error: &Error) -> Failure {
         let says = |text: &str| error.stderr.iter().any(|line| line.contains(text));
         let said = "the server refused a statement";
-        let failure = of_statement(self.of_error(error), error, &self.what(), said);
-        let mut failure = with_hint(failure, error);
+        let told = of_statement(self.of_error(error), error, &self.what(), said);
+        let mut failure = with_hint(told, error);
         if says("violates foreign key constraint") {
             failure = failure.hint(
                 "rows that it refers to are gone: `--upsert` brings them back, or `--schema-map public=rescued` puts the \
@@ -324,8 +324,9 @@ impl Judgement<'_, '_> {
             let (Some(rows), Some(digest)) = (entry.expected.rows, entry.expected.digest) else {
                 continue;
             };
-            let found = scan.tables.iter().find(|table| table.full_name() == *into);
-            let found = found.and_then(|table| Some((table.rows?, table.digest?)));
+            let mut tables = scan.tables.iter();
+            let table = tables.find(|table| table.full_name() == *into);
+            let found = table.and_then(|table| Some((table.rows?, table.digest?)));
             if found != Some((rows, digest)) {
                 let of = format!("`{}`", entry.expected.name);
                 let why = "its rows are not the ones that were dumped";
@@ -354,12 +355,12 @@ fn questions(job: &Job<'_>, no_compare: bool) -> Vec<(String, String)> {
     with_rows
         .map(|(entry, into)| {
             let expected = &entry.expected;
-            let columns = expected
+            let names = expected
                 .columns
                 .iter()
                 .flatten()
                 .map(|column| quote(column));
-            let columns = columns.collect::<Vec<_>>().join(", ");
+            let columns = names.collect::<Vec<_>>().join(", ");
             let (name, into) = (expected.name.quoted(), into.quoted());
             let is_root = expected.kind == Some(TableKind::Partitioned);
             let what = match (is_root, columns.as_str()) {
