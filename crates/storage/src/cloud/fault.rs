@@ -6,6 +6,7 @@ use std::error::Error as StdError;
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use object_store::client::{HttpError, HttpErrorKind};
 use quick_xml::Reader;
 use quick_xml::events::Event;
 use serde::Deserialize;
@@ -110,10 +111,54 @@ pub(crate) fn root_name(text: &str) -> Option<String> {
     }
 }
 
+/// Returns an error and all that lies behind it.
+fn chain<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
+/// Makes an error that object_store hands on as it is.
+pub(super) fn into_http_error(error: impl StdError + Send + Sync + 'static) -> HttpError {
+    // `Unknown` is the kind that object_store never retries: `retry.rs` decides that.
+    HttpError::new(HttpErrorKind::Unknown, error)
+}
+
+impl Outage {
+    /// Finds out what went wrong and says it in the innermost error's words.
+    pub(super) fn of(error: reqwest::Error, is_metadata: bool) -> Self {
+        // The URL goes: a part's holds the upload's id, and the message names the key anyway.
+        let error = error.without_url();
+        let texts: Vec<String> = chain(&error).map(ToString::to_string).collect();
+        // rustls is not a dependency of ours, so its errors are known by their words.
+        let is_tls = texts.iter().any(|text| {
+            text.contains("certificate")
+                || text.contains("corrupt message")
+                || text.contains("alert")
+        });
+        let kind = if is_tls {
+            OutageKind::Tls
+        } else if error.is_connect() {
+            // A connection that takes too long to make is both; nobody being there explains more.
+            OutageKind::Unreachable
+        } else if error.is_timeout() {
+            OutageKind::Stalled
+        } else {
+            OutageKind::Cut
+        };
+        let innermost = texts.last().map_or("", String::as_str);
+        let words = innermost.split(" (os error").next().unwrap_or_default();
+        Self {
+            kind,
+            why: words.to_owned(),
+            is_metadata,
+        }
+    }
+}
+
 impl From<object_store::Error> for Trouble {
     fn from(error: object_store::Error) -> Self {
-        let mut next: Option<&(dyn StdError + 'static)> = Some(&error);
-        while let Some(inner) = next {
+        for inner in chain(&error) {
             if let Some(refusal) = inner.downcast_ref::<Refusal>() {
                 return Self::Refused(refusal.clone());
             }
@@ -123,7 +168,6 @@ impl From<object_store::Error> for Trouble {
             if let Some(missing) = inner.downcast_ref::<NoCredentials>() {
                 return Self::NoCredentials(missing.clone());
             }
-            next = inner.source();
         }
         Self::Other(error)
     }

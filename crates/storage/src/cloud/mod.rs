@@ -6,6 +6,7 @@
 pub(crate) mod client;
 pub(crate) mod compared;
 pub(crate) mod fault;
+mod pace;
 mod reading;
 pub(crate) mod retry;
 pub(crate) mod transport;
