@@ -13,6 +13,12 @@ pub trait Clock: Send + Sync {
     /// Returns how long it is since some fixed moment. Setting the machine's clock changes nothing about it.
     fn monotonic(&self) -> Duration;
 
+    /// Returns how many milliseconds have passed since a moment of [`Clock::monotonic`].
+    fn millis_since(&self, started: Duration) -> u64 {
+        let took = self.monotonic().saturating_sub(started);
+        u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// Returns a random number for the suffix of an id.
     fn suffix(&self) -> u16;
 

@@ -122,8 +122,7 @@ pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) 
         }
     };
     report.started_at = started_at;
-    let took = context.clock.monotonic().saturating_sub(started);
-    report.took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    report.took_ms = context.clock.millis_since(started);
     if !context.stop.is_requested() {
         starting.settle().await;
     }

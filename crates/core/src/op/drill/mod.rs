@@ -131,9 +131,8 @@ pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) 
         Ok(()) => {}
         Err(failure) => drill.report.failure = Some(failure),
     }
-    let took = context.clock.monotonic().saturating_sub(started);
     let mut report = drill.report;
-    report.took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    report.took_ms = context.clock.millis_since(started);
     let notice = notice::of(request, &report, context.clock.now());
     report.notices = notices::tell(&notice, context).await;
     report

@@ -167,7 +167,7 @@ pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) 
     if let Err(failure) = guard.try_run().await {
         guard.report.failure = Some(failure);
     }
-    guard.report.took_ms = guard.millis_since(started);
+    guard.report.took_ms = context.clock.millis_since(started);
     guard.keep_records().await;
     guard.report
 }
@@ -191,11 +191,6 @@ impl Report {
 }
 
 impl Guard<'_> {
-    fn millis_since(&self, started: Duration) -> u64 {
-        let took = self.context.clock.monotonic().saturating_sub(started);
-        u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
-    }
-
     async fn try_run(&mut self) -> Result<()> {
         let request = self.request;
         if request.restores {
@@ -408,7 +403,7 @@ impl Guard<'_> {
                 ids => failure.and_safe(&format!("the backup is good and stays: {ids}")),
             }
         })?;
-        let outcome = CommandOutcome::new(label, left, self.millis_since(started));
+        let outcome = CommandOutcome::new(label, left, self.context.clock.millis_since(started));
         self.report.command = Some(outcome.clone());
         Ok(outcome)
     }

@@ -7,7 +7,6 @@ mod parallel;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -131,7 +130,7 @@ impl<'a> Run<'a> {
             self.report.failure = Some(failure);
         }
         self.observer.note(Event::Ended);
-        self.report.took_ms = self.millis_since(started);
+        self.report.took_ms = self.context.clock.millis_since(started);
         self.report
     }
 
@@ -139,11 +138,6 @@ impl<'a> Run<'a> {
     pub(super) async fn preflight(mut self) -> Result<()> {
         let opened = self.open().await?;
         self.site(&opened).await.map(drop)
-    }
-
-    fn millis_since(&self, started: Duration) -> u64 {
-        let took = self.context.clock.monotonic().saturating_sub(started);
-        u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// So many times four hex digits by chance: two restores at once must not meet.
@@ -415,7 +409,7 @@ impl<'a> Run<'a> {
         self.report.left_out = std::mem::take(&mut moved.lost);
         self.report.rows = moved.scan.rows();
         self.report.dump_bytes = moved.scan.bytes;
-        self.report.restore_ms = self.millis_since(started);
+        self.report.restore_ms = self.context.clock.millis_since(started);
         if site.plan == Plan::Fill {
             // Its COMMIT is done: what follows can fail and be stopped, and takes nothing back.
             self.report.restored = true;
@@ -434,7 +428,7 @@ impl<'a> Run<'a> {
         } else {
             self.compare(&expected, &moved.scan, site).await?;
         }
-        self.report.compare_ms = self.millis_since(started);
+        self.report.compare_ms = self.context.clock.millis_since(started);
         self.put_back_properties(site).await;
         self.check_stop()?;
         self.put_in_place(site).await

@@ -113,8 +113,7 @@ impl<'a> Run<'a> {
                 None => with_safe(failure),
             });
         }
-        let took = self.context.clock.monotonic().saturating_sub(started);
-        self.report.took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.report.took_ms = self.context.clock.millis_since(started);
         self.report
     }
 

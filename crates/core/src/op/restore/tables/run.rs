@@ -136,8 +136,7 @@ impl<'a> Run<'a> {
         {
             self.report.created_roles.clear();
         }
-        let took = self.context.clock.monotonic().saturating_sub(started);
-        self.report.took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.report.took_ms = self.context.clock.millis_since(started);
         self.report
     }
 
