@@ -3,14 +3,11 @@
 //! Each operation makes its own notice in its own folder, from its report alone, so that it cannot disagree with the exit code. One that did not arrive is a
 //! warning and turns exit code 0 into 3; no other code changes.
 
-use jiff::Timestamp;
-
 use crate::context::Context;
 use crate::notify::Delivery;
 use pgkeep_model::failure::{Failure, Kind};
 use pgkeep_model::id::BackupId;
-use pgkeep_model::notice::{Event, Notice, Outcome, Trouble};
-use pgkeep_model::words::{number, took};
+use pgkeep_model::notice::{Notice, Outcome, Trouble};
 
 /// Tells everybody who wants to hear of it.
 pub(super) async fn tell(notice: &Notice, context: &Context) -> Vec<Delivery> {
@@ -66,71 +63,6 @@ pub(super) fn outcome(failure: Option<&Failure>, is_good: bool) -> Outcome {
         (None, _) => Outcome::Good,
         (Some(_), true) => Outcome::GoodBut,
         (Some(_), false) => Outcome::Failed,
-    }
-}
-
-/// Tables that were brought into a database that holds others.
-pub(super) struct Brought<'a> {
-    pub database: Option<String>,
-    pub backup_id: Option<&'a String>,
-    pub target: &'a str,
-    pub rows: u64,
-    pub tables: usize,
-    pub took_ms: u64,
-    pub is_there: bool,
-    /// Whether it cannot be seen if they are.
-    pub is_unsure: bool,
-    pub warnings: &'a [String],
-    pub failure: Option<&'a Failure>,
-}
-
-/// What is safe where nobody answered for the target.
-pub(super) const UNSURE: &str = "look at the target before you use it; the backup was not changed";
-
-impl Brought<'_> {
-    pub fn notice(self, now: Timestamp) -> Notice {
-        let database = self.database.unwrap_or_else(|| self.target.to_owned());
-        let outcome = outcome(self.failure, self.is_there);
-        let mut notice = Notice::new(Event::Restore, outcome, "restore", database, now);
-        notice.backup_id = self.backup_id.cloned();
-        notice.target = Some(self.target.to_owned());
-        notice.took_ms = Some(self.took_ms);
-        notice.warnings = self.warnings.to_vec();
-        notice.rows = Some(self.rows);
-        notice.tables = Some(self.tables as u64);
-        notice.safe = if self.is_there {
-            "the backup was not changed".to_owned()
-        } else if self.is_unsure {
-            UNSURE.to_owned()
-        } else {
-            "the target is as it was, and so is the backup".to_owned()
-        };
-        note_failure(&mut notice, self.failure);
-        notice.verdict = verdict(outcome, "the rows are as they were dumped");
-        let subject = subject_of_restore(outcome, self.target, self.rows, self.took_ms, &notice);
-        notice.with_subject(&subject)
-    }
-}
-
-pub(super) fn subject_of_restore(
-    outcome: Outcome,
-    target: &str,
-    rows: u64,
-    took_ms: u64,
-    notice: &Notice,
-) -> String {
-    let message = notice
-        .failure
-        .as_ref()
-        .map(|failure| failure.message.as_str());
-    match outcome {
-        Outcome::Good => format!(
-            "restore done: {} rows into {target} in {}",
-            number(rows),
-            took(took_ms)
-        ),
-        Outcome::GoodBut => format!("restore done, but: {}", message.unwrap_or_default()),
-        Outcome::Failed => format!("restore FAILED: {}", message.unwrap_or_default()),
     }
 }
 

@@ -115,6 +115,20 @@ pub enum Source {
     Stdin,
 }
 
+impl Source {
+    /// Says what was asked for: `latest`, an id, a file, or `-`.
+    fn words(&self) -> String {
+        match self {
+            Self::Stored { wanted, .. } => match wanted {
+                Wanted::Latest => "latest".to_owned(),
+                Wanted::Id(id) => id.to_string(),
+            },
+            Self::File(path) => path.display().to_string(),
+            Self::Stdin => "-".to_owned(),
+        }
+    }
+}
+
 /// How to restore.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -236,18 +250,10 @@ pub struct Replaced {
 
 impl Report {
     fn new(source: &Source, into: &Connection, started_at: Timestamp) -> Self {
-        let source = match source {
-            Source::Stored { wanted, .. } => match wanted {
-                Wanted::Latest => "latest".to_owned(),
-                Wanted::Id(id) => id.to_string(),
-            },
-            Source::File(path) => path.display().to_string(),
-            Source::Stdin => "-".to_owned(),
-        };
         Self {
             storage: None,
             backup_id: None,
-            source,
+            source: source.words(),
             target: into.label(),
             database: None,
             restored: false,
@@ -293,7 +299,13 @@ struct Told<'a> {
     backup_id: Option<&'a str>,
     target: &'a str,
     started_at: Timestamp,
+    took_ms: u64,
     rows: u64,
+    tables: usize,
+    /// Whether what was asked for is in the target.
+    is_there: bool,
+    /// Whether that cannot be seen.
+    is_unsure: bool,
     /// What is good, in words.
     good: String,
     warnings: &'a mut Vec<String>,
@@ -327,7 +339,11 @@ impl<'a> From<&'a mut Report> for Told<'a> {
             backup_id: report.backup_id.as_deref(),
             target: &report.target,
             started_at: report.started_at,
+            took_ms: report.took_ms,
             rows: report.rows,
+            tables: report.tables.len(),
+            is_there: report.restored,
+            is_unsure: report.is_unsure,
             good: format!("{} is restored", report.source),
             warnings: &mut report.warnings,
             notices: &mut report.notices,
@@ -342,7 +358,11 @@ impl<'a> From<&'a mut tables::Report> for Told<'a> {
             backup_id: report.backup_id.as_deref(),
             target: &report.target,
             started_at: report.started_at,
+            took_ms: report.took_ms,
             rows: report.rows,
+            tables: report.tables.len(),
+            is_there: report.restored,
+            is_unsure: report.is_unsure,
             good: "the tables are restored".to_owned(),
             warnings: &mut report.warnings,
             notices: &mut report.notices,
@@ -357,7 +377,11 @@ impl<'a> From<&'a mut rows::Report> for Told<'a> {
             backup_id: report.backup_id.as_deref(),
             target: &report.target,
             started_at: report.started_at,
+            took_ms: report.took_ms,
             rows: report.tables.iter().map(|table| table.rows).sum(),
+            tables: report.tables.len(),
+            is_there: report.merged,
+            is_unsure: report.is_unsure,
             good: "the rows are in their tables".to_owned(),
             warnings: &mut report.warnings,
             notices: &mut report.notices,
@@ -374,16 +398,14 @@ pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) 
             let run = tables::Run::new(request, chosen, context, observer);
             let mut report = run.run().await;
             observer.note(Event::Ended);
-            let notice = notice::of_tables(&report, context.clock.now());
-            tell(request, &notice, Told::from(&mut report), context).await;
+            tell_parts(request, Told::from(&mut report), context).await;
             Outcome::Tables(Box::new(report))
         }
         Goal::Rows(mode, chosen) => {
             let run = rows::Run::new(request, *mode, chosen, context, observer);
             let mut report = run.run().await;
             observer.note(Event::Ended);
-            let notice = notice::of_rows(request, &report, context.clock.now());
-            tell(request, &notice, Told::from(&mut report), context).await;
+            tell_parts(request, Told::from(&mut report), context).await;
             Outcome::Rows(Box::new(report))
         }
     }
@@ -399,6 +421,12 @@ pub(crate) async fn run_whole(
     let notice = notice::of_whole(request, &report, context.clock.now());
     tell(request, &notice, Told::from(&mut report), context).await;
     report
+}
+
+/// Sends the notice of single tables, or of their rows, and keeps its record.
+async fn tell_parts(request: &Request, told: Told<'_>, context: &Context) {
+    let notice = notice::of_parts(request, &told, context.clock.now());
+    tell(request, &notice, told, context).await;
 }
 
 /// Sends the notice of a restore and keeps its record.

@@ -2,60 +2,46 @@
 
 use jiff::Timestamp;
 
-use super::{Report, Request, Source, rows, tables};
-use crate::op::notices::{
-    Brought, UNSURE, database_of, note_failure, outcome, subject_of_restore, verdict,
-};
-use pgkeep_model::notice::{Event, Notice};
+use super::{Report, Request, Source, Told};
+use crate::op::notices::{database_of, note_failure, outcome, verdict};
+use pgkeep_model::notice::{Event, Notice, Outcome};
+use pgkeep_model::words::{number, took};
 
-/// Makes the notice of single tables that were restored.
-pub(super) fn of_tables(report: &tables::Report, now: Timestamp) -> Notice {
-    let brought = Brought {
-        database: database_of(report.backup_id.as_deref()),
-        backup_id: report.backup_id.as_ref(),
-        target: &report.target,
-        rows: report.rows,
-        tables: report.tables.len(),
-        took_ms: report.took_ms,
-        is_there: report.restored,
-        is_unsure: report.is_unsure,
-        warnings: &report.warnings,
-        failure: report.failure.as_ref(),
-    };
-    brought.notice(now)
-}
+/// What is safe where nobody answered for the target.
+const UNSURE: &str = "look at the target before you use it; the backup was not changed";
 
-/// Makes the notice of rows that were merged into tables.
-pub(super) fn of_rows(request: &Request, report: &rows::Report, now: Timestamp) -> Notice {
-    let named = match &request.source {
-        Source::Stored { database, .. } => database.as_ref().map(ToString::to_string),
-        Source::File(_) | Source::Stdin => None,
+/// Makes the notice of single tables, or of their rows, that were brought into a database that holds others.
+pub(super) fn of_parts(request: &Request, told: &Told<'_>, now: Timestamp) -> Notice {
+    let database = database_of(told.backup_id)
+        .or_else(|| named(request))
+        .unwrap_or_else(|| told.target.to_owned());
+    let outcome = outcome(told.failure.as_ref(), told.is_there);
+    let mut notice = Notice::new(Event::Restore, outcome, "restore", database, now);
+    notice.backup_id = told.backup_id.map(str::to_owned);
+    notice.target = Some(told.target.to_owned());
+    notice.took_ms = Some(told.took_ms);
+    notice.warnings = told.warnings.clone();
+    notice.rows = Some(told.rows);
+    notice.tables = Some(told.tables as u64);
+    notice.safe = if told.is_there {
+        "the backup was not changed".to_owned()
+    } else {
+        safe_where_it_failed(told.is_unsure).to_owned()
     };
-    let brought = Brought {
-        database: database_of(report.backup_id.as_deref()).or(named),
-        backup_id: report.backup_id.as_ref(),
-        target: &report.target,
-        rows: report.tables.iter().map(|table| table.rows).sum(),
-        tables: report.tables.len(),
-        took_ms: report.took_ms,
-        is_there: report.merged,
-        is_unsure: report.is_unsure,
-        warnings: &report.warnings,
-        failure: report.failure.as_ref(),
-    };
-    brought.notice(now)
+    note_failure(&mut notice, told.failure.as_ref());
+    notice.verdict = verdict(outcome, "the rows are as they were dumped");
+    let subject = subject(outcome, told.target, told.rows, told.took_ms, &notice);
+    notice.with_subject(&subject)
 }
 
 /// Makes the notice of a whole dump that was restored.
 pub(super) fn of_whole(request: &Request, report: &Report, now: Timestamp) -> Notice {
-    let database = match &request.source {
-        Source::Stored { database, .. } => {
-            let of_id = database_of(report.backup_id.as_deref().or(Some(&report.source)));
-            of_id.or_else(|| database.as_ref().map(ToString::to_string))
-        }
+    let of_id = match &request.source {
+        Source::Stored { .. } => database_of(report.backup_id.as_deref().or(Some(&report.source))),
         Source::File(_) | Source::Stdin => None,
     };
-    let database = database
+    let database = of_id
+        .or_else(|| named(request))
         .or_else(|| report.database.clone())
         .unwrap_or_else(|| report.target.clone());
     let outcome = outcome(report.failure.as_ref(), report.restored);
@@ -72,10 +58,8 @@ pub(super) fn of_whole(request: &Request, report: &Report, now: Timestamp) -> No
             Some(replaced) => format!("the old database is kept as {}", replaced.kept_as),
             None => "the backup was not changed".to_owned(),
         };
-    } else if report.is_unsure {
-        notice.safe = UNSURE.to_owned();
     } else {
-        notice.safe = "the target is as it was, and so is the backup".to_owned();
+        notice.safe = safe_where_it_failed(report.is_unsure).to_owned();
     }
     note_failure(&mut notice, report.failure.as_ref());
     let good = if report.compared {
@@ -84,7 +68,7 @@ pub(super) fn of_whole(request: &Request, report: &Report, now: Timestamp) -> No
         "restored, not compared"
     };
     notice.verdict = verdict(outcome, good);
-    let subject = subject_of_restore(
+    let subject = subject(
         outcome,
         &report.target,
         report.rows,
@@ -92,4 +76,36 @@ pub(super) fn of_whole(request: &Request, report: &Report, now: Timestamp) -> No
         &notice,
     );
     notice.with_subject(&subject)
+}
+
+/// Returns the database whose backups were asked for, where somebody named it.
+fn named(request: &Request) -> Option<String> {
+    match &request.source {
+        Source::Stored { database, .. } => database.as_ref().map(ToString::to_string),
+        Source::File(_) | Source::Stdin => None,
+    }
+}
+
+fn safe_where_it_failed(is_unsure: bool) -> &'static str {
+    if is_unsure {
+        UNSURE
+    } else {
+        "the target is as it was, and so is the backup"
+    }
+}
+
+fn subject(outcome: Outcome, target: &str, rows: u64, took_ms: u64, notice: &Notice) -> String {
+    let message = notice
+        .failure
+        .as_ref()
+        .map(|failure| failure.message.as_str());
+    match outcome {
+        Outcome::Good => format!(
+            "restore done: {} rows into {target} in {}",
+            number(rows),
+            took(took_ms)
+        ),
+        Outcome::GoodBut => format!("restore done, but: {}", message.unwrap_or_default()),
+        Outcome::Failed => format!("restore FAILED: {}", message.unwrap_or_default()),
+    }
 }

@@ -118,12 +118,11 @@ impl<'a> Run<'a> {
     }
 
     fn what(&self) -> String {
-        format!("merging rows into `{}` failed", self.report.target)
+        format!("{} failed", self.doing())
     }
 
     fn stopped(&self) -> Failure {
-        let doing = format!("merging rows into `{}`", self.report.target);
-        self.context.stop.failure(&doing).and_safe(SAFE)
+        self.context.stop.failure(&self.doing()).and_safe(SAFE)
     }
 
     fn doing(&self) -> String {

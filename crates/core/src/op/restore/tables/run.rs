@@ -18,7 +18,6 @@ use crate::op::event::{Event, Observer};
 use crate::op::restore::preflight::Needs;
 use crate::op::restore::stall::Pulse;
 use crate::op::restore::{Chosen, Request, Source};
-use crate::op::stored::Wanted;
 use crate::postgres::error::Error;
 use crate::stream::pipeline::Progress;
 use pgkeep_model::failure::{Failure, Kind, Result};
@@ -75,18 +74,10 @@ impl<'a> Run<'a> {
         context: &'a Context,
         observer: &'a dyn Observer,
     ) -> Self {
-        let source = match &request.source {
-            Source::Stored { wanted, .. } => match wanted {
-                Wanted::Latest => "latest".to_owned(),
-                Wanted::Id(id) => id.to_string(),
-            },
-            Source::File(path) => path.display().to_string(),
-            Source::Stdin => "-".to_owned(),
-        };
         Self {
             report: Report {
                 backup_id: None,
-                source,
+                source: request.source.words(),
                 storage: None,
                 target: request.into.label(),
                 dry_run: request.options.dry_run,
