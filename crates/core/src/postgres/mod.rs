@@ -6,6 +6,7 @@
 pub mod activity;
 pub mod address;
 pub mod attended;
+mod catalog;
 pub mod databases;
 pub mod dump;
 mod ended;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
+use super::catalog::{DATABASE_PROPERTIES, SCHEMA_OWNERS, SYSTEM_IDENTIFIER};
 use super::environment::Environment;
 use super::error::{Error, Reason};
 use super::programs::Programs;
@@ -270,10 +271,7 @@ impl ServerFacts {
         if is_transaction_pooler(connection, environment) {
             return Err(Error::new(Reason::TransactionPooler));
         }
-        let query = format!(
-            "\\set pgkeep_managed '{{{}}}'\n{QUERY}",
-            MANAGED_SCHEMAS.join(",")
-        );
+        let query = query();
         let psql = Psql::new(programs, environment, connection);
         let with_settings = psql.clone().with_session_settings();
         match with_settings.query(&query, cancel, TIMEOUT).await {
@@ -358,15 +356,14 @@ fn unreadable(what: String) -> Error {
 }
 
 /// An analyzed partitioned table has -1 pages. `row_to_json(d)->>'x'` reads a column that only some versions have, where naming it would be an error on others.
-/// `jsonb` prints one line; `json` would not. Rights on `pg_control_system` are checked before it is named, because
-/// PostgreSQL checks them when the query starts, even behind a CASE.
-const QUERY: &str = r"SET search_path = pg_catalog;
+/// `jsonb` prints one line; `json` would not.
+fn query() -> String {
+    let managed = MANAGED_SCHEMAS.join(",");
+    format!(
+        r"\set pgkeep_managed '{{{managed}}}'
+SET search_path = pg_catalog;
 SELECT pg_backend_pid();
-SELECT has_function_privilege('pg_control_system()', 'EXECUTE') AS pgkeep_may_control \gset
-\set pgkeep_system ''
-\if :pgkeep_may_control
-SELECT system_identifier AS pgkeep_system FROM pg_control_system() \gset
-\endif
+{SYSTEM_IDENTIFIER}
 WITH own AS (
   SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence, c.reltuples, c.relpages, c.relrowsecurity, c.relforcerowsecurity
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -409,24 +406,15 @@ SELECT jsonb_build_object(
   'is_superuser', (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
   'bypasses_row_security', (SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user),
   'database', (SELECT jsonb_build_object(
-    'name', d.datname, 'oid', d.oid::bigint, 'owner', pg_get_userbyid(d.datdba), 'encoding', pg_encoding_to_char(d.encoding),
-    'collate', row_to_json(d)->>'datcollate', 'ctype', row_to_json(d)->>'datctype', 'locale_provider', row_to_json(d)->>'datlocprovider',
-    'locale', coalesce(row_to_json(d)->>'datlocale', row_to_json(d)->>'daticulocale'),
-    'acl', d.datacl::text[],
-    'settings', coalesce((SELECT jsonb_agg(jsonb_build_object('role', r.rolname, 'settings', s.setconfig) ORDER BY r.rolname NULLS FIRST)
-      FROM pg_db_role_setting s LEFT JOIN pg_roles r ON r.oid = s.setrole WHERE s.setdatabase = d.oid), '[]'),
-    'comment', shobj_description(d.oid, 'pg_database'),
-    'connection_limit', d.datconnlimit,
+    'name', d.datname, 'oid', d.oid::bigint, 'encoding', pg_encoding_to_char(d.encoding),
+    {DATABASE_PROPERTIES},
     'tablespace', (SELECT spcname FROM pg_tablespace WHERE oid = d.dattablespace),
     'size_bytes', pg_database_size(d.oid)) FROM pg_database d WHERE d.datname = current_database()),
   'extensions', coalesce((SELECT jsonb_agg(jsonb_build_object('name', e.extname, 'version', e.extversion, 'schema', n.nspname) ORDER BY e.extname)
     FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace), '[]'),
   'schemas', coalesce((SELECT jsonb_agg(nspname ORDER BY nspname) FROM pg_namespace
     WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'), '[]'),
-  'schema_owners', coalesce((SELECT jsonb_agg(jsonb_build_object('name', n.nspname, 'owner', o.rolname, 'can_login', o.rolcanlogin,
-    'is_of_extension', EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_namespace'::regclass AND e.objid = n.oid AND e.deptype = 'e')
-      OR EXISTS (SELECT FROM pg_extension x WHERE x.extnamespace = n.oid AND NOT x.extrelocatable)) ORDER BY n.nspname)
-    FROM pg_namespace n JOIN pg_roles o ON o.oid = n.nspowner WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'), '[]'),
+  'schema_owners', {SCHEMA_OWNERS},
   'lodgers', coalesce((SELECT jsonb_agg(jsonb_build_object('schema', l.nspname, 'name', l.relname, 'owner', l.rolname,
     'is_of_extension', l.extname IS NOT NULL, 'has_rows', coalesce(pg_relation_size(l.oid) > 0, false),
     'estimated_rows', CASE WHEN l.reltuples > 0 THEN l.reltuples::bigint END, 'policies', l.policies) ORDER BY l.nspname, l.relname)
@@ -442,7 +430,9 @@ SELECT jsonb_build_object(
     FROM own o LEFT JOIN parents p ON p.inhrelid = o.oid LEFT JOIN owners w ON w.objid = o.oid), '[]'),
   'others', coalesce((SELECT jsonb_agg(jsonb_build_object('schema', v.nspname, 'name', v.relname, 'kind', v.relkind,
     'extension', v.extname, 'has_own_rows', v.has_own_rows) ORDER BY v.nspname, v.relname) FROM others v), '[]'))::text;
-SELECT pg_backend_pid();";
+SELECT pg_backend_pid();"
+    )
+}
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
+use super::catalog::{DATABASE_PROPERTIES, SCHEMA_OWNERS, SYSTEM_IDENTIFIER};
 use super::error::{Error, Reason};
 use super::psql::Psql;
 use pgkeep_model::connection::Connection;
@@ -133,11 +134,7 @@ impl TargetFacts {
 
     /// Asks the server.
     pub async fn read(psql: &Psql, cancel: &CancellationToken) -> Result<Self, Error> {
-        let query = format!(
-            "\\set pgkeep_managed '{{{}}}'\n{QUERY}",
-            MANAGED_SCHEMAS.join(",")
-        );
-        let answer = psql.query(&query, cancel, TIMEOUT).await?;
+        let answer = psql.query(&query(), cancel, TIMEOUT).await?;
         let text = String::from_utf8_lossy(&answer);
         serde_json::from_str(text.trim()).map_err(|error| Error {
             program: "psql".into(),
@@ -149,13 +146,12 @@ impl TargetFacts {
 /// Databases that are there on most servers, to work from while another is made or renamed.
 const HOMES: &[&str] = &["postgres", "template1"];
 
-/// As in `server.rs`: `\gset` because rights on `pg_control_system` are checked before it is named.
-const QUERY: &str = r"SET search_path = pg_catalog;
-SELECT has_function_privilege('pg_control_system()', 'EXECUTE') AS pgkeep_may_control \gset
-\set pgkeep_system ''
-\if :pgkeep_may_control
-SELECT system_identifier AS pgkeep_system FROM pg_control_system() \gset
-\endif
+fn query() -> String {
+    let managed = MANAGED_SCHEMAS.join(",");
+    format!(
+        r"\set pgkeep_managed '{{{managed}}}'
+SET search_path = pg_catalog;
+{SYSTEM_IDENTIFIER}
 SELECT jsonb_build_object(
   'version', current_setting('server_version'),
   'version_num', current_setting('server_version_num')::int,
@@ -174,22 +170,12 @@ SELECT jsonb_build_object(
   'database', d.datname,
   'database_oid', d.oid::bigint,
   'encoding', pg_encoding_to_char(d.encoding),
-  'properties', jsonb_build_object('owner', pg_get_userbyid(d.datdba),
-    'collate', row_to_json(d)->>'datcollate', 'ctype', row_to_json(d)->>'datctype', 'locale_provider', row_to_json(d)->>'datlocprovider',
-    'locale', coalesce(row_to_json(d)->>'datlocale', row_to_json(d)->>'daticulocale'),
-    'acl', d.datacl::text[],
-    'settings', coalesce((SELECT jsonb_agg(jsonb_build_object('role', s.rolname, 'settings', s.setconfig) ORDER BY s.rolname NULLS FIRST)
-      FROM (SELECT x.rolname, y.setconfig FROM pg_db_role_setting y LEFT JOIN pg_roles x ON x.oid = y.setrole WHERE y.setdatabase = d.oid) s), '[]'),
-    'comment', shobj_description(d.oid, 'pg_database'),
-    'connection_limit', d.datconnlimit),
+  'properties', jsonb_build_object({DATABASE_PROPERTIES}),
   'owns_database', pg_has_role(d.datdba, 'USAGE'),
   'may_create_schemas', has_database_privilege(d.oid, 'CREATE'),
   'databases', (SELECT jsonb_agg(datname) FROM pg_database),
   'roles', (SELECT jsonb_agg(rolname) FROM pg_roles),
-  'schema_owners', coalesce((SELECT jsonb_agg(jsonb_build_object('name', n.nspname, 'owner', o.rolname, 'can_login', o.rolcanlogin,
-    'is_of_extension', EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_namespace'::regclass AND e.objid = n.oid AND e.deptype = 'e')
-      OR EXISTS (SELECT FROM pg_extension x WHERE x.extnamespace = n.oid AND NOT x.extrelocatable)) ORDER BY n.nspname)
-    FROM pg_namespace n JOIN pg_roles o ON o.oid = n.nspowner WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'), '[]'),
+  'schema_owners', {SCHEMA_OWNERS},
   'there', (SELECT coalesce(jsonb_agg(t.object), '[]') FROM pg_namespace n, LATERAL (
       SELECT CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'view' WHEN 'S' THEN 'sequence' ELSE 'table' END || ' ' || n.nspname || '.' || c.relname
         FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'f', 'v', 'm', 'S')
@@ -228,4 +214,6 @@ SELECT jsonb_build_object(
     WHERE c.relkind IN ('r', 'p', 'f', 'm', 'v', 'S') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
       AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')
     GROUP BY n.nspname) s), '[]'))::text
-FROM pg_roles r, pg_database d WHERE r.rolname = current_user AND d.datname = current_database();";
+FROM pg_roles r, pg_database d WHERE r.rolname = current_user AND d.datname = current_database();"
+    )
+}
