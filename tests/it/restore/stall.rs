@@ -161,3 +161,28 @@ fn a_lock_in_the_way_of_the_database_is_named() {
     );
     assert_eq!(target.databases(), [""; 0]);
 }
+
+/// The header of a dump sets the server's own limits to none. Where others work ours stay, because pgkeep may be killed
+/// while it waits.
+#[test]
+fn the_limit_on_waiting_stays_where_others_work() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    // A dump says how to fill it, behind its header.
+    database.sql(
+        "CREATE TABLE t (a int); CREATE MATERIALIZED VIEW seen AS
+         SELECT current_setting('lock_timeout') AS wait, current_setting('statement_timeout') AS work",
+    );
+    let (empty, fresh) = (server.database(), Target::beside(&database, server));
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    for url in [empty.url(), fresh.url()] {
+        let limit = ["--lock-wait-timeout", "10s"];
+        shelf.restore("latest", &url, &limit).expect(0);
+    }
+    let seen = "SELECT wait, work FROM seen";
+    assert_eq!(
+        (empty.sql(seen), fresh.sql(seen)),
+        ("20s|0".into(), "0|0".into())
+    );
+}

@@ -44,6 +44,9 @@ pub struct Rules {
     pub no_privileges: bool,
     /// BEGIN and COMMIT: all is one transaction, which is not the dump's.
     pub one_transaction: bool,
+    /// `SET lock_timeout` and `SET statement_timeout`: in a database that others use, the limits of the restore hold, and
+    /// pg_dump sets both to none.
+    pub keeps_limits: bool,
     /// Extensions that are not made.
     pub skip_extensions: Vec<String>,
     /// Major version of the server that it goes to.
@@ -365,6 +368,7 @@ impl Rules {
             JudgedKind::SchemaPublic => Ok(self.has_public),
             JudgedKind::Owner => Ok(self.no_owner),
             JudgedKind::Privileges => Ok(self.no_privileges),
+            JudgedKind::Limit => Ok(self.keeps_limits),
             JudgedKind::TransactionTimeout => Ok(self.server_major < KNOWS_TRANSACTION_TIMEOUT),
         }
     }
@@ -460,6 +464,7 @@ mod tests {
             no_owner: true,
             no_privileges: true,
             one_transaction: true,
+            keeps_limits: true,
             skip_extensions: vec!["x y".to_owned()],
             server_major: 15,
             freeze: Freeze::Never,
@@ -474,7 +479,7 @@ mod tests {
         for step in [1, 7, 4096] {
             assert_eq!(
                 own(DUMP.as_bytes(), all.clone(), step).unwrap(),
-                "\n\n\nSET lock_timeout = 0;\n\nCREATE TABLE t (a text);\n\nCOPY t (a) FROM stdin;\nGRANT x\n\
+                "\n\n\n\n\nCREATE TABLE t (a text);\n\nCOPY t (a) FROM stdin;\nGRANT x\n\
                  \\\\restrict x\n\\.\n\n\nSELECT lo_open(1, 131072);\n\n\n\n\n"
             );
             let rest = DUMP

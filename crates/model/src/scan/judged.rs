@@ -133,6 +133,8 @@ pub enum JudgedKind {
     Other,
     /// `SET transaction_timeout`, which servers before 17 do not know.
     TransactionTimeout,
+    /// `SET lock_timeout` or `SET statement_timeout`: how long the session's statements may wait or work.
+    Limit,
 }
 
 impl JudgedKind {

@@ -309,7 +309,8 @@ impl Sessions<'_> {
     /// In a database that others use, the server itself ends a wait for a lock, should pgkeep be killed meanwhile.
     ///
     /// The watchdog comes first, because it can name who holds the lock: it needs two looks more than the limit, each a
-    /// sixth of it. The header of a whole dump sets the server's limit to none again, so there only the watchdog is left.
+    /// sixth of it. The header of a dump would set the server's limit to none again, so the filter leaves that out
+    /// (`Rules::keeps_limits`).
     fn prelude(&self, before: &str) -> String {
         if !self.is_lasting {
             return before.to_owned();

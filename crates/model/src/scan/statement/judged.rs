@@ -52,9 +52,11 @@ pub(super) fn judged(said: &Said<'_>, is_open_routine: bool) -> Option<JudgedKin
         Said::Commit => Some(JudgedKind::Commit),
         Said::Transaction => Some(JudgedKind::Transaction),
         Said::Authorization { .. } => Some(JudgedKind::Owner),
-        Said::Set(setting) => {
-            (setting.name == b"transaction_timeout").then_some(JudgedKind::TransactionTimeout)
-        }
+        Said::Set(setting) => match setting.name {
+            b"transaction_timeout" => Some(JudgedKind::TransactionTimeout),
+            b"lock_timeout" | b"statement_timeout" => Some(JudgedKind::Limit),
+            _ => None,
+        },
         Said::Copy(copy) if copy.runs_program => Some(JudgedKind::Program),
         Said::Copy(copy) => copy.has_options.then_some(JudgedKind::CopyWithOptions),
         _ if is_open_routine => Some(JudgedKind::OpenRoutine),
@@ -85,8 +87,8 @@ mod tests {
     #[test]
     fn tells_what_must_be_judged() {
         use JudgedKind::{
-            Begin, Cluster, Commit, CopyWithOptions, Extension, OpenRoutine, Owner, Privileges,
-            Program, SchemaPublic, Transaction, TransactionTimeout,
+            Begin, Cluster, Commit, CopyWithOptions, Extension, Limit, OpenRoutine, Owner,
+            Privileges, Program, SchemaPublic, Transaction, TransactionTimeout,
         };
         assert!(JUDGED.is_sorted());
         for (sql, kind) in [
@@ -134,6 +136,8 @@ mod tests {
             ("PREPARE TRANSACTION 'x';", Transaction),
             ("COMMIT PREPARED 'x';", Transaction),
             ("SET transaction_timeout = 0;", TransactionTimeout),
+            ("SET lock_timeout = 0;", Limit),
+            ("SET statement_timeout = 0;", Limit),
             ("COPY t FROM stdin WITH (FORMAT csv);", CopyWithOptions),
             (
                 "CREATE FUNCTION public.begin() RETURNS int LANGUAGE sql AS 'select 1';",
@@ -155,7 +159,7 @@ mod tests {
             "INSERT INTO t VALUES ('BEGIN;\nCOMMIT;\n\\! ls');",
             "CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; END;",
             "CREATE TRIGGER begin BEFORE INSERT ON t EXECUTE FUNCTION f();",
-            "SET lock_timeout = 0;",
+            "SET idle_in_transaction_session_timeout = 0;",
             "CREATE SCHEMA publications;",
             "CREATE SCHEMA \"Public\";",
             "PREPARE p AS SELECT 1;",

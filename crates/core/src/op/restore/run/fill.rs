@@ -274,6 +274,7 @@ impl Run<'_> {
             no_owner: options.no_owner,
             no_privileges: options.no_privileges,
             one_transaction,
+            keeps_limits: site.plan == Plan::Fill,
             skip_extensions: site.skipped(options),
             // `template0`, of which fresh databases are made, has it.
             has_public: site.plan != Plan::Fill || site.target.facts.has_public(),

@@ -53,6 +53,7 @@ impl Run<'_> {
             no_owner: options.no_owner,
             no_privileges: options.no_privileges,
             one_transaction: true,
+            keeps_limits: true,
             skip_extensions: Vec::new(),
             server_major: facts.major(),
             freeze: Freeze::Never,
