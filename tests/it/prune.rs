@@ -852,3 +852,35 @@ fn l2_a_prune_that_is_killed_leaves_nothing_that_points_at_nothing() {
         shop.oracle().assert_tidy();
     }
 }
+
+/// A disk that is not mounted stops what is kept there, and nothing else.
+#[test]
+fn a_database_whose_storages_cannot_be_used_does_not_stop_the_others() {
+    let shop = stocked(&nights());
+    let file = shop.sandbox.path("pgkeep.yaml");
+    let text = format!(
+        "databases:\n  blog:\n    url: ${{DATABASE_URL}}\n    storages: [away]\n    retention: {{keep_daily: 10}}\n  \
+         shop:\n    url: ${{DATABASE_URL}}\n    storages: [local]\n    retention: {{keep_daily: 10}}\n\
+         storages:\n  away: {{url: {}}}\n  local: {{url: {}}}\n",
+        shop.sandbox.path("unmounted/backups").display(),
+        shop.folder().display()
+    );
+    fs::write(&file, text).unwrap();
+    let file = file.display().to_string();
+    for verb in ["prune", "sync"] {
+        let command = ["--json", "-c", &file, verb];
+        let outcome = shop.sandbox.pgkeep(command).run().expect(2);
+        let error = outcome.exit_error();
+        let message = error["message"].as_str().unwrap();
+        assert!(
+            message.starts_with("cannot use the storage `away`"),
+            "{outcome}"
+        );
+        assert!(message.ends_with("; nothing was removed"), "{outcome}");
+        let databases = &outcome.json()["databases"];
+        assert_eq!(databases[0]["database"], "blog");
+        assert_eq!(databases[0]["storages"], json!([]));
+        assert_eq!(databases[1]["storages"][0]["name"], "local");
+        assert_eq!(ids_with(&shop, ".manifest.json").len(), 10, "{outcome}");
+    }
+}

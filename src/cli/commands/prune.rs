@@ -73,11 +73,14 @@ pub(super) async fn run(
     let planned = requests(&args.into(), setup).await?;
     planned.notes.iter().for_each(|note| output.note(note));
     let mut reports = Vec::new();
-    for (request, lock) in &planned.requests {
-        let report = if context.stop.is_requested() {
-            Report::failed(request, not_begun("prune", &request.database, context))
-        } else {
-            prune(request, lock, context).await
+    for opened in planned.requests {
+        let report = match opened {
+            Ok((request, _)) if context.stop.is_requested() => {
+                let failure = not_begun("prune", &request.database, context);
+                Report::failed(&request.database, args.dry_run, failure)
+            }
+            Ok((request, lock)) => prune(&request, &lock, context).await,
+            Err((database, failure)) => Report::failed(&database, args.dry_run, failure),
         };
         for warning in &report.warnings {
             output.warning(&format!("{}: {}", report.database, warning.message));

@@ -52,11 +52,14 @@ pub(super) async fn run(
     let overrides = args.into();
     let lock = lock(&overrides, setup)?;
     let mut reports = Vec::new();
-    for request in requests(&overrides, setup).await? {
-        let report = if context.stop.is_requested() {
-            Report::failed(&request, not_begun("sync", &request.database, context))
-        } else {
-            sync(&request, &lock, context).await
+    for opened in requests(&overrides, setup).await? {
+        let report = match opened {
+            Ok(request) if context.stop.is_requested() => {
+                let failure = not_begun("sync", &request.database, context);
+                Report::failed(&request.database, args.dry_run, failure)
+            }
+            Ok(request) => sync(&request, &lock, context).await,
+            Err((database, failure)) => Report::failed(&database, args.dry_run, failure),
         };
         for warning in &report.warnings {
             output.warning(&format!("{}: {}", report.database, warning.message));

@@ -109,7 +109,7 @@ pub async fn run(request: &Request, settings: &LockSettings, context: &Context) 
             report.warnings.extend(hold.release().await);
             report
         }
-        Err(failure) => Report::failed(request, failure),
+        Err(failure) => Report::failed(&request.database, request.dry_run, failure),
     };
     let run = history::run_id(&request.database, started_at, context);
     let mut record = history::record(run, "sync", started_at, report.failure.as_ref(), context);
@@ -146,7 +146,7 @@ async fn sweep_all(request: &Request, hold: Option<&Hold>, context: &Context) ->
     let failure = worst(failures.collect());
     Report {
         failure,
-        ..Report::new(request, storages)
+        ..Report::new(&request.database, request.dry_run, storages)
     }
 }
 
@@ -266,17 +266,17 @@ impl Orphan {
 
 impl Report {
     /// Reports a sweep that did not begin.
-    pub fn failed(request: &Request, failure: Failure) -> Self {
+    pub fn failed(database: &DatabaseName, dry_run: bool, failure: Failure) -> Self {
         Self {
             failure: Some(failure),
-            ..Self::new(request, Vec::new())
+            ..Self::new(database, dry_run, Vec::new())
         }
     }
 
-    fn new(request: &Request, storages: Vec<Swept>) -> Self {
+    fn new(database: &DatabaseName, dry_run: bool, storages: Vec<Swept>) -> Self {
         Self {
-            database: request.database.to_string(),
-            dry_run: request.dry_run,
+            database: database.to_string(),
+            dry_run,
             storages,
             warnings: Vec::new(),
             failure: None,

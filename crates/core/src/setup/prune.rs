@@ -7,7 +7,7 @@ use super::retention::{PolicyOverrides, flags, set_zone};
 use super::{Setup, StorageOverrides};
 use crate::copies::listing::{Listing, NamedStorage};
 use crate::op::lock::LockSettings;
-use crate::op::prune::{Request, empty_policy};
+use crate::op::prune::{Request, SAFE, empty_policy};
 use pgkeep_model::config::{DatabaseConfig, Retention};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::DatabaseName;
@@ -29,20 +29,27 @@ pub struct Overrides {
 
 /// What is to be pruned.
 pub struct Planned {
-    /// One request for each database, and how its run locks.
-    pub requests: Vec<(Request, LockSettings)>,
+    /// One request for each database, and how its run locks; or why nothing can be done for this one.
+    pub requests: Vec<Opened<(Request, LockSettings)>>,
     /// What is to be said of databases that are passed over.
     pub notes: Vec<String>,
 }
+
+/// What is to be done for one database, or why none of its storages can be used: the others' are pruned all the same.
+pub type Opened<T> = std::result::Result<T, (DatabaseName, Failure)>;
 
 /// Returns one request for each database that is meant.
 pub async fn requests(overrides: &Overrides, setup: &Setup) -> Result<Planned> {
     let mut notes = Vec::new();
     let requests = unlocked(overrides, setup, &mut notes).await?;
     let wait = duration_or_off("--lock-timeout", overrides.lock_timeout.as_deref())?;
-    let locked = requests.into_iter().map(|(request, config_wait)| {
+    let locked = requests.into_iter().map(|opened| {
+        let (request, config_wait) = match opened {
+            Ok(found) => found,
+            Err(unusable) => return Ok(Err(unusable)),
+        };
         let lock = setup.lock(wait.or(config_wait).unwrap_or_default())?;
-        Ok((request, lock))
+        Ok(Ok((request, lock)))
     });
     Ok(Planned {
         requests: locked.collect::<Result<_>>()?,
@@ -57,7 +64,7 @@ async fn unlocked(
     overrides: &Overrides,
     setup: &Setup,
     notes: &mut Vec<String>,
-) -> Result<Vec<Unlocked>> {
+) -> Result<Vec<Opened<Unlocked>>> {
     let flags = flags(&overrides.policy)?;
     let is_elsewhere = !overrides.storage.storages.is_empty();
     let request = |database, storages, config: &DatabaseConfig, policy| Request {
@@ -79,7 +86,7 @@ async fn unlocked(
         let storages = setup.storages_to_read(&overrides.storage)?;
         let database = only_database(setup, &storages).await?;
         let one = request(database, storages, &DatabaseConfig::default(), policy);
-        return Ok(vec![(one, None)]);
+        return Ok(vec![Ok((one, None))]);
     }
     let config = setup.config_or_fail()?;
     let is_one = setup.names_a_database() || config.databases.len() == 1;
@@ -101,9 +108,11 @@ async fn unlocked(
             ));
             continue;
         };
-        let storages = setup.open_named(config, &target.config.storages)?;
         let wait = target.config.lock_timeout;
-        requests.push((request(target.name, storages, &target.config, policy), wait));
+        requests.push(match setup.open_named(config, &target.config.storages) {
+            Ok(storages) => Ok((request(target.name, storages, &target.config, policy), wait)),
+            Err(failure) => Err((target.name, failure.and_safe(SAFE))),
+        });
     }
     Ok(requests)
 }

@@ -1,9 +1,10 @@
 //! What `sync` is to do.
 
 use super::flags::duration_or_off;
-use super::prune::only_database;
+use super::prune::{Opened, only_database};
 use super::{Setup, StorageOverrides};
 use crate::op::lock::LockSettings;
+use crate::op::prune::SAFE;
 use crate::op::sync::Request;
 use pgkeep_model::failure::Result;
 
@@ -25,26 +26,28 @@ pub fn lock(overrides: &Overrides, setup: &Setup) -> Result<LockSettings> {
 }
 
 /// With `--storage` the one database there, otherwise every database of the configuration, or the one of `-d`.
-pub async fn requests(overrides: &Overrides, setup: &Setup) -> Result<Vec<Request>> {
+pub async fn requests(overrides: &Overrides, setup: &Setup) -> Result<Vec<Opened<Request>>> {
     let dry_run = overrides.dry_run;
     if !overrides.storage.storages.is_empty() {
         let storages = setup.storages_to_read(&overrides.storage)?;
         let database = only_database(setup, &storages).await?;
-        return Ok(vec![Request {
+        return Ok(vec![Ok(Request {
             database,
             storages,
             dry_run,
-        }]);
+        })]);
     }
     let config = setup.config_or_fail()?;
-    let targets = setup.configured(config)?.into_iter();
-    targets
-        .map(|target| {
-            Ok(Request {
+    let mut requests = Vec::new();
+    for target in setup.configured(config)? {
+        requests.push(match setup.open_named(config, &target.config.storages) {
+            Ok(storages) => Ok(Request {
                 database: target.name,
-                storages: setup.open_named(config, &target.config.storages)?,
+                storages,
                 dry_run,
-            })
-        })
-        .collect()
+            }),
+            Err(failure) => Err((target.name, failure.and_safe(SAFE))),
+        });
+    }
+    Ok(requests)
 }

@@ -26,7 +26,7 @@ use pgkeep_model::runs::RunRecord;
 use pgkeep_model::scan::Finding;
 
 /// What is safe to say of a prune that did not begin.
-pub(super) const SAFE: &str = "nothing was removed";
+pub(crate) const SAFE: &str = "nothing was removed";
 
 /// Whose backups are pruned, and by which policy.
 pub struct Request {
@@ -154,7 +154,7 @@ pub async fn run(request: &Request, settings: &LockSettings, context: &Context) 
             report.warnings.extend(hold.release().await);
             report
         }
-        Err(failure) => Report::failed(request, failure),
+        Err(failure) => Report::failed(&request.database, request.dry_run, failure),
     };
     // The record would be the only object of a database that is not there.
     if !report.is_nowhere() {
@@ -200,7 +200,7 @@ pub(super) async fn prune(
     let mut report = Report {
         failure,
         storages: accounts,
-        ..Report::new(request)
+        ..Report::new(&request.database, request.dry_run)
     };
     if report.failure.is_none() && request.must_exist && report.is_nowhere() {
         let message = format!(
@@ -257,10 +257,10 @@ impl Account {
 }
 
 impl Report {
-    fn new(request: &Request) -> Self {
+    fn new(database: &DatabaseName, dry_run: bool) -> Self {
         Self {
-            database: request.database.to_string(),
-            dry_run: request.dry_run,
+            database: database.to_string(),
+            dry_run,
             storages: Vec::new(),
             warnings: Vec::new(),
             failure: None,
@@ -268,10 +268,10 @@ impl Report {
     }
 
     /// Reports a prune that did not begin.
-    pub fn failed(request: &Request, failure: Failure) -> Self {
+    pub fn failed(database: &DatabaseName, dry_run: bool, failure: Failure) -> Self {
         Self {
             failure: Some(failure),
-            ..Self::new(request)
+            ..Self::new(database, dry_run)
         }
     }
 
