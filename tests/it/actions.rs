@@ -80,8 +80,8 @@ fn c11_secrets_are_masked_before_anything_is_said() {
     let outcome = shop
         .run(&shop.oracle(), &flags)
         .env("PGPASSWORD", "first line\nsecond line")
-        .run();
-    let outcome = outcome.expect(0);
+        .run()
+        .expect(0);
     let first: Vec<&str> = outcome.stderr().lines().take(4).collect();
     for mask in ["100%25: x,y", "first line", "second line", "from-a-file"] {
         assert!(

@@ -307,10 +307,9 @@ fn large_objects_of_others_are_told_before_a_backup_fails_of_them() {
         "storages": {"local": {"url": "chosen"}},
     });
     sandbox.write("chosen.yaml", config.to_string());
-    let chosen = ["--json", "-c", "chosen.yaml"];
     let chosen = |verb: &str| {
         sandbox
-            .pgkeep([&chosen[..], &[verb]].concat())
+            .pgkeep(["--json", "-c", "chosen.yaml", verb])
             .run()
             .expect(0)
     };

@@ -67,8 +67,10 @@ fn a_storage_that_denies_lets_the_next_one_be_read() {
     let both = Both::of(dump());
     both.deny();
     let file = both.shop.sandbox.path("got.sql.gz");
-    let report = both.run(&["get", "latest", "-o", file.to_str().unwrap()]);
-    let report = report.expect(0).json();
+    let report = both
+        .run(&["get", "latest", "-o", file.to_str().unwrap()])
+        .expect(0)
+        .json();
     assert_eq!(report["storage"], both.folder(), "{report}");
     assert_eq!(report["warnings"].as_array().unwrap().len(), 1, "{report}");
     // Nothing was printed yet when the bucket said no.

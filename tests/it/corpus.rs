@@ -384,8 +384,13 @@ fn required_tables_are_looked_for() {
     assert!(!details.contains("Genre"), "{details}");
     let document = missing.json();
     assert_eq!(document["complete"], true);
-    let flags = document["required_tables"].as_array().unwrap().clone();
-    let flags: Vec<_> = flags.iter().map(|t| t["found"].clone()).collect();
+    let flags: Vec<_> = document["required_tables"]
+        .as_array()
+        .unwrap()
+        .clone()
+        .iter()
+        .map(|t| t["found"].clone())
+        .collect();
     assert_eq!(flags, [false, true, true, false]);
 
     run(&["\"open"]).expect(2);

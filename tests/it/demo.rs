@@ -52,8 +52,8 @@ fn walks_to_the_end_and_leaves_what_was_asked_for() {
     let list = sandbox
         .pgkeep(["list", "--storage", "kept", "--json"])
         .run()
-        .expect(0);
-    let list = list.json();
+        .expect(0)
+        .json();
     let backups = list["backups"].as_array().unwrap();
     assert_eq!((backups.len(), &backups[1]["drilled"]), (2, &true.into()));
     assert_nothing_left(&sandbox);

@@ -39,8 +39,9 @@ fn every_dependency_is_used() {
 }
 
 fn manifests() -> Vec<PathBuf> {
-    let crates = fs::read_dir(root().join("crates")).unwrap();
-    let crates = crates.map(|entry| Path::new("crates").join(entry.unwrap().file_name()));
+    let crates = fs::read_dir(root().join("crates"))
+        .unwrap()
+        .map(|entry| Path::new("crates").join(entry.unwrap().file_name()));
     let mut folders: Vec<_> = crates.collect();
     folders.push(PathBuf::new());
     let manifests = folders.iter().map(|folder| folder.join("Cargo.toml"));
@@ -51,8 +52,8 @@ fn manifests() -> Vec<PathBuf> {
 
 fn sources(folder: &Path) -> Sources {
     let read = |folders: &[&str]| {
-        let folders: Vec<_> = folders.iter().map(|name| folder.join(name)).collect();
-        let folders: Vec<_> = folders.iter().map(|name| name.to_str().unwrap()).collect();
+        let paths: Vec<_> = folders.iter().map(|name| folder.join(name)).collect();
+        let folders: Vec<_> = paths.iter().map(|path| path.to_str().unwrap()).collect();
         let files = rust_files(&folders);
         let read = |file: &PathBuf| code_of(&fs::read_to_string(root().join(file)).unwrap());
         files.iter().map(read).collect::<Vec<_>>()
@@ -93,8 +94,9 @@ fn untaken(workspace: &str, taken: &BTreeSet<String>) -> Vec<String> {
 /// Returns the keys of one section.
 fn names(manifest: &str, section: &str) -> Vec<String> {
     let header = format!("[{section}]");
-    let lines = manifest.lines().skip_while(|line| line.trim() != header);
-    let lines = lines
+    let lines = manifest
+        .lines()
+        .skip_while(|line| line.trim() != header)
         .skip(1)
         .take_while(|line| !line.starts_with('['))
         .filter(|line| line.contains('=') && !line.starts_with('#'));

@@ -130,8 +130,14 @@ fn only_the_rows_that_were_asked_for() {
                     .map(|row| row["id"].to_string())
                     .collect(),
                 _ => {
-                    let rows = outcome.stdout().split_once("FROM stdin;\n").unwrap().1;
-                    let rows = rows.split_once("\\.\n").unwrap().0;
+                    let rows = outcome
+                        .stdout()
+                        .split_once("FROM stdin;\n")
+                        .unwrap()
+                        .1
+                        .split_once("\\.\n")
+                        .unwrap()
+                        .0;
                     rows.lines()
                         .map(|row| row.split('\t').next().unwrap().to_owned())
                         .collect()

@@ -45,8 +45,11 @@ fn last(outcome: &Outcome) -> Value {
 
 fn stored(shop: &Shop, suffix: &str) -> Vec<String> {
     let entries = fs::read_dir(shop.folder().join("shop"));
-    let names = entries.into_iter().flatten().flatten();
-    let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let names = entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned());
     names.filter(|name| name.ends_with(suffix)).collect()
 }
 
@@ -78,8 +81,8 @@ fn the_command_has_our_input_output_and_environment_and_its_code_is_ours() {
     // The line stands alone, so that it can be pasted.
     let line = said
         .lines()
-        .find(|line| line.starts_with("pgkeep restore shop-"));
-    let line = line.unwrap_or_else(|| panic!("{outcome}"));
+        .find(|line| line.starts_with("pgkeep restore shop-"))
+        .unwrap_or_else(|| panic!("{outcome}"));
     let folder = shop.folder().display().to_string();
     assert!(
         line.contains(" --into=\"$DATABASE_URL\" --replace "),
@@ -147,8 +150,8 @@ fn a_signal_that_ends_the_command_is_told_as_a_shell_does() {
 #[test]
 fn without_a_backup_there_is_no_command() {
     let mut shop = Shop::new();
-    let ran = shop.sandbox.path("ran");
-    let ran = ran.to_str().unwrap();
+    let mark = shop.sandbox.path("ran");
+    let ran = mark.to_str().unwrap();
     shop.dumps(json!({ "no_end_marker": true }));
     let outcome = guard(&shop, &["--json"], &["touch", ran]).expect(21);
     let error = outcome.exit_error();
@@ -303,8 +306,7 @@ fn where_pre_deploy_backups_have_a_set_of_their_own_they_are_marked() {
         "0123456789abcdef0123456789abcdef01234567"
     );
     let line = summary["databases"][0]["restore"].as_str().unwrap();
-    let config = shop.sandbox.path("pgkeep.yaml");
-    let config = config.canonicalize().unwrap();
+    let config = shop.sandbox.path("pgkeep.yaml").canonicalize().unwrap();
     assert!(
         line.contains(&format!(" && pgkeep -c {} restore ", config.display())),
         "{line}"

@@ -366,8 +366,8 @@ fn each_database_has_a_notice_of_its_own() {
         "shop": {"url": "${DATABASE_URL}", "required_tables": ["nowhere"]},
         "crm": {"url": "${DATABASE_URL}"},
     });
-    let notify = fs::read(told.shop.sandbox.path("pgkeep.yaml")).unwrap();
-    let notify: Value = serde_json::from_slice(&notify).unwrap();
+    let config = fs::read(told.shop.sandbox.path("pgkeep.yaml")).unwrap();
+    let notify: Value = serde_json::from_slice(&config).unwrap();
     configure(&told.shop.sandbox, &databases, &notify["notify"]);
     told.backup().run().expect(3);
     let mut names: Vec<String> = receiver
@@ -497,8 +497,8 @@ fn a_real_drill_and_a_real_restore_are_told() {
     assert_eq!((&notice["rows"], &notice["tables"]), (&json!(5), &json!(1)));
 
     receiver.forget();
-    let target = server.database();
-    let target = target.name();
+    let database = server.database();
+    let target = database.name();
     sandbox
         .pgkeep(["restore", "latest", "--into", target, "--allow-superuser"])
         .run()

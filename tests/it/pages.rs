@@ -24,8 +24,8 @@ fn every_shell_is_offered_every_command() {
 #[test]
 fn bash_completes_a_command_and_a_flag() {
     let sandbox = Sandbox::new();
-    let script = sandbox.pgkeep(["completions", "bash"]).run().expect(0);
-    let script = sandbox.write("pgkeep.bash", &script.stdout);
+    let printed = sandbox.pgkeep(["completions", "bash"]).run().expect(0);
+    let script = sandbox.write("pgkeep.bash", &printed.stdout);
     // As readline calls it: the words, the one under the cursor, and the one in front of it.
     let ask = "set -eu; source \"$1\"; COMP_WORDS=(pgkeep $2); COMP_CWORD=${#COMP_WORDS[@]}; ((COMP_CWORD--)); \
                _pgkeep pgkeep \"${COMP_WORDS[COMP_CWORD]}\" \"${COMP_WORDS[COMP_CWORD-1]}\"; echo \"${COMPREPLY[*]}\"";
@@ -49,10 +49,13 @@ fn the_manual_has_a_page_for_each_command() {
     let commands = help
         .stdout()
         .lines()
-        .skip_while(|line| *line != "Commands:");
-    let commands = commands.skip(1).take_while(|line| !line.is_empty());
-    let names = commands.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
-    let names: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty());
+    let names: Vec<&str> = commands
+        .filter_map(|line| line.strip_prefix("  ")?.split(' ').next())
+        .filter(|name| !name.is_empty())
+        .collect();
     assert!(names.len() > 15, "{names:?}");
     for name in names {
         let page = std::fs::read_to_string(sandbox.path(format!("pages/pgkeep-{name}.1"))).unwrap();

@@ -165,8 +165,8 @@ fn is_alive(needle: &Path) -> bool {
         .unwrap()
         .flatten()
         .any(|process| {
-            let arguments = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
-            let arguments = String::from_utf8_lossy(&arguments);
+            let bytes = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let arguments = String::from_utf8_lossy(&bytes);
             arguments.starts_with('/') && arguments.contains(&wanted) && arguments.contains("-D\0")
         })
 }
@@ -488,11 +488,11 @@ async fn begin_large_dump(fixture: &Fixture) -> (Dump, pgkeep_core::postgres::pr
         .await;
     let facts = fixture.facts().await;
     let mut dump = fixture.start_dump(fixture.server.connection(), &facts, &Selection::default());
-    let mut output = dump.take_output();
+    let mut unread = dump.take_output();
     let output = tokio::task::spawn_blocking(move || {
         let mut first = [0; 4096];
-        output.read_exact(&mut first).unwrap();
-        output
+        unread.read_exact(&mut first).unwrap();
+        unread
     });
     (dump, output.await.unwrap())
 }

@@ -151,8 +151,7 @@ fn a_dry_run_tells_what_the_real_run_does() {
         "newest removal first"
     );
 
-    let real = prune(&shop, POLICY).expect(0);
-    let real = account(&real);
+    let real = account(&prune(&shop, POLICY).expect(0));
     assert_eq!(
         (names(&real["keep"]), names(&real["remove"])),
         (names(&dry["keep"]), names(&dry["remove"]))

@@ -44,8 +44,11 @@ fn blocks() -> Vec<Fenced> {
     let mut lines = README.lines();
     while let Some(line) = lines.next() {
         if let Some(info) = line.strip_prefix("```") {
-            let text = lines.by_ref().take_while(|line| !line.starts_with("```"));
-            let text = text.map(|line| format!("{line}\n")).collect();
+            let text = lines
+                .by_ref()
+                .take_while(|line| !line.starts_with("```"))
+                .map(|line| format!("{line}\n"))
+                .collect();
             blocks.push(Fenced { info, text });
         }
     }
@@ -127,8 +130,9 @@ fn every_command_of_the_help_is_in_the_text() {
     let commands = help
         .stdout()
         .lines()
-        .skip_while(|line| *line != "Commands:");
-    let commands = commands.skip(1).take_while(|line| !line.is_empty());
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty());
     // What a long line goes on with stands further right.
     let is_first = |line: &&str| line.starts_with("  ") && !line.starts_with("   ");
     let names: Vec<&str> = commands
@@ -169,8 +173,8 @@ impl<'a> Databases<'a> {
 
     fn drop_all(&self) {
         // What the text restores into is made by it, and kept under other names by `--replace`.
-        let made = "SELECT datname FROM pg_database WHERE datname LIKE 'shop\\_%'";
-        let made = self.0.sql("template1", made);
+        let query = "SELECT datname FROM pg_database WHERE datname LIKE 'shop\\_%'";
+        let made = self.0.sql("template1", query);
         for name in DATABASES.into_iter().chain(made.lines()) {
             self.0.sql(
                 "template1",
@@ -201,11 +205,11 @@ fn sandbox(server: &Server, s3: &S3Server) -> Sandbox {
     sandbox.set("PATH", std::env::join_paths(path).unwrap());
     sandbox.set("HOME", sandbox.path(""));
     let socket = server.socket_dir().display().to_string();
-    let service = format!(
+    let entry = format!(
         "[shop]\nhost={socket}\nport={}\nuser={APP}\ndbname=shop\n",
         server.port()
     );
-    let service = sandbox.write("pg_service.conf", service);
+    let service = sandbox.write("pg_service.conf", entry);
     sandbox.set("PGSERVICEFILE", service);
     for (key, value) in [
         ("CHECKOUT", env!("CARGO_MANIFEST_DIR").to_owned()),

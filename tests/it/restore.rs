@@ -365,8 +365,7 @@ fn a_damaged_object_is_never_restored() {
     shelf.restore("latest", &target.url(), &[]).expect(23);
     let dump = fs::read_dir(shelf.folder().join("shop"))
         .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let dump = dump
+        .map(|entry| entry.unwrap().path())
         .into_iter()
         .find(|path| path.to_string_lossy().ends_with(".sql.gz"))
         .unwrap();
@@ -519,8 +518,9 @@ fn a_table_that_differs_is_named_and_nothing_stays() {
         let target = Target::beside(&database, server);
         let file = shelf
             .sandbox
-            .write("changed.sql", dump(&format!("{SMALL}{change}\n")));
-        let file = file.display().to_string();
+            .write("changed.sql", dump(&format!("{SMALL}{change}\n")))
+            .display()
+            .to_string();
         for (url, safe) in [
             (target.url(), "is gone again"),
             (database.url(), "as empty as it was"),
@@ -594,10 +594,10 @@ fn what_the_server_lacks_is_told_beforehand() {
     let target = Target::beside(&database, server);
     let shelf = Shelf::new();
     let role = format!("{}_owner", database.name());
-    let text = format!(
+    let statements = format!(
         "CREATE EXTENSION IF NOT EXISTS no_such_extension WITH SCHEMA public;\n{SMALL}ALTER TABLE public.t OWNER TO {role};\n"
     );
-    let text = dump(&text).replace(
+    let text = dump(&statements).replace(
         "-- PostgreSQL database dump\n--\n",
         "-- PostgreSQL database dump\n--\n\n-- Dumped from database version 99.1\n",
     );
@@ -690,8 +690,8 @@ fn a_wrong_password_is_a_refused_login() {
             "--password-file",
             &wrong,
         ])
-        .run();
-    let outcome = outcome.expect(12);
+        .run()
+        .expect(12);
     assert!(
         outcome.exit_error()["message"]
             .as_str()

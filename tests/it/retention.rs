@@ -244,9 +244,13 @@ fn readme_shows_a_real_calendar() {
     let command = blocks.next().unwrap().strip_prefix("sh run\n").unwrap();
     let picture = blocks.next().unwrap().strip_prefix("text\n").unwrap();
     let sandbox = Sandbox::new();
-    let arguments = command.trim().strip_prefix("pgkeep ").unwrap();
-    let arguments = arguments.replace("'0 3 * * *'", "@").replace(" \\\n ", " ");
-    let arguments = arguments
+    let flags = command
+        .trim()
+        .strip_prefix("pgkeep ")
+        .unwrap()
+        .replace("'0 3 * * *'", "@")
+        .replace(" \\\n ", " ");
+    let arguments = flags
         .split_whitespace()
         .map(|one| one.replace('@', "0 3 * * *"));
     let run = sandbox.pgkeep(arguments).run().expect(0);

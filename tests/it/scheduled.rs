@@ -76,9 +76,10 @@ fn block(text: &str, start: &str) -> String {
     let indent = lines
         .peek()
         .map_or(0, |line| line.len() - line.trim_start().len());
-    let inside =
-        lines.take_while(|line| line.is_empty() || line.len() - line.trim_start().len() >= indent);
-    let inside: Vec<&str> = inside.take_while(|line| line.trim() != "YAML").collect();
+    let inside: Vec<&str> = lines
+        .take_while(|line| line.is_empty() || line.len() - line.trim_start().len() >= indent)
+        .take_while(|line| line.trim() != "YAML")
+        .collect();
     assert!(!inside.is_empty(), "{start}");
     inside
         .iter()
@@ -265,10 +266,10 @@ fn units_are_good_and_their_commands_known() {
     let mut units = files("systemd", "service");
     for unit in &units {
         let text = fs::read_to_string(unit).unwrap();
-        let commands = text
+        let commands: Vec<&str> = text
             .lines()
-            .filter_map(|line| line.strip_prefix("ExecStart=/usr/bin/pgkeep "));
-        let commands: Vec<&str> = commands.collect();
+            .filter_map(|line| line.strip_prefix("ExecStart=/usr/bin/pgkeep "))
+            .collect();
         assert_eq!(commands.len(), 1, "{text}");
         assert_known(&commands[0].split(' ').collect::<Vec<_>>());
     }
@@ -366,8 +367,7 @@ fn as_cron(sandbox: &Sandbox, name: &str, arguments: &[&str]) -> Outcome {
         .program(script(name), arguments)
         .without_env("HOME")
         .without_env("TMPDIR")
-        .without_env("LANG");
-    let run = run
+        .without_env("LANG")
         .env("PATH", "/usr/bin:/bin")
         .env("PGKEEP_ENV_FILE", sandbox.path("env"));
     run.run()
@@ -581,13 +581,13 @@ fn cron_makes_a_backup_when_it_is_due() {
     };
     let shop = Shop::new();
     let sandbox = &shop.sandbox;
-    let config = json!({
+    let keys = json!({
         "databases": {"shop": {"url": "${DATABASE_URL}"}},
         "storages": {"local": {"url": sandbox.path("backups")}},
         "postgres": {"bin_dir": shop.fake.bin()},
         "log": {"file": sandbox.path("pgkeep.log")},
     });
-    let config = sandbox.write("pgkeep.yaml", config.to_string());
+    let config = sandbox.write("pgkeep.yaml", keys.to_string());
     // A name that cron and the shell would both read, were it not quoted.
     let env = sandbox.write_secret(
         "it's 100% odd/env",

@@ -395,12 +395,12 @@ pub(crate) fn without_tests(code: &str) -> String {
         let open = left[start..]
             .find(['{', ';'])
             .map_or(left.len(), |at| start + at);
-        let end = if left[open..].starts_with('{') {
+        let last = if left[open..].starts_with('{') {
             closing(&left, open)
         } else {
             open
         };
-        let end = left.len().min(end + 1);
+        let end = left.len().min(last + 1);
         let blank: String = left[start..end]
             .chars()
             .map(|c| if c == '\n' { '\n' } else { ' ' })

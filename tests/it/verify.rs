@@ -717,10 +717,9 @@ fn l1_a_signal_ends_a_long_reading_and_leaves_nothing() {
         running.signal(rustix::process::Signal::INT);
         let outcome = running.wait().expect(130);
         assert_eq!(outcome.exit_error()["id"], "interrupted");
-        let left = fs::read_dir(shop.sandbox.path(""))
+        let left: Vec<_> = fs::read_dir(shop.sandbox.path(""))
             .unwrap()
-            .map(|entry| entry.unwrap().file_name());
-        let left: Vec<_> = left
+            .map(|entry| entry.unwrap().file_name())
             .filter(|name| {
                 name.to_string_lossy().contains("rows")
                     || name.to_string_lossy().starts_with(".pgkeep")

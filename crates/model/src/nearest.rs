@@ -123,8 +123,7 @@ mod tests {
             ("a", None),
             ("app.b", Some("public.b")),
         ] {
-            let near = nearest_table(&name.parse().unwrap(), known);
-            let near = near.map(|near| near.to_string());
+            let near = nearest_table(&name.parse().unwrap(), known).map(|near| near.to_string());
             assert_eq!(near.as_deref(), expected, "{name}");
         }
     }

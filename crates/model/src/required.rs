@@ -72,8 +72,11 @@ impl RequiredTable {
     }
 
     fn missing(&self, scan: &Scan) -> String {
-        let made = scan.tables.iter().filter(|table| table.kind.is_some());
-        let made = made.map(|table| (table.schema.as_str(), table.name.as_str()));
+        let made = scan
+            .tables
+            .iter()
+            .filter(|table| table.kind.is_some())
+            .map(|table| (table.schema.as_str(), table.name.as_str()));
         match nearest_table(&self.table, made) {
             Some(table) => format!("is not in the dump; there is `{table}`"),
             None => "is not in the dump".to_owned(),

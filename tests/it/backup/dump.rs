@@ -166,8 +166,10 @@ fn d7_d8_a_lost_connection_is_tried_again_from_the_start() {
         (&json!(2), &json!(5))
     );
     let lines = outcome.json_lines();
-    let retry = lines.iter().find(|line| line["message_type"] == "retry");
-    let retry = retry.unwrap_or_else(|| panic!("no retry is told: {outcome}"));
+    let retry = lines
+        .iter()
+        .find(|line| line["message_type"] == "retry")
+        .unwrap_or_else(|| panic!("no retry is told: {outcome}"));
     assert_eq!((&retry["attempt"], &retry["code"]), (&json!(1), &json!(20)));
     assert_eq!(retry["database"], "shop");
     assert_eq!(retry["id"], "connection_lost");
@@ -261,8 +263,13 @@ fn d13_a_missing_database_is_not_tried_again() {
 #[test]
 fn d14_a_missing_program_is_told_before_anything_is_touched() {
     let shop = Shop::new();
-    let empty = shop.sandbox.write("empty/not-pg_dump", "");
-    let empty = empty.parent().unwrap().display().to_string();
+    let empty = shop
+        .sandbox
+        .write("empty/not-pg_dump", "")
+        .parent()
+        .unwrap()
+        .display()
+        .to_string();
     let outcome = shop.run(&shop.oracle(), &[]).run().expect(0);
     let before = shop.oracle().before();
     drop(outcome);
@@ -362,8 +369,10 @@ fn d17_required_tables_are_all_named_with_the_nearest() {
     let error = outcome.exit_error();
     assert_eq!(error["id"], "required_table_missing");
     let backup = &outcome.summary()["backups"][0];
-    let found = backup["required_tables"].as_array().unwrap().iter();
-    let found: Vec<Value> = found
+    let found: Vec<Value> = backup["required_tables"]
+        .as_array()
+        .unwrap()
+        .iter()
         .map(|table| json!([table["table"], table["found"], table["rows"]]))
         .collect();
     assert_eq!(found.len(), 6);
@@ -579,11 +588,11 @@ fn d24_d25_names_are_literal() {
         ));
     }
     let real = Real::new(database.socket_url());
-    let everything: Vec<String> = NAMES
+    let required: Vec<String> = NAMES
         .iter()
         .flat_map(|name| ["--require".to_owned(), quoted(name)])
         .collect();
-    let everything: Vec<&str> = everything.iter().map(String::as_str).collect();
+    let everything: Vec<&str> = required.iter().map(String::as_str).collect();
     let backup = real.backup(&everything).expect(0);
     assert_eq!(backup.summary()["backups"][0]["tables"], NAMES.len());
     let some = [
@@ -598,11 +607,11 @@ fn d24_d25_names_are_literal() {
         "😀",
         "a.b",
     ];
-    let flags: Vec<String> = some
+    let chosen: Vec<String> = some
         .iter()
         .map(|name| format!("--table={}", quoted(name)))
         .collect();
-    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let flags: Vec<&str> = chosen.iter().map(String::as_str).collect();
     let backup = real.backup(&flags).expect(0);
     let manifest = real.manifest(&backup);
     let mut found: Vec<&str> = manifest["tables"]

@@ -350,8 +350,8 @@ fn l1_a_manifest_that_nobody_can_see_may_be_there() {
     running.signal(Signal::TERM);
     let outcome = running.wait().expect(143);
     assert!(at.elapsed() < PATIENCE, "{outcome}");
-    let message = outcome.exit_error()["message"].clone();
-    let message = message.as_str().unwrap();
+    let error = outcome.exit_error();
+    let message = error["message"].as_str().unwrap();
     assert!(message.contains("it may be stored as `shop-"), "{message}");
     assert_eq!(oracle.leases(), [""; 0]);
 }

@@ -238,8 +238,11 @@ fn l6_a_lease_that_changed_hands_lets_nothing_be_stored() {
     assert!(message.ends_with("nothing was stored"), "{message}");
     assert_eq!(oracle.manifests(), 0);
     let is_no_record = |key: &String| !key.contains("/runs/");
-    let left = Place::Folder(common.folder()).keys();
-    let left: Vec<String> = left.into_iter().filter(is_no_record).collect();
+    let left: Vec<String> = Place::Folder(common.folder())
+        .keys()
+        .into_iter()
+        .filter(is_no_record)
+        .collect();
     assert_eq!(left, ["shop/lease.json"], "theirs, and no dump");
     let left: Vec<String> = common
         .server
@@ -423,8 +426,10 @@ fn l13_locks_find_a_folder() {
 fn a_time_to_wait_is_read() {
     let shop = Shop::new();
     let oracle = shop.oracle();
-    let outcome = shop.run(&oracle, &["--lock-timeout", "soon"]).run();
-    let outcome = outcome.expect(2);
+    let outcome = shop
+        .run(&oracle, &["--lock-timeout", "soon"])
+        .run()
+        .expect(2);
     assert_eq!(outcome.exit_error()["id"], "bad_duration");
     for time in ["0", "off", "1s", "1d", "999999h"] {
         shop.backup(&["--lock-timeout", time]).expect(0);

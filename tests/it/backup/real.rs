@@ -209,8 +209,10 @@ fn flags_make_a_partial_backup_and_the_configuration_does_not() {
         let outcome = real.backup(flags).expect(0);
         let manifest = real.manifest(&outcome);
         let key = manifest["object"]["key"].as_str().unwrap().to_owned();
-        let tables = manifest["tables"].as_array().unwrap().iter();
-        let tables: Vec<String> = tables
+        let tables: Vec<String> = manifest["tables"]
+            .as_array()
+            .unwrap()
+            .iter()
             .map(|t| format!("{}={}", t["name"].as_str().unwrap(), t["rows"]))
             .collect();
         (
@@ -467,10 +469,10 @@ fn every_way_to_name_the_database_works() {
     let run = |flags: &[&str], variables: &[(&str, &str)]| {
         let oracle = real.oracle();
         let before = oracle.before();
-        let run = real.run(flags).without_env("DATABASE_URL");
+        let plain = real.run(flags).without_env("DATABASE_URL");
         let run = variables
             .iter()
-            .fold(run, |run, (name, value)| run.env(name, value));
+            .fold(plain, |run, (name, value)| run.env(name, value));
         let outcome = run.run();
         oracle.judge(&before, &outcome);
         outcome
@@ -498,11 +500,11 @@ fn every_way_to_name_the_database_works() {
     );
     real.sandbox.write_secret("../home/.pgpass", line);
     run(&["--url", &url], &[]).expect(0);
-    let service = format!(
+    let entry = format!(
         "[shop]\nhost=127.0.0.1\nport={port}\nuser={USER}\ndbname={}\n",
         database.name()
     );
-    let service = real.sandbox.write("services.conf", service);
+    let service = real.sandbox.write("services.conf", entry);
     run(
         &[],
         &[

@@ -84,8 +84,11 @@ fn s4_a_panic_tells_no_secret_and_is_a_failure_like_any_other() {
     );
     let oracle = shop.oracle_of(&server);
     let before = oracle.before();
-    let json = shop.run(&oracle, &[]).env("PGKEEP_TEST_PANIC", &words);
-    let json = json.run().expect(1);
+    let json = shop
+        .run(&oracle, &[])
+        .env("PGKEEP_TEST_PANIC", &words)
+        .run()
+        .expect(1);
     let error = json.exit_error();
     assert_eq!(error["id"], "panicked");
     let message = error["message"].as_str().unwrap();
@@ -100,8 +103,10 @@ fn s4_a_panic_tells_no_secret_and_is_a_failure_like_any_other() {
     let text = shop
         .sandbox
         .pgkeep(arguments)
-        .env("PGKEEP_TEST_PANIC", &words);
-    let text = text.env("RUST_BACKTRACE", "full").run().expect(1);
+        .env("PGKEEP_TEST_PANIC", &words)
+        .env("RUST_BACKTRACE", "full")
+        .run()
+        .expect(1);
     assert!(
         text.stderr().contains("error: a defect of pgkeep"),
         "{text}"

@@ -616,8 +616,8 @@ fn p20_a_copy_that_is_too_few_and_stays_is_told() {
     assert!(!message.contains("nothing was stored"), "{error}");
     let details = error["details"].to_string();
     assert!(details.contains("could not be taken away"), "{error}");
-    let list = [&["--json", "list"][..], &storages].concat();
-    let list = shop.sandbox.pgkeep(list).run().expect(0).json();
+    let arguments = [&["--json", "list"][..], &storages].concat();
+    let list = shop.sandbox.pgkeep(arguments).run().expect(0).json();
     let id = list["backups"][0]["id"].as_str().unwrap();
     assert!(message.contains(id), "{error}");
 }

@@ -149,8 +149,11 @@ fn l12_a_mail_server_that_refuses_is_a_warning() {
         let told = Told::new(&notify);
         let outcome = told.backup().run().expect(3);
         assert_eq!(outcome.exit_error()["id"], "notice_failed");
-        let error = backup_of(&outcome)["notices"][0]["error"].clone();
-        let error = error.as_str().unwrap().to_lowercase();
+        let error = backup_of(&outcome)["notices"][0]["error"]
+            .clone()
+            .as_str()
+            .unwrap()
+            .to_lowercase();
         assert!(
             error.contains(&words.to_lowercase()),
             "{tls} {answers:?}: {error}"

@@ -123,8 +123,9 @@ fn what_has_no_rows_is_compared_too() {
         };
         let file = shelf
             .sandbox
-            .write("a.sql", dump(&format!("{text}{change}")));
-        let file = file.display().to_string();
+            .write("a.sql", dump(&format!("{text}{change}")))
+            .display()
+            .to_string();
         let empty = server.database();
         let target = Target::beside(&empty, server);
         for url in [target.url(), empty.url()] {

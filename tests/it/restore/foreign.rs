@@ -28,8 +28,8 @@ fn old_psql(shelf: &Shelf, server: &Server, version: &str) -> PathBuf {
 fn an_old_psql_sees_nothing_that_it_does_not_know() {
     let Some(server) = postgres() else { return };
     let database = server.database();
-    let text = format!("\\restrict aB3\n\nSET transaction_timeout = 0;\n{SMALL}");
-    let text = dump(&text) + "\n\\unrestrict aB3\n\n";
+    let restricted = format!("\\restrict aB3\n\nSET transaction_timeout = 0;\n{SMALL}");
+    let text = dump(&restricted) + "\n\\unrestrict aB3\n\n";
     for (version, restricts) in [("15.13", false), ("15.14", true)] {
         let target = Target::beside(&database, server);
         let shelf = Shelf::new();

@@ -74,8 +74,9 @@ fn a_sequence_that_is_not_as_it_was_is_told_by_one_session_and_by_several() {
     shelf.backup(&database);
     for jobs in ["1", "2"] {
         let target = Target::beside(&database, server);
-        let outcome = shelf.restore("latest", &target.url(), &["--jobs", jobs]);
-        let outcome = outcome.expect(23);
+        let outcome = shelf
+            .restore("latest", &target.url(), &["--jobs", jobs])
+            .expect(23);
         let error = outcome.exit_error().to_string();
         assert!(
             error.contains("a sequence is not as it was dumped") && error.contains("calls"),
@@ -308,9 +309,12 @@ fn a_bucket_is_read_by_ranges() {
         .expect(0);
     let target = Target::beside(&database, server);
     let into = server.url_as(USER, "", &target.name).replacen(":@", "@", 1);
-    let password = shelf.sandbox.write_secret("password", CANARY);
-    let password = password.display().to_string();
-    let restore = [
+    let password = shelf
+        .sandbox
+        .write_secret("password", CANARY)
+        .display()
+        .to_string();
+    let flags = [
         "--json",
         "restore",
         "--into",
@@ -319,7 +323,7 @@ fn a_bucket_is_read_by_ranges() {
         "2",
         "--allow-superuser",
     ];
-    let restore = restore.iter().chain(&storage);
+    let restore = flags.iter().chain(&storage);
     let report = shelf
         .sandbox
         .pgkeep(restore.chain(&["--password-file", &password]))

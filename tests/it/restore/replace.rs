@@ -54,8 +54,11 @@ fn a_superusers_session_is_waited_for() {
     let target = Target::beside(&database, server);
     let (name, role) = (&target.name, owned(&target));
     let shelf = Shelf::new();
-    let file = shelf.sandbox.write("a.sql", dump(SMALL));
-    let file = file.display().to_string();
+    let file = shelf
+        .sandbox
+        .write("a.sql", dump(SMALL))
+        .display()
+        .to_string();
     thread::scope(|scope| {
         scope.spawn(|| server.try_sql(name, "SELECT pg_sleep(72)"));
         wait_for(
@@ -87,8 +90,11 @@ fn a_superusers_session_that_stays_is_named() {
     let (name, role) = (&target.name, owned(&target));
     target.sql("CREATE TABLE precious AS SELECT 7 AS n");
     let shelf = Shelf::new();
-    let file = shelf.sandbox.write("a.sql", dump(SMALL));
-    let file = file.display().to_string();
+    let file = shelf
+        .sandbox
+        .write("a.sql", dump(SMALL))
+        .display()
+        .to_string();
     thread::scope(|scope| {
         scope.spawn(|| {
             server.try_sql(
@@ -134,8 +140,11 @@ fn the_old_databases_properties_are_kept() {
     ));
     let shelf = Shelf::new();
     shelf.backup(&database);
-    let file = shelf.sandbox.write("a.sql", dump(SMALL));
-    let file = file.display().to_string();
+    let file = shelf
+        .sandbox
+        .write("a.sql", dump(SMALL))
+        .display()
+        .to_string();
     let target = Target::beside(&database, server);
     let (name, role) = (&target.name, format!("{}_app", target.name));
     server.sql("template1", &format!("CREATE ROLE {role}"));
@@ -240,8 +249,11 @@ fn a_stop_while_the_database_is_made_leaves_none() {
         return;
     };
     let shelf = Shelf::new();
-    let file = shelf.sandbox.write("a.sql", dump(SMALL));
-    let file = file.display().to_string();
+    let file = shelf
+        .sandbox
+        .write("a.sql", dump(SMALL))
+        .display()
+        .to_string();
     let lock = "BEGIN; LOCK TABLE pg_database IN SHARE MODE; SELECT pg_sleep(73)";
     let name = "stopped";
     let target = Target {
@@ -272,8 +284,11 @@ fn a_database_that_somebody_else_made_meanwhile_stays() {
         return;
     };
     let shelf = Shelf::new();
-    let file = shelf.sandbox.write("a.sql", dump(SMALL));
-    let file = file.display().to_string();
+    let file = shelf
+        .sandbox
+        .write("a.sql", dump(SMALL))
+        .display()
+        .to_string();
     let target = Target {
         server: &server,
         name: "wanted".to_owned(),
@@ -320,8 +335,11 @@ fn a_stop_behind_the_renaming_leaves_no_database() {
         return;
     };
     let shelf = Shelf::new();
-    let file = shelf.sandbox.write("a.sql", dump(SMALL));
-    let file = file.display().to_string();
+    let file = shelf
+        .sandbox
+        .write("a.sql", dump(SMALL))
+        .display()
+        .to_string();
     let target = Target {
         server: &server,
         name: "renamed".to_owned(),

@@ -21,8 +21,11 @@ fn a_superuser_restores_only_when_it_is_said() {
         .write("a.sql", dump(SMALL))
         .display()
         .to_string();
-    let password = shelf.sandbox.write_secret("password", CANARY);
-    let password = password.display().to_string();
+    let password = shelf
+        .sandbox
+        .write_secret("password", CANARY)
+        .display()
+        .to_string();
     let run = |what: &str, user: &str, name: &str, more: &[&str]| {
         let into = server.url_as(user, "", name).replacen(":@", "@", 1);
         let command = [
@@ -104,8 +107,11 @@ fn a_right_that_a_single_table_lacks_is_told() {
     target.sql(&format!(
         "CREATE ROLE {role} LOGIN PASSWORD '{CANARY}'; CREATE SCHEMA s"
     ));
-    let password = shelf.sandbox.write_secret("password", CANARY);
-    let password = password.display().to_string();
+    let password = shelf
+        .sandbox
+        .write_secret("password", CANARY)
+        .display()
+        .to_string();
     let into = server
         .url_as(&role, "", target.name())
         .replacen(":@", "@", 1);

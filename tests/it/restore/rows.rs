@@ -535,8 +535,9 @@ fn a_merge_out_of_the_second_copy_ends_with_3_and_leaves_a_record() {
     assert_eq!(error["id"], "stored_not_good", "{outcome}");
     assert!(!error.to_string().contains("as it was"), "{outcome}");
     assert_eq!(outcome.summary()["merged"], true);
-    let runs = std::fs::read_dir(shelf.folder().join("shop/runs")).unwrap();
-    let runs = runs.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap());
+    let runs = std::fs::read_dir(shelf.folder().join("shop/runs"))
+        .unwrap()
+        .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap());
     let restores: Vec<Value> = runs
         .map(|text| serde_json::from_str(&text).unwrap())
         .filter(|run: &Value| run["verb"] == "restore")

@@ -137,9 +137,9 @@ fn each_table_comes_back_with_all_that_it_had() {
             assert!(is.lines().all(|line| was.contains(line)), "{table}: {is}");
             let constraints = |text: &str| text.matches("ADD CONSTRAINT").count();
             let left_out = report["left_out"].as_array().unwrap().iter();
-            let keys =
-                left_out.filter(|left| left["what"].as_str().unwrap().starts_with("constraint"));
-            let keys = keys.count();
+            let keys = left_out
+                .filter(|left| left["what"].as_str().unwrap().starts_with("constraint"))
+                .count();
             assert_eq!(
                 constraints(&was) - constraints(&is),
                 keys,
@@ -418,8 +418,11 @@ fn only_what_is_needed_comes_out_of_a_bucket() {
         .len();
     let read = report["read_bytes"].as_u64().unwrap();
     assert!(read > 0 && read * 20 < whole, "{read} of {whole}");
-    let gets = bucket.log().into_iter().skip(before);
-    let gets = gets.filter(|seen| seen.method == "GET" && seen.path.ends_with(".sql.gz"));
+    let gets = bucket
+        .log()
+        .into_iter()
+        .skip(before)
+        .filter(|seen| seen.method == "GET" && seen.path.ends_with(".sql.gz"));
     // In front of the rows, behind them up to the large objects, behind those, and the rows.
     assert_eq!(gets.count(), 4);
 }
@@ -676,11 +679,12 @@ fn a_dry_run_compares_before_it_locks() {
 /// Puts one text for another in the stored file or its manifest; both are of one length.
 fn change_stored(shelf: &Shelf, extension: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>) {
     let mut files = std::fs::read_dir(shelf.folder().join("shop")).unwrap();
-    let file = files.find_map(|entry| {
-        let path = entry.unwrap().path();
-        path.to_string_lossy().ends_with(extension).then_some(path)
-    });
-    let file = file.unwrap();
+    let file = files
+        .find_map(|entry| {
+            let path = entry.unwrap().path();
+            path.to_string_lossy().ends_with(extension).then_some(path)
+        })
+        .unwrap();
     let bytes = std::fs::read(&file).unwrap();
     std::fs::write(&file, change(bytes)).unwrap();
 }

@@ -331,8 +331,9 @@ async fn on_a_small_disk() {
     let folder = Folder::open(&path).unwrap();
     folder.put("shop/before", "x".into()).await.unwrap();
 
-    let failed = store(&folder, "shop/large", &pattern(LARGE)).await;
-    let failed = failed.unwrap_err();
+    let failed = store(&folder, "shop/large", &pattern(LARGE))
+        .await
+        .unwrap_err();
     assert!(failed.to_string().contains("no space left"), "{failed}");
     assert!(failed.hint().is_some());
     let failed = folder.put("shop/put", Bytes::from(vec![1; 2 << 20])).await;

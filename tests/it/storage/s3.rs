@@ -298,8 +298,13 @@ async fn p11_what_could_not_be_given_up_is_swept_later() {
         .find(|seen| seen.method == "DELETE")
         .unwrap()
         .query;
-    let id = query.split_once("uploadId=").unwrap().1;
-    let id = id.split('&').next().unwrap();
+    let id = query
+        .split_once("uploadId=")
+        .unwrap()
+        .1
+        .split('&')
+        .next()
+        .unwrap();
     // The server in the tests cannot list uploads, so the script does; the second is too young, the third foreign.
     let entry = |key: &str, id: &str, at: &str| {
         format!(

@@ -144,8 +144,10 @@ fn rows(report: &Value, table: &str) -> u64 {
         assert!(outcome["problem"].is_null(), "{outcome}");
         assert_eq!(outcome["digest"], outcome["found_digest"], "{outcome}");
     }
-    let it = tables.iter().find(|outcome| outcome["table"] == table);
-    let it = it.unwrap_or_else(|| panic!("{table} was not compared: {report}"));
+    let it = tables
+        .iter()
+        .find(|outcome| outcome["table"] == table)
+        .unwrap_or_else(|| panic!("{table} was not compared: {report}"));
     it["found_rows"].as_u64().unwrap()
 }
 

@@ -216,8 +216,10 @@ fn a_role_of_that_name_makes_no_platform() {
         "CREATE SCHEMA auth; CREATE TABLE auth.users (id uuid)",
     );
     let into = socket_url(&plain, "other");
-    let failed = project.run(&["restore", "latest", "--into", &into, "--allow-superuser"]);
-    let failed = failed.expect(25).exit_error();
+    let failed = project
+        .run(&["restore", "latest", "--into", &into, "--allow-superuser"])
+        .expect(25)
+        .exit_error();
     assert_eq!(failed["id"], "target_not_empty", "{failed}");
 }
 
@@ -344,8 +346,8 @@ fn the_commands_of_the_text_run() {
     sandbox.write("supabase.yaml", text_of("yaml supabase.yaml"));
     let own = std::env::var_os("PATH").unwrap();
     let built = Path::new(env!("CARGO_BIN_EXE_pgkeep")).parent().unwrap();
-    let path = [built.to_owned(), plain.bin().to_owned()].into_iter();
-    let path = std::env::join_paths(path.chain(std::env::split_paths(&own)));
+    let first = [built.to_owned(), plain.bin().to_owned()].into_iter();
+    let path = std::env::join_paths(first.chain(std::env::split_paths(&own)));
     sandbox.set("PATH", path.unwrap());
     sandbox.set("SUPABASE_URL", platform.url(database.name()));
     sandbox.set("NEW_PROJECT_URL", other.url(target.name()));

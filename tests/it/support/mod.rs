@@ -32,8 +32,8 @@ use std::sync::OnceLock;
 ///
 /// Written past the test runner's capture, which would swallow the reason of a passed test.
 pub fn skip(reason: &str) {
-    let test = std::thread::current();
-    let test = test.name().unwrap_or("a test").to_owned();
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test").to_owned();
     assert!(
         std::env::var_os("PGKEEP_TEST_REQUIRE_ALL").is_none_or(|value| value != "1"),
         "{test} must not be skipped here: {reason}"

@@ -199,8 +199,10 @@ impl<'a> Oracle<'a> {
         }
         let arguments = [vec!["--json".to_owned(), "list".to_owned()], self.flags()].concat();
         let list = self.sandbox.pgkeep(arguments).run().expect(0).json();
-        let listed = list["backups"].as_array().unwrap().iter();
-        let listed: BTreeSet<String> = listed
+        let listed: BTreeSet<String> = list["backups"]
+            .as_array()
+            .unwrap()
+            .iter()
             .map(|backup| backup["id"].as_str().unwrap().to_owned())
             .collect();
         assert_eq!(listed, expected, "O1: what `list` shows");
@@ -337,9 +339,10 @@ pub fn prove_manifest(place: &Place<'_>, key: &str) -> Value {
     let recorded = tables
         .iter()
         .map(|t| (&t["schema"], &t["name"], &t["rows"], &t["digest"]));
-    let found = serde_json::to_value(&scan.tables).unwrap();
-    let found = found.as_array().unwrap();
-    let found = found
+    let scanned = serde_json::to_value(&scan.tables).unwrap();
+    let found = scanned
+        .as_array()
+        .unwrap()
         .iter()
         .map(|t| (&t["schema"], &t["name"], &t["rows"], &t["digest"]));
     assert!(recorded.eq(found), "O1: {key}: tables differ");

@@ -168,8 +168,7 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<String>, Infallible> {
     let (parts, body) = request.into_parts();
-    let headers = parts.headers.iter();
-    let headers = headers.map(|(name, value)| {
+    let headers = parts.headers.iter().map(|(name, value)| {
         let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
         (name.as_str().to_owned(), value)
     });

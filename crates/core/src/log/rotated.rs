@@ -239,15 +239,16 @@ mod tests {
     fn writers_side_by_side_lose_no_line_and_tear_none() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let writers = (0..4).map(|writer| {
-            let mut log = Rotated::new(path.clone(), 2000, 100);
-            thread::spawn(move || {
-                for number in 0..200 {
-                    log.write(&format!("{writer} {number:03}\n")).unwrap();
-                }
+        let writers: Vec<_> = (0..4)
+            .map(|writer| {
+                let mut log = Rotated::new(path.clone(), 2000, 100);
+                thread::spawn(move || {
+                    for number in 0..200 {
+                        log.write(&format!("{writer} {number:03}\n")).unwrap();
+                    }
+                })
             })
-        });
-        let writers: Vec<_> = writers.collect();
+            .collect();
         writers
             .into_iter()
             .for_each(|writer| writer.join().unwrap());

@@ -66,8 +66,9 @@ impl<'a> Request<'a> {
 
     /// Adds headers.
     pub fn headers(mut self, headers: &[(String, SecretString)]) -> Self {
-        let plain = headers.iter();
-        let plain = plain.map(|(name, value)| (name.clone(), value.expose_secret().to_owned()));
+        let plain = headers
+            .iter()
+            .map(|(name, value)| (name.clone(), value.expose_secret().to_owned()));
         self.headers.extend(plain);
         self
     }

@@ -81,12 +81,12 @@ pub(super) async fn send(
     if !later.is_empty() {
         tracing::debug!("the mail server asks to try later for some recipients");
         let addresses: Vec<Address> = later.iter().map(|(to, _)| to.clone()).collect();
-        let second = async {
+        let again = async {
             tokio::time::sleep(WAIT).await;
             server.send(from, &addresses, &mail).await
         };
         // Others have the mail: what becomes of this, be it nothing, is about these alone.
-        let second = tokio::time::timeout_at(until, second).await;
+        let second = tokio::time::timeout_at(until, again).await;
         refused.extend(second.ok().and_then(Result::ok).unwrap_or(later));
     }
     told(all, &refused)
@@ -96,8 +96,9 @@ pub(super) async fn send(
 fn told(all: &[Address], refused: &[Refused]) -> Result<Option<String>, String> {
     let words = refused
         .iter()
-        .map(|(to, trouble)| format!("`{to}`: {}", trouble.why));
-    let words = words.collect::<Vec<_>>().join("; ");
+        .map(|(to, trouble)| format!("`{to}`: {}", trouble.why))
+        .collect::<Vec<_>>()
+        .join("; ");
     match refused.len() {
         0 => Ok(None),
         count if count == all.len() => Err(words),

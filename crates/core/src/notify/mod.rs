@@ -175,8 +175,12 @@ impl Notifiers {
 #[async_trait]
 impl Notify for Notifiers {
     async fn tell(&self, notice: &Notice, stop: &Stop) -> Vec<Delivery> {
-        let wanting = self.all.iter().filter(|one| one.config.wants(notice));
-        let wanting: Vec<Arc<Notifier>> = wanting.cloned().collect();
+        let wanting: Vec<Arc<Notifier>> = self
+            .all
+            .iter()
+            .filter(|one| one.config.wants(notice))
+            .cloned()
+            .collect();
         self.send(&wanting, notice, stop).await
     }
 
@@ -301,10 +305,9 @@ pub fn secret_forms(config: &NotifierConfig) -> Vec<SecretString> {
             None => (text, 0),
         };
         let pieces = behind.split(['/', '?', '&', '=', '@', ':', '#', ' ']);
-        let tokens = pieces
+        let tokens: Vec<_> = pieces
             .skip(skipped)
-            .filter(|piece| piece.len() >= MIN_TOKEN);
-        let tokens: Vec<_> = tokens
+            .filter(|piece| piece.len() >= MIN_TOKEN)
             .map(|token| SecretString::from(token.to_owned()))
             .collect();
         forms.extend(tokens);

@@ -75,12 +75,12 @@ pub async fn run(request: Request) -> Result<Report> {
         .backups
         .iter()
         .partition(|backup| backup.is_committed());
-    let entries = committed.iter().rev().map(|backup| async {
+    let pending = committed.iter().rev().map(|backup| async {
         let reason = pin_reason(&listing, backup).await;
         entry(&listing, backup, reason, request.now)
     });
     // Only pins are read; each of the others is ready at once.
-    let entries: Vec<_> = entries.collect();
+    let entries: Vec<_> = pending.collect();
     Ok(Report {
         backups: stream::iter(entries)
             .buffered(READS_AT_ONCE)

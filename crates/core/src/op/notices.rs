@@ -52,8 +52,8 @@ pub(super) fn settle(
         Kind::AfterGood,
         "notice_failed",
         format!("{good}, but {first}"),
-    );
-    let made = made.with_details(words[1..].to_vec());
+    )
+    .with_details(words[1..].to_vec());
     *failure = Some(made.hint("`notify` in the configuration says where notices go"));
 }
 

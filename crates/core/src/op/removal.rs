@@ -36,8 +36,11 @@ impl Right<'_> {
             Ok(()) => Ok(()),
             Err(_) if self.context.stop.is_requested() => Err(self.stopped()),
             Err(failure) => {
-                let told = failure.message.strip_suffix(hold.safe());
-                let told = told.unwrap_or(&failure.message).trim_end_matches("; ");
+                let told = failure
+                    .message
+                    .strip_suffix(hold.safe())
+                    .unwrap_or(&failure.message)
+                    .trim_end_matches("; ");
                 let message = format!("{} ended: {told}; {REST}", self.what);
                 Err(Failure { message, ..failure })
             }

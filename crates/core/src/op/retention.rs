@@ -149,11 +149,15 @@ fn simulate(request: &Request, schedule: &Schedule, length: Span) -> Result<Vec<
         Failure::new(Kind::Usage, id, message)
     };
     let zone = &request.policy.timezone;
-    let start = request.now.to_zoned(zone.clone()).checked_sub(length);
-    let start =
-        start.map_err(|_| failed("bad_length", "it would begin before the calendar does"))?;
-    let times = schedule.between(start.timestamp(), request.now, zone);
-    let times: Vec<Timestamp> = times.take(MAX_SIMULATED + 1).collect();
+    let start = request
+        .now
+        .to_zoned(zone.clone())
+        .checked_sub(length)
+        .map_err(|_| failed("bad_length", "it would begin before the calendar does"))?;
+    let times: Vec<Timestamp> = schedule
+        .between(start.timestamp(), request.now, zone)
+        .take(MAX_SIMULATED + 1)
+        .collect();
     if times.len() > MAX_SIMULATED {
         return Err(
             failed("too_many_times", "it gives more than 1,000,000 times")

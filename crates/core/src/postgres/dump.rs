@@ -73,11 +73,11 @@ pub struct Dump {
 impl DumpRequest<'_> {
     /// Starts `pg_dump`.
     pub fn start(&self, cancel: &CancellationToken) -> Result<Dump, Error> {
-        let environment = self.environment.for_connection(self.connection);
+        let of_connection = self.environment.for_connection(self.connection);
         let environment = if self.server.session_settings_applied {
-            environment.with_session_settings()
+            of_connection.with_session_settings()
         } else {
-            environment.without_session_settings()
+            of_connection.without_session_settings()
         };
         let running = Program::new(self.programs.pg_dump(), &environment)
             .args(self.arguments())

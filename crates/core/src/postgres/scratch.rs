@@ -386,10 +386,10 @@ impl Place {
             ("user", options.superuser.clone()),
             ("dbname", "postgres".to_owned()),
         ];
-        let connection = Connection::from_parameters(parameters);
+        let without_password = Connection::from_parameters(parameters);
         let connection = match &options.password {
-            Some(password) => connection.and_then(|c| c.with_password(password.clone())),
-            None => connection,
+            Some(password) => without_password.and_then(|c| c.with_password(password.clone())),
+            None => without_password,
         };
         connection.map_err(|error| Error::new(Reason::Connection(error)))
     }

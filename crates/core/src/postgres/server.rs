@@ -532,8 +532,9 @@ mod tests {
             ("dbname=d service=s", &[("PGHOST", NEON)], false),
         ];
         for (conninfo, variables, is_pooler) in cases {
-            let variables = variables.iter();
-            let variables = variables.map(|(name, value)| (name.into(), value.into()));
+            let variables = variables
+                .iter()
+                .map(|(name, value)| (name.into(), value.into()));
             let environment = Environment::new(variables);
             let connection: Connection = conninfo.parse().unwrap();
             let told = is_transaction_pooler(&connection, &environment);

@@ -49,8 +49,8 @@ impl Tail {
 }
 
 fn shown(line: &[u8], redactor: &Redactor) -> String {
-    let text = String::from_utf8_lossy(line);
-    let text = redactor.redact(text.trim_end_matches('\r'));
+    let printed = String::from_utf8_lossy(line);
+    let text = redactor.redact(printed.trim_end_matches('\r'));
     if text.len() <= LINE_SHOWN {
         return text.into_owned();
     }

@@ -122,8 +122,9 @@ impl TargetFacts {
     ) -> Result<(Connection, Self), Error> {
         let mut last = Error::new(Reason::DatabaseMissing);
         for home in HOMES.iter().filter(|home| **home != name) {
-            let home = into.with_database(home);
-            let home = home.map_err(|error| Error::new(Reason::Connection(error)))?;
+            let home = into
+                .with_database(home)
+                .map_err(|error| Error::new(Reason::Connection(error)))?;
             match Self::read(&psql(&home), cancel).await {
                 Ok(facts) => return Ok((home, facts)),
                 Err(error) => last = error,

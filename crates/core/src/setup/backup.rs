@@ -157,12 +157,12 @@ fn request(
     let (selection, is_partial) = selection(overrides, &config)?;
     let mut required: Vec<_> = config.required_tables.clone();
     required.extend(required_tables(&overrides.required)?);
-    let copies = overrides.copies.or(config.copies).unwrap_or(1);
-    let copies = NonZeroUsize::new(copies)
+    let wanted = overrides.copies.or(config.copies).unwrap_or(1);
+    let copies = NonZeroUsize::new(wanted)
         .filter(|copies| copies.get() <= storages.len())
         .ok_or_else(|| {
             let message = format!(
-                "`copies` is {copies}, and there are {} storages",
+                "`copies` is {wanted}, and there are {} storages",
                 storages.len()
             );
             Failure::new(Kind::Usage, "bad_copies", message)

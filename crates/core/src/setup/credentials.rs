@@ -46,11 +46,11 @@ impl CredentialSource for CredentialCommand {
         let (program, arguments) = self.command.split_first().ok_or("no program is named")?;
         let program = Program::new(program.expose_secret(), &self.environment)
             .args(arguments.iter().map(ExposeSecret::expose_secret));
+        // What it printed on stderr stays out of the words: it may be a token.
         let captured = program
             .run(&CancellationToken::new(), TIMEOUT, MAX_OUTPUT_BYTES)
-            .await;
-        // What it printed on stderr stays out of the words: it may be a token.
-        let captured = captured.map_err(|error| error.to_string())?;
+            .await
+            .map_err(|error| error.to_string())?;
         String::from_utf8(captured.stdout)
             .map(SecretString::from)
             .map_err(|_| "it printed no text".to_owned())

@@ -88,8 +88,11 @@ pub async fn request(
 
 fn command(overrides: &Overrides, setup: &Setup) -> Result<Attended> {
     Attended::find(&overrides.command, setup.path().as_deref()).map_err(|unfit| {
-        let name = overrides.command.first().map(|name| name.to_string_lossy());
-        let name = name.unwrap_or_default();
+        let name = overrides
+            .command
+            .first()
+            .map(|name| name.to_string_lossy())
+            .unwrap_or_default();
         let (kind, id, why) = match unfit {
             Unfit::Missing => (
                 Kind::NoCommand,
@@ -140,8 +143,10 @@ async fn commit(setup: &Setup, context: &Context) -> Option<String> {
         GIT_TIMEOUT,
         4096,
     );
-    let said = asked.await.ok();
-    let said = said.and_then(|said| String::from_utf8(said.stdout).ok());
+    let said = asked
+        .await
+        .ok()
+        .and_then(|said| String::from_utf8(said.stdout).ok());
     let from_ci = COMMIT_VARIABLES.iter().filter_map(|name| setup.var(name));
     let is_commit = |text: &String| {
         matches!(text.len(), 40 | 64) && text.bytes().all(|b| b.is_ascii_hexdigit())

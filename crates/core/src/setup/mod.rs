@@ -343,8 +343,9 @@ mod tests {
 
     impl Door for Page {
         fn hide(&self, secrets: &[SecretString]) {
-            let secrets = secrets.iter();
-            let secrets = secrets.map(|secret| secret.expose_secret().to_owned());
+            let secrets = secrets
+                .iter()
+                .map(|secret| secret.expose_secret().to_owned());
             self.0.lock().unwrap().extend(secrets);
         }
 

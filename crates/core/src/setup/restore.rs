@@ -83,8 +83,7 @@ pub fn request(overrides: &Overrides, setup: &Setup) -> Result<Request> {
     };
     goal.takes(&source)?;
     let database = request_name.as_deref();
-    let into = setup.into(&overrides.into, database)?;
-    let into = with_password(into, overrides, setup)?;
+    let into = with_password(setup.into(&overrides.into, database)?, overrides, setup)?;
     Ok(Request {
         source,
         into,

@@ -116,8 +116,10 @@ fn bad(flag: &str, text: &str, why: String) -> Failure {
 
 /// Returns the policy of the flags; none where no flag has a rule.
 pub(super) fn flags(overrides: &PolicyOverrides) -> Result<Option<Retention>> {
-    let within = overrides.keep_within.as_deref();
-    let within = within.map(|text| parse_span(text).map_err(|why| bad("--keep-within", text, why)));
+    let within = overrides
+        .keep_within
+        .as_deref()
+        .map(|text| parse_span(text).map_err(|why| bad("--keep-within", text, why)));
     let flags = Retention {
         keep_last: overrides.keep_last,
         keep_hourly: overrides.keep_hourly,

@@ -28,8 +28,10 @@ impl Setup {
     /// Returns the folders of storages that are not there yet: opening one makes it.
     pub fn missing_folders(&self, places: &StorageOverrides) -> Result<Vec<PathBuf>> {
         let config = self.config()?;
-        let configured = config.iter().flat_map(|config| &config.storages);
-        let configured = configured.map(|(_, storage)| storage.url.clone());
+        let configured = config
+            .iter()
+            .flat_map(|config| &config.storages)
+            .map(|(_, storage)| storage.url.clone());
         let named = places.storages.iter().filter_map(|url| url.parse().ok());
         let folders = named.chain(configured).filter_map(|url| match url {
             StorageUrl::Folder(path) => Some(self.expand_home(&path)),

@@ -207,11 +207,11 @@ fn decode_jobs(codec: Codec, jobs: &Mutex<Receiver<Job<'_>>>) {
         if buffers.raw.len() < raw_bytes {
             buffers.raw.resize(raw_bytes, 0);
         }
-        let result = match &mut decoder {
+        let decoded = match &mut decoder {
             Ok(decoder) => decoder.decode(&buffers.stored, &mut buffers.raw[..raw_bytes]),
             Err(error) => Err(error.clone()),
         };
-        let result = result.and_then(|crc| {
+        let result = decoded.and_then(|crc| {
             let is_it = |sum| digest::sha256(&buffers.raw[..raw_bytes]) == sum;
             if sha256.is_none_or(is_it) {
                 Ok(crc)
@@ -245,8 +245,9 @@ struct Splitter<'a, P, E> {
 
 impl<E, P: Iterator<Item = Result<Bytes, E>>> Splitter<'_, P, E> {
     fn run(mut self) {
-        let end = self.read_all();
-        let end = end.map(|()| (self.stored_bytes, hex(&self.hash.finalize())));
+        let end = self
+            .read_all()
+            .map(|()| (self.stored_bytes, hex(&self.hash.finalize())));
         let _ = self.in_order.send(Ordered::End(end)); // a collector that is gone has told why
     }
 

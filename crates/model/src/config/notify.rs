@@ -98,12 +98,13 @@ fn read_events(reader: &mut Reader, fields: &Fields) -> Vec<Event> {
         return vec![Event::Failure];
     };
     reader.note_empty(&field, "is empty");
-    let names = reader.list(&field, |reader, item| {
-        reader.value(item, item.line, &field.path, false, |text| {
-            choose(text, EVENT_NAMES, |name| name)
+    let names = reader
+        .list(&field, |reader, item| {
+            reader.value(item, item.line, &field.path, false, |text| {
+                choose(text, EVENT_NAMES, |name| name)
+            })
         })
-    });
-    let names = names.unwrap_or_default();
+        .unwrap_or_default();
     let is_chosen = |event: &Event| names.contains(&event.as_str());
     EVENTS.into_iter().filter(is_chosen).collect()
 }

@@ -574,11 +574,11 @@ pub(super) fn choose<T: Copy>(
 pub fn parse_duration(text: &str, limits: &RangeInclusive<Duration>) -> Result<Duration, String> {
     let wrong = || "must be a length of time such as `90s`, `10m`, `26h` or `30d`".to_owned();
     let span: Span = text.parse().map_err(|_| wrong())?;
-    let duration = span
+    let signed = span
         .to_duration(SpanRelativeTo::days_are_24_hours())
         .map_err(|_| wrong())?;
     // A negative one is below any limit.
-    let duration = Duration::try_from(duration).ok();
+    let duration = Duration::try_from(signed).ok();
     duration
         .filter(|duration| limits.contains(duration))
         .ok_or_else(|| {

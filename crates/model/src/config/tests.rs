@@ -780,8 +780,13 @@ fn every_value_arrives() {
         (far.part_size_bytes, far.path_style),
         (Some(8 << 20), Some(false))
     );
-    let command = &config.storage("vault").unwrap().credential_command;
-    let command: Vec<&str> = command.iter().map(|text| text.expose_secret()).collect();
+    let command: Vec<&str> = config
+        .storage("vault")
+        .unwrap()
+        .credential_command
+        .iter()
+        .map(|text| text.expose_secret())
+        .collect();
     assert_eq!(command, ["prog", "--token", CANARY]);
     assert_eq!(
         config.postgres.bin_dir.as_deref(),

@@ -18,9 +18,10 @@ pub fn parents_first(tables: &[TargetTable]) -> Vec<usize> {
         .iter()
         .enumerate()
         .map(|(at, table)| {
-            let needed = table.references.iter();
-            let needed =
-                needed.filter_map(|(schema, name)| places.get(&(schema.as_str(), name.as_str())));
+            let needed = table
+                .references
+                .iter()
+                .filter_map(|(schema, name)| places.get(&(schema.as_str(), name.as_str())));
             needed.copied().filter(|needed| *needed != at).collect()
         })
         .collect();

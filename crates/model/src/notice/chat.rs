@@ -28,8 +28,10 @@ impl Notice {
     /// Renders the notice for Slack's incoming webhooks.
     pub fn slack(&self) -> Value {
         let subject = cut::escaped_head(&self.subject, SLACK_SECTION, cut::slack);
-        let fields = self.facts().into_iter().take(SLACK_FIELDS);
-        let fields: Vec<Value> = fields
+        let fields: Vec<Value> = self
+            .facts()
+            .into_iter()
+            .take(SLACK_FIELDS)
             .map(|(name, value)| {
                 let value = cut::escaped_head(&value, SLACK_FIELD - 64, cut::slack);
                 json!({"type": "mrkdwn", "text": format!("*{name}*\n{value}"), "verbatim": true})

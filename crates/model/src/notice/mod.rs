@@ -287,8 +287,11 @@ impl Notice {
 impl Trouble {
     /// Returns message, details and causes as lines, as they stand on the terminal.
     fn lines(&self) -> Vec<String> {
-        let details = self.details.iter().flat_map(|detail| detail.lines());
-        let details = details.map(|line| format!("  {}", cut::one_line(line)));
+        let details = self
+            .details
+            .iter()
+            .flat_map(|detail| detail.lines())
+            .map(|line| format!("  {}", cut::one_line(line)));
         let causes = self.causes.iter().map(|cause| cut::one_line(cause));
         [cut::one_line(&self.message)]
             .into_iter()

@@ -183,8 +183,12 @@ impl Filter {
             else {
                 return Err(too_late(start));
             };
-            let due = self.rules.insertions.iter();
-            let due = due.take_while(|(offset, _)| *offset <= start).count();
+            let due = self
+                .rules
+                .insertions
+                .iter()
+                .take_while(|(offset, _)| *offset <= start)
+                .count();
             settled.extend(
                 self.rules
                     .insertions

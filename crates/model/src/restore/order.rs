@@ -395,8 +395,8 @@ impl Facts {
         let parents: HashMap<TableName, TableName> = tables
             .iter()
             .filter_map(|table| {
-                let parent = table.parent.as_ref()?;
-                let parent = TableName::new(&*parent.schema, &*parent.name);
+                let above = table.parent.as_ref()?;
+                let parent = TableName::new(&*above.schema, &*above.name);
                 Some((table.full_name(), parent))
             })
             .collect();

@@ -1084,8 +1084,9 @@ impl Definition<'_> {
     }
 
     fn clock(&self, at: usize, format: &str) -> String {
-        let start = self.candidates[at].started_at;
-        let start = start.to_zoned(self.policy.timezone.clone());
+        let start = self.candidates[at]
+            .started_at
+            .to_zoned(self.policy.timezone.clone());
         format!(
             "{}{}",
             start.strftime(format),

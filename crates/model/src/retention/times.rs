@@ -106,8 +106,8 @@ mod tests {
         let mut text = b"2026-01-16T03:00:00Z\nyesterday\n\n2026-02-30T03:00:00Z\n2026-01-16T03:00:00\n2026-01-16\n".to_vec();
         text.extend(b"\x1b[2J\xff\n");
         text.extend("ü".repeat(100).as_bytes());
-        let bad = read_times(&text).unwrap_err();
-        let bad: Vec<(usize, &str)> = bad
+        let refused = read_times(&text).unwrap_err();
+        let bad: Vec<(usize, &str)> = refused
             .iter()
             .map(|line| (line.number, line.text.as_str()))
             .collect();

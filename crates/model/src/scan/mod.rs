@@ -536,11 +536,13 @@ impl Scanner {
 
     fn tell_watch(&mut self, meaning: &Meaning<'_>) {
         let made = match meaning {
-            Meaning::CreateTable { name, .. } => Some(self.table_index(name)),
+            Meaning::CreateTable { name, .. } => {
+                let at = self.table_index(name);
+                let table = &self.tables.list[at].table;
+                Some((table.schema.as_str(), table.name.as_str()))
+            }
             _ => None,
         };
-        let made = made.map(|at| &self.tables.list[at].table);
-        let made = made.map(|table| (table.schema.as_str(), table.name.as_str()));
         if let Some(watch) = &mut self.watch {
             watch.statement_ends(made);
         }
@@ -661,8 +663,9 @@ impl Scanner {
     }
 
     fn table_index(&mut self, name: &RawName<'_>) -> usize {
-        let schema = schema_of(name, self.search_path.as_deref());
-        let schema = self.encoding.decode(schema);
+        let schema = self
+            .encoding
+            .decode(schema_of(name, self.search_path.as_deref()));
         let name = self.encoding.decode(name.name);
         self.tables
             .find_or_add(self.marks.database(), &schema, &name)

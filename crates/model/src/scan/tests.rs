@@ -37,12 +37,12 @@ fn a_whole_dump_is_complete() {
 
 #[test]
 fn a_cut_dump_is_never_complete() {
-    let whole = format!(
+    let restricted = format!(
         "{HEAD}SET x = 1;\n\\restrict abc\nCREATE TABLE public.t (a text);\nCOPY public.t (a) FROM stdin;\n{}\\.\n\
          COMMENT ON TABLE public.t IS '\n-- PostgreSQL database dump complete\n';{END}",
         "-- PostgreSQL database dump complete\n".repeat(3)
     );
-    let whole = format!("{whole}\\unrestrict abc\n\n");
+    let whole = format!("{restricted}\\unrestrict abc\n\n");
     assert!(scan(&whole).complete, "{:?}", scan(&whole).problems);
     let last = whole.find("\\unrestrict abc").unwrap() + "\\unrestrict abc".len();
     for cut in 0..last {

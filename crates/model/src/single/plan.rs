@@ -370,8 +370,12 @@ impl Walk<'_> {
                 (child.to_string(), format!("being a partition of {parent}"))
             }
             (Deed::Publication(name), _) => {
-                let table = subject.on.iter().find_map(Object::name);
-                let table = table.map(ToString::to_string).unwrap_or_default();
+                let table = subject
+                    .on
+                    .iter()
+                    .find_map(Object::name)
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
                 (table, format!("publication {name}"))
             }
             (_, Some(part)) => (

@@ -175,8 +175,10 @@ impl Reader<'_> {
     }
 
     fn name(&self, path: &Path<'_>) -> TableName {
-        let schema = path.schema().map(|schema| self.text(schema));
-        let schema = schema.unwrap_or_else(|| self.spoken.schema.clone());
+        let schema = match path.schema() {
+            Some(schema) => self.text(schema),
+            None => self.spoken.schema.clone(),
+        };
         TableName::new(schema, self.text(path.name()))
     }
 

@@ -95,8 +95,7 @@ fn planned(map: &[(&str, &str)]) -> (Plan, String) {
     let there = There::new(["public".to_owned()], Vec::new());
     assert_eq!(selection.problems(&there), []);
     let plan = selection.plan(&there);
-    let text = [&plan.before[..], b"--rows\n", &plan.behind].concat();
-    let text = String::from_utf8(text).unwrap();
+    let text = String::from_utf8([&plan.before[..], b"--rows\n", &plan.behind].concat()).unwrap();
     (plan, text)
 }
 

@@ -146,8 +146,10 @@ pub fn left_out(schemas: &[SchemaOwner]) -> Vec<String> {
 
 /// Returns the schemas that a dump holds although they are called as some of the platform's: nobody left them out of it.
 pub fn brought_as_own(left_out: &[String]) -> Vec<String> {
-    let names = MANAGED_SCHEMAS.iter().filter(|name| is_left_out(name));
-    let names = names.map(|&name| name.to_owned());
+    let names = MANAGED_SCHEMAS
+        .iter()
+        .filter(|name| is_left_out(name))
+        .map(|&name| name.to_owned());
     names.filter(|name| !left_out.contains(name)).collect()
 }
 

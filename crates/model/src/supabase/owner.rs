@@ -100,12 +100,12 @@ impl Lodger {
             .iter()
             .map(|name| format!("`{name}`"))
             .collect();
-        let policies = match names.len() {
+        let listed = match names.len() {
             0 => None,
             1 => Some(format!("policy {}", names[0])),
             _ => Some(format!("policies {}", names.join(", "))),
         };
-        let policies = policies.filter(|_| !self.is_of_extension);
+        let policies = listed.filter(|_| !self.is_of_extension);
         let parts: Vec<String> = rows.into_iter().chain(policies).collect();
         (!parts.is_empty()).then(|| format!("{table}: {}", parts.join(", ")))
     }

@@ -78,8 +78,9 @@ impl Platform {
             (_, Onto::Plain) | (What::EventTrigger { .. }, _) => None,
             (_, Onto::Project) => {
                 let object = about.object.as_ref()?;
-                let role = object.strip_prefix("right of ");
-                let role = role.and_then(|rest| rest.split(" on ").next());
+                let role = object
+                    .strip_prefix("right of ")
+                    .and_then(|rest| rest.split(" on ").next());
                 let is_known = role.is_some_and(|role| {
                     is_platform_role(role)
                         || API_ROLES.contains(&role)
@@ -284,11 +285,11 @@ impl Stubs {
 
     /// A dump that leaves a schema out still says that an extension lies in it.
     fn add_extensions(&mut self, brought: &Brought, there: &There) {
-        let of_platform = brought
+        let of_platform: Vec<_> = brought
             .extensions
             .iter()
-            .filter(|(_, schema)| is_managed(schema) && !brought.schemas.contains(schema));
-        let of_platform: Vec<_> = of_platform.collect();
+            .filter(|(_, schema)| is_managed(schema) && !brought.schemas.contains(schema))
+            .collect();
         for (_, schema) in &of_platform {
             if !self.schemas.contains(schema) && self.add_schema(schema, there) {
                 self.told.push(format!("schema `{schema}` for extensions"));

@@ -156,8 +156,10 @@ fn play() -> anyhow::Result<i32> {
 
 /// The name that the program was called by may be a bare name; where the executable lies is what counts.
 fn program_name() -> anyhow::Result<String> {
-    let name = env::args().next().context("no argv[0]")?;
-    let name = Path::new(&name).file_name().context("argv[0] is empty")?;
+    let program = env::args().next().context("no argv[0]")?;
+    let name = Path::new(&program)
+        .file_name()
+        .context("argv[0] is empty")?;
     Ok(name.to_string_lossy().into_owned())
 }
 

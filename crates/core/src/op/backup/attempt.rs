@@ -150,8 +150,10 @@ impl<'a> Attempt<'a> {
         }
         let taken = uploads.give_up().await;
         self.note_given_up(&taken);
-        let failure = taken.into_iter().find_map(std::result::Result::err);
-        let failure = failure.unwrap_or_else(|| self.ended());
+        let failure = taken
+            .into_iter()
+            .find_map(std::result::Result::err)
+            .unwrap_or_else(|| self.ended());
         Err(self.nothing_stored(failure))
     }
 
@@ -305,11 +307,11 @@ impl<'a> Attempt<'a> {
         dump: &Dump,
         taken: Vec<Result<()>>,
     ) -> Failure {
-        let is_lost = taken
+        let lost = taken
             .iter()
             .filter(|end| end.as_ref().is_err_and(|failure| failure.id != GIVEN_UP))
             .count();
-        let is_lost = self.request.storages.len() - is_lost < self.request.copies.get();
+        let is_lost = self.request.storages.len() - lost < self.request.copies.get();
         let storage = taken
             .into_iter()
             .filter_map(Result::err)
@@ -463,12 +465,13 @@ impl<'a> Attempt<'a> {
                 Failure::new(Kind::AfterGood, "some_storages_failed", message).with_details(failed),
             );
         }
-        let warned = self
+        let warned: Vec<String> = self
             .report
             .warnings
             .iter()
-            .filter(|warning| warning.id == "pg_dump");
-        let warned: Vec<String> = warned.map(|warning| warning.message.clone()).collect();
+            .filter(|warning| warning.id == "pg_dump")
+            .map(|warning| warning.message.clone())
+            .collect();
         if self.request.strict_warnings && !warned.is_empty() {
             let message = format!("backup `{id}` is stored and good, but `pg_dump` warned");
             return Err(

@@ -204,8 +204,8 @@ impl Attempt<'_> {
         let left = self.remove_orphans(&ends, is_stored, is_enough).await;
         let undecided = ends
             .iter()
-            .filter(|(_, outcome)| is_enough && is_undecided(outcome));
-        let undecided = undecided.filter_map(|(_, outcome)| outcome.as_ref().err());
+            .filter(|(_, outcome)| is_enough && is_undecided(outcome))
+            .filter_map(|(_, outcome)| outcome.as_ref().err());
         let in_doubt: Vec<String> = undecided
             .map(|failure| failure.message.clone())
             .chain(left)
@@ -258,10 +258,11 @@ impl Attempt<'_> {
             return Failure::new(Kind::Proof, "manifest_too_large", message)
                 .hint("dump the database in several selections of schemas");
         }
-        let failure = failures.into_iter().next();
-        let failure = failure
+        let first = failures
+            .into_iter()
+            .next()
             .unwrap_or_else(|| Failure::new(Kind::Storage, "storage_failed", "no storage took it"));
-        let failure = self.nothing_stored(self.count_copies(failure, holding));
+        let failure = self.nothing_stored(self.count_copies(first, holding));
         self.in_doubt(failure, in_doubt)
     }
 

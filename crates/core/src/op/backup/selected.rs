@@ -47,13 +47,13 @@ impl Selected<'_> {
         } = self.selection;
         let tables = [tables, exclude_tables, structure_only]
             .into_iter()
-            .flatten();
-        let tables = tables
+            .flatten()
             .filter(|name| self.table(name).is_none() && self.other(name).is_none())
             .map(|name| does_not_exist("table", &name.to_string(), self.near_table(name)));
         let known = || self.facts.schemas.iter().map(String::as_str);
-        let schemas = [schemas, exclude_schemas].into_iter().flatten();
-        let schemas = schemas
+        let schemas = [schemas, exclude_schemas]
+            .into_iter()
+            .flatten()
             .filter(|name| !self.facts.schemas.contains(name))
             .map(|name| {
                 let near = nearest(name, known()).map(str::to_owned);
@@ -193,8 +193,11 @@ impl Selected<'_> {
 
     /// The schema is not compared letter by letter: its length would hide that two short names have nothing in common.
     fn near_table(&self, name: &TableName) -> Option<String> {
-        let tables = self.facts.tables.iter();
-        let tables = tables.map(|table| (table.schema.as_str(), table.name.as_str()));
+        let tables = self
+            .facts
+            .tables
+            .iter()
+            .map(|table| (table.schema.as_str(), table.name.as_str()));
         let others = self.facts.others.iter();
         let known = tables.chain(others.map(|other| (other.schema.as_str(), other.name.as_str())));
         nearest_table(name, known).map(|near| near.to_string())
@@ -370,12 +373,11 @@ mod tests {
     fn a_dump_of_views_and_sequences_holds_no_table() {
         let facts = facts();
         let holds = |selected: &[&str], schemas: &[&str]| {
-            let selection = Selection {
+            let selection = &Selection {
                 tables: names(selected),
                 schemas: schemas.iter().map(|&schema| schema.to_owned()).collect(),
                 ..Selection::default()
             };
-            let selection = &selection;
             let facts = &facts;
             Selected { selection, facts }.holds_tables()
         };

@@ -24,12 +24,15 @@ impl Request {
             selection.exclude_schemas.sort();
             selection.exclude_schemas.dedup();
             let platforms = supabase::platform_schemas(&facts.schema_owners);
-            let tables = facts.tables.iter().filter(|table| table.is_table());
-            let tables = tables.filter(|table| platforms.contains(&table.schema));
-            let tables = tables.filter(|table| {
-                let is_readable = table.can_read && !table.row_security_applies;
-                supabase::leaves_table_out(&table.schema, &table.name, is_readable)
-            });
+            let tables = facts
+                .tables
+                .iter()
+                .filter(|table| table.is_table())
+                .filter(|table| platforms.contains(&table.schema))
+                .filter(|table| {
+                    let is_readable = table.can_read && !table.row_security_applies;
+                    supabase::leaves_table_out(&table.schema, &table.name, is_readable)
+                });
             for name in tables.map(TableFacts::table_name) {
                 if !selection.exclude_tables.contains(&name) {
                     selection.exclude_tables.push(name);
@@ -68,10 +71,13 @@ impl Attempt<'_> {
         } = self.request;
         let found = search.find(environment, self.stop()).await;
         let newest = found.newest().map_err(|error| self.failed(&error))?;
-        let facts = ServerFacts::read(newest, environment, connection, self.stop());
-        let facts = facts.await.map_err(|error| self.failed(&error))?;
-        let programs = found.choose(Some(facts.major()), connection.minimum_client_major());
-        let programs = programs.map_err(|error| self.failed(&error))?.clone();
+        let facts = ServerFacts::read(newest, environment, connection, self.stop())
+            .await
+            .map_err(|error| self.failed(&error))?;
+        let programs = found
+            .choose(Some(facts.major()), connection.minimum_client_major())
+            .map_err(|error| self.failed(&error))?
+            .clone();
         let selection = self.selection(&facts);
         Ok(Source {
             programs,
@@ -112,8 +118,8 @@ impl Attempt<'_> {
                     .hint("leave these names out of the selected tables"),
             );
         }
-        let remarks = selected.remarks();
-        let remarks = remarks
+        let remarks = selected
+            .remarks()
             .into_iter()
             .map(|text| Finding::new("selection", text, None));
         self.report.warnings.extend(remarks);
@@ -207,8 +213,9 @@ impl Attempt<'_> {
             connection,
             ..
         } = self.request;
-        let globals = Globals::read(&source.programs, environment, connection, self.stop()).await;
-        let globals = globals.map_err(|error| self.failed(&error))?;
+        let globals = Globals::read(&source.programs, environment, connection, self.stop())
+            .await
+            .map_err(|error| self.failed(&error))?;
         self.check_globals(&globals)?;
         let warnings = globals
             .warnings

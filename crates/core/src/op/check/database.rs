@@ -127,8 +127,8 @@ impl Looking<'_> {
                 );
             }
         };
-        let facts = ServerFacts::read(&newest, &backup.environment, &self.connection, stop).await;
-        let facts = match facts {
+        let read = ServerFacts::read(&newest, &backup.environment, &self.connection, stop).await;
+        let facts = match read {
             Ok(facts) => facts,
             Err(error) => {
                 self.programs_alone(&newest);
@@ -161,13 +161,13 @@ impl Looking<'_> {
         let environment = &self.checked.backup.environment;
         for (host, way) in address::ways(&self.connection, environment).await {
             let pooler = address::supabase_pooler(&host);
-            let line =
+            let of_address =
                 |verdict, message: String| Line::new(self.subject, "address", verdict, message);
             let line = match way {
                 Way::NotLookedUp => continue,
                 Way::Open {
                     is_only_ipv6: false,
-                } => line(Verdict::Ok, format!("`{host}` can be reached by IPv4")),
+                } => of_address(Verdict::Ok, format!("`{host}` can be reached by IPv4")),
                 Way::Open { is_only_ipv6: true } => {
                     let text = format!(
                         "`{host}` has IPv6 only: hosts without it, such as GitHub's runners, cannot reach it"
@@ -177,7 +177,9 @@ impl Looking<'_> {
                     } else {
                         Verdict::Ok
                     };
-                    pooler.into_iter().fold(line(verdict, text), Line::hint)
+                    pooler
+                        .into_iter()
+                        .fold(of_address(verdict, text), Line::hint)
                 }
                 Way::NoIpv6 => {
                     let message = format!("`{host}` has IPv6 only, and this machine has none");
@@ -340,8 +342,7 @@ impl Looking<'_> {
             let (schema, table) = (name.schema_or_public(), name.name.as_str());
             if !tables().any(|one| one.schema == schema && one.name == table) {
                 let known = tables().map(|one| (one.schema.as_str(), one.name.as_str()));
-                let near = nearest_table(name, known);
-                let near = near.map(|near| format!("; there is `{near}`"));
+                let near = nearest_table(name, known).map(|near| format!("; there is `{near}`"));
                 return Some(format!("`{name}` is not there{}", near.unwrap_or_default()));
             }
             let is_dumped = selected.is_dumped(schema, table);
@@ -443,8 +444,9 @@ impl Looking<'_> {
             );
             return;
         }
-        let set = SWITCHED_OFF.iter().filter(|name| limit(name) > 0);
-        let set: Vec<String> = set
+        let set: Vec<String> = SWITCHED_OFF
+            .iter()
+            .filter(|name| limit(name) > 0)
             .map(|name| format!("{name} {} ms", limit(name)))
             .collect();
         let message = if set.is_empty() {

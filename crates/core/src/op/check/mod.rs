@@ -198,8 +198,11 @@ pub async fn run(request: &Request, context: &Context) -> Report {
             .iter()
             .map(|named| storage::check(named, context)),
     );
-    let more = request.probes.iter().map(|probe| probe.look(context));
-    let more: Vec<BoxFuture<'_, Vec<Line>>> = more.collect();
+    let more: Vec<BoxFuture<'_, Vec<Line>>> = request
+        .probes
+        .iter()
+        .map(|probe| probe.look(context))
+        .collect();
     let (databases, storages, here, more) = tokio::join!(
         databases,
         storages,

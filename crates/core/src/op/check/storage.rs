@@ -138,18 +138,22 @@ impl Probing<'_> {
             let message = format!("`{label}` {what}");
             Err(Failure::new(Kind::Storage, "storage_forgets", message))
         };
-        let read = self.storage().get(&self.key, 4096).await;
-        let read =
-            read.map_err(|error| storage_failure(&format!("cannot read from `{label}`"), &error))?;
+        let read = self
+            .storage()
+            .get(&self.key, 4096)
+            .await
+            .map_err(|error| storage_failure(&format!("cannot read from `{label}`"), &error))?;
         if read != TEXT.as_bytes() {
             return wrong("gives other bytes back than were written");
         }
         if !is_listed {
             return Ok(());
         }
-        let listed = self.storage().list(&self.key).await;
-        let listed =
-            listed.map_err(|error| storage_failure(&format!("cannot list `{label}`"), &error))?;
+        let listed = self
+            .storage()
+            .list(&self.key)
+            .await
+            .map_err(|error| storage_failure(&format!("cannot list `{label}`"), &error))?;
         let is_there = listed
             .iter()
             .any(|object| object.key == self.key && object.size_bytes == TEXT.len() as u64);
@@ -173,8 +177,8 @@ impl Probing<'_> {
         }
         let other = || Bytes::from_static(b"overwritten\n");
         let again = self.storage().create(&self.key, other()).await;
-        let replaced = self.storage();
-        let replaced = replaced
+        let replaced = self
+            .storage()
             .replace(&self.key, other(), &Version::never())
             .await;
         match (again, replaced) {

@@ -89,10 +89,10 @@ async fn query(
     let found = request.search.find(&request.environment, cancel).await;
     let psql = Psql::new(found.newest()?, &request.environment, scratch);
     // A query without its semicolon would never be sent.
-    let answer = psql
+    let printed = psql
         .query(&format!("{sql}\n;"), cancel, ASSERTION_TIMEOUT)
         .await?;
-    let answer = String::from_utf8_lossy(&answer);
+    let answer = String::from_utf8_lossy(&printed);
     let shown: String = printable(answer.trim_end())
         .chars()
         .take(MAX_SHOWN)

@@ -17,8 +17,8 @@ pub(super) fn of(request: &Request, report: &Report, now: Timestamp) -> Notice {
     };
     let database = database_of(report.backup_id.as_deref())
         .or(wanted)
-        .or(named);
-    let database = database.unwrap_or_else(|| "the latest backup".to_owned());
+        .or(named)
+        .unwrap_or_else(|| "the latest backup".to_owned());
     let outcome = outcome(report.failure.as_ref(), report.passed);
     let mut notice = Notice::new(Event::Drill, outcome, "drill", database, now);
     notice.backup_id.clone_from(&report.backup_id);

@@ -53,9 +53,12 @@ fn place(connection: &Connection) -> Option<String> {
     }
     let with_port = |(at, host): (usize, &&str)| {
         // One port is that of every host.
-        let port = ports.get(at).or(ports.first().filter(|_| ports.len() == 1));
-        let port = port.filter(|port| !port.is_empty());
-        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+        let port = ports
+            .get(at)
+            .or(ports.first().filter(|_| ports.len() == 1))
+            .filter(|port| !port.is_empty())
+            .map(|port| format!(":{port}"))
+            .unwrap_or_default();
         format!("{}{port}", bracketed(host))
     };
     let places: Vec<String> = hosts.iter().enumerate().map(with_port).collect();
@@ -94,13 +97,17 @@ mod tests {
 
     /// All that the connection says, hosts with their ports.
     fn said(connection: &Connection) -> (BTreeMap<String, String>, Vec<(String, u16)>, String) {
-        let rest = connection.parameters();
-        let rest = rest.filter(|(name, _)| !matches!(*name, "host" | "port"));
-        let rest = rest.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let hosts = connection.hosts().into_iter();
-        let hosts = hosts.map(|(host, port)| (host.to_owned(), port));
-        let password = connection.password();
-        let password = password.map(|password| password.expose_secret().to_owned());
+        let rest = connection
+            .parameters()
+            .filter(|(name, _)| !matches!(*name, "host" | "port"))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let hosts = connection
+            .hosts()
+            .into_iter()
+            .map(|(host, port)| (host.to_owned(), port));
+        let password = connection
+            .password()
+            .map(|password| password.expose_secret().to_owned());
         (
             rest.collect(),
             hosts.collect(),

@@ -34,8 +34,9 @@ pub(super) async fn accept(
     max_age: Duration,
     context: &Context,
 ) -> Result<Accepted, String> {
-    let listing = Listing::read(request.storages.clone(), Some(&request.name));
-    let listing = listing.await.map_err(|failure| failure.message)?;
+    let listing = Listing::read(request.storages.clone(), Some(&request.name))
+        .await
+        .map_err(|failure| failure.message)?;
     let now = context.clock.now();
     let newest = listing
         .backups
@@ -137,11 +138,11 @@ async fn is_of_this_database(
 ) -> Result<(), String> {
     let stop = context.stop.token();
     let found = request.search.find(&request.environment, stop).await;
-    let facts = async {
+    let reading = async {
         let newest = found.newest()?;
         ServerFacts::read(newest, &request.environment, &request.connection, stop).await
     };
-    let facts = facts
+    let facts = reading
         .await
         .map_err(|error| format!("cannot be compared with the database: {error}"))?;
     if !is_same(manifest, &facts) {
@@ -190,10 +191,12 @@ async fn keep(
         return Ok(Vec::new());
     }
     let copies = good_copies(backup, manifest);
-    let marks = copies
-        .iter()
-        .map(|&at| mark(&listing.storages[at], backup, context));
-    let marks = join_all(marks).await;
+    let marks = join_all(
+        copies
+            .iter()
+            .map(|&at| mark(&listing.storages[at], backup, context)),
+    )
+    .await;
     if marks.iter().all(Result::is_err) {
         let why = marks.into_iter().find_map(Result::err).unwrap_or_default();
         return Err(why);

@@ -262,9 +262,12 @@ impl Guard<'_> {
                 Ok(accepted) => {
                     self.report.warnings.extend(accepted.warnings);
                     // A new backup tells it itself.
-                    let lost = accepted.manifest.warnings.iter();
-                    let lost = lost.filter(|finding| finding.id == "preset");
-                    let lost = lost.map(|finding| finding.message.clone());
+                    let lost = accepted
+                        .manifest
+                        .warnings
+                        .iter()
+                        .filter(|finding| finding.id == "preset")
+                        .map(|finding| finding.message.clone());
                     self.report.warnings.extend(lost);
                     let age = Some(accepted.age_seconds);
                     self.report.databases[at].accepted_age_seconds = age;
@@ -409,8 +412,12 @@ impl Guard<'_> {
     }
 
     fn backup_ids(&self) -> String {
-        let ids = self.report.databases.iter();
-        let ids: Vec<&str> = ids.filter_map(|one| one.backup_id.as_deref()).collect();
+        let ids: Vec<&str> = self
+            .report
+            .databases
+            .iter()
+            .filter_map(|one| one.backup_id.as_deref())
+            .collect();
         ids.join(", ")
     }
 
@@ -500,8 +507,8 @@ mod tests {
                 program: "pgkeep -c /etc/x.yaml".into(),
                 into: into.map(str::to_owned),
                 flags: " --storage /b".into(),
-            };
-            let line = line.of(&id, database);
+            }
+            .of(&id, database);
             let start = format!("pgkeep -c /etc/x.yaml restore {id} --into=");
             let rest = line.strip_prefix(&start).unwrap();
             let into = rest.strip_suffix(" --replace --storage /b").unwrap();

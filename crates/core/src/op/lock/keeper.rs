@@ -155,8 +155,9 @@ async fn keep(mut owned: Owned, mut orders: mpsc::Receiver<Order>, loss: Arc<Los
 /// Waits for the moment, then renews within `limit`.
 async fn renew_at(next: Instant, limit: Duration, owned: &mut Owned, loss: &Loss) -> Fenced {
     sleep_until(next).await;
-    let fenced = timeout(limit, fence(owned, loss)).await;
-    let fenced = fenced.unwrap_or_else(|_| Fenced::Failed(Error::failed("it did not answer")));
+    let fenced = timeout(limit, fence(owned, loss))
+        .await
+        .unwrap_or_else(|_| Fenced::Failed(Error::failed("it did not answer")));
     if let Fenced::Failed(error) = &fenced {
         tracing::info!(key = owned.key, %error, "a lease was not renewed");
     }

@@ -105,8 +105,10 @@ impl<'a> Taking<'a> {
             lock: lock_name(self.request.database, &self.request.storages[at]),
             ..self.hold.claim.clone()
         };
-        let won = self.win(at, &claim).await;
-        let won = won.inspect_err(|_| self.hold.places[at] = Place::Without)?;
+        let won = self
+            .win(at, &claim)
+            .await
+            .inspect_err(|_| self.hold.places[at] = Place::Without)?;
         let (place, warning) = match won {
             Won::Shared(with) => (Place::Shared(with), None),
             Won::Without { warning, is_unsure } => {

@@ -35,8 +35,8 @@ pub(super) async fn carry_out(task: Task, named: &NamedStorage, right: &Right<'_
             let lines = account.remove.iter();
             let details =
                 lines.filter_map(|line| Some(format!("{}: {}", line.id, line.error.as_ref()?)));
-            let failure = Failure::new(Kind::AfterGood, "prune_incomplete", message);
-            let failure = failure.with_details(details.collect::<Vec<_>>());
+            let failure = Failure::new(Kind::AfterGood, "prune_incomplete", message)
+                .with_details(details.collect::<Vec<_>>());
             account.fail(failure);
         }
         Err(failure) => account.fail(failure),

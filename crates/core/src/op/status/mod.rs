@@ -206,8 +206,12 @@ pub async fn run(request: Request) -> Result<Report> {
 /// told, too. The report and its exit code are those of [`run`].
 pub async fn run_and_tell(request: Request, context: &Context) -> Result<Report> {
     let now = request.now;
-    let watched = request.databases.iter().flatten();
-    let watched: Vec<DatabaseName> = watched.map(|one| one.name.clone()).collect();
+    let watched: Vec<DatabaseName> = request
+        .databases
+        .iter()
+        .flatten()
+        .map(|one| one.name.clone())
+        .collect();
     match run(request).await {
         Ok(mut report) => {
             let databases = report.databases.iter();
@@ -324,8 +328,10 @@ async fn status(
 /// Says what somebody should be told, the worst first.
 fn alerts(status: &Status, watched: &Watched, listing: &Listing) -> Vec<String> {
     let stale = (status.freshness == Freshness::Stale).then(|| age_in_words(status));
-    let silent = listing.states.iter().filter(|state| state.error.is_some());
-    let silent = silent
+    let silent = listing
+        .states
+        .iter()
+        .filter(|state| state.error.is_some())
         .filter(|state| watched.storages.is_empty() || watched.storages.contains(&state.name))
         .map(|state| format!("`{}` did not answer", state.name));
     let all = stale
@@ -517,11 +523,13 @@ fn copies(watched: &Watched, listing: &Listing, backups: &[&StoredBackup]) -> Ve
     answered
         .filter(|(_, state)| is_meant(&state.name))
         .map(|(at, state)| {
-            let here = backups.iter().filter_map(|backup| {
-                let copy = backup.copies.get(&at)?;
-                copy.is_committed().then_some((*backup, copy))
-            });
-            let here: Vec<_> = here.collect();
+            let here: Vec<_> = backups
+                .iter()
+                .filter_map(|backup| {
+                    let copy = backup.copies.get(&at)?;
+                    copy.is_committed().then_some((*backup, copy))
+                })
+                .collect();
             Copies {
                 name: state.name.clone(),
                 backups: here.len() as u64,
@@ -561,8 +569,8 @@ async fn last_runs(database: &DatabaseName, listing: &Listing) -> Vec<RunRecord>
     };
     // Collected first: a stream over borrowed items would hold them across awaits.
     let reads: Vec<_> = newest.map(read).collect();
-    let records = stream::iter(reads).buffered(READS_AT_ONCE);
-    let mut records: Vec<RunRecord> = records
+    let mut records: Vec<RunRecord> = stream::iter(reads)
+        .buffered(READS_AT_ONCE)
         .filter_map(|record| async { record })
         .collect()
         .await;
@@ -624,10 +632,11 @@ fn sum_up(databases: &[Status], listing: &Listing) -> Option<Failure> {
         .map(|status| format!("`{}`", status.database))
         .collect();
     let message = format!("no good backup is young enough: {}", names.join(", "));
-    let details = stale
+    let details: Vec<String> = stale
         .iter()
-        .map(|status| format!("{}: {}", status.database, age_in_words(status)));
-    let details: Vec<String> = details.chain(listing.unanswered()).collect();
+        .map(|status| format!("{}: {}", status.database, age_in_words(status)))
+        .chain(listing.unanswered())
+        .collect();
     let failure = Failure::new(Kind::Stale, "stale", message).with_details(details);
     Some(failure.hint("`pgkeep status` shows the last runs; `pgkeep backup` makes a backup now"))
 }

@@ -262,12 +262,12 @@ fn a_consumer_that_leaves_ends_the_reading() {
         };
         let layout = Layout::whole(CODECS[2], &index);
         let progress = Progress::default();
-        let outcome = if is_serial {
+        let read = if is_serial {
             read_serially(pieces(&bytes, 4096), u64::MAX, &progress, &mut take)
         } else {
             read_chunks(pieces(&bytes, 4096), &layout, 2, &progress, &mut take)
         };
-        let outcome = outcome.unwrap();
+        let outcome = read.unwrap();
         assert!(
             outcome.is_left && outcome.stored_bytes < bytes.len() as u64,
             "{outcome:?}"
