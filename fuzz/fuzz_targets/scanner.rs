@@ -12,7 +12,7 @@ fn scan(bytes: &[u8], step: usize) -> (Scan, Vec<u64>) {
     let mut cuts = Vec::new();
     for piece in bytes.chunks(step) {
         scanner.push(piece);
-        cuts.extend(scanner.take_cuts());
+        cuts.extend(scanner.take_found().cuts);
         assert!(scanner.settled_until() <= scanner.position());
     }
     (scanner.finish(), cuts)

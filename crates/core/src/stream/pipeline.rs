@@ -277,7 +277,7 @@ impl<E> Cutter<E> {
             };
             scanner.push(&self.buffer[self.unsent.end..self.unsent.end + count]);
             self.unsent.end += count;
-            for cut in scanner.take_cuts() {
+            for cut in scanner.take_found().cuts {
                 self.send(self.place(cut))?;
                 self.is_inside = !self.is_inside;
             }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use memchr::memmem;
 
 use crate::name::{TableName, printable};
-use crate::scan::{About, Judged, JudgedKind, Scan, Scanner, TableKind, What};
+use crate::scan::{About, Judged, JudgedKind, Notes, Scan, Scanner, TableKind, What};
 use crate::supabase::{Place, Platform};
 
 /// Most bytes of one statement that are held until it is judged. Statements about owners, rights and transactions have
@@ -78,6 +78,8 @@ pub struct Filter {
     rules: Rules,
     /// What came and was neither passed on nor left out yet.
     held: Vec<u8>,
+    /// Where COPY blocks began and ended, until it is asked for.
+    cuts: Vec<u64>,
     /// Schemas that the dump makes.
     schemas: Vec<String>,
     /// What was left out that the target does not have, each thing once.
@@ -88,12 +90,12 @@ impl Filter {
     /// Starts with the first byte of a dump.
     pub fn new(rules: Rules) -> Self {
         Self {
-            scanner: match rules.platform {
-                Some(_) => Scanner::judging_all(),
-                None => Scanner::judging(),
-            },
+            scanner: Scanner::noting(Notes::Judged {
+                with_about: rules.platform.is_some(),
+            }),
             rules,
             held: Vec::new(),
+            cuts: Vec::new(),
             schemas: Vec::new(),
             lost: Vec::new(),
         }
@@ -103,6 +105,8 @@ impl Filter {
     pub fn push(&mut self, bytes: &[u8], out: &mut dyn FnMut(&[u8])) -> Result<(), Refusal> {
         let from = self.scanner.position() - self.held.len() as u64;
         self.scanner.push(bytes);
+        let found = self.scanner.take_found();
+        self.cuts.extend(found.cuts);
         if let Some(offset) = self.scanner.first_nul() {
             return Err(nul(offset));
         }
@@ -118,8 +122,11 @@ impl Filter {
                 .unwrap_or(usize::MAX)
                 .min(text.len())
         };
-        let mut settled = self.settle(from, &text)?.into_iter().peekable();
-        for judged in self.scanner.take_judged() {
+        let mut settled = self
+            .settle(from, &text, &found.begun)?
+            .into_iter()
+            .peekable();
+        for judged in found.judged {
             self.note_schema(judged.about.as_ref());
             let place = self.rules.place(&judged);
             if place == Place::LeftOut {
@@ -172,8 +179,12 @@ impl Filter {
     /// Any function that a dump calls can change it, and `psql` would then find the end of a literal elsewhere and take
     /// its text for commands. It matters only where a backslash stands in front of a quote, or may stand in what is
     /// still to come.
-    fn settle(&mut self, from: u64, text: &[u8]) -> Result<Vec<(u64, &'static str)>, Refusal> {
-        let begun = self.scanner.take_begun();
+    fn settle(
+        &mut self,
+        from: u64,
+        text: &[u8],
+        begun: &[(u64, bool)],
+    ) -> Result<Vec<(u64, &'static str)>, Refusal> {
         let mut settled = Vec::new();
         for (at, &(start, is_standard)) in begun.iter().enumerate() {
             // Its first word was passed on already, so nothing can be put in front of it.
@@ -230,7 +241,7 @@ impl Filter {
 
     /// Hands over where COPY blocks began and ended since the last call, in order.
     pub fn take_cuts(&mut self) -> Vec<u64> {
-        self.scanner.take_cuts()
+        std::mem::take(&mut self.cuts)
     }
 
     /// Returns the schemas that the dump makes, where the rules are a platform's.

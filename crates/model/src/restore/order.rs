@@ -9,8 +9,8 @@ use crate::name::TableName;
 use crate::restore::filter::holds_rows;
 use crate::restore::script::Step;
 use crate::scan::{
-    Block, LexemeKind, Listed, Scan, Scanner, SectionName, Table, TableKind, TextEncoding, Work,
-    lexemes,
+    Block, LexemeKind, Listed, Notes, Scan, Scanner, SectionName, Table, TableKind, TextEncoding,
+    Work, lexemes,
 };
 
 /// Most text in front of and behind the data that is held in memory. 100,000 tables have about 150 MiB.
@@ -164,9 +164,9 @@ impl Gathering {
 
     /// Plans the restore of the whole dump that was pushed, of which `scan` tells the tables, for so many workers.
     pub fn plan(self, scan: &Scan, jobs: usize) -> Vec<Stage> {
-        let mut scanner = Scanner::listing();
+        let mut scanner = Scanner::noting(Notes::Statements);
         scanner.push(&self.text);
-        let listed = scanner.take_listed();
+        let listed = scanner.take_found().statements;
         let pre_bytes = usize::try_from(self.sections.pre.length).unwrap_or(usize::MAX);
         let behind = listed.partition_point(|listed| listed.start < pre_bytes as u64);
         let mut session = Session::new(&self.text);

@@ -29,9 +29,10 @@ impl WideLeads {
 }
 
 /// What the dump's `SET client_encoding` means for names and values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NameEncoding {
     /// UTF-8, or nothing said.
+    #[default]
     Utf8,
     /// ISO 8859-1: a byte is a code point.
     Latin1,

@@ -323,7 +323,7 @@ fn cuts_lie_around_every_copy_block() {
     );
     let mut scanner = Scanner::new();
     scanner.push(text.as_bytes());
-    let cuts = scanner.take_cuts();
+    let cuts = scanner.take_found().cuts;
     let blocks: Vec<&str> = cuts
         .chunks(2)
         .map(|pair| &text[pair[0] as usize..pair[1] as usize])
@@ -394,12 +394,12 @@ proptest! {
         let mut found = Vec::new();
         for pair in cuts.windows(2) {
             scanner.push(&text.as_bytes()[pair[0]..pair[1]]);
-            let fresh = scanner.take_cuts();
+            let fresh = scanner.take_found().cuts;
             found.extend(fresh);
         }
         let mut whole = Scanner::new();
         whole.push(text.as_bytes());
-        prop_assert_eq!(found, whole.take_cuts());
+        prop_assert_eq!(found, whole.take_found().cuts);
         prop_assert_eq!(scanner.finish(), whole.finish());
     }
 
@@ -409,7 +409,7 @@ proptest! {
         let mut settled = 0;
         for piece in text.as_bytes().chunks(step) {
             scanner.push(piece);
-            for cut in scanner.take_cuts() {
+            for cut in scanner.take_found().cuts {
                 prop_assert!(cut >= settled, "a cut at {} behind {}", cut, settled);
             }
             prop_assert!(scanner.settled_until() >= settled);

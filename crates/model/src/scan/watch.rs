@@ -1,10 +1,10 @@
 //! Watches one table while a dump is scanned: what types its columns have, and where its rows lie in each piece.
 
 use std::collections::HashMap;
-use std::ops::Range;
 
 use super::encoding::NameEncoding;
 use super::lexer::Token;
+use super::report::Table;
 use crate::name::TableName;
 
 /// Most columns that a table can have.
@@ -58,7 +58,6 @@ pub struct Watch {
     columns: Option<Vec<String>>,
     tables: Vec<usize>,
     is_inside: bool,
-    rows: Vec<Range<u64>>,
 }
 
 impl Watch {
@@ -71,7 +70,6 @@ impl Watch {
             columns: None,
             tables: Vec::new(),
             is_inside: false,
-            rows: Vec::new(),
         }
     }
 
@@ -95,10 +93,6 @@ impl Watch {
         self.tables.first().copied()
     }
 
-    pub(super) fn take_rows(&mut self) -> Vec<Range<u64>> {
-        std::mem::take(&mut self.rows)
-    }
-
     pub(super) fn token(&mut self, token: Token<'_>, encoding: NameEncoding) {
         self.definition.take(token, encoding);
     }
@@ -111,20 +105,20 @@ impl Watch {
         }
     }
 
-    pub(super) fn copy_starts(&mut self, at: usize, schema: &str, name: &str, columns: &[String]) {
-        self.is_inside = self.takes_any || self.is_it(schema, name);
+    pub(super) fn copy_starts(&mut self, at: usize, table: &Table) {
+        self.is_inside = self.takes_any || self.is_it(&table.schema, &table.name);
         if self.is_inside {
-            self.columns.get_or_insert_with(|| columns.to_vec());
+            let columns = || table.columns.clone().unwrap_or_default();
+            self.columns.get_or_insert_with(columns);
             if !self.tables.contains(&at) {
                 self.tables.push(at);
             }
         }
     }
 
-    pub(super) fn note_rows(&mut self, range: Range<u64>) {
-        if self.is_inside {
-            self.rows.push(range);
-        }
+    /// Tells whether the rows being read are its own.
+    pub(super) fn is_inside(&self) -> bool {
+        self.is_inside
     }
 
     fn is_it(&self, schema: &str, name: &str) -> bool {
@@ -218,15 +212,15 @@ impl Definition {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Scanner;
+    use super::super::{Notes, Scanner};
     use super::*;
 
     fn scan(text: &str, name: &str, step: usize) -> (Scanner, Vec<u8>) {
-        let mut scanner = Scanner::watching(name.parse().unwrap(), false);
+        let mut scanner = Scanner::noting(Notes::rows_of(name.parse().unwrap(), false));
         let (mut rows, mut at) = (Vec::new(), 0);
         for piece in text.as_bytes().chunks(step) {
             scanner.push(piece);
-            for range in scanner.take_rows() {
+            for range in scanner.take_found().rows {
                 rows.extend_from_slice(
                     &piece[(range.start - at) as usize..(range.end - at) as usize],
                 );

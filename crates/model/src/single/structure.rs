@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::subject::{Deed, Object, Subject, subject};
 use crate::name::TableName;
-use crate::scan::{Lexeme, Scanner, Spoken, lexemes};
+use crate::scan::{Lexeme, Notes, Scanner, Spoken, lexemes};
 
 /// One statement.
 pub(super) struct Statement {
@@ -25,7 +25,7 @@ pub struct Structure {
 impl Structure {
     /// Reads a text of which the part from `behind` on stands behind the rows.
     pub fn read(text: Vec<u8>, behind: usize) -> Self {
-        let mut scanner = Scanner::listing();
+        let mut scanner = Scanner::noting(Notes::Statements);
         scanner.push(&text);
         let place = |offset: u64| {
             usize::try_from(offset)
@@ -33,7 +33,8 @@ impl Structure {
                 .min(text.len())
         };
         let statements = scanner
-            .take_listed()
+            .take_found()
+            .statements
             .into_iter()
             .map(|listed| {
                 let (start, end) = (place(listed.start), place(listed.end));
@@ -57,9 +58,9 @@ impl Structure {
 
     /// Returns where the content of large objects begins in a text; none where it has none.
     pub fn large_objects_begin(text: &[u8]) -> Option<usize> {
-        let mut scanner = Scanner::listing();
+        let mut scanner = Scanner::noting(Notes::Statements);
         scanner.push(text);
-        let mut listed = scanner.take_listed().into_iter();
+        let mut listed = scanner.take_found().statements.into_iter();
         let found = listed.find(|listed| {
             let sql = &text[listed.start as usize..listed.end as usize];
             let spoken = &listed.spoken;

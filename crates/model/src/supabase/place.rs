@@ -379,12 +379,12 @@ const WEBHOOK: &str = "trigger LANGUAGE plpgsql AS $pgkeep$\n\
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scan::Scanner;
+    use crate::scan::{Notes, Scanner};
 
     fn about(sql: &str) -> Option<About> {
-        let mut scanner = Scanner::judging_all();
+        let mut scanner = Scanner::noting(Notes::Judged { with_about: true });
         scanner.push(sql.as_bytes());
-        let mut judged = scanner.take_judged().into_iter();
+        let mut judged = scanner.take_found().judged.into_iter();
         judged.find_map(|judged| judged.about)
     }
 

@@ -10,7 +10,7 @@ use pgkeep_model::copy::{Lines, Row};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::name::quote;
 use pgkeep_model::rows::{BoundFilter, Column, csv_header, csv_row, json_row};
-use pgkeep_model::scan::{Scan, Scanner, Table, Watch};
+use pgkeep_model::scan::{Notes, Scan, Scanner, Table, Watch};
 
 /// What pg_dump sets in front of rows; without `row_security = off` rows could be refused in silence.
 const SQL_SETTINGS: &str = "\
@@ -85,7 +85,7 @@ impl Extractor {
             rows: rows.clone(),
             what: what.to_owned(),
             stop,
-            scanner: Scanner::watching(rows.table.clone(), takes_any),
+            scanner: Scanner::noting(Notes::rows_of(rows.table.clone(), takes_any)),
             position: 0,
             lines: Lines::default(),
             picked: Picked {
@@ -130,10 +130,9 @@ impl Extractor {
         }
         let start = self.position;
         self.scanner.push(piece);
-        self.scanner.take_cuts();
         self.position += piece.len() as u64;
         let at = |offset: u64| (offset - start) as usize;
-        for range in self.scanner.take_rows() {
+        for range in self.scanner.take_found().rows {
             let taken = self.take_rows(&piece[at(range.start)..at(range.end)]);
             match taken {
                 Ok(()) => {}

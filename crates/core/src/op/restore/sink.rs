@@ -9,7 +9,7 @@ use crate::stream::pipeline::{Closed, Progress};
 use pgkeep_model::failure::Failure;
 use pgkeep_model::name::{TableName, quote};
 use pgkeep_model::restore::filter::{Filter, Refusal, Rules};
-use pgkeep_model::scan::{LexemeKind, Scan, Scanner, Spoken, TextEncoding, lexemes};
+use pgkeep_model::scan::{LexemeKind, Notes, Scan, Scanner, Spoken, TextEncoding, lexemes};
 use pgkeep_model::single::{Deed, subject};
 
 /// Longest statement in front of rows: 1,600 columns have a tenth of it.
@@ -205,7 +205,7 @@ impl Block {
         into: &TableName,
         encoding: TextEncoding,
     ) -> Self {
-        let mut finder = Scanner::watching(TableName::new("", ""), true);
+        let mut finder = Scanner::noting(Notes::rows_of(TableName::new("", ""), true));
         // Where a character's second byte may be a backslash, the scanner has to know.
         if let TextEncoding::Other(encoding) = encoding {
             finder.push(format!("SET client_encoding = '{}';\n", encoding.name()).as_bytes());
@@ -229,7 +229,7 @@ impl Block {
         };
         self.head.extend_from_slice(text);
         finder.push(text);
-        if let Some(rows) = finder.take_rows().into_iter().next() {
+        if let Some(rows) = finder.take_found().rows.first() {
             let first = (rows.start - *begin) as usize;
             self.finder = None;
             let head = std::mem::take(&mut self.head);

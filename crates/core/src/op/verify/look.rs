@@ -219,7 +219,7 @@ impl Look<'_> {
             let mut scanner = Scanner::new();
             let mut take = |piece: &[u8]| {
                 scanner.push(piece);
-                scanner.take_cuts();
+                scanner.take_found();
                 progress.note_scan(&scanner);
                 Ok(())
             };

@@ -74,12 +74,16 @@ pub(super) fn judged(said: &Said<'_>, is_open_routine: bool) -> Option<JudgedKin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scan::Scanner;
+    use crate::scan::{Notes, Scanner};
 
     fn kinds(sql: &str) -> Vec<JudgedKind> {
-        let mut scanner = Scanner::judging();
+        let mut scanner = Scanner::noting(Notes::Judged { with_about: false });
         scanner.push(sql.as_bytes());
-        let kinds = scanner.take_judged().into_iter().map(|judged| judged.kind);
+        let kinds = scanner
+            .take_found()
+            .judged
+            .into_iter()
+            .map(|judged| judged.kind);
         let is_rows = |kind: &JudgedKind| matches!(kind, JudgedKind::Rows(..));
         kinds.filter(|kind| !is_rows(kind)).collect()
     }

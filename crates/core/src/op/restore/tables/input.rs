@@ -233,7 +233,7 @@ impl Outside {
         let from = self.scanner.position();
         self.scanner.push(piece);
         let mut at = 0;
-        for cut in self.scanner.take_cuts() {
+        for cut in self.scanner.take_found().cuts {
             let place = cut.saturating_sub(from) as usize;
             if self.is_inside {
                 at = place;
