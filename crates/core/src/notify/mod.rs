@@ -247,16 +247,12 @@ impl Notifier {
         let post = |url: &SecretString| http::Request::post(url.clone(), &self.config);
         let sent = match &self.config.channel {
             Channel::Email(email) => return mail::send(email, &self.config, notice).await,
-            Channel::Slack { url } => post(url).json(&notice.slack()).send().await,
-            Channel::Discord { url } => post(url).json(&notice.discord()).send().await,
-            Channel::Webhook {
-                url,
-                secret,
-                headers,
-            } => {
+            Channel::Slack(hook) => post(&hook.url).json(&notice.slack()).send().await,
+            Channel::Discord(hook) => post(&hook.url).json(&notice.discord()).send().await,
+            Channel::Webhook(hook) => {
                 let document = http::document(notice);
-                let request = post(url).headers(headers).json(&document);
-                match secret {
+                let request = post(&hook.url).headers(&hook.headers).json(&document);
+                match &hook.secret {
                     Some(secret) => request.signed(secret, now).send().await,
                     None => request.send().await,
                 }
@@ -330,15 +326,16 @@ fn bad_certificates(path: &Path, why: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pgkeep_model::notice::WebhookConfig;
 
     #[test]
     fn the_token_of_an_address_or_a_header_is_hidden_by_itself() {
         let config = NotifierConfig {
-            channel: Channel::Webhook {
+            channel: Channel::Webhook(WebhookConfig {
                 url: "https://hooks.example/services/T0/abcdefghijklmnopqrst".into(),
                 secret: None,
                 headers: vec![("Authorization".into(), "Bearer 0123456789abcdefghij".into())],
-            },
+            }),
             on: Vec::new(),
             databases: Vec::new(),
             ca_certificate: None,

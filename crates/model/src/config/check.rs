@@ -30,14 +30,11 @@ pub(super) fn nothing<T>(_: &mut T, _: &mut Reader, _: &Fields) {}
 pub(super) fn level(compression: &mut Compression, reader: &mut Reader, fields: &Fields) {
     let (method, level) = (compression.method, compression.level);
     if level.is_some_and(|level| method.max_level().is_none_or(|max| level > max)) {
-        let path = join(&fields.path, "level");
         let limit = method.max_level().map_or("has no levels".into(), |max| {
             format!("has levels from 1 to {max}")
         });
-        reader.note(
-            fields.line_of("level"),
-            format!("`{path}` does not fit: `{}` {limit}", method.as_str()),
-        );
+        let why = format!("does not fit: `{}` {limit}", method.as_str());
+        reader.refuse_key(fields, "level", why);
     }
 }
 
@@ -45,12 +42,8 @@ pub(super) fn retries(retries: &mut Retries, reader: &mut Reader, fields: &Field
     if retries.max_delay >= retries.delay {
         return;
     }
-    if fields.has("max_delay") {
-        let path = join(&fields.path, "max_delay");
-        reader.note(
-            fields.line_of("max_delay"),
-            format!("`{path}` is shorter than `delay`"),
-        );
+    if let Some(max_delay) = fields.find("max_delay") {
+        reader.refuse(max_delay, "is shorter than `delay`");
     } else {
         // A long first wait alone moves the limit along.
         retries.max_delay = retries.delay;
@@ -61,10 +54,7 @@ pub(super) fn retention(_: &mut Retention, reader: &mut Reader, fields: &Fields)
     if !RULES_OF_RETENTION.iter().any(|rule| fields.has(rule)) {
         let advice =
             "give at least one rule such as `keep_daily: 7`, or leave `retention` out to keep all";
-        reader.note(
-            fields.line,
-            format!("`{}` keeps nothing; {advice}", fields.path),
-        );
+        reader.refuse(&fields.here, format!("keeps nothing; {advice}"));
     }
 }
 
@@ -77,22 +67,17 @@ pub(super) fn database(reader: &mut Reader, fields: &Fields, database: &Database
         .iter()
         .any(|key| fields.has(key));
     if !names_server && !tried {
-        let path = &fields.path;
-        reader.note(
-            fields.line,
-            format!("`{path}` names no server: give `url`, or `host` and `database`, or `service`"),
-        );
+        let why = "names no server: give `url`, or `host` and `database`, or `service`";
+        reader.refuse(&fields.here, why);
     }
     let storages = database.storages.len();
-    if let Some(copies) = database
-        .copies
-        .filter(|copies| storages > 0 && *copies > storages)
+    if let Some(copies) = database.copies
+        && (1..copies).contains(&storages)
     {
-        let message = format!(
-            "`{}` asks for {copies} copies and has {storages} storages",
-            fields.path
-        );
-        reader.note(fields.line_of("copies"), message);
+        let line = fields.find("copies").unwrap_or(&fields.here).line;
+        let path = &fields.here.path;
+        let message = format!("`{path}` asks for {copies} copies and has {storages} storages");
+        reader.note(line, message);
     }
     for one in &database.required_tables {
         required(reader, fields, database, &one.table);
@@ -112,12 +97,11 @@ fn required(reader: &mut Reader, fields: &Fields, database: &DatabaseConfig, tab
     } else {
         return;
     };
-    let path = join(&fields.path, "required_tables");
     // The names may come from the environment, which messages do not show.
-    reader.note(
-        fields.line_of(left_out_by),
-        format!("`{path}` holds a table that `{left_out_by}` leaves out"),
-    );
+    let path = join(&fields.here.path, "required_tables");
+    let line = fields.find(left_out_by).unwrap_or(&fields.here).line;
+    let message = format!("`{path}` holds a table that `{left_out_by}` leaves out");
+    reader.note(line, message);
 }
 
 /// Checks a storage as a whole.
@@ -135,10 +119,7 @@ fn note_keys_of_s3(reader: &mut Reader, fields: &Fields) {
         .filter(|key| key.name != "url")
         .filter_map(|key| fields.find(key.name))
     {
-        reader.note(
-            field.line,
-            format!("`{}` is only for `s3://` storages", field.path),
-        );
+        reader.refuse(field, "is only for `s3://` storages");
     }
 }
 
@@ -153,31 +134,19 @@ fn credentials(reader: &mut Reader, fields: &Fields) {
         } else {
             "access_key_id"
         };
-        reader.note(
-            field.line,
-            format!("`{}` needs `{other}` beside it", field.path),
-        );
+        reader.refuse(field, format!("needs `{other}` beside it"));
     }
     if let (Some(token), None, None) = (given("session_token"), &id, &secret) {
-        reader.note(
-            token.line,
-            format!("`{}` needs `access_key_id` beside it", token.path),
-        );
+        reader.refuse(token, "needs `access_key_id` beside it");
     }
     if let (Some(command), Some(_)) = (fields.find("credential_command"), id.or(secret)) {
-        reader.note(
-            command.line,
-            format!("`{}` cannot stand beside an access key", command.path),
-        );
+        reader.refuse(command, "cannot stand beside an access key");
     }
 }
 
 fn note_parts_beside_url(reader: &mut Reader, fields: &Fields) {
     for field in PARTS_OF_URL.iter().filter_map(|part| fields.find(part)) {
-        reader.note(
-            field.line,
-            format!("`{}` cannot stand beside `url`", field.path),
-        );
+        reader.refuse(field, "cannot stand beside `url`");
     }
 }
 
@@ -209,13 +178,7 @@ pub(super) fn settle_password(reader: &mut Reader, fields: &Fields, connection: 
         return;
     }
     match fields.find_or_file("password") {
-        Some(field) => reader.note(
-            field.line,
-            format!(
-                "`{}` cannot stand beside a `url` with a password",
-                field.path
-            ),
-        ),
+        Some(field) => reader.refuse(field, "cannot stand beside a `url` with a password"),
         None => connection.password = None,
     }
 }

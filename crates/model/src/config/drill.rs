@@ -1,96 +1,65 @@
 //! The assertions of a drill: a query with what it must answer, or a program.
 
-use super::keys::Key;
-use super::reader::{Fields, Reader, join};
-use super::setting::Setting;
-use super::shown::{Keys, Shown, hide_arguments};
-use super::tree::Node;
-use super::types::ASSERTION;
+use super::reader::{Field, Fields, Reader};
+use super::setting::Item;
+use super::shown::{Keys, Shown};
 use crate::drill::{Assertion, Expect, Question};
 
-impl Setting for Vec<Assertion> {
-    fn unset(_: &Key) -> Self {
-        Self::new()
-    }
-
-    fn read(&mut self, reader: &mut Reader, fields: &Fields, name: &str) {
-        let Some(field) = fields.find(name) else {
-            return;
+impl Item for Assertion {
+    fn read(reader: &mut Reader, item: &Field) -> Option<Self> {
+        let fields = reader.open(item)?;
+        let question = match (fields.find("sql"), fields.find("command")) {
+            (Some(sql), None) => read_sql(reader, &fields, sql),
+            (None, Some(command)) => read_command(reader, &fields, command),
+            _ => {
+                reader.refuse(item, "needs either `sql` with `expect`, or `command`");
+                None
+            }
         };
-        let read = reader.list(&field, |reader, item| {
-            read_assertion(reader, item, &field.path)
-        });
-        *self = read.unwrap_or_default();
+        let name = required(reader, &fields, "name")?;
+        Some(Self {
+            name,
+            question: question?,
+        })
     }
 
-    fn put(&self, keys: &mut Keys, key: &Key) {
-        keys.put_list(key.name, self, show_assertion);
+    fn show(&self) -> Shown {
+        let mut keys = Keys::default();
+        keys.put("name", self.name.clone());
+        match &self.question {
+            Question::Sql { sql, expect } => {
+                keys.put("sql", sql.clone());
+                keys.put("expect", expect.to_string());
+            }
+            Question::Command(command) => keys.put_command("command", command),
+        }
+        keys.into()
     }
 }
 
-fn show_assertion(assertion: &Assertion) -> Shown {
-    let mut keys = Keys::default();
-    keys.put("name", assertion.name.clone());
-    match &assertion.question {
-        Question::Sql { sql, expect } => {
-            keys.put("sql", sql.clone());
-            keys.put("expect", expect.to_string());
-        }
-        Question::Command(command) => {
-            let shown: Vec<&str> = command.iter().enumerate().map(hide_arguments).collect();
-            keys.put_list("command", &shown, |text| (*text).to_owned().into());
-        }
-    }
-    keys.into()
-}
-
-fn read_assertion(reader: &mut Reader, item: &Node, path: &str) -> Option<Assertion> {
-    let fields = reader.open(item, item.line, path, &ASSERTION)?;
-    let question = match (fields.has("sql"), fields.has("command")) {
-        (true, false) => read_sql(reader, &fields),
-        (false, true) => read_command(reader, &fields),
-        _ => {
-            let message = format!("`{path}` needs either `sql` with `expect`, or `command`");
-            reader.note(item.line, message);
-            None
-        }
-    };
-    let name = required(reader, &fields, "name")?;
-    Some(Assertion {
-        name,
-        question: question?,
+fn read_sql(reader: &mut Reader, fields: &Fields, sql: &Field) -> Option<Question> {
+    let sql = reader.text(sql);
+    let expect = required(reader, fields, "expect")?
+        .parse::<Expect>()
+        .map_err(|why| reader.refuse_key(fields, "expect", why));
+    Some(Question::Sql {
+        sql: sql?,
+        expect: expect.ok()?,
     })
 }
 
-fn read_sql(reader: &mut Reader, fields: &Fields) -> Option<Question> {
-    let sql = reader.text(fields, "sql");
-    let expect = required(reader, fields, "expect")?;
-    match expect.parse::<Expect>() {
-        Ok(expect) => Some(Question::Sql { sql: sql?, expect }),
-        Err(why) => {
-            let path = join(&fields.path, "expect");
-            reader.note(fields.line_of("expect"), format!("`{path}` {why}"));
-            None
-        }
+fn read_command(reader: &mut Reader, fields: &Fields, command: &Field) -> Option<Question> {
+    if let Some(expect) = fields.find("expect") {
+        reader.refuse(expect, "stands beside `sql` only");
     }
-}
-
-fn read_command(reader: &mut Reader, fields: &Fields) -> Option<Question> {
-    if fields.has("expect") {
-        let message = format!(
-            "`{}` stands beside `sql` only",
-            join(&fields.path, "expect")
-        );
-        reader.note(fields.line_of("expect"), message);
-    }
-    let command = reader.command(fields, "command", "a program and its arguments");
+    let command = reader.command(command, "a program and its arguments");
     command.map(Question::Command)
 }
 
 fn required(reader: &mut Reader, fields: &Fields, name: &str) -> Option<String> {
-    if !fields.has(name) {
-        let path = join(&fields.path, name);
-        reader.note(fields.line, format!("`{path}` is missing"));
-    }
-    reader.text(fields, name)
+    let Some(field) = fields.find(name) else {
+        reader.note_missing(fields, name);
+        return None;
+    };
+    reader.text(field)
 }

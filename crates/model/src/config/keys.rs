@@ -91,6 +91,26 @@ impl Kind {
     pub fn is_off(self, text: &str) -> bool {
         matches!(self, Self::DurationOrOff(..)) && matches!(text, "0" | "off")
     }
+
+    /// Returns the section whose keys it holds.
+    pub fn section(self) -> Option<&'static Section> {
+        match self {
+            Self::Section(section)
+            | Self::SectionOrChoice(section, _)
+            | Self::Sections(section)
+            | Self::RequiredTables(section)
+            | Self::Named(section) => Some(section),
+            _ => None,
+        }
+    }
+
+    /// Tells whether its text is never shown.
+    pub fn is_secret(self) -> bool {
+        matches!(
+            self,
+            Self::Secret | Self::ConnectionUrl | Self::SecretUrl | Self::Headers
+        )
+    }
 }
 
 impl Section {

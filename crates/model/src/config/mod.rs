@@ -12,7 +12,6 @@ mod read;
 mod reader;
 mod schema;
 mod section;
-mod sections;
 mod setting;
 mod show;
 mod shown;

@@ -5,12 +5,10 @@
 use secrecy::{ExposeSecret, SecretString};
 
 use super::keys::Key;
-use super::reader::{Field, Fields, Reader, choose, join};
-use super::sections::{EVENTS as EVENT_NAMES, NOTIFIER};
-use super::setting::{Group, Setting};
+use super::reader::{Field, Fields, Reader, choose};
+use super::setting::{Group, Item, Setting};
 use super::shown::{HIDDEN, Keys, Shown};
-use super::tree::Node;
-use super::types::{Hook, Webhook};
+use super::types::{EVENTS as EVENT_NAMES, NOTIFIER, Scope};
 use crate::notice::{Channel, DATABASE_MARK, EmailConfig, Event, MailTls, NotifierConfig};
 
 pub(super) const EVENTS: [Event; 5] = [
@@ -21,75 +19,66 @@ pub(super) const EVENTS: [Event; 5] = [
     Event::Drill,
 ];
 
-/// Reads all entries.
-pub(super) fn read(reader: &mut Reader, root: &Fields) -> Vec<NotifierConfig> {
-    let Some(field) = root.find("notify") else {
-        return Vec::new();
-    };
-    let entries = reader.list(&field, |reader, item| read_entry(reader, item, &field.path));
-    entries.unwrap_or_default()
-}
+impl Item for NotifierConfig {
+    fn read(reader: &mut Reader, item: &Field) -> Option<Self> {
+        let entry = reader.open(item)?;
+        let mut given = NOTIFIER.keys.iter().filter_map(|key| entry.find(key.name));
+        let (Some(way), None) = (given.next(), given.next()) else {
+            let ways = "`email`, `slack`, `discord`, `webhook`, `ping`";
+            let path = &item.path;
+            let message = format!("an entry of `{path}` needs exactly one of {ways}");
+            reader.note(item.line, message);
+            return None;
+        };
+        let fields = reader.open(way)?;
+        let channel = read_channel(reader, &fields, way.name);
+        let on = match &channel {
+            Channel::Ping(_) => Vec::new(),
+            _ => read_events(reader, &fields),
+        };
+        let mut scope = Scope::unset();
+        scope.read(reader, &fields);
+        let notifier = Self {
+            channel,
+            on,
+            databases: scope.databases,
+            ca_certificate: scope.ca_certificate,
+        };
+        check_one_database(reader, &fields, &notifier);
+        Some(notifier)
+    }
 
-fn read_entry(reader: &mut Reader, item: &Node, path: &str) -> Option<NotifierConfig> {
-    let entry = reader.open(item, item.line, path, &NOTIFIER)?;
-    let mut given = NOTIFIER.keys.iter().filter(|key| entry.has(key.name));
-    let (Some(way), None) = (given.next(), given.next()) else {
-        let ways = "`email`, `slack`, `discord`, `webhook`, `ping`";
-        reader.note(
-            item.line,
-            format!("an entry of `{path}` needs exactly one of {ways}"),
-        );
-        return None;
-    };
-    let fields = reader.open_key(&entry, way.name)?;
-    let channel = read_channel(reader, &fields, way.name);
-    let on = match &channel {
-        Channel::Ping(_) => Vec::new(),
-        _ => read_events(reader, &fields),
-    };
-    let mut databases: Vec<String> = Vec::new();
-    databases.read(reader, &fields, "databases");
-    let mut ca_certificate = None;
-    Setting::read(&mut ca_certificate, reader, &fields, "ca_certificate");
-    let notifier = NotifierConfig {
-        channel,
-        on,
-        databases,
-        ca_certificate,
-    };
-    check_one_database(reader, &fields, &notifier);
-    Some(notifier)
+    /// Shows an entry without its secrets; what is shown reads back.
+    fn show(&self) -> Shown {
+        let mut keys = match self.channel.clone() {
+            Channel::Email(mut email) => {
+                email.port = Some(email.port_in_force());
+                email.shown()
+            }
+            Channel::Slack(hook) | Channel::Discord(hook) => hook.shown(),
+            Channel::Webhook(webhook) => webhook.shown(),
+            Channel::Ping(ping) => ping.shown(),
+        };
+        keys.put_list("on", &self.on, |event| event.as_str().to_owned().into());
+        Scope {
+            databases: self.databases.clone(),
+            ca_certificate: self.ca_certificate.clone(),
+        }
+        .put(&mut keys);
+        let mut entry = Keys::default();
+        entry.put(self.kind(), keys);
+        entry.into()
+    }
 }
 
 fn read_channel(reader: &mut Reader, fields: &Fields, way: &str) -> Channel {
     match way {
         "email" => Channel::Email(read_email(reader, fields)),
-        "slack" => Channel::Slack {
-            url: read_group::<Hook>(reader, fields).url,
-        },
-        "discord" => Channel::Discord {
-            url: read_group::<Hook>(reader, fields).url,
-        },
-        "webhook" => {
-            let Webhook {
-                url,
-                secret,
-                headers,
-            } = read_group(reader, fields);
-            Channel::Webhook {
-                url,
-                secret,
-                headers,
-            }
-        }
-        _ => Channel::Ping(read_group(reader, fields)),
+        "slack" => Channel::Slack(Group::read_new(reader, fields)),
+        "discord" => Channel::Discord(Group::read_new(reader, fields)),
+        "webhook" => Channel::Webhook(Group::read_new(reader, fields)),
+        _ => Channel::Ping(Group::read_new(reader, fields)),
     }
-}
-
-fn read_group<T: Group>(reader: &mut Reader, fields: &Fields) -> T {
-    let mut group = T::unset();
-    group.read_all(reader, fields);
-    group
 }
 
 /// Reads what is told: failures where nothing is said.
@@ -97,15 +86,11 @@ fn read_events(reader: &mut Reader, fields: &Fields) -> Vec<Event> {
     let Some(field) = fields.find("on") else {
         return vec![Event::Failure];
     };
-    reader.note_empty(&field, "is empty");
-    let names = reader
-        .list(&field, |reader, item| {
-            reader.value(item, item.line, &field.path, false, |text| {
-                choose(text, EVENT_NAMES, |name| name)
-            })
-        })
-        .unwrap_or_default();
-    let is_chosen = |event: &Event| names.contains(&event.as_str());
+    reader.refuse_empty(field, "is empty");
+    let names = reader.list(field, |reader, item| {
+        reader.value(item, |text| choose(text, EVENT_NAMES, |name| name))
+    });
+    let is_chosen = |event: &Event| names.iter().flatten().any(|name| *name == event.as_str());
     EVENTS.into_iter().filter(is_chosen).collect()
 }
 
@@ -125,12 +110,11 @@ fn check_one_database(reader: &mut Reader, fields: &Fields, notifier: &NotifierC
     // An empty address is no good, which is a problem of its own.
     let is_good = !ping.url.expose_secret().is_empty();
     if is_good && count > 1 && !urls.into_iter().flatten().all(is_marked) {
-        let message = format!(
-            "`{}` would be told of {count} databases, and a good backup of one hides that another failed; name one in \
-             `databases`, or put `{DATABASE_MARK}` into the url",
-            fields.path
+        let why = format!(
+            "would be told of {count} databases, and a good backup of one hides that another failed; name one in \
+             `databases`, or put `{DATABASE_MARK}` into the url"
         );
-        reader.note(fields.line, message);
+        reader.refuse(&fields.here, why);
     }
 }
 
@@ -139,10 +123,8 @@ impl Setting for Vec<(String, SecretString)> {
         Self::new()
     }
 
-    fn read(&mut self, reader: &mut Reader, fields: &Fields, name: &str) {
-        if let Some(field) = fields.find(name) {
-            *self = read_headers(reader, &field);
-        }
+    fn read(reader: &mut Reader, fields: &Fields, name: &str) -> Option<Self> {
+        Some(read_headers(reader, fields.find(name)?))
     }
 
     fn put(&self, keys: &mut Keys, key: &Key) {
@@ -155,21 +137,19 @@ impl Setting for Vec<(String, SecretString)> {
 }
 
 fn read_headers(reader: &mut Reader, field: &Field) -> Vec<(String, SecretString)> {
-    let entries = reader.entries(field.node, field.line, &field.path);
     let mut headers = Vec::new();
-    for entry in entries.unwrap_or_default() {
-        let path = join(&field.path, &entry.key);
-        if let Err(why) = check_header_name(&entry.key) {
-            reader.note(entry.line, format!("`{path}` {why}"));
+    for entry in reader.entries(field).unwrap_or_default() {
+        if let Err(why) = check_header_name(entry.name) {
+            reader.refuse(&entry, why);
         }
-        let value = reader.value(&entry.node, entry.line, &path, true, |text| {
+        let value = reader.value(&entry, |text| {
             if text.bytes().all(|b| matches!(b, b' '..=b'~')) {
                 Ok(SecretString::from(text.to_owned()))
             } else {
                 Err("must have ordinary characters alone".to_owned())
             }
         });
-        headers.extend(value.map(|value| (entry.key.clone(), value)));
+        headers.extend(value.map(|value| (entry.name.to_owned(), value)));
     }
     headers
 }
@@ -188,27 +168,19 @@ fn check_header_name(name: &str) -> Result<(), &'static str> {
 }
 
 fn read_email(reader: &mut Reader, fields: &Fields) -> EmailConfig {
-    let email: EmailConfig = read_group(reader, fields);
-    let wrong = |texts: &[String]| !texts.iter().all(|text| is_mailbox(text));
-    if !email.from.is_empty() && wrong(std::slice::from_ref(&email.from)) {
-        note_no_mailbox(reader, fields.line_of("from"), &join(&fields.path, "from"));
+    let email = EmailConfig::read_new(reader, fields);
+    let no_mailbox = "must be a mail address such as `ops@example.com` or `Ops <ops@example.com>`";
+    if !email.from.is_empty() && !is_mailbox(&email.from) {
+        reader.refuse_key(fields, "from", no_mailbox);
     }
     if let Some(field) = fields.find("to") {
-        reader.note_empty(&field, "is empty");
-        if wrong(&email.to) {
-            note_no_mailbox(reader, field.line, &field.path);
+        reader.refuse_empty(field, "is empty");
+        if !email.to.iter().all(|text| is_mailbox(text)) {
+            reader.refuse(field, no_mailbox);
         }
     }
     check_login(reader, fields, &email);
     email
-}
-
-fn note_no_mailbox(reader: &mut Reader, line: u64, path: &str) {
-    let forms = "`ops@example.com` or `Ops <ops@example.com>`";
-    reader.note(
-        line,
-        format!("`{path}` must be a mail address such as {forms}"),
-    );
 }
 
 /// A rough look; the mail server has the last word.
@@ -232,59 +204,20 @@ fn is_mailbox(text: &str) -> bool {
 /// A login is whole, and its password does not cross a network in the clear.
 fn check_login(reader: &mut Reader, fields: &Fields, email: &EmailConfig) {
     let password = fields.find_or_file("password");
-    match (fields.find("user"), &password) {
+    match (fields.find("user"), password) {
         (Some(user), None) => {
-            reader.note(
-                user.line,
-                format!("`{}` needs `password` beside it", user.path),
-            );
+            reader.refuse(user, "needs `password` beside it");
         }
         (None, Some(password)) => {
-            let message = format!("`{}` needs `user` beside it", password.path);
-            reader.note(password.line, message);
+            reader.refuse(password, "needs `user` beside it");
         }
         _ => {}
     }
     let is_here = matches!(email.host.as_str(), "" | "localhost" | "127.0.0.1" | "::1");
     if let (Some(password), MailTls::None, false) = (password, email.tls, is_here) {
-        let message = format!(
-            "`{}` would be sent in the clear; use `tls: starttls` or `tls: implicit`",
-            password.path
-        );
-        reader.note(password.line, message);
+        let why = "would be sent in the clear; use `tls: starttls` or `tls: implicit`";
+        reader.refuse(password, why);
     }
-}
-
-/// Shows an entry without its secrets; what is shown reads back.
-pub(super) fn show(notifier: &NotifierConfig) -> Shown {
-    let mut keys = match notifier.channel.clone() {
-        Channel::Email(mut email) => {
-            email.port = Some(email.port_in_force());
-            email.shown()
-        }
-        Channel::Slack { url } | Channel::Discord { url } => Hook { url }.shown(),
-        Channel::Webhook {
-            url,
-            secret,
-            headers,
-        } => Webhook {
-            url,
-            secret,
-            headers,
-        }
-        .shown(),
-        Channel::Ping(ping) => ping.shown(),
-    };
-    keys.put_list("on", &notifier.on, |event| event.as_str().to_owned().into());
-    keys.put_list("databases", &notifier.databases, |name| name.clone().into());
-    let certificate = notifier.ca_certificate.as_ref();
-    keys.put_some(
-        "ca_certificate",
-        certificate.map(|path| path.display().to_string()),
-    );
-    let mut entry = Keys::default();
-    entry.put(notifier.kind(), keys);
-    entry.into()
 }
 
 #[cfg(test)]

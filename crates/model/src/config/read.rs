@@ -3,16 +3,19 @@
 //! Promises to go on after every problem, so that one reading shows them all.
 
 use super::expand::Env;
-use super::reader::{Field, Fields, Reader, join};
-use super::sections::{DATABASE, ROOT, SECTIONS, STORAGE};
+use super::keys::{Key, Kind, key};
+use super::reader::{Field, Fields, Reader};
 use super::setting::{Group, Setting};
 use super::tree::Node;
-use super::types::{Config, DatabaseConfig, StorageConfig};
-use super::{Problem, check, notify};
+use super::types::{Config, DatabaseConfig, ROOT, SECTIONS, StorageConfig};
+use super::{Problem, check};
 use crate::id::DatabaseName;
 
+/// Stands for the whole file.
+static FILE: Key = key("", Kind::Section(&ROOT), "");
+
 pub(super) fn config(root: &Node, env: &dyn Env) -> Result<Config, Vec<Problem>> {
-    let mut reader = Reader::new(env, &SECTIONS);
+    let mut reader = Reader::new(env, SECTIONS);
     let config = read_root(&mut reader, root);
     let problems = reader.finish();
     match config {
@@ -22,19 +25,20 @@ pub(super) fn config(root: &Node, env: &dyn Env) -> Result<Config, Vec<Problem>>
 }
 
 fn read_root(reader: &mut Reader, root: &Node) -> Option<Config> {
-    let fields = reader.open(root, root.line, "", &ROOT)?;
+    let fields = reader.open(&Field::root(&FILE, root))?;
     let mut config = Config::default();
     (config.storages, reader.storages) = read_storages(reader, &fields);
     config.defaults.storages = reader.storages.clone();
-    if let Some(fields) = reader.open_key(&fields, "defaults") {
+    let defaults = fields.find("defaults");
+    if let Some(fields) = defaults.and_then(|field| reader.open(field)) {
         read_database(reader, &fields, &mut config.defaults);
     }
     config.databases = read_databases(reader, &fields, &config.defaults);
     let names = config.databases.iter().map(|(name, _)| name.to_string());
     reader.databases = names.collect();
-    Setting::read(&mut config.postgres, reader, &fields, "postgres");
-    config.notify = notify::read(reader, &fields);
-    Setting::read(&mut config.log, reader, &fields, "log");
+    config.postgres = Setting::read(reader, &fields, "postgres").unwrap_or_default();
+    config.notify = Setting::read(reader, &fields, "notify").unwrap_or_default();
+    config.log = Setting::read(reader, &fields, "log").unwrap_or_default();
     Some(config)
 }
 
@@ -48,7 +52,7 @@ fn read_databases(
     let mut databases = Vec::new();
     for field in named(reader, root, "databases") {
         let name = database_name(reader, &field);
-        let Some(fields) = reader.open(field.node, field.line, &field.path, &DATABASE) else {
+        let Some(fields) = reader.open(&field) else {
             continue;
         };
         let mut database = defaults.clone();
@@ -90,10 +94,8 @@ fn read_storages(
             note_bad_name(reader, &field);
         }
         names.push(name.clone());
-        let fields = reader.open(field.node, field.line, &field.path, &STORAGE);
-        if let Some(fields) = fields {
-            let mut storage = StorageConfig::unset();
-            storage.read_all(reader, &fields);
+        if let Some(fields) = reader.open(&field) {
+            let storage = StorageConfig::read_new(reader, &fields);
             check::storage(&storage, reader, &fields);
             storages.push((name, storage));
         }
@@ -104,29 +106,17 @@ fn read_storages(
 /// Opens a mapping of free names, of which there must be one at least.
 fn named<'n>(reader: &mut Reader, root: &Fields<'n>, key: &str) -> Vec<Field<'n>> {
     let Some(field) = root.find(key) else {
-        reader.note(root.line, format!("`{key}` is missing"));
+        reader.note_missing(root, key);
         return Vec::new();
     };
-    let Some(entries) = reader.entries(field.node, field.line, &field.path) else {
-        return Vec::new();
-    };
-    if entries.is_empty() {
-        reader.note(field.line, format!("`{key}` is empty"));
+    let entries = reader.entries(field);
+    if entries.as_ref().is_some_and(Vec::is_empty) {
+        reader.refuse(field, "is empty");
     }
-    let fields = entries.into_iter().map(|entry| Field {
-        key: field.key,
-        name: &entry.key,
-        path: join(&field.path, &entry.key),
-        line: entry.line,
-        node: &entry.node,
-    });
-    fields.collect()
+    entries.unwrap_or_default()
 }
 
 fn note_bad_name(reader: &mut Reader, field: &Field) {
     let rule = "a name has letters, digits, `_` and `-`, at most 128, and does not start with `-`";
-    reader.note(
-        field.line,
-        format!("`{}` is not a good name: {rule}", field.path),
-    );
+    reader.refuse(field, format!("is not a good name: {rule}"));
 }

@@ -3,6 +3,8 @@
 //! A value that cannot be taken is noted once and then counts as not given. Messages show what stands in the
 //! file, never what an environment variable or a secret file gave.
 
+use std::collections::HashMap;
+use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -34,38 +36,63 @@ pub(super) struct Reader<'a> {
 /// The known keys that one mapping gives, each once.
 pub(super) struct Fields<'n> {
     section: &'static Section,
-    /// Where the mapping stands, such as `databases.shop`; empty at the top.
-    pub path: String,
-    pub line: u64,
-    given: Vec<(&'static Key, &'n Entry)>,
+    /// Where the mapping stands.
+    pub here: Field<'n>,
+    given: Vec<Field<'n>>,
 }
 
-/// One given key.
+/// One given key, or one item of its list.
+#[derive(Clone)]
 pub(super) struct Field<'n> {
     /// What it may hold.
     pub key: &'static Key,
     /// The key as written: a known one, or a free name.
     pub name: &'n str,
+    /// Where it stands, such as `databases.shop`; empty at the top.
     pub path: String,
     pub line: u64,
     pub node: &'n Node,
 }
 
+impl<'n> Field<'n> {
+    /// The whole file, which `key` stands for.
+    pub fn root(key: &'static Key, node: &'n Node) -> Self {
+        Self {
+            key,
+            name: "",
+            path: String::new(),
+            line: node.line,
+            node,
+        }
+    }
+
+    fn item(&self, node: &'n Node) -> Self {
+        Self {
+            line: node.line,
+            node,
+            ..self.clone()
+        }
+    }
+
+    fn entry(&self, entry: &'n Entry) -> Self {
+        Self {
+            key: self.key,
+            name: &entry.key,
+            path: join(&self.path, &entry.key),
+            line: entry.line,
+            node: &entry.node,
+        }
+    }
+}
+
 impl<'n> Fields<'n> {
     /// Finds a given key.
-    pub fn find(&self, name: &str) -> Option<Field<'n>> {
+    pub fn find(&self, name: &str) -> Option<&Field<'n>> {
         debug_assert!(
             self.section.key(name).is_some(),
             "`{name}` is in the table of keys"
         );
-        let (key, entry) = self.given.iter().find(|(key, _)| key.name == name)?;
-        Some(Field {
-            key,
-            name: &entry.key,
-            path: join(&self.path, name),
-            line: entry.line,
-            node: &entry.node,
-        })
+        self.given.iter().find(|field| field.key.name == name)
     }
 
     /// Tells whether a key is given, well or badly.
@@ -79,16 +106,12 @@ impl<'n> Fields<'n> {
     }
 
     /// Finds a secret that is given, itself or by a file.
-    pub fn find_or_file(&self, name: &str) -> Option<Field<'n>> {
-        let is_given = |key: &Key| {
-            key.name == name
-                || key
-                    .name
-                    .strip_suffix("_file")
-                    .is_some_and(|key| key == name)
+    pub fn find_or_file(&self, name: &str) -> Option<&Field<'n>> {
+        let is_given = |field: &&Field| {
+            let given = field.key.name;
+            given == name || given.strip_suffix("_file") == Some(name)
         };
-        let (key, _) = self.given.iter().find(|(key, _)| is_given(key))?;
-        self.find(key.name)
+        self.given.iter().find(is_given)
     }
 
     /// Returns what a key takes.
@@ -96,9 +119,13 @@ impl<'n> Fields<'n> {
         self.section.key(name).map_or(Kind::Text, |key| key.kind)
     }
 
-    /// Returns the line of a given key, else the line of the mapping.
-    pub fn line_of(&self, name: &str) -> u64 {
-        self.find(name).map_or(self.line, |field| field.line)
+    fn find_file(&self, name: &str) -> Option<&Field<'n>> {
+        let is_file = |field: &&Field| field.key.name.strip_suffix("_file") == Some(name);
+        self.given.iter().find(is_file)
+    }
+
+    fn path_of(&self, name: &str) -> String {
+        join(&self.here.path, name)
     }
 }
 
@@ -130,61 +157,65 @@ impl<'a> Reader<'a> {
         self.problems.push(Problem { line, message });
     }
 
-    /// Opens a mapping as a section: notes unknown keys and keys written twice. A null is an empty mapping.
-    pub fn open<'n>(
-        &mut self,
-        node: &'n Node,
-        line: u64,
-        path: &str,
-        section: &'static Section,
-    ) -> Option<Fields<'n>> {
-        let entries = self.entries(node, line, path)?;
+    /// Notes what is wrong with a value, in words that go behind its path.
+    pub fn refuse(&mut self, field: &Field, why: impl Display) {
+        self.note(field.line, format!("`{}` {why}", field.path));
+    }
+
+    /// The same of a key that may have been left out: its mapping then has the line.
+    pub fn refuse_key(&mut self, fields: &Fields, name: &str, why: impl Display) {
+        let line = fields.find(name).unwrap_or(&fields.here).line;
+        self.note(line, format!("`{}` {why}", fields.path_of(name)));
+    }
+
+    /// Notes a key that must be given.
+    pub fn note_missing(&mut self, fields: &Fields, name: &str) {
+        let message = format!("`{}` is missing", fields.path_of(name));
+        self.note(fields.here.line, message);
+    }
+
+    /// Opens a mapping as the section that its key holds: notes unknown keys and keys written twice. A null is an empty
+    /// mapping.
+    pub fn open<'n>(&mut self, field: &Field<'n>) -> Option<Fields<'n>> {
+        let Some(section) = field.key.kind.section() else {
+            unreachable!("`{}` holds a section in the table of keys", field.key.name)
+        };
         let mut given = Vec::new();
-        for entry in entries {
-            match section.key(&entry.key) {
-                Some(key) => given.push((key, entry)),
-                None => self.note_unknown(entry, path, section),
+        for entry in self.entries(field)? {
+            match section.key(entry.name) {
+                Some(key) => given.push(Field { key, ..entry }),
+                None => self.note_unknown(&entry, section),
             }
         }
         Some(Fields {
             section,
-            path: path.to_owned(),
-            line,
+            here: field.clone(),
             given,
         })
     }
 
     /// Opens a mapping: notes keys written twice and returns the first of each.
-    pub fn entries<'n>(&mut self, node: &'n Node, line: u64, path: &str) -> Option<Vec<&'n Entry>> {
-        let entries = match &node.value {
+    pub fn entries<'n>(&mut self, field: &Field<'n>) -> Option<Vec<Field<'n>>> {
+        let entries = match &field.node.value {
             Value::Map(entries) => entries.as_slice(),
             Value::Null => &[],
             Value::Text(_) | Value::List(_) => {
-                let what = if path.is_empty() {
-                    "the file".to_owned()
+                let wrong = format!("must hold keys, not {}", kind_of(field.node));
+                if field.path.is_empty() {
+                    self.note(field.line, format!("the file {wrong}"));
                 } else {
-                    format!("`{path}`")
-                };
-                self.note(
-                    line,
-                    format!("{what} must hold keys, not {}", kind_of(node)),
-                );
+                    self.refuse(field, wrong);
+                }
                 return None;
             }
         };
-        let mut first: std::collections::HashMap<&str, u64> = std::collections::HashMap::new();
+        let mut first: HashMap<&str, u64> = HashMap::new();
         let mut kept = Vec::new();
-        for entry in entries {
-            match first.get(entry.key.as_str()) {
-                Some(at) => {
-                    let path = join(path, &entry.key);
-                    self.note(
-                        entry.line,
-                        format!("`{path}` is given twice, first in line {at}"),
-                    );
-                }
+        for entry in entries.iter().map(|entry| field.entry(entry)) {
+            match first.get(entry.name) {
+                Some(at) => self.refuse(&entry, format!("is given twice, first in line {at}")),
                 None => {
-                    first.insert(&entry.key, entry.line);
+                    first.insert(entry.name, entry.line);
                     kept.push(entry);
                 }
             }
@@ -206,45 +237,33 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn note_unknown(&mut self, entry: &Entry, path: &str, section: &'static Section) {
-        let full = join(path, &entry.key);
-        let near = nearest(&entry.key, section.keys.iter().map(|key| key.name));
-        let advice = match (near, self.home_of(&entry.key)) {
+    fn note_unknown(&mut self, entry: &Field, section: &'static Section) {
+        let near = nearest(entry.name, section.keys.iter().map(|key| key.name));
+        let advice = match (near, self.home_of(entry.name)) {
             (Some(near), _) => format!("; did you mean `{near}`?"),
             (None, Some(home)) => format!("; it belongs {}", home.place),
             (None, None) => String::new(),
         };
-        self.note(entry.line, format!("`{full}` is not a known key{advice}"));
-    }
-
-    /// Opens the section that a key holds.
-    pub fn open_key<'n>(&mut self, fields: &Fields<'n>, name: &str) -> Option<Fields<'n>> {
-        let field = fields.find(name)?;
-        let (Kind::Section(section) | Kind::SectionOrChoice(section, _)) = field.key.kind else {
-            unreachable!("`{name}` holds a section in the table of keys")
-        };
-        self.open(field.node, field.line, &field.path, section)
+        self.refuse(entry, format!("is not a known key{advice}"));
     }
 
     /// Notes the required keys of a section that are not given.
-    pub fn note_missing(&mut self, fields: &Fields) {
+    pub fn note_all_missing(&mut self, fields: &Fields) {
         for key in fields.section.keys {
             if key.is_required && !fields.has_or_file(key.name) {
-                let path = join(&fields.path, key.name);
-                self.note(fields.line, format!("`{path}` is missing"));
+                self.note_missing(fields, key.name);
             }
         }
     }
 
     /// Reads a list of names out of those of the file, each once.
-    pub fn names(&mut self, fields: &Fields, name: &str) -> Option<Vec<String>> {
-        let field = fields.find(name)?;
+    pub fn names(&mut self, field: &Field) -> Option<Vec<String>> {
         let (known, what) = match field.key.kind {
             Kind::Storages => (self.storages.clone(), "storage"),
             _ => (self.databases.clone(), "database"),
         };
         if what == "storage" {
-            self.note_empty(&field, "names no storage");
+            self.refuse_empty(field, "names no storage");
         }
         let check = |name: &str| {
             // Where the storages themselves are missing, that is the problem, and not each name.
@@ -254,15 +273,14 @@ impl<'a> Reader<'a> {
             let advice = did_you_mean(name, known.iter().map(String::as_str));
             Err(format!("is not a {what} of this file{advice}"))
         };
-        let named = self.list(&field, |reader, item| {
-            let name = reader.value(item, item.line, &field.path, false, check)?;
-            Some((name, item.line))
+        let named = self.list(field, |reader, item| {
+            let name = reader.value(item, check)?;
+            Some((name, item.clone()))
         })?;
         let mut names: Vec<String> = Vec::new();
-        for (name, line) in named {
+        for (name, item) in named {
             if what == "storage" && names.contains(&name) {
-                let message = format!("`{}` names `{}` twice", field.path, shown(&name));
-                self.note(line, message);
+                self.refuse(&item, format!("names `{}` twice", shown(&name)));
             } else {
                 names.push(name);
             }
@@ -271,42 +289,38 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a program and its arguments; `form` tells what they look like.
-    pub fn command(
-        &mut self,
-        fields: &Fields,
-        name: &str,
-        form: &str,
-    ) -> Option<Vec<SecretString>> {
-        let field = fields.find(name)?;
-        match &field.node.value {
-            Value::List(items) if !items.is_empty() => {
-                let texts = self.texts(&field)?;
-                Some(texts.into_iter().map(SecretString::from).collect())
-            }
-            _ => {
-                let message = format!(
-                    "`{}` must be a list of {form}; no shell reads it",
-                    field.path
-                );
-                self.note(field.line, message);
-                None
-            }
+    pub fn command(&mut self, field: &Field, form: &str) -> Option<Vec<SecretString>> {
+        if !matches!(&field.node.value, Value::List(items) if !items.is_empty()) {
+            self.refuse(
+                field,
+                format!("must be a list of {form}; no shell reads it"),
+            );
+            return None;
         }
+        let texts = self.list(field, Self::text)?;
+        Some(texts.into_iter().map(SecretString::from).collect())
     }
 
     /// Notes a list that is there and empty.
-    pub fn note_empty(&mut self, field: &Field, message: &str) {
+    pub fn refuse_empty(&mut self, field: &Field, why: &str) {
         if matches!(&field.node.value, Value::List(items) if items.is_empty()) {
-            self.note(field.line, format!("`{}` {message}", field.path));
+            self.refuse(field, why);
         }
     }
 
     /// Reads text on one line.
-    pub fn text(&mut self, fields: &Fields, name: &str) -> Option<String> {
-        let field = fields.find(name)?;
-        self.value(field.node, field.line, &field.path, false, |text| {
-            check_text(text).map(str::to_owned)
-        })
+    pub fn text(&mut self, field: &Field) -> Option<String> {
+        self.value(field, |text| check_text(text).map(str::to_owned))
+    }
+
+    /// Reads the name of a table.
+    pub fn table(&mut self, field: &Field) -> Option<TableName> {
+        self.value(field, |text| parse_name(text, str::parse))
+    }
+
+    /// Reads the name of a schema.
+    pub fn schema(&mut self, field: &Field) -> Option<String> {
+        self.value(field, |text| parse_name(text, parse_schema))
     }
 
     /// Reads the secret `name`, given itself or as the file `<name>_file`, not both.
@@ -318,122 +332,62 @@ impl<'a> Reader<'a> {
         name: &str,
         check: impl Fn(&str) -> Result<(), &'static str>,
     ) -> Option<SecretString> {
-        let file = format!("{name}_file");
-        if fields.has(name) && fields.has(&file) {
-            let path = join(&fields.path, &file);
-            self.note(
-                fields.line_of(&file),
-                format!("`{path}` cannot stand beside `{name}`"),
-            );
-            return None;
-        }
         let checked = |text: &str| {
             check_text(text)?;
             check(text)?;
             Ok(SecretString::from(text.to_owned()))
         };
-        if fields.has(&file) {
-            let env = self.env;
-            return self.scalar(fields, &file, |_, text| {
+        let env = self.env;
+        match (fields.find(name), fields.find_file(name)) {
+            (Some(_), Some(file)) => {
+                self.refuse(file, format!("cannot stand beside `{name}`"));
+                None
+            }
+            (None, Some(file)) => self.value(file, |text| {
                 let value = read_value_file(text, env)
                     .map_err(|why| format!("does not give a value: {why}"))?;
                 checked(&value).map_err(|why: String| format!("names a file whose value {why}"))
-            });
+            }),
+            (given, None) => self.value(given?, checked),
         }
-        self.scalar(fields, name, |_, text| checked(text))
-    }
-
-    /// Reads a list of names of tables.
-    pub fn tables(&mut self, fields: &Fields, name: &str) -> Option<Vec<TableName>> {
-        let field = fields.find(name)?;
-        self.list(&field, |reader, item| {
-            reader.table(item, item.line, &field.path)
-        })
-    }
-
-    /// Reads a list of names of schemas.
-    pub fn schemas(&mut self, fields: &Fields, name: &str) -> Option<Vec<String>> {
-        let field = fields.find(name)?;
-        self.list(&field, |reader, item| {
-            reader.value(item, item.line, &field.path, false, |text| {
-                parse_name(text, parse_schema)
-            })
-        })
-    }
-
-    /// Reads the name of one table.
-    pub fn table(&mut self, node: &Node, line: u64, path: &str) -> Option<TableName> {
-        self.value(node, line, path, false, |text| parse_name(text, str::parse))
-    }
-
-    /// Reads a list whose every item is text.
-    pub fn texts(&mut self, field: &Field) -> Option<Vec<String>> {
-        self.list(field, |reader, item| {
-            reader.value(item, item.line, &field.path, false, |text| {
-                check_text(text).map(str::to_owned)
-            })
-        })
     }
 
     /// Reads each item of a list; a single value is a list of one. Items that fail are left out.
-    pub fn list<T>(
+    pub fn list<'n, T>(
         &mut self,
-        field: &Field,
-        read: impl Fn(&mut Self, &Node) -> Option<T>,
+        field: &Field<'n>,
+        read: impl Fn(&mut Self, &Field<'n>) -> Option<T>,
     ) -> Option<Vec<T>> {
         match &field.node.value {
-            Value::List(items) => Some(items.iter().filter_map(|item| read(self, item)).collect()),
+            Value::List(items) => {
+                let items = items.iter().map(|item| field.item(item));
+                Some(items.filter_map(|item| read(self, &item)).collect())
+            }
             Value::Null => {
-                self.note(field.line, format!("`{}` has no value", field.path));
+                self.refuse(field, "has no value");
                 None
             }
-            Value::Text(_) | Value::Map(_) => read(self, field.node).map(|item| vec![item]),
+            Value::Text(_) | Value::Map(_) => {
+                read(self, &field.item(field.node)).map(|item| vec![item])
+            }
         }
-    }
-
-    /// Reads the scalar of a key.
-    pub fn scalar<T>(
-        &mut self,
-        fields: &Fields,
-        name: &str,
-        parse: impl FnOnce(&'static Key, &str) -> Result<T, String>,
-    ) -> Option<T> {
-        let field = fields.find(name)?;
-        let kind = field.key.kind;
-        let is_secret = matches!(kind, Kind::Secret | Kind::ConnectionUrl | Kind::SecretUrl);
-        if matches!(kind, Kind::StorageUrl | Kind::Endpoint) {
-            // An address may hold a password; it is not shown for what is wrong with it.
-            let text = self.text(fields, name)?;
-            let parsed = parse(field.key, &text);
-            return parsed
-                .map_err(|why| self.note(field.line, format!("`{}` {why}", field.path)))
-                .ok();
-        }
-        self.value(field.node, field.line, &field.path, is_secret, |text| {
-            parse(field.key, text)
-        })
     }
 
     /// Reads one scalar. `parse` tells what the value must be, in words that go behind its path.
     pub fn value<T>(
         &mut self,
-        node: &Node,
-        line: u64,
-        path: &str,
-        is_secret: bool,
+        field: &Field,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
-        let written = match &node.value {
+        let written = match &field.node.value {
             Value::Text(written) => written,
             Value::Null => {
-                self.note(line, format!("`{path}` has no value"));
+                self.refuse(field, "has no value");
                 return None;
             }
             Value::List(_) | Value::Map(_) => {
-                self.note(
-                    line,
-                    format!("`{path}` must be a single value, not {}", kind_of(node)),
-                );
+                let kind = kind_of(field.node);
+                self.refuse(field, format!("must be a single value, not {kind}"));
                 return None;
             }
         };
@@ -442,22 +396,37 @@ impl<'a> Reader<'a> {
             Err(messages) => {
                 messages
                     .into_iter()
-                    .for_each(|message| self.note(line, message));
+                    .for_each(|message| self.note(field.line, message));
                 return None;
             }
         };
         if text.is_empty() {
-            self.note(line, format!("`{path}` is empty"));
+            self.refuse(field, "is empty");
             return None;
         }
-        let what = if is_secret {
+        let path = &field.path;
+        let what = if field.key.kind.is_secret() {
             format!("`{path}`")
         } else {
             format!("`{path}: {}`", shown(written))
         };
         parse(&text)
-            .map_err(|why| self.note(line, format!("{what} {why}")))
+            .map_err(|why| self.note(field.line, format!("{what} {why}")))
             .ok()
+    }
+
+    /// Reads the scalar of a key.
+    pub fn scalar<T>(
+        &mut self,
+        field: &Field,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        if !matches!(field.key.kind, Kind::StorageUrl | Kind::Endpoint) {
+            return self.value(field, parse);
+        }
+        // An address may hold a password; it is not shown for what is wrong with it.
+        let text = self.text(field)?;
+        parse(&text).map_err(|why| self.refuse(field, why)).ok()
     }
 }
 

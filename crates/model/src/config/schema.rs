@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::keys::{Key, Kind, Section};
-use super::sections::{ROOT, SECTIONS};
+use super::types::{ROOT, SECTIONS};
 
 /// Names that both databases and storages may have.
 const NAME: &str = "^[A-Za-z0-9_][A-Za-z0-9_-]{0,127}$";

@@ -132,12 +132,12 @@ macro_rules! group {
                 fields: &$crate::config::reader::Fields,
             ) {
                 $($crate::config::setting::Group::read(&mut self.$part, reader, fields);)?
-                $($crate::config::setting::Setting::read(
-                    &mut self.$field,
-                    reader,
-                    fields,
-                    group!(@name $field $($name)?),
-                );)*
+                $(
+                    let name = group!(@name $field $($name)?);
+                    if let Some(value) = $crate::config::setting::Setting::read(reader, fields, name) {
+                        self.$field = value;
+                    }
+                )*
             }
 
             fn put(&self, keys: &mut $crate::config::shown::Keys) {

@@ -9,10 +9,10 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::keys::{Key, Kind};
 use super::reader::{
-    Fields, Reader, check_text, choose, limits_of, parse_count, parse_duration, parse_flag,
+    Field, Fields, Reader, check_text, choose, limits_of, parse_count, parse_duration, parse_flag,
     parse_size, parse_span, parse_timezone, show_duration,
 };
-use super::shown::{HIDDEN, Keys, Shown, hide_arguments, show_size};
+use super::shown::{HIDDEN, Keys, Shown, show_size};
 use super::url::{self, StorageUrl};
 use crate::name::{TableName, quote_if_needed};
 
@@ -32,8 +32,15 @@ pub(super) trait Group: Sized {
 
     /// Reads the keys, and notes the required ones that are not given.
     fn read_all(&mut self, reader: &mut Reader, fields: &Fields) {
-        reader.note_missing(fields);
+        reader.note_all_missing(fields);
         self.read(reader, fields);
+    }
+
+    /// Reads a whole section.
+    fn read_new(reader: &mut Reader, fields: &Fields) -> Self {
+        let mut group = Self::unset();
+        group.read_all(reader, fields);
+        group
     }
 
     /// Shows the keys as they stand in one section.
@@ -49,8 +56,8 @@ pub(super) trait Setting: Sized {
     /// What it is where the key is not given.
     fn unset(key: &Key) -> Self;
 
-    /// Reads the key over what stands there; a bad value is noted and changes nothing.
-    fn read(&mut self, reader: &mut Reader, fields: &Fields, name: &str);
+    /// Reads the key where it is given; a bad value is noted and counts as not given.
+    fn read(reader: &mut Reader, fields: &Fields, name: &str) -> Option<Self>;
 
     /// Shows the value, without secrets.
     fn put(&self, keys: &mut Keys, key: &Key);
@@ -73,10 +80,9 @@ impl<T: Scalar + Blank> Setting for T {
         default.and_then(Result::ok).unwrap_or_else(T::blank)
     }
 
-    fn read(&mut self, reader: &mut Reader, fields: &Fields, name: &str) {
-        if let Some(value) = reader.scalar(fields, name, |key, text| T::parse(text, key.kind)) {
-            *self = value;
-        }
+    fn read(reader: &mut Reader, fields: &Fields, name: &str) -> Option<Self> {
+        let field = fields.find(name)?;
+        reader.scalar(field, |text| T::parse(text, field.key.kind))
     }
 
     fn put(&self, keys: &mut Keys, key: &Key) {
@@ -95,17 +101,13 @@ impl<T: Scalar> Setting for Option<T> {
         default.and_then(|text| T::parse(text, key.kind).ok())
     }
 
-    fn read(&mut self, reader: &mut Reader, fields: &Fields, name: &str) {
-        let read = reader.scalar(fields, name, |key, text| {
-            if key.kind.is_off(text) {
-                Ok(None)
-            } else {
-                T::parse(text, key.kind).map(Some)
-            }
-        });
-        if let Some(value) = read {
-            *self = value;
-        }
+    fn read(reader: &mut Reader, fields: &Fields, name: &str) -> Option<Self> {
+        let field = fields.find(name)?;
+        let kind = field.key.kind;
+        reader.scalar(field, |text| {
+            let is_given = !kind.is_off(text);
+            is_given.then(|| T::parse(text, kind)).transpose()
+        })
     }
 
     fn put(&self, keys: &mut Keys, key: &Key) {
@@ -123,12 +125,8 @@ impl<T: Scalar> Setting for Option<Option<T>> {
         None
     }
 
-    fn read(&mut self, reader: &mut Reader, fields: &Fields, name: &str) {
-        if fields.has(name) {
-            let mut value = None;
-            Setting::read(&mut value, reader, fields, name);
-            *self = Some(value);
-        }
+    fn read(reader: &mut Reader, fields: &Fields, name: &str) -> Option<Self> {
+        Setting::read(reader, fields, name).map(Some)
     }
 
     fn put(&self, keys: &mut Keys, key: &Key) {
@@ -208,12 +206,8 @@ impl Setting for Option<SecretString> {
         None
     }
 
-    fn read(&mut self, reader: &mut Reader, fields: &Fields, name: &str) {
-        let kind = fields.kind_of(name);
-        let read = reader.secret(fields, name, |text| check_secret(text, kind));
-        if read.is_some() {
-            *self = read;
-        }
+    fn read(reader: &mut Reader, fields: &Fields, name: &str) -> Option<Self> {
+        SecretString::read(reader, fields, name).map(Some)
     }
 
     fn put(&self, keys: &mut Keys, key: &Key) {
@@ -228,12 +222,9 @@ impl Setting for SecretString {
         Self::default()
     }
 
-    fn read(&mut self, reader: &mut Reader, fields: &Fields, name: &str) {
-        let mut read = None;
-        Setting::read(&mut read, reader, fields, name);
-        if let Some(secret) = read {
-            *self = secret;
-        }
+    fn read(reader: &mut Reader, fields: &Fields, name: &str) -> Option<Self> {
+        let kind = fields.kind_of(name);
+        reader.secret(fields, name, |text| check_secret(text, kind))
     }
 
     fn put(&self, keys: &mut Keys, key: &Key) {
@@ -248,19 +239,33 @@ impl Setting for SecretString {
 
 // Lists; an empty one is not shown.
 
-impl Setting for Vec<TableName> {
+/// A value that may stand in a list.
+pub(super) trait Item: Sized {
+    fn read(reader: &mut Reader, item: &Field) -> Option<Self>;
+    fn show(&self) -> Shown;
+}
+
+impl<T: Item> Setting for Vec<T> {
     fn unset(_: &Key) -> Self {
         Self::new()
     }
 
-    fn read(&mut self, reader: &mut Reader, fields: &Fields, name: &str) {
-        if let Some(tables) = reader.tables(fields, name) {
-            *self = tables;
-        }
+    fn read(reader: &mut Reader, fields: &Fields, name: &str) -> Option<Self> {
+        reader.list(fields.find(name)?, T::read)
     }
 
     fn put(&self, keys: &mut Keys, key: &Key) {
-        keys.put_list(key.name, self, |table| table.to_string().into());
+        keys.put_list(key.name, self, T::show);
+    }
+}
+
+impl Item for TableName {
+    fn read(reader: &mut Reader, item: &Field) -> Option<Self> {
+        reader.table(item)
+    }
+
+    fn show(&self) -> Shown {
+        self.to_string().into()
     }
 }
 
@@ -269,14 +274,12 @@ impl Setting for Vec<String> {
         Self::new()
     }
 
-    fn read(&mut self, reader: &mut Reader, fields: &Fields, name: &str) {
-        let read = match fields.kind_of(name) {
-            Kind::Schemas => reader.schemas(fields, name),
-            Kind::Storages | Kind::Databases => reader.names(fields, name),
-            _ => fields.find(name).and_then(|field| reader.texts(&field)),
-        };
-        if let Some(texts) = read {
-            *self = texts;
+    fn read(reader: &mut Reader, fields: &Fields, name: &str) -> Option<Self> {
+        let field = fields.find(name)?;
+        match field.key.kind {
+            Kind::Schemas => reader.list(field, Reader::schema),
+            Kind::Storages | Kind::Databases => reader.names(field),
+            _ => reader.list(field, Reader::text),
         }
     }
 
@@ -293,16 +296,12 @@ impl Setting for Vec<SecretString> {
         Self::new()
     }
 
-    fn read(&mut self, reader: &mut Reader, fields: &Fields, name: &str) {
+    fn read(reader: &mut Reader, fields: &Fields, name: &str) -> Option<Self> {
         let form = "a program and its arguments, such as `[aws-vault, print]`";
-        if let Some(command) = reader.command(fields, name, form) {
-            *self = command;
-        }
+        reader.command(fields.find(name)?, form)
     }
 
-    /// Arguments may hold a secret; the program says enough.
     fn put(&self, keys: &mut Keys, key: &Key) {
-        let shown: Vec<&str> = self.iter().enumerate().map(hide_arguments).collect();
-        keys.put_list(key.name, &shown, |text| (*text).to_owned().into());
+        keys.put_command(key.name, self);
     }
 }

@@ -5,8 +5,7 @@
 
 use serde_json::Value;
 
-use super::notify;
-use super::setting::Group;
+use super::setting::{Group, Item};
 use super::shown::{Keys, Shown};
 use super::types::Config;
 
@@ -38,7 +37,7 @@ fn config(config: &Config) -> Shown {
     keys.put("storages", storages);
     let postgres = config.postgres.shown();
     keys.put_some("postgres", (!postgres.is_empty()).then_some(postgres));
-    keys.put_list("notify", &config.notify, notify::show);
+    keys.put_list("notify", &config.notify, Item::show);
     let is_logged = config.log.file.is_some();
     keys.put_some("log", is_logged.then(|| config.log.shown()));
     keys.into()

@@ -39,6 +39,15 @@ impl Keys {
             self.put(key, Shown::List(items.iter().map(show).collect()));
         }
     }
+
+    /// Arguments may hold a secret; the program says enough.
+    pub(super) fn put_command(&mut self, key: &str, command: &[SecretString]) {
+        let mut shown = vec![HIDDEN; command.len()];
+        if let (Some(first), Some(program)) = (shown.first_mut(), command.first()) {
+            *first = program.expose_secret();
+        }
+        self.put_list(key, &shown, |text| (*text).to_owned().into());
+    }
 }
 
 impl From<Keys> for Shown {
@@ -169,14 +178,6 @@ fn quoted(text: &str) -> String {
     }
     quoted.push('"');
     quoted
-}
-
-pub(super) fn hide_arguments((at, text): (usize, &SecretString)) -> &str {
-    if at == 0 {
-        text.expose_secret()
-    } else {
-        HIDDEN
-    }
 }
 
 /// Writes a size without rounding it.

@@ -10,7 +10,7 @@ use secrecy::ExposeSecret;
 use serde_json::json;
 
 use super::keys::{Kind, Section};
-use super::sections::SECTIONS;
+use super::types::SECTIONS;
 use super::*;
 
 /// An environment and files made of tables.
@@ -824,7 +824,7 @@ fn effective_config_shows_every_key() {
     };
     // What cannot stand beside the rest, and files, whose secrets are shown hidden under their own key.
     assert_eq!(
-        here("/databases/shop", &super::sections::DATABASE),
+        here("/databases/shop", &super::types::DATABASE),
         ["url", "url_file", "password_file"]
     );
     assert_eq!(
@@ -840,7 +840,7 @@ fn effective_config_shows_every_key() {
         [] as [&str; 0]
     );
     assert_eq!(
-        here("/storages/far", &super::sections::STORAGE),
+        here("/storages/far", &super::types::STORAGE),
         [
             "access_key_id_file",
             "secret_access_key_file",
@@ -848,8 +848,8 @@ fn effective_config_shows_every_key() {
             "credential_command"
         ]
     );
-    assert_eq!(here("/log", &super::sections::LOG), [] as [&str; 0]);
-    assert_eq!(here("", &super::sections::ROOT), ["defaults"]);
+    assert_eq!(here("/log", &super::types::LOG), [] as [&str; 0]);
+    assert_eq!(here("", &super::types::ROOT), ["defaults"]);
     assert_eq!(
         shown["databases"]["shop"]["retention"]["keep_pre_deploy"],
         "90d"
@@ -1178,8 +1178,8 @@ fn the_table_of_keys_tells_the_real_defaults() {
     let written = format!(
         "databases: {{a: {{service: a, retention: {{keep_last: 1, {}}}, {}}}}}\nstorages: {{x: {{url: 's3://b', {}}}}}\n",
         defaults(&super::types::RETENTION),
-        defaults(&super::sections::DATABASE),
-        defaults(&super::sections::STORAGE),
+        defaults(&super::types::DATABASE),
+        defaults(&super::types::STORAGE),
     );
     let plain =
         "databases: {a: {service: a, retention: {keep_last: 1}}}\nstorages: {x: {url: 's3://b'}}\n";
@@ -1319,7 +1319,7 @@ fn a_drill_is_read_and_each_slip_is_told() {
 #[test]
 fn every_event_of_a_notifier_can_be_asked_for() {
     let names = super::notify::EVENTS.map(crate::notice::Event::as_str);
-    assert_eq!(super::sections::EVENTS, names);
+    assert_eq!(super::types::EVENTS, names);
 }
 
 #[test]

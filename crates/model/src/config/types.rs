@@ -9,7 +9,7 @@ use jiff::Span;
 use jiff::tz::TimeZone;
 use secrecy::SecretString;
 
-use super::keys::{Kind, Section, key, required};
+use super::keys::{Key, Kind, Section, key, required};
 use super::section::{group, join};
 use super::setting::Group;
 use super::url;
@@ -17,7 +17,7 @@ pub use super::url::StorageUrl;
 use crate::drill::Assertion;
 use crate::id::DatabaseName;
 use crate::name::TableName;
-use crate::notice::{EmailConfig, NotifierConfig, PingConfig};
+use crate::notice::{EmailConfig, HookConfig, NotifierConfig, PingConfig, WebhookConfig};
 pub use crate::required::RequiredTable;
 
 /// `pg_dump` takes its lock timeout as a signed number of milliseconds, which ends at 24.8 days.
@@ -399,8 +399,7 @@ group! {
 }
 
 group! {
-    /// Any address that takes a JSON document.
-    pub struct Webhook {
+    keys of WebhookConfig {
         /// The address.
         url: SecretString = SecretUrl, file "File that holds the address.", required: true;
         /// Key that the Pgkeep-Signature header is made with. Default: no signature.
@@ -411,10 +410,19 @@ group! {
 }
 
 group! {
-    /// A chat's incoming webhook.
-    pub struct Hook {
+    keys of HookConfig {
         /// Address of the webhook.
         url: SecretString = SecretUrl, file "File that holds the address of the webhook.", required: true;
+    }
+}
+
+group! {
+    /// What every notifier has.
+    pub struct Scope {
+        /// The databases that it is told of. Default: all.
+        databases: Vec<String> = Databases;
+        /// Certificates to trust for the service, beside the usual ones.
+        ca_certificate: Option<PathBuf> = Path;
     }
 }
 
@@ -450,70 +458,76 @@ defaults!(
     DrillConfig
 );
 
-// The sections that stand inside others.
+// The sections of the file.
 
-pub(super) static ASSERTION: Section = Section {
-    name: "assertion",
-    place: "in an entry of `assertions`",
-    doc: "Something that must hold in the restored database: a query with what it must answer, or a program.",
-    keys: &[
+pub(super) const EVENTS: &[&str] = &["failure", "success", "stale", "restore", "drill"];
+
+/// What a notifier hears of, which a ping does not choose.
+const ON: &[Key] = &[Key {
+    default: Some("failure"),
+    ..key(
+        "on",
+        Kind::Choices(EVENTS),
+        "What is told: failure, success, stale, restore, drill.",
+    )
+}];
+
+/// Declares all sections, from which the JSON Schema and the tests of `config.example.yaml` are made: the name in the
+/// schema, where its keys belong, what it is, and its keys.
+macro_rules! sections {
+    ($($section:ident: $name:literal, $place:literal, $doc:literal, $keys:expr;)*) => {
+        $(pub(super) static $section: Section = Section {
+            name: $name,
+            place: $place,
+            doc: $doc,
+            keys: $keys,
+        };)*
+
+        /// All sections.
+        pub(super) const SECTIONS: &[&Section] = &[$(&$section),*];
+    };
+}
+
+sections! {
+    ROOT: "config", "at the top level", "Configuration of pgkeep.", &[
+        key("defaults", Kind::Section(&DATABASE), "Keys that every database has unless it gives them itself."),
+        required("databases", Kind::Named(&DATABASE), "The databases to back up, each under a name that its backups carry for ever."),
+        required("storages", Kind::Named(&STORAGE), "The places that backups are stored in, each under a name."),
+        key("postgres", Kind::Section(&POSTGRES), "The PostgreSQL client programs."),
+        key("notify", Kind::Sections(&NOTIFIER), "Who is told how runs ended."),
+        key("log", Kind::Section(&LOG), "A log file beside what is printed."),
+    ];
+    DATABASE: "database", "in a database or under `defaults`",
+        "A database: how to reach it, what must be in its dump, where its backups go.", DatabaseConfig::KEYS;
+    REQUIRED_TABLE: "required_table", "in an entry of `required_tables`", "A table without which a dump is not stored.", &[
+        required("name", Kind::Text, "Name of the table, with its schema where that is not `public`."),
+        key("min_rows", Kind::Count(0, u64::MAX), "How many rows it must have at least. Default: none are asked for."),
+    ];
+    COMPRESSION: "compression", "under `compression`", "How the dump is compressed.", Compression::KEYS;
+    RETRIES: "retries", "under `retries`", "When a failed run is tried again.", Retries::KEYS;
+    RETENTION: "retention", "under `retention`",
+        "Which backups are kept. What any rule keeps is kept; the newest good backup and pinned ones always are.", Retention::KEYS;
+    DRILL: "drill", "under `drill`", "How a backup is restored for a test.", DrillConfig::KEYS;
+    ASSERTION: "assertion", "in an entry of `assertions`",
+        "Something that must hold in the restored database: a query with what it must answer, or a program.", &[
         required("name", Kind::Text, "What the report calls it."),
         key("sql", Kind::Text, "A query."),
-        key(
-            "expect",
-            Kind::Text,
-            "What the query must answer: equals X, at_least N, at_most N or no_rows.",
-        ),
-        key(
-            "command",
-            Kind::Command,
-            "A program and its arguments, which must exit with 0; it finds the database by PGKEEP_SCRATCH_URL and DATABASE_URL.",
-        ),
-    ],
-};
-
-pub(super) static REQUIRED_TABLE: Section = Section {
-    name: "required_table",
-    place: "in an entry of `required_tables`",
-    doc: "A table without which a dump is not stored.",
-    keys: &[
-        required(
-            "name",
-            Kind::Text,
-            "Name of the table, with its schema where that is not `public`.",
-        ),
-        key(
-            "min_rows",
-            Kind::Count(0, u64::MAX),
-            "How many rows it must have at least. Default: none are asked for.",
-        ),
-    ],
-};
-
-pub(super) static COMPRESSION: Section = Section {
-    name: "compression",
-    place: "under `compression`",
-    doc: "How the dump is compressed.",
-    keys: Compression::KEYS,
-};
-
-pub(super) static RETRIES: Section = Section {
-    name: "retries",
-    place: "under `retries`",
-    doc: "When a failed run is tried again.",
-    keys: Retries::KEYS,
-};
-
-pub(super) static RETENTION: Section = Section {
-    name: "retention",
-    place: "under `retention`",
-    doc: "Which backups are kept. What any rule keeps is kept; the newest good backup and pinned ones always are.",
-    keys: Retention::KEYS,
-};
-
-pub(super) static DRILL: Section = Section {
-    name: "drill",
-    place: "under `drill`",
-    doc: "How a backup is restored for a test.",
-    keys: DrillConfig::KEYS,
-};
+        key("expect", Kind::Text, "What the query must answer: equals X, at_least N, at_most N or no_rows."),
+        key("command", Kind::Command, "A program and its arguments, which must exit with 0; it finds the database by PGKEEP_SCRATCH_URL and DATABASE_URL."),
+    ];
+    STORAGE: "storage", "in a storage", "A place that backups are stored in. All keys but url are for s3:// alone.", StorageConfig::KEYS;
+    POSTGRES: "postgres", "under `postgres`", "The PostgreSQL client programs.", PostgresConfig::KEYS;
+    NOTIFIER: "notifier", "in an entry of `notify`", "Somebody who is told how runs ended: exactly one of the keys.", &[
+        key("email", Kind::Section(&EMAIL), "Tells by e-mail."),
+        key("slack", Kind::Section(&SLACK), "Tells a channel of Slack, or of what takes its messages."),
+        key("discord", Kind::Section(&DISCORD), "Tells a channel of Discord."),
+        key("webhook", Kind::Section(&WEBHOOK), "Sends a JSON document to any address."),
+        key("ping", Kind::Section(&PING), "Pings a service that alarms when no ping comes."),
+    ];
+    EMAIL: "email", "under `email`", "A mail server, and who gets mail by it.", join!(EmailConfig::KEYS, ON, Scope::KEYS);
+    SLACK: "slack", "under `slack`", "An incoming webhook of Slack.", join!(HookConfig::KEYS, ON, Scope::KEYS);
+    DISCORD: "discord", "under `discord`", "A webhook of Discord.", join!(HookConfig::KEYS, ON, Scope::KEYS);
+    WEBHOOK: "webhook", "under `webhook`", "An address that takes a JSON document.", join!(WebhookConfig::KEYS, ON, Scope::KEYS);
+    PING: "ping", "under `ping`", "A service that alarms when no ping comes. It hears of backups alone.", join!(PingConfig::KEYS, Scope::KEYS);
+    LOG: "log", "under `log`", "A log file beside what is printed; `--log-file` goes before it.", LogConfig::KEYS;
+}

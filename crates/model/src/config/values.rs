@@ -3,12 +3,12 @@
 use super::check;
 use super::keys::{Key, Kind};
 use super::reader::{Field, Fields, Reader, choose, parse_count, parse_span};
-use super::setting::{Blank, Group, Scalar, Setting};
+use super::setting::{Blank, Group, Item, Scalar, Setting};
 use super::shown::{Keys, Shown};
-use super::tree::{Node, Value};
+use super::tree::Value;
 use super::types::{
     Compression, CompressionMethod, DrillConfig, KeepPreDeploy, LogConfig, PostgresConfig, Preset,
-    REQUIRED_TABLE, RequiredTable, Retention, Retries,
+    RequiredTable, Retention, Retries,
 };
 use crate::notice::{MailTls, PingStyle};
 
@@ -68,32 +68,12 @@ macro_rules! nested {
                 Group::unset()
             }
 
-            fn read(&mut self, reader: &mut Reader, fields: &Fields, name: &str) {
-                if let Some(group) = read_nested(reader, fields, name, $check) {
-                    *self = group;
-                }
+            fn read(reader: &mut Reader, fields: &Fields, name: &str) -> Option<Self> {
+                read_nested(reader, fields.find(name)?, $check)
             }
 
             fn put(&self, keys: &mut Keys, key: &Key) {
                 put_nested(self, keys, key);
-            }
-        }
-
-        impl Setting for Option<$group> {
-            fn unset(_: &Key) -> Self {
-                None
-            }
-
-            fn read(&mut self, reader: &mut Reader, fields: &Fields, name: &str) {
-                if let Some(group) = read_nested(reader, fields, name, $check) {
-                    *self = Some(group);
-                }
-            }
-
-            fn put(&self, keys: &mut Keys, key: &Key) {
-                if let Some(group) = self {
-                    put_nested(group, keys, key);
-                }
             }
         }
     )*};
@@ -101,7 +81,6 @@ macro_rules! nested {
 
 nested! {
     Retries: check::retries;
-    Retention: check::retention;
     DrillConfig: check::nothing;
     PostgresConfig: check::nothing;
     LogConfig: check::nothing;
@@ -109,13 +88,11 @@ nested! {
 
 fn read_nested<T: Group>(
     reader: &mut Reader,
-    fields: &Fields,
-    name: &str,
+    field: &Field,
     check: impl Fn(&mut T, &mut Reader, &Fields),
 ) -> Option<T> {
-    let fields = reader.open_key(fields, name)?;
-    let mut group = T::unset();
-    group.read_all(reader, &fields);
+    let fields = reader.open(field)?;
+    let mut group = T::read_new(reader, &fields);
     check(&mut group, reader, &fields);
     Some(group)
 }
@@ -125,27 +102,38 @@ fn put_nested(group: &impl Group, keys: &mut Keys, key: &Key) {
     keys.put_some(key.name, (!shown.is_empty()).then_some(shown));
 }
 
+impl Setting for Option<Retention> {
+    fn unset(_: &Key) -> Self {
+        None
+    }
+
+    fn read(reader: &mut Reader, fields: &Fields, name: &str) -> Option<Self> {
+        read_nested(reader, fields.find(name)?, check::retention).map(Some)
+    }
+
+    fn put(&self, keys: &mut Keys, key: &Key) {
+        if let Some(retention) = self {
+            put_nested(retention, keys, key);
+        }
+    }
+}
+
 /// A method alone, or a method and a level.
 impl Setting for Compression {
     fn unset(_: &Key) -> Self {
         Group::unset()
     }
 
-    fn read(&mut self, reader: &mut Reader, fields: &Fields, name: &str) {
-        let is_method = |field: Field| matches!(field.node.value, Value::Text(_));
-        let read = if fields.find(name).is_some_and(is_method) {
-            reader
-                .scalar(fields, name, |key, text| Scalar::parse(text, key.kind))
-                .map(|method| Self {
-                    method,
-                    level: None,
-                })
-        } else {
-            read_nested(reader, fields, name, check::level)
-        };
-        if let Some(compression) = read {
-            *self = compression;
+    fn read(reader: &mut Reader, fields: &Fields, name: &str) -> Option<Self> {
+        let field = fields.find(name)?;
+        if !matches!(field.node.value, Value::Text(_)) {
+            return read_nested(reader, field, check::level);
         }
+        let method = reader.scalar(field, |text| Scalar::parse(text, field.key.kind))?;
+        Some(Self {
+            method,
+            level: None,
+        })
     }
 
     fn put(&self, keys: &mut Keys, key: &Key) {
@@ -154,48 +142,32 @@ impl Setting for Compression {
     }
 }
 
-impl Setting for Vec<RequiredTable> {
-    fn unset(_: &Key) -> Self {
-        Self::new()
-    }
-
-    fn read(&mut self, reader: &mut Reader, fields: &Fields, name: &str) {
-        let Some(field) = fields.find(name) else {
-            return;
-        };
-        let read = reader.list(&field, |reader, item| match &item.value {
-            Value::Map(_) => read_required(reader, item, &field.path),
-            _ => {
-                let table = reader.table(item, item.line, &field.path);
-                table.map(RequiredTable::new)
-            }
-        });
-        if let Some(tables) = read {
-            *self = tables;
+impl Item for RequiredTable {
+    fn read(reader: &mut Reader, item: &Field) -> Option<Self> {
+        if !matches!(item.node.value, Value::Map(_)) {
+            return reader.table(item).map(Self::new);
         }
-    }
-
-    fn put(&self, keys: &mut Keys, key: &Key) {
-        keys.put_list(key.name, self, |required| {
-            let table = required.table.to_string();
-            let Some(min_rows) = required.min_rows else {
-                return table.into();
-            };
-            let mut keys = Keys::default();
-            keys.put("name", table);
-            keys.put("min_rows", min_rows);
-            keys.into()
+        let fields = reader.open(item)?;
+        let min_rows = fields.find("min_rows").and_then(|field| {
+            let kind = field.key.kind;
+            reader.scalar(field, |text| parse_count(text, kind))
         });
+        let Some(name) = fields.find("name") else {
+            reader.note_missing(&fields, "name");
+            return None;
+        };
+        let table = reader.table(name)?;
+        Some(Self { table, min_rows })
     }
-}
 
-fn read_required(reader: &mut Reader, item: &Node, path: &str) -> Option<RequiredTable> {
-    let fields = reader.open(item, item.line, path, &REQUIRED_TABLE)?;
-    let min_rows = reader.scalar(&fields, "min_rows", |key, text| parse_count(text, key.kind));
-    let Some(name) = fields.find("name") else {
-        reader.note(item.line, format!("`{path}.name` is missing"));
-        return None;
-    };
-    let table = reader.table(name.node, name.line, &name.path)?;
-    Some(RequiredTable { table, min_rows })
+    fn show(&self) -> Shown {
+        let table = self.table.to_string();
+        let Some(min_rows) = self.min_rows else {
+            return table.into();
+        };
+        let mut keys = Keys::default();
+        keys.put("name", table);
+        keys.put("min_rows", min_rows);
+        keys.into()
+    }
 }

@@ -28,26 +28,31 @@ pub enum Channel {
     /// E-mail.
     Email(EmailConfig),
     /// An incoming webhook of Slack, or of what speaks like it.
-    Slack {
-        /// Its address, which is all that is needed to write there.
-        url: SecretString,
-    },
+    Slack(HookConfig),
     /// A webhook of Discord.
-    Discord {
-        /// Its address, which is all that is needed to write there.
-        url: SecretString,
-    },
+    Discord(HookConfig),
     /// Any address that takes a JSON document.
-    Webhook {
-        /// The address.
-        url: SecretString,
-        /// The key that documents are signed with.
-        secret: Option<SecretString>,
-        /// Headers of each request.
-        headers: Vec<(String, SecretString)>,
-    },
+    Webhook(WebhookConfig),
     /// A service that misses pings which do not come.
     Ping(PingConfig),
+}
+
+/// The webhook of a chat.
+#[derive(Clone, Debug)]
+pub struct HookConfig {
+    /// Its address, which is all that is needed to write there.
+    pub url: SecretString,
+}
+
+/// Where JSON documents go.
+#[derive(Clone, Debug)]
+pub struct WebhookConfig {
+    /// The address.
+    pub url: SecretString,
+    /// The key that documents are signed with.
+    pub secret: Option<SecretString>,
+    /// Headers of each request.
+    pub headers: Vec<(String, SecretString)>,
 }
 
 /// Where e-mail goes, and by which server.
@@ -158,9 +163,9 @@ impl NotifierConfig {
     pub fn kind(&self) -> &'static str {
         match self.channel {
             Channel::Email(_) => "email",
-            Channel::Slack { .. } => "slack",
-            Channel::Discord { .. } => "discord",
-            Channel::Webhook { .. } => "webhook",
+            Channel::Slack(_) => "slack",
+            Channel::Discord(_) => "discord",
+            Channel::Webhook(_) => "webhook",
             Channel::Ping(_) => "ping",
         }
     }
@@ -169,14 +174,10 @@ impl NotifierConfig {
     pub fn secrets(&self) -> Vec<SecretString> {
         match &self.channel {
             Channel::Email(email) => email.password.iter().cloned().collect(),
-            Channel::Slack { url } | Channel::Discord { url } => vec![url.clone()],
-            Channel::Webhook {
-                url,
-                secret,
-                headers,
-            } => {
-                let values = headers.iter().map(|(_, value)| value);
-                let all = [url].into_iter().chain(secret).chain(values);
+            Channel::Slack(hook) | Channel::Discord(hook) => vec![hook.url.clone()],
+            Channel::Webhook(hook) => {
+                let values = hook.headers.iter().map(|(_, value)| value);
+                let all = [&hook.url].into_iter().chain(&hook.secret).chain(values);
                 all.cloned().collect()
             }
             Channel::Ping(ping) => {

@@ -17,7 +17,8 @@ use super::redact::Redactor;
 use super::words::{bytes, number, took};
 
 pub use config::{
-    Channel, DATABASE_MARK, EmailConfig, MailTls, NotifierConfig, PingConfig, PingStyle,
+    Channel, DATABASE_MARK, EmailConfig, HookConfig, MailTls, NotifierConfig, PingConfig,
+    PingStyle, WebhookConfig,
 };
 pub use ping::{PingKind, body as ping_body, url as ping_url};
 

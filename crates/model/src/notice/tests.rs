@@ -44,9 +44,9 @@ fn good() -> Notice {
 
 fn notifier(on: &[Event], databases: &[&str]) -> NotifierConfig {
     NotifierConfig {
-        channel: Channel::Slack {
+        channel: Channel::Slack(HookConfig {
             url: "https://hooks.example/x".into(),
-        },
+        }),
         on: on.to_vec(),
         databases: databases.iter().map(|name| (*name).to_owned()).collect(),
         ca_certificate: None,
