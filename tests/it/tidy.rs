@@ -135,6 +135,17 @@ const NAMES: [&str; 5] = ["helper", "util", "manager", "misc", "common"];
 /// What is promised for later belongs into an issue.
 const LATER: [&str; 4] = ["TODO", "FIXME", "XXX", "HACK"];
 
+/// Folders in which names are still bound twice in a row.
+const BOUND_TWICE: [&str; 7] = [
+    "crates/core/src/copies",
+    "crates/core/src/op/extract",
+    "crates/core/src/op/get",
+    "crates/core/src/op/restore",
+    "crates/core/src/op/verify",
+    "crates/storage/src/",
+    "src/cli",
+];
+
 #[test]
 fn source_keeps_its_shape() {
     let mut complaints = Vec::new();
@@ -153,6 +164,7 @@ fn complaints_of(name: &str, text: &str) -> Vec<String> {
     all.extend(layers(name, &product));
     all.extend(spawns(name, &product));
     all.extend(tasks(name, &product));
+    all.extend(bound_twice(name, &code));
     all.extend(words(name, text, &code, &product));
     all
 }
@@ -218,6 +230,47 @@ fn tasks(name: &str, product: &str) -> Option<String> {
     let is_lost = count("tokio::spawn(") > count(".in_current_span()");
     (is_below && !is_test_file(name) && is_lost)
         .then(|| format!("{name}: spawns a task without `in_current_span`"))
+}
+
+/// Two bindings of one name in a row please the formatter, and leave the reader to find out which one is meant.
+fn bound_twice(name: &str, code: &str) -> Vec<String> {
+    if BOUND_TWICE.iter().any(|folder| name.starts_with(folder)) {
+        return Vec::new();
+    }
+    let next_is_same = |at: usize| {
+        let (bound, end) = binding(code, at)?;
+        let gap = code[end..].len() - code[end..].trim_start().len();
+        let (again, _) = binding(code, end + gap)?;
+        (bound == again && bound != "_").then(|| (bound, line_of(code, end + gap)))
+    };
+    code.match_indices("let ")
+        .filter(|(at, word)| stands_alone(code, *at, word))
+        .filter_map(|(at, _)| next_is_same(at))
+        .map(|(bound, line)| {
+            format!(
+                "{name}:{line}: `{bound}` is bound twice in a row: write one chain, or name the first after what it is"
+            )
+        })
+        .collect()
+}
+
+/// Reads a `let` that binds one name without a pattern: the name, and where the statement ends.
+fn binding(code: &str, at: usize) -> Option<(&str, usize)> {
+    let pattern = code[at..].strip_prefix("let ")?;
+    let rest = pattern.strip_prefix("mut ").unwrap_or(pattern);
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let (name, behind) = rest.split_at(rest.find(|c| !is_part(c))?);
+    let is_single = behind.trim_start().starts_with([':', '=']);
+    let mut depth = 0;
+    let end = code[at..].bytes().position(|byte| {
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth -= 1,
+            _ => {}
+        }
+        depth < 0 || (depth == 0 && byte == b';')
+    })?;
+    (is_single && depth == 0).then_some((name, at + end + 1))
 }
 
 fn words(name: &str, text: &str, code: &str, product: &str) -> Vec<String> {
@@ -457,7 +510,17 @@ fn about(name: &str, code: &str) -> Vec<String> {
 }
 
 /// A file, a line of it, and what must be complained about.
-const BAD: [(&str, &str, &str); 24] = [
+const BAD: [(&str, &str, &str); 26] = [
+    (
+        "crates/model/src/a.rs",
+        "fn f() { let x = a(|| { 1; });\n    // Why.\n    let mut x: u8 = x.b(); }",
+        "a.rs:4: `x` is bound twice",
+    ),
+    (
+        "tests/it/a.rs",
+        "fn f() { let x = a(); let x = b(x)?; }",
+        "`x` is bound twice",
+    ),
     (
         "crates/core/src/log/a.rs",
         "static LOG: OnceLock<u8> = OnceLock::new();",
@@ -606,6 +669,18 @@ fn good_files_pass() {
             "fn f() { x.unwrap(); std::process::Command::new(\"sh\"); }",
         ),
     ];
+    let bound_once = [
+        "let x = a(); let Some(x) = x else { return };",
+        "let x = a(); b(); let x = x.c();",
+        "let x = a(); let y = x; let x = y.b();",
+        "if let Some(x) = a { let x = x.b(); }",
+        "let _ = a(); let _ = b();",
+        "let x = { let y = a(); y }; let y = x;",
+    ];
+    for code in bound_once {
+        let found = about("src/a.rs", &format!("fn f() {{ {code} }}"));
+        assert_eq!(found, [""; 0], "{code}");
+    }
     for (name, code) in good {
         assert_eq!(about(name, code), [""; 0], "{name}: {code}");
     }
