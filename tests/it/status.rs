@@ -147,6 +147,47 @@ fn status_passes_over_what_does_not_count() {
     );
 }
 
+/// One rule for all: a backup from the future counts for nothing, is `latest` for no command, and hides no copy.
+#[test]
+fn a_backup_from_the_future_is_the_latest_for_nobody() {
+    const AHEAD: &str = "shop-20990101T000000Z-0001";
+    let mut ids = nights();
+    ids.insert(0, AHEAD.to_owned());
+    let shop = stocked(&ids);
+    let newest = ids[1].as_str();
+    for (command, field) in [
+        (&["show"][..], "id"),
+        (&["get", "-o", "dump.sql.gz"], "id"),
+        (&["pin", "latest", "audit"], "id"),
+    ] {
+        let outcome = shop.over(&[&["--json"], command].concat()).run().expect(0);
+        assert_eq!(outcome.json()[field], newest, "{command:?}");
+        let said = format!("{}{}", outcome.stdout(), outcome.stderr());
+        assert!(said.contains(AHEAD), "{command:?}: {outcome}");
+    }
+    let outcome = shop.over(&["--json", "verify"]).run().expect(0);
+    assert_eq!(outcome.summary()["copies"][0]["id"], newest);
+    let status = shop.over(&["--json", "status"]).run().expect(0).json();
+    let database = &status["databases"][0];
+    assert_eq!(database["newest_good"]["id"], newest);
+    assert_eq!(database["storages"][0]["newest_good"], newest);
+    assert_eq!(database["alerts"], json!([]), "{status}");
+    // By its id it is read all the same.
+    let named = shop.over(&["--json", "show", AHEAD]).run().expect(0);
+    assert_eq!(named.json()["id"], AHEAD);
+    let alone = stocked(&[AHEAD.to_owned()]);
+    let outcome = alone.over(&["--json", "show"]).run().expect(10);
+    let error = outcome.exit_error();
+    assert!(
+        error["message"]
+            .as_str()
+            .unwrap()
+            .contains("this machine's clock"),
+        "{error}"
+    );
+    assert!(error["details"].to_string().contains(AHEAD), "{error}");
+}
+
 /// R13: a drill that has not passed for more than 35 days is an alert of its own, and a failure where it was asked for.
 #[test]
 fn a_drill_that_did_not_come_is_told() {

@@ -136,7 +136,7 @@ impl Command {
         match self {
             Self::Backup(args) => backup::run(args, setup, output, context).await,
             Self::List(args) => list::run(args, setup, output, context).await,
-            Self::Show(args) => show::run(args, setup, output).await,
+            Self::Show(args) => show::run(args, setup, output, context).await,
             Self::Get(args) => get::run(args, setup, output, context).await,
             Self::Extract(args) => extract::run(args, setup, output, context).await,
             Self::Drill(args) => drill::run(args, setup, output, context).await,

@@ -86,6 +86,9 @@ async fn pin_or_unpin(request: Request, output: &Output, context: &Context) -> R
             (false, false) => format!("{id} was not pinned\n"),
         }
     });
+    for warning in &report.warnings {
+        output.warning(warning);
+    }
     if !report.changed && report.pinned && report.reason != reason {
         output.note(&format!(
             "the earlier reason stays; `pgkeep unpin {}` first, to give another",

@@ -4,6 +4,7 @@ use clap::Args;
 
 use crate::cli::args::StorageArgs;
 use crate::cli::output::{Output, bytes, dumped_tables, number};
+use pgkeep_core::context::Context;
 use pgkeep_core::op::show::{Report, run as show};
 use pgkeep_core::setup::Setup;
 use pgkeep_core::setup::stored::{Overrides, show as request};
@@ -32,9 +33,18 @@ impl From<&ShowArgs> for Overrides {
     }
 }
 
-pub(super) async fn run(args: &ShowArgs, setup: &Setup, output: &Output) -> Result<()> {
-    let report = show(request(&args.into(), setup)?).await?;
+pub(super) async fn run(
+    args: &ShowArgs,
+    setup: &Setup,
+    output: &Output,
+    context: &Context,
+) -> Result<()> {
+    let request = request(&args.into(), setup, context.clock.now())?;
+    let report = show(request).await?;
     output.document(&report.manifest, || text(&report));
+    for warning in &report.warnings {
+        output.warning(warning);
+    }
     report.failure.map_or(Ok(()), Err)
 }
 

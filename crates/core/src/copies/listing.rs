@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use jiff::Timestamp;
 use serde::Serialize;
 
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::{BackupId, DatabaseName};
 use pgkeep_model::keys::{Listed, Marks, Part, Place, databases, gather, run_of_key};
 use pgkeep_model::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError};
+use pgkeep_model::retention::is_ahead;
 use pgkeep_storage::Storage;
 
 /// Id of the failure that says that a key is taken.
@@ -65,6 +67,8 @@ pub struct Listing {
     /// All run records, oldest first, and the positions of the storages that have each.
     pub runs: BTreeMap<BackupId, Vec<usize>>,
     failures: Vec<Failure>,
+    /// The present moment: what is stamped behind it counts for nothing.
+    now: Timestamp,
 }
 
 /// Which backup is meant.
@@ -156,12 +160,14 @@ impl StoredBackup {
 }
 
 impl Listing {
-    /// Lists all `storages` at once, with one LIST each; `database` narrows it to one.
+    /// Lists all `storages` at once, with one LIST each; `database` narrows it to one. `now` decides which backups are
+    /// stamped in the future.
     ///
     /// It fails only when no storage answered.
     pub async fn read(
         storages: Vec<NamedStorage>,
         database: Option<&DatabaseName>,
+        now: Timestamp,
     ) -> Result<Self> {
         let prefix = database.map(|name| format!("{name}/")).unwrap_or_default();
         let answers = join_all(storages.iter().map(|named| named.storage.list(&prefix))).await;
@@ -217,6 +223,7 @@ impl Listing {
             backups: found.into_values().collect(),
             runs,
             failures,
+            now,
         })
     }
 
@@ -269,12 +276,8 @@ impl Listing {
         match wanted {
             Wanted::Latest => {
                 self.only_database()?;
-                let mut full = self
-                    .backups
-                    .iter()
-                    .filter(|backup| !backup.place.is_partial);
-                full.rfind(|backup| backup.is_good())
-                    .ok_or_else(|| self.nothing_there())
+                let newest = self.newest_good().ok_or_else(|| self.nothing_there())?;
+                Ok(newest)
             }
             Wanted::Id(id) => {
                 let found = self
@@ -294,6 +297,35 @@ impl Listing {
         }
     }
 
+    /// Returns the newest good backup: whole somewhere, and not stamped in the future.
+    pub fn newest_good(&self) -> Option<&StoredBackup> {
+        let mut newest_first = self.backups.iter().rev();
+        newest_first
+            .find(|backup| !backup.place.is_partial && backup.is_good() && !self.is_ahead(backup))
+    }
+
+    /// Says which backups `latest` passed over because they are stamped in the future.
+    pub fn passed_over(&self, wanted: &Wanted) -> Vec<String> {
+        match wanted {
+            Wanted::Latest => self.ahead().map(in_the_future).collect(),
+            Wanted::Id(_) => Vec::new(),
+        }
+    }
+
+    /// Tells whether a backup is stamped so far in the future that it counts for nothing.
+    pub fn is_ahead(&self, backup: &StoredBackup) -> bool {
+        is_ahead(backup.place.id.started_at(), self.now)
+    }
+
+    /// Returns the good backups that count for nothing because they are stamped in the future.
+    fn ahead(&self) -> impl Iterator<Item = &BackupId> {
+        let ahead = self
+            .backups
+            .iter()
+            .filter(|backup| !backup.place.is_partial && backup.is_good() && self.is_ahead(backup));
+        ahead.map(|backup| &backup.place.id)
+    }
+
     /// Returns the ids of the backups that are newer than this one and damaged in every storage, oldest first.
     pub fn damaged_behind(&self, backup: &StoredBackup) -> Vec<String> {
         let behind = self
@@ -311,9 +343,20 @@ impl Listing {
     }
 
     pub(crate) fn nothing_there(&self) -> Failure {
+        let ahead: Vec<String> = self.ahead().map(in_the_future).collect();
         let message = format!("there is no good backup in {}", self.names());
-        Failure::new(Kind::NotFound, "no_such_backup", message)
-            .hint("`pgkeep backup` makes one; `--storage` says where to look")
+        let failure = Failure::new(Kind::NotFound, "no_such_backup", message);
+        if ahead.is_empty() {
+            return failure.hint("`pgkeep backup` makes one; `--storage` says where to look");
+        }
+        let message = format!(
+            "there is no good backup in {} that is not stamped in the future; by this machine's clock it is {}",
+            self.names(),
+            self.now.strftime("%Y-%m-%d %H:%M UTC")
+        );
+        Failure { message, ..failure }
+            .with_details(ahead)
+            .hint("set the clock where it is wrong; a backup that is named by its id is read whatever its time")
     }
 
     fn names(&self) -> String {
@@ -324,6 +367,11 @@ impl Listing {
             .collect();
         names.join(", ")
     }
+}
+
+/// Says of a backup that is passed over why.
+pub(crate) fn in_the_future(id: &BackupId) -> String {
+    format!("`{id}` is stamped in the future and does not count: a clock is or was wrong")
 }
 
 /// `latest` is only the latest of what answered.
@@ -404,9 +452,9 @@ pub(crate) async fn unless_removed(
     let message = format!("{what}: `{id}` was removed while it was read, as retention does");
     let removed =
         Failure::new(Kind::Damaged, BACKUP_REMOVED, message).with_details([failure.message]);
-    let now = Listing::read(listing.storages.clone(), Some(id.database())).await;
+    let now = Listing::read(listing.storages.clone(), Some(id.database()), listing.now).await;
     let newest = now.ok().and_then(|now| {
-        let newest = now.find(&Wanted::Latest).ok()?;
+        let newest = now.newest_good()?;
         Some(newest.place.id.to_string())
     });
     match newest {
@@ -470,7 +518,8 @@ mod tests {
         let storage: Arc<dyn Storage> = memory.clone();
         let name = "here".to_owned();
         let here = NamedStorage { name, storage };
-        let listing = Listing::read(vec![here], None).await.unwrap();
+        let now = "2026-01-04T00:00:00Z".parse().unwrap();
+        let listing = Listing::read(vec![here], None, now).await.unwrap();
         let backup = listing.find(&Wanted::parse(old).unwrap()).unwrap();
         let missing = || Failure::new(Kind::Damaged, "object_missing", "it is not there").of_copy();
         let told = unless_removed(&listing, backup, "restore", missing()).await;

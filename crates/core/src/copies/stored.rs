@@ -1,5 +1,7 @@
 //! A stored backup, ready to be read: its manifest, the storages that have it, and one copy after the other.
 
+use jiff::Timestamp;
+
 use super::bridge::{ObjectReader, Pieces, Stream, reader, with_pieces};
 use super::dump::key_of;
 use super::listing::{
@@ -20,6 +22,8 @@ pub(crate) struct Stored {
     doubt: Option<Failure>,
     /// Newer backups that count for nothing, because they are damaged.
     passed_over: Vec<String>,
+    /// Says which backups would be newer, and are stamped in the future.
+    ahead: Vec<String>,
 }
 
 impl Stored {
@@ -28,9 +32,10 @@ impl Stored {
         storages: &[NamedStorage],
         database: Option<DatabaseName>,
         wanted: &Wanted,
+        now: Timestamp,
     ) -> Result<Self> {
         let database = database_of(wanted, database);
-        let listing = Listing::read(storages.to_vec(), database.as_ref()).await?;
+        let listing = Listing::read(storages.to_vec(), database.as_ref(), now).await?;
         let backup = listing.find(wanted)?.clone();
         let (manifest, _) = read_manifest(&listing, &backup).await?;
         let doubt = doubtful(wanted, &listing);
@@ -39,6 +44,7 @@ impl Stored {
             Wanted::Id(_) => Vec::new(),
         };
         Ok(Self {
+            ahead: listing.passed_over(wanted),
             passed_over,
             manifest,
             listing,
@@ -65,6 +71,11 @@ impl Stored {
         Err(Failure::new(Kind::AfterGood, "stored_not_good", message)
             .with_details(more.iter().cloned())
             .hint("`pgkeep verify --all` reads all that is stored, and marks what is damaged"))
+    }
+
+    /// Says what is odd of the choice of this backup and makes it no worse.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.ahead.clone()
     }
 
     /// Makes an attempt with one storage's copy after the other, until one is not at fault for what failed. Those that

@@ -67,10 +67,11 @@ pub struct Report {
 
 /// Downloads an object, from the next storage when one has a bad copy.
 pub async fn run(request: Request, context: &Context) -> Result<Report> {
-    let stored = Stored::open(&request.storages, request.database.clone(), &request.wanted).await?;
+    let (database, now) = (request.database.clone(), context.clock.now());
+    let stored = Stored::open(&request.storages, database, &request.wanted, now).await?;
     let what = format!("cannot get `{}`", stored.manifest.id);
     let (object, part) = wanted_object(&stored.manifest, request.globals)?;
-    let mut warnings = Vec::new();
+    let mut warnings = stored.warnings();
     let fetched = stored
         .try_copies(&what, &mut warnings, async |at| {
             let copy = Copy {

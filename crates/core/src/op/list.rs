@@ -70,7 +70,7 @@ pub struct Entry {
 
 /// Lists what is stored.
 pub async fn run(request: Request) -> Result<Report> {
-    let listing = Listing::read(request.storages, request.database.as_ref()).await?;
+    let listing = Listing::read(request.storages, request.database.as_ref(), request.now).await?;
     let (committed, unfinished): (Vec<_>, Vec<_>) = listing
         .backups
         .iter()

@@ -40,6 +40,9 @@ pub struct Report {
     pub changed: bool,
     /// The storages whose copies were looked at.
     pub storages: Vec<String>,
+    /// What is odd of the choice of this backup.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// Storages where it failed while it went well in others.
     #[serde(skip)]
     pub failure: Option<Failure>,
@@ -59,7 +62,7 @@ pub async fn run(request: Request, context: &Context) -> Result<Report> {
         Wanted::Id(id) => Some(id.database().clone()),
         Wanted::Latest => request.database.clone(),
     };
-    let listing = Listing::read(request.storages, database.as_ref()).await?;
+    let listing = Listing::read(request.storages, database.as_ref(), started_at).await?;
     let backup = listing.find(&request.wanted)?;
     let at = backup.readable_from();
     let pin = request
@@ -85,6 +88,7 @@ pub async fn run(request: Request, context: &Context) -> Result<Report> {
             .iter()
             .map(|&at| listing.storages[at].name.clone())
             .collect(),
+        warnings: listing.passed_over(&request.wanted),
         failure: listing.partial_failure(),
     };
     let copies = changes.len();

@@ -1,5 +1,7 @@
 //! `show`: one backup's manifest.
 
+use jiff::Timestamp;
+
 use super::stored::{Listing, NamedStorage, Wanted, database_of, doubtful, read_manifest};
 use pgkeep_model::failure::{Failure, Result};
 use pgkeep_model::id::DatabaseName;
@@ -13,6 +15,8 @@ pub struct Request {
     pub database: Option<DatabaseName>,
     /// Which backup.
     pub wanted: Wanted,
+    /// The present moment.
+    pub now: Timestamp,
 }
 
 /// A manifest and where its backup lies.
@@ -23,6 +27,8 @@ pub struct Report {
     pub storages: Vec<String>,
     /// Where the manifest was read from.
     pub url: String,
+    /// What is odd of the choice of this backup.
+    pub warnings: Vec<String>,
     /// A storage that did not answer while others did: the newest backup there may be another.
     pub failure: Option<Failure>,
 }
@@ -30,7 +36,7 @@ pub struct Report {
 /// Reads a manifest.
 pub async fn run(request: Request) -> Result<Report> {
     let database = database_of(&request.wanted, request.database);
-    let listing = Listing::read(request.storages, database.as_ref()).await?;
+    let listing = Listing::read(request.storages, database.as_ref(), request.now).await?;
     let backup = listing.find(&request.wanted)?;
     let (manifest, at) = read_manifest(&listing, backup).await?;
     let storages = backup
@@ -41,6 +47,7 @@ pub async fn run(request: Request) -> Result<Report> {
     Ok(Report {
         manifest,
         storages,
+        warnings: listing.passed_over(&request.wanted),
         failure: doubtful(&request.wanted, &listing),
         url: listing.states[at].url.clone(),
     })

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::flags::duration_or_off;
 use super::retention::{PolicyOverrides, flags, set_zone};
 use super::{Setup, StorageOverrides};
@@ -143,7 +145,8 @@ pub(super) async fn only_database(
 ) -> Result<DatabaseName> {
     match setup.database_name()? {
         Some(name) => Ok(name),
-        None => Listing::read(storages.to_vec(), None)
+        // Which databases there are does not depend on the time.
+        None => Listing::read(storages.to_vec(), None, Timestamp::MAX)
             .await?
             .only_database(),
     }

@@ -40,11 +40,12 @@ pub fn list(overrides: &Overrides, setup: &Setup, now: Timestamp) -> Result<list
 }
 
 /// Returns the request to show a manifest.
-pub fn show(overrides: &Overrides, setup: &Setup) -> Result<show::Request> {
+pub fn show(overrides: &Overrides, setup: &Setup, now: Timestamp) -> Result<show::Request> {
     Ok(show::Request {
         storages: setup.storages_to_read(&overrides.storage)?,
         database: setup.database_name()?,
         wanted: overrides.wanted()?,
+        now,
     })
 }
 

@@ -38,6 +38,12 @@ pub use times::{BadLine, fuzz as fuzz_times, read_times};
 /// them disagree by seconds, and by minutes where nobody sets the clock.
 pub const MAX_AHEAD: SignedDuration = SignedDuration::from_mins(10);
 
+/// Tells whether a start is stamped so far ahead of the present that a clock must be wrong. Such a backup is kept and
+/// counts for nothing: retention, freshness and `latest` all ask here.
+pub fn is_ahead(started_at: Timestamp, now: Timestamp) -> bool {
+    started_at.duration_since(now) > MAX_AHEAD
+}
+
 /// How long a damaged backup stays after a newer good one: its whole tables may be the only copy of something that was
 /// deleted since.
 const DAMAGED_STAYS: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -214,7 +220,7 @@ fn set_apart(candidate: &Candidate, now: Timestamp) -> Vec<Reason> {
     if let Some(why) = &candidate.pinned {
         reasons.push(Reason::Pinned(why.clone()));
     }
-    if candidate.started_at.duration_since(now) > MAX_AHEAD {
+    if is_ahead(candidate.started_at, now) {
         reasons.push(Reason::Future);
     }
     reasons

@@ -220,12 +220,14 @@ impl Drill<'_> {
             wanted,
             ..
         } = self.request;
-        let opening = Stored::open(storages, database.clone(), wanted);
+        let now = self.context.clock.now();
+        let opening = Stored::open(storages, database.clone(), wanted, now);
         let stored = tokio::select! {
             stored = opening => stored?,
             () = self.context.stop.token().cancelled() => return Err(self.stopped()),
         };
         self.report.backup_id = Some(stored.manifest.id.to_string());
+        self.report.warnings.extend(stored.warnings());
         match &self.request.server {
             Some(server) => {
                 self.sweep(server).await?;

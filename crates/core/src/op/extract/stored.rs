@@ -25,14 +25,14 @@ pub(super) async fn run(
     context: &Context,
     progress: &Arc<Progress>,
 ) -> Result<Report> {
-    let stored = Stored::open(storages, database.cloned(), wanted).await?;
+    let stored = Stored::open(storages, database.cloned(), wanted, context.clock.now()).await?;
     let what = format!(
         "cannot extract `{}` from `{}`",
         request.rows.table, stored.manifest.id
     );
     let manifest = Arc::new(stored.manifest.clone());
     let record = Arc::new(record(&manifest, &request.rows.table, &what)?);
-    let mut warnings = Vec::new();
+    let mut warnings = stored.warnings();
     let extracted = stored
         .try_copies(&what, &mut warnings, async |at| {
             let proof = Proof {

@@ -34,15 +34,11 @@ pub(super) async fn accept(
     max_age: Duration,
     context: &Context,
 ) -> Result<Accepted, String> {
-    let listing = Listing::read(request.storages.clone(), Some(&request.name))
+    let now = context.clock.now();
+    let listing = Listing::read(request.storages.clone(), Some(&request.name), now)
         .await
         .map_err(|failure| failure.message)?;
-    let now = context.clock.now();
-    let newest = listing
-        .backups
-        .iter()
-        .rfind(|backup| !backup.place.is_partial && backup.is_good())
-        .ok_or("there is no good backup yet")?;
+    let newest = listing.newest_good().ok_or("there is no good backup yet")?;
     let id = &newest.place.id;
     if let Some(doubt) = age_doubt(id.started_at(), max_age, now) {
         return Err(format!("the newest good one, `{id}`, {doubt}"));

@@ -226,12 +226,14 @@ impl<'a> Run<'a> {
                 database,
                 wanted,
             } => {
-                let opening = Stored::open(storages, database.clone(), wanted);
+                let now = self.context.clock.now();
+                let opening = Stored::open(storages, database.clone(), wanted, now);
                 let stored = tokio::select! {
                     stored = opening => stored?,
                     () = self.stop().cancelled() => return Err(self.stopped("nothing was changed")),
                 };
                 self.report.backup_id = Some(stored.manifest.id.to_string());
+                self.report.warnings.extend(stored.warnings());
                 Ok(Opened::Stored(Box::new(stored)))
             }
             Source::File(path) => self.prove_file(path).await,

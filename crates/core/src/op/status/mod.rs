@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
+use crate::copies::listing::in_the_future;
 use crate::notify::Delivery;
 use crate::op::notices;
 use crate::op::stored::{Listing, NamedStorage, StorageState, StoredBackup, read_manifest};
@@ -22,7 +23,7 @@ use pgkeep_model::freshness::{Freshness, Growth, Success, age, growth, judge, su
 use pgkeep_model::id::{BackupId, DatabaseName};
 use pgkeep_model::keys::{Part, run_key};
 use pgkeep_model::notice::Notice;
-use pgkeep_model::retention::{Candidate, MAX_AHEAD, plan};
+use pgkeep_model::retention::{Candidate, plan};
 use pgkeep_model::runs::{MAX_RECORD_BYTES, RunRecord};
 
 /// How many of a database's newest run records are read: a month of nightly runs, or four days of half-hourly ones.
@@ -176,6 +177,9 @@ pub struct Copies {
     pub size_bytes: u64,
     /// Id of the newest good one there.
     pub newest_good: Option<String>,
+    /// Whether the newest good one of all storages is there; what is newer there may be damaged, or from the future.
+    #[serde(skip)]
+    has_newest: bool,
 }
 
 /// Judges every database.
@@ -184,7 +188,7 @@ pub async fn run(request: Request) -> Result<Report> {
         Some([one]) => Some(&one.name),
         _ => None,
     };
-    let listing = Listing::read(request.storages.clone(), only).await?;
+    let listing = Listing::read(request.storages.clone(), only, request.now).await?;
     let watched = match request.databases {
         Some(watched) => watched,
         None => found(&listing),
@@ -282,13 +286,13 @@ async fn status(
     let (newest_good, mut doubts) = newest_good(listing, &backups, now).await;
     let drilled = backups
         .iter()
-        .rfind(|backup| backup.is_good() && backup.is_drilled());
+        .rfind(|backup| backup.is_good() && backup.is_drilled() && !listing.is_ahead(backup));
     let runs = last_runs(&watched.name, listing).await;
     let drill = last_drill(watched, listing, &backups, &runs, now).await;
     let since = runs.last().map_or(now, |run| run.started_at);
     let sizes: Vec<(Timestamp, u64)> = backups
         .iter()
-        .filter(|backup| backup.is_good())
+        .filter(|backup| backup.is_good() && !listing.is_ahead(backup))
         .map(|backup| (backup.place.id.started_at(), backup.size_bytes()))
         .collect();
     let mut status = Status {
@@ -301,13 +305,13 @@ async fn status(
         max_age_seconds: max_age.map(|age| age.as_secs()),
         newest_drilled: drilled.map(|backup| Newest::of(backup, now)),
         drill,
-        newest_good,
         backups: backups.len() as u64,
         damaged: backups.iter().filter(|backup| !backup.is_good()).count() as u64,
         pinned: backups.iter().filter(|backup| backup.is_pinned()).count() as u64,
         size_bytes: backups.iter().map(|backup| backup.size_bytes()).sum(),
         tiers: tiers(watched, &backups, now),
-        storages: copies(watched, listing, &backups),
+        storages: copies(watched, listing, &backups, newest_good.as_ref()),
+        newest_good,
         success: success(&runs, now - LOOK_BACK),
         success_since: if runs.len() < RUNS_READ {
             now - LOOK_BACK
@@ -353,11 +357,10 @@ fn damaged(status: &Status) -> Option<String> {
 
 /// Names the storages that lack the newest good backup.
 fn lacking(status: &Status) -> Vec<String> {
-    let Some(newest) = &status.newest_good else {
+    if status.newest_good.is_none() {
         return Vec::new();
-    };
-    let lacks = |copies: &&Copies| copies.newest_good.as_ref() != Some(&newest.id);
-    let words = status.storages.iter().filter(lacks);
+    }
+    let words = status.storages.iter().filter(|copies| !copies.has_newest);
     words
         .map(|copies| format!("the newest good backup is not in `{}`", copies.name))
         .collect()
@@ -455,10 +458,8 @@ async fn newest_good(
     let mut read = 0;
     for backup in backups.iter().rev().filter(is_good) {
         let id = &backup.place.id;
-        if id.started_at().duration_since(now) > MAX_AHEAD {
-            doubts.push(format!(
-                "`{id}` is stamped in the future and does not count: a clock is wrong"
-            ));
+        if listing.is_ahead(backup) {
+            doubts.push(in_the_future(id));
             continue;
         }
         read += 1;
@@ -513,7 +514,12 @@ fn tiers(watched: &Watched, backups: &[&StoredBackup], now: Timestamp) -> BTreeM
     shares
 }
 
-fn copies(watched: &Watched, listing: &Listing, backups: &[&StoredBackup]) -> Vec<Copies> {
+fn copies(
+    watched: &Watched,
+    listing: &Listing,
+    backups: &[&StoredBackup],
+    newest: Option<&Newest>,
+) -> Vec<Copies> {
     let is_meant = |name: &String| watched.storages.is_empty() || watched.storages.contains(name);
     let answered = listing
         .states
@@ -534,9 +540,13 @@ fn copies(watched: &Watched, listing: &Listing, backups: &[&StoredBackup]) -> Ve
                 name: state.name.clone(),
                 backups: here.len() as u64,
                 size_bytes: here.iter().map(|(_, copy)| copy.size_bytes()).sum(),
+                has_newest: here.iter().any(|(backup, copy)| {
+                    copy.is_good()
+                        && newest.is_some_and(|newest| newest.id == backup.place.id.to_string())
+                }),
                 newest_good: here
                     .iter()
-                    .rfind(|(_, copy)| copy.is_good())
+                    .rfind(|(backup, copy)| copy.is_good() && !listing.is_ahead(backup))
                     .map(|(backup, _)| backup.place.id.to_string()),
             }
         })

@@ -70,12 +70,16 @@ pub async fn run(request: Request, context: &Context, observer: &dyn Observer) -
         Which::One(wanted) => database_of(wanted, request.database.clone()),
         Which::All | Which::Sample(_) => request.database.clone(),
     };
-    let listing = Listing::read(request.storages.clone(), database.as_ref()).await?;
+    let now = context.clock.now();
+    let listing = Listing::read(request.storages.clone(), database.as_ref(), now).await?;
     let chosen = choose(&listing, &request.which, context.clock.as_ref())?;
     let mut copies = Vec::new();
     for backup in chosen {
         for at in backup.readable_from() {
-            let report = copy::verify(&listing, backup, at, context, observer).await;
+            let mut report = copy::verify(&listing, backup, at, context, observer).await;
+            if let Which::One(wanted) = &request.which {
+                report.warnings.extend(listing.passed_over(wanted));
+            }
             observer.note(Event::Verified(&report));
             copies.push(report);
         }

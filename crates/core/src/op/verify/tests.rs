@@ -50,7 +50,8 @@ async fn listing() -> Listing {
         name: "here".to_owned(),
         storage: Arc::new(memory),
     };
-    Listing::read(vec![named], None).await.unwrap()
+    let now = "2026-01-05T00:00:00Z".parse().unwrap();
+    Listing::read(vec![named], None, now).await.unwrap()
 }
 
 fn copy(id: &str, is_ok: bool) -> CopyReport {

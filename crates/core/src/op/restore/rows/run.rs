@@ -143,11 +143,13 @@ impl<'a> Run<'a> {
             return Err(no_backup());
         };
         let stop = self.context.stop.token();
+        let now = self.context.clock.now();
         let stored = tokio::select! {
-            stored = Stored::open(storages, database.clone(), wanted) => stored?,
+            stored = Stored::open(storages, database.clone(), wanted, now) => stored?,
             () = stop.cancelled() => return Err(self.stopped()),
         };
         self.report.backup_id = Some(stored.manifest.id.to_string());
+        self.report.warnings.extend(stored.warnings());
         if stored.manifest.encryption.is_some() {
             let message = format!(
                 "{}: the backup is encrypted, and this pgkeep cannot decrypt; {SAFE}",

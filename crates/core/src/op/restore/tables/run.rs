@@ -176,11 +176,13 @@ impl<'a> Run<'a> {
         else {
             return Ok(());
         };
+        let now = self.context.clock.now();
         let stored = tokio::select! {
-            stored = Stored::open(storages, database.clone(), wanted) => stored?,
+            stored = Stored::open(storages, database.clone(), wanted, now) => stored?,
             () = self.stop().cancelled() => return Err(self.stopped(UNTOUCHED)),
         };
         self.report.backup_id = Some(stored.manifest.id.to_string());
+        self.report.warnings.extend(stored.warnings());
         if stored.manifest.encryption.is_some() {
             let why = "the backup is encrypted, and this pgkeep cannot decrypt";
             let message = format!("{}: {why}; {UNTOUCHED}", self.what());
