@@ -3,7 +3,39 @@
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+
+/// How far a clock may be from ours: S3 refuses requests a quarter of an hour off, and a minute is odd already.
+pub(crate) const MAX_SKEW: SignedDuration = SignedDuration::from_secs(60);
+
+/// Returns how far a clock is ahead of ours, that was asked between two looks at ours: by at most the time in between it
+/// is not known, and that is on its side.
+pub(crate) fn ahead(before: Timestamp, after: Timestamp, theirs: Timestamp) -> SignedDuration {
+    if theirs < before {
+        theirs.duration_since(before)
+    } else if theirs > after {
+        theirs.duration_since(after)
+    } else {
+        SignedDuration::ZERO
+    }
+}
+
+/// Says how far a clock is from this machine's, by which backups are stamped; nothing where that is little.
+pub(crate) fn off_in_words(ahead: SignedDuration) -> Option<String> {
+    if ahead.abs() <= MAX_SKEW {
+        return None;
+    }
+    let seconds = ahead.as_secs().unsigned_abs();
+    let side = if ahead.is_negative() {
+        "behind"
+    } else {
+        "ahead of"
+    };
+    Some(format!(
+        "is {seconds} s {side} this machine's, by which backups are stamped: set the one that is wrong (NTP), for ages and \
+         retention go by those stamps"
+    ))
+}
 
 /// Tells the time and rolls the suffix of ids.
 pub trait Clock: Send + Sync {
@@ -61,6 +93,19 @@ impl Clock for SystemClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_is_judged_with_the_doubt_on_its_side() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let (before, after) = (at("2026-01-01T00:00:10Z"), at("2026-01-01T00:00:14Z"));
+        for (theirs, seconds) in [
+            ("2026-01-01T00:00:12Z", 0),
+            ("2026-01-01T00:00:00Z", -10),
+            ("2026-01-01T00:01:14Z", 60),
+        ] {
+            assert_eq!(ahead(before, after, at(theirs)).as_secs(), seconds);
+        }
+    }
 
     #[test]
     fn moments_have_milliseconds() {

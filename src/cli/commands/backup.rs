@@ -278,8 +278,14 @@ pub(super) fn text(report: &Report) -> String {
         count => format!(", all {count} required tables found"),
     };
     let sha256 = report.sha256.as_deref().unwrap_or_default();
-    out +=
-        &format!("  proven: pg_dump exited with 0, end marker seen{required}, SHA-256 {sha256}\n");
+    let proven = if report.is_findable() {
+        "proven"
+    } else {
+        "stored, and not found again"
+    };
+    out += &format!(
+        "  {proven}: pg_dump exited with 0, end marker seen{required}, SHA-256 {sha256}\n"
+    );
     out += &format!(
         "  restore: {}\n",
         report.restore.as_deref().unwrap_or_default()

@@ -708,3 +708,79 @@ fn d3_the_real_program_killed_by_somebody_else() {
         assert_eq!(outcome.exit_error()["id"], "program_killed");
     });
 }
+
+#[test]
+fn rows_of_extensions_that_no_dump_holds_are_told() {
+    let mut facts = super::facts();
+    let member = |name: &str, own: bool, rows: Value| {
+        json!({"schema": "miniq", "name": name, "kind": "r", "extension": "miniq", "has_own_rows": own,
+            "holds_rows": true, "estimated_rows": rows})
+    };
+    facts["others"] = json!([
+        member("meta", true, json!(1)),
+        member("q_mail", false, json!(500)),
+        member("q_new", false, Value::Null),
+        {"schema": "miniq", "name": "q_empty", "kind": "r", "extension": "miniq", "has_own_rows": false},
+    ]);
+    let mut shop = Shop::new();
+    shop.answer(&facts);
+    let outcome = shop.backup(&[]).expect(0);
+    let warnings = outcome.summary()["backups"][0]["warnings"].clone();
+    let finding = warnings
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|one| one["id"] == "extension_rows");
+    let told = finding.expect("it is told")["message"].to_string();
+    for part in [
+        "miniq.q_mail",
+        "about 500 rows",
+        "miniq.q_new",
+        "pg_extension_config_dump",
+    ] {
+        assert!(told.contains(part), "{told}");
+    }
+    assert!(
+        !told.contains("meta") && !told.contains("q_empty"),
+        "{told}"
+    );
+    // Whoever leaves it out knows.
+    let outcome = shop.backup(&[
+        "--exclude-table",
+        "miniq.q_mail",
+        "--exclude-table",
+        "miniq.q_new",
+    ]);
+    assert!(
+        !outcome
+            .expect(0)
+            .summary()
+            .to_string()
+            .contains("extension_rows")
+    );
+    let outcome = shop
+        .run(&shop.oracle(), &["--require", "miniq.q_mail"])
+        .run()
+        .expect(21);
+    let details = outcome.exit_error()["details"].to_string();
+    assert!(
+        details.contains("belongs to the extension `miniq`"),
+        "{details}"
+    );
+}
+
+#[test]
+fn a_servers_clock_that_is_off_is_told() {
+    let mut facts = super::facts();
+    facts["now"] = json!("2020-01-02T03:04:05.678Z");
+    let mut shop = Shop::new();
+    shop.answer(&facts);
+    let outcome = shop.backup(&[]).expect(0);
+    let warnings = outcome.summary()["backups"][0]["warnings"].clone();
+    assert_eq!(warnings[0]["id"], "clock", "{warnings}");
+    let message = warnings[0]["message"].as_str().unwrap();
+    assert!(
+        message.contains("the clock of the server is") && message.contains("s behind"),
+        "{message}"
+    );
+}

@@ -773,3 +773,87 @@ fn get_replaces_nothing_unasked() {
         shop.over(&["show", id]).run().expect(10);
     }
 }
+
+/// A store that answers well and keeps nothing, half or something else of the manifest has no backup.
+#[test]
+fn b9_a_manifest_that_is_not_kept_is_no_backup() {
+    let manifest = |rule: Rule| rule.path("manifest.json");
+    for rule in [
+        manifest(Rule::new("PUT", Fault::body("").header("etag", "\"x\""))),
+        manifest(Rule::new("PUT", Fault::Truncate(700))),
+        manifest(Rule::new(
+            "GET",
+            Fault::body("{}")
+                .header("last-modified", "Wed, 21 Oct 2026 07:28:00 GMT")
+                .header("etag", "\"other\""),
+        )),
+    ] {
+        let what = format!("{rule:?}");
+        let server = ScriptedS3::start();
+        let shop = Shop::with_key(&server);
+        server.on(rule);
+        let outcome = shop.run(&shop.oracle_of(&server), &[]).run().expect(22);
+        let error = outcome.exit_error();
+        assert_eq!(error["id"], "manifest_not_kept", "{what}: {error}");
+        assert!(
+            error["message"]
+                .as_str()
+                .unwrap()
+                .contains("nothing was stored"),
+            "{what}: {error}"
+        );
+        server.behave();
+        assert!(
+            !server
+                .keys()
+                .iter()
+                .any(|key| key.ends_with("manifest.json")),
+            "{what}"
+        );
+    }
+}
+
+/// What no listing shows no command finds: never "proven".
+#[test]
+fn b9_what_cannot_be_found_again_is_not_called_proven() {
+    let listing = "prefix=pg%2Fshop%2Fshop-";
+    let empty = "<?xml version=\"1.0\"?><ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
+    let server = ScriptedS3::start();
+    let shop = Shop::with_key(&server);
+    server.on(Rule::new("GET", Fault::body(empty)).query(listing));
+    let outcome = shop.run(&shop.oracle_of(&server), &[]).run().expect(22);
+    let error = outcome.exit_error();
+    assert_eq!(error["id"], "commit_undecided");
+    let message = error["message"].as_str().unwrap();
+    assert!(
+        message.contains("does not list it") && message.contains("it may be stored as"),
+        "{error}"
+    );
+    server.behave();
+    server.on(Rule::new("GET", Fault::status(404, "NoSuchKey")).query(listing));
+    let bin = shop.fake.bin().display().to_string();
+    let url = format!("s3://{}/pg", server.bucket);
+    let flags = [
+        "backup",
+        "--attempts",
+        "1",
+        "--bin-dir",
+        &bin,
+        "--storage",
+        &url,
+        "--s3-endpoint",
+        &server.endpoint,
+    ];
+    let outcome = shop.sandbox.pgkeep(flags).run().expect(3);
+    assert!(
+        outcome.stdout().contains("stored, and not found again"),
+        "{outcome}"
+    );
+    assert!(!outcome.stdout().contains("proven"), "{outcome}");
+    assert!(
+        outcome.stderr().contains("no command finds it"),
+        "{outcome}"
+    );
+    server.behave();
+    shop.backup_to(&shop.oracle_of(&server), &[]).expect(0);
+}

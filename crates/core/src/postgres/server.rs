@@ -5,6 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
@@ -55,6 +56,9 @@ pub struct ServerFacts {
     /// What else can be named beside them: views, and relations of extensions.
     #[serde(default)]
     pub others: Vec<OtherFacts>,
+    /// The server's clock, when it was asked.
+    #[serde(default)]
+    pub now: Option<Timestamp>,
     /// Whether the server took the settings that make printed values comparable.
     #[serde(skip)]
     pub session_settings_applied: bool,
@@ -197,6 +201,12 @@ pub struct OtherFacts {
     pub extension: Option<String>,
     /// Whether the extension leaves rows of it to its users, which are dumped (`pg_extension_config_dump`).
     pub has_own_rows: bool,
+    /// Whether it is an ordinary table, logged, with rows in it; views and the like have none of their own.
+    #[serde(default)]
+    pub holds_rows: bool,
+    /// How many, as last estimated; `None` where nobody has counted yet.
+    #[serde(default)]
+    pub estimated_rows: Option<u64>,
 }
 
 impl TableFacts {
@@ -360,7 +370,7 @@ fn unreadable(what: String) -> Error {
 fn query() -> String {
     let managed = MANAGED_SCHEMAS.join(",");
     format!(
-        r"\set pgkeep_managed '{{{managed}}}'
+        r#"\set pgkeep_managed '{{{managed}}}'
 SET search_path = pg_catalog;
 SELECT pg_backend_pid();
 {SYSTEM_IDENTIFIER}
@@ -380,7 +390,9 @@ WITH own AS (
   WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.objsubid = 0
     AND d.refobjsubid > 0 AND d.deptype IN ('a', 'i')
 ), others AS (
-  SELECT n.nspname, c.relname, c.relkind, x.extname, coalesce(c.oid = ANY (x.extconfig), false) AS has_own_rows
+  SELECT n.nspname, c.relname, c.relkind, x.extname, coalesce(c.oid = ANY (x.extconfig), false) AS has_own_rows,
+    c.relkind = 'r' AND c.relpersistence = 'p' AND coalesce(pg_relation_size(c.oid) > 0, false) AS holds_rows,
+    CASE WHEN c.reltuples > 0 THEN c.reltuples::bigint END AS estimated_rows
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_depend e ON e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.objsubid = 0
       AND e.refclassid = 'pg_extension'::regclass AND e.deptype = 'e'
@@ -401,6 +413,7 @@ SELECT jsonb_build_object(
   'version', current_setting('server_version'),
   'version_num', current_setting('server_version_num')::int,
   'is_standby', pg_is_in_recovery(),
+  'now', to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
   'system_identifier', nullif(:'pgkeep_system', ''),
   'user', current_user,
   'is_superuser', (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
@@ -429,8 +442,8 @@ SELECT jsonb_build_object(
     'parents', coalesce(p.names, '[]'), 'owner', w.owner) ORDER BY o.nspname, o.relname)
     FROM own o LEFT JOIN parents p ON p.inhrelid = o.oid LEFT JOIN owners w ON w.objid = o.oid), '[]'),
   'others', coalesce((SELECT jsonb_agg(jsonb_build_object('schema', v.nspname, 'name', v.relname, 'kind', v.relkind,
-    'extension', v.extname, 'has_own_rows', v.has_own_rows) ORDER BY v.nspname, v.relname) FROM others v), '[]'))::text;
-SELECT pg_backend_pid();"
+    'extension', v.extname, 'has_own_rows', v.has_own_rows, 'holds_rows', v.holds_rows, 'estimated_rows', v.estimated_rows) ORDER BY v.nspname, v.relname) FROM others v), '[]'))::text;
+SELECT pg_backend_pid();"#
     )
 }
 

@@ -11,8 +11,10 @@ use tracing::Instrument as _;
 use super::after::marks;
 use super::fan_out::{FanOut, GIVEN_UP};
 use super::record::{self, Found, Unplaced};
+use super::report::NOT_FOUND_AGAIN;
 use super::selected::Source;
 use super::{Report, Request, ended};
+use crate::clock::off_in_words;
 use crate::context::Context;
 use crate::op::event::{Event, Observer};
 use crate::op::lock::Hold;
@@ -291,8 +293,20 @@ impl<'a> Attempt<'a> {
         let what = self.what();
         let allow_empty = self.request.allow_empty || !source.selected().holds_tables();
         let required = self.request.required.clone();
+        let selected = source.selected();
+        let reasons: Vec<Option<String>> = required
+            .iter()
+            .map(|required| selected.why_not_dumped(&required.table))
+            .collect();
         move |scan| {
-            let required = look_up(&required, scan);
+            let mut required = look_up(&required, scan);
+            for (outcome, reason) in required.iter_mut().zip(&reasons) {
+                if let (false, Some(problem), Some(reason)) =
+                    (outcome.found, &mut outcome.problem, reason)
+                {
+                    *problem += &format!(": {reason}");
+                }
+            }
             match judge(&what, scan, &required, allow_empty) {
                 Ok(()) => Ok(()),
                 Err(failure) => Err(Box::new(Refusal { failure, required })),
@@ -409,6 +423,12 @@ impl<'a> Attempt<'a> {
                 .advisory()
                 .map(|text| finding("pg_dump_outdated", text)),
         );
+        if let Some(ahead) = source.clock_ahead
+            && let Some(words) = off_in_words(ahead)
+        {
+            let text = format!("the clock of the server {words}");
+            report.warnings.push(finding("clock", text));
+        }
         if !source.facts.session_settings_applied {
             let text = "the connection's pooler refuses PGOPTIONS, so the text form of rows is the server's own; digests \
                         may differ from those of another connection";
@@ -463,6 +483,21 @@ impl<'a> Attempt<'a> {
             );
             return Err(
                 Failure::new(Kind::AfterGood, "some_storages_failed", message).with_details(failed),
+            );
+        }
+        let doubts: Vec<String> = self
+            .report
+            .storages
+            .iter()
+            .filter_map(|outcome| outcome.doubt.clone())
+            .collect();
+        if !doubts.is_empty() {
+            let message = format!("backup `{id}` is stored, but could not be found again");
+            return Err(
+                Failure::new(Kind::AfterGood, NOT_FOUND_AGAIN, message)
+                    .with_details(doubts)
+                    .hint("`pgkeep check` says what of the storage is not as it should be")
+                    .hint("an S3 endpoint that has the bucket's name in its path takes objects and lists none"),
             );
         }
         let warned: Vec<String> = self

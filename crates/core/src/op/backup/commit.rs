@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use super::StorageOutcome;
 use super::attempt::{Attempt, SAFE};
 use super::fan_out::GIVEN_UP;
+use crate::clock::{ahead, off_in_words};
 use crate::op::stored::{NamedStorage, room_behind, storage_failure};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::keys::{Part, gather};
@@ -41,8 +42,30 @@ const LOOK_GRACE: Duration = Duration::from_secs(4);
 /// How long after a stop orphans are removed.
 const REMOVE_GRACE: Duration = Duration::from_secs(5);
 
+/// How often a manifest that was just put is looked for, and with what pause: some stores show a new object late.
+const LOOKS: u32 = 3;
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+
 /// Id of the failure of an object that may or may not be there.
 const UNDECIDED: &str = "commit_undecided";
+
+/// A manifest that a storage took, as it shows it again.
+#[derive(Clone, Default)]
+struct Kept {
+    /// When it was written, by the storage's clock.
+    modified_at: Option<Timestamp>,
+    /// Why it could not be read or listed; none where it was.
+    doubt: Option<String>,
+}
+
+impl Kept {
+    fn in_doubt(doubt: String) -> Self {
+        Self {
+            modified_at: None,
+            doubt: Some(doubt),
+        }
+    }
+}
 
 impl Attempt<'_> {
     /// Sweeps what dead runs left behind, and refuses to begin when too few storages can hold the backup.
@@ -145,8 +168,93 @@ impl Attempt<'_> {
         }
     }
 
+    /// Puts the manifest, reads it back and lists it: a store may answer well and keep nothing or other bytes, and what
+    /// no listing shows no command finds.
+    async fn put_manifest(&self, named: &NamedStorage, key: &str, bytes: &Bytes) -> Result<Kept> {
+        self.put_whole(named, key, bytes).await?;
+        let proven = async {
+            if let Some(doubt) = self.read_back(named, key, bytes).await? {
+                return Ok(Kept::in_doubt(doubt));
+            }
+            self.list_back(named, key).await
+        };
+        tokio::select! {
+            kept = proven => kept,
+            // It was put: a stop takes nothing back.
+            () = self.context.stop.overdue(COMMIT_GRACE) => Ok(Kept::default()),
+        }
+    }
+
+    /// Reads the manifest once more. Returns why it could not be read; other bytes, or none, are a failure.
+    async fn read_back(
+        &self,
+        named: &NamedStorage,
+        key: &str,
+        bytes: &Bytes,
+    ) -> Result<Option<String>> {
+        let name = &named.name;
+        for look in 1.. {
+            let found = match named.storage.get(key, MAX_MANIFEST_BYTES).await {
+                Ok(shown) if shown == bytes => return Ok(None),
+                Err(pgkeep_storage::Error::NotFound(_)) if look < LOOKS => {
+                    tokio::time::sleep(BETWEEN_LOOKS).await;
+                    continue;
+                }
+                Err(pgkeep_storage::Error::NotFound(_)) => "shows none".to_owned(),
+                Ok(shown) => format!(
+                    "gives back other bytes ({} of them, and {} were put)",
+                    shown.len(),
+                    bytes.len()
+                ),
+                Err(error @ pgkeep_storage::Error::TooLarge { .. }) => error.to_string(),
+                // Who may only write makes good backups all the same.
+                Err(pgkeep_storage::Error::Denied { .. }) => return Ok(None),
+                Err(error) => {
+                    let doubt = format!("`{name}` does not give back the manifest: {error}");
+                    return Ok(Some(doubt));
+                }
+            };
+            let message = format!("`{name}` said that it took the manifest `{key}`, and {found}");
+            let hint = "the storage does not keep what it takes: `pgkeep check` tries it";
+            let failure = Failure::new(Kind::Storage, "manifest_not_kept", message);
+            return Err(failure.hint(hint));
+        }
+        Ok(None)
+    }
+
+    /// Lists the manifest, as every command does that looks for a backup. A listing that lacks it is a failure that
+    /// leaves it where it is; one that cannot be had is a doubt.
+    async fn list_back(&self, named: &NamedStorage, key: &str) -> Result<Kept> {
+        let name = &named.name;
+        for _ in 0..LOOKS {
+            match named.storage.list(key).await {
+                Ok(listed) => {
+                    let ours = listed.into_iter().find(|object| object.key == key);
+                    if let Some(object) = ours {
+                        return Ok(Kept {
+                            modified_at: Some(object.modified_at),
+                            doubt: None,
+                        });
+                    }
+                }
+                Err(pgkeep_storage::Error::Denied { .. }) => return Ok(Kept::default()),
+                Err(error) => {
+                    let doubt =
+                        format!("`{name}` cannot be listed, so no command finds it: {error}");
+                    return Ok(Kept::in_doubt(doubt));
+                }
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
+        let message = format!(
+            "`{name}` took the manifest `{key}` and does not list it, so no command would find the backup"
+        );
+        let hint = "does the endpoint's address hold the bucket's name? It belongs into the storage's URL alone";
+        Err(Failure::new(Kind::Storage, UNDECIDED, message).hint(hint))
+    }
+
     /// Puts the manifest. One whose answer was lost may be there all the same: what the storage shows decides.
-    async fn put_manifest(&self, named: &NamedStorage, key: &str, bytes: &Bytes) -> Result<()> {
+    async fn put_whole(&self, named: &NamedStorage, key: &str, bytes: &Bytes) -> Result<()> {
         let Err(failure) = self.put(named, key, bytes.clone()).await else {
             return Ok(());
         };
@@ -184,17 +292,27 @@ impl Attempt<'_> {
             && is_small_enough;
         let key = self.place.key(Part::Manifest, "");
         let (key, bytes, this) = (&key, &bytes, &*self);
-        let put = |(named, (state, fenced)): (_, (Result<()>, Result<()>))| async move {
+        let put_one = |(named, (state, fenced)): (_, (Result<()>, Result<()>))| async move {
             let is_ours = state.is_ok();
             let outcome = match state.and(fenced) {
                 Ok(()) if is_enough => this.put_manifest(named, key, bytes).await,
-                state => state,
+                state => state.map(|()| Kept::default()),
             };
             (is_ours, outcome)
         };
         let ready = ready.into_iter().zip(fenced);
-        let ends: Vec<(bool, Result<()>)> =
-            join_all(self.request.storages.iter().zip(ready).map(put)).await;
+        let before = self.context.clock.now();
+        let put: Vec<(bool, Result<Kept>)> =
+            join_all(self.request.storages.iter().zip(ready).map(put_one)).await;
+        let after = self.context.clock.now();
+        let kept: Vec<Option<Kept>> = put
+            .iter()
+            .map(|(_, outcome)| outcome.as_ref().ok().cloned())
+            .collect();
+        let ends: Vec<(bool, Result<()>)> = put
+            .into_iter()
+            .map(|(is_ours, outcome)| (is_ours, outcome.map(drop)))
+            .collect();
         let holding = if is_enough {
             ends.iter().filter(|(_, outcome)| outcome.is_ok()).count()
         } else {
@@ -214,6 +332,7 @@ impl Attempt<'_> {
         self.report.stored = is_stored;
         self.note_outcomes(&ends, is_stored);
         if is_stored {
+            self.note_kept(&kept, before, after);
             Ok(())
         } else {
             Err(self.not_committed(ends, holding, is_small_enough, in_doubt))
@@ -298,8 +417,24 @@ impl Attempt<'_> {
                     .as_ref()
                     .err()
                     .map(|failure| failure.message.clone()),
+                doubt: None,
             })
             .collect();
+    }
+
+    /// Notes which storages do not show again what they took, and whose clock is another than ours.
+    fn note_kept(&mut self, kept: &[Option<Kept>], before: Timestamp, after: Timestamp) {
+        let report = &mut self.report;
+        for (outcome, kept) in report.storages.iter_mut().zip(kept) {
+            let Some(kept) = kept else { continue };
+            outcome.doubt.clone_from(&kept.doubt);
+            let theirs = kept.modified_at.map(|at| ahead(before, after, at));
+            let off = theirs.and_then(off_in_words);
+            report.warnings.extend(off.map(|words| {
+                let text = format!("the clock of `{}` {words}", outcome.name);
+                Finding::new("clock", text, None)
+            }));
+        }
     }
 
     /// Says of each storage that the dump was given up there, and why where it was the storage's own fault.

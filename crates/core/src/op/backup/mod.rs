@@ -232,6 +232,7 @@ fn not_stored(named: &NamedStorage) -> StorageOutcome {
         url: named.storage.label().to_owned(),
         stored: false,
         error: None,
+        doubt: None,
     }
 }
 

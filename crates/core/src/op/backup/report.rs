@@ -10,6 +10,12 @@ use pgkeep_model::manifest::Manifest;
 use pgkeep_model::required::RequiredOutcome;
 use pgkeep_model::scan::Finding;
 
+/// Id of the failure of a backup that a storage took and does not show again.
+pub const NOT_FOUND_AGAIN: &str = "backup_not_found_again";
+
+/// Id of the warning about rows of extensions that no dump holds.
+pub const EXTENSION_ROWS: &str = "extension_rows";
+
 /// How a run ended. The exit code, the summary and everything else that speaks of it come from this value.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -70,4 +76,15 @@ pub struct StorageOutcome {
     /// Why not, where it is the storage's own fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Why it did not show again what it took; none where it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub doubt: Option<String>,
+}
+
+impl Report {
+    /// Tells whether a storage has the backup and shows it, so that commands find it.
+    pub fn is_findable(&self) -> bool {
+        let mut storages = self.storages.iter();
+        storages.any(|outcome| outcome.stored && outcome.doubt.is_none())
+    }
 }

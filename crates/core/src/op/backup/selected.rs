@@ -5,6 +5,8 @@
 //! belongs to an extension, except the rows of tables that the extension gave over to its users; and an identity's
 //! sequence comes and goes with its table. Nothing here asks anybody: it compares names with facts.
 
+use jiff::SignedDuration;
+
 use crate::postgres::dump::Selection;
 use crate::postgres::programs::Programs;
 use crate::postgres::server::{OtherFacts, ServerFacts, TableFacts, TableKind};
@@ -17,6 +19,8 @@ pub(super) struct Source {
     pub facts: ServerFacts,
     /// What is dumped: what was asked for, and what a preset leaves out.
     pub selection: Selection,
+    /// How far the server's clock is ahead of ours.
+    pub clock_ahead: Option<SignedDuration>,
 }
 
 impl Source {
@@ -79,6 +83,33 @@ impl Selected<'_> {
             })
         };
         self.selection.tables.iter().filter_map(say).collect()
+    }
+
+    /// Says of a required table why no dump holds its CREATE TABLE, where that is an extension's doing.
+    pub(crate) fn why_not_dumped(&self, name: &TableName) -> Option<String> {
+        let extension = self.other(name)?.extension.as_ref()?;
+        Some(format!(
+            "it belongs to the extension `{extension}`, of which a dump holds `CREATE EXTENSION` only"
+        ))
+    }
+
+    /// Says which tables in scope have rows that `pg_dump` passes over in silence, because they belong to an extension
+    /// that does not leave them to its users: what `CREATE EXTENSION` does not bring is in no dump. Unlogged ones are
+    /// made to be lost.
+    pub(crate) fn lost_rows(&self) -> Vec<String> {
+        let lost = |other: &OtherFacts| {
+            let extension = other.extension.as_ref()?;
+            let is_lost = other.holds_rows
+                && !other.has_own_rows
+                && self.is_dumped(&other.schema, &other.name);
+            let rows = match other.estimated_rows {
+                Some(rows) => format!("about {rows} rows"),
+                None => "rows that nobody has counted".to_owned(),
+            };
+            let name = TableName::new(&other.schema, &other.name);
+            is_lost.then(|| format!("`{name}` of the extension `{extension}`, {rows}"))
+        };
+        self.facts.others.iter().filter_map(lost).collect()
     }
 
     /// Says which names change nothing, or less than they seem to; leaving them in does no harm.

@@ -2,7 +2,9 @@
 
 use super::Request;
 use super::attempt::{Attempt, SAFE};
+use super::report::EXTENSION_ROWS;
 use super::selected::{Selected, Source};
+use crate::clock::ahead;
 use crate::postgres::dump::Selection;
 use crate::postgres::globals::Globals;
 use crate::postgres::server::{ServerFacts, TableFacts, TableKind};
@@ -71,9 +73,12 @@ impl Attempt<'_> {
         } = self.request;
         let found = search.find(environment, self.stop()).await;
         let newest = found.newest().map_err(|error| self.failed(&error))?;
+        let before = self.context.clock.now();
         let facts = ServerFacts::read(newest, environment, connection, self.stop())
             .await
             .map_err(|error| self.failed(&error))?;
+        let after = self.context.clock.now();
+        let clock_ahead = facts.now.map(|theirs| ahead(before, after, theirs));
         let programs = found
             .choose(Some(facts.major()), connection.minimum_client_major())
             .map_err(|error| self.failed(&error))?
@@ -83,6 +88,7 @@ impl Attempt<'_> {
             programs,
             facts,
             selection,
+            clock_ahead,
         })
     }
 
@@ -123,10 +129,30 @@ impl Attempt<'_> {
             .into_iter()
             .map(|text| Finding::new("selection", text, None));
         self.report.warnings.extend(remarks);
+        self.remark_on_extensions(facts);
         self.remark_on_preset(facts);
         let lost = self.request.lost_with_preset(facts);
         self.report.warnings.extend(lost);
         self.check_rights(facts)
+    }
+
+    /// Tells which rows `pg_dump` leaves out in silence.
+    fn remark_on_extensions(&mut self, facts: &ServerFacts) {
+        let selection = self.selection(facts);
+        let selected = Selected {
+            selection: &selection,
+            facts,
+        };
+        let lost = selected.lost_rows();
+        if !lost.is_empty() {
+            let text = format!(
+                "rows are not in the backup, because `pg_dump` leaves tables of extensions out that are not marked by \
+                 `pg_extension_config_dump`: {}",
+                lost.join("; ")
+            );
+            let finding = Finding::new(EXTENSION_ROWS, text, None);
+            self.report.warnings.push(finding);
+        }
     }
 
     /// Tells what the preset leaves out only because it cannot be read: the platform's bookkeeping goes without saying.

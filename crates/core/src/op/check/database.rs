@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
 use tokio::time::timeout;
 
 use super::storage::skew;
 use super::{Checked, Line, Sizes, Verdict};
+use crate::clock::ahead;
 use crate::context::Context;
 use crate::op::backup::selected::Selected;
 use crate::op::status::{self, Status, Watched};
@@ -142,6 +142,7 @@ impl Looking<'_> {
         self.login(&facts);
         self.rights(&facts);
         self.selected(&facts);
+        self.extension_rows(&facts);
         self.required(&facts);
         self.session(&newest, &facts).await;
     }
@@ -329,6 +330,28 @@ impl Looking<'_> {
         }
     }
 
+    /// Names the tables of extensions whose rows are in no dump.
+    fn extension_rows(&mut self, facts: &ServerFacts) {
+        let selection = self.checked.backup.selection_on(facts);
+        let selected = Selected {
+            selection: &selection,
+            facts,
+        };
+        let lost = selected.lost_rows();
+        if !lost.is_empty() {
+            let message = format!(
+                "`pg_dump` leaves out the rows of {} tables, because their extensions do not mark them by \
+                 `pg_extension_config_dump`",
+                lost.len()
+            );
+            let line = Line::new(self.subject, "extension_rows", Verdict::Warn, message)
+                .with_details(shortened(lost));
+            self.lines.push(line.hint(
+                "save them in another way, such as `COPY … TO`; what `CREATE EXTENSION` itself brings is not lost",
+            ));
+        }
+    }
+
     fn required(&mut self, facts: &ServerFacts) {
         const CHECK: &str = "required_tables";
         let backup = &self.checked.backup;
@@ -340,6 +363,9 @@ impl Looking<'_> {
         let tables = || facts.tables.iter().filter(|table| table.is_table());
         let problem = |name: &pgkeep_model::name::TableName| {
             let (schema, table) = (name.schema_or_public(), name.name.as_str());
+            if let Some(why) = selected.why_not_dumped(name) {
+                return Some(format!("`{name}` is not in a dump: {why}"));
+            }
             if !tables().any(|one| one.schema == schema && one.name == table) {
                 let known = tables().map(|one| (one.schema.as_str(), one.name.as_str()));
                 let near = nearest_table(name, known).map(|near| format!("; there is `{near}`"));
@@ -527,18 +553,6 @@ fn shortened(mut names: Vec<String>) -> Vec<String> {
     names
 }
 
-/// How far a clock is ahead of ours, that was asked between two looks at ours: by at most the time in between it is not
-/// known, and that is on its side.
-fn ahead(before: Timestamp, after: Timestamp, theirs: Timestamp) -> SignedDuration {
-    if theirs < before {
-        theirs.duration_since(before)
-    } else if theirs > after {
-        theirs.duration_since(after)
-    } else {
-        SignedDuration::ZERO
-    }
-}
-
 fn standby(subject: &str, delay_ms: i64) -> Line {
     let (verdict, how) = match delay_ms {
         ..0 => (
@@ -567,19 +581,6 @@ fn standby(subject: &str, delay_ms: i64) -> Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_clock_is_judged_with_the_doubt_on_its_side() {
-        let at = |text: &str| text.parse::<Timestamp>().unwrap();
-        let (before, after) = (at("2026-01-01T00:00:10Z"), at("2026-01-01T00:00:14Z"));
-        for (theirs, seconds) in [
-            ("2026-01-01T00:00:12Z", 0),
-            ("2026-01-01T00:00:00Z", -10),
-            ("2026-01-01T00:01:14Z", 60),
-        ] {
-            assert_eq!(ahead(before, after, at(theirs)).as_secs(), seconds);
-        }
-    }
 
     #[test]
     fn a_standby_warns_unless_it_waits() {

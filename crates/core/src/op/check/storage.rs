@@ -7,6 +7,7 @@ use jiff::SignedDuration;
 use tokio::time::timeout;
 
 use super::{Line, Verdict};
+use crate::clock::MAX_SKEW;
 use crate::context::Context;
 use crate::op::stored::{NamedStorage, storage_failure};
 use pgkeep_model::failure::{Failure, Kind, Result};
@@ -21,9 +22,6 @@ const REMOVE_LIMIT: Duration = Duration::from_secs(5);
 
 /// What goes there and back.
 const TEXT: &str = "pgkeep check: this object is removed at once\n";
-
-/// Requests are refused by S3 when clocks are a quarter of an hour apart; a minute is odd already.
-pub(super) const MAX_SKEW: SignedDuration = SignedDuration::from_secs(60);
 
 /// One storage being looked at.
 struct Probing<'a> {

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::backup;
+use super::backup::report::{EXTENSION_ROWS, NOT_FOUND_AGAIN};
 use super::event::{Event, Named, Observer};
 use super::history;
 use super::restore::{self, Goal, Options, Source};
@@ -21,6 +22,9 @@ use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::BackupId;
 use pgkeep_model::manifest::{Manifest, SelectionRecord};
 use pgkeep_model::shell;
+
+/// Ids of a stored backup's warnings that whoever relies on it later has to read, too: something is not in it.
+const TOLD_AGAIN: &[&str] = &["preset", EXTENSION_ROWS];
 
 /// What to guard, and how.
 pub struct Request {
@@ -266,7 +270,7 @@ impl Guard<'_> {
                         .manifest
                         .warnings
                         .iter()
-                        .filter(|finding| finding.id == "preset")
+                        .filter(|finding| TOLD_AGAIN.contains(&finding.id.as_str()))
                         .map(|finding| finding.message.clone());
                     self.report.warnings.extend(lost);
                     let age = Some(accepted.age_seconds);
@@ -289,9 +293,14 @@ impl Guard<'_> {
         let mut made = backup::run(request, self.context, &watching).await;
         let failure = made.failure.take();
         let manifest = made.manifest.take().filter(|_| made.stored);
+        let is_findable = made.is_findable();
         self.report.databases[at].backup = Some(made);
         match (manifest, failure) {
             (Some(_), Some(failure)) if self.context.stop.is_requested() => {
+                Err(self.not_run(failure))
+            }
+            // What is not found again is no way back.
+            (Some(_), Some(failure)) if failure.id == NOT_FOUND_AGAIN && !is_findable => {
                 Err(self.not_run(failure))
             }
             (Some(manifest), failure) => {
