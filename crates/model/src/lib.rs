@@ -33,4 +33,5 @@ pub mod schedule;
 pub mod shell;
 pub mod single;
 pub mod supabase;
+pub mod text_form;
 pub mod words;

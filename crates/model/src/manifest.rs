@@ -11,6 +11,7 @@ use thiserror::Error;
 use super::chunks::{ChunkIndex, is_sha256};
 use super::id::{BackupId, DatabaseName};
 use super::scan::{Block, Finding, Parent, RowDigest, Section, Table, TableKind};
+use super::text_form::TextForm;
 
 /// The newest format that this program writes and reads.
 pub const FORMAT: u64 = 1;
@@ -148,6 +149,16 @@ pub struct Server {
     pub properties: Value,
     /// Whether the settings that fix the text form of rows were applied.
     pub fixed_text_form: bool,
+    /// The text form that the rows have; none in older manifests, whose form is ours where it was fixed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_form: Option<TextForm>,
+}
+
+impl Server {
+    /// Returns the text form that the dump's rows have, as far as the manifest tells.
+    pub fn text_form(&self) -> TextForm {
+        self.text_form.clone().unwrap_or_default().of_ours()
+    }
 }
 
 /// An installed extension.

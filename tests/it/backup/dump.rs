@@ -709,6 +709,28 @@ fn d3_the_real_program_killed_by_somebody_else() {
     });
 }
 
+/// A dump with a row that calls itself UTF-8 and is not: stored, because it is all that there is, and told.
+#[test]
+fn rows_that_are_no_utf8_are_told_and_the_dump_is_kept() {
+    let mut shop = Shop::new();
+    let mut bytes = b"--\n-- PostgreSQL database dump\n--\n\nSET client_encoding = 'UTF8';\n\
+        CREATE TABLE public.users (id integer, s text);\nCOPY public.users (id, s) FROM stdin;\n1\tok\n2\tcaf"
+        .to_vec();
+    bytes.extend(b"\xe9\n\\.\n\n--\n-- PostgreSQL database dump complete\n--\n\n");
+    shop.prints(bytes);
+    let outcome = shop.run(&shop.oracle(), &[]).run().expect(3);
+    let error = outcome.exit_error();
+    assert_eq!(error["id"], "rows_not_utf8");
+    let details = error["details"].to_string();
+    assert!(
+        details.contains("1 row of `public.users`") && details.contains("UTF-8"),
+        "{error}"
+    );
+    let verified = shop.over(&["--json", "verify"]).run().expect(0);
+    let warnings = verified.summary()["copies"][0]["warnings"].to_string();
+    assert!(warnings.contains("UTF-8"), "{verified}");
+}
+
 #[test]
 fn rows_of_extensions_that_no_dump_holds_are_told() {
     let mut facts = super::facts();
@@ -783,4 +805,38 @@ fn a_servers_clock_that_is_off_is_told() {
         message.contains("the clock of the server is") && message.contains("s behind"),
         "{message}"
     );
+}
+
+/// What a plain dump's values look like is said to whoever reads them without pgkeep.
+#[test]
+fn the_line_says_how_money_is_read() {
+    let mut facts = super::facts();
+    facts["printed"] =
+        json!({"bytea_output": "hex", "lc_monetary": "C", "quote_all_identifiers": false});
+    let restore = |facts: &Value| {
+        let mut shop = Shop::new();
+        shop.answer(facts);
+        let outcome = shop.backup(&[]).expect(0);
+        let line = outcome.summary()["backups"][0]["restore"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        (
+            line,
+            shop.over(&["--json", "show"]).run().expect(0).json()["server"]["text_form"].clone(),
+        )
+    };
+    let (line, form) = restore(&facts);
+    assert!(!line.contains("PGOPTIONS"), "{line}");
+    assert_eq!(
+        form,
+        json!({"bytea_output": "hex", "quote_all_identifiers": false})
+    );
+    facts["has_money"] = json!(true);
+    let (line, form) = restore(&facts);
+    assert!(
+        line.contains("| PGOPTIONS='-c lc_monetary=C' psql -X"),
+        "{line}"
+    );
+    assert_eq!(form["lc_monetary"], "C");
 }

@@ -43,7 +43,9 @@ pub struct Proxy {
 impl Proxy {
     /// Starts a proxy to `127.0.0.1:server` that breaks after so many bytes.
     pub fn start(server: u16, after_bytes: u64, fault: Fault) -> Self {
-        Self::accepting(move |client, flag| connect(client, server, after_bytes, fault, flag))
+        Self::accepting(move |client, flag| {
+            connect(client, server, after_bytes, fault, flag);
+        })
     }
 
     /// Starts a proxy that hands on everything but one answer: the server does what it was told, and nobody hears of it.
@@ -52,6 +54,19 @@ impl Proxy {
         Self::accepting(move |client, _| {
             if !is_shut.load(Ordering::Relaxed) {
                 connect_losing(&client, server, lost, &is_shut);
+            }
+        })
+    }
+
+    /// Starts a proxy that hands on everything, and lets nobody in who brings settings, as PgBouncer does.
+    pub fn refusing_options(server: u16) -> Self {
+        Self::accepting(move |client, flag| {
+            client
+                .set_nonblocking(false)
+                .expect("a connection can block");
+            if let Some(opening) = opening_without_options(&client) {
+                let up = connect(client, server, u64::MAX, Fault::Cut, flag);
+                (&up).write_all(&opening).expect("the server listens");
             }
         })
     }
@@ -95,13 +110,20 @@ impl Drop for Proxy {
 }
 
 /// Both directions get a thread, which ends with its connection.
-fn connect(client: TcpStream, server: u16, after_bytes: u64, fault: Fault, flag: &Arc<AtomicBool>) {
+fn connect(
+    client: TcpStream,
+    server: u16,
+    after_bytes: u64,
+    fault: Fault,
+    flag: &Arc<AtomicBool>,
+) -> TcpStream {
     let server = TcpStream::connect(("127.0.0.1", server)).expect("the server listens");
     client
         .set_nonblocking(false)
         .expect("a connection can block");
     let up = (share(&client), share(&server));
     thread::spawn(move || copy(up.0, up.1, u64::MAX));
+    let opened = share(&server);
     let flag = Arc::clone(flag);
     thread::spawn(move || {
         let left = copy(share(&server), share(&client), after_bytes);
@@ -114,6 +136,29 @@ fn connect(client: TcpStream, server: u16, after_bytes: u64, fault: Fault, flag:
         let _ = client.shutdown(Shutdown::Both);
         let _ = server.shutdown(Shutdown::Both);
     });
+    opened
+}
+
+/// Reads what a client says first, without encryption. Nothing when it is refused, because of its settings, or gone.
+fn opening_without_options(mut client: &TcpStream) -> Option<Vec<u8>> {
+    loop {
+        let mut length = [0; 4];
+        client.read_exact(&mut length).ok()?;
+        let mut rest = vec![0; u32::from_be_bytes(length) as usize - 4];
+        client.read_exact(&mut rest).ok()?;
+        // A wish for encryption has nothing behind its number.
+        if rest.len() == 4 {
+            client.write_all(b"N").ok()?;
+            continue;
+        }
+        if !rest.windows(8).any(|bytes| bytes == b"options\0") {
+            return Some([&length[..], &rest].concat());
+        }
+        let said = b"SFATAL\0VFATAL\0C08P01\0Munsupported startup parameter: options\0\0";
+        let length = u32::try_from(said.len() + 4).ok()?.to_be_bytes();
+        client.write_all(&[b"E", &length[..], said].concat()).ok()?;
+        return None;
+    }
 }
 
 /// Both directions get a thread, which ends with its connection.

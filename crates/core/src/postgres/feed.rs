@@ -16,6 +16,7 @@ use super::programs::Version;
 use super::psql::{PREAMBLE, Psql};
 use pgkeep_model::restore::properties::literal;
 use pgkeep_model::scan::{Scan, Scanner};
+use pgkeep_model::text_form::TextForm;
 
 /// The first minor of each major whose `psql` knows `\restrict`; from 18 on all do.
 const KNOWS_RESTRICT: &[(u32, u32)] = &[(13, 22), (14, 19), (15, 14), (16, 10), (17, 6)];
@@ -34,9 +35,6 @@ SET search_path = '';
 SET DateStyle = ISO;
 SET IntervalStyle = postgres;
 SET extra_float_digits = 3;
-SET bytea_output = hex;
-SET lc_monetary = 'C';
-SET quote_all_identifiers = off;
 SET row_security = off;
 ";
 
@@ -55,6 +53,8 @@ pub struct FeedRequest<'a> {
     pub is_sql_ascii: bool,
     /// Time zone that the dump was written in.
     pub time_zone: &'a str,
+    /// Text form of the dump's values.
+    pub form: &'a TextForm,
     /// SQL that is carried out before the dump, inside its transaction.
     pub prelude: &'a str,
     /// SQL that is carried out behind all of it, in front of the transaction's COMMIT.
@@ -123,17 +123,18 @@ impl FeedRequest<'_> {
         })
     }
 
-    /// Returns SQL that prints these tables' rows as blocks of a dump, each as its name and what to copy.
+    /// Returns SQL that prints these tables' rows in this form as blocks of a dump, each as its name and what to copy.
     ///
     /// What is printed in front of them is passed over; [`Feed::answers`] returns once the last one was read.
-    pub fn questions(&self, tables: &[(String, String)]) -> String {
+    pub fn questions(&self, tables: &[(String, String)], form: &TextForm) -> String {
         let encoding = if self.is_sql_ascii {
             "SQL_ASCII"
         } else {
             "UTF8"
         };
         let mut sql = format!(
-            "\n{AS_PG_DUMP}SET TimeZone = {};\nSET client_encoding = '{encoding}';\nSELECT '{}';\n",
+            "\n{AS_PG_DUMP}{}SET TimeZone = {};\nSET client_encoding = '{encoding}';\nSELECT '{}';\n",
+            form.for_comparing(),
             literal(self.time_zone),
             self.mark()
         );
@@ -174,8 +175,8 @@ impl FeedRequest<'_> {
             ""
         };
         let begin = if self.one_transaction { "BEGIN;\n" } else { "" };
-        let prelude = self.prelude;
-        format!("{restrict}{PREAMBLE}{timeout}RESET client_encoding;\n{begin}{prelude}")
+        let (prelude, form) = (self.prelude, self.form.for_reading());
+        format!("{restrict}{PREAMBLE}{timeout}{form}RESET client_encoding;\n{begin}{prelude}")
     }
 }
 

@@ -17,6 +17,7 @@ use super::psql::Psql;
 use pgkeep_model::connection::Connection;
 use pgkeep_model::name::TableName;
 use pgkeep_model::supabase::{Lodger, MANAGED_SCHEMAS, SchemaOwner};
+use pgkeep_model::text_form::TextForm;
 
 /// The catalog of 10,000 tables takes half a second; a slow link and a busy server take longer.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -59,6 +60,12 @@ pub struct ServerFacts {
     /// The server's clock, when it was asked.
     #[serde(default)]
     pub now: Option<Timestamp>,
+    /// How its values look as the session prints them.
+    #[serde(default)]
+    pub printed: Option<TextForm>,
+    /// Whether anything is of type `money`.
+    #[serde(default)]
+    pub has_money: bool,
     /// Whether the server took the settings that make printed values comparable.
     #[serde(skip)]
     pub session_settings_applied: bool,
@@ -233,6 +240,15 @@ impl ServerFacts {
         self.database.encoding == "SQL_ASCII"
     }
 
+    /// Returns the text form that values have in a dump made by such sessions as this was asked by.
+    pub fn text_form(&self) -> Option<TextForm> {
+        let form = self.printed.clone()?;
+        Some(TextForm {
+            lc_monetary: form.lc_monetary.filter(|_| self.has_money),
+            ..form
+        })
+    }
+
     /// Returns the relations that `pg_dump` would stumble over, because we may not read them.
     pub fn unreadable(&self) -> impl Iterator<Item = &TableFacts> {
         self.tables
@@ -374,7 +390,10 @@ fn query() -> String {
 SET search_path = pg_catalog;
 SELECT pg_backend_pid();
 {SYSTEM_IDENTIFIER}
-WITH own AS (
+WITH RECURSIVE money(oid) AS (
+  SELECT 790::oid UNION SELECT t.oid FROM money m JOIN pg_type t ON t.typbasetype = m.oid OR t.typelem = m.oid
+    OR t.oid IN (SELECT rngtypid FROM pg_range r WHERE r.rngsubtype = m.oid)
+), own AS (
   SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence, c.reltuples, c.relpages, c.relrowsecurity, c.relforcerowsecurity
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE c.relkind IN ('r', 'p', 'f', 'm', 'S') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
@@ -413,6 +432,10 @@ SELECT jsonb_build_object(
   'version', current_setting('server_version'),
   'version_num', current_setting('server_version_num')::int,
   'is_standby', pg_is_in_recovery(),
+  'printed', jsonb_build_object('bytea_output', current_setting('bytea_output'), 'lc_monetary', current_setting('lc_monetary'),
+    'quote_all_identifiers', current_setting('quote_all_identifiers')::boolean),
+  'has_money', EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid >= 16384 AND a.attnum > 0 AND NOT a.attisdropped
+    AND a.atttypid IN (SELECT oid FROM money)),
   'now', to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
   'system_identifier', nullif(:'pgkeep_system', ''),
   'user', current_user,

@@ -56,5 +56,6 @@ pub fn asks(plans: &[Plan<'_>], names: &[String]) -> Asks {
     Asks {
         notes,
         tables: compared.collect(),
+        form: None,
     }
 }

@@ -123,6 +123,31 @@ pub fn reordered(expected: &[Expected], found: &[Table]) -> Vec<Reordered> {
         .collect()
 }
 
+/// Returns the tables whose rows are as many and look otherwise, though their columns came back as they were: to be read
+/// once more where they may have been printed in another text form.
+pub fn of_other_form(expected: &[Expected], found: &[Table]) -> Vec<Reordered> {
+    let found = by_name(found);
+    let is_other = |expected: &&Expected| {
+        found.get(&expected.name).is_some_and(|table| {
+            table.rows == expected.rows
+                && table.columns == expected.columns
+                && expected.digest.is_some()
+                && expected
+                    .columns
+                    .as_ref()
+                    .is_some_and(|columns| !columns.is_empty())
+                && table.digest != expected.digest
+        })
+    };
+    let other = expected.iter().filter(is_other);
+    other
+        .map(|expected| Reordered {
+            name: expected.name.clone(),
+            columns: expected.columns.clone().unwrap_or_default(),
+        })
+        .collect()
+}
+
 fn same_names(a: &[String], b: &[String]) -> bool {
     a.iter().collect::<BTreeSet<_>>() == b.iter().collect::<BTreeSet<_>>()
 }
@@ -190,7 +215,13 @@ fn one(
     (outcome.found_rows, outcome.found_digest) = (found.rows, found.digest);
     if let Some((rows, digest)) = again {
         (outcome.found_rows, outcome.found_digest) = (Some(*rows), Some(*digest));
-        outcome.note = Some("compared in the order of the columns as dumped".to_owned());
+        let is_other_order = expected.columns != found.columns;
+        let as_dumped = if is_other_order {
+            "order of the columns"
+        } else {
+            "text form"
+        };
+        outcome.note = Some(format!("compared in the {as_dumped} as dumped"));
     }
     match (expected.rows, outcome.found_rows) {
         (None, _) => return outcome,

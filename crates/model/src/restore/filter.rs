@@ -12,6 +12,7 @@ use memchr::memmem;
 use crate::name::{TableName, printable};
 use crate::scan::{About, Judged, JudgedKind, Notes, Scan, Scanner, TableKind, What};
 use crate::supabase::{Place, Platform};
+use crate::text_form::ENCODING_OF_DATABASE;
 
 /// Most bytes of one statement that are held until it is judged. Statements about owners, rights and transactions have
 /// a few hundred; an ALTER TABLE with an expression of this length has never been seen.
@@ -59,6 +60,8 @@ pub struct Rules {
     pub platform: Option<Platform>,
     /// SQL of our own, each in front of the first statement that begins at this offset or behind it; in order.
     pub insertions: Vec<(u64, &'static str)>,
+    /// Whether the scan says what the text form of the dump's values is.
+    pub notes_form: bool,
 }
 
 /// Why a dump is not passed on.
@@ -89,10 +92,14 @@ pub struct Filter {
 impl Filter {
     /// Starts with the first byte of a dump.
     pub fn new(rules: Rules) -> Self {
+        let mut scanner = Scanner::noting(Notes::Judged {
+            with_about: rules.platform.is_some(),
+        });
+        if rules.notes_form {
+            scanner.note_form();
+        }
         Self {
-            scanner: Scanner::noting(Notes::Judged {
-                with_about: rules.platform.is_some(),
-            }),
+            scanner,
             rules,
             held: Vec::new(),
             cuts: Vec::new(),
@@ -139,8 +146,13 @@ impl Filter {
                 at = place_of(start).max(at);
                 out(sql.as_bytes());
             }
-            if is_left_out {
+            let instead = match &judged.kind {
+                JudgedKind::ClientEncoding(name) if is_sql_ascii(name) => ENCODING_OF_DATABASE,
+                _ => "",
+            };
+            if is_left_out || !instead.is_empty() {
                 out(&text[at..place_of(judged.start).max(at)]);
+                out(instead.as_bytes());
                 at = place_of(judged.end).max(at);
             }
             if let Some(emptying) = frozen {
@@ -384,9 +396,17 @@ impl Rules {
             JudgedKind::Owner => Ok(self.no_owner),
             JudgedKind::Privileges => Ok(self.no_privileges),
             JudgedKind::Limit => Ok(self.keeps_limits),
+            JudgedKind::ClientEncoding(_) => Ok(false),
             JudgedKind::TransactionTimeout => Ok(self.server_major < KNOWS_TRANSACTION_TIMEOUT),
         }
     }
+}
+
+/// Tells whether it is the encoding of bytes that nobody knows. PostgreSQL compares such names without case and
+/// punctuation.
+pub fn is_sql_ascii(name: &str) -> bool {
+    let plain = name.chars().filter(char::is_ascii_alphanumeric);
+    plain.map(|c| c.to_ascii_lowercase()).eq("sqlascii".chars())
 }
 
 /// Tells whether rows lie in the table itself, where the server can write them as frozen.
@@ -486,6 +506,7 @@ mod tests {
             has_public: true,
             platform: None,
             insertions: Vec::new(),
+            notes_form: false,
         };
         let least = Rules {
             server_major: 17,
@@ -501,6 +522,18 @@ mod tests {
                 .replace("\\restrict aB3", "")
                 .replace("\\unrestrict aB3", "");
             assert_eq!(own(DUMP.as_bytes(), least.clone(), step).unwrap(), rest);
+        }
+    }
+
+    /// Under that name COPY takes any byte into a database of any encoding.
+    #[test]
+    fn bytes_of_no_known_encoding_are_declared_as_the_databases() {
+        let dump = "SET client_encoding = 'SQL_ASCII';\nSET client_encoding = 'LATIN1';\nSET NAMES sql_ascii;\n";
+        let expected = format!(
+            "{ENCODING_OF_DATABASE}\nSET client_encoding = 'LATIN1';\n{ENCODING_OF_DATABASE}\n"
+        );
+        for step in [1, 7, 4096] {
+            assert_eq!(own(dump.as_bytes(), rules(), step).unwrap(), expected);
         }
     }
 

@@ -6,6 +6,7 @@
 use crate::name::TableName;
 use crate::restore::filter::Rules;
 use crate::scan::Block;
+use crate::text_form::TextForm;
 
 /// What one session carries out.
 #[derive(Clone, Debug)]
@@ -61,6 +62,8 @@ pub struct Asks {
     pub notes: String,
     /// Rows that are read back: the name they are known by, and what to copy.
     pub tables: Vec<(String, String)>,
+    /// The text form that the dump's rows turned out to have; none where it was known before.
+    pub form: Option<TextForm>,
 }
 
 /// How a transaction ends.

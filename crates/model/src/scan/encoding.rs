@@ -41,6 +41,16 @@ pub enum NameEncoding {
 }
 
 impl NameEncoding {
+    /// Tells whether this is one of PostgreSQL's names for UTF-8.
+    pub(super) fn is_utf8(name: &str) -> bool {
+        let plain: String = name
+            .chars()
+            .filter(char::is_ascii_alphanumeric)
+            .collect::<String>()
+            .to_ascii_lowercase();
+        matches!(plain.as_str(), "utf8" | "unicode")
+    }
+
     /// Finds an encoding by PostgreSQL's name for it, which is compared without case and punctuation.
     pub fn named(name: &str) -> Self {
         let plain: String = name

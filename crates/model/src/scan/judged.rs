@@ -131,6 +131,8 @@ pub enum JudgedKind {
     SchemaPublic,
     /// Nothing but what it is about.
     Other,
+    /// `SET client_encoding` to this one.
+    ClientEncoding(String),
     /// `SET transaction_timeout`, which servers before 17 do not know.
     TransactionTimeout,
     /// `SET lock_timeout` or `SET statement_timeout`: how long the session's statements may wait or work.

@@ -5,6 +5,7 @@
 
 mod digest;
 mod encoding;
+mod form;
 mod judged;
 mod lexeme;
 mod lexer;
@@ -31,12 +32,13 @@ pub use lexeme::{Lexeme, LexemeKind, lexemes};
 pub use listed::{Listed, Spoken, Work};
 pub use notes::{Found, Notes};
 pub use report::{
-    Block, Finding, Parent, Scan, Section, SectionName, SequenceValue, Table, TableKind,
+    Block, Finding, NOT_UTF8, Parent, Scan, Section, SectionName, SequenceValue, Table, TableKind,
 };
 pub use watch::{ColumnKind, Watch};
 
 use crate::name::TableName;
 use encoding::NameEncoding;
+use form::FormFacts;
 use lexer::{Lexer, Token};
 use marks::{Marks, MetaEffect};
 use places::Places;
@@ -66,6 +68,8 @@ pub struct Scanner {
     roles: BTreeSet<String>,
     text: TextFacts,
     noise: Vec<Finding>,
+    /// What tells the text form of its values, where somebody asked for it.
+    form: Option<FormFacts>,
     notes: Notes,
     found: Found,
 }
@@ -108,9 +112,15 @@ impl Scanner {
             roles: BTreeSet::new(),
             text: TextFacts::default(),
             noise: Vec::new(),
+            form: None,
             notes,
             found: Found::default(),
         }
+    }
+
+    /// Makes the scan tell the text form of the dump's values, which takes a closer look at each row.
+    pub fn note_form(&mut self) {
+        self.form.get_or_insert_default();
     }
 
     /// Hands over what was found since the last call.
@@ -224,6 +234,7 @@ impl Scanner {
         problems.extend(cut);
         problems.extend(self.text.nul_problem());
         warnings.extend(self.noise);
+        warnings.extend(self.tables.not_utf8());
         warnings.extend(self.text.warnings());
         Scan {
             bytes,
@@ -233,6 +244,7 @@ impl Scanner {
             pg_dump_version,
             server_version,
             client_encoding: self.session.encoding_name,
+            text_form: self.form.as_ref().map(FormFacts::text_form),
             tables: self.tables.into_list(),
             sections: if cluster {
                 Vec::new()
@@ -337,6 +349,7 @@ impl Scanner {
         self.session.search_path = None;
         self.lexer.standard_strings = true;
         self.use_encoding(NameEncoding::Utf8);
+        self.session.is_utf8 = false;
     }
 
     fn use_encoding(&mut self, encoding: NameEncoding) {
@@ -376,7 +389,16 @@ impl Scanner {
             Meaning::DropTables(names) => names.iter().for_each(|name| self.drop_table(name)),
             Meaning::BecomesView(name) => self.drop_table(&name),
             Meaning::AttachPartition { name, parent } => self.attach(&name, &parent),
-            Meaning::CopyFromStdin(name, columns) => self.start_copy(&name, columns, start),
+            Meaning::CopyFromStdin {
+                name,
+                columns,
+                is_all_quoted,
+            } => {
+                if let Some(form) = &mut self.form {
+                    form.note_head(is_all_quoted);
+                }
+                self.start_copy(&name, columns, start);
+            }
             Meaning::Insert(name, rows) => {
                 self.places.note_data(start, end);
                 let length = end - start;
@@ -402,6 +424,7 @@ impl Scanner {
             Meaning::ClientEncoding(name) => {
                 let name = String::from_utf8_lossy(name).into_owned();
                 self.use_encoding(NameEncoding::named(&name));
+                self.session.is_utf8 = NameEncoding::is_utf8(&name);
                 self.session.encoding_name.get_or_insert(name);
             }
             Meaning::Extension(name) => self
@@ -469,7 +492,7 @@ impl Scanner {
         self.mode = Mode::CopyHead(CopyBlock {
             table: at,
             start,
-            rows: Rows::new(),
+            rows: Rows::new(self.session.is_utf8, self.form.is_some()),
         });
     }
 
@@ -507,6 +530,9 @@ impl Scanner {
             let end = self.position();
             if let Mode::Copy(block) = std::mem::replace(&mut self.mode, Mode::Sql) {
                 self.places.note_data(block.start, end);
+                if let Some(form) = &mut self.form {
+                    form.note_rows(&block.rows);
+                }
                 self.tables.add_block(block, end);
             }
             self.found.cuts.push(end);

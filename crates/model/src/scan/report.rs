@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::digest::RowDigest;
 use crate::name::{TableName, printable};
+use crate::text_form::TextForm;
+
+/// Id of the warning about rows that are no UTF-8 in a dump that says that it is.
+pub const NOT_UTF8: &str = "rows_not_utf8";
 
 /// Everything a scan found out.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -24,6 +28,9 @@ pub struct Scan {
     pub server_version: Option<String>,
     /// The dump's `client_encoding`.
     pub client_encoding: Option<String>,
+    /// The text form of its values, where somebody asked for it.
+    #[serde(skip)]
+    pub text_form: Option<TextForm>,
     /// All tables in the order in which they were met.
     pub tables: Vec<Table>,
     /// Where structure and data lie; empty in a cluster dump.

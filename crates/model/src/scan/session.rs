@@ -15,6 +15,8 @@ pub(super) struct Session {
     pub(super) encoding: NameEncoding,
     /// The first client encoding that the dump set.
     pub(super) encoding_name: Option<String>,
+    /// Whether the dump said that its text is UTF-8.
+    pub(super) is_utf8: bool,
 }
 
 impl Session {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::report::{Block, Parent, Table, TableKind};
+use super::report::{Block, Finding, NOT_UTF8, Parent, Table, TableKind};
 use super::rows::Rows;
 use super::statement::Made;
 
@@ -22,6 +22,9 @@ pub(super) struct Met {
     pub(super) is_dropped: bool,
     /// Some rows came by INSERT, whose text has no digest.
     has_inserts: bool,
+    /// Rows that are no UTF-8 where the dump says that they are, and the number of the first among all rows.
+    bad_rows: u64,
+    first_bad_row: Option<u64>,
 }
 
 /// A COPY block whose rows are being read.
@@ -70,6 +73,15 @@ impl Tables {
         met.add_inserted(rows, bytes);
     }
 
+    /// Names the tables with rows that the dump calls UTF-8 and that are not.
+    pub(super) fn not_utf8(&self) -> Vec<Finding> {
+        self.list
+            .iter()
+            .filter(|met| met.bad_rows > 0 && !met.is_dropped)
+            .map(Met::not_utf8)
+            .collect()
+    }
+
     /// A table that was only dropped, or only named by a statement about it, is not in the dump.
     pub(super) fn into_list(self) -> Vec<Table> {
         let is_there =
@@ -91,6 +103,8 @@ impl Met {
             },
             is_dropped: false,
             has_inserts: false,
+            bad_rows: 0,
+            first_bad_row: None,
         }
     }
 
@@ -121,9 +135,28 @@ impl Met {
         self.table.parent = Some(parent);
     }
 
+    fn not_utf8(&self) -> Finding {
+        let rows = match self.bad_rows {
+            1 => "1 row".to_owned(),
+            rows => format!("{rows} rows"),
+        };
+        let message = format!(
+            "{rows} of `{}` {} bytes that are no UTF-8 (the first is row {} of the dump): PostgreSQL refuses such rows, so \
+             a restore fails until they are mended in the database",
+            self.table.full_name(),
+            if self.bad_rows == 1 { "holds" } else { "hold" },
+            self.first_bad_row.unwrap_or_default(),
+        );
+        Finding::new(NOT_UTF8, message, None)
+    }
+
     fn add_copied(&mut self, block: &CopyBlock, end: u64) {
         let table = &mut self.table;
-        table.rows = Some(table.rows.unwrap_or(0) + block.rows.rows);
+        let before = table.rows.unwrap_or(0);
+        self.bad_rows += block.rows.bad_rows;
+        let first = block.rows.first_bad_row.map(|row| before + row);
+        self.first_bad_row = self.first_bad_row.or(first);
+        table.rows = Some(before + block.rows.rows);
         table.bytes += block.rows.bytes;
         table.blocks.push(Block {
             offset: block.start,

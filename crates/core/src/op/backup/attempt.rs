@@ -29,7 +29,7 @@ use pgkeep_model::id::BackupId;
 use pgkeep_model::keys::{Part, Place};
 use pgkeep_model::manifest::{Chunks, MAX_INLINE_CHUNKS, Manifest, TableRecord};
 use pgkeep_model::required::{RequiredOutcome, RequiredTable};
-use pgkeep_model::scan::{Finding, Scan};
+use pgkeep_model::scan::{Finding, NOT_UTF8, Scan};
 
 /// A dump is taken to compress to a quarter; the guess only sets part sizes.
 const GUESSED_RATIO: u64 = 4;
@@ -430,8 +430,8 @@ impl<'a> Attempt<'a> {
             report.warnings.push(finding("clock", text));
         }
         if !source.facts.session_settings_applied {
-            let text = "the connection's pooler refuses PGOPTIONS, so the text form of rows is the server's own; digests \
-                        may differ from those of another connection";
+            let text = "the connection's pooler refuses PGOPTIONS, so the text form of rows is the server's own; the \
+                        manifest says which, and rows are compared in it";
             report
                 .warnings
                 .push(finding("text_form_not_fixed", text.to_owned()));
@@ -498,6 +498,23 @@ impl<'a> Attempt<'a> {
                     .with_details(doubts)
                     .hint("`pgkeep check` says what of the storage is not as it should be")
                     .hint("an S3 endpoint that has the bucket's name in its path takes objects and lists none"),
+            );
+        }
+        let not_utf8: Vec<String> = self
+            .report
+            .warnings
+            .iter()
+            .filter(|warning| warning.id == NOT_UTF8)
+            .map(|warning| warning.message.clone())
+            .collect();
+        if !not_utf8.is_empty() {
+            let message = format!(
+                "backup `{id}` is stored, but holds rows that cannot be restored as they are"
+            );
+            return Err(
+                Failure::new(Kind::AfterGood, NOT_UTF8, message)
+                    .with_details(not_utf8)
+                    .hint("mend them in the database and back up again; `pgkeep get` hands the dump out with every byte as it is"),
             );
         }
         let warned: Vec<String> = self

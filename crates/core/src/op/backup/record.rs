@@ -188,8 +188,12 @@ fn restore_line(found: &Found<'_>, codec: Codec, key: &str) -> String {
         _ => "-T template0".to_owned(),
     };
     let target = format!("{}_restored", found.place.id.database());
+    let form = found.server.text_form.as_ref();
+    let (front, behind) = form
+        .map(|form| form.for_psql(found.server.fixed_text_form))
+        .unwrap_or_default();
     format!(
-        "createdb {options} {target} && {unpack} {file} | psql -X -v ON_ERROR_STOP=1 -d {target}"
+        "createdb {options} {target} && {unpack} {file} | {front}psql -X -v ON_ERROR_STOP=1 -d {target}{behind}"
     )
 }
 
@@ -251,6 +255,7 @@ pub(super) fn server(facts: &ServerFacts) -> Server {
             "tablespace": database.tablespace,
         }),
         fixed_text_form: facts.session_settings_applied,
+        text_form: facts.text_form(),
     }
 }
 

@@ -143,7 +143,9 @@ impl Copy<'_> {
     fn extractor(&self, takes_any: bool) -> Result<Extractor> {
         let Request { rows, output, .. } = self.request;
         let stop = self.context.stop.clone();
-        Extractor::new(rows, output, takes_any, &self.proof.what, stop)
+        let mut extractor = Extractor::new(rows, output, takes_any, &self.proof.what, stop)?;
+        extractor.printed_as(&self.proof.manifest.server.text_form());
+        Ok(extractor)
     }
 
     async fn ranged(&self, ranged: &Ranged<'_>, blocks: &[Block]) -> Result<(Written, u64)> {

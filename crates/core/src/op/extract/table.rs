@@ -9,8 +9,10 @@ use crate::stream::pipeline::Closed;
 use pgkeep_model::copy::{Lines, Row};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::name::quote;
+use pgkeep_model::restore::filter::is_sql_ascii;
 use pgkeep_model::rows::{BoundFilter, Column, csv_header, csv_row, json_row};
 use pgkeep_model::scan::{Notes, Scan, Scanner, Table, Watch};
+use pgkeep_model::text_form::{ENCODING_OF_DATABASE, TextForm};
 
 /// What pg_dump sets in front of rows; without `row_security = off` rows could be refused in silence.
 const SQL_SETTINGS: &str = "\
@@ -34,6 +36,8 @@ pub(super) struct Extractor {
     picked: Picked,
     failure: Option<Failure>,
     is_left: bool,
+    /// SQL of a session that reads the rows as they were printed.
+    form: String,
 }
 
 /// The rows so far.
@@ -98,7 +102,13 @@ impl Extractor {
             },
             failure: None,
             is_left: false,
+            form: String::new(),
         })
+    }
+
+    /// Says in which text form the rows are, for SQL that takes them back.
+    pub(super) fn printed_as(&mut self, form: &TextForm) {
+        self.form = form.for_reading();
     }
 
     /// Says what may be done with what went out so far.
@@ -155,7 +165,8 @@ impl Extractor {
         };
         if self.picked.table.is_none() {
             let known = know(&self.rows, watch, &self.what).map_err(Ended::Failed)?;
-            self.picked.begin(&self.rows, &known, &self.scanner);
+            self.picked
+                .begin(&self.rows, &known, &self.scanner, &self.form);
             self.picked.table = Some(known);
         }
         if watch.is_ambiguous() {
@@ -186,7 +197,7 @@ impl Extractor {
         // A table without rows has a block too, but no byte of a row came to begin with.
         if let (None, Some(_), Some(watch)) = (&picked.table, &table, self.scanner.watch()) {
             let known = know(&self.rows, watch, &self.what)?;
-            picked.begin(&self.rows, &known, &self.scanner);
+            picked.begin(&self.rows, &known, &self.scanner, &self.form);
             picked.table = Some(known);
         }
         Ok(End {
@@ -217,7 +228,7 @@ fn know(rows: &Rows, watch: &Watch, what: &str) -> Result<Known> {
 
 impl Picked {
     /// Writes what stands in front of the first row.
-    fn begin(&mut self, rows: &Rows, known: &Known, scanner: &Scanner) {
+    fn begin(&mut self, rows: &Rows, known: &Known, scanner: &Scanner, form: &str) {
         let out = &mut self.target.out;
         match rows.format {
             RowFormat::Csv => csv_header(&known.columns, out),
@@ -230,12 +241,15 @@ impl Picked {
                     .collect();
                 let name = &rows.table;
                 let table = format!("{}.{}", quote(name.schema_or_public()), quote(&name.name));
+                let name_of_encoding = scanner.client_encoding().unwrap_or("UTF8");
+                let encoding = if is_sql_ascii(name_of_encoding) {
+                    ENCODING_OF_DATABASE.to_owned()
+                } else {
+                    let plain = name_of_encoding.replace('\'', "");
+                    format!("SET client_encoding = '{plain}';")
+                };
                 let sql = format!(
-                    "BEGIN;\nSET client_encoding = '{}';\n{SQL_SETTINGS}COPY {table} ({}) FROM stdin;\n",
-                    scanner
-                        .client_encoding()
-                        .unwrap_or("UTF8")
-                        .replace('\'', ""),
+                    "BEGIN;\n{encoding}\n{form}{SQL_SETTINGS}COPY {table} ({}) FROM stdin;\n",
                     columns.join(", ")
                 );
                 let named_columns = !columns.is_empty();

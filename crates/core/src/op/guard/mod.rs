@@ -21,10 +21,11 @@ use crate::postgres::attended::{Attended, Left};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::BackupId;
 use pgkeep_model::manifest::{Manifest, SelectionRecord};
+use pgkeep_model::scan::NOT_UTF8;
 use pgkeep_model::shell;
 
 /// Ids of a stored backup's warnings that whoever relies on it later has to read, too: something is not in it.
-const TOLD_AGAIN: &[&str] = &["preset", EXTENSION_ROWS];
+const TOLD_AGAIN: &[&str] = &["preset", EXTENSION_ROWS, NOT_UTF8];
 
 /// What to guard, and how.
 pub struct Request {

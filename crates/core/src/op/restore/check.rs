@@ -21,10 +21,11 @@ use pgkeep_model::connection::Connection;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::name::{TableName, quote};
 use pgkeep_model::restore::compare::{
-    Expected, Reordered, TableOutcome, compare, compare_sequences, reordered,
+    Expected, Reordered, TableOutcome, compare, compare_sequences, of_other_form, reordered,
 };
 use pgkeep_model::scan::{self, RowDigest, Scan, Scanner, SequenceValue, Table};
 use pgkeep_model::supabase;
+use pgkeep_model::text_form::TextForm;
 
 /// Nobody else works in a database that was just restored.
 const LOCK_WAIT: Duration = Duration::from_secs(60);
@@ -42,6 +43,8 @@ pub(crate) struct Check<'a> {
     pub ignored_schemas: &'a [String],
     /// Whether the dump is a hosting platform's, whose own schemas are the target's.
     pub is_platform: bool,
+    /// Text form of the dump's values.
+    pub form: &'a TextForm,
     pub progress: Arc<Progress>,
 }
 
@@ -72,7 +75,12 @@ impl Check<'_> {
             .choose(Some(facts.major()), self.connection.minimum_client_major())?;
         let scan = self.dump(programs, &facts, expected, cancel).await?;
         let mut again = HashMap::new();
-        for table in reordered(expected, &scan.tables) {
+        let mut doubtful = reordered(expected, &scan.tables);
+        // Dumped in our own form, or in the target's where it takes no settings: equal values may look otherwise.
+        if *self.form != TextForm::default() || !facts.session_settings_applied {
+            doubtful.extend(of_other_form(expected, &scan.tables));
+        }
+        for table in doubtful {
             let is_root = kind_of(&facts, &table.name) == Some(TableKind::Partitioned);
             let read = self
                 .read_table(programs, &facts, &table, is_root, cancel)
@@ -162,15 +170,18 @@ impl Check<'_> {
         } else {
             "UTF8"
         };
-        let sql =
-            format!("{AS_PG_DUMP} SET client_encoding = '{encoding}';\nCOPY {what} TO STDOUT;\n");
+        let sql = format!(
+            "{AS_PG_DUMP}\n{}SET client_encoding = '{encoding}';\nCOPY {what} TO STDOUT;\n",
+            self.form.for_comparing()
+        );
         let psql = Psql::new(programs, self.environment, self.connection);
-        let with_settings = if facts.session_settings_applied {
-            psql.with_session_settings()
+        // The form is set by statements, and what it leaves open is the session's own.
+        let session = if facts.session_settings_applied {
+            psql
         } else {
             psql.without_session_settings()
         };
-        let mut running = with_settings.program().input(sql).spawn(cancel)?;
+        let mut running = session.program().input(sql).spawn(cancel)?;
         let (output, progress) = (running.take_output(), Arc::clone(&self.progress));
         let head = format!("COPY {name} FROM stdin;\n").into_bytes();
         let thread = tokio::task::spawn_blocking(move || scan_output(output, &head, &progress));

@@ -13,6 +13,7 @@ use pgkeep_model::name::quote;
 use pgkeep_model::restore::properties::Properties;
 use pgkeep_model::scan::Scan;
 use pgkeep_model::supabase;
+use pgkeep_model::text_form::TextForm;
 
 /// Extensions that are in every database and are never created by a dump.
 const ALWAYS_THERE: &str = "plpgsql";
@@ -46,6 +47,8 @@ pub(crate) struct Needs {
     pub size_bytes: u64,
     /// The database's encoding.
     pub encoding: String,
+    /// Text form of its values.
+    pub form: TextForm,
     /// What a plain dump leaves out.
     pub properties: Properties,
     /// Whether those are what a replaced database is to have, whatever the flags say of the dump's.
@@ -89,6 +92,7 @@ impl Needs {
             origin: server.system_identifier.clone().zip(server.database_oid),
             size_bytes: server.size_bytes,
             encoding: server.encoding.clone(),
+            form: server.text_form(),
             properties: Properties::read(&server.properties),
             keeps_properties: false,
         }
@@ -107,6 +111,7 @@ impl Needs {
             origin: None,
             size_bytes: scan.bytes,
             encoding: encoding.unwrap_or_else(|| "UTF8".to_owned()),
+            form: scan.text_form.clone().unwrap_or_else(TextForm::foreign),
             properties: Properties::default(),
             keeps_properties: false,
         }

@@ -79,7 +79,12 @@ fn sql_hint(stderr: &[String]) -> Option<&'static str> {
         "must be owner of ",
         "must be superuser",
     ];
-    if lacks_rights.iter().any(|text| says(text)) {
+    if says("invalid byte sequence for encoding") {
+        Some(
+            "rows hold bytes that are no text in the target's encoding; a database that the restore makes itself (`--into` \
+             a new name) has the dump's, and where that is the same the rows have to be mended in the source",
+        )
+    } else if lacks_rights.iter().any(|text| says(text)) {
         Some(
             "make the restoring role a member of the roles that own things, or leave those out with `--no-owner \
              --no-privileges`; a superuser (`--allow-superuser`) may do all but what a role of the dump does itself, such \

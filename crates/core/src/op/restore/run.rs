@@ -36,6 +36,7 @@ use pgkeep_model::restore::compare::Expected;
 use pgkeep_model::restore::filter::{Filter, Rules};
 use pgkeep_model::scan::Scan;
 use pgkeep_model::supabase::{Platform, rights_of_roles};
+use pgkeep_model::text_form::TextForm;
 
 /// One restore under way.
 pub(super) struct Run<'a> {
@@ -251,6 +252,7 @@ impl<'a> Run<'a> {
         let accept = self.options.accept_no_end_marker;
         let rules = Rules {
             platform: self.options.preset.map(|_| Platform::default()),
+            notes_form: true,
             ..Rules::default()
         };
         let (tap, seen) = Tap::new(file, false);
@@ -320,6 +322,7 @@ impl<'a> Run<'a> {
             Opened::File { scan, .. } => Needs::of_scan(scan),
             Opened::Pipe => Needs {
                 encoding: "UTF8".to_owned(),
+                form: TextForm::foreign(),
                 ..Needs::default()
             },
         };
@@ -511,6 +514,7 @@ impl<'a> Run<'a> {
             connection: &site.connection,
             ignored_schemas: site.platform.made_schemas(),
             is_platform: self.options.preset.is_some(),
+            form: scan.text_form.as_ref().unwrap_or(&site.needs.form),
             progress,
         };
         let compared = check.run(expected, &scan.sequences, self.stop()).await;
@@ -527,7 +531,8 @@ impl<'a> Run<'a> {
             Source::Stored { .. } => failure,
             Source::File(_) | Source::Stdin => failure.hint(
                 "a plain dump has times in the time zone of whoever wrote it: `--dump-time-zone NAME` compares in that \
-                 one; `--no-compare` restores without the proof",
+                 one; amounts of money are read as the server's `lc_monetary` says, and `PGOPTIONS='-c lc_monetary=C'` in front \
+                 reads those that pgkeep dumped; `--no-compare` restores without the proof",
             ),
         }
     }

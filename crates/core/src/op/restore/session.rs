@@ -30,6 +30,7 @@ use crate::stream::read::read_dump;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::restore::script::{Asks, Ending, Rows, Script, Step};
 use pgkeep_model::scan::{Scan, TextEncoding};
+use pgkeep_model::text_form::TextForm;
 
 pub(crate) use crate::postgres::databases::Fate;
 
@@ -60,6 +61,8 @@ pub(super) struct Sessions<'a> {
     pub is_sql_ascii: bool,
     /// Time zone that the dump was written in.
     pub time_zone: &'a str,
+    /// Text form of the dump's values, as far as it is known before.
+    pub form: &'a TextForm,
     /// Whether the database was there before and is never dropped, so that the fate of the transaction matters.
     pub is_lasting: bool,
     pub limits: Limits,
@@ -244,6 +247,7 @@ impl Sessions<'_> {
             server_major: self.server_major,
             is_sql_ascii: self.is_sql_ascii,
             time_zone: self.time_zone,
+            form: self.form,
             key: &key,
             prelude: &prelude,
             ending: &script.behind,
@@ -567,7 +571,7 @@ impl Sessions<'_> {
             "{UTF8}{}SELECT pg_catalog.txid_current();\n{}{}",
             request.notes(),
             asks.notes,
-            request.questions(&asks.tables)
+            request.questions(&asks.tables, asks.form.as_ref().unwrap_or(self.form))
         );
         let asking = async {
             // It ends with the questions, or with `psql`.

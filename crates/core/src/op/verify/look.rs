@@ -17,7 +17,7 @@ use pgkeep_model::failure::{Failure, Kind};
 use pgkeep_model::keys::Part;
 use pgkeep_model::manifest::{Manifest, ManifestError};
 use pgkeep_model::proof::{Problem, contradictions};
-use pgkeep_model::scan::{Scan, Scanner};
+use pgkeep_model::scan::{NOT_UTF8, Scan, Scanner};
 use pgkeep_storage::Error;
 
 /// A copy to look at.
@@ -184,6 +184,9 @@ impl Look<'_> {
             }
             Err(error) => return Err(self.failed(&error)),
         };
+        let not_utf8 = scan.iter().flat_map(|scan| &scan.warnings);
+        let not_utf8 = not_utf8.filter(|finding| finding.id == NOT_UTF8);
+        warnings.extend(not_utf8.map(|finding| finding.message.clone()));
         Ok(Seen {
             key,
             stored_bytes: Some(outcome.stored_bytes),

@@ -217,6 +217,8 @@ pub(crate) struct Setting<'a> {
 pub(crate) struct Copy<'a> {
     pub table: Option<Path<'a>>,
     pub columns: Vec<&'a [u8]>,
+    /// Whether every name of the table and its columns is quoted, needed or not.
+    pub is_all_quoted: bool,
     pub is_from_stdin: bool,
     /// Something stands behind `stdin`.
     pub has_options: bool,
@@ -748,12 +750,20 @@ fn copy(mut cursor: Cursor<'_>) -> Copy<'_> {
     let runs_program = cursor.has(&["from", "program"]) || cursor.has(&["to", "program"]);
     let mut behind = cursor.clone();
     let is_from_stdin = behind.seek(&["from", "stdin"]);
+    let start = cursor.position();
     let table = cursor.path();
+    let mut names = start..cursor.position();
+    let is_quoted = |at| cursor.kind_at(at) != Some(Kind::Word);
+    let is_table_quoted = table.is_some() && names.all(is_quoted);
     let is_identifier = |kind: Kind| matches!(kind, Kind::Word | Kind::Quoted);
-    let inside = cursor.inside().filter(|(kind, _)| is_identifier(*kind));
+    let inside: Vec<(Kind, &[u8])> = cursor
+        .inside()
+        .filter(|(kind, _)| is_identifier(*kind))
+        .collect();
     Copy {
         table,
-        columns: inside.map(|(_, text)| text).collect(),
+        is_all_quoted: is_table_quoted && inside.iter().all(|(kind, _)| *kind == Kind::Quoted),
+        columns: inside.into_iter().map(|(_, text)| text).collect(),
         is_from_stdin,
         has_options: is_from_stdin && !behind.is_at_end(),
         runs_program,

@@ -55,6 +55,11 @@ pub(super) fn judged(said: &Said<'_>, is_open_routine: bool) -> Option<JudgedKin
         Said::Set(setting) => match setting.name {
             b"transaction_timeout" => Some(JudgedKind::TransactionTimeout),
             b"lock_timeout" | b"statement_timeout" => Some(JudgedKind::Limit),
+            b"client_encoding" | b"names" => {
+                let (_, name) = setting.values.first()?;
+                let name = String::from_utf8_lossy(name).into_owned();
+                Some(JudgedKind::ClientEncoding(name))
+            }
             _ => None,
         },
         Said::Copy(copy) if copy.runs_program => Some(JudgedKind::Program),
@@ -91,8 +96,8 @@ mod tests {
     #[test]
     fn tells_what_must_be_judged() {
         use JudgedKind::{
-            Begin, Cluster, Commit, CopyWithOptions, Extension, Limit, OpenRoutine, Owner,
-            Privileges, Program, SchemaPublic, Transaction, TransactionTimeout,
+            Begin, ClientEncoding, Cluster, Commit, CopyWithOptions, Extension, Limit, OpenRoutine,
+            Owner, Privileges, Program, SchemaPublic, Transaction, TransactionTimeout,
         };
         assert!(JUDGED.is_sorted());
         for (sql, kind) in [
@@ -142,6 +147,11 @@ mod tests {
             ("SET transaction_timeout = 0;", TransactionTimeout),
             ("SET lock_timeout = 0;", Limit),
             ("SET statement_timeout = 0;", Limit),
+            (
+                "SET client_encoding = 'SQL_ASCII';",
+                ClientEncoding("SQL_ASCII".into()),
+            ),
+            ("SET NAMES 'UTF8';", ClientEncoding("UTF8".into())),
             ("COPY t FROM stdin WITH (FORMAT csv);", CopyWithOptions),
             (
                 "CREATE FUNCTION public.begin() RETURNS int LANGUAGE sql AS 'select 1';",

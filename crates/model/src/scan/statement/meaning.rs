@@ -28,7 +28,12 @@ pub(in crate::scan) enum Meaning<'a> {
     },
     /// `CREATE RULE "_RETURN" … ON SELECT TO x`: what was made as a table is a view (dumps of 9.6 and before).
     BecomesView(RawName<'a>),
-    CopyFromStdin(RawName<'a>, Vec<&'a [u8]>),
+    CopyFromStdin {
+        name: RawName<'a>,
+        columns: Vec<&'a [u8]>,
+        /// Whether every name is quoted, needed or not.
+        is_all_quoted: bool,
+    },
     Insert(RawName<'a>, u64),
     /// The schemas of `search_path`, in order.
     SearchPath(Vec<Vec<u8>>),
@@ -94,7 +99,11 @@ pub(super) fn meaning(said: Said<'_>, rows: RowCount) -> Meaning<'_> {
         }
         Said::Rights(rights) => rights.roles.map_or(Meaning::Other, Meaning::Roles),
         Said::Copy(copy) => match copy.table {
-            Some(table) if copy.is_from_stdin => Meaning::CopyFromStdin(table.into(), copy.columns),
+            Some(table) if copy.is_from_stdin => Meaning::CopyFromStdin {
+                name: table.into(),
+                columns: copy.columns,
+                is_all_quoted: copy.is_all_quoted,
+            },
             _ => Meaning::Other,
         },
         Said::Insert(name) => match rows {

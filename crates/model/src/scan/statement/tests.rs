@@ -111,11 +111,19 @@ fn reads_copy_with_its_columns() {
     let columns = vec![&b"id"[..], b"a b"];
     assert_eq!(
         meaning("COPY app.\"X y\" (id, \"a b\") FROM stdin;"),
-        Meaning::CopyFromStdin(raw("app", "X y"), columns)
+        Meaning::CopyFromStdin {
+            name: raw("app", "X y"),
+            columns,
+            is_all_quoted: false,
+        }
     );
     assert_eq!(
         meaning("COPY public.z  FROM stdin;"),
-        Meaning::CopyFromStdin(raw("public", "z"), vec![])
+        Meaning::CopyFromStdin {
+            name: raw("public", "z"),
+            columns: vec![],
+            is_all_quoted: false,
+        }
     );
     assert_eq!(meaning("COPY (SELECT 1) TO STDOUT;"), Meaning::Other);
 }

@@ -368,6 +368,7 @@ impl<'a> Run<'a> {
             tables: pairs.len() as u64,
         });
         let application = format!("pgkeep-restore-{}", self.context.clock.hex(4));
+        let form = stored.manifest.server.text_form();
         let sessions = Sessions {
             doing: self.doing(),
             psql,
@@ -375,6 +376,7 @@ impl<'a> Run<'a> {
             server_major,
             is_sql_ascii: stored.manifest.server.encoding == "SQL_ASCII",
             time_zone: "UTC",
+            form: &form,
             is_lasting: true,
             limits: self.request.options.limits,
             pulse: Arc::new(Pulse::default()),

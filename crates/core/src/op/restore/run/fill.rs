@@ -92,6 +92,7 @@ impl Run<'_> {
             server_major: site.target.facts.major(),
             is_sql_ascii: site.needs.encoding == "SQL_ASCII",
             time_zone: self.options.time_zone(),
+            form: &site.needs.form,
             is_lasting: site.plan == Plan::Fill,
             limits: self.options.limits,
             pulse: Arc::clone(&self.pulse),
@@ -282,6 +283,11 @@ impl Run<'_> {
             insertions: site.platform.insertions(),
             server_major: site.target.facts.major(),
             freeze: Freeze::Never,
+            // A manifest tells it; of a pipe it is known only behind its last row.
+            notes_form: !matches!(
+                self.request.source,
+                crate::op::restore::Source::Stored { .. }
+            ),
         }
     }
 
@@ -447,6 +453,7 @@ impl Judge for Judgement<'_, '_> {
         let asks = Asks {
             notes: check::catalog_questions(&scan.sequences),
             tables: check::questions(&expected),
+            form: scan.text_form.clone(),
         };
         self.dumped = Some((expected, scan.sequences.clone(), scan.large_objects));
         Ok(Some(asks))

@@ -188,7 +188,11 @@ pub(super) fn prove(
 ) -> Result<Proven> {
     let what = format!("cannot restore out of `{}`", path.display());
     let (tap, seen) = Tap::new(open_file(path)?, false);
-    let (mut filter, mut refusal) = (Filter::new(Rules::default()), None);
+    let rules = Rules {
+        notes_form: true,
+        ..Rules::default()
+    };
+    let (mut filter, mut refusal) = (Filter::new(rules), None);
     let mut outside = Outside::default();
     let read = read_dump(tap, &mut |piece| {
         if refusal.is_some() || stop.is_requested() {

@@ -99,6 +99,7 @@ impl Run<'_> {
             server_major: site.facts.major(),
             is_sql_ascii: site.needs.encoding == "SQL_ASCII",
             time_zone: time_zone.unwrap_or("UTC"),
+            form: &site.needs.form,
             is_lasting: site.databases.is_none(),
             limits: self.request.options.limits,
             pulse: Arc::clone(&self.pulse),
@@ -253,6 +254,7 @@ impl Judge for Judgement<'_, '_> {
         Ok(Some(Asks {
             notes: String::new(),
             tables: questions(self.job, no_compare),
+            form: None,
         }))
     }
 
@@ -270,7 +272,8 @@ impl Judge for Judgement<'_, '_> {
             Origin::Copy(..) => failure,
             Origin::File(_) => failure.hint(
                 "a plain dump has times in the time zone of whoever wrote it: `--dump-time-zone NAME` compares in that \
-                 one; `--no-compare` restores without the proof",
+                 one; amounts of money are read as the server's `lc_monetary` says, and `PGOPTIONS='-c lc_monetary=C'` in front \
+                 reads those that pgkeep dumped; `--no-compare` restores without the proof",
             ),
         })
     }

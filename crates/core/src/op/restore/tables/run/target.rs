@@ -60,6 +60,7 @@ impl Run<'_> {
             has_public: facts.has_public(),
             platform: None,
             insertions: Vec::new(),
+            notes_form: false,
         }
     }
 
