@@ -412,28 +412,24 @@ fn damage_without_any_good_backup_left_says_so() {
 }
 
 #[test]
-fn a_mark_is_final_and_a_good_copy_behind_it_says_how_to_remove_it() {
+fn a_good_reading_takes_a_mark_away() {
     let stored = Stored::new();
     let whole = fs::read(stored.path(".sql.gz")).unwrap();
     change(&stored.path(".sql.gz"), |bytes| bytes[5000] ^= 1);
     stored.expect_damage();
-    let mark = fs::read(stored.path(".damaged.json")).unwrap();
     stored.verify(&[&stored.id]).expect(23);
+    stored.verify(&[]).expect(10);
     fs::write(stored.path(".sql.gz"), whole).unwrap();
     let copy = stored.verify(&[&stored.id]).expect(0).summary()["copies"][0].clone();
-    assert_eq!((&copy["ok"], &copy["marked"]), (&json!(true), &json!(true)));
-    assert!(
-        copy["warnings"][0]
-            .as_str()
-            .unwrap()
-            .contains(&format!("shop/{}.damaged.json", stored.id)),
-        "{copy}"
-    );
     assert_eq!(
-        fs::read(stored.path(".damaged.json")).unwrap(),
-        mark,
-        "the mark stays as it was"
+        (&copy["ok"], &copy["marked"]),
+        (&json!(true), &json!(false))
     );
+    let warning = copy["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("the mark was taken away"), "{copy}");
+    assert!(stored.mark().is_none());
+    let copy = stored.verify(&[]).expect(0).summary()["copies"][0].clone();
+    assert_eq!(copy["id"], *stored.id);
 }
 
 #[test]
@@ -726,5 +722,90 @@ fn l1_a_signal_ends_a_long_reading_and_leaves_nothing() {
             })
             .collect();
         assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+/// A login page or a 404 in the storage's place is no damage, however often it comes: the listing says otherwise.
+#[test]
+fn an_answer_that_is_not_the_storages_marks_nothing() {
+    let page = || {
+        Fault::body("<html>please log in</html>")
+            .header("last-modified", "Wed, 21 Oct 2026 07:28:00 GMT")
+            .header("etag", "\"other\"")
+    };
+    let gone = || Fault::status(404, "NoSuchKey");
+    for rule in [
+        Rule::new("GET", page()).path("manifest.json"),
+        Rule::new("GET", page()).path(".sql.gz"),
+        Rule::new("GET", gone()).path("manifest.json"),
+        Rule::new("GET", gone()).path(".sql.gz"),
+    ] {
+        let what = format!("{rule:?}");
+        let server = ScriptedS3::start();
+        let shop = bucket_shop(&server);
+        server.on(rule);
+        let outcome = over_bucket(&shop, &server, &["verify", "--all"]).expect(22);
+        assert_eq!(outcome.summary()["copies"][0]["damaged"], false, "{what}");
+        server.behave();
+        assert!(
+            !server
+                .keys()
+                .iter()
+                .any(|key| key.ends_with(".damaged.json")),
+            "{what}"
+        );
+        over_bucket(&shop, &server, &["verify"]).expect(0);
+    }
+}
+
+/// A backup that retention removes between the listing and the reading is no damage.
+#[test]
+fn a_backup_that_goes_while_all_are_verified_is_no_damage() {
+    let server = ScriptedS3::start();
+    let shop = bucket_shop(&server);
+    let id = || {
+        let (key, _) = dump_in(&server);
+        key.rsplit('/')
+            .next()
+            .unwrap()
+            .trim_end_matches(".sql.gz")
+            .to_owned()
+    };
+    let first = id();
+    shop.backup_to(&shop.oracle_of(&server), &[]).expect(0);
+    let empty = "<?xml version=\"1.0\"?><ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
+    // As it looks when the manifest went first, and when the dump went while it was looked for.
+    for part in ["manifest.json", "sql.gz"] {
+        server
+            .on(Rule::new("GET", Fault::status(404, "NoSuchKey")).path(format!("{first}.{part}")));
+        server
+            .on(Rule::new("GET", Fault::body(empty)).query(format!("prefix=pg%2Fshop%2F{first}")));
+        let outcome = over_bucket(&shop, &server, &["verify", "--all"]).expect(0);
+        let copies = outcome.summary()["copies"].clone();
+        let copy = copies
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|copy| copy["id"] == *first)
+            .unwrap();
+        assert_eq!(
+            (&copy["removed"], &copy["damaged"]),
+            (&json!(true), &json!(false)),
+            "{part}: {copy}"
+        );
+        let outcome = over_bucket(&shop, &server, &["verify", &first]);
+        assert_ne!(
+            outcome.status.code(),
+            Some(0),
+            "{part}: who asks for one wants to know"
+        );
+        server.behave();
+        assert!(
+            !server
+                .keys()
+                .iter()
+                .any(|key| key.ends_with(".damaged.json")),
+            "{part}"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! The mark of a damaged copy: the JSON beside a backup whose stored bytes contradict its manifest.
 //!
-//! Its presence is what counts; its content tells people what was found. It is written once and final.
+//! Its presence is what counts; its content tells people what was found. It is written once; a reading that finds the copy good takes it away.
 
 use jiff::Timestamp;
 use serde::Serialize;

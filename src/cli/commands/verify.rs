@@ -31,7 +31,7 @@ Examples:
 
 Every byte is read: size, SHA-256, compression, end marker, each table's rows and digest. What contradicts the \
 manifest is read again; when the second reading agrees, the copy is marked as damaged, counts for nothing from then \
-on and is never chosen as latest. The mark is final.
+on and is never chosen as latest, until a reading finds it good.
 
 Exit code 23: a copy is damaged; the hint names the newest good backup. 22: a storage could not be read; nothing is \
 marked then.";
@@ -204,6 +204,7 @@ pub(super) fn line(copy: &CopyReport) -> String {
     let verdict = match (copy.ok, copy.damaged) {
         (true, _) => "good",
         (false, true) => "DAMAGED",
+        (false, false) if copy.removed => "removed meanwhile",
         (false, false) => "not proven",
     };
     let mut line = format!("{} in {}: {verdict}", copy.id, copy.storage);

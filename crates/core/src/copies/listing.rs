@@ -19,7 +19,7 @@ use pgkeep_storage::Storage;
 pub const OBJECT_EXISTS: &str = "object_exists";
 
 /// Id of the failure of a backup that was removed while it was read.
-const BACKUP_REMOVED: &str = "backup_removed";
+pub(crate) const BACKUP_REMOVED: &str = "backup_removed";
 
 /// How many bytes a storage must have free for a backup behind one of this size: databases grow.
 pub(crate) fn room_behind(last_bytes: u64) -> u64 {
@@ -449,10 +449,18 @@ pub(crate) async fn unless_removed(
             _ => return failure,
         }
     }
+    let now = Listing::read(listing.storages.clone(), Some(id.database()), listing.now).await;
+    // What is listed is there, whatever else answers in the storage's place.
+    let is_listed = |now: &Listing| {
+        let mut backups = now.backups.iter();
+        backups.any(|other| other.place == backup.place && other.is_committed())
+    };
+    if now.as_ref().is_ok_and(is_listed) {
+        return failure;
+    }
     let message = format!("{what}: `{id}` was removed while it was read, as retention does");
     let removed =
         Failure::new(Kind::Damaged, BACKUP_REMOVED, message).with_details([failure.message]);
-    let now = Listing::read(listing.storages.clone(), Some(id.database()), listing.now).await;
     let newest = now.ok().and_then(|now| {
         let newest = now.newest_good()?;
         Some(newest.place.id.to_string())

@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 
-use super::look::{Look, Seen};
+use super::look::{BACKUP_GONE, Look, Seen};
 use super::report::CopyReport;
 use crate::context::Context;
 use crate::op::event::Observer;
-use crate::op::stored::{Listing, StoredBackup, unless_removed};
+use crate::op::stored::{BACKUP_REMOVED, Listing, StoredBackup, unless_removed};
 use pgkeep_model::damage::DamageMark;
 use pgkeep_model::failure::{Failure, Kind};
 use pgkeep_model::keys::Part;
@@ -29,6 +29,7 @@ pub(super) async fn verify(
         ok: false,
         damaged: false,
         marked,
+        removed: false,
         bytes: 0,
         tables: 0,
         rows: 0,
@@ -48,26 +49,49 @@ pub(super) async fn verify(
             report.problems = seen.problems.clone();
             report.failure = Some(disagreeing(&look));
         }
-        Ok(Some(seen)) => {
-            report.damaged = true;
-            report.problems = seen.problems.clone();
-            if !report.marked {
-                mark(&look, &seen, &mut report).await;
+        Ok(Some(seen)) => match look.listed_as(&seen).await {
+            Ok(true) => {
+                report.damaged = true;
+                report.problems = seen.problems.clone();
+                if !report.marked {
+                    mark(&look, &seen, &mut report).await;
+                }
             }
-        }
+            Ok(false) => {
+                report.warnings.push(not_as_listed(&seen));
+                report.failure = Some(unsteady(&look));
+            }
+            Err(failure) => report.failure = Some(failure),
+        },
         Ok(None) => {
             report.ok = report.problems.is_empty();
-            if marked {
-                report.warnings.push(already_marked(backup));
+            if marked && report.ok {
+                lift_mark(&look, &mut report).await;
             }
         }
-        Err(failure) => {
-            let failure = unless_removed(listing, backup, &look.what(), failure).await;
-            report.failure = Some(failure);
-        }
+        Err(failure) => report.failure = Some(failure),
+    }
+    if let Some(failure) = report.failure.take() {
+        report.removed = failure.id == BACKUP_GONE;
+        let failure = unless_removed(listing, backup, &look.what(), failure).await;
+        report.removed |= failure.id == BACKUP_REMOVED;
+        report.failure = Some(failure);
     }
     report.took_ms = context.clock.millis_since(started);
     report
+}
+
+/// Tells that the storage lists something else than it gave: whatever gave it, it is not what is stored.
+fn not_as_listed(seen: &Seen) -> String {
+    let read = match seen.stored_bytes {
+        Some(bytes) => format!("{bytes} bytes came"),
+        None => "it was not found".to_owned(),
+    };
+    format!(
+        "`{}`: {read}, and the storage's listing says otherwise, so something in between answered, such as a proxy or a \
+         network's login page",
+        seen.key
+    )
 }
 
 /// Reads once, and once more when something is wrong; returns what is wrong when both readings saw the same.
@@ -111,7 +135,7 @@ fn note(seen: &Seen, report: &mut CopyReport) {
 
 fn unsteady(look: &Look<'_>) -> Failure {
     let message = format!(
-        "{}: two readings gave different bytes, so nobody knows what is stored; nothing was marked",
+        "{}: what was read is not what the storage has or gave before, so nobody knows what is stored; nothing was marked",
         look.what()
     );
     Failure::new(Kind::Storage, "readings_differ", message)
@@ -122,7 +146,7 @@ fn unsteady(look: &Look<'_>) -> Failure {
 }
 
 /// The bytes are those that were stored, so it is the manifest that is wrong, or the two versions of pgkeep that read the
-/// dump then and now. A mark is final, so none is made for either.
+/// dump then and now. No reading would ever lift a mark for that, so none is made.
 fn disagreeing(look: &Look<'_>) -> Failure {
     let message = format!(
         "{}: its bytes are the stored ones, but the manifest says something else of what is in them; nothing was marked",
@@ -132,12 +156,20 @@ fn disagreeing(look: &Look<'_>) -> Failure {
         .hint("was the manifest changed, or written by another version of pgkeep? `pgkeep inspect` tells what the dump holds")
 }
 
-fn already_marked(backup: &StoredBackup) -> String {
-    format!(
-        "it carries the mark of a damaged copy and is good now. The mark is final: the copy counts for nothing until \
-         somebody removes the object `{}` by hand",
-        backup.place.key(Part::Damaged, "")
-    )
+/// Takes the mark away: every byte is the one that was stored, whatever was read when the mark was made.
+async fn lift_mark(look: &Look<'_>, report: &mut CopyReport) {
+    let key = look.backup.place.key(Part::Damaged, "");
+    let warning = match look.named.storage.remove(&key).await {
+        Ok(()) => {
+            report.marked = false;
+            "it carried the mark of a damaged copy and is good: the mark was taken away, and the copy counts again"
+                .to_owned()
+        }
+        Err(error) => format!(
+            "it carries the mark of a damaged copy and is good, but the mark `{key}` could not be taken away: {error}"
+        ),
+    };
+    report.warnings.push(warning);
 }
 
 /// Marks the copy, so that it counts for nothing and is never chosen as the latest.

@@ -18,7 +18,10 @@ use pgkeep_model::keys::Part;
 use pgkeep_model::manifest::{Manifest, ManifestError};
 use pgkeep_model::proof::{Problem, contradictions};
 use pgkeep_model::scan::{NOT_UTF8, Scan, Scanner};
-use pgkeep_storage::Error;
+use pgkeep_storage::{Error, Object};
+
+/// Id of the failure of a copy that was removed while it was read.
+pub(super) const BACKUP_GONE: &str = "backup_gone";
 
 /// A copy to look at.
 pub(super) struct Look<'a> {
@@ -124,12 +127,13 @@ impl Look<'_> {
             Err(error @ Error::TooLarge { .. }) => {
                 return Ok(Err(Seen::wrong("manifest_damaged", error.to_string())));
             }
-            Err(Error::NotFound(_)) => {
+            Err(error @ Error::NotFound(_)) => {
+                self.listed().await?;
                 let message = format!(
-                    "{}: its manifest is gone, it was removed meanwhile",
+                    "{}: its manifest is listed and cannot be read: {error}",
                     self.what()
                 );
-                return Err(Failure::new(Kind::Storage, "backup_gone", message).of_copy());
+                return Err(Failure::new(Kind::Storage, "manifest_unreadable", message).of_copy());
             }
             Err(error) => return Err(self.failed(&error)),
         };
@@ -143,6 +147,39 @@ impl Look<'_> {
                 ..Seen::wrong("manifest_damaged", format!("its manifest: {error}"))
             })),
         }
+    }
+
+    /// Lists the copy's objects anew; one without a manifest was removed meanwhile, which is a failure.
+    async fn listed(&self) -> Result<Vec<Object>, Failure> {
+        let manifest = self.backup.place.key(Part::Manifest, "");
+        let id = self.backup.place.id.to_string();
+        let folder = manifest.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let prefix = format!("{folder}/{id}");
+        let listed = self
+            .named
+            .storage
+            .list(&prefix)
+            .await
+            .map_err(|error| self.failed(&error))?;
+        if listed.iter().any(|object| object.key == manifest) {
+            return Ok(listed);
+        }
+        let message = format!(
+            "{}: its manifest is gone, it was removed meanwhile",
+            self.what()
+        );
+        Err(Failure::new(Kind::Storage, BACKUP_GONE, message).of_copy())
+    }
+
+    /// Tells whether the storage lists what was read as it was read: so long, or not at all. An answer that did not come
+    /// from the storage would hardly be as long as what is there.
+    pub(super) async fn listed_as(&self, seen: &Seen) -> Result<bool, Failure> {
+        let listed = self.listed().await?;
+        if seen.key.is_empty() {
+            return Ok(true);
+        }
+        let object = listed.iter().find(|object| object.key == seen.key);
+        Ok(object.map(|object| object.size_bytes) == seen.stored_bytes)
     }
 
     async fn dump(
@@ -184,9 +221,12 @@ impl Look<'_> {
             }
             Err(error) => return Err(self.failed(&error)),
         };
-        let not_utf8 = scan.iter().flat_map(|scan| &scan.warnings);
-        let not_utf8 = not_utf8.filter(|finding| finding.id == NOT_UTF8);
-        warnings.extend(not_utf8.map(|finding| finding.message.clone()));
+        warnings.extend(
+            scan.iter()
+                .flat_map(|scan| &scan.warnings)
+                .filter(|finding| finding.id == NOT_UTF8)
+                .map(|finding| finding.message.clone()),
+        );
         Ok(Seen {
             key,
             stored_bytes: Some(outcome.stored_bytes),

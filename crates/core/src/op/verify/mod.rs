@@ -77,8 +77,14 @@ pub async fn run(request: Request, context: &Context, observer: &dyn Observer) -
     for backup in chosen {
         for at in backup.readable_from() {
             let mut report = copy::verify(&listing, backup, at, context, observer).await;
-            if let Which::One(wanted) = &request.which {
-                report.warnings.extend(listing.passed_over(wanted));
+            match &request.which {
+                Which::One(wanted) => report.warnings.extend(listing.passed_over(wanted)),
+                // Of many, some may go their way; who asks for one wants to know.
+                Which::All | Which::Sample(_) if report.removed => {
+                    let gone = report.failure.take();
+                    report.warnings.extend(gone.map(|failure| failure.message));
+                }
+                Which::All | Which::Sample(_) => {}
             }
             observer.note(Event::Verified(&report));
             copies.push(report);

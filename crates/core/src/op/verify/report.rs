@@ -22,6 +22,8 @@ pub struct CopyReport {
     pub damaged: bool,
     /// Whether it carries the mark of a damaged copy, from now on or from before.
     pub marked: bool,
+    /// Whether it was removed while it was read, as retention does: nothing is wrong with that.
+    pub removed: bool,
     /// Stored bytes of the dump that were read.
     pub bytes: u64,
     /// Tables found.

@@ -63,6 +63,7 @@ fn copy(id: &str, is_ok: bool) -> CopyReport {
         ok: is_ok,
         damaged: !is_ok,
         marked: !is_ok,
+        removed: false,
         bytes: 0,
         tables: 0,
         rows: 0,
