@@ -15,7 +15,7 @@ SELECT system_identifier AS pgkeep_system FROM pg_control_system() \gset
 /// `row_to_json(d)->>'x'` reads a column that only some versions have, where naming it would be an error on others.
 pub(super) const DATABASE_PROPERTIES: &str = "'owner', pg_get_userbyid(d.datdba),
     'collate', row_to_json(d)->>'datcollate', 'ctype', row_to_json(d)->>'datctype', 'locale_provider', row_to_json(d)->>'datlocprovider',
-    'locale', coalesce(row_to_json(d)->>'datlocale', row_to_json(d)->>'daticulocale'),
+    'locale', coalesce(row_to_json(d)->>'datlocale', row_to_json(d)->>'daticulocale'), 'icu_rules', row_to_json(d)->>'daticurules',
     'acl', d.datacl::text[],
     'settings', coalesce((SELECT jsonb_agg(jsonb_build_object('role', r.rolname, 'settings', s.setconfig) ORDER BY r.rolname NULLS FIRST)
       FROM pg_db_role_setting s LEFT JOIN pg_roles r ON r.oid = s.setrole WHERE s.setdatabase = d.oid), '[]'),

@@ -90,6 +90,9 @@ pub struct DatabaseFacts {
     pub locale_provider: Option<String>,
     /// The locale of the provider, where it has one.
     pub locale: Option<String>,
+    /// Rules that change ICU's order.
+    #[serde(default)]
+    pub icu_rules: Option<String>,
     /// Access rights as PostgreSQL writes them; `None` for the default ones.
     pub acl: Option<Vec<String>>,
     /// `ALTER DATABASE … SET` and `ALTER ROLE … IN DATABASE … SET`.

@@ -22,6 +22,8 @@ pub struct Properties {
     pub locale_provider: Option<String>,
     /// The provider's locale.
     pub locale: Option<String>,
+    /// Rules that change ICU's order.
+    pub icu_rules: Option<String>,
     /// Rights as PostgreSQL writes them; none for the default ones.
     pub acl: Option<Vec<String>>,
     /// `ALTER DATABASE … SET`.
@@ -40,6 +42,9 @@ pub struct Settings {
     /// `name=value` each.
     pub settings: Vec<String>,
 }
+
+/// The first server with providers of locales.
+const KNOWS_PROVIDERS: u32 = 15;
 
 /// Settings whose value is a list of names, each of which is quoted by itself.
 const LISTS: &[&str] = &[
@@ -68,13 +73,27 @@ impl Properties {
 
     /// Returns the statement that creates a database with this encoding and locale; `any_locale` leaves the locale to
     /// `C`, which every server has and which fits every encoding.
-    pub fn create(&self, name: &str, encoding: &str, any_locale: bool) -> String {
+    ///
+    /// A server may have another provider by default, under which the same locale sorts otherwise: where a locale is
+    /// named, its provider is. Servers before 15 know one only.
+    pub fn create(
+        &self,
+        name: &str,
+        encoding: &str,
+        any_locale: bool,
+        server_major: u32,
+    ) -> String {
         let mut sql = format!("CREATE DATABASE {} TEMPLATE template0", quote(name));
         if !encoding.is_empty() {
             sql += &format!(" ENCODING {}", literal(encoding));
         }
+        let libc = if server_major >= KNOWS_PROVIDERS {
+            " LOCALE_PROVIDER libc"
+        } else {
+            ""
+        };
         if any_locale {
-            return sql + " LC_COLLATE 'C' LC_CTYPE 'C'";
+            return sql + " LC_COLLATE 'C' LC_CTYPE 'C'" + libc;
         }
         for (word, value) in [("LC_COLLATE", &self.collate), ("LC_CTYPE", &self.ctype)] {
             if let Some(value) = value {
@@ -83,7 +102,10 @@ impl Properties {
         }
         match (self.locale_provider.as_deref(), &self.locale) {
             (Some("i"), Some(locale)) => {
-                sql += &format!(" LOCALE_PROVIDER icu ICU_LOCALE {}", literal(locale))
+                sql += &format!(" LOCALE_PROVIDER icu ICU_LOCALE {}", literal(locale));
+                if let Some(rules) = &self.icu_rules {
+                    sql += &format!(" ICU_RULES {}", literal(rules));
+                }
             }
             (Some("b"), Some(locale)) => {
                 sql += &format!(
@@ -91,6 +113,7 @@ impl Properties {
                     literal(locale)
                 );
             }
+            _ if self.collate.is_some() || self.ctype.is_some() => sql += libc,
             _ => {}
         }
         sql
@@ -291,21 +314,35 @@ mod tests {
             &json!({"collate": "de_DE.UTF-8", "ctype": "C", "locale_provider": "c"}),
         );
         assert_eq!(
-            properties.create("my \"db\"", "UTF8", false),
+            properties.create("my \"db\"", "UTF8", false, 14),
             "CREATE DATABASE \"my \"\"db\"\"\" TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'de_DE.UTF-8' LC_CTYPE 'C'"
         );
         assert!(
             properties
-                .create("d", "UTF8", true)
+                .create("d", "UTF8", true, 14)
                 .ends_with("LC_COLLATE 'C' LC_CTYPE 'C'")
+        );
+        // Whatever provider the server has by default, and also where the dump's server knew none.
+        let before_15 = Properties::read(&json!({"collate": "de_DE.UTF-8", "ctype": "C"}));
+        for libc in [&properties, &before_15] {
+            for any_locale in [false, true] {
+                let sql = libc.create("d", "UTF8", any_locale, 18);
+                assert!(sql.ends_with("LC_CTYPE 'C' LOCALE_PROVIDER libc"), "{sql}");
+            }
+        }
+        let icu = json!({"locale_provider": "i", "locale": "de", "icu_rules": "&a < b"});
+        assert!(
+            Properties::read(&icu)
+                .create("d", "UTF8", false, 16)
+                .ends_with("LOCALE_PROVIDER icu ICU_LOCALE 'de' ICU_RULES '&a < b'")
         );
         let icu = Properties::read(&json!({"locale_provider": "i", "locale": "de-u-co-phonebk"}));
         assert!(
-            icu.create("d", "UTF8", false)
+            icu.create("d", "UTF8", false, 15)
                 .ends_with("LOCALE_PROVIDER icu ICU_LOCALE 'de-u-co-phonebk'")
         );
         assert_eq!(
-            Properties::default().create("d", "", false),
+            Properties::default().create("d", "", false, 18),
             "CREATE DATABASE \"d\" TEMPLATE template0"
         );
     }

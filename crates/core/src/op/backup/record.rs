@@ -245,6 +245,7 @@ pub(super) fn server(facts: &ServerFacts) -> Server {
             "ctype": database.ctype,
             "locale_provider": database.locale_provider,
             "locale": database.locale,
+            "icu_rules": database.icu_rules,
             "acl": database.acl,
             "settings": database.settings.iter().map(|entry| serde_json::json!({
                 "role": entry.role,

@@ -23,6 +23,7 @@ pub(super) struct Creation<'a> {
     pub name: &'a str,
     pub properties: &'a Properties,
     pub encoding: &'a str,
+    pub server_major: u32,
     /// Whether locale `C` will do where the server lacks the dump's.
     pub force_locale: bool,
     /// Name of our session on the server.
@@ -60,7 +61,8 @@ impl Creation<'_> {
     }
 
     async fn create(&self, making: &str, any_locale: bool) -> Result<(), NotCreated<Failure>> {
-        let sql = self.properties.create(making, self.encoding, any_locale);
+        let (properties, major) = (self.properties, self.server_major);
+        let sql = properties.create(making, self.encoding, any_locale, major);
         let watchdog = Watchdog {
             psql: self.databases.psql(),
             application: self.application,

@@ -139,6 +139,7 @@ impl Needs {
             self.properties.ctype = dumped.ctype;
             self.properties.locale_provider = dumped.locale_provider;
             self.properties.locale = dumped.locale;
+            self.properties.icu_rules = dumped.icu_rules;
         }
     }
 

@@ -122,6 +122,7 @@ impl Run<'_> {
             name: &site.name,
             properties: &site.needs.properties,
             encoding: &site.needs.encoding,
+            server_major: site.target.facts.major(),
             force_locale: self.options.force_locale,
             application: &site.application,
             limits: self.options.limits,

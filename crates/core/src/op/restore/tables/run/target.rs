@@ -190,6 +190,7 @@ impl Run<'_> {
             name: &site.name,
             properties: &site.needs.properties,
             encoding: &site.needs.encoding,
+            server_major: site.facts.major(),
             force_locale: options.force_locale,
             application,
             limits: options.limits,
