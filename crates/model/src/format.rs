@@ -115,6 +115,19 @@ impl Foreign {
         }
     }
 
+    /// Returns what makes a plain dump of it.
+    pub fn filter(self) -> Option<&'static str> {
+        match self {
+            Self::Custom | Self::Tar => Some("pg_restore -f - FILE"),
+            Self::Xz => Some("xz -dc FILE"),
+            Self::Bzip2 => Some("bzip2 -dc FILE"),
+            Self::Lz4 => Some("lz4 -dc FILE"),
+            Self::Zip => Some("unzip -p FILE"),
+            Self::Age => Some("age -d -i KEY FILE"),
+            Self::Empty | Self::Html | Self::Utf16 => None,
+        }
+    }
+
     /// Says what to do about it.
     pub fn hint(self) -> Option<&'static str> {
         match self {

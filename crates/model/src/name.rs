@@ -3,6 +3,7 @@
 //! A name is compared by its parts, never by its text: `users` and `public."users"` are one table. Nothing here
 //! ever treats a character as a wildcard.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -108,16 +109,47 @@ pub fn quote_if_needed(name: &str) -> String {
     }
 }
 
-/// Escapes control characters, for people: a name is anybody's text and must not move a terminal's cursor.
+/// Escapes control characters, for people: a name is anybody's text and must neither move a terminal's cursor nor turn the
+/// order of what stands around it.
 pub fn printable(text: &str) -> String {
     text.chars().fold(String::new(), |mut out, c| {
-        if c.is_control() {
+        if c.is_control() || is_deceptive(c) {
             out.extend(c.escape_default())
         } else {
             out.push(c)
         }
         out
     })
+}
+
+/// Tells whether a character turns the order of others, or breaks a line where no line break is seen: `U+202E` makes
+/// `gpj.exe` of `exe.jpg`.
+pub fn is_deceptive(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Escapes what deceives in whole lines, whose control characters are ours.
+pub fn harmless(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| c.escape_default().to_string())
+}
+
+/// The same in JSON, whose strings stay what they are.
+pub fn harmless_json(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| format!("\\u{:04x}", u32::from(c)))
+}
+
+fn escaped(text: &str, escape: impl Fn(char) -> String) -> Cow<'_, str> {
+    if !text.contains(is_deceptive) {
+        return Cow::Borrowed(text);
+    }
+    let piece = |c: char| {
+        if is_deceptive(c) {
+            escape(c)
+        } else {
+            c.to_string()
+        }
+    };
+    Cow::Owned(text.chars().map(piece).collect())
 }
 
 fn split_parts(text: &str) -> Result<Vec<String>, NameError> {
@@ -183,6 +215,19 @@ mod tests {
     fn parts(text: &str) -> (Option<String>, String) {
         let name: TableName = text.parse().unwrap();
         (name.schema, name.name)
+    }
+
+    /// Names that read otherwise than they are, as in Trojan Source (CVE-2021-42574).
+    #[test]
+    fn what_turns_the_order_of_letters_is_escaped() {
+        let name = "users\u{202e}drop\u{2066}x";
+        assert_eq!(printable(name), "users\\u{202e}drop\\u{2066}x");
+        assert_eq!(harmless(name), printable(name));
+        assert_eq!(harmless("a\n\u{1b}[1mb"), "a\n\u{1b}[1mb");
+        let json = serde_json::to_string(name).unwrap();
+        let shown = harmless_json(&json);
+        assert!(shown.is_ascii(), "{shown}");
+        assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), name);
     }
 
     #[test]

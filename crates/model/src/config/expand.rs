@@ -4,10 +4,18 @@
 //! value nor the text around it.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// Longest value that references expand to.
+const MAX_EXPANDED: usize = 1 << 20;
 
 /// What the config may look up; the caller decides what it sees.
 pub trait Env {
+    /// Returns where a path of the config leads.
+    fn place(&self, path: &Path) -> PathBuf {
+        path.to_owned()
+    }
+
     /// Returns the value of an environment variable, `None` where it is not set or not UTF-8.
     fn var(&self, name: &str) -> Option<String>;
 
@@ -32,6 +40,13 @@ pub(super) fn expand(text: &str, env: &dyn Env) -> Result<String, Vec<String>> {
         expanded.push_str(&rest[..at]);
         let (reference, behind) = split_reference(&rest[at + 2..]);
         match reference.and_then(|(name, default)| look_up(name, default, env)) {
+            // A reference of four letters may stand for a hundred kilobytes.
+            Ok(value) if expanded.len() + value.len() > MAX_EXPANDED => {
+                return Err(vec![format!(
+                    "a value becomes longer than {} KiB",
+                    MAX_EXPANDED / 1024
+                )]);
+            }
             Ok(value) => expanded.push_str(&value),
             Err(message) => messages.push(message),
         }
@@ -45,8 +60,17 @@ pub(super) fn expand(text: &str, env: &dyn Env) -> Result<String, Vec<String>> {
     }
 }
 
+/// Reads a file that a key of the config names, from where the config is.
+pub(super) fn read_placed_file(path: &str, env: &dyn Env) -> Result<String, String> {
+    let placed = env.place(Path::new(path));
+    match placed.to_str() {
+        Some(placed) => read_value_file(placed, env),
+        None => Err(format!("`{path}` is in a folder whose name is no UTF-8")),
+    }
+}
+
 /// Reads a file that holds one value: line ends at its end do not belong to the value.
-pub(super) fn read_value_file(path: &str, env: &dyn Env) -> Result<String, String> {
+fn read_value_file(path: &str, env: &dyn Env) -> Result<String, String> {
     let text = env
         .read_file(Path::new(path))
         .map_err(|error| format!("cannot read `{path}`: {error}"))?;
@@ -150,6 +174,14 @@ mod tests {
         ] {
             assert_eq!(expand(text, &env()).as_deref(), Ok(expected), "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_references_expand_to_is_bounded() {
+        let env = Fake::default().var("BIG", &"x".repeat(100_000));
+        assert!(expand(&"${BIG}".repeat(10), &env).is_ok());
+        let told = expand(&"${BIG}".repeat(11), &env).unwrap_err();
+        assert_eq!(told, ["a value becomes longer than 1024 KiB"]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod drill;
 mod expand;
 mod keys;
 mod notify;
+mod placed;
 mod read;
 mod reader;
 mod schema;
@@ -24,7 +25,10 @@ mod values;
 
 use std::fmt;
 
+use crate::redact::percent_decoded;
+
 pub use expand::Env;
+pub use placed::placed;
 pub use reader::{parse_duration, parse_duration_or_off, parse_span, parse_timezone};
 pub use schema::config_schema;
 pub use types::{
@@ -57,8 +61,48 @@ impl fmt::Display for Problem {
 /// Text that is no YAML gives its first problem alone, for what stands behind it cannot be told. The list of
 /// problems is never empty.
 pub fn parse(text: &str, env: &dyn Env) -> Result<Config, Vec<Problem>> {
+    let (config, unset) = parse_for_storages(text, env)?;
+    match unset.and(Vec::new()) {
+        problems if problems.is_empty() => Ok(config),
+        problems => Err(problems),
+    }
+}
+
+/// Reads a config for somebody who may need no server: a value of a connection that is not there is no problem until
+/// somebody connects. Everything else is as in [`parse`].
+pub fn parse_for_storages(text: &str, env: &dyn Env) -> Result<(Config, Unset), Vec<Problem>> {
     let root = tree::parse(text).map_err(|problem| vec![problem])?;
     read::config(&root, env)
+}
+
+/// Tells whether one of these secrets stands in the text itself, as it is or as a URL spells it.
+pub fn holds_any(text: &str, secrets: &[String]) -> bool {
+    tree::parse(text).is_ok_and(|root| {
+        root.holds(&|scalar| {
+            let spelt = percent_decoded(scalar);
+            let mut secrets = secrets.iter();
+            secrets.any(|secret| scalar.contains(secret) || spelt.contains(secret))
+        })
+    })
+}
+
+/// Values of connections that are not there: variables that are not set, files that cannot be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unset {
+    /// Of databases.
+    pub servers: Vec<Problem>,
+    /// Of the servers of drills.
+    pub drills: Vec<Problem>,
+}
+
+impl Unset {
+    /// Puts them among other problems, in the order of their lines.
+    fn and(self, mut problems: Vec<Problem>) -> Vec<Problem> {
+        problems.extend(self.servers);
+        problems.extend(self.drills);
+        problems.sort_by_key(|problem| problem.line);
+        problems
+    }
 }
 
 /// Entry for a fuzzer: reads any bytes with an empty environment and checks what [`parse`] promises.

@@ -8,19 +8,20 @@ use super::reader::{Field, Fields, Reader};
 use super::setting::{Group, Setting};
 use super::tree::Node;
 use super::types::{Config, DatabaseConfig, ROOT, SECTIONS, StorageConfig};
-use super::{Problem, check};
+use super::{Problem, Unset, check};
 use crate::id::DatabaseName;
 
 /// Stands for the whole file.
 static FILE: Key = key("", Kind::Section(&ROOT), "");
 
-pub(super) fn config(root: &Node, env: &dyn Env) -> Result<Config, Vec<Problem>> {
+/// Reads all but what only servers need, which is told beside it where it is not there.
+pub(super) fn config(root: &Node, env: &dyn Env) -> Result<(Config, Unset), Vec<Problem>> {
     let mut reader = Reader::new(env, SECTIONS);
     let config = read_root(&mut reader, root);
-    let problems = reader.finish();
+    let (problems, unset) = reader.finish();
     match config {
-        Some(config) if problems.is_empty() => Ok(config),
-        _ => Err(problems),
+        Some(config) if problems.is_empty() => Ok((config, unset)),
+        _ => Err(unset.and(problems)),
     }
 }
 

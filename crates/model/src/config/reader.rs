@@ -13,10 +13,12 @@ use jiff::tz::{TimeZone, TimeZoneDatabase};
 use jiff::{Span, SpanRelativeTo, civil};
 use secrecy::SecretString;
 
-use super::Problem;
-use super::expand::{Env, expand, read_value_file};
+use super::expand::{Env, expand, read_placed_file};
 use super::keys::{Key, Kind, Section};
+use super::setting::Group;
 use super::tree::{Entry, Node, Value};
+use super::types::Connection;
+use super::{Problem, Unset};
 use crate::name::{NameError, TableName, parse_schema};
 use crate::nearest::{did_you_mean, nearest};
 
@@ -28,6 +30,8 @@ pub(super) struct Reader<'a> {
     env: &'a dyn Env,
     sections: &'a [&'static Section],
     problems: Vec<Problem>,
+    /// Values that are not there, which only whoever connects to a server needs.
+    unset: Unset,
     /// Names of the storages that the file has, and then of its databases.
     pub storages: Vec<String>,
     pub databases: Vec<String>,
@@ -136,19 +140,33 @@ impl<'a> Reader<'a> {
             env,
             sections,
             problems: Vec::new(),
+            unset: Unset::default(),
             storages: Vec::new(),
             databases: Vec::new(),
         }
     }
 
-    /// Returns all problems in the order of their lines, the same one once.
-    pub fn finish(mut self) -> Vec<Problem> {
-        self.problems.sort_by_key(|problem| problem.line);
-        // What an alias repeats is noted again under the same words at times.
-        let mut seen = std::collections::HashSet::new();
-        self.problems
-            .retain(|problem| seen.insert((problem.line, problem.message.clone())));
-        self.problems
+    /// Returns all problems in the order of their lines, the same one once; beside them what only servers need.
+    pub fn finish(self) -> (Vec<Problem>, Unset) {
+        let Unset { servers, drills } = self.unset;
+        let unset = Unset {
+            servers: in_order(servers),
+            drills: in_order(drills),
+        };
+        (in_order(self.problems), unset)
+    }
+
+    /// Notes that a value is not there.
+    fn note_unset(&mut self, field: &Field, message: String) {
+        let problem = Problem {
+            line: field.line,
+            message,
+        };
+        match place_of_server(&field.path) {
+            Some(Place::Database) => self.unset.servers.push(problem),
+            Some(Place::Drill) => self.unset.drills.push(problem),
+            None => self.problems.push(problem),
+        }
     }
 
     /// Notes a problem.
@@ -344,7 +362,7 @@ impl<'a> Reader<'a> {
                 None
             }
             (None, Some(file)) => self.value(file, |text| {
-                let value = read_value_file(text, env)
+                let value = read_placed_file(text, env)
                     .map_err(|why| format!("does not give a value: {why}"))?;
                 checked(&value).map_err(|why: String| format!("names a file whose value {why}"))
             }),
@@ -396,12 +414,12 @@ impl<'a> Reader<'a> {
             Err(messages) => {
                 messages
                     .into_iter()
-                    .for_each(|message| self.note(field.line, message));
+                    .for_each(|message| self.note_unset(field, message));
                 return None;
             }
         };
         if text.is_empty() {
-            self.refuse(field, "is empty");
+            self.note_unset(field, format!("`{}` is empty", field.path));
             return None;
         }
         let path = &field.path;
@@ -410,9 +428,16 @@ impl<'a> Reader<'a> {
         } else {
             format!("`{path}: {}`", shown(written))
         };
-        parse(&text)
-            .map_err(|why| self.note(field.line, format!("{what} {why}")))
-            .ok()
+        let note = |why| {
+            let message = format!("{what} {why}");
+            // The value of a file is not there where the file is not, or gives none.
+            if path.ends_with("_file") {
+                self.note_unset(field, message);
+            } else {
+                self.note(field.line, message);
+            }
+        };
+        parse(&text).map_err(note).ok()
     }
 
     /// Reads the scalar of a key.
@@ -428,6 +453,38 @@ impl<'a> Reader<'a> {
         let text = self.text(field)?;
         parse(&text).map_err(|why| self.refuse(field, why)).ok()
     }
+}
+
+/// Which server a key is about.
+enum Place {
+    Database,
+    Drill,
+}
+
+/// Tells whether a key says where a server is, or how to log in.
+fn place_of_server(path: &str) -> Option<Place> {
+    let parts: Vec<&str> = path.split('.').collect();
+    let in_section = match parts.as_slice() {
+        ["databases", _, rest @ ..] | ["defaults", rest @ ..] => rest,
+        _ => return None,
+    };
+    let is_of_connection = |key: &str| {
+        let key = key.strip_suffix("_file").unwrap_or(key);
+        Connection::KEYS.iter().any(|known| known.name == key)
+    };
+    match in_section {
+        [key] if is_of_connection(key) => Some(Place::Database),
+        ["drill", "url" | "url_file"] => Some(Place::Drill),
+        _ => None,
+    }
+}
+
+fn in_order(mut problems: Vec<Problem>) -> Vec<Problem> {
+    problems.sort_by_key(|problem| problem.line);
+    // What an alias repeats is noted again under the same words at times.
+    let mut seen = std::collections::HashSet::new();
+    problems.retain(|problem| seen.insert((problem.line, problem.message.clone())));
+    problems
 }
 
 /// Puts a key behind the path of its mapping.

@@ -1346,3 +1346,61 @@ fn a_bad_address_is_one_problem() {
         assert_eq!(problems(&format!("{databases}{rest}\n")), [expected]);
     }
 }
+
+/// What only a server needs is missed where somebody connects.
+#[test]
+fn a_connection_that_is_not_there_is_no_problem_of_storages() {
+    let text = "databases:\n  shop: {url: '${NOPE}'}\n  blog: {host: h, database: b, password_file: /gone}\n\
+                \x20 ok: {url: '${URL}', drill: {url: '${NOPE}'}}\nstorages:\n  s: {url: /b}\n";
+    let (config, unset) = parse_for_storages(text, &env()).unwrap();
+    assert_eq!(config.databases.len(), 3);
+    assert_eq!(config.storage("s").unwrap().url.to_string(), "/b");
+    let lines = |problems: &[Problem]| -> Vec<u64> {
+        problems.iter().map(|problem| problem.line).collect()
+    };
+    assert_eq!(
+        (lines(&unset.servers), lines(&unset.drills)),
+        (vec![2, 3], vec![4])
+    );
+    assert_eq!(lines(&parse(text, &env()).unwrap_err()), [2, 3, 4]);
+    // Storages and notifiers are needed, and a bad value is one.
+    for text in [
+        "databases:\n  shop: {url: '${URL}'}\nstorages:\n  s: {url: '${NOPE}'}\n",
+        "databases:\n  shop: {url: 'http://x'}\nstorages:\n  s: {url: /b}\n",
+        "databases:\n  shop: {url: '${URL}', required_tables: ['${NOPE}']}\nstorages:\n  s: {url: /b}\n",
+    ] {
+        assert!(parse_for_storages(text, &env()).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn a_secret_counts_however_the_file_spells_it() {
+    let secrets = ["p@ss w/rd".to_owned()];
+    for (text, is_held) in [
+        (
+            "databases: {s: {url: 'postgres://u:p%40ss%20w%2frd@h/d'}}",
+            true,
+        ),
+        ("databases: {s: {password: 'p@ss w/rd'}}", true),
+        ("databases: {s: {password: \"p\\x40ss w/rd\"}}", true),
+        ("# p@ss w/rd\ndatabases: {s: {password: '${X}'}}", false),
+        ("databases: {s: {url: 'postgres://u:${X}@h/d'}}", false),
+    ] {
+        assert_eq!(holds_any(text, &secrets), is_held, "{text}");
+    }
+}
+
+/// What `config init` writes removes nothing, and says what `backup` does once somebody turns retention on.
+#[test]
+fn the_example_removes_nothing() {
+    let config = parse(EXAMPLE, &env().var("DATABASE_URL", "postgres://h/d")).unwrap();
+    assert!(config.defaults.retention.is_none());
+    assert!(
+        config
+            .databases
+            .iter()
+            .all(|(_, database)| database.retention.is_none())
+    );
+    let above = EXAMPLE.split("#retention:").next().unwrap();
+    assert!(above.contains("`pgkeep backup` removes the others behind every good backup"));
+}

@@ -16,6 +16,9 @@ const MAX_BYTES: usize = 1 << 20;
 /// Most nodes in the tree, copies by alias included: 1000 databases of 20 keys each stay well below.
 const MAX_NODES: usize = 100_000;
 
+/// Most text in the tree, copies by alias included. Whoever writes a file by hand repeats little.
+const MAX_TEXT: usize = 4 << 20;
+
 /// Deepest nesting of block and of flow collections each. The deepest key of the config is at level 5.
 const MAX_DEPTH: usize = 32;
 
@@ -24,6 +27,18 @@ const MAX_DEPTH: usize = 32;
 pub(super) struct Node {
     pub line: u64,
     pub value: Value,
+}
+
+impl Node {
+    /// Tells whether a scalar in it is as `is_meant` says; keys are none.
+    pub fn holds(&self, is_meant: &dyn Fn(&str) -> bool) -> bool {
+        match &self.value {
+            Value::Null => false,
+            Value::Text(text) => is_meant(text),
+            Value::List(items) => items.iter().any(|item| item.holds(is_meant)),
+            Value::Map(entries) => entries.iter().any(|entry| entry.node.holds(is_meant)),
+        }
+    }
 }
 
 /// What a node holds.
@@ -61,16 +76,25 @@ pub(super) fn parse(text: &str) -> Result<Node, Problem> {
         parser: Parser::new_from_str_with_options(text, options),
         anchors: HashMap::new(),
         nodes: 0,
+        text_bytes: 0,
         last_line: 1,
     };
     builder.document()
 }
 
+/// How large a node is, with all that is in it.
+#[derive(Clone, Copy)]
+struct Size {
+    nodes: usize,
+    text_bytes: usize,
+}
+
 struct Builder<'t> {
     parser: Parser<'t, StrInput<'t>>,
-    /// Finished anchored nodes with the number of nodes in each.
-    anchors: HashMap<usize, (Node, usize)>,
+    /// Finished anchored nodes with the size of each.
+    anchors: HashMap<usize, (Node, Size)>,
     nodes: usize,
+    text_bytes: usize,
     last_line: u64,
 }
 
@@ -112,12 +136,13 @@ impl<'t> Builder<'t> {
     }
 
     fn node_of(&mut self, event: Event<'t>, line: u64) -> Result<Node, Problem> {
-        let before = self.nodes;
-        self.count(1, line)?;
+        let (nodes, text_bytes) = (self.nodes, self.text_bytes);
+        self.count(1, 0, line)?;
         let (value, anchor) = match event {
             Event::Alias(anchor) => return self.alias(anchor, line),
             Event::Scalar(text, style, anchor, tag) => {
                 refuse_tag(tag.as_deref(), line)?;
+                self.count(0, text.len(), line)?;
                 (scalar(&text, style), anchor)
             }
             Event::SequenceStart(_, anchor, tag) => {
@@ -133,8 +158,11 @@ impl<'t> Builder<'t> {
         let node = Node { line, value };
         // The parser numbers anchors from 1; 0 means none.
         if anchor != 0 {
-            self.anchors
-                .insert(anchor, (node.clone(), self.nodes - before));
+            let size = Size {
+                nodes: self.nodes - nodes,
+                text_bytes: self.text_bytes - text_bytes,
+            };
+            self.anchors.insert(anchor, (node.clone(), size));
         }
         Ok(node)
     }
@@ -171,26 +199,30 @@ impl<'t> Builder<'t> {
     }
 
     fn alias(&mut self, anchor: usize, line: u64) -> Result<Node, Problem> {
-        let Some((_, nodes)) = self.anchors.get(&anchor) else {
+        let Some(&(_, Size { nodes, text_bytes })) = self.anchors.get(&anchor) else {
             return Err(problem(
                 line,
                 "a YAML alias refers to the value that it stands in",
             ));
         };
         // Counted before it is copied, so that a bomb is refused before it costs memory.
-        self.count(*nodes, line)?;
+        self.count(nodes, text_bytes, line)?;
         Ok(self.anchors[&anchor].0.clone())
     }
 
-    fn count(&mut self, nodes: usize, line: u64) -> Result<(), Problem> {
+    fn count(&mut self, nodes: usize, text_bytes: usize, line: u64) -> Result<(), Problem> {
         self.nodes = self.nodes.saturating_add(nodes);
-        if self.nodes > MAX_NODES {
-            let message = format!(
-                "the file holds more than {MAX_NODES} values, counting what aliases (`*name`) repeat"
-            );
-            return Err(Problem { line, message });
-        }
-        Ok(())
+        self.text_bytes = self.text_bytes.saturating_add(text_bytes);
+        let limit = if self.nodes > MAX_NODES {
+            format!("{MAX_NODES} values")
+        } else if self.text_bytes > MAX_TEXT {
+            format!("{} MiB of text", MAX_TEXT >> 20)
+        } else {
+            return Ok(());
+        };
+        let message =
+            format!("the file holds more than {limit}, counting what aliases (`*name`) repeat");
+        Err(Problem { line, message })
     }
 }
 
@@ -278,6 +310,24 @@ mod tests {
                 "{text:?}"
             );
         }
+    }
+
+    /// 400 KB that would become ten gigabytes.
+    #[test]
+    fn text_that_aliases_repeat_is_counted() {
+        let text = format!(
+            "x: &a \"{}\"\ny: [{}]",
+            "a".repeat(100_000),
+            ["*a"; 50_000].join(",")
+        );
+        let found = parse(&text).err().unwrap();
+        assert!(found.message.contains("4 MiB of text"), "{}", found.message);
+        assert_eq!(found.line, 2);
+        let few = "x: &a aaa\ny: [*a, *a, *a]";
+        assert_eq!(
+            sketch(&parse(few).unwrap()),
+            "{x@1: 'aaa', y@2: ['aaa', 'aaa', 'aaa']}"
+        );
     }
 
     #[test]
