@@ -5,6 +5,7 @@
 mod absent;
 mod cloud;
 mod folder;
+mod haste;
 pub mod key;
 mod memory;
 mod open;
@@ -21,6 +22,7 @@ use thiserror::Error;
 
 pub use absent::Absent;
 pub use folder::Folder;
+pub use haste::{ANSWER_LIMIT, Haste};
 pub use memory::{Memory, Verb};
 pub use open::open;
 pub use s3::{CredentialSource, Credentials, S3, S3Environment, S3Options};

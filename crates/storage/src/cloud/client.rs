@@ -103,7 +103,7 @@ impl<S: Store> Client<S> {
         mode: PutMode,
     ) -> std::result::Result<(), Trouble> {
         let path = self.path(key);
-        let put = self.patience.persist(|| {
+        let put = self.patience.persist_slowly(|| {
             let options = PutOptions::from(mode.clone());
             let payload = PutPayload::from(bytes.clone());
             self.store.put_opts(&path, payload, options)

@@ -44,8 +44,10 @@ pub(crate) struct Outage {
 /// How an answer failed to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OutageKind {
-    /// Nobody there: unknown host, refused, no route.
+    /// Nobody there: refused, no route.
     Unreachable,
+    /// No resolver knows the name.
+    UnknownHost,
     /// The encrypted connection could not be made.
     Tls,
     /// Too little moved for too long.
@@ -136,8 +138,13 @@ impl Outage {
                 || text.contains("corrupt message")
                 || text.contains("alert")
         });
+        let is_unknown = texts.iter().any(|text| {
+            text.contains("dns error") || text.contains("failed to lookup address information")
+        });
         let kind = if is_tls {
             OutageKind::Tls
+        } else if is_unknown {
+            OutageKind::UnknownHost
         } else if error.is_connect() {
             // A connection that takes too long to make is both; nobody being there explains more.
             OutageKind::Unreachable
@@ -181,6 +188,11 @@ impl Trouble {
             Self::Outage(outage) => !outage.is_metadata && outage.kind != OutageKind::Tls,
             Self::NoCredentials(_) | Self::Other(_) => false,
         }
+    }
+
+    /// Tells whether no resolver knows the store's name.
+    pub(crate) fn is_unknown_host(&self) -> bool {
+        matches!(self, Self::Outage(outage) if outage.kind == OutageKind::UnknownHost)
     }
 
     /// Returns how long the store asked to be left alone.
@@ -318,6 +330,10 @@ impl Outage {
             OutageKind::Unreachable => (
                 format!("cannot be reached: {self}"),
                 "check the storage's `endpoint`, the network and the proxy settings",
+            ),
+            OutageKind::UnknownHost => (
+                format!("its host is not known: {self}"),
+                "check the storage's `endpoint`, and the resolver of this machine",
             ),
             OutageKind::Tls => (
                 format!("no encrypted connection: {self}; plain HTTP was not tried"),

@@ -102,7 +102,9 @@ impl<S: Store> CloudUpload<S> {
                 let (store, path, id) = (&client.store, &path, &id);
                 let sent = client
                     .patience
-                    .persist(|| store.put_part(path, id, index, PutPayload::from(bytes.clone())))
+                    .persist_slowly(|| {
+                        store.put_part(path, id, index, PutPayload::from(bytes.clone()))
+                    })
                     .await;
                 (index, sent, bytes)
             }
@@ -175,7 +177,7 @@ impl<S: Store> CloudUpload<S> {
         let completed = self
             .client
             .patience
-            .persist(|| store.complete_multipart(path, &id, parts.clone()));
+            .persist_slowly(|| store.complete_multipart(path, &id, parts.clone()));
         if let Err(trouble) = completed.await {
             // The request may have done its work all the same: an answer got lost, or a second try found nothing left
             // to do. The key was free before, so an object of this size is ours.

@@ -4,6 +4,7 @@
 //! umask. It never replaces a file but by [`Storage::replace`], and never removes what another live process is writing.
 
 mod fault;
+mod patience;
 mod staging;
 mod tree;
 mod upload;
@@ -55,7 +56,8 @@ impl Folder {
     ) -> Result<T> {
         let tree = Arc::clone(&self.tree);
         // Awaited here; a caller that goes away leaves one system call's worth of work to end by itself.
-        match tokio::task::spawn_blocking(move || work(&tree)).await {
+        let working = tokio::task::spawn_blocking(move || work(&tree));
+        match patience::wait(&self.label, working).await? {
             Ok(done) => done,
             Err(_) => Err(fault::died(&self.label)),
         }
@@ -114,7 +116,7 @@ impl Storage for Folder {
         let staging = self
             .blocking(move |tree| Staging::create(tree, &wanted))
             .await?;
-        Ok(Box::new(FolderUpload::start(staging)))
+        Ok(Box::new(FolderUpload::start(staging, &self.label)))
     }
 
     async fn get(&self, key: &str, limit: u64) -> Result<Bytes> {

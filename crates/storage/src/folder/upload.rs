@@ -5,8 +5,8 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::fault;
 use super::staging::Staging;
+use super::{fault, patience};
 use crate::{Error, Result, Upload};
 
 /// Buffers that may wait for the disk; with one being written and one being made this bounds the memory.
@@ -22,17 +22,19 @@ pub(super) struct FolderUpload {
     orders: mpsc::Sender<Order>,
     /// `None` once the thread's outcome was taken.
     writer: Option<JoinHandle<Result<u64>>>,
+    label: String,
 }
 
 impl FolderUpload {
     /// Starts the writing thread.
-    pub(super) fn start(staging: Staging) -> Self {
+    pub(super) fn start(staging: Staging, label: &str) -> Self {
         let (orders, incoming) = mpsc::channel(WAITING_BUFFERS);
         // Awaited by `outcome`; ends after publishing, at the first error, or when the sender is dropped.
         let writer = tokio::task::spawn_blocking(move || write(staging, incoming));
         Self {
             orders,
             writer: Some(writer),
+            label: label.to_owned(),
         }
     }
 
@@ -40,7 +42,7 @@ impl FolderUpload {
     async fn outcome(&mut self) -> Result<u64> {
         match self.writer.take() {
             None => Err(abandoned()),
-            Some(writer) => match writer.await {
+            Some(writer) => match patience::wait_for_bytes(&self.label, writer).await? {
                 Ok(outcome) => outcome,
                 Err(_) => Err(fault::died("the staging file")),
             },
@@ -51,7 +53,8 @@ impl FolderUpload {
 #[async_trait]
 impl Upload for FolderUpload {
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        if self.orders.send(Order::Write(bytes)).await.is_ok() {
+        let sent = self.orders.send(Order::Write(bytes));
+        if patience::wait_for_bytes(&self.label, sent).await?.is_ok() {
             return Ok(());
         }
         // The thread has ended, and before an order to publish only an error ends it.
@@ -60,18 +63,23 @@ impl Upload for FolderUpload {
 
     async fn finish(mut self: Box<Self>) -> Result<u64> {
         // Refused only by a thread that has failed already, and `outcome` says why.
-        let _ = self.orders.send(Order::Publish).await;
+        let sent = self.orders.send(Order::Publish);
+        let _ = patience::wait_for_bytes(&self.label, sent).await?;
         self.outcome().await
     }
 
     async fn abort(self: Box<Self>) -> Result<()> {
-        let Self { orders, writer } = *self;
+        let Self {
+            orders,
+            writer,
+            label,
+        } = *self;
         drop(orders);
-        if let Some(writer) = writer {
+        match writer {
             // Its result is that the upload was given up, which is what was asked for.
-            let _ = writer.await;
+            Some(writer) => patience::wait_for_bytes(&label, writer).await.map(drop),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

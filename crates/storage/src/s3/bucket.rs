@@ -42,11 +42,12 @@ impl Bucket {
         let store = build(bucket, options, environment, &target, connector.clone())?;
         let prefix = check_prefix(prefix)?;
         let label = format!("s3://{bucket}/{prefix}");
+        let label = label.trim_end_matches('/').to_owned();
         let client = Client {
             store,
-            label: label.trim_end_matches('/').to_owned(),
+            patience: Patience::new(options.retry_budget, &label),
+            label,
             prefix,
-            patience: Patience::new(options.retry_budget),
             part_sizes: options.part_sizes()?,
             compared: Compared::ETag,
         };
