@@ -8,6 +8,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::ended::{Ended, Stop};
+use super::said::{self, Said, without_quoted};
 use pgkeep_model::connection::ConnectionError;
 use pgkeep_model::failure::{Failure, Kind};
 
@@ -33,6 +34,11 @@ pub enum Reason {
     LoginRefused,
     /// The database is not there.
     DatabaseMissing,
+    /// No database lets us in to work from while another one is made or renamed.
+    NoHome {
+        /// Those that were tried.
+        tried: Vec<String>,
+    },
     /// No connection came about: unknown host, refused, timed out, starting up, too many clients.
     Unreachable {
         /// Whether an address of IPv6 was out of reach.
@@ -134,6 +140,12 @@ impl Error {
             || says("remaining connection slots")
     }
 
+    /// Returns what the program and the server said of their own, without the rows, names and SQL that they quote.
+    pub fn messages(&self) -> Vec<&str> {
+        let said = said::read(self.stderr.iter().map(String::as_str));
+        [said.statements, said.session].concat()
+    }
+
     /// Makes an error where no program spoke.
     pub fn new(reason: Reason) -> Self {
         Self {
@@ -158,7 +170,7 @@ impl Error {
         let reason = match (ended.stop, ended.signal) {
             (Some(stop), _) => Reason::Stopped(stop),
             (None, Some(signal)) => Reason::Killed(signal),
-            (None, None) => classify(&ended.stderr.join("\n"), ended.code.unwrap_or(1)),
+            (None, None) => classify(&ended.program, &ended.stderr, ended.code.unwrap_or(1)),
         };
         Self {
             program: ended.program,
@@ -183,7 +195,7 @@ impl Error {
     /// Returns the kind of failure, which decides the exit code.
     pub fn kind(&self) -> Kind {
         match &self.reason {
-            Reason::LoginRefused => Kind::Login,
+            Reason::LoginRefused | Reason::NoHome { .. } => Kind::Login,
             Reason::Connection(_) => Kind::Usage,
             Reason::VersionMismatch | Reason::ProgramMissing { .. } | Reason::NotStarted { .. } => {
                 Kind::Program
@@ -199,6 +211,7 @@ impl Error {
         match &self.reason {
             Reason::LoginRefused => "login_refused",
             Reason::DatabaseMissing => "database_missing",
+            Reason::NoHome { .. } => "no_maintenance_database",
             Reason::Unreachable { .. } => "server_unreachable",
             Reason::TransactionPooler => "transaction_pooler",
             Reason::SettingsRefused => "session_settings_refused",
@@ -232,6 +245,9 @@ impl Error {
     pub fn hints(&self) -> Vec<String> {
         let hint: String = match &self.reason {
             Reason::LoginRefused => self.login_hint().into(),
+            Reason::NoHome { .. } => {
+                "`GRANT CONNECT ON DATABASE postgres TO …`; a drill begins with the database that `drill.url` names".into()
+            }
             Reason::Unreachable { is_ipv6: true } => {
                 "this host has no IPv6; on Supabase use the session pooler (port 5432 of \
                  `*.pooler.supabase.com`, user `postgres.<project>`), which has IPv4"
@@ -328,6 +344,17 @@ impl fmt::Display for Error {
         match &self.reason {
             Reason::LoginRefused => f.write_str("the server refused the login"),
             Reason::DatabaseMissing => f.write_str("the database does not exist"),
+            Reason::NoHome { tried } if tried.is_empty() => {
+                f.write_str("the server has no other database to work from that lets this role in")
+            }
+            Reason::NoHome { tried } => {
+                let tried: Vec<String> = tried.iter().map(|name| format!("`{name}`")).collect();
+                write!(
+                    f,
+                    "databases are made and renamed from another one, and none lets this role in: {}",
+                    tried.join(" and ")
+                )
+            }
             Reason::Unreachable { .. } => f.write_str("the server cannot be reached"),
             Reason::TransactionPooler => {
                 f.write_str("the connection goes through a pooler in transaction mode, which can mix sessions up in a dump")
@@ -377,8 +404,22 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 /// Tells what a program's last words mean. The first rule that fits wins, so the more certain ones come first.
-fn classify(said: &str, code: i32) -> Reason {
-    let says = |texts: &[&str]| texts.iter().any(|text| said.contains(text));
+///
+/// Rows, names and SQL that the words quote are looked at for nothing but the name of a table.
+fn classify(program: &str, lines: &[String], code: i32) -> Reason {
+    let said = said::read(lines.iter().map(String::as_str));
+    let all = lines.join("\n");
+    let of_statement = || {
+        let mut messages = said.statements.iter();
+        messages.find_map(|message| classify_statement(message, &all))
+    };
+    // `psql` ends with 3 where a statement failed and the session stood.
+    if program == "psql" && code == FAILED_STATEMENT {
+        return of_statement().unwrap_or(Reason::Other { code });
+    }
+    let session: Vec<String> = said.session.iter().copied().map(without_quoted).collect();
+    let session = session.join("\n");
+    let says = |texts: &[&str]| texts.iter().any(|text| session.contains(text));
     if says(&["aborting because of server version mismatch"]) {
         return Reason::VersionMismatch;
     }
@@ -388,68 +429,101 @@ fn classify(said: &str, code: i32) -> Reason {
     if says(&["unsupported startup parameter"]) {
         return Reason::SettingsRefused;
     }
-    classify_data(said, says)
-        .or_else(|| classify_session(said, says))
-        .or_else(|| classify_login(said, says))
-        .unwrap_or(Reason::Other { code })
+    let found = of_statement()
+        .or_else(|| classify_selection(&said))
+        .or_else(|| classify_session(&said, says))
+        .or_else(|| classify_login(&session, says));
+    // What the server said last went with the connection.
+    let is_cut = program == "psql" && code == BAD_CONNECTION && said.is_in_script;
+    found.unwrap_or(if is_cut {
+        Reason::ConnectionLost
+    } else {
+        Reason::Other { code }
+    })
 }
 
-/// What happens once the session stands: rights, locks, rows.
-fn classify_data(said: &str, says: impl Fn(&[&str]) -> bool) -> Option<Reason> {
-    if let Some(table) = between(
-        said,
-        "affected by row-level security policy for table \"",
-        "\"\n",
-    ) {
+/// How `psql` ends when a statement failed in a script with ON_ERROR_STOP, `EXIT_USER` of its `settings.h`.
+const FAILED_STATEMENT: i32 = 3;
+
+/// How it ends when there is no connection, or none any more, `EXIT_BADCONN`.
+const BAD_CONNECTION: i32 = 2;
+
+/// What a statement failed with: rights, locks, rows. `all` is what its statement and the name of its table are taken from.
+fn classify_statement(message: &str, all: &str) -> Option<Reason> {
+    if let Some(table) =
+        message.strip_prefix("query would be affected by row-level security policy for table \"")
+    {
+        let table = table.trim_end_matches('"');
         return Some(Reason::RowSecurity {
             table: format!("`{table}`"),
         });
     }
-    if says(&["due to lock timeout", "due to statement timeout"])
-        && let Some(relations) = between(said, "LOCK TABLE ", " IN ACCESS SHARE MODE")
+    let begins = |texts: &[&str]| texts.iter().any(|text| message.starts_with(text));
+    if begins(&[
+        "canceling statement due to lock timeout",
+        "canceling statement due to statement timeout",
+    ]) && let Some(relations) = between(all, "LOCK TABLE ", " IN ACCESS SHARE MODE")
     {
         return Some(Reason::LockTimeout {
             relations: shorten(relations),
         });
     }
-    if says(TOO_LARGE) {
-        let table = between(said, "Command was: COPY ", " (").map(|table| format!("`{table}`"));
+    let is_out_of_memory = message.starts_with("out of memory");
+    if begins(TOO_LARGE)
+        || is_out_of_memory && TOO_LARGE_DETAIL.iter().any(|text| all.contains(text))
+    {
+        let table = between(all, "ommand was: COPY ", " (").map(|table| format!("`{table}`"));
         return Some(Reason::TooLargeField { table });
     }
+    if begins(&["canceling statement due to conflict with recovery"]) {
+        return Some(Reason::RecoveryConflict);
+    }
+    if begins(&["canceling statement due to user request"]) {
+        return Some(Reason::ConnectionLost);
+    }
+    // A second session's statements on a backend that belongs to somebody else.
+    if begins(&["prepared statement \""]) {
+        return Some(Reason::TransactionPooler);
+    }
+    let object = message.strip_prefix("permission denied for ")?;
+    Some(Reason::PermissionDenied {
+        object: object.into(),
+    })
+}
+
+/// What `pg_dump` was told to dump, and is not there.
+fn classify_selection(said: &Said) -> Option<Reason> {
+    let session = said.session.join("\n");
     for (start, kind) in [
         ("no matching tables were found for pattern \"", "table"),
         ("no matching schemas were found for pattern \"", "schema"),
     ] {
-        if let Some(name) = between(said, start, "\"\n") {
+        if let Some(name) = between(&session, start, "\"\n") {
             return Some(Reason::NoMatchingTables {
                 name: format!("{kind} `{name}`"),
             });
         }
     }
-    if says(&[
-        "no matching tables were found",
-        "no matching schemas were found",
-    ]) {
-        return Some(Reason::NoMatchingTables {
-            name: "every selected table".into(),
-        });
-    }
-    // The error goes on with the query, so the object's name ends at the line's end.
-    let object = between(said, "permission denied for ", "\n")?;
-    (!object.starts_with("database ")).then(|| Reason::PermissionDenied {
-        object: object.into(),
-    })
+    let is_none = |line: &&str| {
+        line.ends_with("no matching tables were found")
+            || line.ends_with("no matching schemas were found")
+    };
+    let name = "every selected table".to_owned();
+    let mut lines = said.session.iter();
+    lines
+        .any(|line| is_none(&line))
+        .then_some(Reason::NoMatchingTables { name })
 }
 
 /// What ends a session, or lets none begin for now.
-fn classify_session(said: &str, says: impl Fn(&[&str]) -> bool) -> Option<Reason> {
+fn classify_session(said: &Said, says: impl Fn(&[&str]) -> bool) -> Option<Reason> {
     if says(&["due to conflict with recovery"]) {
         Some(Reason::RecoveryConflict)
     } else if says(IN_SESSION) {
         Some(Reason::ConnectionLost)
     } else if says(NO_CONNECTION) {
-        let is_ipv6 =
-            says(&["Network is unreachable", "No route to host"]) && said.lines().any(names_ipv6);
+        let is_ipv6 = says(&["Network is unreachable", "No route to host"])
+            && said.session.iter().any(|line| names_ipv6(line));
         Some(Reason::Unreachable { is_ipv6 })
     } else if says(CONNECTION_LOST) {
         Some(Reason::ConnectionLost)
@@ -458,9 +532,9 @@ fn classify_session(said: &str, says: impl Fn(&[&str]) -> bool) -> Option<Reason
     }
 }
 
-fn classify_login(said: &str, says: impl Fn(&[&str]) -> bool) -> Option<Reason> {
+fn classify_login(session: &str, says: impl Fn(&[&str]) -> bool) -> Option<Reason> {
     let names_missing = |kind: &str| {
-        said.lines().any(|line| {
+        session.lines().any(|line| {
             line.contains(&format!(" {kind} \"")) && line.ends_with("\" does not exist")
         })
     };
@@ -480,16 +554,15 @@ fn classify_login(said: &str, says: impl Fn(&[&str]) -> bool) -> Option<Reason> 
 const TRANSACTION_POOLER: &[&str] = &[
     // What Supabase's port 6543 answers to an encryption request of libpq before 17.
     "received invalid response to GSSAPI negotiation",
-    // A second session's statements on a backend that belongs to somebody else.
-    "prepared statement \"",
 ];
 
 const TOO_LARGE: &[&str] = &[
     "invalid memory alloc request size",
-    "Cannot enlarge string buffer",
     "string buffer exceeds maximum allowed length",
-    "out of memory\nDETAIL:  Failed on request of size",
 ];
+
+/// What stands in the detail of `out of memory` then.
+const TOO_LARGE_DETAIL: &[&str] = &["Cannot enlarge string buffer", "Failed on request of size"];
 
 /// Only a session that stood says these, whatever the system's own words behind them (`Connection timed out`).
 const IN_SESSION: &[&str] = &[
@@ -783,6 +856,75 @@ mod tests {
             "pg_dump: error: query failed: ERROR:  permission denied for table Connection refused";
         let object = "table Connection refused".to_owned();
         assert_eq!(error(said).reason, Reason::PermissionDenied { object });
+    }
+
+    fn of_psql(code: i32, stderr: &str) -> Reason {
+        let ended = Ended {
+            program: "psql".into(),
+            code: Some(code),
+            signal: None,
+            stop: None,
+            stderr: stderr.lines().map(str::to_owned).collect(),
+        };
+        Error::from_ended(ended).reason
+    }
+
+    /// Rows, names and what functions say quote each of our words at times.
+    #[test]
+    fn a_failed_statement_is_never_a_failed_connection_or_login() {
+        let words = [
+            "Connection refused",
+            "FATAL:  password authentication failed for user \"app\"",
+            "server closed the connection unexpectedly",
+            "SSL error: certificate verify failed",
+            "could not translate host name",
+            "no matching tables were found",
+            "permission denied for table x",
+            "x\npsql:<stdin>:1: FATAL:  the database system is starting up",
+        ];
+        for word in words {
+            for said in [
+                format!(
+                    "psql:<stdin>:9: ERROR:  duplicate key value violates unique constraint \"k\"\nDETAIL:  Key (msg)=({word}) already exists."
+                ),
+                format!(
+                    "ERROR:  invalid input syntax for type integer: \"{word}\"\nCONTEXT:  COPY logs, line 3, column n: \"{word}\""
+                ),
+                format!(
+                    "ERROR:  it broke: {word}\nCONTEXT:  PL/pgSQL function f() line 1 at RAISE"
+                ),
+                format!(
+                    "NOTICE:  {word}\nERROR:  relation \"t\" does not exist\nLINE 1: SELECT '{word}'"
+                ),
+            ] {
+                assert_eq!(of_psql(3, &said), Reason::Other { code: 3 }, "{said}");
+            }
+        }
+        let object = "database shop".to_owned();
+        assert_eq!(
+            of_psql(3, "ERROR:  permission denied for database shop"),
+            Reason::PermissionDenied { object }
+        );
+        // The same of what `pg_dump` reads.
+        for said in [
+            "pg_dump: error: Dumping the contents of table \"Connection refused\" failed: PQgetResult() failed.\npg_dump: detail: Error message from server: ERROR:  division by zero\nCONTEXT:  SQL function \"no such user\"\npg_dump: detail: Command was: COPY public.\"Connection refused\" (x) TO stdout;",
+            "pg_dump: error: query failed: ERROR:  cache lookup failed\npg_dump: detail: Query was: SELECT 'timeout expired'",
+        ] {
+            assert_eq!(error(said).reason, Reason::Other { code: 1 }, "{said}");
+        }
+    }
+
+    #[test]
+    fn a_connection_that_goes_within_a_script_is_lost() {
+        for said in [
+            "FATAL:  terminating connection due to administrator command\nserver closed the connection unexpectedly",
+            "psql:<stdin>:4: error: connection to server was lost",
+            "ERROR:  it broke\nDETAIL:  a row\nSSL connection has been closed unexpectedly",
+        ] {
+            assert_eq!(of_psql(2, said), Reason::ConnectionLost, "{said}");
+        }
+        let never = "psql: error: connection to server on socket \"/s\" failed: something new";
+        assert_eq!(of_psql(2, never), Reason::Other { code: 2 });
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod present;
 pub mod process;
 pub mod programs;
 pub mod psql;
+mod said;
 pub mod scratch;
 pub mod server;
 pub mod session;

@@ -22,9 +22,12 @@ pub(crate) fn unreadable(what: &str, error: &ReadError, seen: &Seen) -> Failure 
             let is_empty = *foreign == pgkeep_model::format::Foreign::Empty;
             let kind = if is_empty { Kind::Damaged } else { Kind::Proof };
             let failure = Failure::new(kind, "not_a_plain_dump", message);
-            match foreign.hint() {
-                Some(hint) => failure.hint(hint),
-                None => failure,
+            match (foreign.filter(), foreign.hint()) {
+                (Some(filter), _) => failure.hint(format!(
+                    "`{filter} | pgkeep restore - --into DATABASE` restores what it holds"
+                )),
+                (None, Some(hint)) => failure.hint(hint),
+                (None, None) => failure,
             }
         }
         ReadError::Damaged { .. } => {
@@ -90,6 +93,17 @@ pub(crate) fn judge_file(
 mod tests {
     use super::*;
     use pgkeep_model::scan::Scanner;
+
+    #[test]
+    fn an_archive_is_restored_through_pg_restore() {
+        let (_, seen) = crate::copies::Tap::new(std::io::empty(), false);
+        let error = ReadError::Foreign(pgkeep_model::format::Foreign::Custom);
+        let failure = unreadable("restore of `x` failed", &error, &seen);
+        assert_eq!(
+            failure.hints,
+            ["`pg_restore -f - FILE | pgkeep restore - --into DATABASE` restores what it holds"]
+        );
+    }
 
     fn judge(sql: &str, accept: bool) -> Option<(&'static str, u8)> {
         let mut scanner = Scanner::new();

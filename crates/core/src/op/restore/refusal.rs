@@ -7,8 +7,8 @@ use crate::postgres::process::Stop;
 use pgkeep_model::failure::Failure;
 
 /// What the server ran out of: that says nothing of the dump.
-fn exhausted(stderr: &[String]) -> Option<(&'static str, &'static str, &'static str)> {
-    let says = |text: &str| stderr.iter().any(|line| line.contains(text));
+fn exhausted(error: &Error) -> Option<(&'static str, &'static str, &'static str)> {
+    let says = |text: &str| says(error, text);
     if says("No space left on device") || says("Disk quota exceeded") {
         let hint = "make room on the server, or restore elsewhere";
         return Some(("target_disk_full", "the server's disk is full", hint));
@@ -46,14 +46,14 @@ pub(super) fn of_statement(mut failure: Failure, error: &Error, what: &str, said
     if is_statement {
         // What is known of these is known of dumping.
         failure.hints.clear();
-        failure.id = if is_hindered(&error.stderr) {
+        failure.id = if is_hindered(error) {
             HINDERED
         } else {
             SQL_FAILED
         };
         failure.message = format!("{what}: {said}");
     }
-    if let Some((id, why, hint)) = exhausted(&error.stderr) {
+    if let Some((id, why, hint)) = exhausted(error) {
         failure.id = id;
         failure.message = format!("{what}: {why}");
         return failure.hint(hint);
@@ -63,15 +63,16 @@ pub(super) fn of_statement(mut failure: Failure, error: &Error, what: &str, said
 
 /// Adds the next move where the server's words name one for which whole restores and single tables have flags.
 pub(super) fn with_hint(failure: Failure, error: &Error) -> Failure {
-    match sql_hint(&error.stderr) {
+    match sql_hint(error) {
         Some(hint) => failure.hint(hint),
         None => failure,
     }
 }
 
 /// The next move where the server's words tell one.
-fn sql_hint(stderr: &[String]) -> Option<&'static str> {
-    let says = |text: &str| stderr.iter().any(|line| line.contains(text));
+fn sql_hint(error: &Error) -> Option<&'static str> {
+    let messages = error.messages();
+    let says = |text: &str| messages.iter().any(|line| line.contains(text));
     let lacks_rights = [
         "must be member of role",
         "must be able to SET ROLE",
@@ -90,7 +91,7 @@ fn sql_hint(stderr: &[String]) -> Option<&'static str> {
              --no-privileges`; a superuser (`--allow-superuser`) may do all but what a role of the dump does itself, such \
              as filling its materialized view",
         )
-    } else if says("ERROR:  role \"") {
+    } else if messages.iter().any(|line| line.starts_with("role \"")) {
         Some(
             "`--create-missing-roles` makes the roles; `--no-owner --no-privileges` leaves owners and rights out",
         )
@@ -104,7 +105,7 @@ pub(super) fn is_timed_out(error: &Error) -> bool {
 }
 
 /// Tells whether a statement was refused for what the role may not do, or for what others did, and not for what it says.
-fn is_hindered(stderr: &[String]) -> bool {
+fn is_hindered(error: &Error) -> bool {
     const SIGNS: [&str; 8] = [
         "permission denied",
         "must be owner of",
@@ -115,9 +116,9 @@ fn is_hindered(stderr: &[String]) -> bool {
         "canceling statement due to",
         "terminating connection",
     ];
-    let is_error = |line: &&String| line.contains("ERROR:") || line.contains("FATAL:");
-    let mut errors = stderr.iter().filter(is_error);
-    errors.any(|line| SIGNS.iter().any(|sign| line.contains(sign)))
+    let messages = error.messages();
+    let mut messages = messages.iter();
+    messages.any(|line| SIGNS.iter().any(|sign| line.contains(sign)))
 }
 
 pub(super) fn lacks_locale<E>(not_created: &NotCreated<E>) -> bool {
@@ -129,6 +130,7 @@ pub(super) fn is_about_locale(error: &Error) -> bool {
     says("locale") || says("LC_COLLATE") || says("LC_CTYPE")
 }
 
+/// Tells whether the server said it itself: a row that says it counts for nothing.
 fn says(error: &Error, text: &str) -> bool {
-    error.stderr.iter().any(|line| line.contains(text))
+    error.messages().iter().any(|line| line.contains(text))
 }

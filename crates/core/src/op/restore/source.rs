@@ -1,6 +1,7 @@
 //! Opens what is restored: a stored backup with its manifest, a file that is proven before it is used, or a pipe.
 
 use std::fs::File;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use crate::copies::Stored;
@@ -56,6 +57,11 @@ pub(crate) fn open_file(path: &Path) -> Result<File> {
     };
     if path.is_dir() {
         return Err(fail("it is a folder".to_owned()));
+    }
+    // A file is read twice, and opening a pipe waits for whoever writes.
+    if path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo()) {
+        let words = "it is a pipe, and a file is proven before it is restored";
+        return Err(fail(words.to_owned()).hint("`pgkeep restore -` restores standard input"));
     }
     File::open(path).map_err(|error| fail(error.to_string()))
 }
