@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use super::error::{Error, InUse, Reason};
@@ -226,9 +227,17 @@ impl Databases {
             literal(prefix)
         );
         let answer = self.psql.query(&sql, cancel, TIMEOUT).await?;
-        let text = String::from_utf8_lossy(&answer);
-        Ok(serde_json::from_str(text.trim()).unwrap_or_default())
+        read(&answer)
     }
+}
+
+/// Reads an answer. One that cannot be read is an error: it says as little of nothing as of anything.
+fn read<T: DeserializeOwned>(answer: &[u8]) -> Result<T, Error> {
+    let text = String::from_utf8_lossy(answer);
+    serde_json::from_str(text.trim()).map_err(|error| Error {
+        program: "psql".into(),
+        ..Error::new(Reason::Unreadable(error.to_string()))
+    })
 }
 
 /// Why there is no new database.
@@ -375,8 +384,7 @@ async fn who_stays(
            WHERE {which}) AS stays;"
     );
     let answer = psql.query(&sql, cancel, TIMEOUT).await?;
-    let text = String::from_utf8_lossy(&answer);
-    let all: Vec<Staying> = serde_json::from_str(text.trim()).unwrap_or_default();
+    let all: Vec<Staying> = read(&answer)?;
     if all.is_empty() {
         return Ok(None);
     }
@@ -424,6 +432,14 @@ mod tests {
     use crate::postgres::environment::Environment;
     use crate::postgres::programs::Search;
     use pgkeep_model::connection::Connection;
+
+    #[test]
+    fn an_answer_that_cannot_be_read_is_not_nothing() {
+        let nothing: Vec<(String, String)> = read(b"[]\n").unwrap();
+        assert!(nothing.is_empty());
+        let error = read::<Vec<(String, String)>>(b"").unwrap_err();
+        assert_eq!(error.id(), "program_output_unreadable");
+    }
 
     /// A session that no signal ends is named: nobody may take it for gone.
     #[tokio::test]

@@ -102,14 +102,20 @@ impl FeedRequest<'_> {
         let (sender, answers) = oneshot::channel();
         // It ends with the program. What the dump's own SELECTs print is of no interest, but must not fill the pipe.
         tokio::task::spawn_blocking(move || listen(output, &marks, sender));
-        let mut input = running.take_input();
+        let input = running.take_input();
         // Out of file descriptors, the one that is taken has to do.
         let kept = input.as_ref().and_then(|input| input.try_clone().ok());
         let opening = self.opening(version.is_some_and(knows_restrict));
-        if let Some(input) = &mut input {
-            // A program that is gone already says why at its end.
-            let _ = input.write_all(opening.as_bytes());
-        }
+        // A program that still connects reads nothing, and a long opening fills the pipe.
+        let written = tokio::task::spawn_blocking(move || {
+            let mut input = input;
+            if let Some(input) = &mut input {
+                // A program that is gone already says why at its end.
+                let _ = input.write_all(opening.as_bytes());
+            }
+            input
+        });
+        let input = written.await.expect("writing to a pipe does not panic");
         Ok(Feed {
             running,
             input,
@@ -238,36 +244,64 @@ struct Marks {
     end: String,
 }
 
+/// What was printed in front of the rows, as far as it is kept.
+#[derive(Default)]
+struct Heard {
+    kept: Vec<u8>,
+    /// How much of it was searched: each byte is looked at once, and a mark's length again.
+    searched: usize,
+    /// Where the notes begin.
+    notes_at: Option<usize>,
+}
+
+impl Heard {
+    /// Takes what comes; once the rows begin, returns the notes in front of them, and the rows' first bytes.
+    fn push(&mut self, bytes: &[u8], marks: &Marks) -> Option<(String, Vec<u8>)> {
+        let (mark, notes_mark) = (marks.rows.as_bytes(), marks.notes.as_bytes());
+        self.kept.extend_from_slice(bytes);
+        // A mark may be cut by the end of what was read.
+        let overlap = mark.len().max(notes_mark.len());
+        let from = self.searched.saturating_sub(overlap);
+        let find = |wanted: &[u8]| Some(memmem::find(&self.kept[from..], wanted)? + from);
+        let rows_at = find(mark);
+        if self.notes_at.is_none() {
+            self.notes_at = find(notes_mark).map(|at| at + notes_mark.len());
+        }
+        if let Some(at) = rows_at {
+            let notes = self.notes_at.and_then(|from| self.kept.get(from..at));
+            let notes = String::from_utf8_lossy(notes.unwrap_or_default()).into_owned();
+            let rows = self.kept[at + mark.len()..].trim_ascii_start().to_vec();
+            return Some((notes, rows));
+        }
+        self.searched = self.kept.len();
+        // Notes are a line for each table.
+        if self.notes_at.is_none() || self.kept.len() >= MAX_NOTES {
+            let gone = self.kept.len().saturating_sub(overlap);
+            drop(self.kept.drain(..gone));
+            self.searched = self.kept.len();
+            self.notes_at = None;
+        }
+        None
+    }
+}
+
 /// Reads all that the program prints; from the line `rows` on it is scanned as a dump, until the rows of `end` begin.
 fn listen(mut output: Output, marks: &Marks, sender: oneshot::Sender<Answers>) {
     let mut sender = Some(sender);
     let mut scanner: Option<Scanner> = None;
     let mut buffer = vec![0; 256 << 10];
-    let (mut behind, mut notes) = (Vec::new(), String::new());
-    let (mark, notes_mark) = (marks.rows.as_bytes(), marks.notes.as_bytes());
+    let mut heard = Heard::default();
+    let mut notes = String::new();
     while let Ok(count @ 1..) = output.read(&mut buffer) {
         let bytes = &buffer[..count];
         match &mut scanner {
             Some(scanner) => scanner.push(bytes),
             None => {
-                behind.extend_from_slice(bytes);
-                let noted = memmem::find(&behind, notes_mark);
-                match (memmem::find(&behind, mark), noted) {
-                    (Some(at), noted) => {
-                        if let Some(from) = noted.map(|noted| noted + notes_mark.len()) {
-                            notes = String::from_utf8_lossy(&behind[from..at]).into_owned();
-                        }
-                        let mut fresh = Scanner::new();
-                        fresh.push(behind[at + mark.len()..].trim_ascii_start());
-                        scanner = Some(fresh);
-                    }
-                    // Notes are a line for each table.
-                    (None, Some(_)) if behind.len() < MAX_NOTES => {}
-                    // A mark may be cut by the end of what was read.
-                    (None, _) => {
-                        let kept = mark.len().max(notes_mark.len());
-                        drop(behind.drain(..behind.len().saturating_sub(kept)));
-                    }
+                if let Some((noted, rows)) = heard.push(bytes, marks) {
+                    notes = noted;
+                    let mut fresh = Scanner::new();
+                    fresh.push(&rows);
+                    scanner = Some(fresh);
                 }
             }
         }
@@ -296,6 +330,37 @@ fn knows_restrict(version: Version) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn notes_and_rows_are_found_however_the_bytes_are_cut() {
+        let marks = || Marks {
+            notes: "pgkeep-notes-k".to_owned(),
+            rows: "pgkeep-answers-k".to_owned(),
+            end: "pgkeep-end-k".to_owned(),
+        };
+        let said = "noise\npgkeep-notes-k\none\ntwo\npgkeep-answers-k\nCOPY t FROM stdin;\n";
+        for size in 1..said.len() {
+            let mut heard = Heard::default();
+            let mut found = None;
+            let mut rest = Vec::new();
+            for piece in said.as_bytes().chunks(size) {
+                match &found {
+                    None => found = heard.push(piece, &marks()),
+                    Some(_) => rest.extend_from_slice(piece),
+                }
+            }
+            let (notes, mut rows) = found.unwrap_or_else(|| panic!("{size}"));
+            rows.extend(rest);
+            assert_eq!(notes, "\none\ntwo\n", "{size}");
+            assert_eq!(rows.trim_ascii_start(), b"COPY t FROM stdin;\n", "{size}");
+        }
+        // Without notes what is in front of the rows is not kept.
+        let mut heard = Heard::default();
+        for _ in 0..100 {
+            assert!(heard.push(&[b'x'; 4096], &marks()).is_none());
+        }
+        assert!(heard.kept.len() < 4096);
+    }
 
     #[test]
     fn only_patched_programs_know_restrict() {

@@ -126,6 +126,8 @@ struct Shared {
     gone: PipeReader,
     tail: Arc<Mutex<Tail>>,
     redactor: Redactor,
+    /// Whether KILL was sent.
+    killed: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -265,6 +267,7 @@ impl Program {
             gone,
             tail,
             redactor: self.redactor,
+            killed: watch::Sender::new(false),
         });
         shared.register();
         to_reaper
@@ -298,6 +301,9 @@ impl Program {
         Ok(Some(writer))
     }
 }
+
+/// How long a program that was killed may take to go; all but one that hangs in the kernel are gone in milliseconds.
+const KILL_GRACE: Duration = Duration::from_secs(3);
 
 /// What a program printed before it ended with exit code 0.
 #[derive(Debug)]
@@ -354,7 +360,7 @@ impl Running {
     }
 
     async fn ended(&self) {
-        wait_ended(self.ended.clone()).await;
+        self.shared.wait_gone(self.ended.clone()).await;
     }
 
     /// Ends the program when the token is cancelled, even if all that runs is a blocking reader.
@@ -400,7 +406,7 @@ impl Stopper {
         let ended = wait_ended(self.ended.clone());
         if tokio::time::timeout(STOP_GRACE, ended).await.is_err() {
             self.shared.signal(Signal::KILL, why);
-            wait_ended(self.ended.clone()).await;
+            self.shared.wait_gone(self.ended.clone()).await;
         }
     }
 
@@ -491,6 +497,24 @@ impl Shared {
             state.stop.get_or_insert(why);
             // The leader may be gone and only wait for the reaper, which needs no signal.
             let _ = kill_process_group(self.pid, signal);
+            if signal == Signal::KILL {
+                self.killed.send_replace(true);
+            }
+        }
+    }
+
+    /// Waits for the end. One that is stuck in a system call, as on a disk that is gone, is not waited for when it was
+    /// killed: the system ends it when it can.
+    async fn wait_gone(&self, ended: watch::Receiver<bool>) {
+        let mut killed = self.killed.subscribe();
+        let stuck = async {
+            // The sender lives as long as we do.
+            let _ = killed.wait_for(|killed| *killed).await;
+            tokio::time::sleep(KILL_GRACE).await;
+        };
+        tokio::select! {
+            () = wait_ended(ended) => {}
+            () = stuck => {}
         }
     }
 
@@ -724,6 +748,20 @@ mod tests {
         assert!(error.to_string().contains("did not end"), "{error}");
         assert_eq!(running.wait().await.stop, Some(Stop::Hung));
         assert!(started.elapsed() < Duration::from_secs(5));
+    }
+
+    /// A system call on a disk that is gone holds a program whatever it is sent.
+    #[tokio::test]
+    async fn a_program_that_does_not_go_when_it_is_killed_is_left() {
+        let running = start("sleep 60");
+        let (_never, ended) = watch::channel(false);
+        let waiting = running.shared.wait_gone(ended.clone());
+        let early = tokio::time::timeout(Duration::from_millis(100), waiting).await;
+        assert!(early.is_err(), "nobody killed it");
+        running.shared.signal(Signal::KILL, Stop::Interrupted);
+        let started = Instant::now();
+        running.shared.wait_gone(ended).await;
+        assert!(started.elapsed() >= KILL_GRACE);
     }
 
     #[tokio::test]

@@ -66,6 +66,9 @@ pub struct ServerFacts {
     /// Whether anything is of type `money`.
     #[serde(default)]
     pub has_money: bool,
+    /// Foreign keys from one table to another.
+    #[serde(default)]
+    pub foreign_keys: Vec<ForeignKey>,
     /// Whether the server took the settings that make printed values comparable.
     #[serde(skip)]
     pub session_settings_applied: bool,
@@ -114,6 +117,27 @@ pub struct Settings {
     pub role: Option<String>,
     /// `name=value` each.
     pub settings: Vec<String>,
+}
+
+/// A foreign key from one table to another, as `[schema, table, name, schema, table]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct ForeignKey(pub String, pub String, pub String, pub String, pub String);
+
+impl ForeignKey {
+    /// Returns the table that has it.
+    pub fn table(&self) -> (&str, &str) {
+        (&self.0, &self.1)
+    }
+
+    /// Returns its name.
+    pub fn name(&self) -> &str {
+        &self.2
+    }
+
+    /// Returns the table that it refers to.
+    pub fn refers_to(&self) -> (&str, &str) {
+        (&self.3, &self.4)
+    }
 }
 
 /// An extension of the database.
@@ -217,6 +241,19 @@ pub struct OtherFacts {
     /// How many, as last estimated; `None` where nobody has counted yet.
     #[serde(default)]
     pub estimated_rows: Option<u64>,
+    /// Whether we may read it.
+    #[serde(default)]
+    pub can_read: bool,
+    /// Whether row-level security would leave rows out for us: then `pg_dump` fails.
+    #[serde(default)]
+    pub row_security_applies: bool,
+}
+
+impl OtherFacts {
+    /// Returns its name.
+    pub fn table_name(&self) -> TableName {
+        TableName::new(&self.schema, &self.name)
+    }
 }
 
 impl TableFacts {
@@ -336,14 +373,20 @@ pub fn is_transaction_pooler(connection: &Connection, environment: &Environment)
 
 /// Fills in what libpq would take from the environment. Where a service is named, its file wins over that; what it says
 /// is known to libpq alone.
-pub(super) fn with_ambient_place(connection: &Connection, environment: &Environment) -> Connection {
+pub(crate) fn with_ambient_place(connection: &Connection, environment: &Environment) -> Connection {
     let environment = environment.for_connection(connection);
     let mut place = connection.clone();
     if connection.get("service").is_some() || environment.get("PGSERVICE").is_some() {
         return place;
     }
-    for (name, variable) in [("host", "PGHOST"), ("port", "PGPORT")] {
-        let is_open = place.get(name).is_none() && (name != "host" || !place.names_a_place());
+    let is_named = place.names_a_place();
+    let ambient = [
+        ("host", "PGHOST"),
+        ("hostaddr", "PGHOSTADDR"),
+        ("port", "PGPORT"),
+    ];
+    for (name, variable) in ambient {
+        let is_open = place.get(name).is_none() && (name == "port" || !is_named);
         let value = environment.get(variable).and_then(|value| value.to_str());
         if let Some(value) = value.filter(|value| is_open && !value.is_empty()) {
             // A value that libpq would refuse names no pooler.
@@ -412,7 +455,7 @@ WITH RECURSIVE money(oid) AS (
   WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.objsubid = 0
     AND d.refobjsubid > 0 AND d.deptype IN ('a', 'i')
 ), others AS (
-  SELECT n.nspname, c.relname, c.relkind, x.extname, coalesce(c.oid = ANY (x.extconfig), false) AS has_own_rows,
+  SELECT c.oid, c.relrowsecurity, n.nspname, c.relname, c.relkind, x.extname, coalesce(c.oid = ANY (x.extconfig), false) AS has_own_rows,
     c.relkind = 'r' AND c.relpersistence = 'p' AND coalesce(pg_relation_size(c.oid) > 0, false) AS holds_rows,
     CASE WHEN c.reltuples > 0 THEN c.reltuples::bigint END AS estimated_rows
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -467,8 +510,13 @@ SELECT jsonb_build_object(
     'can_read', has_schema_privilege(o.nspname, 'USAGE') AND has_table_privilege(o.oid, 'SELECT'),
     'parents', coalesce(p.names, '[]'), 'owner', w.owner) ORDER BY o.nspname, o.relname)
     FROM own o LEFT JOIN parents p ON p.inhrelid = o.oid LEFT JOIN owners w ON w.objid = o.oid), '[]'),
+  'foreign_keys', coalesce((SELECT jsonb_agg(jsonb_build_array(o.nspname, o.relname, k.conname, t.nspname, t.relname) ORDER BY o.nspname, o.relname, k.conname)
+    FROM pg_constraint k JOIN own o ON o.oid = k.conrelid JOIN own t ON t.oid = k.confrelid
+    WHERE k.contype = 'f' AND k.conrelid <> k.confrelid AND coalesce(row_to_json(k)->>'conparentid', '0') = '0'), '[]'),
   'others', coalesce((SELECT jsonb_agg(jsonb_build_object('schema', v.nspname, 'name', v.relname, 'kind', v.relkind,
-    'extension', v.extname, 'has_own_rows', v.has_own_rows, 'holds_rows', v.holds_rows, 'estimated_rows', v.estimated_rows) ORDER BY v.nspname, v.relname) FROM others v), '[]'))::text;
+    'extension', v.extname, 'has_own_rows', v.has_own_rows, 'holds_rows', v.holds_rows, 'estimated_rows', v.estimated_rows,
+    'can_read', has_schema_privilege(v.nspname, 'USAGE') AND has_table_privilege(v.oid, 'SELECT'),
+    'row_security_applies', v.relrowsecurity AND row_security_active(v.oid)) ORDER BY v.nspname, v.relname) FROM others v), '[]'))::text;
 SELECT pg_backend_pid();"#
     )
 }

@@ -54,6 +54,9 @@ pub struct TargetFacts {
     pub may_create_schemas: bool,
     /// Every database of the server.
     pub databases: Vec<String>,
+    /// Those that the user may connect to, its own first.
+    #[serde(default)]
+    pub open_databases: Vec<String>,
     /// Every schema of it.
     #[serde(default)]
     pub schema_names: Vec<String>,
@@ -113,24 +116,47 @@ impl TargetFacts {
         self.schema_names.iter().any(|name| name == "public")
     }
 
-    /// Asks the server from a database that is not `name` and lets us in.
+    /// Asks the server from a database that is not `name` and lets us in: `first`, where one is named, then the usual ones.
     pub async fn read_beside(
         name: &str,
+        first: Option<&str>,
         into: &Connection,
         psql: &impl Fn(&Connection) -> Psql,
         cancel: &CancellationToken,
     ) -> Result<(Connection, Self), Error> {
-        let mut last = Error::new(Reason::DatabaseMissing);
-        for home in HOMES.iter().filter(|home| **home != name) {
-            let home = into
-                .with_database(home)
-                .map_err(|error| Error::new(Reason::Connection(error)))?;
-            match Self::read(&psql(&home), cancel).await {
-                Ok(facts) => return Ok((home, facts)),
-                Err(error) => last = error,
+        // Where the server knows no other, libpq goes to the database that is called as the user.
+        let usual = HOMES.iter().copied().chain(into.user());
+        let mut refused = Vec::new();
+        for home in homes(name, first, usual) {
+            match Self::read(&psql(&brief(into, home)?), cancel).await {
+                Ok(facts) => return Ok((beside(into, home)?, facts)),
+                Err(error) => refused.push((home, error)),
             }
         }
-        Err(last)
+        Err(no_home(refused))
+    }
+
+    /// Finds a database other than this one that lets us in: `first`, the usual ones, then any that is open to us.
+    pub async fn home(
+        &self,
+        first: Option<&str>,
+        into: &Connection,
+        psql: &impl Fn(&Connection) -> Psql,
+        cancel: &CancellationToken,
+    ) -> Result<Connection, Error> {
+        let is_open = |home: &&str| self.open_databases.iter().any(|open| open == home);
+        let first = first.filter(|home| is_open(home));
+        let usual = HOMES.iter().copied().filter(is_open);
+        let others = self.open_databases.iter().map(String::as_str);
+        let mut refused = Vec::new();
+        for home in homes(&self.database, first, usual.chain(others)) {
+            let psql = psql(&brief(into, home)?);
+            match psql.query("SELECT 1;", cancel, TIMEOUT).await {
+                Ok(_) => return beside(into, home),
+                Err(error) => refused.push((home, error)),
+            }
+        }
+        Err(no_home(refused))
     }
 
     /// Asks the server.
@@ -146,6 +172,65 @@ impl TargetFacts {
 
 /// Databases that are there on most servers, to work from while another is made or renamed.
 const HOMES: &[&str] = &["postgres", "template1"];
+
+/// How many are tried at most: a server may have thousands.
+const MOST_HOMES: usize = 6;
+
+/// How long one may take to let us in, in seconds. A pooler that knows no such database may let us stand there.
+const HOME_TIMEOUT: &str = "5";
+
+/// Returns the databases to try, each once, without `name`.
+fn homes<'a>(
+    name: &str,
+    first: Option<&'a str>,
+    others: impl Iterator<Item = &'a str>,
+) -> Vec<&'a str> {
+    let mut homes = Vec::new();
+    for home in first.into_iter().chain(others) {
+        if home != name && !homes.contains(&home) {
+            homes.push(home);
+        }
+    }
+    homes.truncate(MOST_HOMES);
+    homes
+}
+
+fn beside(into: &Connection, home: &str) -> Result<Connection, Error> {
+    into.with_database(home)
+        .map_err(|error| Error::new(Reason::Connection(error)))
+}
+
+/// The same without much patience: others may let us in.
+fn brief(into: &Connection, home: &str) -> Result<Connection, Error> {
+    beside(into, home)?
+        .with_parameter("connect_timeout", HOME_TIMEOUT.to_owned())
+        .map_err(|error| Error::new(Reason::Connection(error)))
+}
+
+/// Says why none lets us in. Where the server itself cannot be reached, that is all there is to say.
+fn no_home(refused: Vec<(&str, Error)>) -> Error {
+    let is_of_database = |error: &Error| {
+        let says = |text: &str| error.stderr.iter().any(|line| line.contains(text));
+        error.reason == Reason::DatabaseMissing
+            || says("permission denied for database")
+            || says("pg_hba.conf")
+    };
+    if let Some((_, first)) = refused.first()
+        && !refused.iter().any(|(_, error)| is_of_database(error))
+    {
+        return first.clone();
+    }
+    let tried = refused.iter().map(|(home, _)| (*home).to_owned()).collect();
+    let said = refused.iter().map(|(home, error)| {
+        let line = error.stderr.first();
+        let line = line.map_or_else(|| error.to_string(), Clone::clone);
+        format!("`{home}`: {line}")
+    });
+    Error {
+        stderr: said.collect(),
+        ..Error::new(Reason::NoHome { tried })
+    }
+}
 
 fn query() -> String {
     let managed = MANAGED_SCHEMAS.join(",");
@@ -175,6 +260,8 @@ SELECT jsonb_build_object(
   'owns_database', pg_has_role(d.datdba, 'USAGE'),
   'may_create_schemas', has_database_privilege(d.oid, 'CREATE'),
   'databases', (SELECT jsonb_agg(datname) FROM pg_database),
+  'open_databases', coalesce((SELECT jsonb_agg(x.datname ORDER BY pg_has_role(x.datdba, 'USAGE') DESC, x.datname) FROM pg_database x
+    WHERE x.datallowconn AND has_database_privilege(x.oid, 'CONNECT')), '[]'),
   'roles', (SELECT jsonb_agg(rolname) FROM pg_roles),
   'schema_owners', {SCHEMA_OWNERS},
   'there', (SELECT coalesce(jsonb_agg(t.object), '[]') FROM pg_namespace n, LATERAL (
@@ -217,4 +304,62 @@ SELECT jsonb_build_object(
     GROUP BY n.nspname) s), '[]'))::text
 FROM pg_roles r, pg_database d WHERE r.rolname = current_user AND d.datname = current_database();"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_named_database_is_worked_from_first_and_never_the_one_at_work() {
+        let usual = || HOMES.iter().copied();
+        assert_eq!(
+            homes(
+                "shop",
+                Some("defaultdb"),
+                usual().chain(["shop", "postgres"])
+            ),
+            ["defaultdb", "postgres", "template1"]
+        );
+        assert_eq!(homes("postgres", Some("postgres"), usual()), ["template1"]);
+        let many: Vec<String> = (0..100).map(|n| format!("d{n}")).collect();
+        assert_eq!(
+            homes("d0", None, many.iter().map(String::as_str)).len(),
+            MOST_HOMES
+        );
+    }
+
+    #[test]
+    fn every_reason_is_told_where_the_databases_are_the_reason() {
+        let error = |reason, line: &str| Error {
+            stderr: vec![line.to_owned()],
+            ..Error::new(reason)
+        };
+        let denied = || {
+            error(
+                Reason::LoginRefused,
+                "FATAL:  permission denied for database \"postgres\"",
+            )
+        };
+        let missing = || {
+            error(
+                Reason::DatabaseMissing,
+                "FATAL:  database \"app\" does not exist",
+            )
+        };
+        let found = no_home(vec![("postgres", denied()), ("app", missing())]);
+        assert_eq!(found.id(), "no_maintenance_database");
+        assert_eq!(found.stderr.len(), 2);
+        let failure = found.to_failure("restore", "nothing was changed");
+        assert!(
+            failure.to_string().contains("`postgres` and `app`"),
+            "{failure}"
+        );
+        assert!(failure.to_string().contains("GRANT CONNECT"), "{failure}");
+        let away = || error(Reason::Unreachable { is_ipv6: false }, "Connection refused");
+        assert_eq!(
+            no_home(vec![("postgres", away()), ("app", away())]).id(),
+            "server_unreachable"
+        );
+    }
 }

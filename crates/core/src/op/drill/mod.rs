@@ -284,7 +284,7 @@ impl Drill<'_> {
         let scratch = server
             .with_database(&name)
             .map_err(|error| self.failed(&bad(error)))?;
-        let restored = self.restore(manifest, &scratch).await;
+        let restored = self.restore(manifest, &scratch, server).await;
         let asked = match restored {
             Ok(()) => self.ask(&scratch).await,
             Err(failure) => Err(failure),
@@ -293,7 +293,12 @@ impl Drill<'_> {
         asked
     }
 
-    async fn restore(&mut self, manifest: &Manifest, scratch: &Connection) -> Result<()> {
+    async fn restore(
+        &mut self,
+        manifest: &Manifest,
+        scratch: &Connection,
+        server: &Connection,
+    ) -> Result<()> {
         let request = restore::Request {
             source: Source::Stored {
                 storages: self.request.storages.clone(),
@@ -315,6 +320,7 @@ impl Drill<'_> {
                 no_database_settings: true,
                 skip_extensions: self.request.skip_extensions.clone(),
                 tag: Some(format!("{TAG}{}", self.report.started_at)),
+                home: server.database_name().map(str::to_owned),
                 ..Options::default()
             },
         };

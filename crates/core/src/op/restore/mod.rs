@@ -170,6 +170,8 @@ pub struct Options {
     pub jobs: Option<usize>,
     /// Comment of a database that is made, by which it is known later.
     pub tag: Option<String>,
+    /// Database to work from first while others are made or renamed.
+    pub home: Option<String>,
 }
 
 impl Options {

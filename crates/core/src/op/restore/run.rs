@@ -22,9 +22,11 @@ use crate::context::Context;
 use crate::copies::{Stored, Tap};
 use crate::op::event::{Event, Observer};
 use crate::postgres::databases::Databases;
+use crate::postgres::environment::Environment;
 use crate::postgres::error::{Error, Reason};
 use crate::postgres::programs::Found;
 use crate::postgres::psql::Psql;
+use crate::postgres::server::with_ambient_place;
 use crate::postgres::target::TargetFacts;
 use crate::stream::pipeline::Progress;
 use crate::stream::read::read_dump;
@@ -327,7 +329,7 @@ impl<'a> Run<'a> {
             },
         };
         platform::add_roles(&mut needs, &facts, options);
-        let free_bytes = free_bytes(into, &facts);
+        let free_bytes = free_bytes(into, environment, &facts);
         let target = Target {
             name: name.clone(),
             exists,
@@ -339,6 +341,10 @@ impl<'a> Run<'a> {
         if plan == Plan::Replace {
             needs.keep_properties(&target.facts, options);
         }
+        let home = match home {
+            None => self.home(plan, &target.facts, &psql).await?,
+            home => home,
+        };
         let work_name = match plan {
             Plan::Replace => swap::beside(&name, &format!("_restoring_{}", self.random_hex(2))),
             Plan::Create | Plan::Fill => name.clone(),
@@ -363,10 +369,22 @@ impl<'a> Run<'a> {
         };
         self.report.skipped_extensions = site.skipped(&self.options);
         self.report.stand_ins = site.platform.told();
-        if plan != Plan::Fill && site.databases.is_none() {
-            Err(self.untouched(&Error::new(Reason::DatabaseMissing)))
-        } else {
-            Ok(site)
+        Ok(site)
+    }
+
+    /// Finds a database to work from beside the target. A database that is filled in place can do without.
+    async fn home(
+        &self,
+        plan: Plan,
+        facts: &TargetFacts,
+        psql: &impl Fn(&Connection) -> Psql,
+    ) -> Result<Option<Connection>> {
+        let into = &self.request.into;
+        let first = self.options.home.as_deref();
+        match facts.home(first, into, psql, self.stop()).await {
+            Ok(home) => Ok(Some(home)),
+            Err(_) if plan == Plan::Fill => Ok(None),
+            Err(error) => Err(self.untouched(&error)),
         }
     }
 
@@ -377,30 +395,15 @@ impl<'a> Run<'a> {
     ) -> Result<(String, TargetFacts, bool, Option<Connection>)> {
         let into = &self.request.into;
         match TargetFacts::read(&psql(into), self.stop()).await {
-            Ok(facts) => {
-                let home = TargetFacts::read_beside(
-                    &facts.database,
-                    &self.request.into,
-                    psql,
-                    self.stop(),
-                )
-                .await
-                .ok();
-                Ok((
-                    facts.database.clone(),
-                    facts,
-                    true,
-                    home.map(|(home, _)| home),
-                ))
-            }
+            Ok(facts) => Ok((facts.database.clone(), facts, true, None)),
             Err(error) if error.reason == Reason::DatabaseMissing => {
                 let Some(name) = into.database_name() else {
                     return Err(self.untouched(&error));
                 };
-                let (home, facts) =
-                    TargetFacts::read_beside(name, &self.request.into, psql, self.stop())
-                        .await
-                        .map_err(|error| self.untouched(&error))?;
+                let first = self.options.home.as_deref();
+                let (home, facts) = TargetFacts::read_beside(name, first, into, psql, self.stop())
+                    .await
+                    .map_err(|error| self.untouched(&error))?;
                 Ok((name.to_owned(), facts, false, Some(home)))
             }
             Err(error) => Err(self.untouched(&error)),
@@ -685,16 +688,47 @@ fn expected_of(opened: &Opened, scan: &Scan) -> Vec<Expected> {
         .unwrap_or_else(|| scan.tables.iter().map(Expected::from).collect())
 }
 
-/// Free bytes on the server's disk, where the server runs here and its folder can be seen.
-fn free_bytes(into: &Connection, facts: &TargetFacts) -> Option<u64> {
-    let is_local = |host: &str| {
-        host.is_empty()
-            || host.starts_with('/')
-            || matches!(host, "localhost" | "127.0.0.1" | "::1")
-    };
-    if !into.hosts().iter().all(|(host, _)| is_local(host)) {
+/// Free bytes on the server's disk, where the server runs here and its folder can be seen. A port of this machine may be
+/// the end of a tunnel; a socket is not.
+fn free_bytes(into: &Connection, environment: &Environment, facts: &TargetFacts) -> Option<u64> {
+    let place = with_ambient_place(into, environment);
+    let ambient = environment.for_connection(into);
+    let is_socket = |host: &str| host.is_empty() || host.starts_with('/');
+    let is_here = place.get("service").is_none()
+        && ambient.get("PGSERVICE").is_none()
+        && place.get("hostaddr").is_none()
+        && place.hosts().iter().all(|(host, _)| is_socket(host));
+    if !is_here {
         return None;
     }
     let found = rustix::fs::statvfs(facts.data_directory.as_deref()?).ok()?;
     Some(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The folder of a server elsewhere may have a namesake here.
+    #[test]
+    fn the_disk_is_judged_only_where_the_server_is_here() {
+        let facts = TargetFacts {
+            data_directory: Some("/".to_owned()),
+            ..TargetFacts::default()
+        };
+        for (url, variable, is_judged) in [
+            ("postgresql:///d", None, true),
+            ("postgresql:///d?host=/run/postgresql", Some("PGHOST"), true),
+            ("postgresql:///d", Some("PGHOST"), false),
+            ("postgresql:///d", Some("PGHOSTADDR"), false),
+            ("postgresql:///d", Some("PGSERVICE"), false),
+            ("postgresql://localhost/d", None, false),
+            ("postgresql:///d?service=x", None, false),
+        ] {
+            let variables = variable.map(|name| (name.into(), "192.0.2.1".into()));
+            let environment = Environment::new(variables);
+            let free = free_bytes(&url.parse().unwrap(), &environment, &facts);
+            assert_eq!(free.is_some(), is_judged, "{url} {variable:?}");
+        }
+    }
 }

@@ -74,7 +74,8 @@ impl Run<'_> {
             Ok(facts) => (facts.database.clone(), facts, None),
             Err(error) if error.reason == Reason::DatabaseMissing => {
                 let name = into.database_name().ok_or_else(|| self.of_error(&error))?;
-                let (home, facts) = TargetFacts::read_beside(name, into, &psql, self.stop())
+                let first = self.request.options.home.as_deref();
+                let (home, facts) = TargetFacts::read_beside(name, first, into, &psql, self.stop())
                     .await
                     .map_err(|error| self.of_error(&error))?;
                 (name.to_owned(), facts, Some(Databases::new(psql(&home))))
