@@ -5,13 +5,18 @@
 //! belongs to an extension, except the rows of tables that the extension gave over to its users; and an identity's
 //! sequence comes and goes with its table. Nothing here asks anybody: it compares names with facts.
 
+use std::collections::{BTreeMap, HashSet};
+
 use jiff::SignedDuration;
 
 use crate::postgres::dump::Selection;
 use crate::postgres::programs::Programs;
-use crate::postgres::server::{OtherFacts, ServerFacts, TableFacts, TableKind};
+use crate::postgres::server::{OtherFacts, SequenceOwner, ServerFacts, TableFacts, TableKind};
 use pgkeep_model::name::TableName;
 use pgkeep_model::nearest::{nearest, nearest_table};
+
+/// Most foreign keys that one remark names.
+const MAX_KEYS: usize = 5;
 
 /// What the server said, and the programs that fit it.
 pub(super) struct Source {
@@ -29,6 +34,33 @@ impl Source {
         Selected {
             selection: &self.selection,
             facts: &self.facts,
+        }
+    }
+}
+
+/// A relation that `pg_dump` reads.
+pub(crate) struct Read {
+    pub(crate) name: TableName,
+    /// The extension that it belongs to.
+    pub(crate) extension: Option<String>,
+    /// Whether its rows are read too.
+    pub(crate) has_rows: bool,
+    pub(crate) can_read: bool,
+    /// Whether row-level security hides rows of it, which ends `pg_dump`.
+    pub(crate) hides_rows: bool,
+}
+
+impl Read {
+    /// Tells whether `pg_dump` reads it to its end.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.can_read && !self.hides_rows
+    }
+
+    /// Says its name for people, and whose it is.
+    pub(crate) fn words(&self) -> String {
+        match &self.extension {
+            None => self.name.to_string(),
+            Some(extension) => format!("{} (rows of the extension {extension})", self.name),
         }
     }
 }
@@ -77,7 +109,7 @@ impl Selected<'_> {
             }
             let owner = self.table(name)?.owner.as_ref()?;
             let owner_name = owner.table_name();
-            let comes_along = self.is_chosen(&owner.schema, &owner.name);
+            let comes_along = self.chosen().is_chosen(&owner.schema, &owner.name);
             (owner.is_identity && !comes_along).then(|| {
                 format!("`{name}` is the identity of `{owner_name}`, and is dumped only with it")
             })
@@ -140,6 +172,36 @@ impl Selected<'_> {
         chosen.chain(left_out).chain(without_rows).collect()
     }
 
+    /// Says which foreign keys refer to what the dump leaves out: a restore of the whole ends there.
+    pub(crate) fn dangling(&self) -> Vec<String> {
+        let chosen = self.chosen();
+        let mut found: BTreeMap<(&str, &str), (bool, Vec<String>)> = BTreeMap::new();
+        for key in &self.facts.foreign_keys {
+            let ((schema, table), to) = (key.table(), key.refers_to());
+            let is_gone = !chosen.is_dumped(to.0, to.1);
+            let lacks_rows =
+                chosen.is_structure_only(to.0, to.1) && !chosen.is_structure_only(schema, table);
+            if chosen.is_dumped(schema, table) && (is_gone || lacks_rows) {
+                let entry = found.entry(to).or_insert((is_gone, Vec::new()));
+                let of = TableName::new(schema, table);
+                entry.1.push(format!("`{}` of `{of}`", key.name()));
+            }
+        }
+        let say = |((schema, table), (is_gone, mut keys)): ((&str, &str), (bool, Vec<String>))| {
+            let to = TableName::new(schema, table);
+            let what = if is_gone { "is" } else { "has its rows" };
+            let more = keys.len().saturating_sub(MAX_KEYS);
+            keys.truncate(MAX_KEYS);
+            keys.extend((more > 0).then(|| format!("{more} more")));
+            format!(
+                "`{to}` {what} left out, and foreign keys refer to it: {}; a restore of the whole dump fails at them, \
+                 and only single tables can be restored (`restore --table`)",
+                keys.join(", ")
+            )
+        };
+        found.into_iter().map(say).collect()
+    }
+
     /// Tells whether a dump of this selection holds a table at all: one of views or sequences alone does not.
     pub(crate) fn holds_tables(&self) -> bool {
         let Selection {
@@ -151,35 +213,73 @@ impl Selected<'_> {
 
     /// Tells whether the selection takes a table in, and leaves it in.
     pub(crate) fn is_dumped(&self, schema: &str, name: &str) -> bool {
+        self.chosen().is_dumped(schema, name)
+    }
+
+    /// Looks up once what the names stand for, partitions and children included.
+    fn chosen(&self) -> Chosen<'_> {
         let Selection {
+            tables,
             exclude_tables,
-            exclude_schemas,
+            structure_only,
             ..
         } = self.selection;
-        self.is_chosen(schema, name)
-            && !self.holds(exclude_tables, schema, name)
-            && !exclude_schemas.iter().any(|other| other == schema)
+        let with_children = |names: &[TableName]| {
+            if names.is_empty() {
+                HashSet::new()
+            } else {
+                let all = self.facts.with_children(names).into_iter();
+                all.map(|name| (name.schema_or_public().to_owned(), name.name))
+                    .collect()
+            }
+        };
+        Chosen {
+            selection: self.selection,
+            tables: with_children(tables),
+            exclude_tables: with_children(exclude_tables),
+            structure_only: with_children(structure_only),
+        }
     }
 
-    /// Tells whether the rows of a dumped table are left out.
-    pub(crate) fn is_structure_only(&self, schema: &str, name: &str) -> bool {
-        self.holds(&self.selection.structure_only, schema, name)
-    }
-
-    fn is_chosen(&self, schema: &str, name: &str) -> bool {
-        let Selection {
-            tables, schemas, ..
-        } = self.selection;
-        tables.is_empty() && schemas.is_empty()
-            || self.holds(tables, schema, name)
-            || schemas.iter().any(|other| other == schema)
-    }
-
-    fn holds(&self, names: &[TableName], schema: &str, name: &str) -> bool {
-        self.facts
-            .with_children(names)
-            .iter()
-            .any(|found| found.schema_or_public() == schema && found.name == name)
+    /// Returns everything that `pg_dump` reads by this selection, as `getTables`, `getSequences` and
+    /// `processExtensionTables` of its `pg_dump.c` choose: what it may not read whole ends it.
+    ///
+    /// A table without its rows is locked, which needs the same right.
+    pub(crate) fn read(&self) -> Vec<Read> {
+        let chosen = self.chosen();
+        let tables = self.facts.tables.iter();
+        let tables = tables.filter_map(|table| {
+            let is_dumped = chosen.is_dumped(&table.schema, &table.name);
+            let comes_with = |owner: &SequenceOwner| chosen.is_dumped(&owner.schema, &owner.name);
+            let has_rows = !chosen.is_structure_only(&table.schema, &table.name);
+            let is_read = match table.kind {
+                TableKind::Table | TableKind::Partitioned => is_dumped,
+                TableKind::Sequence => is_dumped || table.owner.as_ref().is_some_and(comes_with),
+                TableKind::Foreign | TableKind::MaterializedView | TableKind::View => false,
+            };
+            is_read.then(|| Read {
+                name: table.table_name(),
+                extension: None,
+                has_rows,
+                can_read: table.can_read,
+                hides_rows: has_rows && table.row_security_applies,
+            })
+        });
+        // Of an extension's own tables the rows that it leaves to its users are read, and nothing else.
+        let others = self.facts.others.iter().filter(|other| {
+            other.has_own_rows
+                && matches!(other.kind, TableKind::Table | TableKind::Sequence)
+                && chosen.is_dumped(&other.schema, &other.name)
+                && !chosen.is_structure_only(&other.schema, &other.name)
+        });
+        let others = others.map(|other| Read {
+            name: other.table_name(),
+            extension: other.extension.clone(),
+            has_rows: true,
+            can_read: other.can_read,
+            hides_rows: other.row_security_applies,
+        });
+        tables.chain(others).collect()
     }
 
     fn comes_anyway(&self, name: &TableName) -> Option<String> {
@@ -235,6 +335,41 @@ impl Selected<'_> {
     }
 }
 
+/// What the names of a selection stand for on this server.
+struct Chosen<'a> {
+    selection: &'a Selection,
+    tables: HashSet<(String, String)>,
+    exclude_tables: HashSet<(String, String)>,
+    structure_only: HashSet<(String, String)>,
+}
+
+impl Chosen<'_> {
+    fn is_dumped(&self, schema: &str, name: &str) -> bool {
+        let mut left_out = self.selection.exclude_schemas.iter();
+        self.is_chosen(schema, name)
+            && !holds(&self.exclude_tables, schema, name)
+            && !left_out.any(|other| other == schema)
+    }
+
+    /// Tells whether the rows of a dumped table are left out.
+    fn is_structure_only(&self, schema: &str, name: &str) -> bool {
+        holds(&self.structure_only, schema, name)
+    }
+
+    fn is_chosen(&self, schema: &str, name: &str) -> bool {
+        let Selection {
+            tables, schemas, ..
+        } = self.selection;
+        tables.is_empty() && schemas.is_empty()
+            || holds(&self.tables, schema, name)
+            || schemas.iter().any(|other| other == schema)
+    }
+}
+
+fn holds(names: &HashSet<(String, String)>, schema: &str, name: &str) -> bool {
+    !names.is_empty() && names.contains(&(schema.to_owned(), name.to_owned()))
+}
+
 fn of_extension(other: &OtherFacts) -> Option<String> {
     let extension = other.extension.as_ref().filter(|_| !other.has_own_rows)?;
     Some(format!(
@@ -276,7 +411,12 @@ mod tests {
             other("topology", "r", json!("postgis"), false),
             other("geometry_columns", "v", json!("postgis"), false),
         ]);
+        let foreign_keys = json!([
+            ["public", "orders", "orders_user", "public", "users"],
+            ["public", "users", "users_far", "public", "far"]
+        ]);
         ServerFacts {
+            foreign_keys: serde_json::from_value(foreign_keys).unwrap(),
             tables: serde_json::from_value(tables).unwrap(),
             others: serde_json::from_value(others).unwrap(),
             schemas: vec!["public".into()],
@@ -286,6 +426,69 @@ mod tests {
 
     fn names(names: &[&str]) -> Vec<TableName> {
         names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn foreign_keys_into_what_is_left_out_are_told() {
+        let facts = facts();
+        let dangling = |selection: &Selection| {
+            let selected = Selected {
+                selection,
+                facts: &facts,
+            };
+            selected.dangling()
+        };
+        let without = |exclude_tables: &[&str], structure_only: &[&str]| Selection {
+            exclude_tables: names(exclude_tables),
+            structure_only: names(structure_only),
+            ..Selection::default()
+        };
+        assert_eq!(dangling(&Selection::default()), [""; 0]);
+        let told = dangling(&without(&["users"], &[]));
+        assert!(
+            told[0].starts_with("`public.users` is left out") && told[0].contains("`orders_user`"),
+            "{told:?}"
+        );
+        let told = dangling(&without(&[], &["users"]));
+        assert!(told[0].contains("has its rows left out"), "{told:?}");
+        // No rows refer to nothing, and what is not dumped has no keys.
+        assert_eq!(dangling(&without(&[], &["users", "orders"])), [""; 0]);
+        assert_eq!(dangling(&without(&["users", "orders"], &[])), [""; 0]);
+    }
+
+    /// What `pg_dump` stumbles over: rows that an extension leaves to its users too, and nothing that it does not read.
+    #[test]
+    fn rows_of_extensions_are_read_as_pg_dump_reads_them() {
+        let facts = facts();
+        let read = |selection: &Selection| -> Vec<String> {
+            let selected = Selected {
+                selection,
+                facts: &facts,
+            };
+            let read = selected.read();
+            read.iter().map(Read::words).collect()
+        };
+        let extension = "public.spatial_ref_sys (rows of the extension postgis)".to_owned();
+        let all = read(&Selection::default());
+        assert!(all.contains(&extension), "{all:?}");
+        assert!(
+            !all.iter()
+                .any(|name| name.contains("topology") || name.contains("far")),
+            "{all:?}"
+        );
+        let users = read(&Selection {
+            tables: names(&["users"]),
+            ..Selection::default()
+        });
+        assert_eq!(
+            users,
+            ["public.users", "public.users_id_seq", "public.users_no_seq"]
+        );
+        let without = read(&Selection {
+            structure_only: names(&["spatial_ref_sys"]),
+            ..Selection::default()
+        });
+        assert!(!without.contains(&extension), "{without:?}");
     }
 
     /// Missing names, names that are not dumped, and remarks.

@@ -7,7 +7,7 @@ use super::selected::{Selected, Source};
 use crate::clock::ahead;
 use crate::postgres::dump::Selection;
 use crate::postgres::globals::Globals;
-use crate::postgres::server::{ServerFacts, TableFacts, TableKind};
+use crate::postgres::server::{ServerFacts, TableFacts};
 use pgkeep_model::config::Preset;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::scan::{Finding, Scanner};
@@ -129,6 +129,15 @@ impl Attempt<'_> {
             .into_iter()
             .map(|text| Finding::new("selection", text, None));
         self.report.warnings.extend(remarks);
+        // What a preset leaves out stands in the target, and a choice of flags is for single tables.
+        let dangling = if self.request.is_partial {
+            Vec::new()
+        } else {
+            selected.dangling()
+        };
+        let dangling = dangling.into_iter();
+        let dangling = dangling.map(|text| Finding::new("foreign_key", text, None));
+        self.report.warnings.extend(dangling);
         self.remark_on_extensions(facts);
         self.remark_on_preset(facts);
         let lost = self.request.lost_with_preset(facts);
@@ -175,22 +184,24 @@ impl Attempt<'_> {
 
     /// Names every table that the role may not read whole, where `pg_dump` would stop at the first.
     fn check_rights(&self, facts: &ServerFacts) -> Result<()> {
-        let unreadable: Vec<_> = facts
-            .unreadable()
-            .filter(|table| self.is_read(table, facts))
-            .collect();
+        let selection = self.selection(facts);
+        let selected = Selected {
+            selection: &selection,
+            facts,
+        };
+        // What a table without its rows needs differs between versions: `pg_dump` has the word there.
+        let mut unreadable = selected.read();
+        unreadable.retain(|read| read.has_rows && !read.is_whole());
         let Some(first) = unreadable.first() else {
             return Ok(());
         };
         let user = &facts.user;
-        let details = unreadable.iter().map(|table| {
-            if table.can_read {
-                format!(
-                    "`{}` has row-level security, which hides rows from `{user}`",
-                    table.table_name()
-                )
+        let details = unreadable.iter().map(|read| {
+            let name = read.words();
+            if read.can_read {
+                format!("`{name}` has row-level security, which hides rows from `{user}`")
             } else {
-                format!("`{}` may not be read by `{user}`", table.table_name())
+                format!("`{name}` may not be read by `{user}`")
             }
         });
         let (id, hint) = if first.can_read {
@@ -204,26 +215,15 @@ impl Attempt<'_> {
                 "`GRANT pg_read_all_data TO …` (PostgreSQL 14 and later), or leave the table out",
             )
         };
+        let count = unreadable.len();
+        let noun = if count == 1 { "table" } else { "tables" };
         let message = format!(
-            "{} failed: {} tables cannot be read whole; {SAFE}",
-            self.what(),
-            unreadable.len()
+            "{} failed: {count} {noun} cannot be read whole; {SAFE}",
+            self.what()
         );
         Err(Failure::new(Kind::Source, id, message)
             .with_details(details)
             .hint(hint))
-    }
-
-    /// Tells whether `pg_dump` will read the table's rows. In doubt it says no, and leaves the word to `pg_dump`.
-    fn is_read(&self, table: &TableFacts, facts: &ServerFacts) -> bool {
-        let selection = self.selection(facts);
-        let selected = Selected {
-            selection: &selection,
-            facts,
-        };
-        matches!(table.kind, TableKind::Table)
-            && selected.is_dumped(&table.schema, &table.name)
-            && !selected.is_structure_only(&table.schema, &table.name)
     }
 
     fn selection(&self, facts: &ServerFacts) -> Selection {
