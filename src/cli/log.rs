@@ -21,6 +21,7 @@ use pgkeep_core::log::{About, Format, Line, Run, Secrets, Sink};
 pub(super) use pgkeep_core::log::{Ended, ended};
 use pgkeep_model::config::LogConfig;
 use pgkeep_model::failure::{Failure, Kind};
+use pgkeep_model::name::{harmless, harmless_json};
 use pgkeep_model::redact::Redactor;
 
 /// Shorter lines of a secret are not masked: the runner would blacken every `a`, and tell the secret by the gaps.
@@ -210,12 +211,12 @@ impl Log {
 
     /// Keeps text from being read as a command of GitHub's runner, which also reads what a server called its tables.
     pub(super) fn shielded(&self, text: String) -> String {
-        self.terminal.shielded(text)
+        self.terminal.shielded(&text)
     }
 
     /// The same for JSON, whose values stay what they are.
     pub(super) fn shielded_json(&self, text: String) -> String {
-        self.terminal.shielded_json(text)
+        self.terminal.shielded_json(&text)
     }
 
     /// Tells a line on standard error, as the format asks, and in the log file.
@@ -249,30 +250,32 @@ impl Terminal {
         }
     }
 
-    fn shielded(&self, text: String) -> String {
+    fn shielded(&self, text: &str) -> String {
+        let text = harmless(text);
         if self.is_on_actions {
             actions::shielded(&text)
         } else {
-            text
+            text.into_owned()
         }
     }
 
-    fn shielded_json(&self, text: String) -> String {
+    fn shielded_json(&self, text: &str) -> String {
+        let text = harmless_json(text);
         if self.is_on_actions {
             actions::shielded_json(&text)
         } else {
-            text
+            text.into_owned()
         }
     }
 }
 
 impl Sink for Terminal {
     fn text(&self, text: &str) {
-        to_standard_error(&self.shielded(text.to_owned()));
+        to_standard_error(&self.shielded(text));
     }
 
     fn json(&self, text: String) {
-        to_standard_error(&self.shielded_json(text));
+        to_standard_error(&self.shielded_json(&text));
     }
 
     fn warning(&self, text: &str) -> bool {

@@ -238,6 +238,7 @@ impl Observer for Shown {
             | Event::Verified(_)
             | Event::Making { .. }
             | Event::Ready { .. }
+            | Event::Warned { .. }
             | Event::Running { .. }
             | Event::RollingBack { .. } => {}
         }

@@ -42,6 +42,8 @@ pub(super) fn run(command: &ConfigCommand, setup: &Setup, output: &Output) -> Re
         }
         ConfigCommand::Show => {
             let config = setup.config_or_fail()?;
+            setup.check_servers()?;
+            setup.check_drills()?;
             output.document(&config.effective(), || config.effective_yaml());
         }
         ConfigCommand::Schema => output.document(&config_schema(), || {

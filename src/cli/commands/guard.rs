@@ -100,7 +100,8 @@ pub(super) async fn run(
     watching.finish();
     output.step_summary(|| steps::of_guard(&report));
     output.step_outputs(&steps::outputs_of_guard(&report));
-    output.summary(&report, &report.warnings, || None);
+    // The others were told before the command ran.
+    output.summary(&report, &report.warnings[report.told_before..], || None);
     if let Some(failure) = report.failure {
         return Err(failure);
     }
@@ -163,6 +164,7 @@ impl Observer for Watching<'_> {
                     .note(&format!("{database}: a new backup is made: {why}"));
             }
             Event::Ready { .. } => tell_ready(event, self.output),
+            Event::Warned { warning } => self.output.warning(warning),
             Event::Running { command } => self.output.note(&format!("running `{command}`")),
             Event::RollingBack { why, id } => self.output.say(&format!("{why}; restoring `{id}`")),
             _ => {}

@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio::time::{Instant, sleep_until};
 
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::{BackupId, DatabaseName};
 use pgkeep_model::keys::{Listed, Marks, Part, Place, databases, gather, run_of_key};
 use pgkeep_model::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError};
 use pgkeep_model::retention::is_ahead;
-use pgkeep_storage::Storage;
+use pgkeep_storage::{ANSWER_LIMIT, Haste, Storage};
 
 /// Id of the failure that says that a key is taken.
 pub const OBJECT_EXISTS: &str = "object_exists";
@@ -170,7 +172,7 @@ impl Listing {
         now: Timestamp,
     ) -> Result<Self> {
         let prefix = database.map(|name| format!("{name}/")).unwrap_or_default();
-        let answers = join_all(storages.iter().map(|named| named.storage.list(&prefix))).await;
+        let answers = answers(&storages, &prefix).await;
         let mut states = Vec::new();
         let mut failures = Vec::new();
         let mut found: BTreeMap<Place, StoredBackup> = BTreeMap::new();
@@ -374,6 +376,42 @@ pub(crate) fn in_the_future(id: &BackupId) -> String {
     format!("`{id}` is stamped in the future and does not count: a clock is or was wrong")
 }
 
+/// Lists all storages at once. Once one has answered, the others have [`ANSWER_LIMIT`] in all: people wait for it, and
+/// what one storage knows is mostly what they ask for.
+async fn answers(
+    storages: &[NamedStorage],
+    prefix: &str,
+) -> Vec<pgkeep_storage::Result<Vec<pgkeep_storage::Object>>> {
+    let (started, haste) = (Instant::now(), Haste::default());
+    let mut asked: FuturesUnordered<_> = storages
+        .iter()
+        .enumerate()
+        .map(|(at, named)| {
+            let listing = haste.within(named.storage.list(prefix));
+            async move { (at, listing.await) }
+        })
+        .collect();
+    let mut answers: Vec<Option<pgkeep_storage::Result<_>>> =
+        storages.iter().map(|_| None).collect();
+    loop {
+        let is_any = answers.iter().flatten().any(|answer| answer.is_ok());
+        tokio::select! {
+            biased;
+            answer = asked.next() => match answer {
+                Some((at, answer)) => answers[at] = Some(answer),
+                None => break,
+            },
+            () = sleep_until(started + ANSWER_LIMIT), if is_any => {
+                haste.begin();
+                while let Some((at, answer)) = asked.next().await {
+                    answers[at] = Some(answer);
+                }
+            }
+        }
+    }
+    answers.into_iter().flatten().collect()
+}
+
 /// `latest` is only the latest of what answered.
 pub(crate) fn doubtful(wanted: &Wanted, listing: &Listing) -> Option<Failure> {
     if *wanted != Wanted::Latest {
@@ -446,7 +484,7 @@ pub(crate) async fn unless_removed(
         let named = &listing.storages[at];
         match named.storage.get(&key, MAX_MANIFEST_BYTES).await {
             Err(pgkeep_storage::Error::NotFound(_)) => {}
-            _ => return failure,
+            _ => return with_next_good(failure, listing, backup),
         }
     }
     let now = Listing::read(listing.storages.clone(), Some(id.database()), listing.now).await;
@@ -456,7 +494,7 @@ pub(crate) async fn unless_removed(
         backups.any(|other| other.place == backup.place && other.is_committed())
     };
     if now.as_ref().is_ok_and(is_listed) {
-        return failure;
+        return with_next_good(failure, listing, backup);
     }
     let message = format!("{what}: `{id}` was removed while it was read, as retention does");
     let removed =
@@ -468,6 +506,30 @@ pub(crate) async fn unless_removed(
     match newest {
         Some(newest) => removed.hint(format!("take `{newest}`, the newest good backup now")),
         None => removed.hint("no good backup is left there; `pgkeep list` shows what is"),
+    }
+}
+
+/// Names the backup to take instead of one that is damaged: the newest good one before it, else the newest of all.
+fn with_next_good(failure: Failure, listing: &Listing, backup: &StoredBackup) -> Failure {
+    if failure.kind != Kind::Damaged {
+        return failure;
+    }
+    let (place, database) = (&backup.place, backup.place.id.database());
+    let is_another = |other: &&StoredBackup| {
+        other.place != *place
+            && other.place.id.database() == database
+            && !other.place.is_partial
+            && other.is_good()
+    };
+    let others = || listing.backups.iter().filter(is_another);
+    let started_at = place.id.started_at();
+    let before = others().filter(|other| other.place.id.started_at() <= started_at);
+    match before.last().or(others().last()) {
+        Some(other) => failure.hint(format!(
+            "`{}` is the next good backup of `{database}`",
+            other.place.id
+        )),
+        None => failure.hint(format!("there is no other good backup of `{database}`")),
     }
 }
 
@@ -532,6 +594,8 @@ mod tests {
         let missing = || Failure::new(Kind::Damaged, "object_missing", "it is not there").of_copy();
         let told = unless_removed(&listing, backup, "restore", missing()).await;
         assert_eq!(told.id, "object_missing");
+        // What is damaged names what is not.
+        assert!(told.hints[0].contains(new), "{told}");
         let key = format!("shop/{old}.manifest.json");
         memory.remove(&key).await.unwrap();
         let told = unless_removed(&listing, backup, "restore", missing()).await;

@@ -11,7 +11,7 @@ use tracing::{Event, Level};
 
 use super::Fields;
 use super::secrets::Secrets;
-use pgkeep_model::name::printable;
+use pgkeep_model::name::{harmless_json, printable};
 
 /// One line.
 pub struct Line {
@@ -45,7 +45,7 @@ impl Line {
         object["timestamp"] = json!(self.time());
         object["level"] = json!(self.level.as_str());
         object["message"] = json!(secrets.redacted(&self.message));
-        object.to_string()
+        harmless_json(&object.to_string()).into_owned()
     }
 
     /// Renders text: time, level, message, `name=value`. What follows a line break is indented.

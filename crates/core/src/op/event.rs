@@ -101,6 +101,11 @@ pub enum Event<'a> {
         /// Why it is pinned; none where it is not.
         pin: Option<&'a str>,
     },
+    /// Something is odd, and is told before the guarded command begins.
+    Warned {
+        /// What, in words.
+        warning: &'a str,
+    },
     /// The guarded command begins.
     Running {
         /// Its name.

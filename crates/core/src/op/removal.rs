@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::lock::Hold;
 use crate::context::Context;
 use pgkeep_model::failure::{Failure, Result};
-use pgkeep_storage::Storage;
+use pgkeep_storage::{Object, Storage};
 
 /// What is safe to say when removing ended before its end.
 const REST: &str = "what was not yet removed is still there";
@@ -64,8 +66,34 @@ impl Right<'_> {
         storage: &dyn Storage,
         key: &str,
     ) -> pgkeep_storage::Result<()> {
+        self.soon(storage.remove(key)).await
+    }
+
+    /// Looks for an object; after a stop it has a moment.
+    pub(super) async fn look(
+        &self,
+        storage: &dyn Storage,
+        key: &str,
+    ) -> pgkeep_storage::Result<Object> {
+        self.soon(storage.head(key)).await
+    }
+
+    /// Puts back what was removed; after a stop it has a moment.
+    pub(super) async fn put(
+        &self,
+        storage: &dyn Storage,
+        key: &str,
+        bytes: Bytes,
+    ) -> pgkeep_storage::Result<()> {
+        self.soon(storage.put(key, bytes)).await
+    }
+
+    async fn soon<T>(
+        &self,
+        work: impl Future<Output = pgkeep_storage::Result<T>>,
+    ) -> pgkeep_storage::Result<T> {
         tokio::select! {
-            removed = storage.remove(key) => removed,
+            done = work => done,
             () = self.context.stop.overdue(REMOVE_GRACE) => {
                 Err(pgkeep_storage::Error::failed("it took too long after a stop"))
             }

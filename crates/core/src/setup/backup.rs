@@ -90,6 +90,9 @@ pub fn requests(overrides: &Overrides, setup: &Setup) -> Result<(Vec<Request>, b
             if overrides.url.is_none() && !setup.environment_names_a_database() {
                 return Err(no_database());
             }
+            if let Some(database) = &setup.database {
+                return Err(two_databases(database, overrides.url.is_some()));
+            }
             let defaults = config
                 .as_ref()
                 .map(|config| config.defaults.clone())
@@ -123,6 +126,18 @@ pub fn requests(overrides: &Overrides, setup: &Setup) -> Result<(Vec<Request>, b
         })
         .collect();
     Ok((requests?, config.is_some()))
+}
+
+/// A name that would be passed over in silence is a mistake that somebody relies on.
+fn two_databases(database: &str, has_url: bool) -> Failure {
+    let message = if has_url {
+        format!("`-d {database}` names a database of the configuration, and `--url` another one")
+    } else {
+        format!("`-d {database}` names a database of a configuration, and there is none")
+    };
+    Failure::new(Kind::Usage, "two_databases", message).hint(format!(
+        "leave one of them out; `--name {database}` says what the backups are called"
+    ))
 }
 
 fn no_database() -> Failure {

@@ -83,32 +83,33 @@ impl Setup {
         })
     }
 
-    /// Returns the databases of the configuration, or the one that `-d` names.
+    /// Returns the databases of the configuration, or the one that `-d` names, each with the way to its server.
     pub fn configured(&self, config: &Config) -> Result<Vec<Target>> {
-        let all = config
-            .databases
-            .iter()
-            .map(|(name, database)| (name.clone(), database.clone()));
-        let chosen: Vec<_> = match &self.database {
-            Some(wanted) => {
-                database_config(config, wanted)?;
-                all.filter(|(name, _)| name.as_str() == wanted).collect()
-            }
-            None => all.collect(),
-        };
-        chosen
-            .into_iter()
-            .map(|(name, config)| {
-                let what = format!("the connection of `{name}`");
-                let connection =
-                    connection(&config).map_err(|error| bad_connection(&what, &error))?;
-                Ok(Target {
-                    name,
-                    config,
-                    connection,
-                })
+        let sections = self.sections(config)?;
+        self.check_servers()?;
+        let target = |(name, config): (DatabaseName, DatabaseConfig)| {
+            let what = format!("the connection of `{name}`");
+            let connection = connection(&config).map_err(|error| bad_connection(&what, &error))?;
+            Ok(Target {
+                name,
+                config,
+                connection,
             })
-            .collect()
+        };
+        sections.into_iter().map(target).collect()
+    }
+
+    /// Returns the sections of the databases, or of the one that `-d` names, for whoever needs no server.
+    pub fn sections(&self, config: &Config) -> Result<Vec<(DatabaseName, DatabaseConfig)>> {
+        if let Some(wanted) = &self.database {
+            database_config(config, wanted)?;
+        }
+        let is_meant = |name: &DatabaseName| {
+            let wanted = self.database.as_deref();
+            wanted.is_none_or(|wanted| name.as_str() == wanted)
+        };
+        let all = config.databases.iter();
+        Ok(all.filter(|(name, _)| is_meant(name)).cloned().collect())
     }
 
     /// Tells whether `-d` names a database.
@@ -135,13 +136,14 @@ impl Setup {
     }
 
     /// Returns the connection to restore into: a URL or `keyword=value` pairs, or the bare name of a database on the
-    /// server that `database` of the configuration, or the environment, names.
-    pub fn into(&self, text: &str, database: Option<&str>) -> Result<Connection> {
+    /// server that `database` of the configuration, or the environment, names. Beside it stands the database that is
+    /// known on that server.
+    pub fn into(&self, text: &str, database: Option<&str>) -> Result<(Connection, Option<String>)> {
         if text.contains([':', '/', '=']) {
             let bad = |error| bad_connection("`--into`", &error);
             let connection = text.parse::<Connection>().map_err(bad)?;
             self.hide(connection.password());
-            return Ok(connection);
+            return Ok((connection, None));
         }
         let config = self.config()?;
         let targets = config
@@ -162,14 +164,12 @@ impl Setup {
                 None => Connection::default(),
             },
             _ => {
-                let message = format!("nobody said on which server `{text}` is");
-                return Err(Failure::new(Kind::Usage, "no_server", message).hint(
-                    "`--into` takes a URL, too; `-d NAME` names a database of the configuration",
-                ));
+                return Err(no_server(text, database, &targets));
             }
         };
-        server
-            .with_database(text)
+        let home = server.database_name().map(str::to_owned);
+        let into = server.with_database(text);
+        into.map(|into| (into, home))
             .map_err(|error| bad_connection("`--into`", &error))
     }
 
@@ -186,6 +186,31 @@ impl Setup {
             .as_ref()
             .map(|name| name.parse().map_err(bad))
             .transpose()
+    }
+}
+
+/// A bare name is on the server of the database that the backup is of, which the configuration may not know.
+fn no_server(text: &str, database: Option<&str>, targets: &[Target]) -> Failure {
+    let names: Vec<String> = targets
+        .iter()
+        .map(|target| format!("`{}`", target.name))
+        .collect();
+    let message = match database {
+        Some(database) if !names.is_empty() => format!(
+            "nobody said on which server `{text}` is: the backup is of `{database}`, and the configuration has {}",
+            names.join(", ")
+        ),
+        _ => format!("nobody said on which server `{text}` is"),
+    };
+    let failure = Failure::new(Kind::Usage, "no_server", message)
+        .hint("`--into` takes a URL, too: `--into postgres://user@host/database`");
+    if names.is_empty() {
+        failure
+    } else {
+        failure.hint(format!(
+            "`-d NAME` means the server of that database: {}",
+            names.join(", ")
+        ))
     }
 }
 

@@ -48,6 +48,9 @@ pub fn request(overrides: &Overrides, setup: &Setup) -> Result<Request> {
         .as_ref()
         .map(|config| drill_config(config, name.as_deref()))
         .unwrap_or_default();
+    if overrides.drill_url.is_none() {
+        setup.check_drills()?;
+    }
     skip_extensions.extend(overrides.skip_extensions.iter().cloned());
     let url = overrides
         .drill_url

@@ -10,6 +10,7 @@ mod credentials;
 mod databases;
 pub mod drill;
 pub mod extract;
+mod files;
 pub mod flags;
 pub mod guard;
 pub mod inspect;
@@ -41,7 +42,7 @@ use crate::notify::Notifiers;
 use crate::op::lock::LockSettings;
 use crate::postgres::environment::Environment;
 use crate::postgres::programs::Search;
-use pgkeep_model::config::{self, Config, Env};
+use pgkeep_model::config::{self, Config, Env, Problem};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::lease;
 use pgkeep_model::redact::Redactor;
@@ -68,6 +69,11 @@ pub trait Door: Send + Sync {
     /// Returns what takes every secret that is known by now out of a text.
     fn redactor(&self) -> Redactor;
 
+    /// Returns the wish to stop as a failure, where there is one: a named pipe may never be written to.
+    fn stopped(&self) -> Option<Failure> {
+        None
+    }
+
     /// Is told of the configuration once it is read, and of what is to be warned of in it.
     fn configured(&self, config: &Config, warning: Option<&str>);
 }
@@ -91,22 +97,34 @@ pub struct Setup {
 #[derive(Clone)]
 struct Configured {
     config: Config,
+    /// Why nobody can connect to a database of it, or to a drill's server; none where all is there.
+    servers: Option<Failure>,
+    drills: Option<Failure>,
     /// What is to be told of a configuration that others may read.
     warning: Option<String>,
 }
 
 /// An environment and this machine's files, for the configuration's `${…}`.
-struct ProcessEnv<'a>(&'a HashMap<OsString, OsString>);
+struct ProcessEnv<'a> {
+    variables: &'a HashMap<OsString, OsString>,
+    /// Where relative paths of the configuration start.
+    folder: PathBuf,
+    door: &'a dyn Door,
+}
 
 impl Env for ProcessEnv<'_> {
+    fn place(&self, path: &Path) -> PathBuf {
+        config::placed(path, &self.folder)
+    }
+
     fn var(&self, name: &str) -> Option<String> {
-        self.0
+        self.variables
             .get(&OsString::from(name))
             .and_then(|value| value.to_str().map(str::to_owned))
     }
 
     fn read_file(&self, path: &Path) -> io::Result<String> {
-        fs::read_to_string(path)
+        files::read_text(path, &|| self.door.stopped().is_some())
     }
 }
 
@@ -128,9 +146,8 @@ impl Setup {
 
     /// Returns a variable that is set and not empty.
     pub fn var(&self, name: &str) -> Option<String> {
-        ProcessEnv(&self.environment)
-            .var(name)
-            .filter(|value| !value.is_empty())
+        let value = self.environment.get(&OsString::from(name))?.to_str()?;
+        (!value.is_empty()).then(|| value.to_owned())
     }
 
     /// Returns what client programs may see of the environment.
@@ -237,28 +254,52 @@ impl Setup {
 
     fn read_config(&self, path: &Path) -> Result<Configured> {
         let name = path.display();
-        let text = fs::read_to_string(path).map_err(|error| {
-            Failure::new(
-                Kind::Usage,
-                "cannot_read_config",
-                format!("cannot read the configuration `{name}`: {error}"),
-            )
+        let text = self.read_text(path).map_err(|error| {
+            let message = format!("cannot read the configuration `{name}`: {error}");
+            self.unread("cannot_read_config", message)
         })?;
-        let config = config::parse(&text, &ProcessEnv(&self.environment)).map_err(|problems| {
+        let folder = folder_of(path);
+        let environment = ProcessEnv {
+            variables: &self.environment,
+            folder: folder.clone(),
+            door: self.door.as_ref(),
+        };
+        let bad = |problems: Vec<Problem>| {
             let count = problems.len();
             let noun = if count == 1 { "problem" } else { "problems" };
-            Failure::new(
-                Kind::Usage,
-                "bad_config",
-                format!("{count} {noun} in `{name}`"),
-            )
-            .with_details(problems.iter().map(ToString::to_string))
-        })?;
+            let message = format!("{count} {noun} in `{name}`");
+            Failure::new(Kind::Usage, "bad_config", message)
+                .with_details(problems.iter().map(ToString::to_string))
+        };
+        let read = config::parse_for_storages(&text, &environment);
+        let (config, unset) = read.map_err(bad)?;
+        let config = config.placed_in(&folder);
         let found: Vec<SecretString> = secrets(&config).into_iter().map(Into::into).collect();
         self.door.hide(&found);
         let warning = warning_of_open_secrets(path, &text, &config);
         self.door.configured(&config, warning.as_deref());
-        Ok(Configured { config, warning })
+        let bad = |problems: Vec<Problem>| (!problems.is_empty()).then(|| bad(problems));
+        Ok(Configured {
+            config,
+            servers: bad(unset.servers),
+            drills: bad(unset.drills),
+            warning,
+        })
+    }
+
+    /// Fails where a database of the configuration cannot be connected to, because a value of its connection is not there.
+    /// What works on storages alone does not ask.
+    pub fn check_servers(&self) -> Result<()> {
+        let read = self.configured_once()?;
+        read.and_then(|read| read.servers.clone())
+            .map_or(Ok(()), Err)
+    }
+
+    /// The same of the servers of drills.
+    pub fn check_drills(&self) -> Result<()> {
+        let read = self.configured_once()?;
+        read.and_then(|read| read.drills.clone())
+            .map_or(Ok(()), Err)
     }
 
     /// Returns what is wrong with who may read the configuration, where it was read.
@@ -291,16 +332,26 @@ impl Setup {
 
     /// Reads a password from a file.
     pub fn password_from(&self, path: &Path) -> Result<SecretString> {
-        let text = fs::read_to_string(path).map_err(|error| {
+        let text = self.read_text(path).map_err(|error| {
             let message = format!(
                 "cannot read the password file `{}`: {error}",
                 path.display()
             );
-            Failure::new(Kind::Usage, "cannot_read_password", message)
+            self.unread("cannot_read_password", message)
         })?;
         let password: SecretString = text.trim_end_matches(['\r', '\n']).to_owned().into();
         self.hide(Some(&password));
         Ok(password)
+    }
+
+    fn read_text(&self, path: &Path) -> io::Result<String> {
+        files::read_text(path, &|| self.door.stopped().is_some())
+    }
+
+    /// Makes the failure of a file that could not be read; of one that nobody wanted to wait for, the wish to stop.
+    fn unread(&self, id: &'static str, message: String) -> Failure {
+        let stopped = self.door.stopped();
+        stopped.unwrap_or_else(|| Failure::new(Kind::Usage, id, message))
     }
 
     /// Keeps a secret out of every text from now on.
@@ -311,13 +362,18 @@ impl Setup {
     }
 }
 
+/// Returns the folder that a configuration is in; of one that comes out of a pipe, the one that we are in.
+fn folder_of(path: &Path) -> PathBuf {
+    let folder = path.parent().filter(|_| path.is_file());
+    let folder = folder.filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned())
+}
+
 /// Says what is to be warned of where others may read a secret in the configuration.
 fn warning_of_open_secrets(path: &Path, text: &str, config: &Config) -> Option<String> {
     let mode = fs::metadata(path).map_or(0o600, |metadata| metadata.permissions().mode());
-    let holds_secret = || {
-        let mut found = secrets(config).into_iter();
-        found.any(|secret| text.contains(secret.as_str()))
-    };
+    let holds_secret = || config::holds_any(text, &secrets(config));
     if mode & 0o044 == 0 || !holds_secret() {
         return None;
     }

@@ -98,22 +98,20 @@ async fn unlocked(
             .hint("`-d NAME` says whose backups are meant"));
     }
     let mut requests = Vec::new();
-    for target in setup.configured(config)? {
-        let Some(policy) = policy(flags.clone(), target.config.retention.clone(), overrides)?
-        else {
+    for (name, section) in setup.sections(config)? {
+        let Some(policy) = policy(flags.clone(), section.retention.clone(), overrides)? else {
             if is_one {
-                return Err(empty_policy(&format!("prune of `{}`", target.name)));
+                return Err(empty_policy(&format!("prune of `{name}`")));
             }
             notes.push(format!(
-                "`{}` has no `retention`: all its backups are kept",
-                target.name
+                "`{name}` has no `retention`: all its backups are kept"
             ));
             continue;
         };
-        let wait = target.config.lock_timeout;
-        requests.push(match setup.open_named(config, &target.config.storages) {
-            Ok(storages) => Ok((request(target.name, storages, &target.config, policy), wait)),
-            Err(failure) => Err((target.name, failure.and_safe(SAFE))),
+        let wait = section.lock_timeout;
+        requests.push(match setup.open_named(config, &section.storages) {
+            Ok(storages) => Ok((request(name, storages, &section, policy), wait)),
+            Err(failure) => Err((name, failure.and_safe(SAFE))),
         });
     }
     Ok(requests)

@@ -79,11 +79,15 @@ pub fn request(overrides: &Overrides, setup: &Setup) -> Result<Request> {
             ..
         } => Some(id.database().to_string()),
         Source::Stored { database, .. } => database.as_ref().map(ToString::to_string),
-        Source::File(_) | Source::Stdin => setup.database_name()?.map(|name| name.to_string()),
+        Source::File(_) | Source::Stdin => None,
     };
     goal.takes(&source)?;
+    // `-d` says whose server is meant, also where the backup is another database's.
+    let named = setup.database_name()?.map(|name| name.to_string());
+    let request_name = named.or(request_name);
     let database = request_name.as_deref();
-    let into = with_password(setup.into(&overrides.into, database)?, overrides, setup)?;
+    let (into, home) = setup.into(&overrides.into, database)?;
+    let into = with_password(into, overrides, setup)?;
     Ok(Request {
         source,
         into,
@@ -106,6 +110,7 @@ pub fn request(overrides: &Overrides, setup: &Setup) -> Result<Request> {
             preset: overrides.preset,
             jobs: overrides.jobs.map(|jobs| usize::from(jobs.get())),
             dump_time_zone: overrides.dump_time_zone.clone(),
+            home,
             ..Options::default()
         },
     })

@@ -22,10 +22,10 @@ pub struct Overrides {
 /// Returns the names of the configured databases that are meant.
 pub fn names(setup: &Setup) -> Result<Vec<DatabaseName>> {
     let targets = match setup.config()? {
-        Some(config) => setup.configured(config)?,
+        Some(config) => setup.sections(config)?,
         None => Vec::new(),
     };
-    Ok(targets.into_iter().map(|target| target.name).collect())
+    Ok(targets.into_iter().map(|(name, _)| name).collect())
 }
 
 /// Returns the context with whom to tell; somebody must want to hear of it.
@@ -52,14 +52,16 @@ pub fn request(overrides: &Overrides, setup: &Setup, now: Timestamp) -> Result<R
     };
     let databases = match config {
         Some(config) => {
-            let watched = setup.configured(config)?.into_iter().map(|target| Watched {
-                name: target.name,
+            let sections = setup.sections(config)?.into_iter();
+            let watched = sections.map(|(name, section)| Watched {
+                name,
                 // A flag says what is wanted now.
-                max_age: max_age.or(target.config.max_age),
-                retention: target.config.retention,
-                storages: target.config.storages,
-                is_drill_expected: target.config.drill.is_set(),
-                drill_max_age: target.config.drill.max_age,
+                max_age: max_age.or(section.max_age),
+                retention: section.retention,
+                storages: section.storages,
+                is_found: false,
+                is_drill_expected: section.drill.is_set(),
+                drill_max_age: section.drill.max_age,
             });
             Some(watched.collect())
         }
@@ -69,6 +71,7 @@ pub fn request(overrides: &Overrides, setup: &Setup, now: Timestamp) -> Result<R
                 max_age,
                 retention: None,
                 storages: Vec::new(),
+                is_found: false,
                 is_drill_expected: false,
                 drill_max_age: None,
             }]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use secrecy::ExposeSecret;
 
@@ -12,6 +13,9 @@ use crate::copies::listing::{NamedStorage, storage_failure};
 use pgkeep_model::config::{Config, StorageConfig, StorageUrl};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_storage::{Absent, Credentials, S3Environment, S3Options, Storage};
+
+/// How long a check sends a request again.
+const CHECK_BUDGET: Duration = Duration::from_secs(1);
 
 /// Storages that somebody names for one run.
 #[derive(Clone, Debug, Default)]
@@ -127,7 +131,8 @@ impl Setup {
 
     fn open(&self, name: &str, config: &StorageConfig) -> Result<Opened> {
         let url = match &config.url {
-            StorageUrl::Folder(path) => self.expand_home(path).display().to_string(),
+            // Said in messages and in lines to paste, which are read elsewhere.
+            StorageUrl::Folder(path) => absolute(&self.expand_home(path)).display().to_string(),
             s3 @ StorageUrl::S3 { .. } => s3.to_string(),
         };
         let opened = pgkeep_storage::open(&url, &self.s3_options(config));
@@ -161,7 +166,14 @@ impl Setup {
             }
             _ => Credentials::Environment,
         };
+        let default = S3Options::default();
         S3Options {
+            // Whoever checks wants to hear what is wrong now.
+            retry_budget: if self.is_check {
+                CHECK_BUDGET
+            } else {
+                default.retry_budget
+            },
             environment: S3Environment::new(self.environment.as_ref().clone()),
             endpoint: config.endpoint.clone(),
             region: config.region.clone(),
@@ -173,9 +185,14 @@ impl Setup {
                 .as_ref()
                 .is_some_and(|endpoint| endpoint.starts_with("http://")),
             ca_certificate: config.ca_certificate.clone(),
-            ..S3Options::default()
+            ..default
         }
     }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    absolute.components().collect()
 }
 
 /// A storage as it was opened.

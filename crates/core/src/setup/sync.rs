@@ -39,14 +39,14 @@ pub async fn requests(overrides: &Overrides, setup: &Setup) -> Result<Vec<Opened
     }
     let config = setup.config_or_fail()?;
     let mut requests = Vec::new();
-    for target in setup.configured(config)? {
-        requests.push(match setup.open_named(config, &target.config.storages) {
+    for (database, section) in setup.sections(config)? {
+        requests.push(match setup.open_named(config, &section.storages) {
             Ok(storages) => Ok(Request {
-                database: target.name,
+                database,
                 storages,
                 dry_run,
             }),
-            Err(failure) => Err((target.name, failure.and_safe(SAFE))),
+            Err(failure) => Err((database, failure.and_safe(SAFE))),
         });
     }
     Ok(requests)

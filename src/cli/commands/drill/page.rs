@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use crate::cli::output::{bytes, number};
 use pgkeep_core::op::drill::Report;
+use pgkeep_model::name::is_deceptive;
 
 const STYLE: &str = "\
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a;background:#fff}
@@ -148,7 +149,7 @@ fn escape(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
-            c if c.is_control() && c != '\n' => out.push('\u{fffd}'),
+            c if c.is_control() && c != '\n' || is_deceptive(c) => out.push('\u{fffd}'),
             c => out.push(c),
         }
         out

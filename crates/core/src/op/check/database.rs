@@ -8,14 +8,13 @@ use super::storage::skew;
 use super::{Checked, Line, Sizes, Verdict};
 use crate::clock::ahead;
 use crate::context::Context;
-use crate::op::backup::selected::Selected;
+use crate::op::backup::selected::{Read, Selected};
 use crate::op::status::{self, Status, Watched};
 use crate::postgres::address::{self, Way};
-use crate::postgres::dump::Selection;
 use crate::postgres::error::{Error, LARGE_OBJECTS_HINT};
 use crate::postgres::programs::{Found, Programs};
 use crate::postgres::psql::Psql;
-use crate::postgres::server::{ServerFacts, TableFacts, TableKind};
+use crate::postgres::server::ServerFacts;
 use crate::postgres::session::{LargeObjects, SessionFacts};
 use pgkeep_model::connection::Connection;
 use pgkeep_model::failure::{Failure, Kind};
@@ -85,6 +84,7 @@ async fn newest(checked: &Checked, context: &Context) -> pgkeep_model::failure::
             max_age: checked.max_age,
             retention: None,
             storages: Vec::new(),
+            is_found: false,
             is_drill_expected: false,
             drill_max_age: None,
         }]),
@@ -269,24 +269,19 @@ impl Looking<'_> {
     /// Names every table and sequence in scope that the role may not read whole.
     fn rights(&mut self, facts: &ServerFacts) {
         let selection = self.checked.backup.selection_on(facts);
-        let scope = Scope {
+        let selected = Selected {
             selection: &selection,
             facts,
         };
-        let in_scope: Vec<&TableFacts> =
-            facts.tables.iter().filter(|one| scope.reads(one)).collect();
-        let unreadable: Vec<String> = names(in_scope.iter().filter(|one| !one.can_read));
-        let hidden: Vec<String> = names(
-            in_scope
-                .iter()
-                .filter(|one| one.can_read && one.row_security_applies),
-        );
+        let read = selected.read();
+        let names = |is_meant: fn(&&Read) -> bool| -> Vec<String> {
+            read.iter().filter(is_meant).map(Read::words).collect()
+        };
+        let unreadable = names(|one| !one.can_read);
+        let hidden = names(|one| one.can_read && one.hides_rows);
         let user = &facts.user;
         if unreadable.is_empty() {
-            let message = format!(
-                "`{user}` may read all {} tables and sequences",
-                in_scope.len()
-            );
+            let message = format!("`{user}` may read all {} tables and sequences", read.len());
             self.say(Verdict::Ok, "rights", message);
         } else {
             let message = format!(
@@ -312,6 +307,13 @@ impl Looking<'_> {
     fn selected(&mut self, facts: &ServerFacts) {
         let selection = &self.checked.backup.selection;
         let selected = Selected { selection, facts };
+        let dangling = selected.dangling();
+        if !dangling.is_empty() {
+            let message = "foreign keys refer to what is left out";
+            let line = Line::new(self.subject, "foreign_keys", Verdict::Warn, message);
+            let line = line.hint("leave the tables in, with their rows, or drop the keys");
+            self.lines.push(line.with_details(shortened(dangling)));
+        }
         let wrong = [selected.missing(), selected.not_dumped()].concat();
         let remarks = selected.remarks();
         if !wrong.is_empty() {
@@ -515,35 +517,6 @@ impl Looking<'_> {
         };
         self.lines.push(line.with_details(status.warnings.clone()));
     }
-}
-
-/// What a backup reads.
-struct Scope<'a> {
-    selection: &'a Selection,
-    facts: &'a ServerFacts,
-}
-
-impl Scope<'_> {
-    /// Tells whether `pg_dump` locks or reads a relation.
-    fn reads(&self, table: &TableFacts) -> bool {
-        let selected = Selected {
-            selection: self.selection,
-            facts: self.facts,
-        };
-        let is_dumped = selected.is_dumped(&table.schema, &table.name);
-        let comes_with = |owner: &crate::postgres::server::SequenceOwner| {
-            selected.is_dumped(&owner.schema, &owner.name)
-        };
-        match table.kind {
-            TableKind::Table | TableKind::Partitioned => is_dumped,
-            TableKind::Sequence => is_dumped || table.owner.as_ref().is_some_and(comes_with),
-            TableKind::Foreign | TableKind::MaterializedView | TableKind::View => false,
-        }
-    }
-}
-
-fn names<'a>(tables: impl Iterator<Item = &'a &'a TableFacts>) -> Vec<String> {
-    tables.map(|table| table.table_name().to_string()).collect()
 }
 
 fn shortened(mut names: Vec<String>) -> Vec<String> {

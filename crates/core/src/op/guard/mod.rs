@@ -14,7 +14,7 @@ use super::backup;
 use super::backup::report::{EXTENSION_ROWS, NOT_FOUND_AGAIN};
 use super::event::{Event, Named, Observer};
 use super::history;
-use super::restore::{self, Goal, Options, Source};
+use super::restore::{self, Goal, Limits, Options, Source};
 use super::stored::Wanted;
 use crate::context::Context;
 use crate::postgres::attended::{Attended, Left};
@@ -95,6 +95,9 @@ pub struct Report {
     pub took_ms: u64,
     /// What was odd.
     pub warnings: Vec<String>,
+    /// How many of these were told before the command ran.
+    #[serde(skip)]
+    pub told_before: usize,
     /// Why the command was not run, or why the way back failed.
     pub failure: Option<Failure>,
 }
@@ -190,6 +193,7 @@ impl Report {
             started_at,
             took_ms: 0,
             warnings: Vec::new(),
+            told_before: 0,
             failure: None,
         }
     }
@@ -228,12 +232,25 @@ impl Guard<'_> {
                 Ok(()) => {}
             }
         }
+        self.tell_warnings();
         let command = self.run_command().await?;
         let goes_back = request.restores && !command.is_success() && !command.interrupted;
+        let mut failures = Vec::new();
         for (at, guarded) in request.guarded.iter().enumerate().filter(|_| goes_back) {
-            self.restore(at, guarded, &command).await?;
+            failures.extend(self.restore(at, guarded, &command).await.err());
         }
-        Ok(())
+        match all_of(failures) {
+            Some(failure) => Err(failure),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells everything odd while the command can still be kept from running.
+    fn tell_warnings(&mut self) {
+        for warning in &self.report.warnings {
+            self.observer.note(Event::Warned { warning });
+        }
+        self.report.told_before = self.report.warnings.len();
     }
 
     /// Says of whatever came before that the command was not run.
@@ -363,6 +380,10 @@ impl Guard<'_> {
             options: Options {
                 replace: true,
                 allow_superuser: self.request.allow_superuser,
+                limits: Limits {
+                    stall: guarded.backup.stall_timeout,
+                    lock_wait: guarded.backup.lock_wait_timeout,
+                },
                 ..Options::default()
             },
         }
@@ -505,9 +526,34 @@ impl CommandOutcome {
     }
 }
 
+/// Makes one failure of those of several databases: the first decides, and each has its words and its next move.
+fn all_of(failures: Vec<Failure>) -> Option<Failure> {
+    let mut failures = failures.into_iter();
+    let first = failures.next()?;
+    Some(failures.fold(first, |mut first, other| {
+        first.details.push(other.message);
+        first.details.extend(other.details);
+        first.causes.extend(other.causes);
+        first.hints.extend(other.hints);
+        first
+    }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_database_that_was_not_put_back_is_told() {
+        let failure = |name: &str| {
+            Failure::new(Kind::Source, "x", format!("`{name}` was NOT put back")).hint(name)
+        };
+        assert!(all_of(Vec::new()).is_none());
+        let told = all_of(vec![failure("shop"), failure("blog")]).unwrap();
+        assert_eq!(told.message, "`shop` was NOT put back");
+        assert_eq!(told.details, ["`blog` was NOT put back"]);
+        assert_eq!(told.hints, ["shop", "blog"]);
+    }
 
     #[test]
     fn the_line_can_be_pasted() {

@@ -115,14 +115,18 @@ async fn remove(storage: &dyn Storage, backup: &Listed, right: &Right<'_>) -> Re
     }
     // Whoever pins looks for the manifest behind it, as this looks for the pin behind the manifest: one of both sees
     // the other.
-    if !matches!(
-        storage.head(&pin).await,
-        Err(pgkeep_storage::Error::NotFound(_))
-    ) {
-        return Ok(match storage.put(&key, bytes).await {
-            Ok(()) => Outcome::Left("it was pinned meanwhile".to_owned()),
+    let why = match right.look(storage, &pin).await {
+        Err(pgkeep_storage::Error::NotFound(_)) => None,
+        Ok(_) => Some("it was pinned meanwhile".to_owned()),
+        Err(error) => Some(format!(
+            "cannot tell whether it was pinned meanwhile: {error}"
+        )),
+    };
+    if let Some(why) = why {
+        return Ok(match right.put(storage, &key, bytes).await {
+            Ok(()) => Outcome::Left(why),
             Err(error) => Outcome::Failed(format!(
-                "it was pinned meanwhile, and its manifest could not be put back: {error}"
+                "{why}, and its manifest could not be put back: {error}"
             )),
         });
     }

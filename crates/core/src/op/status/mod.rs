@@ -41,6 +41,9 @@ const RUNS_TOLD: usize = 10;
 /// How many records are asked for at once.
 const READS_AT_ONCE: usize = 16;
 
+/// A database without any backup counts as one as long as somebody has tried to make one for so short a time.
+const LAST_TRY: SignedDuration = SignedDuration::from_hours(48);
+
 /// How far back the success rate and the growth look.
 const LOOK_BACK: SignedDuration = SignedDuration::from_hours(30 * 24);
 
@@ -67,6 +70,8 @@ pub struct Watched {
     pub retention: Option<Retention>,
     /// Names of the storages that should hold its backups.
     pub storages: Vec<String>,
+    /// Whether nobody named it: something of this name was stored, be it by mistake.
+    pub is_found: bool,
     /// Whether drills are expected.
     pub is_drill_expected: bool,
     /// How old the last drill that passed may be, where somebody said so; none in it for `off`.
@@ -128,7 +133,7 @@ pub struct Status {
     pub alerts: Vec<String>,
 }
 
-/// The last drill that passed.
+/// The last drill that passed, and the one that failed since.
 #[derive(Debug, Serialize)]
 pub struct LastDrill {
     /// Fresh, stale or not judged.
@@ -139,9 +144,27 @@ pub struct LastDrill {
     pub age_seconds: Option<i64>,
     /// How old it may be.
     pub max_age_seconds: Option<u64>,
+    /// The last drill, where it failed after that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed: Option<FailedDrill>,
     /// Whether somebody said how old, so that more is a failure and not only a warning.
     #[serde(skip)]
     pub is_asked_for: bool,
+}
+
+/// A drill that failed, or came to no verdict.
+#[derive(Debug, Serialize)]
+pub struct FailedDrill {
+    /// When it began.
+    pub at: Timestamp,
+    /// How long ago that was.
+    pub age_seconds: i64,
+    /// Its exit code: 23 says that the backup could not be restored.
+    pub exit_code: u8,
+    /// The backup that it was about.
+    pub backup_id: Option<String>,
+    /// Why.
+    pub why: String,
 }
 
 /// A backup with its age.
@@ -262,6 +285,7 @@ fn found(listing: &Listing) -> Vec<Watched> {
         max_age: None,
         retention: None,
         storages: Vec::new(),
+        is_found: true,
         is_drill_expected: false,
         drill_max_age: None,
     };
@@ -323,10 +347,35 @@ async fn status(
         warnings: Vec::new(),
         alerts: Vec::new(),
     };
+    if let Some(doubt) = unlikely(&status, watched, now) {
+        status.freshness = Freshness::NotJudged;
+        doubts.push(doubt);
+    }
     status.alerts = alerts(&status, watched, listing);
     doubts.extend(warnings(&status));
     status.warnings = doubts;
     status
+}
+
+/// Says why a database that nobody named is not judged: it never had a backup, and nobody has tried for long. A name
+/// that was misspelt once leaves that behind.
+fn unlikely(status: &Status, watched: &Watched, now: Timestamp) -> Option<String> {
+    if !watched.is_found || status.backups > 0 {
+        return None;
+    }
+    let last = status.last_runs.first();
+    let is_recent = |run: &RunRecord| now.duration_since(run.started_at) <= LAST_TRY;
+    if last.is_some_and(is_recent) {
+        return None;
+    }
+    let tried = last.map_or_else(String::new, |run| {
+        let seconds = now.as_second() - run.started_at.as_second();
+        format!(", and the last run was {} ago", age(seconds))
+    });
+    Some(format!(
+        "it never had a backup{tried}: not judged; where the name is a mistake, remove what is stored under it, or name the \
+         databases that count by `-d` or in the configuration"
+    ))
 }
 
 /// Says what somebody should be told, the worst first.
@@ -342,7 +391,7 @@ fn alerts(status: &Status, watched: &Watched, listing: &Listing) -> Vec<String> 
         .into_iter()
         .chain(damaged(status))
         .chain(lacking(status));
-    let drill = status.drill.as_ref().and_then(LastDrill::problem);
+    let drill = status.drill.iter().flat_map(LastDrill::problems);
     all.chain(silent).chain(drill).collect()
 }
 
@@ -404,16 +453,22 @@ async fn last_drill(
             }
         }
     }
-    if passed_at.is_none() && !watched.is_drill_expected {
+    let failed = failed_drill(runs, passed_at, now);
+    if passed_at.is_none() && failed.is_none() && !watched.is_drill_expected {
         return None;
     }
     let asked = watched.drill_max_age;
     let max_age = asked.unwrap_or(Some(DEFAULT_MAX_AGE));
     let freshness = match max_age {
         None => Freshness::NotJudged,
+        // Without a drill that passed, one that failed says all.
+        Some(_) if passed_at.is_none() && failed.is_some() && !watched.is_drill_expected => {
+            Freshness::NotJudged
+        }
         Some(_) => judge(passed_at, max_age, now),
     };
     Some(LastDrill {
+        failed,
         freshness,
         passed_at,
         age_seconds: passed_at.map(|at| now.as_second() - at.as_second()),
@@ -428,9 +483,45 @@ struct DrillNote {
     passed_at: Timestamp,
 }
 
+/// Finds the last drill in the newest runs, which begin with the newest, where it failed after the last that passed. One
+/// that was interrupted or gave way to another run says nothing.
+fn failed_drill(
+    runs: &[RunRecord],
+    passed_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<FailedDrill> {
+    const SAYS_NOTHING: [Kind; 3] = [Kind::Interrupted, Kind::Terminated, Kind::Busy];
+    let is_told = |run: &&RunRecord| {
+        run.verb == "drill" && !SAYS_NOTHING.map(Kind::exit_code).contains(&run.exit_code)
+    };
+    let last = runs.iter().find(is_told)?;
+    let is_after = passed_at.is_none_or(|passed_at| last.started_at > passed_at);
+    (is_after && !last.is_success()).then(|| FailedDrill {
+        at: last.started_at,
+        age_seconds: now.as_second() - last.started_at.as_second(),
+        exit_code: last.exit_code,
+        backup_id: last.backup_id.clone(),
+        why: last
+            .failure
+            .clone()
+            .unwrap_or_else(|| format!("exit code {}", last.exit_code)),
+    })
+}
+
 impl LastDrill {
-    /// Says what is wrong; none where it is young enough.
-    fn problem(&self) -> Option<String> {
+    /// Says what is wrong; nothing where the last one passed and is young enough.
+    fn problems(&self) -> Vec<String> {
+        let failed = self.failed.as_ref().map(|failed| {
+            format!(
+                "the last drill failed {} ago: {}",
+                age(failed.age_seconds.max(0)),
+                failed.why
+            )
+        });
+        failed.into_iter().chain(self.too_old()).collect()
+    }
+
+    fn too_old(&self) -> Option<String> {
         if self.freshness != Freshness::Stale {
             return None;
         }
@@ -591,7 +682,7 @@ async fn last_runs(database: &DatabaseName, listing: &Listing) -> Vec<RunRecord>
 
 fn warnings(status: &Status) -> Vec<String> {
     let mut warnings: Vec<String> = damaged(status).into_iter().collect();
-    warnings.extend(status.drill.as_ref().and_then(LastDrill::problem));
+    warnings.extend(status.drill.iter().flat_map(LastDrill::problems));
     let last = status.last_runs.iter().find(|run| run.verb == "backup");
     if let Some(last) = last.filter(|run| !run.is_success()) {
         let why = last.failure.as_deref().unwrap_or("nobody knows why");
@@ -601,22 +692,34 @@ fn warnings(status: &Status) -> Vec<String> {
     warnings
 }
 
-/// A drill that did not come is a failure where somebody said how old one may be.
+/// A drill that did not come, or failed, is a failure where somebody said how old one may be.
 fn drills_stale(databases: &[Status]) -> Option<Failure> {
-    let told: Vec<(&str, String)> = databases
-        .iter()
-        .filter_map(|status| {
-            let drill = status.drill.as_ref().filter(|drill| drill.is_asked_for)?;
-            Some((status.database.as_str(), drill.problem()?))
-        })
+    let asked = databases.iter().filter_map(|status| {
+        let drill = status.drill.as_ref().filter(|drill| drill.is_asked_for)?;
+        Some((status.database.as_str(), drill))
+    });
+    let told: Vec<(&str, &LastDrill)> = asked
+        .filter(|(_, drill)| !drill.problems().is_empty())
         .collect();
     if told.is_empty() {
         return None;
     }
     let names: Vec<String> = told.iter().map(|(name, _)| format!("`{name}`")).collect();
-    let message = format!("no drill has passed for too long: {}", names.join(", "));
-    let details = told.iter().map(|(name, why)| format!("{name}: {why}"));
-    let failure = Failure::new(Kind::Stale, "drill_stale", message).with_details(details);
+    let names = names.join(", ");
+    let (id, message) = if told.iter().any(|(_, drill)| drill.failed.is_some()) {
+        ("drill_failed", format!("the last drill failed: {names}"))
+    } else {
+        (
+            "drill_stale",
+            format!("no drill has passed for too long: {names}"),
+        )
+    };
+    let details = told.iter().flat_map(|(name, drill)| {
+        let problems = drill.problems().into_iter();
+        problems.map(move |why| format!("{name}: {why}"))
+    });
+    let details: Vec<String> = details.collect();
+    let failure = Failure::new(Kind::Stale, id, message).with_details(details);
     Some(failure.hint("`pgkeep drill` restores the newest backup for a test"))
 }
 
@@ -626,10 +729,11 @@ fn sum_up(databases: &[Status], listing: &Listing) -> Option<Failure> {
         .iter()
         .filter(|status| status.freshness == Freshness::Stale)
         .collect();
-    if stale.is_empty() && !databases.is_empty() {
+    let is_any = databases.iter().any(|status| status.newest_good.is_some());
+    if stale.is_empty() && is_any {
         return drills_stale(databases).or_else(|| listing.partial_failure());
     }
-    if databases.is_empty() {
+    if stale.is_empty() {
         let failure = Failure::new(
             Kind::Stale,
             "stale",
@@ -649,4 +753,55 @@ fn sum_up(databases: &[Status], listing: &Listing) -> Option<Failure> {
         .collect();
     let failure = Failure::new(Kind::Stale, "stale", message).with_details(details);
     Some(failure.hint("`pgkeep status` shows the last runs; `pgkeep backup` makes a backup now"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drill_that_failed_is_told_until_one_passes() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let run = |verb: &str, started: &str, code: u8| {
+            let id = "shop-20260102T030405Z-7f3a".parse().unwrap();
+            let run = RunRecord::new(id, verb, at(started), 5);
+            if code == 0 {
+                run
+            } else {
+                run.failed(code, "x", "it differs")
+            }
+        };
+        let now = at("2026-01-05T00:00:00Z");
+        let failed = |runs: &[RunRecord], passed: Option<&str>| {
+            failed_drill(runs, passed.map(at), now).map(|failed| failed.exit_code)
+        };
+        let bad = run("drill", "2026-01-04T00:00:00Z", 23);
+        assert_eq!(
+            failed(
+                &[run("backup", "2026-01-04T01:00:00Z", 0), bad.clone()],
+                Some("2026-01-03T00:00:00Z")
+            ),
+            Some(23)
+        );
+        assert_eq!(
+            failed(
+                &[run("drill", "2026-01-04T01:00:00Z", 130), bad.clone()],
+                None
+            ),
+            Some(23)
+        );
+        // One that passed since, by its record or by the note beside a backup.
+        assert_eq!(
+            failed(
+                &[run("drill", "2026-01-04T01:00:00Z", 3), bad.clone()],
+                None
+            ),
+            None
+        );
+        assert_eq!(failed(&[bad], Some("2026-01-04T02:00:00Z")), None);
+        assert_eq!(
+            failed(&[run("backup", "2026-01-04T01:00:00Z", 20)], None),
+            None
+        );
+    }
 }
