@@ -8,8 +8,9 @@ Usage: install-cron.sh install [--backup TIMES] [--drill TIMES] [--env-file FILE
        install-cron.sh show
        install-cron.sh remove
 
-TIMES are cron's five fields, or `none` for no entry. By default a backup on Sundays at 3:17 and a drill on the first of a
-month at 4:41. Installing again replaces the entries.
+TIMES are cron's five fields, or `none` for no entry. By default a backup every night at 3:15 and a drill on the first of a
+month at 4:41. Installing again replaces the entries. `pgkeep check` then runs once in cron's environment, and what it
+says is shown where a backup would fail.
 END
 }
 
@@ -80,7 +81,7 @@ check_times() {
 }
 
 install_entries() {
-    backup='17 3 * * 0'
+    backup='15 3 * * *'
     drill='41 4 1 * *'
     env_file=
     while [ $# != 0 ]; do
@@ -109,6 +110,20 @@ install_entries() {
     } >"$folder/block"
     write_crontab "$folder/block"
     cat "$folder/block"
+    [ "$backup" = none ] || try_once
+}
+
+# cron begins in the home with few variables: what works in this terminal may not work there.
+try_once() {
+    home=${HOME:-/}
+    (cd "$home" && env -i HOME="$home" LOGNAME="$(id -un)" SHELL=/bin/sh PATH=/usr/bin:/bin PGKEEP_TRY=1 \
+        ${env_file:+"PGKEEP_ENV_FILE=$env_file"} "$here/weekly-backup.sh") >"$folder/tried" 2>&1 </dev/null && {
+        printf 'tried in the environment of cron: a backup would work\n' >&2
+        return
+    }
+    printf 'warning: tried in the environment of cron, where a backup would fail as things are:\n' >&2
+    sed 's/^/  /' "$folder/tried" >&2
+    printf 'hint: --env-file FILE names variables for cron: PGKEEP (full path), PGKEEP_CONFIG, DATABASE_URL\n' >&2
 }
 
 case ${1:-} in

@@ -5,4 +5,7 @@ set -eu
 # shellcheck source=scripts/environment.sh
 . "$(dirname "$0")/environment.sh"
 
+# What install-cron.sh tries once: whether a backup would work in cron's environment.
+[ -z "${PGKEEP_TRY:-}" ] || exec "$pgkeep" check
+
 exec "$pgkeep" --quiet backup --trigger schedule --lock-timeout "${PGKEEP_LOCK_TIMEOUT:-30m}" "$@"

@@ -16,6 +16,7 @@ mod drill;
 mod extract;
 mod guard;
 mod harness;
+mod hours;
 mod log;
 mod notices;
 mod pages;

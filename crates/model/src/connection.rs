@@ -90,6 +90,9 @@ pub enum ConnectionError {
     /// A parameter without `=`, or with two.
     #[error("a parameter of the connection is not of the form `name=value`")]
     Pair,
+    /// The whole stands in quotation marks.
+    #[error("the connection begins with a quotation mark, which is part of no connection")]
+    Quoted,
     /// A quote that is not closed.
     #[error("a quoted value of the connection is not closed")]
     Quote,
@@ -120,6 +123,10 @@ impl ConnectionError {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => foreign(name),
             }),
+            Self::Quoted => Some(
+                "take the quotation marks away: the env files of Docker and systemd's `Environment=` hand them on as they stand"
+                    .into(),
+            ),
             Self::Unsupported("sslpassword") => {
                 Some("use a client key without a passphrase, readable by this user only".into())
             }
@@ -411,6 +418,9 @@ impl Connection {
     }
 }
 
+/// What people put around a value, or their word processors.
+pub(crate) const QUOTATION_MARKS: [char; 6] = ['"', '\'', '`', '\u{201c}', '\u{201d}', '\u{201e}'];
+
 /// Reads a `postgres://` or `postgresql://` URL, or `keyword=value` pairs, as libpq does.
 ///
 /// Two things are stricter than libpq, because there the rest of a password ends up in a host or database name
@@ -420,6 +430,9 @@ impl FromStr for Connection {
 
     fn from_str(text: &str) -> Result<Self, ConnectionError> {
         let text = text.trim();
+        if text.starts_with(QUOTATION_MARKS) {
+            return Err(ConnectionError::Quoted);
+        }
         let url = ["postgres://", "postgresql://"]
             .iter()
             .find_map(|scheme| text.strip_prefix(scheme));
@@ -645,6 +658,26 @@ mod tests {
             .collect();
         expected.sort();
         assert_eq!(variables(text), expected, "{text}");
+    }
+
+    /// As `DATABASE_URL="postgres://…"` of an env file gives it.
+    #[test]
+    fn quotation_marks_around_a_connection_are_named() {
+        for text in [
+            "\"postgres://u:hunter2@h/d\"",
+            "'host=h dbname=d'",
+            "\u{201c}postgres://h/d\u{201d}",
+        ] {
+            let error = text.parse::<Connection>().unwrap_err();
+            assert_eq!(error, ConnectionError::Quoted, "{text}");
+            assert!(
+                error
+                    .hint()
+                    .unwrap()
+                    .contains("take the quotation marks away")
+            );
+            assert!(!error.to_string().contains("hunter2"));
+        }
     }
 
     #[test]

@@ -520,6 +520,7 @@ fn with_next_good(failure: Failure, listing: &Listing, backup: &StoredBackup) ->
             && other.place.id.database() == database
             && !other.place.is_partial
             && other.is_good()
+            && !is_ahead(other.place.id.started_at(), listing.now)
     };
     let others = || listing.backups.iter().filter(is_another);
     let started_at = place.id.started_at();

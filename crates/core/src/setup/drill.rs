@@ -1,12 +1,14 @@
 //! What `drill` is to do.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use secrecy::ExposeSecret;
 
 use super::restore::configured_limits;
 use super::{Setup, StorageOverrides};
-use crate::copies::listing::Wanted;
+use crate::copies::listing::{Listing, Wanted};
 use crate::op::drill::Request;
 use pgkeep_model::config::{Config, DrillConfig};
 use pgkeep_model::connection::{Connection, ConnectionError};
@@ -17,6 +19,8 @@ use pgkeep_model::failure::{Failure, Kind, Result};
 pub struct Overrides {
     /// Id of the backup; the latest where nobody says.
     pub id: Option<String>,
+    /// The latest backup of every database.
+    pub all: bool,
     /// Server to restore into.
     pub drill_url: Option<String>,
     /// Extensions that the server may lack, beside those of the configuration.
@@ -27,6 +31,40 @@ pub struct Overrides {
     pub bin_dir: Option<PathBuf>,
     /// Where to look.
     pub storage: StorageOverrides,
+}
+
+/// Returns the requests to drill: one, or with [`Overrides::all`] one for each database of the configuration, or of the
+/// storages that are named.
+pub async fn requests(
+    overrides: &Overrides,
+    setup: &Setup,
+    now: Timestamp,
+) -> Result<Vec<Request>> {
+    if !overrides.all {
+        return Ok(vec![request(overrides, setup)?]);
+    }
+    let names: BTreeSet<String> = if overrides.storage.storages.is_empty() {
+        let config = setup.config_or_fail()?;
+        let sections = setup.sections(config)?.into_iter();
+        sections.map(|(name, _)| name.to_string()).collect()
+    } else {
+        let storages = setup.storages_to_read(&overrides.storage)?;
+        let listing = Listing::read(storages, setup.database_name()?.as_ref(), now).await?;
+        let backups = listing.backups.iter().filter(|one| one.is_committed());
+        let names: BTreeSet<String> = backups
+            .map(|backup| backup.place.id.database().to_string())
+            .collect();
+        if names.is_empty() {
+            return Err(listing.nothing_there());
+        }
+        names
+    };
+    let of = |name| {
+        let mut one = setup.clone();
+        one.database = Some(name);
+        request(overrides, &one)
+    };
+    names.into_iter().map(of).collect()
 }
 
 /// Returns the request to drill.

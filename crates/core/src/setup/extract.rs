@@ -1,5 +1,6 @@
 //! What `extract` is to do.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::{Setup, StorageOverrides};
@@ -16,7 +17,7 @@ pub struct Overrides {
     pub source: String,
     /// The table.
     pub table: String,
-    /// How rows are written; as SQL where nobody says.
+    /// How rows are written; as the file's name says where nobody else does.
     pub format: Option<RowFormat>,
     /// Only rows with these values: `COLUMN=VALUE`.
     pub where_columns: Vec<String>,
@@ -77,11 +78,28 @@ fn rows(overrides: &Overrides) -> Result<Rows> {
         .map(|text| column("--where-null", text));
     Ok(Rows {
         table,
-        format: overrides.format.unwrap_or(RowFormat::Sql),
+        format: format(overrides)?,
         filter: Filter {
             equals,
             nulls: nulls.collect::<Result<_>>()?,
         },
+    })
+}
+
+/// Returns how rows are written: as somebody says, else as the name of the file ends.
+fn format(overrides: &Overrides) -> Result<RowFormat> {
+    let ending = overrides.output.as_deref().and_then(Path::extension);
+    let by_name = match ending.and_then(OsStr::to_str) {
+        Some("sql") => Some(RowFormat::Sql),
+        Some("csv") => Some(RowFormat::Csv),
+        Some("jsonl" | "ndjson") => Some(RowFormat::Jsonl),
+        _ => None,
+    };
+    overrides.format.or(by_name).ok_or_else(|| {
+        let message = "nobody said how rows are written";
+        Failure::new(Kind::Usage, "format_needed", message).hint(
+            "`--format sql`, `csv` or `jsonl`; a file whose name ends so (`-o rows.csv`) needs no flag",
+        )
     })
 }
 

@@ -160,11 +160,12 @@ fn restore_line(overrides: &Overrides, setup: &Setup) -> Result<RestoreLine> {
     let backup = &overrides.backup;
     let needs_config = backup.url.is_none() || backup.storage.storages.is_empty();
     let config_path = setup.config_path().filter(|_| needs_config);
-    let mut program = "pgkeep".to_owned();
+    let own = setup.program.as_deref();
+    let mut program = own.map_or_else(|| "pgkeep".to_owned(), absolute);
     if let Some(path) = config_path {
-        // Its relative paths are meant from here.
+        // Programs that it names by relative paths are meant from here.
         let here = absolute(Path::new("."));
-        program = format!("cd {here} && pgkeep -c {}", absolute(path));
+        program = format!("cd {here} && {program} -c {}", absolute(path));
     }
     let is_configured = backup.url.is_none()
         && config_path.is_some()

@@ -85,6 +85,8 @@ pub struct Setup {
     pub named_config: Option<PathBuf>,
     /// The database of the configuration that is meant; all of them where none is named.
     pub database: Option<String>,
+    /// The running program, where a shell would not find it as `pgkeep`.
+    pub program: Option<PathBuf>,
     /// Whether a storage that cannot be used is reported by the operation, and stops nothing before it.
     pub is_check: bool,
     environment: Arc<HashMap<OsString, OsString>>,
@@ -137,6 +139,7 @@ impl Setup {
         Self {
             named_config: None,
             database: None,
+            program: None,
             is_check: false,
             environment: Arc::new(environment),
             door,

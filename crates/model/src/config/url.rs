@@ -11,10 +11,14 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::reader::shown;
 use super::shown::HIDDEN;
+use crate::connection::QUOTATION_MARKS;
 use crate::notice::DATABASE_MARK;
 
 /// Schemes that libpq takes.
 const POSTGRES: [&str; 2] = ["postgres://", "postgresql://"];
+
+/// Where a value brings quotation marks along, out of an env file or from a shell that did not take them.
+const QUOTED: &str = "begins with a quotation mark, which is part of the value; take it away";
 
 /// Parameters of a connection URL that are shown; any other may be a secret.
 const SHOWN_PARAMETERS: [&str; 6] = ["host", "port", "user", "dbname", "sslmode", "service"];
@@ -56,6 +60,9 @@ impl fmt::Display for StorageUrl {
 
 /// Tells why a text is not a connection URL.
 pub(super) fn check_postgres(text: &str) -> Result<(), &'static str> {
+    if text.starts_with(QUOTATION_MARKS) {
+        return Err(QUOTED);
+    }
     if !POSTGRES.iter().any(|scheme| text.starts_with(scheme)) {
         return Err("must start with `postgres://` or `postgresql://`");
     }
@@ -157,6 +164,9 @@ fn is_host(text: &str) -> bool {
 
 /// Reads the place of a storage.
 fn parse_storage(text: &str) -> Result<StorageUrl, String> {
+    if text.starts_with(QUOTATION_MARKS) {
+        return Err(QUOTED.to_owned());
+    }
     let Some((scheme, rest)) = text.split_once("://") else {
         return parse_folder(text);
     };
@@ -232,6 +242,9 @@ fn parse_s3(rest: &str) -> Result<StorageUrl, String> {
 
 /// Tells why a text is not the address of an S3 service.
 pub(super) fn check_endpoint(text: &str) -> Result<(), String> {
+    if text.starts_with(QUOTATION_MARKS) {
+        return Err(QUOTED.to_owned());
+    }
     let url = url::Url::parse(text)
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
@@ -251,6 +264,9 @@ pub(super) fn check_endpoint(text: &str) -> Result<(), String> {
 
 /// Checks an address that something is sent to.
 pub(super) fn check_web(text: &str) -> Result<(), &'static str> {
+    if text.starts_with(QUOTATION_MARKS) {
+        return Err(QUOTED);
+    }
     const WRONG: &str = "must be an address such as `https://example.com/hook`";
     let is_web = ["http://", "https://"]
         .iter()
@@ -385,6 +401,11 @@ mod tests {
 
     #[test]
     fn checks_endpoints() {
+        let quoted = "\"https://s3.example.com\"";
+        assert_eq!(check_endpoint(quoted), Err(QUOTED.to_owned()));
+        assert_eq!(check_web(quoted), Err(QUOTED));
+        assert_eq!(check_postgres("'postgres://h/d'"), Err(QUOTED));
+        assert_eq!("\"s3://a/b\"".parse::<StorageUrl>(), Err(QUOTED.to_owned()));
         assert_eq!(check_endpoint("https://s3.example.com"), Ok(()));
         assert_eq!(check_endpoint("http://127.0.0.1:9000"), Ok(()));
         for text in [

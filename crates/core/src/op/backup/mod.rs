@@ -288,26 +288,55 @@ pub fn overall(reports: &[Report]) -> Option<Failure> {
     if reports.len() == 1 || reports.iter().all(|report| !report.stored) {
         return Some(first);
     }
+    // A database without a backup is no backup with something amiss.
+    let lost = failed.iter().filter(|report| !report.stored);
+    let lost: Vec<&Failure> = lost.filter_map(|report| report.failure.as_ref()).collect();
     let names: Vec<String> = failed
         .iter()
         .map(|report| format!("`{}`", report.database))
         .collect();
-    let message = format!(
-        "{} of {} databases had failures: {}",
-        failed.len(),
-        reports.len(),
+    let (count, all) = (failed.len(), reports.len());
+    let mut message = format!(
+        "{count} of {all} databases had failures: {}",
         names.join(", ")
     );
+    if !lost.is_empty() {
+        message += &format!("; {} have no backup of this run", lost.len());
+    }
+    let kind = lost.first().map_or(Kind::AfterGood, |failure| failure.kind);
     let details = failed
         .iter()
         .filter_map(|report| report.failure.as_ref())
         .map(|failure| failure.message.clone());
-    Some(Failure::new(Kind::AfterGood, "some_databases_failed", message).with_details(details))
+    Some(Failure::new(kind, "some_databases_failed", message).with_details(details))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn report(database: &str, stored: bool, kind: Option<Kind>) -> Report {
+        Report {
+            database: database.to_owned(),
+            stored,
+            failure: kind.map(|kind| Failure::new(kind, "x", "it broke")),
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn a_database_without_a_backup_is_a_failure_of_its_own() {
+        let code = |reports: &[Report]| overall(reports).map(|failure| failure.kind.exit_code());
+        let good = || report("a", true, None);
+        let odd = || report("b", true, Some(Kind::AfterGood));
+        let lost = || report("c", false, Some(Kind::Source));
+        assert_eq!(code(&[good(), good()]), None);
+        assert_eq!(code(&[good(), odd()]), Some(3));
+        assert_eq!(code(&[good(), odd(), lost()]), Some(20));
+        assert_eq!(code(&[lost(), good()]), Some(20));
+        let stopped = report("d", false, Some(Kind::Terminated));
+        assert_eq!(code(&[lost(), good(), stopped]), Some(143));
+    }
 
     #[test]
     fn a_delay_doubles_up_to_its_limit_and_leaves_room_for_chance() {

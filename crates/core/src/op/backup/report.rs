@@ -17,7 +17,7 @@ pub const NOT_FOUND_AGAIN: &str = "backup_not_found_again";
 pub const EXTENSION_ROWS: &str = "extension_rows";
 
 /// How a run ended. The exit code, the summary and everything else that speaks of it come from this value.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct Report {
     /// The database.
     pub database: String,

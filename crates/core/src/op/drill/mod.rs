@@ -186,6 +186,21 @@ impl Report {
     }
 }
 
+/// Sums up several drills: one that failed never hides the others, and the first that failed decides.
+pub fn overall(reports: &[Report]) -> Option<Failure> {
+    let failed = || reports.iter().filter_map(|report| report.failure.as_ref());
+    let is_stop = |failure: &&Failure| matches!(failure.kind, Kind::Interrupted | Kind::Terminated);
+    let is_bad = |failure: &&Failure| failure.kind != Kind::AfterGood;
+    let worst = failed().find(is_stop).or_else(|| failed().find(is_bad));
+    let first = worst.or_else(|| failed().next())?.clone();
+    if reports.len() == 1 || is_stop(&&first) {
+        return Some(first);
+    }
+    let details: Vec<String> = failed().map(|failure| failure.message.clone()).collect();
+    let message = format!("{} of {} drills failed", details.len(), reports.len());
+    Some(Failure::new(first.kind, "some_drills_failed", message).with_details(details))
+}
+
 impl Drill<'_> {
     fn stop(&self) -> &CancellationToken {
         self.context.stop.token()

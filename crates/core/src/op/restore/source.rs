@@ -59,7 +59,10 @@ pub(crate) fn open_file(path: &Path) -> Result<File> {
         return Err(fail("it is a folder".to_owned()));
     }
     // A file is read twice, and opening a pipe waits for whoever writes.
-    if path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo()) {
+    if path
+        .metadata()
+        .is_ok_and(|metadata| metadata.file_type().is_fifo())
+    {
         let words = "it is a pipe, and a file is proven before it is restored";
         return Err(fail(words.to_owned()).hint("`pgkeep restore -` restores standard input"));
     }
