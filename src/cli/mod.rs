@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use tokio::signal::unix::{SignalKind, signal};
 
 use args::Global;
@@ -94,7 +94,20 @@ pub fn run(arguments: impl IntoIterator<Item = OsString> + Clone, context: Conte
     // Standard output belongs to the command that is guarded.
     output.stdout_is_taken = matches!(cli.command, Command::Guard(_));
     let result = log.around(|| panic::caught(|| dispatch(&cli, &context, &output)));
-    output.exit(result)
+    output.exit(result.and_then(|()| answered(&cli.command, &output)))
+}
+
+/// What a run of these does counts whether somebody reads of it or not; what others do is their answer.
+fn answered(command: &Command, output: &Output) -> Result<(), Failure> {
+    let is_work = matches!(
+        command,
+        Command::Backup(_)
+            | Command::Guard(_)
+            | Command::Restore(_)
+            | Command::Drill(_)
+            | Command::Demo(_)
+    );
+    if is_work { Ok(()) } else { output.answered() }
 }
 
 fn dispatch(cli: &Cli, context: &Context, output: &Output) -> Result<(), Failure> {
@@ -102,6 +115,7 @@ fn dispatch(cli: &Cli, context: &Context, output: &Output) -> Result<(), Failure
         &cli.global,
         matches!(cli.command, Command::Check(_)),
         &output.log,
+        &context.stop,
     );
     if let Some(result) = cli.command.run_at_once(&setup, output, context) {
         return result;
@@ -195,7 +209,10 @@ fn refuse(
         return ExitCode::SUCCESS;
     }
     if !wants_json {
-        let shown = error.render().ansi().to_string();
+        let mut shown = error.render().ansi().to_string();
+        if let Some(hint) = hint(error) {
+            shown += &format!("\nhint: {hint}\n");
+        }
         log.say_usage(&shown, &usage_failure(error));
     } else {
         log.fail_in_json(&usage_failure(error));
@@ -220,8 +237,73 @@ fn usage_failure(error: &clap::Error) -> Failure {
     let message = first.strip_prefix("error: ").unwrap_or(first);
     let (tips, details): (Vec<&str>, Vec<&str>) = lines.partition(|line| line.starts_with("tip: "));
     let failure = Failure::new(Kind::Usage, "usage", message.trim_end_matches(':'));
+    let failure = hint(error).into_iter().fold(failure, Failure::hint);
     let hints = tips.into_iter().filter_map(|tip| tip.strip_prefix("tip: "));
     hints.fold(failure.with_details(details), Failure::hint)
+}
+
+/// What other programs call what pgkeep has, such as restic, borgmatic, pgBackRest and WAL-G.
+const OTHER_WORDS: &[(&[&str], &str)] = &[
+    (
+        &["init", "rcreate", "repo-create", "stanza-create"],
+        "`pgkeep config init` writes a configuration; a storage needs no making",
+    ),
+    (
+        &["snapshots", "rlist", "info", "ls", "backup-list"],
+        "`pgkeep list` lists what is stored, `pgkeep show` one backup",
+    ),
+    (
+        &["forget", "expire", "delete", "compact", "purge", "retain"],
+        "`pgkeep prune` removes what the retention does not keep",
+    ),
+    (
+        &["create", "dump", "backup-push", "export"],
+        "`pgkeep backup` makes a backup",
+    ),
+    (
+        &["export-tar", "download", "backup-fetch", "cat"],
+        "`pgkeep get` downloads a backup, `pgkeep extract` one table's rows",
+    ),
+    (
+        &["copy", "mirror", "replicate"],
+        "`pgkeep sync` copies what a storage lacks",
+    ),
+    (
+        &["unlock", "break-lock"],
+        "nothing has to be unlocked: the next run takes over from one that died",
+    ),
+    (&["tag", "hold"], "`pgkeep pin ID REASON` keeps a backup"),
+    (
+        &["stats"],
+        "`pgkeep status` tells sizes, ages and how runs went",
+    ),
+    (
+        &["test", "doctor", "diagnose"],
+        "`pgkeep check` looks at the set-up, `pgkeep drill` tries a restore",
+    ),
+];
+
+/// Returns the next move where clap knows none.
+fn hint(error: &clap::Error) -> Option<&'static str> {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => vec![text.clone()],
+        Some(ContextValue::Strings(texts)) => texts.clone(),
+        _ => Vec::new(),
+    };
+    if error.kind() == ErrorKind::InvalidSubcommand {
+        let word = text(ContextKind::InvalidSubcommand).concat();
+        let mut others = OTHER_WORDS.iter();
+        let known = others.find(|(words, _)| words.contains(&word.as_str()));
+        return known.map(|(_, hint)| *hint);
+    }
+    let lacks_target = error.kind() == ErrorKind::MissingRequiredArgument
+        && text(ContextKind::InvalidArg)
+            .iter()
+            .any(|argument| argument.starts_with("--into"));
+    lacks_target.then_some(
+        "`--into shop_restored` makes a database beside the old one, `--into shop --replace` puts it into its place; a URL \
+         names another server",
+    )
 }
 
 #[cfg(test)]
@@ -231,6 +313,19 @@ mod tests {
     fn failure(arguments: &[&str]) -> Failure {
         let all = ["pgkeep"].iter().chain(arguments);
         usage_failure(&Cli::try_parse_from(all).unwrap_err())
+    }
+
+    #[test]
+    fn words_of_other_programs_have_a_hint() {
+        for (words, expected) in [
+            (&["init"][..], "pgkeep config init"),
+            (&["snapshots"], "pgkeep list"),
+            (&["forget", "--keep-daily", "7"], "pgkeep prune"),
+            (&["restore", "latest"], "--into shop --replace"),
+        ] {
+            let hints = failure(words).hints.join(" ");
+            assert!(hints.contains(expected), "{words:?}: {hints}");
+        }
     }
 
     #[test]

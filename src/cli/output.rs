@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::{CellAlignment, Table};
@@ -29,6 +30,8 @@ pub(super) struct Output {
     pub log: Log,
     /// Exit code of a command that went well.
     code: AtomicU8,
+    /// Why standard output took not all, unless its reader had left.
+    lost: Mutex<Option<std::io::Error>>,
 }
 
 #[derive(Serialize)]
@@ -52,7 +55,18 @@ impl Output {
             actions,
             log,
             code: AtomicU8::new(0),
+            lost: Mutex::default(),
         }
+    }
+
+    /// Fails where standard output did not take the whole answer: half a document is none.
+    pub(super) fn answered(&self) -> Result<(), Failure> {
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(error) = lost.as_ref() else {
+            return Ok(());
+        };
+        let message = format!("cannot write the answer to standard output: {error}");
+        Err(Failure::new(Kind::Unexpected, "output_lost", message))
     }
 
     /// Prints a document as JSON, or `text` for people.
@@ -88,7 +102,12 @@ impl Output {
             return;
         }
         let mut stdout = anstream::stdout().lock();
-        let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
+        let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
+        if let Err(error) = written
+            && error.kind() != std::io::ErrorKind::BrokenPipe
+        {
+            *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        }
     }
 
     /// Sets the exit code of a command that went well and answers by its code.

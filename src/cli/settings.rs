@@ -1,6 +1,8 @@
 //! From the command line and the process's environment to the set-up that requests are made of. The only reader of the
 //! environment.
 
+use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use secrecy::SecretString;
@@ -10,7 +12,9 @@ use super::args::Global;
 use super::log::Log;
 use super::output;
 use pgkeep_core::setup::{Door, Setup};
+use pgkeep_core::stop::Stop;
 use pgkeep_model::config::Config;
+use pgkeep_model::failure::Failure;
 use pgkeep_model::redact::Redactor;
 
 /// The terminal: what it hides is hidden from its log.
@@ -19,6 +23,7 @@ struct Terminal {
     is_quiet: bool,
     /// Whether `check` tells in its report what is wrong with the configuration.
     is_check: bool,
+    stop: Stop,
 }
 
 impl Door for Terminal {
@@ -28,6 +33,13 @@ impl Door for Terminal {
 
     fn hide_guessed(&self, secrets: &[SecretString]) {
         self.log.hide_guessed(secrets);
+    }
+
+    fn stopped(&self) -> Option<Failure> {
+        let failure = || self.stop.failure("reading a file");
+        self.stop
+            .is_requested()
+            .then(|| failure().and_safe("nothing was begun"))
     }
 
     fn redactor(&self) -> Redactor {
@@ -43,17 +55,30 @@ impl Door for Terminal {
 }
 
 /// Makes the set-up of this process's run.
-pub(super) fn setup(global: &Global, is_check: bool, log: &Log) -> Setup {
+pub(super) fn setup(global: &Global, is_check: bool, log: &Log, stop: &Stop) -> Setup {
     let terminal = Terminal {
         log: log.clone(),
         is_quiet: global.quiet,
         is_check,
+        stop: stop.clone(),
     };
     let mut setup = Setup::new(std::env::vars_os().collect(), Arc::new(terminal));
     setup.named_config.clone_from(&global.config);
     setup.database.clone_from(&global.database);
     setup.is_check = is_check;
+    setup.program = program(setup.path().as_deref());
     setup
+}
+
+/// Returns our own path where `pgkeep` is another program, or none: a line to paste has to find us.
+fn program(path: Option<&OsStr>) -> Option<PathBuf> {
+    let own = std::env::current_exe().ok().filter(|own| own.is_file())?;
+    let mut folders = std::env::split_paths(path?);
+    let found =
+        folders.find_map(|folder| Some(folder.join("pgkeep")).filter(|file| file.is_file()));
+    let found = found.and_then(|found| found.canonicalize().ok());
+    let is_found = found.is_some() && found == own.canonicalize().ok();
+    (!is_found).then_some(own)
 }
 
 /// Looks whether GitHub's runner reads along.

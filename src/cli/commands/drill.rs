@@ -15,9 +15,9 @@ use crate::cli::progress::Shown;
 use crate::cli::steps;
 use page::page;
 use pgkeep_core::context::Context;
-use pgkeep_core::op::drill::{Report, run as drill};
+use pgkeep_core::op::drill::{Report, Request, overall, run as drill};
 use pgkeep_core::setup::Setup;
-use pgkeep_core::setup::drill::{Overrides, request};
+use pgkeep_core::setup::drill::{Overrides, requests};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::name::printable;
 
@@ -36,6 +36,9 @@ pub struct DrillArgs {
     /// Id of the backup, or `latest`
     #[arg(value_name = "ID", default_value = "latest")]
     pub id: String,
+    /// Drill the latest backup of every database, one after the other
+    #[arg(long, conflicts_with_all = ["id", "html"])]
+    pub all: bool,
     /// Server to restore into [default: `drill.url` of the configuration, else a throw-away one on this machine]
     #[arg(
         long,
@@ -65,6 +68,7 @@ impl From<&DrillArgs> for Overrides {
     fn from(args: &DrillArgs) -> Self {
         Self {
             id: Some(args.id.clone()),
+            all: args.all,
             drill_url: args.drill_url.clone(),
             skip_extensions: args.skip_extensions.clone(),
             allow_superuser: args.allow_superuser,
@@ -80,10 +84,34 @@ pub(super) async fn run(
     output: &Output,
     context: &Context,
 ) -> Result<()> {
-    let request = request(&args.into(), setup)?;
+    let requests = requests(&args.into(), setup, context.clock.now()).await?;
     let context = &setup.telling(context, &(&args.storage).into())?;
+    let mut reports = Vec::new();
+    for request in &requests {
+        let report = one(request, output, context).await;
+        if let Some(failure) = report.failure.as_ref().filter(|_| requests.len() > 1)
+            && !output.json
+        {
+            output.error(failure);
+        }
+        reports.push(report);
+        if context.stop.is_requested() {
+            break;
+        }
+    }
+    let written = match (args.html.as_deref(), reports.first()) {
+        (Some(file), Some(report)) => write_page(file, report),
+        _ => Ok(()),
+    };
+    match overall(&reports) {
+        Some(failure) => Err(failure),
+        None => written,
+    }
+}
+
+async fn one(request: &Request, output: &Output, context: &Context) -> Report {
     let shown = Shown::new("drill", output);
-    let report = drill(&request, context, &shown).await;
+    let report = drill(request, context, &shown).await;
     shown.finish();
     log::ended(&Ended {
         stage: "drill",
@@ -96,14 +124,7 @@ pub(super) async fn run(
     output.summary(&report, &report.warnings, || {
         report.backup_id.is_some().then(|| text(&report))
     });
-    let written = args
-        .html
-        .as_deref()
-        .map_or(Ok(()), |file| write_page(file, &report));
-    match report.failure {
-        Some(failure) => Err(failure),
-        None => written,
-    }
+    report
 }
 
 fn write_page(file: &Path, report: &Report) -> Result<()> {

@@ -38,9 +38,9 @@ pub struct ExtractArgs {
     /// The table: users, billing."Invoice Lines"
     #[arg(short, long, value_name = "TABLE")]
     pub table: String,
-    /// How rows are written
+    /// How rows are written [default: as the file's name ends: .sql, .csv, .jsonl]
     #[arg(long, value_enum)]
-    pub format: FormatArg,
+    pub format: Option<FormatArg>,
     /// Only rows in which this column has this value (repeatable: all must hold)
     #[arg(long = "where-column", value_name = "COLUMN=VALUE")]
     pub where_columns: Vec<String>,
@@ -74,7 +74,7 @@ impl From<&ExtractArgs> for Overrides {
         Self {
             source: args.source.clone(),
             table: args.table.clone(),
-            format: Some(match args.format {
+            format: args.format.map(|format| match format {
                 FormatArg::Sql => RowFormat::Sql,
                 FormatArg::Csv => RowFormat::Csv,
                 FormatArg::Jsonl => RowFormat::Jsonl,

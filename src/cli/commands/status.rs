@@ -11,7 +11,7 @@ use pgkeep_core::op::notices::undelivered;
 use pgkeep_core::op::status::{Report, Status, run as status, run_and_tell, tell_unknown};
 use pgkeep_core::setup::Setup;
 use pgkeep_core::setup::status::{Overrides, names, request, telling};
-use pgkeep_model::failure::Result;
+use pgkeep_model::failure::{Kind, Result};
 use pgkeep_model::freshness::{Freshness, age};
 
 pub(super) const AFTER_HELP: &str = "\
@@ -140,7 +140,12 @@ fn newest(status: &Status) -> Vec<Row> {
             Freshness::Stale => ", STALE",
             Freshness::Fresh | Freshness::NotJudged => "",
         };
-        rows.push(("last drill", format!("{passed}{verdict}")));
+        let failed = drill
+            .failed
+            .as_ref()
+            .map(|failed| format!(", then FAILED {} ago", age(failed.age_seconds.max(0))));
+        let failed = failed.unwrap_or_default();
+        rows.push(("last drill", format!("{passed}{verdict}{failed}")));
     }
     rows
 }
@@ -260,9 +265,19 @@ fn nagios_line(report: &Report) -> (u8, String) {
     let is_stale = |status: &&Status| status.freshness == Freshness::Stale;
     let is_any_stale =
         report.databases.is_empty() || report.databases.iter().any(|one| is_stale(&one));
+    // A backup that could not be restored is none.
+    let is_any_useless = report.databases.iter().any(|status| {
+        let failed = status
+            .drill
+            .iter()
+            .filter_map(|drill| drill.failed.as_ref());
+        failed
+            .into_iter()
+            .any(|failed| failed.exit_code == Kind::Damaged.exit_code())
+    });
     let is_odd =
         report.failure.is_some() || report.databases.iter().any(|one| !one.warnings.is_empty());
-    let (code, word) = match (is_any_stale, is_odd) {
+    let (code, word) = match (is_any_stale || is_any_useless, is_odd) {
         (true, _) => (CRITICAL, "CRITICAL"),
         (false, true) => (WARNING, "WARNING"),
         (false, false) => (OK, "OK"),
