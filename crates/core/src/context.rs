@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::notify::{Nobody, Notify};
-pub use crate::stop::{Relay, Signalled, Stop};
+pub use crate::stop::{Late, Relay, Signalled, Stop};
 
 /// What `main` builds once and hands to an operation.
 #[derive(Clone)]

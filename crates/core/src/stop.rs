@@ -1,9 +1,11 @@
 //! The wish to stop: many wait for it, the first signal decides the exit code, and a guarded command may take signals over.
 
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -51,7 +53,43 @@ impl Drop for Relay {
     }
 }
 
+/// A token that outlives the wish to stop by a while: for what tidies up, and may not take for ever.
+pub struct Late {
+    token: CancellationToken,
+    watch: JoinHandle<()>,
+}
+
+impl Deref for Late {
+    type Target = CancellationToken;
+
+    fn deref(&self) -> &CancellationToken {
+        &self.token
+    }
+}
+
+impl Drop for Late {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
+}
+
+/// How long after the wish to stop a run may tidy up on a server: what it leaves behind is named. A run ends within ten
+/// seconds.
+const TIDY_UP: Duration = Duration::from_secs(8);
+
 impl Stop {
+    /// Returns the token of what tidies up, which is cancelled some seconds after a stop was asked for.
+    pub fn late(&self) -> Late {
+        let token = CancellationToken::new();
+        let (stop, late) = (self.clone(), token.clone());
+        // It ends with the handle.
+        let watch = tokio::spawn(async move {
+            stop.overdue(TIDY_UP).await;
+            late.cancel();
+        });
+        Late { token, watch }
+    }
+
     /// Asks everybody to stop because of `kind` ([`Kind::Interrupted`] or [`Kind::Terminated`]).
     pub fn request(&self, kind: Kind) {
         let _ = self.first.set((kind, Instant::now())); // a second signal changes nothing
@@ -160,6 +198,18 @@ mod tests {
         stop.signal(Kind::Terminated);
         drop(relay);
         assert_eq!(stop.failure("x").kind, Kind::Terminated);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_tidies_up_has_some_seconds() {
+        let stop = Stop::default();
+        let late = stop.late();
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert!(!late.is_cancelled(), "nobody asked");
+        let started = Instant::now();
+        stop.request(Kind::Interrupted);
+        late.cancelled().await;
+        assert_eq!(started.elapsed(), TIDY_UP);
     }
 
     #[tokio::test]

@@ -154,17 +154,18 @@ impl Databases {
             terminate(name),
             quote(name)
         );
-        self.insist(&sql, &[name], cancel).await
+        self.insist(&sql, &[name], cancel).await.map(drop)
     }
 
-    /// Puts `fresh` into the place of `name`, and `name` under `kept`: both renames in one transaction, or none.
+    /// Puts `fresh` into the place of `name`, and `name` under `kept`: both renames in one transaction, or none. Returns how
+    /// many sessions of `name` were ended for it.
     pub async fn swap(
         &self,
         name: &str,
         fresh: &str,
         kept: &str,
         cancel: &CancellationToken,
-    ) -> Result<(), Error> {
+    ) -> Result<u64, Error> {
         let sql = format!(
             "{}{}BEGIN;\nALTER DATABASE {} RENAME TO {};\nALTER DATABASE {} RENAME TO {};\nCOMMIT;",
             terminate(name),
@@ -174,7 +175,13 @@ impl Databases {
             quote(fresh),
             quote(name),
         );
-        self.insist(&sql, &[name, fresh], cancel).await
+        let answer = self.insist(&sql, &[name, fresh], cancel).await?;
+        let text = String::from_utf8_lossy(&answer);
+        let ended = text
+            .lines()
+            .next()
+            .and_then(|count| count.trim().parse().ok());
+        Ok(ended.unwrap_or_default())
     }
 
     /// Carries out what needs databases without sessions, and says in the end who stays in which.
@@ -183,7 +190,7 @@ impl Databases {
         sql: &str,
         names: &[&str],
         cancel: &CancellationToken,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<u8>, Error> {
         let mut left = ATTEMPTS;
         loop {
             left -= 1;
@@ -200,7 +207,7 @@ impl Databases {
                     }
                     return Err(error);
                 }
-                other => return other.map(drop),
+                other => return other,
             }
         }
     }

@@ -19,7 +19,7 @@ use super::event::Observer;
 use super::notices;
 use super::restore::{self, Ended, Goal, Options, SQL_FAILED, Source, keep_record};
 use super::stored::{NamedStorage, Wanted};
-use crate::context::Context;
+use crate::context::{Context, Late};
 use crate::copies::Stored;
 use crate::notify::Delivery;
 use crate::postgres::databases::Databases;
@@ -111,7 +111,7 @@ struct Drill<'a> {
     context: &'a Context,
     observer: &'a dyn Observer,
     report: Report,
-    no_stop: CancellationToken,
+    no_stop: Late,
     /// What is not good beside the copy that was restored.
     not_good: Option<Failure>,
 }
@@ -124,7 +124,7 @@ pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) 
         context,
         observer,
         report: Report::new(request, context.clock.now()),
-        no_stop: CancellationToken::new(),
+        no_stop: context.stop.late(),
         not_good: None,
     };
     match drill.try_run().await {

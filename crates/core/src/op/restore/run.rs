@@ -18,7 +18,7 @@ use super::session::Fate;
 use super::source::{Opened, open_file};
 use super::stall::Pulse;
 use super::{Options, Report, Request, Source, swap};
-use crate::context::Context;
+use crate::context::{Context, Late};
 use crate::copies::{Stored, Tap};
 use crate::op::event::{Event, Observer};
 use crate::postgres::databases::Databases;
@@ -49,7 +49,7 @@ pub(super) struct Run<'a> {
     options: Options,
     report: Report,
     /// For what must be done even when the run was stopped.
-    no_stop: CancellationToken,
+    no_stop: Late,
     /// What moves of the dump, for the watchdog.
     pulse: Arc<Pulse>,
     /// Why copies were passed over.
@@ -118,7 +118,7 @@ impl<'a> Run<'a> {
             request,
             context,
             observer,
-            no_stop: CancellationToken::new(),
+            no_stop: context.stop.late(),
             pulse: Arc::default(),
             bad_copies: Vec::new(),
             fate: None,
@@ -565,6 +565,12 @@ impl<'a> Run<'a> {
         let kept = swap::kept_name(name, self.context.clock.now());
         // From here on nobody may stop it half-way; both renames are one transaction.
         let swapped = databases.swap(name, &site.name, &kept, &self.no_stop).await;
+        if let Ok(ended @ 1..) = swapped {
+            let noun = if ended == 1 { "session" } else { "sessions" };
+            self.warn(format!(
+                "{ended} {noun} of `{name}` had to end for it, with what they had not committed"
+            ));
+        }
         if let Err(error) = swapped {
             // An answer may be lost behind the COMMIT.
             match databases.exists(&kept, &self.no_stop).await {

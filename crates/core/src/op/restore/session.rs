@@ -638,7 +638,7 @@ impl Sessions<'_> {
                 is_commit_sent: false,
             };
         }
-        let no_stop = CancellationToken::new();
+        let no_stop = self.context.stop.late();
         // A server may be busy with a statement of a client that is gone, and hold its locks until then.
         let stays = end_sessions(self.psql, self.application, &no_stop)
             .await

@@ -12,7 +12,7 @@ use super::input::{
     Entry, Proven, encoding, entries_of_manifest, entries_of_scan, prove, structure,
 };
 use super::{Report, Restored};
-use crate::context::Context;
+use crate::context::{Context, Late};
 use crate::copies::{Ranged, Stored};
 use crate::op::event::{Event, Observer};
 use crate::op::restore::preflight::Needs;
@@ -42,7 +42,7 @@ pub(in crate::op::restore) struct Run<'a> {
     observer: &'a dyn Observer,
     report: Report,
     /// For what must be done even when the run was stopped.
-    no_stop: CancellationToken,
+    no_stop: Late,
     /// What the target needs, where the server refused a statement.
     unknown: Vec<String>,
     extensions: Vec<String>,
@@ -102,7 +102,7 @@ impl<'a> Run<'a> {
             chosen,
             context,
             observer,
-            no_stop: CancellationToken::new(),
+            no_stop: context.stop.late(),
             unknown: Vec::new(),
             extensions: Vec::new(),
             pulse: Arc::new(Pulse::default()),
