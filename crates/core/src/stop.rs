@@ -8,6 +8,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use pgkeep_model::failure::{Failure, Kind};
 
@@ -83,10 +84,13 @@ impl Stop {
         let token = CancellationToken::new();
         let (stop, late) = (self.clone(), token.clone());
         // It ends with the handle.
-        let watch = tokio::spawn(async move {
-            stop.overdue(TIDY_UP).await;
-            late.cancel();
-        });
+        let watch = tokio::spawn(
+            async move {
+                stop.overdue(TIDY_UP).await;
+                late.cancel();
+            }
+            .in_current_span(),
+        );
         Late { token, watch }
     }
 

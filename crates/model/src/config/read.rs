@@ -7,7 +7,7 @@ use super::keys::{Key, Kind, key};
 use super::reader::{Field, Fields, Reader};
 use super::setting::{Group, Setting};
 use super::tree::Node;
-use super::types::{Config, DatabaseConfig, ROOT, SECTIONS, StorageConfig};
+use super::types::{Config, Connection, DatabaseConfig, ROOT, SECTIONS, StorageConfig};
 use super::{Problem, Unset, check};
 use crate::id::DatabaseName;
 
@@ -16,7 +16,7 @@ static FILE: Key = key("", Kind::Section(&ROOT), "");
 
 /// Reads all but what only servers need, which is told beside it where it is not there.
 pub(super) fn config(root: &Node, env: &dyn Env) -> Result<(Config, Unset), Vec<Problem>> {
-    let mut reader = Reader::new(env, SECTIONS);
+    let mut reader = Reader::new(env, SECTIONS, Connection::KEYS);
     let config = read_root(&mut reader, root);
     let (problems, unset) = reader.finish();
     match config {

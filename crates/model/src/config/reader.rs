@@ -15,9 +15,7 @@ use secrecy::SecretString;
 
 use super::expand::{Env, expand, read_placed_file};
 use super::keys::{Key, Kind, Section};
-use super::setting::Group;
 use super::tree::{Entry, Node, Value};
-use super::types::Connection;
 use super::{Problem, Unset};
 use crate::name::{NameError, TableName, parse_schema};
 use crate::nearest::{did_you_mean, nearest};
@@ -29,6 +27,8 @@ const MAX_SHOWN: usize = 60;
 pub(super) struct Reader<'a> {
     env: &'a dyn Env,
     sections: &'a [&'static Section],
+    /// Keys that say where a server is, or how to log in.
+    server_keys: &'static [Key],
     problems: Vec<Problem>,
     /// Values that are not there, which only whoever connects to a server needs.
     unset: Unset,
@@ -135,10 +135,15 @@ impl<'n> Fields<'n> {
 
 impl<'a> Reader<'a> {
     /// Starts without problems.
-    pub fn new(env: &'a dyn Env, sections: &'a [&'static Section]) -> Self {
+    pub fn new(
+        env: &'a dyn Env,
+        sections: &'a [&'static Section],
+        server_keys: &'static [Key],
+    ) -> Self {
         Self {
             env,
             sections,
+            server_keys,
             problems: Vec::new(),
             unset: Unset::default(),
             storages: Vec::new(),
@@ -162,10 +167,28 @@ impl<'a> Reader<'a> {
             line: field.line,
             message,
         };
-        match place_of_server(&field.path) {
+        match self.place_of_server(&field.path) {
             Some(Place::Database) => self.unset.servers.push(problem),
             Some(Place::Drill) => self.unset.drills.push(problem),
             None => self.problems.push(problem),
+        }
+    }
+
+    /// Tells whether a key says where a server is, or how to log in.
+    fn place_of_server(&self, path: &str) -> Option<Place> {
+        let parts: Vec<&str> = path.split('.').collect();
+        let in_section = match parts.as_slice() {
+            ["databases", _, rest @ ..] | ["defaults", rest @ ..] => rest,
+            _ => return None,
+        };
+        let is_of_connection = |key: &str| {
+            let key = key.strip_suffix("_file").unwrap_or(key);
+            self.server_keys.iter().any(|known| known.name == key)
+        };
+        match in_section {
+            [key] if is_of_connection(key) => Some(Place::Database),
+            ["drill", "url" | "url_file"] => Some(Place::Drill),
+            _ => None,
         }
     }
 
@@ -459,24 +482,6 @@ impl<'a> Reader<'a> {
 enum Place {
     Database,
     Drill,
-}
-
-/// Tells whether a key says where a server is, or how to log in.
-fn place_of_server(path: &str) -> Option<Place> {
-    let parts: Vec<&str> = path.split('.').collect();
-    let in_section = match parts.as_slice() {
-        ["databases", _, rest @ ..] | ["defaults", rest @ ..] => rest,
-        _ => return None,
-    };
-    let is_of_connection = |key: &str| {
-        let key = key.strip_suffix("_file").unwrap_or(key);
-        Connection::KEYS.iter().any(|known| known.name == key)
-    };
-    match in_section {
-        [key] if is_of_connection(key) => Some(Place::Database),
-        ["drill", "url" | "url_file"] => Some(Place::Drill),
-        _ => None,
-    }
 }
 
 fn in_order(mut problems: Vec<Problem>) -> Vec<Problem> {
