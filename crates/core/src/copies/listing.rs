@@ -524,8 +524,8 @@ fn with_next_good(failure: Failure, listing: &Listing, backup: &StoredBackup) ->
     };
     let others = || listing.backups.iter().filter(is_another);
     let started_at = place.id.started_at();
-    let before = others().filter(|other| other.place.id.started_at() <= started_at);
-    match before.last().or(others().last()) {
+    let before = others().rfind(|other| other.place.id.started_at() <= started_at);
+    match before.or_else(|| others().next_back()) {
         Some(other) => failure.hint(format!(
             "`{}` is the next good backup of `{database}`",
             other.place.id

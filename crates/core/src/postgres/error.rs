@@ -504,14 +504,14 @@ fn classify_selection(said: &Said) -> Option<Reason> {
             });
         }
     }
-    let is_none = |line: &&str| {
+    let is_none = |line: &str| {
         line.ends_with("no matching tables were found")
             || line.ends_with("no matching schemas were found")
     };
     let name = "every selected table".to_owned();
     let mut lines = said.session.iter();
     lines
-        .any(|line| is_none(&line))
+        .any(|line| is_none(line))
         .then_some(Reason::NoMatchingTables { name })
 }
 
