@@ -237,8 +237,8 @@ fn usage_failure(error: &clap::Error) -> Failure {
     let message = first.strip_prefix("error: ").unwrap_or(first);
     let (tips, details): (Vec<&str>, Vec<&str>) = lines.partition(|line| line.starts_with("tip: "));
     let failure = Failure::new(Kind::Usage, "usage", message.trim_end_matches(':'));
-    let failure = hint(error).into_iter().fold(failure, Failure::hint);
-    let hints = tips.into_iter().filter_map(|tip| tip.strip_prefix("tip: "));
+    let tips = tips.into_iter().filter_map(|tip| tip.strip_prefix("tip: "));
+    let hints = hint(error).into_iter().chain(tips);
     hints.fold(failure.with_details(details), Failure::hint)
 }
 

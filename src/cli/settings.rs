@@ -74,9 +74,9 @@ pub(super) fn setup(global: &Global, is_check: bool, log: &Log, stop: &Stop) -> 
 fn program(path: Option<&OsStr>) -> Option<PathBuf> {
     let own = std::env::current_exe().ok().filter(|own| own.is_file())?;
     let mut folders = std::env::split_paths(path?);
-    let found =
-        folders.find_map(|folder| Some(folder.join("pgkeep")).filter(|file| file.is_file()));
-    let found = found.and_then(|found| found.canonicalize().ok());
+    let found = folders
+        .find_map(|folder| Some(folder.join("pgkeep")).filter(|file| file.is_file()))
+        .and_then(|found| found.canonicalize().ok());
     let is_found = found.is_some() && found == own.canonicalize().ok();
     (!is_found).then_some(own)
 }

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::backup::Shop;
-use crate::support::Sandbox;
+use crate::backup::{Real, Shop};
 use crate::support::sandbox::Outcome;
+use crate::support::{Sandbox, postgres};
 
 /// A configuration with a folder that answers, and a bucket that does not.
 fn with_bucket(shop: &Shop, endpoint: &str) {
@@ -149,15 +149,17 @@ fn paths_start_at_the_configuration_and_are_told_whole() {
         .run()
         .expect(0);
     assert!(shop.sandbox.path("conf/backups/shop").is_dir(), "{outcome}");
-    let url = outcome.summary()["backups"][0]["storages"][0]["url"].clone();
-    let url = url.as_str().unwrap();
+    let summary = outcome.summary();
+    let url = summary["backups"][0]["storages"][0]["url"]
+        .as_str()
+        .unwrap();
     assert!(
         url.starts_with('/') && url.ends_with("/conf/backups"),
         "{url}"
     );
     // What a flag says starts where the command does, and is told whole, too.
-    let list = ["--json", "list", "--storage", "./conf/backups"];
-    let list = shop.sandbox.pgkeep(list).run().expect(0).json();
+    let words = ["--json", "list", "--storage", "./conf/backups"];
+    let list = shop.sandbox.pgkeep(words).run().expect(0).json();
     assert!(
         list["storages"][0]["url"]
             .as_str()
@@ -276,8 +278,8 @@ fn a_misspelt_database_is_not_stale_for_ever() {
         .as_array()
         .unwrap()
         .iter()
-        .find(|one| one["database"] == "shpo");
-    let shpo = shpo.unwrap_or_else(|| panic!("{outcome}"));
+        .find(|one| one["database"] == "shpo")
+        .unwrap_or_else(|| panic!("{outcome}"));
     assert_eq!(shpo["freshness"], "not_judged", "{outcome}");
     assert!(
         shpo["warnings"][0]
@@ -368,4 +370,161 @@ fn what_turns_letters_around_is_harmless() {
         .pgkeep(["show", "x\u{202e}y", "--storage", "."])
         .run();
     assert!(!outcome.stderr().contains('\u{202e}'), "{outcome}");
+}
+
+const DUMP: &str = "CREATE TABLE public.logs (id int, msg text);\nCOPY public.logs (id, msg) FROM stdin;\n\
+    1\tConnection refused\n2\tConnection refused\n\\.\n\
+    ALTER TABLE ONLY public.logs ADD CONSTRAINT logs_msg UNIQUE (msg);\n\
+    --\n-- PostgreSQL database dump complete\n--\n";
+
+#[test]
+fn a_file_says_by_its_name_how_rows_are_written() {
+    let sandbox = Sandbox::new();
+    sandbox.write("dump.sql", DUMP);
+    let extract = |more: &[&str]| {
+        let all = [&["extract", "dump.sql", "-t", "logs"], more].concat();
+        sandbox.pgkeep(all).run()
+    };
+    extract(&["-o", "x.csv"]).expect(0);
+    assert!(
+        fs::read_to_string(sandbox.path("x.csv"))
+            .unwrap()
+            .contains("1,Connection refused")
+    );
+    extract(&["-o", "x.jsonl"]).expect(0);
+    assert!(
+        fs::read_to_string(sandbox.path("x.jsonl"))
+            .unwrap()
+            .starts_with('{')
+    );
+    let unsaid = extract(&[]).expect(2);
+    assert!(unsaid.stderr().contains("--format sql"), "{unsaid}");
+    extract(&["-o", "rows"]).expect(2);
+    extract(&["-o", "rows", "--format", "csv"]).expect(0);
+}
+
+/// The row of a log table is no word of the server.
+#[test]
+fn a_failed_statement_is_no_failed_connection() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    let sandbox = Sandbox::new();
+    sandbox.write("dump.sql", DUMP);
+    let into = database.socket_url();
+    let words = [
+        "--json",
+        "restore",
+        "./dump.sql",
+        "--into",
+        &into,
+        "--allow-superuser",
+    ];
+    let outcome = sandbox.pgkeep(words).run();
+    let error = outcome.exit_error();
+    assert_eq!(error["id"], "restore_sql_failed", "{outcome}");
+    assert!(
+        error["details"].to_string().contains("Connection refused"),
+        "{outcome}"
+    );
+}
+
+/// Such a dump cannot be restored as a whole, which is found out in the emergency otherwise.
+#[test]
+fn foreign_keys_into_what_is_left_out_are_told_beforehand() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    database.sql("CREATE TABLE users (id int PRIMARY KEY); CREATE TABLE orders (id int, user_id int REFERENCES users)");
+    let real = Real::new(database.socket_url());
+    for left_out in ["structure_only", "exclude_tables"] {
+        let config = json!({
+            "databases": {"shop": {"url": database.socket_url(), left_out: ["users"], "required_tables": ["orders"]}},
+            "storages": {"local": {"url": real.folder()}},
+        });
+        real.sandbox.write("pgkeep.yaml", config.to_string());
+        let made = real.sandbox.pgkeep(["--json", "backup"]).run().expect(0);
+        let warnings = made.summary()["backups"][0]["warnings"].to_string();
+        assert!(
+            warnings.contains("foreign keys refer to it") && warnings.contains("orders"),
+            "{made}"
+        );
+        let checked = real.sandbox.pgkeep(["--json", "check"]).run();
+        let checks = checked.json()["checks"].clone();
+        let line = checks
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|line| line["check"] == "foreign_keys");
+        assert_eq!(
+            line.map(|line| &line["verdict"]),
+            Some(&json!("warn")),
+            "{checked}"
+        );
+    }
+}
+
+/// What is odd is told while the command can still be kept from running.
+#[test]
+fn guard_warns_before_the_command_runs() {
+    let shop = Shop::new();
+    let config = json!({
+        "databases": {"shop": {"url": "${DATABASE_URL}", "exclude_tables": ["orders"]}},
+        "storages": {"local": {"url": shop.folder()}},
+        "postgres": {"bin_dir": shop.fake.bin()},
+    });
+    shop.sandbox.write("pgkeep.yaml", config.to_string());
+    let run = shop
+        .sandbox
+        .pgkeep(["guard", "--", "sh", "-c", "echo COMMAND-RAN >&2; exit 7"]);
+    let outcome = run
+        .env("DATABASE_URL", "postgres://app@db.invalid/shop")
+        .run()
+        .expect(7);
+    let at = |text: &str| {
+        outcome
+            .stderr()
+            .find(text)
+            .unwrap_or_else(|| panic!("{text}: {outcome}"))
+    };
+    assert!(at("lacks the rest") < at("COMMAND-RAN"), "{outcome}");
+    assert_eq!(
+        outcome.stderr().matches("lacks the rest").count(),
+        1,
+        "{outcome}"
+    );
+}
+
+#[test]
+fn every_database_is_drilled() {
+    let Some(server) = postgres() else { return };
+    let (one, two) = (server.database(), server.database());
+    for database in [&one, &two] {
+        database.sql("CREATE TABLE t AS SELECT generate_series(1, 3) AS id");
+    }
+    let sandbox = Sandbox::new();
+    let configure = |assertions: serde_json::Value| {
+        let database = |url: String, assertions| json!({"url": url, "drill": {"url": one.socket_url(), "allow_superuser": true, "assertions": assertions}});
+        let config = json!({
+            "databases": {
+                "bad": database(one.socket_url(), assertions),
+                "good": database(two.socket_url(), json!([])),
+            },
+            "storages": {"local": {"url": "./backups"}},
+        });
+        sandbox.write("pgkeep.yaml", config.to_string());
+    };
+    configure(json!([]));
+    sandbox.pgkeep(["backup"]).run().expect(0);
+    let drill = || sandbox.pgkeep(["--json", "drill", "--all"]).run();
+    let passed = |outcome: &Outcome| -> Vec<bool> {
+        let lines = outcome.json_lines().into_iter();
+        let summaries = lines.filter(|line| line["message_type"] == "summary");
+        summaries.map(|line| line["passed"] == true).collect()
+    };
+    assert_eq!(passed(&drill().expect(0)), [true, true]);
+    // One that fails does not stop the others.
+    configure(json!([{"name": "never", "sql": "SELECT 1", "expect": "no_rows"}]));
+    let outcome = drill().expect(23);
+    assert_eq!(passed(&outcome), [false, true], "{outcome}");
+    assert_eq!(outcome.exit_error()["id"], "some_drills_failed");
+    sandbox.pgkeep(["drill", "--all", "latest"]).run().expect(2);
 }

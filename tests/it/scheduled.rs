@@ -514,8 +514,8 @@ fn installing_tries_once_in_the_environment_of_cron() {
     let out = sandbox.path("out");
     let install = |more: &str| {
         let (program, out) = (program.display(), out.display());
-        let env = sandbox.write_secret("env", format!("PGKEEP={program}\nOUT={out}\n{more}"));
-        let env = env.display().to_string();
+        let text = format!("PGKEEP={program}\nOUT={out}\n{more}");
+        let env = sandbox.write_secret("env", text).display().to_string();
         let all = ["install", "--env-file", &env];
         let run = sandbox.program(script("install-cron.sh"), all);
         run.env("DATABASE_URL", "postgres://h/d").run().expect(0)

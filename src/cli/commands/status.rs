@@ -140,11 +140,9 @@ fn newest(status: &Status) -> Vec<Row> {
             Freshness::Stale => ", STALE",
             Freshness::Fresh | Freshness::NotJudged => "",
         };
-        let failed = drill
-            .failed
-            .as_ref()
-            .map(|failed| format!(", then FAILED {} ago", age(failed.age_seconds.max(0))));
-        let failed = failed.unwrap_or_default();
+        let failed = drill.failed.as_ref().map_or_else(String::new, |failed| {
+            format!(", then FAILED {} ago", age(failed.age_seconds.max(0)))
+        });
         rows.push(("last drill", format!("{passed}{verdict}{failed}")));
     }
     rows

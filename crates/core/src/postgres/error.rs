@@ -417,8 +417,8 @@ fn classify(program: &str, lines: &[String], code: i32) -> Reason {
     if program == "psql" && code == FAILED_STATEMENT {
         return of_statement().unwrap_or(Reason::Other { code });
     }
-    let session: Vec<String> = said.session.iter().copied().map(without_quoted).collect();
-    let session = session.join("\n");
+    let lines: Vec<String> = said.session.iter().copied().map(without_quoted).collect();
+    let session = lines.join("\n");
     let says = |texts: &[&str]| texts.iter().any(|text| session.contains(text));
     if says(&["aborting because of server version mismatch"]) {
         return Reason::VersionMismatch;

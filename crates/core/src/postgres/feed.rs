@@ -268,8 +268,8 @@ impl Heard {
             self.notes_at = find(notes_mark).map(|at| at + notes_mark.len());
         }
         if let Some(at) = rows_at {
-            let notes = self.notes_at.and_then(|from| self.kept.get(from..at));
-            let notes = String::from_utf8_lossy(notes.unwrap_or_default()).into_owned();
+            let noted = self.notes_at.and_then(|from| self.kept.get(from..at));
+            let notes = String::from_utf8_lossy(noted.unwrap_or_default()).into_owned();
             let rows = self.kept[at + mark.len()..].trim_ascii_start().to_vec();
             return Some((notes, rows));
         }

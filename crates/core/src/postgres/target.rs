@@ -222,8 +222,8 @@ fn no_home(refused: Vec<(&str, Error)>) -> Error {
     }
     let tried = refused.iter().map(|(home, _)| (*home).to_owned()).collect();
     let said = refused.iter().map(|(home, error)| {
-        let line = error.stderr.first();
-        let line = line.map_or_else(|| error.to_string(), Clone::clone);
+        let first = error.stderr.first();
+        let line = first.map_or_else(|| error.to_string(), Clone::clone);
         format!("`{home}`: {line}")
     });
     Error {

@@ -367,9 +367,10 @@ impl Setup {
 
 /// Returns the folder that a configuration is in; of one that comes out of a pipe, the one that we are in.
 fn folder_of(path: &Path) -> PathBuf {
-    let folder = path.parent().filter(|_| path.is_file());
-    let folder = folder.filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
+    let folder = path
+        .parent()
+        .filter(|folder| path.is_file() && !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned())
 }
 

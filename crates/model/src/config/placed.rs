@@ -60,8 +60,8 @@ mod tests {
                     far: {url: 's3://a/b', ca_certificate: ca.pem}\n\
                     postgres: {bin_dir: bin}\nlog: {file: a/b.log}\n\
                     notify:\n  - slack: {url: 'https://x.example/y', ca_certificate: chat.pem}\n";
-        let config = parse(text, &Fake::default()).unwrap();
-        let config = config.placed_in(Path::new("/etc/pgkeep"));
+        let written = parse(text, &Fake::default()).unwrap();
+        let config = written.placed_in(Path::new("/etc/pgkeep"));
         let folder = |name: &str| config.storage(name).unwrap().url.to_string();
         assert_eq!(folder("here"), "/etc/pgkeep/backups");
         assert_eq!(folder("up"), "/etc/pgkeep/../up");

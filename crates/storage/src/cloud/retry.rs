@@ -252,13 +252,13 @@ mod tests {
         let patience = Patience::new(Duration::from_secs(60), "s3://b");
         for (is_silent, expected) in [(false, "connection refused"), (true, "no answer for 10 s")] {
             let haste = crate::Haste::default();
-            let asking = patience.persist(|| async {
+            let request = patience.persist(|| async {
                 if is_silent {
                     std::future::pending::<()>().await;
                 }
                 Err::<(), _>(refused())
             });
-            let asking = haste.within(asking);
+            let asking = haste.within(request);
             let hurrying = async {
                 tokio::time::sleep(Duration::from_millis(300)).await;
                 haste.begin();

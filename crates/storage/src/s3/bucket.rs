@@ -41,8 +41,9 @@ impl Bucket {
         let connector = Connector::new(target.is_plain_http, certificates, options.stall_timeout)?;
         let store = build(bucket, options, environment, &target, connector.clone())?;
         let prefix = check_prefix(prefix)?;
-        let label = format!("s3://{bucket}/{prefix}");
-        let label = label.trim_end_matches('/').to_owned();
+        let label = format!("s3://{bucket}/{prefix}")
+            .trim_end_matches('/')
+            .to_owned();
         let client = Client {
             store,
             patience: Patience::new(options.retry_budget, &label),

@@ -289,8 +289,11 @@ pub fn overall(reports: &[Report]) -> Option<Failure> {
         return Some(first);
     }
     // A database without a backup is no backup with something amiss.
-    let lost = failed.iter().filter(|report| !report.stored);
-    let lost: Vec<&Failure> = lost.filter_map(|report| report.failure.as_ref()).collect();
+    let lost: Vec<&Failure> = failed
+        .iter()
+        .filter(|report| !report.stored)
+        .filter_map(|report| report.failure.as_ref())
+        .collect();
     let names: Vec<String> = failed
         .iter()
         .map(|report| format!("`{}`", report.database))

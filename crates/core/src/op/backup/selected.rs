@@ -247,8 +247,7 @@ impl Selected<'_> {
     /// A table without its rows is locked, which needs the same right.
     pub(crate) fn read(&self) -> Vec<Read> {
         let chosen = self.chosen();
-        let tables = self.facts.tables.iter();
-        let tables = tables.filter_map(|table| {
+        let tables = self.facts.tables.iter().filter_map(|table| {
             let is_dumped = chosen.is_dumped(&table.schema, &table.name);
             let comes_with = |owner: &SequenceOwner| chosen.is_dumped(&owner.schema, &owner.name);
             let has_rows = !chosen.is_structure_only(&table.schema, &table.name);
@@ -266,13 +265,13 @@ impl Selected<'_> {
             })
         });
         // Of an extension's own tables the rows that it leaves to its users are read, and nothing else.
-        let others = self.facts.others.iter().filter(|other| {
+        let left_to_users = self.facts.others.iter().filter(|other| {
             other.has_own_rows
                 && matches!(other.kind, TableKind::Table | TableKind::Sequence)
                 && chosen.is_dumped(&other.schema, &other.name)
                 && !chosen.is_structure_only(&other.schema, &other.name)
         });
-        let others = others.map(|other| Read {
+        let others = left_to_users.map(|other| Read {
             name: other.table_name(),
             extension: other.extension.clone(),
             has_rows: true,

@@ -135,9 +135,10 @@ impl Attempt<'_> {
         } else {
             selected.dangling()
         };
-        let dangling = dangling.into_iter();
-        let dangling = dangling.map(|text| Finding::new("foreign_key", text, None));
-        self.report.warnings.extend(dangling);
+        let told = dangling
+            .into_iter()
+            .map(|text| Finding::new("foreign_key", text, None));
+        self.report.warnings.extend(told);
         self.remark_on_extensions(facts);
         self.remark_on_preset(facts);
         let lost = self.request.lost_with_preset(facts);

@@ -310,8 +310,8 @@ impl Looking<'_> {
         let dangling = selected.dangling();
         if !dangling.is_empty() {
             let message = "foreign keys refer to what is left out";
-            let line = Line::new(self.subject, "foreign_keys", Verdict::Warn, message);
-            let line = line.hint("leave the tables in, with their rows, or drop the keys");
+            let line = Line::new(self.subject, "foreign_keys", Verdict::Warn, message)
+                .hint("leave the tables in, with their rows, or drop the keys");
             self.lines.push(line.with_details(shortened(dangling)));
         }
         let wrong = [selected.missing(), selected.not_dumped()].concat();

@@ -70,34 +70,41 @@ pub(super) fn with_hint(failure: Failure, error: &Error) -> Failure {
 }
 
 /// The next move where the server's words tell one.
-fn sql_hint(error: &Error) -> Option<&'static str> {
+fn sql_hint(error: &Error) -> Option<String> {
     let messages = error.messages();
+    if let Some(owner) = messages.iter().find_map(|line| owner_to_be(line)) {
+        return Some(format!(
+            "a role gives things only to roles that it is a member of: `GRANT {owner} TO …` for the restoring role, or \
+             `--no-owner` leaves owners out"
+        ));
+    }
     let says = |text: &str| messages.iter().any(|line| line.contains(text));
     let lacks_rights = [
-        "must be member of role",
-        "must be able to SET ROLE",
         "permission denied for ",
         "must be owner of ",
         "must be superuser",
     ];
-    if says("invalid byte sequence for encoding") {
-        Some(
-            "rows hold bytes that are no text in the target's encoding; a database that the restore makes itself (`--into` \
-             a new name) has the dump's, and where that is the same the rows have to be mended in the source",
-        )
+    let hint = if says("invalid byte sequence for encoding") {
+        "rows hold bytes that are no text in the target's encoding; a database that the restore makes itself (`--into` \
+         a new name) has the dump's, and where that is the same the rows have to be mended in the source"
     } else if lacks_rights.iter().any(|text| says(text)) {
-        Some(
-            "make the restoring role a member of the roles that own things, or leave those out with `--no-owner \
-             --no-privileges`; a superuser (`--allow-superuser`) may do all but what a role of the dump does itself, such \
-             as filling its materialized view",
-        )
+        "make the restoring role a member of the roles that own things, or leave those out with `--no-owner \
+         --no-privileges`; a superuser (`--allow-superuser`) may do all but what a role of the dump does itself, such \
+         as filling its materialized view"
     } else if messages.iter().any(|line| line.starts_with("role \"")) {
-        Some(
-            "`--create-missing-roles` makes the roles; `--no-owner --no-privileges` leaves owners and rights out",
-        )
+        "`--create-missing-roles` makes the roles; `--no-owner --no-privileges` leaves owners and rights out"
     } else {
-        None
-    }
+        return None;
+    };
+    Some(hint.to_owned())
+}
+
+/// Returns the role that something could not be given to, as the server quotes it.
+fn owner_to_be(line: &str) -> Option<&str> {
+    // PostgreSQL up to 15, and from 16 on.
+    ["must be member of role ", "must be able to SET ROLE "]
+        .iter()
+        .find_map(|said| line.strip_prefix(said))
 }
 
 pub(super) fn is_timed_out(error: &Error) -> bool {
@@ -116,9 +123,8 @@ fn is_hindered(error: &Error) -> bool {
         "canceling statement due to",
         "terminating connection",
     ];
-    let messages = error.messages();
-    let mut messages = messages.iter();
-    messages.any(|line| SIGNS.iter().any(|sign| line.contains(sign)))
+    let is_sign = |line: &&str| SIGNS.iter().any(|sign| line.contains(sign));
+    error.messages().iter().any(is_sign)
 }
 
 pub(super) fn lacks_locale<E>(not_created: &NotCreated<E>) -> bool {

@@ -704,8 +704,8 @@ fn drills_stale(databases: &[Status]) -> Option<Failure> {
     if told.is_empty() {
         return None;
     }
-    let names: Vec<String> = told.iter().map(|(name, _)| format!("`{name}`")).collect();
-    let names = names.join(", ");
+    let quoted: Vec<String> = told.iter().map(|(name, _)| format!("`{name}`")).collect();
+    let names = quoted.join(", ");
     let (id, message) = if told.iter().any(|(_, drill)| drill.failed.is_some()) {
         ("drill_failed", format!("the last drill failed: {names}"))
     } else {
@@ -718,8 +718,8 @@ fn drills_stale(databases: &[Status]) -> Option<Failure> {
         let problems = drill.problems().into_iter();
         problems.map(move |why| format!("{name}: {why}"))
     });
-    let details: Vec<String> = details.collect();
-    let failure = Failure::new(Kind::Stale, id, message).with_details(details);
+    let failure =
+        Failure::new(Kind::Stale, id, message).with_details(details.collect::<Vec<String>>());
     Some(failure.hint("`pgkeep drill` restores the newest backup for a test"))
 }
 
