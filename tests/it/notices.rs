@@ -369,7 +369,7 @@ fn each_database_has_a_notice_of_its_own() {
     let config = fs::read(told.shop.sandbox.path("pgkeep.yaml")).unwrap();
     let notify: Value = serde_json::from_slice(&config).unwrap();
     configure(&told.shop.sandbox, &databases, &notify["notify"]);
-    told.backup().run().expect(3);
+    told.backup().run().expect(21);
     let mut names: Vec<String> = receiver
         .of("/all")
         .iter()

@@ -68,7 +68,7 @@ fn build(
     target: &Target,
     connector: Connector,
 ) -> Result<AmazonS3> {
-    let builder = match &options.credentials {
+    let signing = match &options.credentials {
         Credentials::Environment => environment,
         Credentials::Keys {
             access_key_id,
@@ -86,7 +86,7 @@ fn build(
         Credentials::Source(source) => AmazonS3Builder::new()
             .with_credentials(Arc::new(SourceProvider::new(Arc::clone(source)))),
     };
-    let mut builder = builder
+    let mut builder = signing
         .with_bucket_name(bucket)
         .with_region(&target.region)
         // The bucket is in the URL already, wherever it belongs; virtual-hosted means to leave it alone. This key
