@@ -193,6 +193,33 @@ fn what_a_server_says_of_itself_is_judged() {
     assert!(hints.contains("session pooler"), "{hints}");
 }
 
+/// No older server takes the dumps of a newer one, so no drill of them could start one here.
+#[test]
+fn only_an_older_server_for_drills_is_told() {
+    let Some(server) = postgres() else { return };
+    let mut shop = Shop::new();
+    local(&mut shop);
+    for program in ["initdb", "postgres"] {
+        let link = shop.fake.bin().join(program);
+        std::os::unix::fs::symlink(server.bin().join(program), link).unwrap();
+    }
+    let scratch_server = |shop: &Shop| lines(&check(shop, &[]).expect(0), "scratch_server");
+    with_session(&mut shop, &facts(), json!({}));
+    assert_eq!(scratch_server(&shop)[0]["verdict"], "ok");
+    let mut newer = facts();
+    newer["version_num"] = json!(990_001);
+    with_session(&mut shop, &newer, json!({}));
+    shop.dumps(json!({ "version": "99.1" }));
+    let line = scratch_server(&shop).remove(0);
+    assert_eq!(line["verdict"], "warn", "{line}");
+    let message = line["message"].as_str().unwrap();
+    assert!(message.contains("`shop` (PostgreSQL 99)"), "{line}");
+    assert!(
+        line["hints"].to_string().contains("postgresql-99`"),
+        "{line}"
+    );
+}
+
 #[test]
 fn a_storage_that_refuses_or_overwrites_is_told() {
     let s3 = ScriptedS3::start();

@@ -518,6 +518,30 @@ fn a_scratch_server_that_does_not_start_is_no_verdict() {
     assert!(!drills.is_noted());
 }
 
+/// A server that is older than the dump's is not even started: it would refuse the dump.
+#[test]
+fn only_an_older_server_is_told_before_one_is_started() {
+    let Some(server) = postgres() else { return };
+    let database = chinook(server);
+    let drills = Drills::new(&database, &json!({}));
+    let files = fs::read_dir(drills.sandbox.path("backups/shop")).unwrap();
+    let mut paths = files.map(|entry| entry.unwrap().path());
+    let found = paths.find(|path| path.to_string_lossy().ends_with(".manifest.json"));
+    let path = found.unwrap();
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    manifest["server"]["version_num"] = json!(990_001);
+    fs::write(&path, manifest.to_string()).unwrap();
+    let outcome = drills.drill(&[]).expect(26);
+    let error = outcome.exit_error();
+    assert_eq!(error["id"], "program_missing", "{outcome}");
+    assert!(
+        error["hints"].to_string().contains("postgresql-99`"),
+        "{outcome}"
+    );
+    assert_eq!(outcome.summary()["restore"], Value::Null, "{outcome}");
+    assert!(!drills.is_noted());
+}
+
 /// As a restore does: a bad copy, or a newer backup that is marked as damaged, is told behind a drill that passed.
 #[test]
 fn what_a_drill_passes_over_is_told() {

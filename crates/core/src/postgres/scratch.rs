@@ -74,7 +74,7 @@ const FAST: &[&str] = &[
 pub struct ScratchOptions {
     /// Where the server's programs are looked for.
     pub search: Search,
-    /// The major version wanted; the newest found where `None`.
+    /// The lowest major version that would do, which is preferred to newer ones; the newest found where `None`.
     pub major: Option<u32>,
     /// Name of the superuser. Never `postgres`: dumps of whole clusters take that role's rights away.
     pub superuser: String,
@@ -530,10 +530,13 @@ async fn find_server(
             found.push((version, folder));
         }
     }
-    found.retain(|(version, _)| options.major.is_none_or(|major| version.major == major));
-    let newest = found.into_iter().max_by_key(|(version, _)| *version);
-    newest
-        .map(|(version, folder)| (folder, version))
+    // An older server refuses what a newer one dumps.
+    found.retain(|(version, _)| options.major.is_none_or(|major| version.major >= major));
+    let is_wanted = |version: &Version| options.major == Some(version.major);
+    let best = found
+        .into_iter()
+        .max_by_key(|(version, _)| (is_wanted(version), *version));
+    best.map(|(version, folder)| (folder, version))
         .ok_or_else(|| {
             Error::new(Reason::ProgramMissing {
                 program: "initdb",

@@ -137,6 +137,7 @@ impl Looking<'_> {
             }
         };
         self.sizes.database = Some(facts.database.size_bytes);
+        self.sizes.major = Some(facts.major());
         self.there_is_a_way();
         self.programs(&found, &facts);
         self.login(&facts);

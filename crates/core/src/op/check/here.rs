@@ -1,4 +1,4 @@
-//! This machine: whether a drill could make its throw-away server here.
+//! This machine: whether a drill could make its throw-away server here, and one that is new enough.
 
 use std::time::Duration;
 
@@ -6,7 +6,8 @@ use tokio::time::timeout;
 
 use super::{HERE, Line, Request, Verdict};
 use crate::context::Context;
-use crate::postgres::scratch::{ScratchOptions, survey};
+use crate::postgres::error::{Error, Reason};
+use crate::postgres::scratch::{ScratchOptions, Survey, survey};
 use pgkeep_model::words::bytes;
 
 /// Programs are asked for their versions, five seconds each at most, one after the other.
@@ -14,47 +15,61 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 const CHECK: &str = "scratch_server";
 
-/// Looks whether a throw-away server can be made; returns how much room it would have.
-pub(super) async fn check(request: &Request, context: &Context) -> (Vec<Line>, Option<u64>) {
+/// The way out where no server can be started here.
+const OWN_SERVER: &str = "or give drills a server: `drill.url`, `--drill-url`";
+
+/// Looks whether a throw-away server can be made; returns what it would have, or the line that says why there is none.
+pub(super) async fn look(request: &Request, context: &Context) -> Result<Survey, Line> {
     let line = |verdict, message: &str| Line::new(HERE, CHECK, verdict, message);
     let has_own = request.databases.iter().all(|one| one.has_drill_server);
     if has_own && !request.databases.is_empty() {
-        let line = line(
-            Verdict::Skipped,
-            "drills have a server of their own (`drill.url`)",
-        );
-        return (vec![line], None);
+        let message = "drills have a server of their own (`drill.url`)";
+        return Err(line(Verdict::Skipped, message));
     }
     let options = ScratchOptions::new(request.search.clone());
     let looked = survey(&options, &request.environment, context.stop.token());
     match timeout(LIMIT, looked).await {
-        Ok(Ok(found)) => {
-            let message = format!(
-                "PostgreSQL {} in `{}`: drills can start one",
-                found.version,
-                found.programs.display()
-            );
-            (vec![line(Verdict::Ok, &message)], Some(found.free_bytes))
-        }
-        Ok(Err(error)) => {
+        Ok(found) => found.map_err(|error| {
             let message = format!("a drill could not start a server here: {error}");
-            let hint = "or give drills a server: `drill.url`, `--drill-url`";
-            let line = error
-                .hints()
-                .into_iter()
-                .fold(line(Verdict::Warn, &message), Line::hint);
-            (vec![line.hint(hint)], None)
-        }
-        Err(_) => (
-            vec![line(Verdict::Warn, "PostgreSQL's programs did not answer")],
-            None,
-        ),
+            with_hints(line(Verdict::Warn, &message), &error)
+        }),
+        Err(_) => Err(line(Verdict::Warn, "PostgreSQL's programs did not answer")),
     }
 }
 
+/// Holds the newest server that can be started here against those that the dumps come from: `newer` names the databases
+/// of newer servers, each with the major version.
+pub(super) fn judge(found: &Survey, newer: &[(&str, u32)]) -> Line {
+    let (version, folder) = (found.version, found.programs.display());
+    let Some(major) = newer.iter().map(|(_, major)| *major).max() else {
+        let message = format!("PostgreSQL {version} in `{folder}`: drills can start one");
+        return Line::new(HERE, CHECK, Verdict::Ok, message);
+    };
+    let databases: Vec<String> = newer
+        .iter()
+        .map(|(name, major)| format!("`{name}` (PostgreSQL {major})"))
+        .collect();
+    let missing = Error::new(Reason::ProgramMissing {
+        program: "initdb",
+        wanted_major: Some(major),
+        searched: Vec::new(),
+        found: Vec::new(),
+    });
+    let message = format!(
+        "a drill could not start a server here for {}: the newest is PostgreSQL {version} in `{folder}`",
+        databases.join(", ")
+    );
+    with_hints(Line::new(HERE, CHECK, Verdict::Warn, message), &missing)
+}
+
+fn with_hints(line: Line, error: &Error) -> Line {
+    let hints = error.hints().into_iter();
+    hints.fold(line, Line::hint).hint(OWN_SERVER)
+}
+
 /// Judges the room that a drill's server would have against the largest database.
-pub(super) fn space(free: Option<u64>, largest: Option<u64>) -> Option<Line> {
-    let (free, largest) = (free?, largest?);
+pub(super) fn space(free: u64, largest: Option<u64>) -> Option<Line> {
+    let largest = largest?;
     let message = format!(
         "{} free for a drill, and the largest database has {}",
         bytes(free),

@@ -17,7 +17,7 @@ use super::backup;
 use super::stored::{NamedStorage, room_behind};
 use crate::context::Context;
 use crate::postgres::environment::Environment;
-use crate::postgres::programs::Search;
+use crate::postgres::programs::{Search, Version};
 use pgkeep_model::failure::{Failure, Kind};
 
 /// Subject of what is about this machine.
@@ -180,6 +180,8 @@ pub struct Report {
 struct Sizes {
     /// Its size on the server.
     database: Option<u64>,
+    /// Major version of its server.
+    major: Option<u32>,
     /// Size of its newest good backup.
     backup: Option<u64>,
 }
@@ -206,7 +208,7 @@ pub async fn run(request: &Request, context: &Context) -> Report {
     let (databases, storages, here, more) = tokio::join!(
         databases,
         storages,
-        here::check(request, context),
+        here::look(request, context),
         join_all(more)
     );
     let mut lines = request.known.clone();
@@ -223,16 +225,30 @@ pub async fn run(request: &Request, context: &Context) -> Report {
             &needed(request, named, &sizes),
         ));
     }
-    let (found, free_bytes) = here;
-    lines.extend(found);
     let largest = sizes.iter().filter_map(|size| size.database).max();
-    lines.extend(here::space(free_bytes, largest));
+    match here {
+        Ok(found) => {
+            lines.push(here::judge(&found, &newer(request, &sizes, found.version)));
+            lines.extend(here::space(found.free_bytes, largest));
+        }
+        Err(line) => lines.push(line),
+    }
     lines.extend(more.into_iter().flatten());
     let mut report = Report::of(lines, request.strict);
     if context.stop.is_requested() {
         report.failure = Some(context.stop.failure_of_reading());
     }
     report
+}
+
+/// Returns the databases whose drills start a server of their own, and for whose dumps this version is too old.
+fn newer<'a>(request: &'a Request, sizes: &[Sizes], here: Version) -> Vec<(&'a str, u32)> {
+    let pairs = request.databases.iter().zip(sizes);
+    pairs
+        .filter(|(checked, _)| !checked.has_drill_server)
+        .filter_map(|(checked, size)| Some((checked.backup.name.as_str(), size.major?)))
+        .filter(|(_, major)| *major > here.major)
+        .collect()
 }
 
 /// What the next backup of each database in a storage must find free: what a backup itself wants behind the last one, or

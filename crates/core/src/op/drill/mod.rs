@@ -274,18 +274,11 @@ impl Drill<'_> {
         drilled
     }
 
-    /// Starts a server of the dump's own major version, or else the newest there is.
+    /// Starts a server of the dump's own major version, or else the newest that is newer.
     async fn start_server(&self, manifest: &Manifest) -> std::result::Result<ScratchServer, Error> {
         let mut options = ScratchOptions::new(self.request.search.clone());
         options.major = Some(manifest.server.version_num / 10_000);
-        let environment = &self.request.environment;
-        match ScratchServer::start(&options, environment, self.stop()).await {
-            Err(error) if error.id() == "program_missing" => {
-                options.major = None;
-                ScratchServer::start(&options, environment, self.stop()).await
-            }
-            other => other,
-        }
+        ScratchServer::start(&options, &self.request.environment, self.stop()).await
     }
 
     /// Sixteen hex digits by chance: two drills at once must not meet.
