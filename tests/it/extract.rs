@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::backup::Shop;
 use crate::support::sandbox::Outcome;
 use crate::support::scripted_s3::ScriptedS3;
-use crate::support::{Sandbox, data, postgres};
+use crate::support::{Sandbox, data, postgres, processes};
 use crate::verify::{ROWS, TABLES, dump};
 
 const NASTY: &str = r#"--
@@ -460,4 +460,39 @@ fn psql_replays_what_sql_wrote() {
     database.load(&sql.stdout);
     let rows = database.sql("SELECT count(*), sum(id), max(length(\"no\"\"te\")), count(raw) FROM billing.\"Invoice Lines\"");
     assert_eq!(rows, "3|9007199254740998|23|2");
+}
+
+/// A row is held once, in whatever form it goes out, and only what a long one takes goes beyond the bound of all else.
+#[test]
+fn a_row_of_32_mib_is_held_once() {
+    let value = "5a".repeat(16 << 20);
+    let row = format!("1\t\\\\x{value}\n2\t\\N\n");
+    let dump = format!(
+        "--\n-- PostgreSQL database dump\n--\n\nSET client_encoding = 'UTF8';\n\n\
+         CREATE TABLE public.files (\n    id integer,\n    body bytea\n);\n\n\
+         COPY public.files (id, body) FROM stdin;\n{row}\\.\n\n\
+         --\n-- PostgreSQL database dump complete\n--\n\n"
+    );
+    let mut shop = Shop::new();
+    shop.prints(&dump);
+    shop.backup(&["--compression", "zstd"]).expect(0);
+    for (format, filter, rows) in [
+        ("csv", None, 2),
+        ("jsonl", None, 2),
+        ("sql", None, 2),
+        ("sql", Some("id=1"), 1),
+    ] {
+        let mut arguments = vec!["--json", "extract", "latest", "--table", "files"];
+        arguments.extend(["--format", format, "-o", "rows", "--force"]);
+        arguments.extend(filter.iter().flat_map(|filter| ["--where-column", filter]));
+        let running = shop.over(&arguments).start();
+        let peak = processes::watched_peak_kib(running.pid());
+        let outcome = running.wait().expect(0);
+        assert_eq!(outcome.json()["rows"], rows, "{format}");
+        let written = fs::read_to_string(shop.sandbox.path("rows")).unwrap();
+        assert!(written.contains(&value), "{format}");
+        if cfg!(target_os = "linux") {
+            assert!(peak > 32 * 1024 && peak < 80 * 1024, "{format}: {peak} KiB");
+        }
+    }
 }

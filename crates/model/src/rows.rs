@@ -2,11 +2,11 @@
 //!
 //! A value is never changed on the way: a number keeps all its digits, and what JSON has no form for is text.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use serde::de::IgnoredAny;
 
-use super::copy::Row;
+use super::copy::{Row, is_value};
 use super::nearest::did_you_mean;
 use super::scan::{ColumnKind, TextEncoding};
 
@@ -66,80 +66,85 @@ impl BoundFilter {
         self.equals.is_empty() && self.nulls.is_empty()
     }
 
-    /// Tells whether a row is wanted.
+    /// Tells whether a row is wanted whose escapes stand.
     pub fn wants(&self, row: &Row, encoding: TextEncoding) -> bool {
         let has = |(at, value): &(usize, String)| {
             row.field(*at)
-                .is_some_and(|field| encoding.decode(field) == *value)
+                .is_some_and(|field| is_value(field, value, encoding))
         };
         self.equals.iter().all(has) && self.nulls.iter().all(|&at| row.field(at).is_none())
     }
 }
 
 /// Writes the line of a CSV file that names its columns.
-pub fn csv_header(columns: &[Column], out: &mut Vec<u8>) {
+pub fn csv_header(columns: &[Column], out: &mut impl Write) -> io::Result<()> {
     for (at, column) in columns.iter().enumerate() {
-        csv_field(Some(&column.name), at, out);
+        csv_field(Some(&column.name), at, out)?;
     }
-    out.extend_from_slice(b"\r\n");
+    out.write_all(b"\r\n")
 }
 
-/// Writes a row as CSV: null is an empty field, and an empty text is `""`.
-pub fn csv_row(row: &Row, encoding: TextEncoding, out: &mut Vec<u8>) {
+/// Writes a row as CSV: null is an empty field, and an empty text is `""`. A value goes out in pieces and is not copied.
+pub fn csv_row(row: &Row, encoding: TextEncoding, out: &mut impl Write) -> io::Result<()> {
     for at in 0..row.len() {
         let text = row.field(at).map(|field| encoding.decode(field));
-        csv_field(text.as_deref(), at, out);
+        csv_field(text.as_deref(), at, out)?;
     }
-    out.extend_from_slice(b"\r\n");
+    out.write_all(b"\r\n")
 }
 
-fn csv_field(text: Option<&str>, at: usize, out: &mut Vec<u8>) {
+fn csv_field(text: Option<&str>, at: usize, out: &mut impl Write) -> io::Result<()> {
     if at > 0 {
-        out.push(b',');
+        out.write_all(b",")?;
     }
-    let Some(text) = text else { return };
+    let Some(text) = text else { return Ok(()) };
     // PostgreSQL's own reader takes a line of `\.` alone for the end.
     let needs_quotes = text.is_empty() || text == "\\." || text.contains([',', '"', '\r', '\n']);
-    if needs_quotes {
-        out.push(b'"');
-        out.extend_from_slice(text.replace('"', "\"\"").as_bytes());
-        out.push(b'"');
-    } else {
-        out.extend_from_slice(text.as_bytes());
+    if !needs_quotes {
+        return out.write_all(text.as_bytes());
     }
+    for (at, piece) in text.split('"').enumerate() {
+        out.write_all(if at == 0 { b"\"" } else { b"\"\"" })?;
+        out.write_all(piece.as_bytes())?;
+    }
+    out.write_all(b"\"")
 }
 
-/// Writes a row as one JSON object on a line of its own.
-pub fn json_row(columns: &[Column], row: &Row, encoding: TextEncoding, out: &mut Vec<u8>) {
-    out.push(b'{');
+/// Writes a row as one JSON object on a line of its own. A value goes out in pieces and is not copied.
+pub fn json_row(
+    columns: &[Column],
+    row: &Row,
+    encoding: TextEncoding,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    out.write_all(b"{")?;
     for (at, column) in columns.iter().enumerate() {
         if at > 0 {
-            out.push(b',');
+            out.write_all(b",")?;
         }
-        json_text(&column.name, out);
-        out.push(b':');
+        json_text(&column.name, out)?;
+        out.write_all(b":")?;
         match row.field(at) {
-            None => out.extend_from_slice(b"null"),
-            Some(field) => json_value(column.kind, &encoding.decode(field), out),
+            None => out.write_all(b"null")?,
+            Some(field) => json_value(column.kind, &encoding.decode(field), out)?,
         }
     }
-    out.extend_from_slice(b"}\n");
+    out.write_all(b"}\n")
 }
 
-fn json_value(kind: ColumnKind, text: &str, out: &mut Vec<u8>) {
+fn json_value(kind: ColumnKind, text: &str, out: &mut impl Write) -> io::Result<()> {
     match (kind, text) {
-        (ColumnKind::Boolean, "t") => out.extend_from_slice(b"true"),
-        (ColumnKind::Boolean, "f") => out.extend_from_slice(b"false"),
+        (ColumnKind::Boolean, "t") => out.write_all(b"true"),
+        (ColumnKind::Boolean, "f") => out.write_all(b"false"),
         // `NaN` and `Infinity` are no numbers in JSON.
-        (ColumnKind::Number, number) if is_json_number(number) => {
-            out.extend_from_slice(number.as_bytes())
-        }
+        (ColumnKind::Number, number) if is_json_number(number) => out.write_all(number.as_bytes()),
         (ColumnKind::Json, json) if is_json(json) => {
             // A line break in JSON stands between its tokens only; in a text it is escaped.
-            out.extend(json.bytes().map(|byte| match byte {
-                b'\n' | b'\r' => b' ',
-                other => other,
-            }));
+            for (at, piece) in json.split(['\n', '\r']).enumerate() {
+                out.write_all(if at == 0 { b"" } else { b" " })?;
+                out.write_all(piece.as_bytes())?;
+            }
+            Ok(())
         }
         (_, text) => json_text(text, out),
     }
@@ -155,15 +160,14 @@ fn is_json_number(text: &str) -> bool {
     starts && text.ends_with(|c: char| c.is_ascii_digit()) && is_json(text)
 }
 
-fn json_text(text: &str, out: &mut Vec<u8>) {
-    let json = serde_json::to_string(text).expect("a text is always JSON");
-    let written = out.write_all(json.as_bytes());
-    written.expect("memory takes it");
+fn json_text(text: &str, out: &mut impl Write) -> io::Result<()> {
+    serde_json::to_writer(out, text).map_err(io::Error::from)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::copy::Line;
 
     const UTF8: TextEncoding = TextEncoding::Utf8;
 
@@ -181,21 +185,27 @@ mod tests {
         .to_vec()
     }
 
-    fn row(line: &str) -> Row {
+    fn read(line: &str) -> Row {
         let mut row = Row::default();
-        row.decode(line.as_bytes(), 4, UTF8);
+        row.read(Line::Within(line.as_bytes()), 4, UTF8);
+        row
+    }
+
+    fn row(line: &str) -> Row {
+        let mut row = read(line);
+        row.unescape(UTF8);
         row
     }
 
     fn json(line: &str) -> String {
         let mut out = Vec::new();
-        json_row(&columns(), &row(line), UTF8, &mut out);
+        json_row(&columns(), &row(line), UTF8, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
     fn csv(line: &str) -> String {
         let mut out = Vec::new();
-        csv_row(&row(line), UTF8, &mut out);
+        csv_row(&row(line), UTF8, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -259,7 +269,7 @@ mod tests {
             assert_eq!(csv(line), expected);
         }
         let mut out = Vec::new();
-        csv_header(&columns(), &mut out);
+        csv_header(&columns(), &mut out).unwrap();
         assert_eq!(out, b"id,ok,body,\"a \"\"name\"\"\"\r\n");
     }
 
@@ -273,7 +283,7 @@ mod tests {
             nulls: nulls.iter().map(|name| (*name).to_owned()).collect(),
         };
         let wants =
-            |filter: Filter, line: &str| filter.bind(&columns()).unwrap().wants(&row(line), UTF8);
+            |filter: Filter, line: &str| filter.bind(&columns()).unwrap().wants(&read(line), UTF8);
         assert!(wants(
             filter(&[("id", "1"), ("ok", "t")], &[]),
             "1\tt\t\\N\tx"

@@ -1,6 +1,5 @@
 //! The dump side (rows D): whatever `pg_dump` or its server does, only a proven dump becomes a backup.
 
-use std::fs;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -8,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Real, Shop, facts, while_locked};
 use crate::support::sandbox::Outcome;
-use crate::support::{Oracle, Place, Sandbox, data, postgres};
+use crate::support::{Oracle, Place, Sandbox, data, postgres, processes};
 
 /// One fault: the script of `pg_dump`, flags, and how the run must end.
 struct Fault {
@@ -492,13 +491,6 @@ fn d21_rows_that_may_not_be_read_fail_the_run() {
     database.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
 }
 
-/// Reads the peak resident size of a process that still runs, in KiB.
-fn peak_kib(pid: i32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
-}
-
 #[test]
 fn d22_one_line_of_700_mb_fits_into_64_mib() {
     let mut shop = Shop::new();
@@ -511,7 +503,7 @@ fn d22_one_line_of_700_mb_fits_into_64_mib() {
     let running = shop.run(&oracle, &["--compression", "zstd"]).start();
     running.wait_for_file(&mark);
     std::thread::sleep(Duration::from_millis(200));
-    let peak = peak_kib(running.pid());
+    let peak = processes::peak_kib(running.pid());
     let outcome = running.wait().expect(0);
     assert_eq!(outcome.summary()["backups"][0]["rows"], 6);
     if cfg!(target_os = "linux") {

@@ -123,3 +123,20 @@ fn command(pid: i32) -> String {
 fn file(pid: i32, name: &str) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/{name}"))
 }
+
+/// Reads the peak resident size of a process that still runs, in KiB.
+pub fn peak_kib(pid: i32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Watches a process to its end, and returns its peak resident size in KiB.
+pub fn watched_peak_kib(pid: i32) -> u64 {
+    let mut peak = 0;
+    while let Some(now) = peak_kib(pid) {
+        peak = now;
+        thread::sleep(Duration::from_millis(2));
+    }
+    peak
+}

@@ -137,7 +137,11 @@ impl NameEncoding {
         let latin1 = || name.iter().map(|&b| char::from(b)).collect();
         match self {
             Self::Utf8 => std::str::from_utf8(name).map_or_else(|_| latin1(), Cow::Borrowed),
-            Self::Latin1 => latin1(),
+            // What is ASCII alone needs no copy, however long it is.
+            Self::Latin1 => match std::str::from_utf8(name) {
+                Ok(text) if text.is_ascii() => Cow::Borrowed(text),
+                _ => latin1(),
+            },
             Self::Other(encoding) => encoding
                 .decode_without_bom_handling_and_without_replacement(name)
                 .unwrap_or_else(latin1),

@@ -1,17 +1,18 @@
 //! Takes a dump piece by piece, picks one table's rows out of it and writes them in the format that was asked for.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use super::target::{Ended, Target};
 use super::{Output, RowFormat, Rows};
 use crate::context::Stop;
 use crate::stream::pipeline::Closed;
-use pgkeep_model::copy::{Lines, Row};
+use pgkeep_model::copy::{Line, Lines, Row};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::name::quote;
 use pgkeep_model::restore::filter::is_sql_ascii;
 use pgkeep_model::rows::{BoundFilter, Column, csv_header, csv_row, json_row};
-use pgkeep_model::scan::{Notes, Scan, Scanner, Table, Watch};
+use pgkeep_model::scan::{Notes, Scan, Scanner, Table, TextEncoding, Watch};
 use pgkeep_model::text_form::{ENCODING_OF_DATABASE, TextForm};
 
 /// What pg_dump sets in front of rows; without `row_security = off` rows could be refused in silence.
@@ -166,7 +167,7 @@ impl Extractor {
         if self.picked.table.is_none() {
             let known = know(&self.rows, watch, &self.what).map_err(Ended::Failed)?;
             self.picked
-                .begin(&self.rows, &known, &self.scanner, &self.form);
+                .begin(&self.rows, &known, &self.scanner, &self.form)?;
             self.picked.table = Some(known);
         }
         if watch.is_ambiguous() {
@@ -193,17 +194,21 @@ impl Extractor {
             return Err(failure);
         }
         let table = self.scanner.watched_table().cloned();
-        let mut picked = self.picked;
+        let (mut picked, mut is_left) = (self.picked, self.is_left);
         // A table without rows has a block too, but no byte of a row came to begin with.
         if let (None, Some(_), Some(watch)) = (&picked.table, &table, self.scanner.watch()) {
             let known = know(&self.rows, watch, &self.what)?;
-            picked.begin(&self.rows, &known, &self.scanner, &self.form);
+            match picked.begin(&self.rows, &known, &self.scanner, &self.form) {
+                Ok(()) => {}
+                Err(Ended::Left) => is_left = true,
+                Err(Ended::Failed(failure)) => return Err(failure),
+            }
             picked.table = Some(known);
         }
         Ok(End {
             scan: self.scanner.finish(),
             table,
-            is_left: self.is_left,
+            is_left,
             rows: self.rows,
             picked,
         })
@@ -228,11 +233,16 @@ fn know(rows: &Rows, watch: &Watch, what: &str) -> Result<Known> {
 
 impl Picked {
     /// Writes what stands in front of the first row.
-    fn begin(&mut self, rows: &Rows, known: &Known, scanner: &Scanner, form: &str) {
-        let out = &mut self.target.out;
+    fn begin(
+        &mut self,
+        rows: &Rows,
+        known: &Known,
+        scanner: &Scanner,
+        form: &str,
+    ) -> std::result::Result<(), Ended> {
         match rows.format {
-            RowFormat::Csv => csv_header(&known.columns, out),
-            RowFormat::Jsonl => {}
+            RowFormat::Csv => self.target.put(|out| csv_header(&known.columns, out)),
+            RowFormat::Jsonl => Ok(()),
             RowFormat::Sql => {
                 let columns: Vec<String> = known
                     .columns
@@ -259,47 +269,57 @@ impl Picked {
                     sql.replace(" () FROM", " FROM")
                 };
                 // Names go out in the encoding that they came in, as the rows do.
-                out.extend_from_slice(&scanner.encoding().encode(&sql));
+                let head = scanner.encoding().encode(&sql);
+                self.target.put(|out| out.write_all(&head))
             }
         }
     }
 
     fn take(
         &mut self,
-        line: &[u8],
+        line: Line<'_>,
         rows: &Rows,
-        encoding: pgkeep_model::scan::TextEncoding,
+        encoding: TextEncoding,
         what: &str,
     ) -> std::result::Result<(), Ended> {
         let Some(known) = &self.table else {
             return Ok(());
         };
         self.seen += 1;
-        let is_verbatim = rows.format == RowFormat::Sql && known.filter.is_empty();
-        if !is_verbatim {
-            self.row.decode(line, known.columns.len(), encoding);
-            if self.row.len() != known.columns.len() {
-                return Err(Ended::Failed(odd_row(what, self, known.columns.len())));
-            }
-            if !known.filter.wants(&self.row, encoding) {
-                return Ok(());
-            }
+        if rows.format == RowFormat::Sql && known.filter.is_empty() {
+            self.written += 1;
+            return self.target.put(|out| write_line(line.bytes(), out));
         }
-        let out = &mut self.target.out;
-        match rows.format {
-            RowFormat::Sql => {
-                out.extend_from_slice(line);
-                out.push(b'\n');
+        self.row.read(line, known.columns.len(), encoding);
+        if self.row.len() != known.columns.len() {
+            return Err(Ended::Failed(odd_row(what, self, known.columns.len())));
+        }
+        if known.filter.wants(&self.row, encoding) {
+            if encoding == TextEncoding::Utf8 {
+                self.not_utf8 += u64::from(std::str::from_utf8(self.row.line()).is_err());
             }
-            RowFormat::Csv => csv_row(&self.row, encoding, out),
-            RowFormat::Jsonl => json_row(&known.columns, &self.row, encoding, out),
+            self.written += 1;
+            let (row, columns) = (&mut self.row, &known.columns);
+            self.target.put(|out| match rows.format {
+                RowFormat::Sql => write_line(row.line(), out),
+                RowFormat::Csv => {
+                    row.unescape(encoding);
+                    csv_row(row, encoding, out)
+                }
+                RowFormat::Jsonl => {
+                    row.unescape(encoding);
+                    json_row(columns, row, encoding, out)
+                }
+            })?;
         }
-        if !is_verbatim && encoding == pgkeep_model::scan::TextEncoding::Utf8 {
-            self.not_utf8 += u64::from(std::str::from_utf8(line).is_err());
-        }
-        self.written += 1;
-        self.target.pass()
+        self.row.release();
+        Ok(())
     }
+}
+
+fn write_line(line: &[u8], out: &mut Target) -> io::Result<()> {
+    out.write_all(line)?;
+    out.write_all(b"\n")
 }
 
 fn odd_row(what: &str, picked: &Picked, columns: usize) -> Failure {
@@ -324,7 +344,7 @@ impl End {
             let message = "nobody reads any more, so the rest was not read and nothing proven";
             warnings.push(message.to_owned());
         } else if self.rows.format == RowFormat::Sql && self.picked.table.is_some() {
-            self.picked.target.out.extend_from_slice(b"\\.\nCOMMIT;\n");
+            self.picked.target.hold(b"\\.\nCOMMIT;\n");
         }
         if self.picked.not_utf8 > 0 {
             warnings.push(format!(

@@ -17,7 +17,9 @@ pub(super) struct Target {
     /// Rows that wait for the proof.
     held: Vec<u8>,
     /// Rows that are gathered.
-    pub out: Vec<u8>,
+    out: Vec<u8>,
+    /// How writing ended, until whoever wrote is told.
+    ended: Option<Ended>,
     /// Whether anything went out that cannot be taken back.
     pub is_begun: bool,
 }
@@ -55,12 +57,29 @@ impl Target {
             kind,
             held: Vec::new(),
             out: Vec::new(),
+            ended: None,
             is_begun: false,
         })
     }
 
+    /// Takes what `write` writes. However long it is, no more than two buffers wait here.
+    pub(super) fn put(
+        &mut self,
+        write: impl FnOnce(&mut Self) -> io::Result<()>,
+    ) -> std::result::Result<(), Ended> {
+        write(self).map_err(|error| {
+            let failed = || Ended::Failed(self.kind.cannot_write(&error));
+            self.ended.take().unwrap_or_else(failed)
+        })
+    }
+
+    /// Puts the last bytes behind what waits for the proof.
+    pub(super) fn hold(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+    }
+
     /// Writes what is held when enough is gathered behind it.
-    pub(super) fn pass(&mut self) -> std::result::Result<(), Ended> {
+    fn pass(&mut self) -> std::result::Result<(), Ended> {
         if self.out.len() < BUFFER_BYTES {
             return Ok(());
         }
@@ -116,5 +135,21 @@ impl Kinds {
             }
             Self::File(beside) => beside.cannot_write(error),
         }
+    }
+}
+
+impl Write for Target {
+    /// Takes a long value in pieces, so that it goes out while it is written.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = bytes.len().min(BUFFER_BYTES);
+        self.out.extend_from_slice(&bytes[..taken]);
+        self.pass().map(|()| taken).map_err(|ended| {
+            self.ended = Some(ended);
+            io::Error::other("writing ended")
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
