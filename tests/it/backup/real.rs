@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::Real;
 use crate::support::postgres::{TestDatabase, USER};
 use crate::support::secret::percent_encoded;
-use crate::support::{CANARY, Oracle, Place, S3Server, Server, data, postgres, skip};
+use crate::support::{CANARY, Oracle, Place, S3Server, Sandbox, Server, data, postgres, skip};
 
 /// Loads one of the sample databases.
 fn sample<'a>(server: &'a Server, dump: &[u8]) -> TestDatabase<'a> {
@@ -66,7 +66,7 @@ fn sample_databases_come_back_as_they_were() {
 fn the_nasty_database_is_stored_whole() {
     let Some(server) = postgres() else { return };
     let database = server.database();
-    database.load(&data::dump("nasty.sql"));
+    database.load(&data::nasty(server));
     let real = Real::new(database.socket_url());
     let outcome = real
         .backup(&["--require", "\"public.users\"=1", "--require", "\"\\.\"=1"])
@@ -98,6 +98,37 @@ fn the_nasty_database_is_stored_whole() {
         }
     }
     real.backup(&["--require", "users"]).expect(21);
+}
+
+/// `inspect` counts the rows that the server has, in whatever form this major's pg_dump wrote them.
+#[test]
+fn inspect_reads_what_pg_dump_prints() {
+    let Some(server) = postgres() else { return };
+    let database = sample(server, &pagila());
+    let count = "SELECT sum((xpath('//n/text()', query_to_xml(format('SELECT count(*) AS n FROM ONLY %s', oid::regclass), \
+                 false, false, '')))[1]::text::int) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace";
+    let rows: u64 = database.sql(count).parse().unwrap();
+    let sandbox = Sandbox::new();
+    for flags in [
+        &[][..],
+        &["--clean", "--if-exists", "--create"],
+        &["--no-owner", "--no-privileges", "--quote-all-identifiers"],
+        &["--rows-per-insert=100"],
+    ] {
+        let dump = Command::new(server.bin().join("pg_dump"))
+            .args(flags)
+            .args(["--dbname", &database.socket_url()])
+            .output()
+            .unwrap();
+        assert!(dump.status.success(), "{dump:?}");
+        let run = sandbox
+            .pgkeep(["--json", "inspect", "-"])
+            .stdin(dump.stdout);
+        let document = run.run().expect(0).json();
+        let tables = document["tables"].as_array().unwrap().iter();
+        let found: u64 = tables.filter_map(|table| table["rows"].as_u64()).sum();
+        assert_eq!(found, rows, "{flags:?}");
+    }
 }
 
 #[test]
@@ -277,18 +308,18 @@ fn flags_make_a_partial_backup_and_the_configuration_does_not() {
     );
 }
 
-/// Views, sequences, and what an extension owns: the built-in `plpgsql` is given two tables, one with rows of its users.
+/// Views, sequences, and what an extension owns: `hstore` is given two tables, one with rows of its users.
 #[test]
 fn everything_that_pg_dump_can_name_can_be_selected() {
     let Some(server) = postgres() else { return };
     let database = server.database();
     database.sql(
-        "CREATE TABLE users (id int GENERATED ALWAYS AS IDENTITY, no serial); INSERT INTO users DEFAULT VALUES; \
+        "CREATE EXTENSION hstore; CREATE TABLE users (id int GENERATED ALWAYS AS IDENTITY, no serial); INSERT INTO users DEFAULT VALUES; \
          CREATE VIEW shown AS SELECT 1 AS a; CREATE MATERIALIZED VIEW counted AS SELECT 2 AS a; CREATE SEQUENCE free; \
          CREATE TABLE ext_fixed AS SELECT 1 AS a; CREATE TABLE ext_own AS SELECT 2 AS a; \
-         ALTER EXTENSION plpgsql ADD TABLE ext_fixed; ALTER EXTENSION plpgsql ADD TABLE ext_own; \
+         ALTER EXTENSION hstore ADD TABLE ext_fixed; ALTER EXTENSION hstore ADD TABLE ext_own; \
          UPDATE pg_extension SET extconfig = ARRAY['ext_own'::regclass::oid], extcondition = ARRAY[''] \
-         WHERE extname = 'plpgsql'",
+         WHERE extname = 'hstore'",
     );
     let real = Real::new(database.socket_url());
     let sql = |flags: &[&str]| {
@@ -321,7 +352,7 @@ fn everything_that_pg_dump_can_name_can_be_selected() {
     }
     // What changes nothing is told; the dump is the whole one.
     for (name, why) in [
-        ("ext_fixed", "belongs to the extension `plpgsql`"),
+        ("ext_fixed", "belongs to the extension `hstore`"),
         ("users_id_seq", "a sequence of `public.users`"),
         ("users_no_seq", "a sequence of `public.users`"),
     ] {
@@ -340,7 +371,7 @@ fn everything_that_pg_dump_can_name_can_be_selected() {
     assert!(serial.contains("CREATE SEQUENCE public.users_no_seq"));
     // What would be a silent gap is refused.
     for (name, why) in [
-        ("ext_fixed", "belongs to the extension `plpgsql`"),
+        ("ext_fixed", "belongs to the extension `hstore`"),
         ("users_id_seq", "the identity of `public.users`"),
     ] {
         let outcome = real
@@ -499,7 +530,15 @@ fn every_way_to_name_the_database_works() {
         "127.0.0.1:{port}:*:{USER}:{}\n",
         CANARY.replace('\\', "\\\\").replace(':', "\\:")
     );
-    real.sandbox.write_secret("../home/.pgpass", line);
+    let passwords = real.sandbox.write_secret("../home/.pgpass", line);
+    // Before PostgreSQL 15 libpq asks the system for the home folder, not `HOME`.
+    let by_name = [("PGPASSFILE", passwords.to_str().unwrap())];
+    let named = if server.major() < 15 {
+        &by_name[..]
+    } else {
+        &[]
+    };
+    let run = |flags: &[&str], variables: &[(&str, &str)]| run(flags, &[named, variables].concat());
     run(&["--url", &url], &[]).expect(0);
     let entry = format!(
         "[shop]\nhost=127.0.0.1\nport={port}\nuser={USER}\ndbname={}\n",

@@ -91,7 +91,7 @@ fn samples_come_back_by_several_sessions() {
     let Some(server) = postgres() else { return };
     for sample in [
         pagila(),
-        data::dump("nasty.sql"),
+        data::nasty(server),
         data::dump("neon-chinook.sql"),
     ] {
         assert_comes_back(server, &loaded(server, &sample), "3");
@@ -257,9 +257,10 @@ fn rows_are_frozen_when_they_come_back() {
         shelf
             .restore("latest", &target.url(), &["--jobs", jobs])
             .expect(0);
-        let frozen =
-            "SELECT count(*) FILTER (WHERE relallvisible = relpages), count(*) FROM pg_class
-            WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relpages > 0";
+        // From PostgreSQL 16 on a table has pages in reserve, which hold no row yet.
+        let frozen = "SELECT count(*) FILTER (WHERE relallvisible >= (xpath('//n/text()', query_to_xml(
+            format('SELECT count(DISTINCT (ctid::text::point)[0]) AS n FROM ONLY %s', oid::regclass), false, false, '')))[1]::text::int),
+            count(*) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relpages > 0";
         let counts = target.sql(frozen);
         let (frozen, all) = counts.split_once('|').unwrap();
         assert!(frozen == all && all != "0", "{jobs}: {counts}");

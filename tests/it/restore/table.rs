@@ -109,7 +109,7 @@ fn each_table_comes_back_with_all_that_it_had() {
             SHOP.as_bytes().to_vec(),
             &["public.orders", "public.customers", LINES][..],
         ),
-        (data::dump("nasty.sql"), &nasty[..]),
+        (data::nasty(server), &nasty[..]),
         (
             data::dump("../../assets/pagila.sql.gz"),
             &["public.film", "public.staff"][..],

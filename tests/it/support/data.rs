@@ -12,6 +12,8 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use serde::Deserialize;
 
+use super::Server;
+
 /// What must be found in one dump; see `tests/data/README.md`.
 #[derive(Debug, Deserialize)]
 pub struct Truth {
@@ -94,6 +96,40 @@ pub fn dump(name: &str) -> Vec<u8> {
     } else {
         bytes
     }
+}
+
+/// Returns the nasty database for a server: one that was built without ICU gets its collations from libc, one that lacks
+/// the library of `uuid-ossp` another extension, and one before 15 publications as it knows them.
+pub fn nasty(server: &Server) -> Vec<u8> {
+    let mut text = String::from_utf8(dump("nasty.sql")).expect("the nasty database is UTF-8");
+    if !server.has_icu() {
+        for icu in [
+            "provider = icu, locale = 'und-u-ks-level2', deterministic = false",
+            "provider = icu, locale = 'de-u-co-phonebk'",
+        ] {
+            assert!(text.contains(icu), "{icu}");
+            text = text.replace(icu, "locale = 'C'");
+        }
+    }
+    if server.try_sql("template1", "LOAD 'uuid-ossp'").is_err() {
+        text = text.replace(
+            "CREATE EXTENSION \"uuid-ossp\"",
+            "CREATE EXTENSION pgcrypto",
+        );
+    }
+    if server.major() < 15 {
+        for (newer, older) in [
+            (" (id, ref) WHERE (id > 10) WITH", " WITH"),
+            (
+                "CREATE PUBLICATION nasty_schema FOR TABLES IN SCHEMA parts;",
+                "",
+            ),
+        ] {
+            assert!(text.contains(newer), "{newer}");
+            text = text.replace(newer, older);
+        }
+    }
+    text.into_bytes()
 }
 
 /// Returns what must be found in each dump of `tests/data`, by file name.

@@ -168,6 +168,13 @@ impl Server {
         number / 10_000
     }
 
+    /// Tells whether it was built with ICU, as distributions do and not everybody.
+    pub fn has_icu(&self) -> bool {
+        // `unicode` is there from 16 on in any build; these only initdb finds.
+        let sql = "SELECT count(*) > 0 FROM pg_collation WHERE collname LIKE '%-x-icu'";
+        self.sql("template1", sql) == "t"
+    }
+
     /// Returns a TCP URL with any user and password: `postgresql://user:password@127.0.0.1:port/database`.
     pub fn url_as(&self, user: &str, password: &str, database: &str) -> String {
         format!(
