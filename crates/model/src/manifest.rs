@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::chunks::{ChunkIndex, is_sha256};
 use super::id::{BackupId, DatabaseName};
-use super::scan::{Block, Finding, Parent, RowDigest, Section, Table, TableKind};
+use super::scan::{Block, Columns, Finding, Parent, RowDigest, Section, Table, TableKind};
 use super::text_form::TextForm;
 
 /// The newest format that this program writes and reads.
@@ -284,7 +284,7 @@ pub struct TableRecord {
     pub parent: Option<Parent>,
     /// Columns in the order of the COPY lines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub columns: Option<Vec<String>>,
+    pub columns: Option<Columns>,
     /// Rows; none where the dump holds no data of it.
     pub rows: Option<u64>,
     /// Bytes of the rows.

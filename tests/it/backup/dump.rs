@@ -832,3 +832,32 @@ fn the_line_says_how_money_is_read() {
     );
     assert_eq!(form["lc_monetary"], "C");
 }
+
+/// What is known of a table is small, and lists of tables share most of it.
+#[test]
+fn twenty_thousand_tables_fit_into_96_mib() {
+    let mut shop = Shop::new();
+    let (mut made, mut rows) = (String::new(), String::new());
+    for nth in 0..20_000 {
+        let name = format!("tenant_{:03}_orders_{nth:05}", nth % 200);
+        made += &format!(
+            "CREATE TABLE public.{name} (\n    id bigint NOT NULL,\n    customer_id bigint,\n    state text,\n    \
+             created_at timestamp with time zone,\n    total numeric,\n    notes jsonb\n);\n\n"
+        );
+        rows += &format!(
+            "COPY public.{name} (id, customer_id, state, created_at, total, notes) FROM stdin;\n\
+             1\t2\tx\t2026-01-02 03:04:05+00\t1.5\t{{}}\n\\.\n\n"
+        );
+    }
+    shop.prints(format!(
+        "--\n-- PostgreSQL database dump\n--\n\nSET client_encoding = 'UTF8';\n\n{made}{rows}\
+         --\n-- PostgreSQL database dump complete\n--\n\n"
+    ));
+    let running = shop.run(&shop.oracle(), &["--compression", "zstd"]).start();
+    let peak = processes::watched_peak_kib(running.pid());
+    let outcome = running.wait().expect(0);
+    assert_eq!(outcome.summary()["backups"][0]["tables"], 20_000);
+    if cfg!(target_os = "linux") {
+        assert!(peak > 0 && peak < 96 * 1024, "{peak} KiB");
+    }
+}

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::manifest::TableRecord;
 use crate::name::TableName;
-use crate::scan::{RowDigest, SequenceValue, Table, TableKind};
+use crate::scan::{Columns, RowDigest, SequenceValue, Table, TableKind};
 
 /// What was dumped of one table, and what must be there again.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,7 +19,7 @@ pub struct Expected {
     /// How it is made; none where the dump holds only rows.
     pub kind: Option<TableKind>,
     /// Columns in the order of the COPY lines.
-    pub columns: Option<Vec<String>>,
+    pub columns: Option<Columns>,
     /// Rows; none where the dump holds no data of it.
     pub rows: Option<u64>,
     /// Digest of the rows; none for INSERT statements.
@@ -118,7 +118,7 @@ pub fn reordered(expected: &[Expected], found: &[Table]) -> Vec<Reordered> {
         .filter(is_other_order)
         .map(|expected| Reordered {
             name: expected.name.clone(),
-            columns: expected.columns.clone().unwrap_or_default(),
+            columns: expected.columns.as_deref().unwrap_or_default().to_vec(),
         })
         .collect()
 }
@@ -143,7 +143,7 @@ pub fn of_other_form(expected: &[Expected], found: &[Table]) -> Vec<Reordered> {
     other
         .map(|expected| Reordered {
             name: expected.name.clone(),
-            columns: expected.columns.clone().unwrap_or_default(),
+            columns: expected.columns.as_deref().unwrap_or_default().to_vec(),
         })
         .collect()
 }

@@ -32,7 +32,8 @@ pub use lexeme::{Lexeme, LexemeKind, lexemes};
 pub use listed::{Listed, Spoken, Work};
 pub use notes::{Found, Notes};
 pub use report::{
-    Block, Finding, NOT_UTF8, Parent, Scan, Section, SectionName, SequenceValue, Table, TableKind,
+    Block, Columns, Finding, NOT_UTF8, Parent, Scan, Section, SectionName, SequenceValue, Table,
+    TableKind,
 };
 pub use watch::{ColumnKind, Watch};
 

@@ -1,6 +1,8 @@
 //! What a scan found out about a dump.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Deref;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -76,10 +78,43 @@ pub struct Table {
     pub digest: Option<RowDigest>,
     /// Columns in the order of the COPY lines, where the dump names them.
     #[serde(skip)]
-    pub columns: Option<Vec<String>>,
+    pub columns: Option<Columns>,
     /// Where its COPY blocks lie, statement and closing line included.
     #[serde(skip)]
     pub blocks: Vec<Block>,
+}
+
+/// Names of a table's columns, in the order of its COPY lines.
+///
+/// Clones share them: of tens of thousands of tables they are most of what is known, and manifest, plan and comparison
+/// each have a list of the tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Columns(Arc<[String]>);
+
+impl Deref for Columns {
+    type Target = [String];
+
+    fn deref(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl FromIterator<String> for Columns {
+    fn from_iter<T: IntoIterator<Item = String>>(names: T) -> Self {
+        Self(names.into_iter().collect())
+    }
+}
+
+impl Serialize for Columns {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.as_ref().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Columns {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::deserialize(deserializer).map(|names| Self(names.into()))
+    }
 }
 
 /// What a sequence is set to.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::encoding::NameEncoding;
 use super::lexer::Token;
-use super::report::Table;
+use super::report::{Columns, Table};
 use crate::name::TableName;
 
 /// Most columns that a table can have.
@@ -55,7 +55,7 @@ pub struct Watch {
     takes_any: bool,
     definition: Definition,
     kinds: HashMap<String, ColumnKind>,
-    columns: Option<Vec<String>>,
+    columns: Option<Columns>,
     tables: Vec<usize>,
     is_inside: bool,
 }

@@ -407,7 +407,8 @@ pub(crate) fn questions(expected: &[Expected]) -> Vec<(String, String)> {
                 quote(table.name.schema_or_public()),
                 quote(&table.name.name)
             );
-            let names = table.columns.iter().flatten().map(|column| quote(column));
+            let known = table.columns.as_deref().unwrap_or_default();
+            let names = known.iter().map(|column| quote(column));
             let columns = names.collect::<Vec<_>>().join(", ");
             let is_root = table.kind == Some(scan::TableKind::Partitioned);
             let what = match (is_root, columns.as_str()) {

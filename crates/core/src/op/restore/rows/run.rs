@@ -263,7 +263,7 @@ impl<'a> Run<'a> {
             .map_err(|error| self.failed(&error))?;
         let (mut pairs, mut problems) = (Vec::new(), Vec::new());
         for (record, table) in records.into_iter().zip(found) {
-            let columns = record.columns.clone().unwrap_or_default();
+            let columns = record.columns.as_deref().unwrap_or_default().to_vec();
             let problem = match record.digest {
                 None => Some("its rows are INSERT statements".to_owned()),
                 Some(_) => table.problem(&columns, self.mode),

@@ -358,11 +358,8 @@ fn questions(job: &Job<'_>, no_compare: bool) -> Vec<(String, String)> {
     with_rows
         .map(|(entry, into)| {
             let expected = &entry.expected;
-            let names = expected
-                .columns
-                .iter()
-                .flatten()
-                .map(|column| quote(column));
+            let columns = expected.columns.as_deref().unwrap_or_default();
+            let names = columns.iter().map(|column| quote(column));
             let columns = names.collect::<Vec<_>>().join(", ");
             let (name, into) = (expected.name.quoted(), into.quoted());
             let is_root = expected.kind == Some(TableKind::Partitioned);
