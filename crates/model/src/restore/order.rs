@@ -28,6 +28,9 @@ const MAX_TABLES: usize = 200;
 /// Most tables that are made in one transaction: the server has 6,400 locks by default, and each table takes a few.
 const MAX_TABLES_MADE: usize = 1000;
 
+/// How much text is read at once for its statements.
+const PIECE_BYTES: usize = 1 << 20;
+
 /// Most large objects whose owners and comments are set in one transaction.
 const MAX_LARGE_OBJECTS: u64 = 1000;
 
@@ -164,15 +167,21 @@ impl Gathering {
 
     /// Plans the restore of the whole dump that was pushed, of which `scan` tells the tables, for so many workers.
     pub fn plan(self, scan: &Scan, jobs: usize) -> Vec<Stage> {
-        let mut scanner = Scanner::noting(Notes::Statements);
-        scanner.push(&self.text);
-        let listed = scanner.take_found().statements;
         let pre_bytes = usize::try_from(self.sections.pre.length).unwrap_or(usize::MAX);
-        let behind = listed.partition_point(|listed| listed.start < pre_bytes as u64);
-        let mut session = Session::new(&self.text);
-        listed[..behind]
-            .iter()
-            .for_each(|listed| session.note(listed));
+        let mut scanner = Scanner::noting(Notes::Statements);
+        let (mut session, mut listed) = (Session::new(&self.text), Vec::new());
+        for piece in self.text.chunks(PIECE_BYTES) {
+            scanner.push(piece);
+            for statement in scanner.take_found().statements {
+                // In front of the data only settings count, among two or three statements for each table.
+                if statement.start < pre_bytes as u64 {
+                    session.note(&statement);
+                } else {
+                    listed.push(statement);
+                }
+            }
+        }
+        drop(scanner);
         let structure = Task {
             settings: Vec::new(),
             what: What::Text(self.text[..pre_bytes.min(self.text.len())].to_vec()),
@@ -189,7 +198,7 @@ impl Gathering {
             &session.settings(),
             jobs,
         ));
-        let mut behind = post_stages(&listed[behind..], session, scan, jobs);
+        let mut behind = post_stages(&listed, session, scan, jobs);
         // An index waits only for its own table's rows.
         if let (Some((Run::Indexes, _)), Some(rows)) = (behind.first(), stages.last_mut()) {
             rows.append(&mut behind.remove(0).1);
