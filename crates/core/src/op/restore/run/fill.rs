@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 use super::{Made, Moved, Run, Site, expected_of};
 use crate::copies::{Stored, Tap};
 use crate::op::event::Event;
-use crate::op::restore::SQL_FAILED;
 use crate::op::restore::check::{self, Compared};
 use crate::op::restore::create::{Creation, OTHER_LOCALE};
 use crate::op::restore::feed::{judge_file, refused};
@@ -17,6 +16,7 @@ use crate::op::restore::refusal::{of_statement, with_hint};
 use crate::op::restore::session::{From, Handed, Judge, Sessions, Supply};
 use crate::op::restore::sink::Broken;
 use crate::op::restore::source::Opened;
+use crate::op::restore::{HINDERED, SQL_FAILED};
 use crate::postgres::databases::Databases;
 use crate::postgres::error::Error;
 use crate::postgres::feed::Answers;
@@ -68,6 +68,23 @@ impl Run<'_> {
         site: &Site,
         made: &mut Made,
     ) -> Result<Moved> {
+        self.make_anew(site, made).await?;
+        // Several sessions where that applies, else one.
+        match self.feed_side_by_side(opened, at, site).await {
+            Ok(Some(moved)) => Ok(moved),
+            Ok(None) => self.feed(opened, at, site).await,
+            Err(failure) if is_about_order(&failure) && self.check_stop().is_ok() => {
+                self.warn(in_one_session(&failure));
+                self.report.jobs = 1;
+                self.make_anew(site, made).await?;
+                self.feed(opened, at, site).await
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Makes the database; one that an attempt before this one made goes first.
+    async fn make_anew(&mut self, site: &Site, made: &mut Made) -> Result<()> {
         if made.database {
             self.clean(site, true)
                 .await
@@ -75,12 +92,7 @@ impl Run<'_> {
             made.database = false;
         }
         self.make_database(site, made).await?;
-        self.prepare(site).await?;
-        // Several sessions where that applies, else one.
-        match self.feed_side_by_side(opened, at, site).await? {
-            Some(moved) => Ok(moved),
-            None => self.feed(opened, at, site).await,
-        }
+        self.prepare(site).await
     }
 
     /// What holds for each session of this restore.
@@ -424,6 +436,25 @@ impl Run<'_> {
             .of_copy()
             .hint("`pgkeep list` shows other backups")
     }
+}
+
+/// A check, a default or a generated column may call a function that reads a table whose rows come later where several
+/// sessions work at once. Only the dump's own order tells whether the server would refuse the statement there, too.
+fn is_about_order(failure: &Failure) -> bool {
+    let is_deadlock = |line: &String| line.contains("deadlock detected");
+    failure.id == SQL_FAILED || failure.id == HINDERED && failure.details.iter().any(is_deadlock)
+}
+
+fn in_one_session(failure: &Failure) -> String {
+    let said = failure
+        .details
+        .iter()
+        .map(|line| line.trim())
+        .find(|line| line.contains("ERROR:"))
+        .map_or_else(String::new, |line| format!(" ({line})"));
+    format!(
+        "several sessions at once could not restore it{said}, so one session restored it again in the dump's order"
+    )
 }
 
 /// Holds a whole dump against its manifest, and what is there before the COMMIT against what was dumped.

@@ -22,7 +22,6 @@ use crate::op::restore::preflight::Plan;
 use crate::op::restore::session::{From, Handed, Judge, Sessions, Supply};
 use crate::op::restore::sink::Broken;
 use crate::op::restore::source::Opened;
-use crate::op::restore::{HINDERED, SQL_FAILED};
 use crate::postgres::databases::free_sessions;
 use crate::postgres::error::Error;
 use crate::postgres::feed::Answers;
@@ -423,17 +422,7 @@ impl Judge for Judgement<'_, '_> {
     }
 
     fn refused(&self, error: &Error) -> Failure {
-        out_of_order(self.run.psql_failed(error))
-    }
-}
-
-/// A check, a default or a generated column may call a function that reads a table whose rows come later here.
-fn out_of_order(failure: Failure) -> Failure {
-    match failure.id {
-        SQL_FAILED | HINDERED => failure.hint(
-            "where a function in a check or an index reads another table, `--jobs 1` helps: it keeps to the dump's order",
-        ),
-        _ => failure,
+        self.run.psql_failed(error)
     }
 }
 
