@@ -861,3 +861,23 @@ fn twenty_thousand_tables_fit_into_96_mib() {
         assert!(peak > 0 && peak < 96 * 1024, "{peak} KiB");
     }
 }
+
+/// A pooler in transaction mode gives two clients one session. It is found while nobody else uses it, and before anything
+/// is set in a session that an application meets next.
+#[test]
+fn a_pooler_that_mixes_sessions_is_found_before_anything_is_set() {
+    let mut shop = Shop::new();
+    let answers = json!([
+        { "contains": "SET ", "text": "set\n", "exit_code": 99 },
+        { "contains": "pg_backend_pid( )", "text": "1\n" },
+        { "contains": "pg_backend_pid()", "text": "1\n" },
+    ]);
+    shop.fake.script("psql", json!({ "answers": answers }));
+    let outcome = shop.backup(&[]);
+    assert_ne!(outcome.code(), 0);
+    assert_eq!(
+        outcome.exit_error()["id"],
+        "transaction_pooler",
+        "{outcome}"
+    );
+}

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use super::environment::Environment;
-use super::server::with_ambient_place;
+use super::place::with_ambient_place;
 use pgkeep_model::connection::Connection;
 
 /// A resolver that takes longer would make every connection slow.

@@ -14,6 +14,8 @@ pub mod environment;
 pub mod error;
 pub mod feed;
 pub mod globals;
+mod place;
+pub mod pooler;
 pub mod present;
 pub mod process;
 pub mod programs;

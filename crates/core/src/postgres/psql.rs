@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::environment::Environment;
 use super::error::Error;
+use super::place::is_direct;
 use super::process::Program;
 use super::programs::{Programs, Version};
 use pgkeep_model::connection::Connection;
@@ -35,6 +36,8 @@ pub struct Psql {
     programs: Programs,
     environment: Environment,
     conninfo: Option<String>,
+    /// Whether it is known that no pooler stands in between.
+    is_direct: bool,
 }
 
 impl Psql {
@@ -44,7 +47,13 @@ impl Psql {
             programs: programs.clone(),
             environment: environment.for_connection(connection),
             conninfo: connection.conninfo(),
+            is_direct: is_direct(connection, environment),
         }
+    }
+
+    /// Tells whether it is known that no pooler stands in between.
+    pub(super) fn is_direct(&self) -> bool {
+        self.is_direct
     }
 
     /// Adds the settings that make printed values comparable; see [`Environment::with_session_settings`].

@@ -12,6 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::catalog::{DATABASE_PROPERTIES, SCHEMA_OWNERS, SYSTEM_IDENTIFIER};
 use super::environment::Environment;
 use super::error::{Error, Reason};
+use super::place::with_ambient_place;
+use super::pooler;
 use super::programs::Programs;
 use super::psql::Psql;
 use pgkeep_model::connection::Connection;
@@ -339,6 +341,7 @@ impl ServerFacts {
         }
         let query = query();
         let psql = Psql::new(programs, environment, connection);
+        pooler::refuse(&psql, cancel).await?;
         let with_settings = psql.clone().with_session_settings();
         match with_settings.query(&query, cancel, TIMEOUT).await {
             Ok(answer) => parse(&answer, true),
@@ -369,33 +372,6 @@ pub fn is_transaction_pooler(connection: &Connection, environment: &Environment)
                 .is_some_and(|name| name.ends_with("-pooler"));
         (is_supabase && *port == 6543) || is_neon
     })
-}
-
-/// Fills in what libpq would take from the environment. Where a service is named, its file wins over that; what it says
-/// is known to libpq alone.
-pub(crate) fn with_ambient_place(connection: &Connection, environment: &Environment) -> Connection {
-    let environment = environment.for_connection(connection);
-    let mut place = connection.clone();
-    if connection.get("service").is_some() || environment.get("PGSERVICE").is_some() {
-        return place;
-    }
-    let is_named = place.names_a_place();
-    let ambient = [
-        ("host", "PGHOST"),
-        ("hostaddr", "PGHOSTADDR"),
-        ("port", "PGPORT"),
-    ];
-    for (name, variable) in ambient {
-        let is_open = place.get(name).is_none() && (name == "port" || !is_named);
-        let value = environment.get(variable).and_then(|value| value.to_str());
-        if let Some(value) = value.filter(|value| is_open && !value.is_empty()) {
-            // A value that libpq would refuse names no pooler.
-            place = place
-                .with_parameter(name, value.to_owned())
-                .unwrap_or(place);
-        }
-    }
-    place
 }
 
 /// Reads process id, facts, process id. The two numbers differ where a pooler switched the session in between.

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::catalog::{DATABASE_PROPERTIES, SCHEMA_OWNERS, SYSTEM_IDENTIFIER};
 use super::error::{Error, Reason};
+use super::pooler;
 use super::psql::Psql;
 use pgkeep_model::connection::Connection;
 use pgkeep_model::restore::defaults::DefaultRights;
@@ -161,6 +162,7 @@ impl TargetFacts {
 
     /// Asks the server.
     pub async fn read(psql: &Psql, cancel: &CancellationToken) -> Result<Self, Error> {
+        pooler::refuse(psql, cancel).await?;
         let answer = psql.query(&query(), cancel, TIMEOUT).await?;
         let text = String::from_utf8_lossy(&answer);
         serde_json::from_str(text.trim()).map_err(|error| Error {
