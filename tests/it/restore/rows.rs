@@ -203,13 +203,13 @@ fn a_merge_that_fails_leaves_all_as_it_was() {
     );
     fails(&["--table", "tags"], 25, "table_exists", "--upsert");
     fails(&["--dry-run"], 2, "flag_alone", "--data-only");
-    // A rule of the target that changes what is written is seen before the COMMIT.
+    // A rule of the target that would run for what is written is told before anything is.
     database.sql("CREATE RULE r AS ON INSERT TO logs DO INSTEAD NOTHING; DELETE FROM logs");
     fails(
         &["--data-only", "-t", "logs"],
-        23,
-        "restore_differs",
-        "public.logs",
+        25,
+        "merge_refused",
+        "`public.logs`: its rule `r` would run",
     );
     database.sql("ALTER TABLE tags DROP COLUMN name");
     let gone = shelf
@@ -602,4 +602,109 @@ fn only_the_tables_own_bytes_come_out_of_a_bucket() {
         .filter(|seen| seen.method == "GET" && seen.path.ends_with(".sql.gz"))
         .collect();
     assert_eq!(gets.len(), 1, "one range of the object");
+}
+
+/// What the application's own statements find by its path is found by a merge, too; what we write has its schema.
+#[test]
+fn a_check_finds_functions_by_the_targets_own_path() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    database.sql(
+        "CREATE FUNCTION okv(t text) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT t <> ''bad''';
+         CREATE FUNCTION chk(t text) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN okv(t); END';
+         CREATE TABLE chkd (id int PRIMARY KEY, v text CHECK (chk(v))); INSERT INTO chkd VALUES (1, 'x'), (2, 'y')",
+    );
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    database.sql("DELETE FROM chkd WHERE id = 2; INSERT INTO chkd VALUES (3, 'z')");
+    let upsert = ["--upsert", "--table", "chkd"];
+    shelf.restore("latest", &database.url(), &upsert).expect(0);
+    assert_eq!(
+        database.sql("SELECT string_agg(v, '' ORDER BY id) FROM chkd"),
+        "xyz"
+    );
+    database.sql("TRUNCATE chkd");
+    let append = ["--data-only", "--table", "chkd"];
+    shelf.restore("latest", &database.url(), &append).expect(0);
+    // A dump is restored with an empty path, where its own function is at fault: that is said.
+    let other = server.database();
+    let outcome = shelf.restore("latest", &other.url(), &[]);
+    assert_ne!(outcome.code(), 0);
+    assert!(
+        outcome
+            .stderr()
+            .contains("the dump's own function public.chk(text)"),
+        "{outcome}"
+    );
+    let beside = ["--table", "chkd", "--schema-map", "public=r"];
+    let outcome = shelf.restore("latest", &database.url(), &beside);
+    assert!(
+        outcome.stderr().contains("the dump's own function"),
+        "{outcome}"
+    );
+}
+
+/// Every table that rows can be merged into is meant, and the others are named.
+#[test]
+fn tables_without_a_usable_key_are_left_out_and_named() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    database.sql(
+        "CREATE TABLE whole (id int PRIMARY KEY, v text); INSERT INTO whole VALUES (1, 'a'), (2, 'b');
+         CREATE TABLE late (id int PRIMARY KEY DEFERRABLE); INSERT INTO late VALUES (1);
+         CREATE TABLE bare (id int); INSERT INTO bare VALUES (1)",
+    );
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    database.sql("DELETE FROM whole WHERE id = 2");
+    let report = shelf
+        .restore("latest", &database.url(), &["--upsert"])
+        .expect(0)
+        .summary();
+    let warnings = report["warnings"].to_string();
+    assert!(
+        warnings.contains("late` is left out: its primary key is deferrable"),
+        "{warnings}"
+    );
+    assert!(
+        warnings.contains("bare` is left out: it has no primary key"),
+        "{warnings}"
+    );
+    assert_eq!(database.sql("SELECT count(*) FROM whole"), "2");
+    shelf
+        .restore("latest", &database.url(), &["--upsert", "--table", "late"])
+        .expect(25);
+}
+
+/// Rules would run for what is merged, and values that rows have exchanged meet one another: both have words.
+#[test]
+fn rules_and_exchanged_values_are_told() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    database.sql(
+        "CREATE TABLE items (id int PRIMARY KEY, list int, pos int, UNIQUE (list, pos)); INSERT INTO items VALUES (1, 1, 1), (2, 1, 2), (3, 1, 3);
+         CREATE TABLE ruled (id int PRIMARY KEY); CREATE TABLE log (n int); INSERT INTO ruled VALUES (1), (2);
+         CREATE RULE r_log AS ON INSERT TO ruled DO ALSO INSERT INTO log VALUES (NEW.id)",
+    );
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    database.sql("UPDATE items SET pos = 100 + pos; UPDATE items SET pos = CASE id WHEN 1 THEN 3 WHEN 3 THEN 1 ELSE 2 END; DELETE FROM ruled");
+    let outcome = shelf.restore("latest", &database.url(), &["--upsert", "--table", "items"]);
+    assert_ne!(outcome.code(), 0);
+    assert!(
+        outcome.exit_error()["hints"]
+            .to_string()
+            .contains("exchanged their values"),
+        "{outcome}"
+    );
+    for flag in ["--upsert", "--data-only"] {
+        let outcome = shelf
+            .restore("latest", &database.url(), &[flag, "--table", "ruled"])
+            .expect(25);
+        assert!(
+            outcome.stderr().contains("its rule `r_log` would run"),
+            "{outcome}"
+        );
+    }
+    assert_eq!(database.sql("SELECT count(*) FROM log"), "0");
 }

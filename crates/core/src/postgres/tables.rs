@@ -94,6 +94,9 @@ SELECT coalesce(jsonb_agg(jsonb_build_object(
     WHERE x.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)), '[]'),
   'triggers', coalesce((SELECT jsonb_agg(jsonb_build_object('name', t.tgname, 'is_always', t.tgenabled = 'A') ORDER BY t.tgname)
     FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')), '[]'),
+  'rules', coalesce((SELECT jsonb_agg(w.rulename ORDER BY w.rulename) FROM pg_rewrite w
+    WHERE w.ev_class = c.oid AND w.ev_type IN ('2', '3') AND w.ev_enabled <> 'D'), '[]'),
+  'hides_rows', coalesce(c.relrowsecurity AND row_security_active(c.oid), false),
   'references', coalesce((SELECT jsonb_agg(DISTINCT jsonb_build_array(n.nspname, r.relname))
     FROM pg_constraint k
     CROSS JOIN LATERAL (SELECT k.confrelid AS relid UNION SELECT relid FROM pg_partition_tree(k.confrelid)) p

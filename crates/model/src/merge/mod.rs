@@ -35,6 +35,12 @@ pub struct TargetTable {
     /// Triggers that would fire.
     #[serde(default)]
     pub triggers: Vec<Trigger>,
+    /// Rules that would run for rows that are written.
+    #[serde(default)]
+    pub rules: Vec<String>,
+    /// Whether row-level security hides rows of it from us.
+    #[serde(default)]
+    pub hides_rows: bool,
     /// Tables that its foreign keys refer to, as schema and name, but for keys that can wait for the end.
     #[serde(default)]
     pub references: Vec<(String, String)>,
@@ -149,13 +155,25 @@ impl TargetTable {
                 Some(_) => {}
             }
         }
+        if let Some(rule) = self.rules.first() {
+            return Some(format!(
+                "its rule `{rule}` would run for each row that is written"
+            ));
+        }
+        if self.hides_rows {
+            return Some(
+                "row-level security hides rows of it from the role that restores, so nothing can be merged or compared"
+                    .to_owned(),
+            );
+        }
         match mode {
             Mode::Append => None,
             Mode::Upsert => self.key_problem(columns),
         }
     }
 
-    fn key_problem(&self, columns: &[String]) -> Option<String> {
+    /// Says why rows cannot be told apart by its primary key; nothing stands against it when there is none.
+    pub fn key_problem(&self, columns: &[String]) -> Option<String> {
         let Some(key) = self.key.as_ref().filter(|key| !key.columns.is_empty()) else {
             return Some("it has no primary key".to_owned());
         };
@@ -245,6 +263,10 @@ mod tests {
             says(&|_| {}, &["v"], upsert),
             "the dump lacks the column `id` of its primary key"
         );
+        let ruled = says(&|t| t.rules = vec!["r".into()], &["id"], append);
+        assert!(ruled.contains("its rule `r` would run"), "{ruled}");
+        let hidden = says(&|t| t.hides_rows = true, &["id"], upsert);
+        assert!(hidden.contains("row-level security"), "{hidden}");
         let deferred = says(
             &|t| t.key.as_mut().unwrap().is_immediate = false,
             &["id"],

@@ -48,10 +48,14 @@ pub fn of(plans: &[Plan<'_>], rows: Vec<Rows>, encoding: &str, ending: Ending) -
 /// as the tables have them, each under one of `names`.
 pub fn asks(plans: &[Plan<'_>], names: &[String]) -> Asks {
     let mut notes: String = plans.iter().map(Plan::count).collect();
+    // Checks, defaults and indexes of the tables are the target's own code, which finds things by the target's own path.
+    // What we write has its schema everywhere.
+    notes += "RESET search_path;\n";
     notes.extend(plans.iter().map(Plan::merge));
     // Constraints that wait are checked now; with events left no trigger can be enabled.
     notes += "SET CONSTRAINTS ALL IMMEDIATE;\n";
     notes.extend(plans.iter().map(Plan::enable_triggers));
+    notes += "SET search_path = '';\n";
     let compared = names.iter().cloned().zip(plans.iter().map(Plan::compared));
     Asks {
         notes,

@@ -63,10 +63,33 @@ pub(super) fn of_statement(mut failure: Failure, error: &Error, what: &str, said
 
 /// Adds the next move where the server's words name one for which whole restores and single tables have flags.
 pub(super) fn with_hint(failure: Failure, error: &Error) -> Failure {
+    if let Some(hint) = function_hint(&error.stderr) {
+        return failure.hint(hint);
+    }
     match sql_hint(error) {
         Some(hint) => failure.hint(hint),
         None => failure,
     }
+}
+
+/// The next move where a function of the dump finds nothing, because every dump is restored with an empty `search_path`.
+fn function_hint(stderr: &[String]) -> Option<String> {
+    let is_missing = |line: &String| line.contains("ERROR:") && line.contains("does not exist");
+    let at = stderr.iter().position(is_missing)?;
+    let rest = stderr[at..].iter();
+    let context = rest
+        .filter_map(|line| line.trim().strip_prefix("CONTEXT:"))
+        .find_map(|context| {
+            let (_, function) = context.split_once("function ")?;
+            let ends = [" line ", " during ", " statement "];
+            let end = ends.iter().filter_map(|end| function.find(end)).min()?;
+            Some(function[..end].to_owned())
+        })?;
+    Some(format!(
+        "the dump's own function {context} names something without its schema, and every dump is restored with an empty \
+         `search_path`: `ALTER FUNCTION … SET search_path = …` in the source mends the next backup; of this one, a schema \
+         that is made by hand with the function mended comes first"
+    ))
 }
 
 /// The next move where the server's words tell one.

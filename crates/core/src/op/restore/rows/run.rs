@@ -268,8 +268,11 @@ impl<'a> Run<'a> {
                 None => Some("its rows are INSERT statements".to_owned()),
                 Some(_) => table.problem(&columns, self.mode),
             };
-            let is_keyless =
-                table.kind.is_some() && table.key.is_none() && self.mode == Mode::Upsert;
+            // Every table is meant that rows can be merged into, and no other.
+            let is_keyless = self.mode == Mode::Upsert
+                && table.kind.is_some()
+                && problem.is_some()
+                && problem == table.key_problem(&columns);
             match problem {
                 None => pairs.push(Pair {
                     record,
@@ -334,6 +337,8 @@ impl<'a> Run<'a> {
         let failure = Failure::new(Kind::Refused, id, message);
         match self.mode {
             Mode::Append => failure.hint("`--upsert` merges rows into a table that holds some, by its primary key"),
+            Mode::Upsert if failure.message.contains("row-level security") => failure.hint("merge as a superuser or as a role with BYPASSRLS"),
+            Mode::Upsert if failure.message.contains("its rule `") => failure.hint("`ALTER TABLE … DISABLE RULE …` for the time of the merge, or leave the table out"),
             Mode::Upsert => failure.hint("`pgkeep extract` writes one table's rows as SQL, CSV or JSON Lines without any server"),
         }
     }
@@ -559,6 +564,12 @@ fn failed(doing: &str, error: &Error) -> Failure {
         failure.id = "merge_sql_failed";
     }
     let says = |text: &str| error.stderr.iter().any(|line| line.contains(text));
+    if says("duplicate key value violates unique constraint") {
+        return failure.hint(
+            "a unique constraint other than the primary key is checked row by row: where rows have exchanged their values, \
+             drop it, merge, and add it again; where a row that is not in the backup holds the value, that row has to go first",
+        );
+    }
     if says("violates foreign key constraint") {
         return failure.hint("merge the tables that it refers to as well: `--table` may be repeated, and `--upsert` without it takes all");
     }
