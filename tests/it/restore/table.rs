@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{Shelf, Target, loaded};
 use crate::support::postgres::{TestDatabase, USER};
 use crate::support::scripted_s3::ScriptedS3;
+use crate::support::secret::percent_encoded;
 use crate::support::{Sandbox, Server, data, postgres};
 
 /// Everything that a table can have, with what it needs in other schemas and tables.
@@ -899,4 +900,51 @@ fn roles_that_were_made_are_named_behind_a_bad_copy() {
     assert_eq!(report["created_roles"], json!([role]), "{outcome}");
     database.sql("DROP TABLE other");
     server.sql("template1", &format!("DROP ROLE {role}"));
+}
+
+/// A schema that is made for a copy belongs to the owner of what comes into it, and is open as the one it came from.
+#[test]
+fn a_schema_that_is_made_has_the_owner_and_the_rights_of_its_tables() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    let name = database.name();
+    let (owner, rescuer) = (format!("{name}_owner"), format!("{name}_rescuer"));
+    server.sql(
+        "template1",
+        &format!(
+            "CREATE ROLE {owner} LOGIN; CREATE ROLE {rescuer} LOGIN; GRANT {owner} TO {rescuer}; ALTER DATABASE {name} OWNER TO {owner};
+             GRANT CREATE ON DATABASE {name} TO {rescuer}"
+        ),
+    );
+    database.sql(&format!(
+        "GRANT CREATE ON SCHEMA public TO {owner}; CREATE SCHEMA shut AUTHORIZATION {owner}; SET ROLE {owner};
+         CREATE TABLE orders (id int PRIMARY KEY); INSERT INTO orders VALUES (1); CREATE TABLE shut.bills AS TABLE orders;
+         GRANT USAGE ON SCHEMA shut TO {rescuer}"
+    ));
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    let folder = percent_encoded(&server.socket_dir().display().to_string());
+    let into = format!(
+        "postgresql://{rescuer}@/{name}?host={folder}&port={}",
+        server.port()
+    );
+    let flags = ["--table", "orders", "--schema-map", "public=rescued"];
+    shelf.restore("latest", &into, &flags).expect(0);
+    let read = format!("SET ROLE {owner}; SELECT count(*) FROM rescued.orders");
+    assert_eq!(database.sql(&read), "1");
+    let rights = "SELECT pg_get_userbyid(nspowner), has_schema_privilege('public', oid, 'USAGE') FROM pg_namespace WHERE nspname = ";
+    assert_eq!(
+        database.sql(&format!("{rights}'rescued'")),
+        format!("{owner}|t")
+    );
+    let flags = ["--table", "shut.bills", "--schema-map", "shut=other"];
+    shelf.restore("latest", &into, &flags).expect(0);
+    assert_eq!(
+        database.sql(&format!("{rights}'other'")),
+        format!("{owner}|f")
+    );
+    let may = format!("SELECT has_schema_privilege('{rescuer}', 'other', 'USAGE')");
+    assert_eq!(database.sql(&may), "t");
+    drop(database);
+    server.sql("template1", &format!("DROP ROLE {owner}, {rescuer}"));
 }

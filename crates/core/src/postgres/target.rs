@@ -78,6 +78,9 @@ pub struct TargetFacts {
     /// Roles whose rights the user has.
     #[serde(default)]
     pub acts_as: Vec<String>,
+    /// Languages in which functions can be made in the database.
+    #[serde(default)]
+    pub languages: Vec<String>,
     /// What the database holds outside extensions.
     pub schemas: Vec<SchemaFacts>,
     /// Large objects that it holds.
@@ -289,6 +292,7 @@ SELECT jsonb_build_object(
   'platform_routines', coalesce((SELECT jsonb_agg(n.nspname || '.' || p.proname) FROM pg_proc p JOIN pg_namespace n
     ON n.oid = p.pronamespace WHERE p.pronargs = 0 AND n.nspname IN ('auth', 'supabase_functions')), '[]'),
   'extensions', coalesce((SELECT jsonb_agg(name) FROM pg_available_extensions), '[]'),
+  'languages', coalesce((SELECT jsonb_agg(lanname) FROM pg_language), '[]'),
   'large_objects', (SELECT count(*) FROM pg_largeobject_metadata),
   'default_rights', coalesce((SELECT jsonb_agg(jsonb_build_object('role', pg_get_userbyid(d.defaclrole), 'schema', n.nspname,
     'kind', d.defaclobjtype::text, 'rights', coalesce((SELECT jsonb_agg(jsonb_build_object(

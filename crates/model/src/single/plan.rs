@@ -134,7 +134,7 @@ impl Selection<'_> {
             if self.schemas_made().contains(&schema) {
                 needed.insert(Object::Schema(schema));
             } else {
-                schemas += &format!("CREATE SCHEMA {};\n", quote(&schema));
+                schemas += &self.make_schema(&schema);
             }
         }
         if !schemas.is_empty() {
@@ -159,6 +159,73 @@ impl Selection<'_> {
         }
         walk.turn();
         walk.plan
+    }
+
+    /// Makes a schema that no statement of the dump makes, with the owner and the rights of the one whose tables come here.
+    ///
+    /// Whoever is to own a table must be able to create things in its schema. Of `public` a dump tells neither owner nor
+    /// rights where they are as ever: it is open to everybody.
+    fn make_schema(&self, schema: &str) -> String {
+        let name = quote(schema);
+        let mut sql = format!("CREATE SCHEMA {name};\n");
+        let mut said = Vec::new();
+        for from in self.sources_of(schema) {
+            let about = self.structure.about_schema(&from, schema);
+            let is_open =
+                from == "public" && !about.iter().any(|(_, sql)| sql.starts_with("REVOKE"));
+            if is_open {
+                sql += &format!("GRANT USAGE ON SCHEMA {name} TO PUBLIC;\n");
+            }
+            said.extend(about);
+        }
+        let owners = self.owners_in(schema);
+        let is_owned = said.iter().any(|(owner, _)| owner.is_some());
+        if let Some(owner) = owners.first().filter(|_| !is_owned) {
+            sql += &format!("ALTER SCHEMA {name} OWNER TO {};\n", quote(owner));
+        }
+        for (_, statement) in &said {
+            sql += &format!("{statement}\n");
+        }
+        let has_it = |owner: &&String| {
+            let is_first = !is_owned && owners.first() == Some(*owner);
+            is_first || said.iter().any(|(of, _)| of.as_ref() == Some(*owner))
+        };
+        for owner in owners.iter().filter(|owner| !has_it(owner)) {
+            sql += &format!(
+                "GRANT USAGE, CREATE ON SCHEMA {name} TO {};\n",
+                quote(owner)
+            );
+        }
+        sql
+    }
+
+    /// Returns the schemas of the dump whose tables come into this one.
+    fn sources_of(&self, schema: &str) -> BTreeSet<String> {
+        self.own
+            .iter()
+            .filter_map(Object::name)
+            .map(TableName::schema_or_public)
+            .filter(|from| self.schema_for(from) == schema && *from != schema)
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Returns whom the tables' own statements give what comes into a schema, each once, in the dump's order.
+    fn owners_in(&self, schema: &str) -> Vec<String> {
+        let mut owners: Vec<String> = Vec::new();
+        for statement in &self.structure.statements {
+            let subject = &statement.subject;
+            let comes_here = |object: &Object| {
+                let name = object.name();
+                name.is_some_and(|name| self.schema_for(name.schema_or_public()) == schema)
+            };
+            if !self.is_own(subject) || !subject.on.iter().any(comes_here) {
+                continue;
+            }
+            let owner = self.structure.owner_in(statement);
+            owners.extend(owner.filter(|owner| !owners.contains(owner)));
+        }
+        owners
     }
 
     fn schemas_made(&self) -> HashSet<String> {

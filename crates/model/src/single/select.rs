@@ -22,6 +22,8 @@ pub struct There {
     pub routines: HashSet<TableName>,
     /// Collations, text search objects, operator classes and families.
     pub others: HashSet<TableName>,
+    /// Languages in which functions can be made; none where nobody asked.
+    pub languages: Option<HashSet<String>>,
 }
 
 /// A name that the target was asked for, and what it is there.
@@ -277,7 +279,19 @@ impl<'a> Selection<'a> {
                 .cloned()
                 .collect::<Vec<_>>()
         });
-        made.filter(|object| !there.has(object)).collect()
+        made.filter(|object| !there.has(object) && self.can_be_made(object, there))
+            .collect()
+    }
+
+    /// Tells whether the target knows the language of a function. A trigger that calls one of another is left out.
+    fn can_be_made(&self, object: &Object, there: &There) -> bool {
+        let (Object::Routine(_), Some(languages)) = (object, &there.languages) else {
+            return true;
+        };
+        let mut about = self.statements_about(object);
+        let made = about.find(|statement| statement.subject.makes.as_ref() == Some(object));
+        let language = made.and_then(|statement| self.structure.language_of(statement));
+        language.is_none_or(|language| languages.contains(&language))
     }
 }
 

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use super::subject::{Deed, Object, Subject, subject};
-use crate::name::TableName;
-use crate::scan::{Lexeme, Notes, Scanner, Spoken, lexemes};
+use crate::name::{TableName, quote};
+use crate::scan::{Lexeme, LexemeKind, Notes, Scanner, Spoken, lexemes};
 
 /// One statement.
 pub(super) struct Statement {
@@ -93,6 +93,56 @@ impl Structure {
             spoken.standard_strings,
             spoken.encoding,
         )
+    }
+
+    /// Returns what the dump says of a schema's owner and rights, each with the owner that it names, said of another schema.
+    pub(super) fn about_schema(&self, from: &str, to: &str) -> Vec<(Option<String>, String)> {
+        let object = Object::Schema(from.to_owned());
+        let about = self
+            .statements
+            .iter()
+            .filter(|statement| statement.subject.on == [object.clone()]);
+        let said = about.filter_map(|statement| {
+            let (found, encoding) = (self.lexemes(statement), statement.spoken.encoding);
+            let first = found.first().map(|first| first.text.as_slice());
+            matches!(first, Some(b"alter" | b"grant" | b"revoke")).then_some(())?;
+            let at = found.windows(2).position(|two| {
+                two[0].text == b"schema" && encoding.decode(&two[1].text) == from
+            })?;
+            let (sql, name) = (self.sql(statement), &found[at + 1]);
+            let renamed = format!(
+                "{}{}{}",
+                encoding.decode(&sql[..name.start]),
+                quote(to),
+                encoding.decode(&sql[name.end..])
+            );
+            Some((self.owner_in(statement), renamed))
+        });
+        said.collect()
+    }
+
+    /// Returns the language of the function that a statement makes.
+    pub(super) fn language_of(&self, statement: &Statement) -> Option<String> {
+        let found = self.lexemes(statement);
+        let mut pairs = found.windows(2);
+        let two =
+            pairs.find(|two| two[0].kind == LexemeKind::Word && two[0].text == b"language")?;
+        let is_name = matches!(two[1].kind, LexemeKind::Word | LexemeKind::Quoted);
+        is_name.then(|| statement.spoken.encoding.decode(&two[1].text).into_owned())
+    }
+
+    /// Returns whom a statement gives its object to.
+    pub(super) fn owner_in(&self, statement: &Statement) -> Option<String> {
+        let found = self.lexemes(statement);
+        let is_word =
+            |lexeme: &Lexeme, word: &[u8]| lexeme.kind == LexemeKind::Word && lexeme.text == word;
+        let at = found.windows(3).rposition(|three| {
+            let is_name = matches!(three[2].kind, LexemeKind::Word | LexemeKind::Quoted);
+            is_word(&three[0], b"owner") && is_word(&three[1], b"to") && is_name
+        })?;
+        let is_alter = found.first().is_some_and(|first| is_word(first, b"alter"));
+        let name = &found[at + 2].text;
+        is_alter.then(|| statement.spoken.encoding.decode(name).into_owned())
     }
 
     /// Returns every table that it makes.

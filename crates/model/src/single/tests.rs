@@ -187,3 +187,54 @@ proptest! {
         }
     }
 }
+
+const OWNED: &str = r#"SELECT pg_catalog.set_config('search_path', '', false);
+CREATE SCHEMA shut;
+ALTER SCHEMA shut OWNER TO boss;
+CREATE FUNCTION public.g() RETURNS trigger LANGUAGE plperl AS 'x';
+CREATE TABLE public.t (a int);
+ALTER TABLE public.t OWNER TO "My App";
+CREATE TABLE public.u (a int);
+ALTER TABLE public.u OWNER TO other;
+CREATE TABLE shut.s (a int);
+ALTER TABLE shut.s OWNER TO boss;
+CREATE TRIGGER g BEFORE INSERT ON public.t FOR EACH ROW EXECUTE FUNCTION public.g();
+GRANT USAGE ON SCHEMA shut TO app;
+"#;
+
+#[test]
+fn a_schema_that_is_made_for_a_copy_has_owner_and_rights() {
+    let structure = Structure::read(OWNED.as_bytes().to_vec(), OWNED.len());
+    let before = |tables: &[TableName], from: &str| {
+        let map = [(from.to_owned(), "r".to_owned())];
+        let selection = Selection::new(&structure, tables, &map);
+        let there = There::new(["public".to_owned(), "shut".to_owned()], Vec::new());
+        String::from_utf8(selection.plan(&there).before).unwrap()
+    };
+    let name = TableName::new;
+    let public = before(&[name("public", "t"), name("public", "u")], "public");
+    let made = "CREATE SCHEMA \"r\";\nGRANT USAGE ON SCHEMA \"r\" TO PUBLIC;\nALTER SCHEMA \"r\" OWNER TO \"My App\";\n\
+        GRANT USAGE, CREATE ON SCHEMA \"r\" TO \"other\";\n";
+    assert!(public.contains(made), "{public}");
+    let shut = before(&[name("shut", "s")], "shut");
+    let made = "CREATE SCHEMA \"r\";\nALTER SCHEMA \"r\" OWNER TO boss;\nGRANT USAGE ON SCHEMA \"r\" TO app;\n";
+    assert!(shut.contains(made), "{shut}");
+}
+
+#[test]
+fn a_trigger_in_a_language_that_is_not_there_is_left_out() {
+    let structure = Structure::read(OWNED.as_bytes().to_vec(), OWNED.len());
+    let selection = Selection::new(&structure, &[TableName::new("public", "t")], &[]);
+    let mut there = There::new(["public".to_owned()], Vec::new());
+    let plan = |languages: &[&str], there: &mut There| {
+        there.languages = Some(languages.iter().map(|&name| name.to_owned()).collect());
+        selection.plan(there)
+    };
+    let with = plan(&["sql", "plperl"], &mut there);
+    assert!(with.left_out.is_empty() && with.besides == ["function public.g"]);
+    let without = plan(&["sql"], &mut there);
+    assert_eq!(without.left_out[0].what, "trigger g");
+    assert!(without.besides.is_empty(), "{:?}", without.besides);
+    let text = String::from_utf8([without.before, without.behind].concat()).unwrap();
+    assert!(!text.contains("public.g"), "{text}");
+}

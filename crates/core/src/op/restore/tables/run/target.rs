@@ -24,6 +24,9 @@ const MIN_MAJOR: u32 = 12;
 /// Schemas of a database that is made out of `template0`.
 const FRESH_SCHEMAS: [&str; 3] = ["public", "pg_catalog", "information_schema"];
 
+/// Languages of such a database.
+const FRESH_LANGUAGES: [&str; 4] = ["c", "internal", "plpgsql", "sql"];
+
 /// The target as it was found.
 pub(super) struct Site {
     pub name: String,
@@ -98,11 +101,16 @@ impl Run<'_> {
     pub(super) async fn there(&self, selection: &Selection<'_>, site: &Site) -> Result<There> {
         if !site.exists {
             let schemas = FRESH_SCHEMAS.into_iter().map(str::to_owned);
-            return Ok(There::new(schemas, Vec::new()));
+            let mut there = There::new(schemas, Vec::new());
+            there.languages = Some(FRESH_LANGUAGES.map(str::to_owned).into());
+            return Ok(there);
         }
-        self.look(&selection.names_to_ask(), site)
+        let mut there = self
+            .look(&selection.names_to_ask(), site)
             .await
-            .map_err(|error| self.untouched(self.of_error(&error)))
+            .map_err(|error| self.untouched(self.of_error(&error)))?;
+        there.languages = Some(site.facts.languages.iter().cloned().collect());
+        Ok(there)
     }
 
     pub(super) async fn look(
