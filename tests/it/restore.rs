@@ -2,6 +2,7 @@
 
 mod empty;
 mod foreign;
+mod hindered;
 mod jobs;
 mod removed;
 mod replace;

@@ -69,6 +69,9 @@ pub struct Manifest {
     /// Roles that the dump refers to.
     #[serde(default)]
     pub roles: Vec<String>,
+    /// Tablespaces that the dump puts things into.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tablespaces: Vec<String>,
     /// What was required and what was found.
     #[serde(default)]
     pub required_tables: Vec<RequiredRecord>,

@@ -47,7 +47,7 @@ pub struct DrillArgs {
         hide_env_values = true
     )]
     pub drill_url: Option<String>,
-    /// Extension that the server may lack (repeatable), beside those of the configuration
+    /// Extension that is left out, with the rows of its own tables (repeatable), beside those of the configuration
     #[arg(long = "skip-extension", value_name = "NAME")]
     pub skip_extensions: Vec<String>,
     /// Restore on that server as a superuser: whatever the dump's SQL says then runs with those powers

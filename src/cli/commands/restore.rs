@@ -55,12 +55,12 @@ pub struct RestoreArgs {
     #[arg(long)]
     pub replace: bool,
     /// Merge rows into tables that are there, by primary key; without --table into every table that has one
-    #[arg(long, conflicts_with_all = ["data_only", "replace", "no_owner", "no_privileges", "create_missing_roles", "no_database_settings", "force_version", "force_locale", "accept_no_end_marker", "no_compare", "dump_time_zone", "jobs"], help_heading = "Single tables")]
+    #[arg(long, conflicts_with_all = ["data_only", "replace", "no_owner", "no_privileges", "create_missing_roles", "skip_extensions", "no_tablespaces", "no_database_settings", "force_version", "force_locale", "accept_no_end_marker", "no_compare", "dump_time_zone", "jobs"], help_heading = "Single tables")]
     pub upsert: bool,
     /// Bring rows into tables that are there and empty
     #[arg(
         long,
-        requires = "tables", conflicts_with_all = ["replace", "no_owner", "no_privileges", "create_missing_roles", "no_database_settings", "force_version", "force_locale", "accept_no_end_marker", "no_compare", "dump_time_zone", "jobs"],
+        requires = "tables", conflicts_with_all = ["replace", "no_owner", "no_privileges", "create_missing_roles", "skip_extensions", "no_tablespaces", "no_database_settings", "force_version", "force_locale", "accept_no_end_marker", "no_compare", "dump_time_zone", "jobs"],
         help_heading = "Single tables"
     )]
     pub data_only: bool,
@@ -96,6 +96,12 @@ pub struct RestoreArgs {
     /// Make roles that the dump refers to and the server lacks, without login
     #[arg(long)]
     pub create_missing_roles: bool,
+    /// Extension that is left out, with the rows of its own tables (repeatable)
+    #[arg(long = "skip-extension", value_name = "NAME")]
+    pub skip_extensions: Vec<String>,
+    /// Put everything into the database's own tablespace
+    #[arg(long)]
+    pub no_tablespaces: bool,
     /// Leave the database's owner, rights, settings and comment as they are
     #[arg(long)]
     pub no_database_settings: bool,
@@ -151,6 +157,8 @@ impl From<&RestoreArgs> for Overrides {
             no_owner: args.no_owner,
             no_privileges: args.no_privileges,
             create_missing_roles: args.create_missing_roles,
+            skip_extensions: args.skip_extensions.clone(),
+            no_tablespaces: args.no_tablespaces,
             no_database_settings: args.no_database_settings,
             force_version: args.force_version,
             force_locale: args.force_locale,

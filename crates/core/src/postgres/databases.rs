@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use super::error::{Error, InUse, Reason};
-use super::psql::Psql;
+use super::psql::{Psql, WRITABLE};
 use pgkeep_model::name::{printable, quote};
 use pgkeep_model::restore::properties::literal;
 
@@ -31,9 +31,6 @@ const MAX_TOLD: usize = 5;
 
 /// Between two tries: sessions that are not ours to end are given time to go.
 const RENAME_PAUSE: Duration = Duration::from_secs(1);
-
-/// Sent before a statement: a database or a role may be read-only by its settings.
-const WRITABLE: &str = "SET default_transaction_read_only = off;\n";
 
 /// How long a session that was ended may take to go, in steps of a tenth of a second.
 const GONE_STEPS: u32 = 100;
@@ -147,14 +144,33 @@ impl Databases {
         Ok(serde_json::from_slice(answer.trim_ascii()).ok())
     }
 
-    /// Drops a database, sessions or not; one that is not there is no error.
+    /// Drops a database that we made, sessions or not; one that is not there is no error. Subscriptions that came with a
+    /// dump go with it, and their publisher never hears of them.
     pub async fn drop_database(&self, name: &str, cancel: &CancellationToken) -> Result<(), Error> {
         let sql = format!(
-            "{}\nDROP DATABASE IF EXISTS {};",
+            "{}\n{WRITABLE}DROP DATABASE IF EXISTS {};",
             terminate(name),
             quote(name)
         );
-        self.insist(&sql, &[name], cancel).await.map(drop)
+        match self.insist(&sql, &[name], cancel).await {
+            Err(error) if is_subscribed(&error) => {
+                self.unsubscribe(name, cancel).await?;
+                self.insist(&sql, &[name], cancel).await
+            }
+            done => done,
+        }
+    }
+
+    /// Drops the subscriptions of a database. Without its slot's name, none of them speaks to its publisher.
+    async fn unsubscribe(&self, name: &str, cancel: &CancellationToken) -> Result<(), Error> {
+        let sql = format!(
+            "{WRITABLE}SET search_path = pg_catalog;
+             SELECT format('ALTER SUBSCRIPTION %I DISABLE', s.subname), format('ALTER SUBSCRIPTION %I SET (slot_name = NONE)', s.subname),
+               format('DROP SUBSCRIPTION %I', s.subname)
+             FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = current_database() \\gexec"
+        );
+        let inside = self.psql.clone().in_database(name);
+        inside.query(&sql, cancel, TIMEOUT).await.map(drop)
     }
 
     /// Puts `fresh` into the place of `name`, and `name` under `kept`: both renames in one transaction, or none. Returns how
@@ -285,6 +301,12 @@ pub async fn analyze(psql: &Psql, jobs: usize, cancel: &CancellationToken) -> Re
     });
     let done = join_all(sessions).await;
     done.into_iter().try_for_each(|done| done.map(drop))
+}
+
+/// Carries out a statement that may read every table.
+pub async fn fill(psql: &Psql, sql: &str, cancel: &CancellationToken) -> Result<(), Error> {
+    let sql = format!("{WRITABLE}{sql}");
+    psql.query(&sql, cancel, ANALYZE_TIMEOUT).await.map(drop)
 }
 
 /// Returns how many sessions of our role the server has room for; none where it does not tell.
@@ -421,6 +443,12 @@ fn terminate(name: &str) -> String {
              AND (pg_has_role(a.usesysid, 'USAGE') OR pg_has_role('pg_signal_backend', 'USAGE')));\n",
         literal(name)
     )
+}
+
+/// Tells whether a subscription keeps a database from being dropped.
+pub fn is_subscribed(error: &Error) -> bool {
+    let mut lines = error.stderr.iter();
+    lines.any(|line| line.contains("is being used by logical replication subscription"))
 }
 
 fn is_in_use(error: &Error) -> bool {

@@ -87,11 +87,7 @@ impl DumpRequest<'_> {
 
     /// Returns the arguments: no password, no host, no name that could be read as an option or a pattern.
     pub fn arguments(&self) -> Vec<String> {
-        let encoding = if self.server.is_sql_ascii() {
-            "SQL_ASCII"
-        } else {
-            "UTF8"
-        };
+        let encoding = self.server.dump_encoding();
         let mut arguments = vec![
             "--format=plain".to_owned(),
             "--no-password".to_owned(),

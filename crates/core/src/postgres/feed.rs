@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::Error;
 use super::process::{Ended, Output, Running, Stop};
 use super::programs::Version;
-use super::psql::{PREAMBLE, Psql};
+use super::psql::{PREAMBLE, Psql, WRITABLE};
 use pgkeep_model::restore::properties::literal;
 use pgkeep_model::scan::{Scan, Scanner};
 use pgkeep_model::text_form::TextForm;
@@ -49,8 +49,6 @@ pub struct FeedRequest<'a> {
     pub one_transaction: bool,
     /// Major version of the server.
     pub server_major: u32,
-    /// Whether the database holds bytes of no known encoding.
-    pub is_sql_ascii: bool,
     /// Time zone that the dump was written in.
     pub time_zone: &'a str,
     /// Text form of the dump's values.
@@ -132,21 +130,28 @@ impl FeedRequest<'_> {
     /// Returns SQL that prints these tables' rows in this form as blocks of a dump, each as its name and what to copy.
     ///
     /// What is printed in front of them is passed over; [`Feed::answers`] returns once the last one was read.
-    pub fn questions(&self, tables: &[(String, String)], form: &TextForm) -> String {
-        let encoding = if self.is_sql_ascii {
-            "SQL_ASCII"
-        } else {
-            "UTF8"
+    pub fn questions(
+        &self,
+        tables: &[(String, String)],
+        form: &TextForm,
+        encoding: &str,
+    ) -> String {
+        // Names are ours, in UTF-8; a database whose bytes the server converts to nothing else takes all as it is.
+        let is_raw = matches!(encoding, "SQL_ASCII" | "MULE_INTERNAL");
+        let (ours, rows) = match encoding {
+            "UTF8" => ("UTF8", String::new()),
+            raw if is_raw => (raw, String::new()),
+            other => ("UTF8", format!(" WITH (ENCODING {})", literal(other))),
         };
         let mut sql = format!(
-            "\n{AS_PG_DUMP}{}SET TimeZone = {};\nSET client_encoding = '{encoding}';\nSELECT '{}';\n",
+            "\n{AS_PG_DUMP}{}SET TimeZone = {};\nSET client_encoding = '{ours}';\nSELECT '{}';\n",
             form.for_comparing(),
             literal(self.time_zone),
             self.mark()
         );
         for (name, what) in tables {
             let head = literal(&format!("COPY {name} FROM stdin;"));
-            sql += &format!("SELECT {head};\nCOPY {what} TO STDOUT;\nSELECT '\\.';\n");
+            sql += &format!("SELECT {head};\nCOPY {what} TO STDOUT{rows};\nSELECT '\\.';\n");
         }
         sql + &format!("SELECT 'COPY \"{}\" FROM stdin;';\n", self.end_of_answers())
     }
@@ -182,7 +187,7 @@ impl FeedRequest<'_> {
         };
         let begin = if self.one_transaction { "BEGIN;\n" } else { "" };
         let (prelude, form) = (self.prelude, self.form.for_reading());
-        format!("{restrict}{PREAMBLE}{timeout}{form}RESET client_encoding;\n{begin}{prelude}")
+        format!("{restrict}{PREAMBLE}{WRITABLE}{timeout}{form}{begin}{prelude}")
     }
 }
 

@@ -86,6 +86,8 @@ pub struct ScratchOptions {
     pub encoding: String,
     /// Further settings, `name=value` each.
     pub settings: Vec<String>,
+    /// Libraries that it loads at its start, those of them that are installed.
+    pub preload: Vec<String>,
     /// Where its folder is made. `/tmp` by default: a socket's path must be short.
     pub parent: PathBuf,
 }
@@ -101,6 +103,7 @@ impl ScratchOptions {
             tcp: false,
             encoding: "UTF8".into(),
             settings: Vec::new(),
+            preload: Vec::new(),
             parent: "/tmp".into(),
         }
     }
@@ -167,6 +170,9 @@ impl ScratchServer {
         let place = Place::make(options).map_err(|error| failed("its folder", &error))?;
         place.init(&bin, options, environment, cancel).await?;
         let mut attempt = 1;
+        let mut options = options.clone();
+        options.preload.retain(|library| has_library(&bin, library));
+        let options = &mut options;
         loop {
             match place.launch(&bin, options, environment, cancel).await {
                 Ok((running, port)) => {
@@ -180,6 +186,11 @@ impl ScratchServer {
                 }
                 Err(error) if attempt < PORT_ATTEMPTS && options.tcp && port_is_taken(&error) => {
                     attempt += 1;
+                }
+                // What it cannot load it does without: the restore says what that is needed for.
+                Err(error) if !options.preload.is_empty() && !cancel.is_cancelled() => {
+                    options.preload.clear();
+                    drop(error);
                 }
                 Err(error) => return Err(error),
             }
@@ -331,7 +342,12 @@ impl Place {
             format!("unix_socket_directories={folder}"),
         ];
         let fast = FAST.iter().map(|setting| (*setting).to_owned());
-        let settings = fast.chain(own).chain(options.settings.iter().cloned());
+        let preload = (!options.preload.is_empty())
+            .then(|| format!("shared_preload_libraries={}", options.preload.join(",")));
+        let settings = fast
+            .chain(own)
+            .chain(preload)
+            .chain(options.settings.iter().cloned());
         let running = self
             .program(bin.join("postgres"), environment)
             .args(["-D".into(), self.path("data").display().to_string()])
@@ -545,6 +561,23 @@ async fn find_server(
                 found: told,
             })
         })
+}
+
+/// Folders of a server's libraries, seen from its programs: as Debian, Fedora and builds of one's own have them.
+const LIBRARIES: &[&str] = &[
+    "../lib",
+    "../lib/postgresql",
+    "../lib64",
+    "../lib64/pgsql",
+    "../lib/pgsql",
+];
+
+fn has_library(bin: &Path, library: &str) -> bool {
+    let places = LIBRARIES.iter().map(|folder| bin.join(folder));
+    let mut files = places.flat_map(|folder| {
+        ["so", "dylib"].map(|extension| folder.join(format!("{library}.{extension}")))
+    });
+    files.any(|file| file.is_file())
 }
 
 fn free_port() -> Result<u16, Error> {

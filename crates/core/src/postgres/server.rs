@@ -21,6 +21,9 @@ use pgkeep_model::name::TableName;
 use pgkeep_model::supabase::{Lodger, MANAGED_SCHEMAS, SchemaOwner};
 use pgkeep_model::text_form::TextForm;
 
+/// The encoding that no server converts to UTF-8.
+const NO_CONVERSION: &str = "MULE_INTERNAL";
+
 /// The catalog of 10,000 tables takes half a second; a slow link and a busy server take longer.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -74,6 +77,9 @@ pub struct ServerFacts {
     /// Whether the server took the settings that make printed values comparable.
     #[serde(skip)]
     pub session_settings_applied: bool,
+    /// The encoding in which its rows are wanted, where that is not the usual one.
+    #[serde(skip)]
+    pub wanted_encoding: Option<String>,
 }
 
 /// What a plain dump leaves out of a database, and how large it is.
@@ -289,6 +295,16 @@ impl ServerFacts {
             lc_monetary: form.lc_monetary.filter(|_| self.has_money),
             ..form
         })
+    }
+
+    /// Returns the encoding in which the database is dumped: UTF-8 where the server can tell all of it so.
+    pub fn dump_encoding(&self) -> &str {
+        let own = self.database.encoding.as_str();
+        match &self.wanted_encoding {
+            Some(wanted) => wanted,
+            None if self.is_sql_ascii() || own == NO_CONVERSION => own,
+            None => "UTF8",
+        }
     }
 
     /// Returns the relations that `pg_dump` would stumble over, because we may not read them.

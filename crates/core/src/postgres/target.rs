@@ -69,8 +69,39 @@ pub struct TargetFacts {
     pub schema_owners: Vec<SchemaOwner>,
     /// Every role.
     pub roles: Vec<String>,
-    /// Extensions that can be created.
+    /// Extensions whose files the server has.
     pub extensions: Vec<String>,
+    /// Those of them that the user may not create, because only a superuser may. Hosting services let their users create
+    /// some all the same, so it says nothing there.
+    #[serde(default)]
+    pub extensions_of_superusers: Vec<String>,
+    /// Extensions that the database has.
+    #[serde(default)]
+    pub installed_extensions: Vec<String>,
+    /// Libraries that the server loads at its start; none where we may not know.
+    #[serde(default)]
+    pub preloaded: Option<Vec<String>>,
+    /// The database in which `pg_cron` can be created, where the server has loaded it and we may know.
+    #[serde(default)]
+    pub cron_database: Option<String>,
+    /// Languages in which functions can be made in the database.
+    #[serde(default)]
+    pub languages: Vec<String>,
+    /// Tablespaces that the user may put things into.
+    #[serde(default)]
+    pub tablespaces: Vec<String>,
+    /// Locks that the server has room for, and how many that are for each session.
+    #[serde(default)]
+    pub locks: Option<u64>,
+    /// `max_locks_per_transaction`.
+    #[serde(default)]
+    pub locks_per_transaction: u64,
+    /// The database's subscriptions.
+    #[serde(default)]
+    pub subscriptions: Vec<Holder>,
+    /// Replication slots of the database.
+    #[serde(default)]
+    pub slots: Vec<Holder>,
     /// What schemas called as a hosting platform's hold, as a dump's statements are named: `trigger t on s.x`,
     /// `function s.f`; and what triggers need: `may call s.f`, `may trigger s.x`.
     #[serde(default)]
@@ -78,9 +109,6 @@ pub struct TargetFacts {
     /// Roles whose rights the user has.
     #[serde(default)]
     pub acts_as: Vec<String>,
-    /// Languages in which functions can be made in the database.
-    #[serde(default)]
-    pub languages: Vec<String>,
     /// What the database holds outside extensions.
     pub schemas: Vec<SchemaFacts>,
     /// Large objects that it holds.
@@ -91,6 +119,15 @@ pub struct TargetFacts {
     pub default_rights: Vec<DefaultRights>,
     /// Where the server keeps its data, where we may know.
     pub data_directory: Option<String>,
+}
+
+/// A subscription or a replication slot.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Holder {
+    /// Its name.
+    pub name: String,
+    /// Whether it is at work.
+    pub is_active: bool,
 }
 
 /// What one schema holds outside extensions.
@@ -243,6 +280,13 @@ fn query() -> String {
         r"\set pgkeep_managed '{{{managed}}}'
 SET search_path = pg_catalog;
 {SYSTEM_IDENTIFIER}
+\set pgkeep_subscriptions '[]'
+SELECT current_setting('server_version_num')::int >= 100000 AS pgkeep_subscribes \gset
+\if :pgkeep_subscribes
+SELECT coalesce(jsonb_agg(jsonb_build_object('name', s.subname, 'is_active', s.subenabled) ORDER BY s.subname), '[]')::text
+  AS pgkeep_subscriptions FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
+  WHERE d.datname = current_database() \gset
+\endif
 SELECT jsonb_build_object(
   'version', current_setting('server_version'),
   'version_num', current_setting('server_version_num')::int,
@@ -292,7 +336,24 @@ SELECT jsonb_build_object(
   'platform_routines', coalesce((SELECT jsonb_agg(n.nspname || '.' || p.proname) FROM pg_proc p JOIN pg_namespace n
     ON n.oid = p.pronamespace WHERE p.pronargs = 0 AND n.nspname IN ('auth', 'supabase_functions')), '[]'),
   'extensions', coalesce((SELECT jsonb_agg(name) FROM pg_available_extensions), '[]'),
+  'extensions_of_superusers', CASE WHEN r.rolsuper OR EXISTS (SELECT FROM pg_roles WHERE rolname IN ('rds_superuser',
+        'cloudsqlsuperuser', 'alloydbsuperuser', 'azure_pg_admin', 'neon_superuser', 'supabase_admin', 'doadmin', 'avnadmin'))
+      OR EXISTS (SELECT FROM pg_settings WHERE name IN ('rds.extensions', 'supautils.privileged_extensions', 'azure.extensions'))
+    THEN '[]' ELSE coalesce((SELECT jsonb_agg(v.name ORDER BY v.name) FROM pg_available_extension_versions v
+      JOIN pg_available_extensions a ON a.name = v.name AND a.default_version = v.version
+      WHERE v.superuser AND NOT coalesce((row_to_json(v)->>'trusted')::boolean, false)), '[]') END,
+  'installed_extensions', coalesce((SELECT jsonb_agg(extname) FROM pg_extension), '[]'),
+  'preloaded', (SELECT to_jsonb(regexp_split_to_array(translate(replace(setting, '$libdir/', ''), chr(34) || ' ', ''), ',')) FROM pg_settings
+    WHERE name = 'shared_preload_libraries'),
+  'cron_database', (SELECT setting FROM pg_settings WHERE name = 'cron.database_name'),
   'languages', coalesce((SELECT jsonb_agg(lanname) FROM pg_language), '[]'),
+  'tablespaces', coalesce((SELECT jsonb_agg(spcname) FROM pg_tablespace WHERE has_tablespace_privilege(oid, 'CREATE')), '[]'),
+  'locks', current_setting('max_locks_per_transaction')::bigint
+    * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint),
+  'locks_per_transaction', current_setting('max_locks_per_transaction')::bigint,
+  'subscriptions', :'pgkeep_subscriptions'::jsonb,
+  'slots', coalesce((SELECT jsonb_agg(jsonb_build_object('name', slot_name, 'is_active', active) ORDER BY slot_name)
+    FROM pg_replication_slots WHERE database = current_database()), '[]'),
   'large_objects', (SELECT count(*) FROM pg_largeobject_metadata),
   'default_rights', coalesce((SELECT jsonb_agg(jsonb_build_object('role', pg_get_userbyid(d.defaclrole), 'schema', n.nspname,
     'kind', d.defaclobjtype::text, 'rights', coalesce((SELECT jsonb_agg(jsonb_build_object(

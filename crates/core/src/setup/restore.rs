@@ -43,6 +43,10 @@ pub struct Overrides {
     pub no_privileges: bool,
     /// Make roles that the server lacks.
     pub create_missing_roles: bool,
+    /// Extensions that are left out.
+    pub skip_extensions: Vec<String>,
+    /// Put everything into the database's own tablespace.
+    pub no_tablespaces: bool,
     /// Leave the database's own properties as they are.
     pub no_database_settings: bool,
     /// Restore into a server that is older than the dump's.
@@ -104,6 +108,8 @@ pub fn request(overrides: &Overrides, setup: &Setup) -> Result<Request> {
             no_owner: overrides.no_owner,
             no_privileges: overrides.no_privileges,
             create_missing_roles: overrides.create_missing_roles,
+            skip_extensions: overrides.skip_extensions.clone(),
+            no_tablespaces: overrides.no_tablespaces,
             no_database_settings: overrides.no_database_settings,
             no_compare: overrides.no_compare,
             limits: limits(overrides, database, setup)?,
@@ -164,6 +170,7 @@ fn refuse_what_is_of_databases(overrides: &Overrides) -> Result<()> {
         ("--replace", overrides.replace),
         ("--no-database-setup", overrides.no_database_settings),
         ("--jobs", overrides.jobs.is_some()),
+        ("--skip-extension", !overrides.skip_extensions.is_empty()),
     ];
     match flags.into_iter().find(|(_, is_given)| *is_given) {
         None => Ok(()),

@@ -61,5 +61,6 @@ pub fn asks(plans: &[Plan<'_>], names: &[String]) -> Asks {
         notes,
         tables: compared.collect(),
         form: None,
+        encoding: None,
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use memchr::memmem;
 
 use crate::name::{TableName, printable};
-use crate::scan::{About, Judged, JudgedKind, Notes, Scan, Scanner, TableKind, What};
+use crate::scan::{About, Judged, JudgedKind, Notes, Scan, Scanner, TableKind, TextEncoding, What};
 use crate::supabase::{Place, Platform};
 use crate::text_form::ENCODING_OF_DATABASE;
 
@@ -62,6 +62,38 @@ pub struct Rules {
     pub insertions: Vec<(u64, &'static str)>,
     /// Whether the scan says what the text form of the dump's values is.
     pub notes_form: bool,
+    /// Everything goes into the database's own tablespace.
+    pub no_tablespaces: bool,
+    /// What can only be done when all rows are there, or hides them, is held back: see [`Late`].
+    pub holds_back: bool,
+    /// What is not there because its extension is left out.
+    pub without: Without,
+}
+
+/// What goes with extensions that are left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Without {
+    /// Schemas that such an extension makes for itself.
+    pub schemas: Vec<String>,
+    /// Tables of such extensions whose rows the dump holds.
+    pub tables: Vec<TableName>,
+}
+
+/// Statements of a dump that whoever restores carries out himself, in UTF-8 and in the dump's order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Late {
+    /// They let row-level security hold for the owners of tables, who see no row from then on.
+    pub hiding: Vec<String>,
+    /// They fill materialized views.
+    pub filling: Vec<String>,
+}
+
+impl Late {
+    /// Adds what another text held.
+    pub fn extend(&mut self, other: Self) {
+        self.hiding.extend(other.hiding);
+        self.filling.extend(other.filling);
+    }
 }
 
 /// Why a dump is not passed on.
@@ -87,13 +119,17 @@ pub struct Filter {
     schemas: Vec<String>,
     /// What was left out that the target does not have, each thing once.
     lost: Vec<String>,
+    /// What was held back.
+    late: Late,
+    /// Whether rows are under way that are left out.
+    is_dropping: bool,
 }
 
 impl Filter {
     /// Starts with the first byte of a dump.
     pub fn new(rules: Rules) -> Self {
         let mut scanner = Scanner::noting(Notes::Judged {
-            with_about: rules.platform.is_some(),
+            with_about: rules.platform.is_some() || !rules.without.schemas.is_empty(),
         });
         if rules.notes_form {
             scanner.note_form();
@@ -105,6 +141,8 @@ impl Filter {
             cuts: Vec::new(),
             schemas: Vec::new(),
             lost: Vec::new(),
+            late: Late::default(),
+            is_dropping: false,
         }
     }
 
@@ -113,7 +151,8 @@ impl Filter {
         let from = self.scanner.position() - self.held.len() as u64;
         self.scanner.push(bytes);
         let found = self.scanner.take_found();
-        self.cuts.extend(found.cuts);
+        let cuts = found.cuts;
+        self.cuts.extend_from_slice(&cuts);
         if let Some(offset) = self.scanner.first_nul() {
             return Err(nul(offset));
         }
@@ -129,6 +168,13 @@ impl Filter {
                 .unwrap_or(usize::MAX)
                 .min(text.len())
         };
+        let end_of_rows = |start: u64| cuts.iter().copied().find(|cut| *cut > start);
+        if self.is_dropping {
+            // Nothing but the block's end lies behind the rows that came before.
+            let end = cuts.first().copied();
+            at = end.map_or(text.len(), place_of);
+            self.is_dropping = end.is_none();
+        }
         let mut settled = self
             .settle(from, &text, &found.begun)?
             .into_iter()
@@ -139,7 +185,11 @@ impl Filter {
             if place == Place::LeftOut {
                 self.note_lost(judged.about.as_ref());
             }
-            let is_left_out = self.rules.leave_out(&judged)? || place == Place::LeftOut;
+            let sql = || &text[place_of(judged.start)..place_of(judged.end)];
+            let is_left_out = self.rules.leave_out(&judged)?
+                || place == Place::LeftOut
+                || self.rules.is_without(&judged)
+                || self.hold_back(&judged.kind, sql);
             let (frozen, is_not_valid) = (self.rules.frozen(&judged), place == Place::NotValid);
             while let Some((start, sql)) = settled.next_if(|(start, _)| *start <= judged.start) {
                 out(&text[at..place_of(start).max(at)]);
@@ -154,6 +204,12 @@ impl Filter {
                 out(&text[at..place_of(judged.start).max(at)]);
                 out(instead.as_bytes());
                 at = place_of(judged.end).max(at);
+                if matches!(judged.kind, JudgedKind::Rows(..)) {
+                    let end = end_of_rows(judged.start);
+                    at = end.map_or(text.len(), place_of);
+                    self.is_dropping = end.is_none();
+                    continue;
+                }
             }
             if let Some(emptying) = frozen {
                 out(&text[at..place_of(judged.start).max(at)]);
@@ -256,6 +312,29 @@ impl Filter {
         std::mem::take(&mut self.cuts)
     }
 
+    /// Returns what was held back.
+    pub fn late(&self) -> &Late {
+        &self.late
+    }
+
+    /// Tells whether a statement is held back. One whose name is no text in any encoding is carried out where it stands.
+    fn hold_back<'t>(&mut self, kind: &JudgedKind, sql: impl Fn() -> &'t [u8]) -> bool {
+        if !self.rules.holds_back {
+            return false;
+        }
+        let held = match kind {
+            JudgedKind::Refresh => &mut self.late.filling,
+            JudgedKind::ForceRowSecurity => &mut self.late.hiding,
+            _ => return false,
+        };
+        let (sql, encoding) = (sql(), self.scanner.encoding());
+        let is_text = encoding != TextEncoding::Utf8 || std::str::from_utf8(sql).is_ok();
+        if is_text {
+            held.push(encoding.decode(sql).into_owned());
+        }
+        is_text
+    }
+
     /// Returns the schemas that the dump makes, where the rules are a platform's.
     pub fn schemas(&self) -> &[String] {
         &self.schemas
@@ -307,6 +386,26 @@ impl Rules {
         match (&self.platform, &judged.about) {
             (Some(platform), Some(about)) => platform.place(about),
             _ => Place::Kept,
+        }
+    }
+
+    /// Tells whether a statement is about what is not there because its extension is left out.
+    fn is_without(&self, judged: &Judged) -> bool {
+        if let JudgedKind::Rows(table, _) = &judged.kind {
+            return self.without.tables.contains(table);
+        }
+        let is_gone = |schema: &String| self.without.schemas.contains(schema);
+        match judged.about.as_ref().map(|about| &about.what) {
+            Some(
+                What::Object { schema }
+                | What::Right { schema }
+                | What::SequenceValue { schema }
+                | What::DefaultPrivileges { schema, .. }
+                | What::Trigger { schema, .. },
+            ) => is_gone(schema),
+            Some(What::Schema { name, .. }) => is_gone(name),
+            Some(What::ForeignKey { schema, to, .. }) => is_gone(schema) || is_gone(to),
+            _ => false,
         }
     }
 
@@ -389,7 +488,11 @@ impl Rules {
                 Some("restore it into a database that does not exist yet"),
             ),
             JudgedKind::Transaction => Ok(false),
-            JudgedKind::Rows(..) | JudgedKind::Other => Ok(false),
+            JudgedKind::Rows(..)
+            | JudgedKind::Other
+            | JudgedKind::Refresh
+            | JudgedKind::ForceRowSecurity => Ok(false),
+            JudgedKind::Tablespace(_) => Ok(self.no_tablespaces),
             JudgedKind::Begin | JudgedKind::Commit => Ok(self.one_transaction),
             JudgedKind::Extension(name) => Ok(self.skip_extensions.contains(name)),
             JudgedKind::SchemaPublic => Ok(self.has_public),
@@ -504,9 +607,7 @@ mod tests {
             server_major: 15,
             freeze: Freeze::Never,
             has_public: true,
-            platform: None,
-            insertions: Vec::new(),
-            notes_form: false,
+            ..Rules::default()
         };
         let least = Rules {
             server_major: 17,
@@ -535,6 +636,61 @@ mod tests {
         for step in [1, 7, 4096] {
             assert_eq!(own(dump.as_bytes(), rules(), step).unwrap(), expected);
         }
+    }
+
+    #[test]
+    fn what_an_extension_would_have_goes_with_it() {
+        let dump = "CREATE EXTENSION pg_cron WITH SCHEMA pg_catalog;\nCOPY cron.job (a) FROM stdin;\n1\n2\n\\.\n\n\
+            COPY public.t (a) FROM stdin;\n3\n\\.\n\nSELECT pg_catalog.setval('cron.jobid_seq', 2, true);\n\
+            SELECT pg_catalog.setval('public.s', 2, true);\nGRANT USAGE ON SCHEMA cron TO app;\nSELECT 1;\n";
+        let rules = Rules {
+            skip_extensions: vec!["pg_cron".to_owned()],
+            without: Without {
+                schemas: vec!["cron".to_owned()],
+                tables: vec![TableName::new("cron", "job")],
+            },
+            ..rules()
+        };
+        for step in 1..dump.len() {
+            assert_eq!(
+                own(dump.as_bytes(), rules.clone(), step).unwrap(),
+                "\n\nCOPY public.t (a) FROM stdin;\n3\n\\.\n\n\nSELECT pg_catalog.setval('public.s', 2, true);\n\nSELECT 1;\n",
+                "{step}"
+            );
+        }
+        assert_eq!(own(dump.as_bytes(), self::rules(), 4096).unwrap(), dump);
+    }
+
+    #[test]
+    fn what_waits_for_all_rows_is_held_back() {
+        let dump = "SET default_tablespace = fast;\nREFRESH MATERIALIZED VIEW public.v;\nSET default_tablespace = '';\n\
+            ALTER TABLE ONLY public.t FORCE ROW LEVEL SECURITY;\nREFRESH MATERIALIZED VIEW \"Ä\".w;\nSELECT 1;\n";
+        for step in [1, 7, 4096] {
+            let mut filter = Filter::new(Rules {
+                no_tablespaces: true,
+                holds_back: true,
+                ..rules()
+            });
+            let mut passed = Vec::new();
+            for piece in dump.as_bytes().chunks(step) {
+                let out = &mut |bytes: &[u8]| passed.extend_from_slice(bytes);
+                filter.push(piece, out).unwrap();
+            }
+            let own = String::from_utf8(passed)
+                .unwrap()
+                .replace("SET standard_conforming_strings = on;\n", "");
+            assert_eq!(own, "\n\nSET default_tablespace = '';\n\n\nSELECT 1;\n");
+            let late = filter.late();
+            let filling = [
+                "REFRESH MATERIALIZED VIEW public.v;",
+                "REFRESH MATERIALIZED VIEW \"Ä\".w;",
+            ];
+            assert_eq!(late.filling, filling);
+            let hiding = ["ALTER TABLE ONLY public.t FORCE ROW LEVEL SECURITY;"];
+            assert_eq!(late.hiding, hiding);
+            assert_eq!(filter.finish().unwrap().tablespaces, ["fast"]);
+        }
+        assert_eq!(own(dump.as_bytes(), rules(), 4096).unwrap(), dump);
     }
 
     #[test]

@@ -64,6 +64,8 @@ pub struct Asks {
     pub tables: Vec<(String, String)>,
     /// The text form that the dump's rows turned out to have; none where it was known before.
     pub form: Option<TextForm>,
+    /// Encoding that they are read back in, where it was known only when the dump was read.
+    pub encoding: Option<String>,
 }
 
 /// How a transaction ends.

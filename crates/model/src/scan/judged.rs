@@ -90,6 +90,11 @@ pub enum What {
         /// Where.
         schema: String,
     },
+    /// The value of a sequence.
+    SequenceValue {
+        /// Its schema.
+        schema: String,
+    },
     /// An extension that is there.
     Extension,
     /// Who carries out what follows.
@@ -137,6 +142,12 @@ pub enum JudgedKind {
     TransactionTimeout,
     /// `SET lock_timeout` or `SET statement_timeout`: how long the session's statements may wait or work.
     Limit,
+    /// What follows is put into this tablespace.
+    Tablespace(String),
+    /// Fills a materialized view, which is named with its schema.
+    Refresh,
+    /// Row-level security is to hold for the owner of a table, too, which is named with its schema.
+    ForceRowSecurity,
 }
 
 impl JudgedKind {

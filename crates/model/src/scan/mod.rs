@@ -67,6 +67,7 @@ pub struct Scanner {
     sequences: HashMap<TableName, (i64, bool)>,
     extensions: Vec<String>,
     roles: BTreeSet<String>,
+    tablespaces: BTreeSet<String>,
     text: TextFacts,
     noise: Vec<Finding>,
     /// What tells the text form of its values, where somebody asked for it.
@@ -111,6 +112,7 @@ impl Scanner {
             sequences: HashMap::new(),
             extensions: Vec::new(),
             roles: BTreeSet::new(),
+            tablespaces: BTreeSet::new(),
             text: TextFacts::default(),
             noise: Vec::new(),
             form: None,
@@ -257,6 +259,7 @@ impl Scanner {
             sequences: by_name(self.sequences),
             extensions: self.extensions,
             roles: self.roles.into_iter().collect(),
+            tablespaces: self.tablespaces.into_iter().collect(),
             problems,
             warnings,
         }
@@ -431,6 +434,10 @@ impl Scanner {
             Meaning::Extension(name) => self
                 .extensions
                 .push(self.session.encoding.decode(name).into_owned()),
+            Meaning::Tablespace(name) => {
+                let name = self.session.encoding.decode(name).into_owned();
+                self.tablespaces.insert(name);
+            }
             Meaning::Roles(roles) => {
                 let encoding = self.session.encoding;
                 self.roles

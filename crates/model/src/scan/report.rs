@@ -49,6 +49,9 @@ pub struct Scan {
     pub extensions: Vec<String>,
     /// Roles that the dump names as owners or grantees, sorted.
     pub roles: Vec<String>,
+    /// Tablespaces that the dump puts things into, sorted.
+    #[serde(skip)]
+    pub tablespaces: Vec<String>,
     /// Why the dump is not whole.
     pub problems: Vec<Finding>,
     /// What is odd and does no harm to completeness.

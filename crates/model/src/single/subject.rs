@@ -326,7 +326,7 @@ impl Reader<'_> {
                 }
             }
             Action::Identity(sequence) => on.does(Deed::Identity(self.name(sequence))),
-            Action::RowSecurity => on.does(Deed::RowSecurity),
+            Action::RowSecurity { .. } => on.does(Deed::RowSecurity),
             Action::Switch(kind, name) => self.part(kind, name, path),
             Action::OwnedBy(column) => {
                 let table = self.table_of(column)?;

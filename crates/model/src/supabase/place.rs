@@ -163,7 +163,7 @@ impl Platform {
             }
             // Only a superuser becomes another role so; what was granted by another is granted by the owner then.
             What::Extension | What::Authorization => true,
-            What::EventTrigger { .. } | What::Policy => false,
+            What::EventTrigger { .. } | What::Policy | What::SequenceValue { .. } => false,
         }
     }
 

@@ -33,8 +33,7 @@ pub(super) fn page(report: &Report) -> String {
     );
     if !report.skipped_extensions.is_empty() {
         let names = escape(&report.skipped_extensions.join(", "));
-        out +=
-            &format!("<p class=\"note\">Without extensions that the server lacks: {names}</p>\n");
+        out += &format!("<p class=\"note\">Without extensions: {names}</p>\n");
     }
     let stand_ins = report.restore.iter().flat_map(|restore| &restore.stand_ins);
     for stand_in in stand_ins {

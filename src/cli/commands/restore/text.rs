@@ -71,7 +71,7 @@ pub(in crate::cli::commands) fn left_to_the_platform(report: &Report) -> String 
     let mut out = String::new();
     if !report.skipped_extensions.is_empty() {
         out += &format!(
-            "  WITHOUT extensions that the server lacks: {}\n",
+            "  WITHOUT extensions: {}\n",
             report.skipped_extensions.join(", ")
         );
     }

@@ -43,11 +43,16 @@ pub(super) struct Attempt<'a> {
     pub context: &'a Context,
     observer: &'a dyn Observer,
     pub hold: &'a Hold,
+    /// Whether the dump is in the database's own encoding, because some of it has no equivalent in UTF-8.
+    pub own_encoding: bool,
     pub place: Place,
     pub report: Report,
     /// Whether a manifest may be there although the backup does not count, which the failure of the commit says.
     pub is_undecided: bool,
 }
+
+/// Id of the failure of a dump that the server could not tell in UTF-8.
+pub(super) const NO_EQUIVALENT: &str = "no_utf8_equivalent";
 
 /// A dump that its judge refused, and what of it was as required.
 #[derive(Debug)]
@@ -72,6 +77,7 @@ impl<'a> Attempt<'a> {
         context: &'a Context,
         observer: &'a dyn Observer,
         hold: &'a Hold,
+        own_encoding: bool,
     ) -> Self {
         let now = context.clock.now();
         let id = BackupId::new(request.name.clone(), now, context.clock.suffix());
@@ -84,6 +90,7 @@ impl<'a> Attempt<'a> {
             context,
             observer,
             hold,
+            own_encoding,
             place,
             report: Report::new(request, now),
             is_undecided: false,
@@ -110,6 +117,9 @@ impl<'a> Attempt<'a> {
     pub(super) fn failed(&self, error: &Error) -> Failure {
         let mut failure = error.to_failure(&self.what(), SAFE);
         failure.may_pass = error.is_retryable();
+        if has_no_equivalent(error) {
+            failure.id = NO_EQUIVALENT;
+        }
         failure
     }
 
@@ -436,6 +446,14 @@ impl<'a> Attempt<'a> {
                 .warnings
                 .push(finding("text_form_not_fixed", text.to_owned()));
         }
+        let encoding = source.facts.dump_encoding();
+        if encoding != "UTF8" && encoding != "SQL_ASCII" {
+            let text = format!(
+                "some of the database has no equivalent in UTF-8, so the dump is in its own encoding, {encoding}: it goes back \
+                 into a database of that encoding only"
+            );
+            report.warnings.push(finding("own_encoding", text));
+        }
         report.required_tables.clone_from(&proven.required);
     }
 
@@ -532,6 +550,14 @@ impl<'a> Attempt<'a> {
         }
         Ok(())
     }
+}
+
+/// Tells whether the server cannot tell a database in UTF-8.
+fn has_no_equivalent(error: &Error) -> bool {
+    error.stderr.iter().any(|line| {
+        line.contains("has no equivalent in encoding \"UTF8\"")
+            || line.contains("UTF8") && line.contains("conversion between")
+    })
 }
 
 /// Ends a program that keeps its reader waiting for too long. Time in which a slow storage holds the reader up does

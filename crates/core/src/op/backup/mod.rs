@@ -36,7 +36,7 @@ use pgkeep_model::manifest::{SelectionRecord, Trigger};
 use pgkeep_model::name::TableName;
 use pgkeep_model::required::RequiredTable;
 
-use attempt::{Attempt, SAFE};
+use attempt::{Attempt, NO_EQUIVALENT, SAFE};
 pub use report::{Report, StorageOutcome};
 use stage::Stages;
 
@@ -138,11 +138,18 @@ async fn attempts(
     observer: &dyn Observer,
     hold: &Hold,
 ) -> Report {
-    let mut attempts = 0;
+    let (mut attempts, mut own_encoding) = (0, false);
     loop {
         attempts += 1;
-        let attempt = Attempt::new(request, context, observer, hold);
+        let attempt = Attempt::new(request, context, observer, hold, own_encoding);
         let mut report = attempt.run().await;
+        let has_no_equivalent =
+            |failure: &Failure| failure.id == NO_EQUIVALENT && !context.stop.is_requested();
+        if !own_encoding && report.failure.as_ref().is_some_and(has_no_equivalent) {
+            own_encoding = true;
+            attempts -= 1;
+            continue;
+        }
         report.attempts = attempts;
         let chance = context.clock.chance();
         let Some((failure, delay)) = again(request.retries, &report, attempts, chance) else {

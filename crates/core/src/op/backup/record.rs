@@ -71,6 +71,7 @@ pub(super) fn manifest(request: &Request, found: Found<'_>) -> Manifest {
         tables: found.tables,
         large_objects: scan.large_objects,
         roles: scan.roles.clone(),
+        tablespaces: scan.tablespaces.clone(),
         required_tables: found.required.iter().map(required).collect(),
         chunks: found.chunks,
         warnings: found.warnings,

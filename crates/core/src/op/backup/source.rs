@@ -74,11 +74,12 @@ impl Attempt<'_> {
         let found = search.find(environment, self.stop()).await;
         let newest = found.newest().map_err(|error| self.failed(&error))?;
         let before = self.context.clock.now();
-        let facts = ServerFacts::read(newest, environment, connection, self.stop())
+        let mut facts = ServerFacts::read(newest, environment, connection, self.stop())
             .await
             .map_err(|error| self.failed(&error))?;
         let after = self.context.clock.now();
         let clock_ahead = facts.now.map(|theirs| ahead(before, after, theirs));
+        facts.wanted_encoding = self.own_encoding.then(|| facts.database.encoding.clone());
         let programs = found
             .choose(Some(facts.major()), connection.minimum_client_major())
             .map_err(|error| self.failed(&error))?

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::event::Observer;
 use super::notices;
-use super::restore::{self, Ended, Goal, Options, SQL_FAILED, Source, keep_record};
+use super::restore::{self, Ended, Goal, Options, SQL_FAILED, Source, extensions, keep_record};
 use super::stored::{NamedStorage, Wanted};
 use crate::context::{Context, Late};
 use crate::copies::Stored;
@@ -246,7 +246,8 @@ impl Drill<'_> {
         match &self.request.server {
             Some(server) => {
                 self.sweep(server).await?;
-                self.drill(&stored.manifest, server).await?;
+                let name = self.random_name();
+                self.drill(&stored.manifest, server, &name).await?;
             }
             None => self.on_own_server(&stored.manifest).await?,
         }
@@ -260,12 +261,13 @@ impl Drill<'_> {
 
     /// The server is gone with the drill, whichever way that ends.
     async fn on_own_server(&mut self, manifest: &Manifest) -> Result<()> {
+        let name = self.random_name();
         let server = self
-            .start_server(manifest)
+            .start_server(manifest, &name)
             .await
             .map_err(|error| self.failed(&error))?;
         let connection = server.connection().clone();
-        let drilled = self.drill(manifest, &connection).await;
+        let drilled = self.drill(manifest, &connection, &name).await;
         if let Err(error) = server.stop().await {
             self.report
                 .warnings
@@ -274,30 +276,42 @@ impl Drill<'_> {
         drilled
     }
 
-    /// Starts a server of the dump's own major version, or else the newest that is newer.
-    async fn start_server(&self, manifest: &Manifest) -> std::result::Result<ScratchServer, Error> {
+    /// Starts a server of the dump's own major version, or else the newest that is newer, for a database of this name.
+    async fn start_server(
+        &self,
+        manifest: &Manifest,
+        name: &str,
+    ) -> std::result::Result<ScratchServer, Error> {
         let mut options = ScratchOptions::new(self.request.search.clone());
+        let names: Vec<String> = manifest
+            .server
+            .extensions
+            .iter()
+            .map(|extension| extension.name.clone())
+            .collect();
+        let preload = extensions::to_preload(&names, &self.request.skip_extensions);
+        let settings = settings_for(manifest.tables.len(), &preload, name);
+        (options.preload, options.settings) = (preload, settings);
         options.major = Some(manifest.server.version_num / 10_000);
         ScratchServer::start(&options, &self.request.environment, self.stop()).await
     }
 
     /// Sixteen hex digits by chance: two drills at once must not meet.
     fn random_name(&self) -> String {
-        self.context.clock.hex(4)
+        format!("{PREFIX}{}", self.context.clock.hex(4))
     }
 
-    async fn drill(&mut self, manifest: &Manifest, server: &Connection) -> Result<()> {
-        let name = format!("{PREFIX}{}", self.random_name());
+    async fn drill(&mut self, manifest: &Manifest, server: &Connection, name: &str) -> Result<()> {
         let bad = |error| Error::new(crate::postgres::Reason::Connection(error));
         let scratch = server
-            .with_database(&name)
+            .with_database(name)
             .map_err(|error| self.failed(&bad(error)))?;
         let restored = self.restore(manifest, &scratch, server).await;
         let asked = match restored {
             Ok(()) => self.ask(&scratch).await,
             Err(failure) => Err(failure),
         };
-        self.clean_up(server, &name).await;
+        self.clean_up(server, name).await;
         asked
     }
 
@@ -327,6 +341,8 @@ impl Drill<'_> {
                 force_locale: true,
                 no_database_settings: true,
                 skip_extensions: self.request.skip_extensions.clone(),
+                // It shows that the rows come back, not where they lie.
+                no_tablespaces: true,
                 tag: Some(format!("{TAG}{}", self.report.started_at)),
                 home: server.database_name().map(str::to_owned),
                 ..Options::default()
@@ -377,7 +393,10 @@ impl Drill<'_> {
             let both = "`--allow-superuser` or `drill.allow_superuser: true`";
             *hint = hint.replace("`--allow-superuser`", both);
         }
-        if failure.id == "extension_missing" || failure.id == "target_not_ready" {
+        for hint in &mut failure.hints {
+            *hint = hint.replace("restores without", "drills without");
+        }
+        if failure.id.starts_with("extension_") || failure.id == "target_not_ready" {
             failure = failure.hint(
                 "`drill.skip_extensions` drills without an extension, and the report says so",
             );
@@ -541,6 +560,30 @@ impl Drill<'_> {
     }
 }
 
+/// Settings of a server of our own that takes a dump of so many tables into a database of this name.
+///
+/// Its table of locks has room for every table of the comparison, which `pg_dump` locks at once; the jobs of `pg_cron` do
+/// not run in it.
+fn settings_for(tables: usize, preload: &[String], name: &str) -> Vec<String> {
+    let locks = LEAST_LOCKS + tables * LOCKS_OF_A_TABLE / SESSIONS;
+    let mut settings = vec![format!("max_locks_per_transaction={locks}")];
+    if preload.iter().any(|library| library == "pg_cron") {
+        settings.extend([
+            format!("cron.database_name={name}"),
+            "cron.launch_active_jobs=off".to_owned(),
+            "cron.max_running_jobs=0".to_owned(),
+        ]);
+    }
+    settings
+}
+
+/// The server's own number of locks for each session, of which it has a hundred by default.
+const LEAST_LOCKS: usize = 64;
+const SESSIONS: usize = 100;
+
+/// A table, its primary key and what holds its long values.
+const LOCKS_OF_A_TABLE: usize = 4;
+
 /// The last drill that passed takes the place of the one before.
 async fn replace(named: &NamedStorage, key: &str, bytes: &Bytes) -> pgkeep_storage::Result<()> {
     match named.storage.put(key, bytes.clone()).await {
@@ -574,6 +617,19 @@ const ASSERTION_TIMEOUT: Duration = Duration::from_secs(600);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_of_our_own_has_room_for_every_table() {
+        let settings = |tables, preload: &[&str]| {
+            let preload: Vec<String> = preload.iter().map(|&name| name.to_owned()).collect();
+            settings_for(tables, &preload, "pgkeep_drill_1")
+        };
+        assert_eq!(settings(3, &["pgaudit"]), ["max_locks_per_transaction=64"]);
+        assert_eq!(settings(20_000, &[]), ["max_locks_per_transaction=864"]);
+        let cron = settings(3, &["pg_cron"]);
+        assert!(cron.contains(&"cron.database_name=pgkeep_drill_1".to_owned()));
+        assert!(cron.contains(&"cron.launch_active_jobs=off".to_owned()));
+    }
 
     #[test]
     fn sweeps_only_its_own_and_only_old_ones() {

@@ -41,6 +41,8 @@ pub(crate) struct Check<'a> {
     pub connection: &'a Connection,
     /// Schemas that the restore made and the dump does not hold.
     pub ignored_schemas: &'a [String],
+    /// Encoding of the dump's text.
+    pub encoding: &'a str,
     /// Whether the dump is a hosting platform's, whose own schemas are the target's.
     pub is_platform: bool,
     /// Text form of the dump's values.
@@ -69,7 +71,9 @@ impl Check<'_> {
         cancel: &CancellationToken,
     ) -> std::result::Result<Compared, Error> {
         let newest = self.found.newest()?;
-        let facts = ServerFacts::read(newest, self.environment, self.connection, cancel).await?;
+        let mut facts =
+            ServerFacts::read(newest, self.environment, self.connection, cancel).await?;
+        facts.wanted_encoding = Some(self.encoding.to_owned());
         let programs = self
             .found
             .choose(Some(facts.major()), self.connection.minimum_client_major())?;
@@ -165,11 +169,7 @@ impl Check<'_> {
         } else {
             format!("{name} ({columns})")
         };
-        let encoding = if facts.is_sql_ascii() {
-            "SQL_ASCII"
-        } else {
-            "UTF8"
-        };
+        let encoding = facts.dump_encoding();
         let sql = format!(
             "{AS_PG_DUMP}\n{}SET client_encoding = '{encoding}';\nCOPY {what} TO STDOUT;\n",
             self.form.for_comparing()

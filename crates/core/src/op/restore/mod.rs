@@ -6,6 +6,7 @@
 
 pub(crate) mod check;
 mod create;
+pub(crate) mod extensions;
 pub(crate) mod feed;
 mod notice;
 mod platform;
@@ -162,8 +163,12 @@ pub struct Options {
     pub dump_time_zone: Option<String>,
     /// Rules of a hosting platform for a dump that does not come with a manifest that tells them.
     pub preset: Option<Preset>,
-    /// Extensions that are left out where the server lacks them.
+    /// Extensions that are left out, with the rows of their own tables.
     pub skip_extensions: Vec<String>,
+    /// Extensions that are left out where the server lacks them: a hosting platform's own.
+    pub dispensable_extensions: Vec<String>,
+    /// Put everything into the database's own tablespace.
+    pub no_tablespaces: bool,
     /// How long it may stand still.
     pub limits: Limits,
     /// Sessions that restore at once into a fresh database; as many as there are cores where none is given.
@@ -175,6 +180,11 @@ pub struct Options {
 }
 
 impl Options {
+    /// Tells whether an extension is left out, whatever the server has.
+    fn leaves_out(&self, extension: &str) -> bool {
+        self.skip_extensions.iter().any(|name| name == extension)
+    }
+
     /// The time zone of the dump's rows.
     fn time_zone(&self) -> &str {
         self.dump_time_zone.as_deref().unwrap_or("UTC")
@@ -220,6 +230,9 @@ pub struct Report {
     pub stand_ins: Vec<String>,
     /// What of a hosting platform's dump was left out and the target does not have.
     pub left_out: Vec<String>,
+    /// Materialized views that could not be filled, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unfilled_views: Vec<String>,
     /// Roles that were made.
     pub created_roles: Vec<String>,
     /// When it began.
@@ -271,6 +284,7 @@ impl Report {
             skipped_extensions: Vec::new(),
             stand_ins: Vec::new(),
             left_out: Vec::new(),
+            unfilled_views: Vec::new(),
             created_roles: Vec::new(),
             started_at,
             took_ms: 0,

@@ -39,7 +39,7 @@ pub(super) fn widen(options: &mut Options, opened: &Opened) {
     if options.preset == Some(Preset::Supabase) {
         options.create_missing_roles = true;
         let names = PLATFORM_EXTENSIONS.iter().map(|&name| name.to_owned());
-        options.skip_extensions.extend(names);
+        options.dispensable_extensions.extend(names);
     }
 }
 
@@ -66,7 +66,7 @@ pub(super) fn narrow(facts: &mut TargetFacts, options: &mut Options) {
         let is_out_of_reach = |name: &str| OF_SUPERUSERS.contains(&name);
         facts.extensions.retain(|name| !is_out_of_reach(name));
         let names = OF_SUPERUSERS.iter().map(|&name| name.to_owned());
-        options.skip_extensions.extend(names);
+        options.dispensable_extensions.extend(names);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use super::Options;
+use super::extensions::{self, Homes, Place, Unusable};
 use crate::postgres::programs::Version;
 use crate::postgres::target::TargetFacts;
 use pgkeep_model::config::Preset;
@@ -39,6 +40,14 @@ pub(crate) struct Needs {
     pub version: Option<(u32, String)>,
     /// Extensions that it creates.
     pub extensions: Vec<String>,
+    /// Where they and their tables are.
+    pub homes: Homes,
+    /// How many tables it makes.
+    pub tables: u64,
+    /// How many large objects it makes.
+    pub large_objects: u64,
+    /// Tablespaces that it puts things into.
+    pub tablespaces: Vec<String>,
     /// Roles that it refers to.
     pub roles: Vec<String>,
     /// System identifier and object id of the database that it came from.
@@ -49,6 +58,8 @@ pub(crate) struct Needs {
     pub encoding: String,
     /// Text form of its values.
     pub form: TextForm,
+    /// The encoding of the dump's text, where it says so.
+    pub client_encoding: Option<String>,
     /// What a plain dump leaves out.
     pub properties: Properties,
     /// Whether those are what a replaced database is to have, whatever the flags say of the dump's.
@@ -76,6 +87,12 @@ pub(crate) struct Problem {
     pub hint: Option<String>,
 }
 
+impl From<Unusable> for Problem {
+    fn from(unusable: Unusable) -> Self {
+        problem(unusable.id, unusable.text, Some(&unusable.hint))
+    }
+}
+
 impl Needs {
     pub(crate) fn of_manifest(manifest: &Manifest) -> Self {
         let server = &manifest.server;
@@ -88,11 +105,16 @@ impl Needs {
         Self {
             version: Some((server.version_num / 10_000, server.version.clone())),
             extensions: extensions.map(|extension| extension.name.clone()).collect(),
+            homes: Homes::of_manifest(manifest),
+            tables: manifest.tables.len() as u64,
+            large_objects: manifest.large_objects,
+            tablespaces: manifest.tablespaces.clone(),
             roles: manifest.roles.clone(),
             origin: server.system_identifier.clone().zip(server.database_oid),
             size_bytes: server.size_bytes,
             encoding: server.encoding.clone(),
             form: server.text_form(),
+            client_encoding: manifest.dump.client_encoding.clone(),
             properties: Properties::read(&server.properties),
             keeps_properties: false,
         }
@@ -107,13 +129,28 @@ impl Needs {
         Self {
             version: version.and_then(|text| Some((Version::parse(&text)?.major, text))),
             extensions: scan.extensions.clone(),
+            homes: Homes::default(),
+            tables: scan.tables.len() as u64,
+            large_objects: scan.large_objects,
+            tablespaces: scan.tablespaces.clone(),
             roles: scan.roles.clone(),
             origin: None,
             size_bytes: scan.bytes,
             encoding: encoding.unwrap_or_else(|| "UTF8".to_owned()),
             form: scan.text_form.clone().unwrap_or_else(TextForm::foreign),
+            client_encoding: scan.client_encoding.clone(),
             properties: Properties::default(),
             keeps_properties: false,
+        }
+    }
+
+    /// Returns the encoding that rows are read back in, so that they compare.
+    pub(crate) fn text_encoding(&self) -> &str {
+        let dumped = self.client_encoding.as_deref();
+        match dumped.filter(|name| is_word(name)) {
+            Some(name) => name,
+            None if self.encoding == "SQL_ASCII" => "SQL_ASCII",
+            None => "UTF8",
         }
     }
 
@@ -156,6 +193,12 @@ impl Needs {
     }
 }
 
+/// Tells whether the name of an encoding is one that a statement may hold.
+pub(crate) fn is_word(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    !name.is_empty() && name.bytes().all(is_plain)
+}
+
 fn missing(wanted: &[String], there: &[String]) -> Vec<String> {
     wanted
         .iter()
@@ -188,6 +231,20 @@ pub(crate) fn plan(
     problems.extend(powers(needs, &target.facts, &own, options));
     problems.extend(version(needs, &target.facts, options));
     problems.extend(extensions(needs, &target.facts, options));
+    // A copy that takes a place has another name until then.
+    let to = Place {
+        name: match plan {
+            Plan::Replace => "",
+            Plan::Create | Plan::Fill => &target.name,
+        },
+        is_there: plan == Plan::Fill,
+        is_copy: plan == Plan::Replace,
+    };
+    let unusable = extensions::unusable(&needs.extensions, &target.facts, to, options);
+    problems.extend(unusable.into_iter().map(Problem::from));
+    problems.extend(tablespaces(needs, &target.facts, options));
+    problems.extend(locks(needs, &target.facts, plan, options));
+    problems.extend(holders(&target.facts, plan));
     problems.extend(roles(needs, &target.facts, options));
     problems.extend(rights(target, plan));
     problems.extend(space(needs, target));
@@ -375,7 +432,8 @@ pub(crate) fn version(needs: &Needs, facts: &TargetFacts, options: &Options) -> 
 
 fn extensions(needs: &Needs, facts: &TargetFacts, options: &Options) -> Option<Problem> {
     let mut names = needs.missing_extensions(facts);
-    names.retain(|name| !options.skip_extensions.contains(name));
+    names
+        .retain(|name| !options.leaves_out(name) && !options.dispensable_extensions.contains(name));
     if names.is_empty() {
         return None;
     }
@@ -388,11 +446,78 @@ fn extensions(needs: &Needs, facts: &TargetFacts, options: &Options) -> Option<P
         .iter()
         .map(|name| package(name, facts.major()))
         .collect();
+    let flags: Vec<String> = names
+        .iter()
+        .map(|name| format!("--skip-extension {name}"))
+        .collect();
     let hint = format!(
-        "install them on the server; on Debian: `apt install {}`",
-        packages.join(" ")
+        "install them on the server; on Debian: `apt install {}`; `{}` restores without",
+        packages.join(" "),
+        flags.join(" ")
     );
     Some(problem("extension_missing", text, Some(&hint)))
+}
+
+/// Tablespaces that the server lacks, or that the role may put nothing into.
+pub(crate) fn tablespaces(
+    needs: &Needs,
+    facts: &TargetFacts,
+    options: &Options,
+) -> Option<Problem> {
+    let names = missing(&needs.tablespaces, &facts.tablespaces);
+    if names.is_empty() || options.no_tablespaces {
+        return None;
+    }
+    let text = format!(
+        "its server lacks {} that `{}` may use: {}",
+        count(names.len() as u64, "tablespace", "tablespaces"),
+        facts.user,
+        list(&names)
+    );
+    let hint = "`--no-tablespaces` puts everything into the database's own";
+    Some(problem("tablespace_missing", text, Some(hint)))
+}
+
+/// The server's table of locks: in a database that is there all is one transaction, and each table and large object
+/// takes a lock or more until its end; to compare, `pg_dump` locks every table at once.
+fn locks(needs: &Needs, facts: &TargetFacts, plan: Plan, options: &Options) -> Option<Problem> {
+    let compares = !options.no_compare;
+    let needed = match plan {
+        Plan::Fill => needs.tables + needs.large_objects,
+        Plan::Create | Plan::Replace if compares => needs.tables,
+        Plan::Create | Plan::Replace => 0,
+    };
+    let room = facts.locks.filter(|room| *room < needed)?;
+    let text = format!("its server has room for {room} locks, and this takes more than {needed}");
+    let each = needed * 2 / (room / facts.locks_per_transaction.max(1)).max(1) + 1;
+    let elsewhere = match plan {
+        Plan::Fill => "; a database that does not exist yet takes fewer",
+        Plan::Create | Plan::Replace => "",
+    };
+    let hint =
+        format!("set `max_locks_per_transaction` to {each} and restart the server{elsewhere}");
+    Some(problem("too_few_locks", text, Some(&hint)))
+}
+
+/// What keeps a database from being renamed, and no session of anybody's that could be ended.
+fn holders(facts: &TargetFacts, plan: Plan) -> Vec<Problem> {
+    if plan != Plan::Replace {
+        return Vec::new();
+    }
+    let mut problems = Vec::new();
+    for subscription in facts.subscriptions.iter().filter(|one| one.is_active) {
+        let name = &subscription.name;
+        let text = format!("its subscription `{name}` is enabled, whose worker holds the database");
+        let hint = format!("`ALTER SUBSCRIPTION {} DISABLE` in it first", quote(name));
+        problems.push(problem("database_held", text, Some(&hint)));
+    }
+    for slot in facts.slots.iter().filter(|one| one.is_active) {
+        let name = &slot.name;
+        let text = format!("its replication slot `{name}` is in use, which holds the database");
+        let hint = format!("stop the subscriber of `{name}` first");
+        problems.push(problem("database_held", text, Some(&hint)));
+    }
+    problems
 }
 
 /// Extensions whose Debian package is not called after them.

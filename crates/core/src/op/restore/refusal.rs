@@ -114,6 +114,11 @@ fn sql_hint(error: &Error) -> Option<String> {
         "make the restoring role a member of the roles that own things, or leave those out with `--no-owner \
          --no-privileges`; a superuser (`--allow-superuser`) may do all but what a role of the dump does itself, such \
          as filling its materialized view"
+    } else if says("shared_preload_libraries") || says("can only create extension in database") {
+        "`--skip-extension NAME` restores without an extension that the server must load at its start, or that lives in \
+         another database"
+    } else if says("tablespace \"") || says("permission denied for tablespace") {
+        "`--no-tablespaces` puts everything into the database's own tablespace"
     } else if messages.iter().any(|line| line.starts_with("role \"")) {
         "`--create-missing-roles` makes the roles; `--no-owner --no-privileges` leaves owners and rights out"
     } else {

@@ -21,7 +21,7 @@ use super::{Options, Report, Request, Source, swap};
 use crate::context::{Context, Late};
 use crate::copies::{Stored, Tap};
 use crate::op::event::{Event, Observer};
-use crate::postgres::databases::Databases;
+use crate::postgres::databases::{Databases, is_subscribed};
 use crate::postgres::environment::Environment;
 use crate::postgres::error::{Error, Reason};
 use crate::postgres::programs::Found;
@@ -35,8 +35,8 @@ use pgkeep_model::connection::Connection;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::name::quote;
 use pgkeep_model::restore::compare::Expected;
-use pgkeep_model::restore::filter::{Filter, Rules};
-use pgkeep_model::scan::Scan;
+use pgkeep_model::restore::filter::{Filter, Late, Rules, Without};
+use pgkeep_model::scan::{Scan, SequenceValue};
 use pgkeep_model::supabase::{Platform, rights_of_roles};
 use pgkeep_model::text_form::TextForm;
 
@@ -59,6 +59,8 @@ pub(super) struct Run<'a> {
     stays: Option<Error>,
     /// Name that the old database has where the renames were done, when that cannot be seen.
     kept_as: Option<String>,
+    /// Materialized views that could not be filled, and why.
+    unfilled: Vec<String>,
 }
 
 /// A dump that was brought in whole.
@@ -66,6 +68,8 @@ struct Moved {
     scan: Scan,
     /// What of it was left out and is not there.
     lost: Vec<String>,
+    /// What of it was held back.
+    late: Late,
     /// What the comparison before the COMMIT said, where there was one.
     compared: Option<Compared>,
 }
@@ -77,6 +81,8 @@ struct Site {
     plan: Plan,
     target: Target,
     needs: Needs,
+    /// What goes with the extensions that are left out.
+    without: Without,
     /// The database that the dump goes into: the target, or a fresh one beside it.
     name: String,
     connection: Connection,
@@ -98,11 +104,15 @@ struct Made {
 }
 
 impl Site {
-    /// Extensions that may be left out and have to be.
+    /// Extensions of the dump that are left out.
     fn skipped(&self, options: &Options) -> Vec<String> {
-        let mut missing = self.needs.missing_extensions(&self.target.facts);
-        missing.retain(|name| options.skip_extensions.contains(name));
-        missing
+        let missing = self.needs.missing_extensions(&self.target.facts);
+        let is_skipped = |name: &&String| {
+            options.leaves_out(name)
+                || missing.contains(name) && options.dispensable_extensions.contains(name)
+        };
+        let names = self.needs.extensions.iter().filter(is_skipped);
+        names.cloned().collect()
     }
 }
 
@@ -124,6 +134,7 @@ impl<'a> Run<'a> {
             fate: None,
             stays: None,
             kept_as: None,
+            unfilled: Vec::new(),
         }
     }
 
@@ -171,16 +182,15 @@ impl<'a> Run<'a> {
             return Err(self.undo(cause, &site, &made).await);
         }
         self.report.restored = true;
-        match opened {
-            Opened::Stored(stored) => {
-                let what = format!(
-                    "restore into `{}`: every row is in its place",
-                    self.report.target
-                );
-                stored.after_good(&what, &self.bad_copies)
-            }
+        let what = format!(
+            "restore into `{}`: every row is in its place",
+            self.report.target
+        );
+        let is_good = match opened {
+            Opened::Stored(stored) => stored.after_good(&what, &self.bad_copies),
             _ => Ok(()),
-        }
+        };
+        is_good.and_then(|()| self.after_views(&what))
     }
 
     fn doing(&self) -> String {
@@ -359,6 +369,7 @@ impl<'a> Run<'a> {
             platform,
             plan,
             target,
+            without: needs.homes.without(&options.skip_extensions),
             needs,
             name: work_name,
             psql: psql(&connection),
@@ -368,6 +379,7 @@ impl<'a> Run<'a> {
             application: format!("pgkeep-restore-{}", self.random_hex(4)),
         };
         self.report.skipped_extensions = site.skipped(&self.options);
+        self.tell_without(&site);
         self.report.stand_ins = site.platform.told();
         Ok(site)
     }
@@ -417,7 +429,6 @@ impl<'a> Run<'a> {
         self.report.left_out = std::mem::take(&mut moved.lost);
         self.report.rows = moved.scan.rows();
         self.report.dump_bytes = moved.scan.bytes;
-        self.report.restore_ms = self.context.clock.millis_since(started);
         if site.plan == Plan::Fill {
             // Its COMMIT is done: what follows can fail and be stopped, and takes nothing back.
             self.report.restored = true;
@@ -425,20 +436,27 @@ impl<'a> Run<'a> {
                 Some(compared) => self.take_note(compared),
                 None => self.warn_not_compared(),
             }
+            self.fill_views(site, &moved.late.filling).await;
+            self.report.restore_ms = self.context.clock.millis_since(started);
             return self.follow_up(site).await;
         }
+        self.fill_views(site, &moved.late.filling).await;
+        self.check_stop()?;
+        self.report.restore_ms = self.context.clock.millis_since(started);
         self.analyze(site).await;
         self.check_stop()?;
-        let expected = expected_of(opened, &moved.scan);
+        let expected = expected_of(opened, &moved.scan, &site.without);
         // What is read again has a list of its own, and there may be tens of thousands of tables.
         moved.scan.tables = Vec::new();
         let started = self.context.clock.monotonic();
         if self.options.no_compare {
             self.warn_not_compared()
         } else {
+            moved.scan.sequences = sequences_of(&moved.scan, &site.without);
             self.compare(&expected, &moved.scan, site).await?;
         }
         self.report.compare_ms = self.context.clock.millis_since(started);
+        self.hide_rows(site, &moved.late.hiding).await?;
         self.put_back_properties(site).await;
         self.check_stop()?;
         self.put_in_place(site).await
@@ -518,6 +536,7 @@ impl<'a> Run<'a> {
             environment: &environment,
             connection: &site.connection,
             ignored_schemas: site.platform.made_schemas(),
+            encoding: site.needs.text_encoding(),
             is_platform: self.options.preset.is_some(),
             form: scan.text_form.as_ref().unwrap_or(&site.needs.form),
             progress,
@@ -588,6 +607,20 @@ impl<'a> Run<'a> {
                 "the connection was lost behind the renames, which were done: {error}"
             ));
         }
+        for held in &site.target.facts.subscriptions {
+            let subscription = &held.name;
+            self.warn(format!(
+                "the subscription `{subscription}` stays with the old database, `{kept}`: the restored one receives nothing; \
+                 drop it there before you enable the one that was restored"
+            ));
+        }
+        for held in &site.target.facts.slots {
+            let slot = &held.name;
+            self.warn(format!(
+                "the replication slot `{slot}` stays with the old database, `{kept}`, and keeps its WAL: \
+                 `SELECT pg_drop_replication_slot(...)` there frees it, and subscribers need one of the restored database"
+            ));
+        }
         self.report.replaced = Some(swap::replaced(name, &kept));
         Ok(())
     }
@@ -605,7 +638,13 @@ impl<'a> Run<'a> {
         let failure = match &cleaned {
             Ok(()) => failure.and_safe(self.safe_words(site, made)),
             Err(error) => {
-                let failure = failure.and_safe(&format!("cleaning up failed, too: {error}"));
+                let mut failure = failure.and_safe(&format!("cleaning up failed, too: {error}"));
+                if is_subscribed(error) {
+                    failure = failure.hint(
+                        "a superuser frees it: in it `ALTER SUBSCRIPTION … DISABLE`, `ALTER SUBSCRIPTION … SET (slot_name = NONE)` \
+                         and `DROP SUBSCRIPTION …` come first",
+                    );
+                }
                 if made.database {
                     failure.hint(format!(
                         "`DROP DATABASE {}` removes what is left",
@@ -690,10 +729,22 @@ impl<'a> Run<'a> {
     }
 }
 
-fn expected_of(opened: &Opened, scan: &Scan) -> Vec<Expected> {
-    opened
+/// What must be there again; tables of extensions that are left out are not.
+fn expected_of(opened: &Opened, scan: &Scan, without: &Without) -> Vec<Expected> {
+    let mut expected = opened
         .expected()
-        .unwrap_or_else(|| scan.tables.iter().map(Expected::from).collect())
+        .unwrap_or_else(|| scan.tables.iter().map(Expected::from).collect());
+    expected.retain(|table| !without.tables.contains(&table.name));
+    expected
+}
+
+/// What sequences must say again; those of extensions that are left out are not there.
+fn sequences_of(scan: &Scan, without: &Without) -> Vec<SequenceValue> {
+    let is_there = |sequence: &&SequenceValue| {
+        let schema = sequence.name.schema_or_public();
+        !without.schemas.iter().any(|gone| gone == schema)
+    };
+    scan.sequences.iter().filter(is_there).cloned().collect()
 }
 
 /// Free bytes on the server's disk, where the server runs here and its folder can be seen. A port of this machine may be

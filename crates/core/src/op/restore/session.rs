@@ -28,6 +28,7 @@ use crate::postgres::psql::{Psql, lock_timeout_ms};
 use crate::stream::pipeline::Progress;
 use crate::stream::read::read_dump;
 use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::restore::filter::Late;
 use pgkeep_model::restore::script::{Asks, Ending, Rows, Script, Step};
 use pgkeep_model::scan::{Scan, TextEncoding};
 use pgkeep_model::text_form::TextForm;
@@ -57,8 +58,8 @@ pub(super) struct Sessions<'a> {
     /// Name that each session has on the server.
     pub application: &'a str,
     pub server_major: u32,
-    /// Whether the database holds bytes of no known encoding.
-    pub is_sql_ascii: bool,
+    /// Encoding of the dump's text.
+    pub encoding: &'a str,
     /// Time zone that the dump was written in.
     pub time_zone: &'a str,
     /// Text form of the dump's values, as far as it is known before.
@@ -109,6 +110,8 @@ pub(super) struct Handed {
     pub scans: Vec<Scan>,
     /// What of them was left out that the target does not have.
     pub lost: Vec<String>,
+    /// What of them was held back. What hides rows is done by a session whose database is never dropped.
+    pub late: Late,
     /// Stored bytes that were read by parts.
     pub read_bytes: u64,
     /// What was seen of a dump that was read as a whole.
@@ -245,7 +248,6 @@ impl Sessions<'_> {
             application: self.application,
             one_transaction: script.one_transaction,
             server_major: self.server_major,
-            is_sql_ascii: self.is_sql_ascii,
             time_zone: self.time_zone,
             form: self.form,
             key: &key,
@@ -258,7 +260,7 @@ impl Sessions<'_> {
             .map_err(|error| judge.refused(&error))?;
         let sink = Sink::new(feed.take_input(), &script.rules, &self.progress);
         let mut handed = Handed::default();
-        let (steps, last_steps) = (script.steps, script.last);
+        let (steps, mut last_steps) = (script.steps, script.last);
         let (mut sink, done) = self
             .go(steps, supply, sink, &mut handed, judge, &feed, halt)
             .await;
@@ -282,6 +284,10 @@ impl Sessions<'_> {
             if let Err(failure) = judged {
                 return Err(self.end(&feed, failure, judge).await);
             }
+        }
+        if self.is_lasting && !handed.late.hiding.is_empty() {
+            let hiding = std::mem::take(&mut handed.late.hiding).join("\n");
+            last_steps.insert(0, Step::Own(format!("{UTF8}{hiding}\n")));
         }
         track.read_bytes.store(handed.read_bytes, Ordering::Relaxed);
         let mut last = Handed::default();
@@ -319,8 +325,7 @@ impl Sessions<'_> {
         if !self.is_lasting {
             return before.to_owned();
         }
-        let wait = self.limits.lock_wait;
-        let timeout_ms = lock_timeout_ms(wait + wait / 2 + Duration::from_secs(5));
+        let timeout_ms = limit_of_server(self.limits);
         format!("SET lock_timeout = {timeout_ms};\n{before}")
     }
 
@@ -382,7 +387,7 @@ impl Sessions<'_> {
         match step {
             Step::Own(sql) => (blocking(sink, move |sink| sink.say(&sql)).await, Ok(())),
             Step::Text(text) => (blocking(sink, move |sink| sink.pass(&text)).await, Ok(())),
-            Step::End => match sink.turn(&mut handed.lost) {
+            Step::End => match sink.turn(&mut handed.lost, &mut handed.late) {
                 Ok(scan) => {
                     let judged = judge.text_ended(&scan).map_err(Fault::Failure);
                     handed.scans.push(scan);
@@ -571,7 +576,11 @@ impl Sessions<'_> {
             "{UTF8}{}SELECT pg_catalog.txid_current();\n{}{}",
             request.notes(),
             asks.notes,
-            request.questions(&asks.tables, asks.form.as_ref().unwrap_or(self.form))
+            request.questions(
+                &asks.tables,
+                asks.form.as_ref().unwrap_or(self.form),
+                asks.encoding.as_deref().unwrap_or(self.encoding)
+            )
         );
         let asking = async {
             // It ends with the questions, or with `psql`.
@@ -657,6 +666,13 @@ impl Sessions<'_> {
             is_commit_sent: is_sent,
         }
     }
+}
+
+/// How long the server itself lets a session of ours wait for a lock where others work, in milliseconds: longer than the
+/// watchdog, which can name who holds it.
+pub(super) fn limit_of_server(limits: Limits) -> i32 {
+    let wait = limits.lock_wait;
+    lock_timeout_ms(wait + wait / 2 + Duration::from_secs(5))
 }
 
 /// Cuts the rows of tables out of a dump that is read from its beginning.

@@ -4,13 +4,14 @@
 //! Names that decide here are ASCII in any encoding.
 
 use super::grammar::{Action, Alter, Constraint, Rights, Said, Target, Thing};
-use super::tokens::{Cursor, Path, Tokens};
+use super::tokens::{Cursor, Kind, Path, Tokens};
+use crate::name::TableName;
 use crate::scan::judged::{About, What};
 
 /// Tells whether a statement under way may be one that is about something: it is held until its end.
 pub(super) fn may_be_about(tokens: &Tokens) -> bool {
     let first = Cursor::new(tokens).next_word();
-    matches!(first, Some(b"create" | b"comment"))
+    matches!(first, Some(b"create" | b"comment" | b"select"))
 }
 
 /// Says it of a whole statement.
@@ -63,6 +64,17 @@ fn what(said: &Said<'_>) -> Option<What> {
             other => Some(other),
         },
         Said::Authorization { .. } => Some(What::Authorization),
+        Said::Select {
+            function: b"setval",
+            arguments,
+            ..
+        } => match arguments.first() {
+            Some((Kind::Literal, name)) => Some(What::SequenceValue {
+                schema: text(name).parse::<TableName>().ok()?.schema?,
+            }),
+            _ => None,
+        },
+        Said::Refresh(view) => Some(lies_in(view)),
         _ => None,
     }
 }

@@ -68,6 +68,8 @@ pub(crate) enum Said<'a> {
     Create(Thing, Path<'a>),
     /// Makes what pg_dump writes behind the data, and no more is known of it.
     PostData,
+    /// Fills a materialized view.
+    Refresh(Path<'a>),
     Alter(Alter<'a>),
     DefaultPrivileges(DefaultPrivileges<'a>),
     /// Makes or drops what belongs to the whole cluster.
@@ -170,7 +172,10 @@ pub(crate) enum Action<'a> {
     },
     /// Makes a column an identity, with this sequence.
     Identity(Path<'a>),
-    RowSecurity,
+    RowSecurity {
+        /// It is made to hold for the table's owner, too.
+        is_forced: bool,
+    },
     /// Switches a trigger or a rule.
     Switch(&'static str, &'a [u8]),
     /// Gives a sequence to a column.
@@ -241,6 +246,7 @@ pub(crate) fn read(tokens: &Tokens) -> Said<'_> {
         Some(b"select") => select(&mut cursor),
         Some(b"copy") => Some(Said::Copy(copy(cursor))),
         Some(b"insert") => insert(&mut cursor),
+        Some(b"refresh") => refresh(&mut cursor),
         Some(b"begin") => Some(Said::Begin),
         Some(b"start") => cursor.word("transaction").then_some(Said::Begin),
         Some(b"commit" | b"end") if !cursor.word("prepared") => Some(Said::Commit),
@@ -604,10 +610,12 @@ fn table_action<'a>(cursor: &mut Cursor<'a>) -> Option<Action<'a>> {
             .flatten()
             .map(Action::Identity);
     }
+    let is_forced = cursor.clone().word("force");
     cursor.word("no");
     cursor.any(&["enable", "disable", "force"]).then_some(())?;
     if cursor.words(&["row", "level", "security"]) {
-        return Some(Action::RowSecurity);
+        let is_forced = is_forced && cursor.is_at_end();
+        return Some(Action::RowSecurity { is_forced });
     }
     cursor.any(&["always", "replica"]);
     let kind = ["trigger", "rule"]
@@ -725,6 +733,13 @@ fn set<'a>(cursor: &mut Cursor<'a>) -> Option<Said<'a>> {
         is_assigned,
         values,
     }))
+}
+
+/// With anything behind the name it does not only fill.
+fn refresh<'a>(cursor: &mut Cursor<'a>) -> Option<Said<'a>> {
+    cursor.words(&["materialized", "view"]).then_some(())?;
+    let view = cursor.path()?;
+    cursor.is_at_end().then_some(Said::Refresh(view))
 }
 
 fn reset<'a>(cursor: &mut Cursor<'a>) -> Option<Said<'a>> {

@@ -1,6 +1,7 @@
 //! Says what of a statement a restore has to judge: owners, rights, transactions, and what `psql` reads otherwise.
 
-use super::grammar::{Said, Target};
+use super::grammar::{Action, Alter, Said, Setting, Target, Thing};
+use super::tokens::Kind;
 use super::tokens::{Cursor, Tokens};
 use crate::scan::judged::JudgedKind;
 
@@ -14,6 +15,7 @@ const JUDGED: &[&str] = &[
     "end",
     "grant",
     "prepare",
+    "refresh",
     "release",
     "reset",
     "revoke",
@@ -47,21 +49,18 @@ pub(super) fn judged(said: &Said<'_>, is_open_routine: bool) -> Option<JudgedKin
         Said::Rights(_) | Said::DefaultPrivileges(_) => Some(JudgedKind::Privileges),
         Said::Cluster => Some(JudgedKind::Cluster),
         Said::Alter(alter) if alter.is_of_cluster => Some(JudgedKind::Cluster),
+        Said::Alter(Alter {
+            on: Some(Target::Thing(Thing::Table, table)),
+            action: Action::RowSecurity { is_forced: true },
+            ..
+        }) if table.schema().is_some() => Some(JudgedKind::ForceRowSecurity),
         Said::Alter(alter) => alter.is_owner_change.then_some(JudgedKind::Owner),
         Said::Begin => Some(JudgedKind::Begin),
         Said::Commit => Some(JudgedKind::Commit),
         Said::Transaction => Some(JudgedKind::Transaction),
         Said::Authorization { .. } => Some(JudgedKind::Owner),
-        Said::Set(setting) => match setting.name {
-            b"transaction_timeout" => Some(JudgedKind::TransactionTimeout),
-            b"lock_timeout" | b"statement_timeout" => Some(JudgedKind::Limit),
-            b"client_encoding" | b"names" => {
-                let (_, name) = setting.values.first()?;
-                let name = String::from_utf8_lossy(name).into_owned();
-                Some(JudgedKind::ClientEncoding(name))
-            }
-            _ => None,
-        },
+        Said::Set(setting) => set(setting),
+        Said::Refresh(view) if view.schema().is_some() => Some(JudgedKind::Refresh),
         Said::Copy(copy) if copy.runs_program => Some(JudgedKind::Program),
         Said::Copy(copy) => copy.has_options.then_some(JudgedKind::CopyWithOptions),
         _ if is_open_routine => Some(JudgedKind::OpenRoutine),
@@ -74,6 +73,30 @@ pub(super) fn judged(said: &Said<'_>, is_open_routine: bool) -> Option<JudgedKin
         ),
         _ => None,
     }
+}
+
+fn set(setting: &Setting<'_>) -> Option<JudgedKind> {
+    match setting.name {
+        b"transaction_timeout" => Some(JudgedKind::TransactionTimeout),
+        b"lock_timeout" | b"statement_timeout" => Some(JudgedKind::Limit),
+        b"client_encoding" | b"names" => {
+            let (_, name) = setting.values.first()?;
+            let name = String::from_utf8_lossy(name).into_owned();
+            Some(JudgedKind::ClientEncoding(name))
+        }
+        b"default_tablespace" => tablespace(setting).map(JudgedKind::Tablespace),
+        _ => None,
+    }
+}
+
+/// Returns the tablespace that a setting names; none where it names that of the database.
+pub(super) fn tablespace(setting: &Setting<'_>) -> Option<String> {
+    let is_it = setting.name == b"default_tablespace" && setting.is_assigned;
+    let (kind, name) = setting.values.first().filter(|_| is_it)?;
+    let is_named = matches!(kind, Kind::Word | Kind::Quoted | Kind::Literal)
+        && !name.is_empty()
+        && !(*kind == Kind::Word && *name == b"default");
+    is_named.then(|| String::from_utf8_lossy(name).into_owned())
 }
 
 #[cfg(test)]
@@ -96,8 +119,9 @@ mod tests {
     #[test]
     fn tells_what_must_be_judged() {
         use JudgedKind::{
-            Begin, ClientEncoding, Cluster, Commit, CopyWithOptions, Extension, Limit, OpenRoutine,
-            Owner, Privileges, Program, SchemaPublic, Transaction, TransactionTimeout,
+            Begin, ClientEncoding, Cluster, Commit, CopyWithOptions, Extension, ForceRowSecurity,
+            Limit, OpenRoutine, Owner, Privileges, Program, Refresh, SchemaPublic, Tablespace,
+            Transaction, TransactionTimeout,
         };
         assert!(JUDGED.is_sorted());
         for (sql, kind) in [
@@ -152,6 +176,16 @@ mod tests {
                 ClientEncoding("SQL_ASCII".into()),
             ),
             ("SET NAMES 'UTF8';", ClientEncoding("UTF8".into())),
+            ("SET default_tablespace = fast;", Tablespace("fast".into())),
+            (
+                "SET default_tablespace = \"My Disk\";",
+                Tablespace("My Disk".into()),
+            ),
+            ("REFRESH MATERIALIZED VIEW public.v;", Refresh),
+            (
+                "ALTER TABLE ONLY public.t FORCE ROW LEVEL SECURITY;",
+                ForceRowSecurity,
+            ),
             ("COPY t FROM stdin WITH (FORMAT csv);", CopyWithOptions),
             (
                 "CREATE FUNCTION public.begin() RETURNS int LANGUAGE sql AS 'select 1';",
@@ -174,6 +208,12 @@ mod tests {
             "CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; END;",
             "CREATE TRIGGER begin BEFORE INSERT ON t EXECUTE FUNCTION f();",
             "SET idle_in_transaction_session_timeout = 0;",
+            "SET default_tablespace = '';",
+            "SET default_tablespace = DEFAULT;",
+            "REFRESH MATERIALIZED VIEW v;",
+            "REFRESH MATERIALIZED VIEW public.v WITH NO DATA;",
+            "ALTER TABLE ONLY public.t NO FORCE ROW LEVEL SECURITY;",
+            "ALTER TABLE public.t ENABLE ROW LEVEL SECURITY;",
             "CREATE SCHEMA publications;",
             "CREATE SCHEMA \"Public\";",
             "PREPARE p AS SELECT 1;",

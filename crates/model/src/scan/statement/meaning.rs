@@ -50,6 +50,8 @@ pub(in crate::scan) enum Meaning<'a> {
         is_called: bool,
     },
     Extension(&'a [u8]),
+    /// What follows is put into this tablespace.
+    Tablespace(&'a [u8]),
     /// Owners and grantees.
     Roles(Vec<&'a [u8]>),
     /// Indexes, constraints, triggers: what pg_dump writes behind the data.
@@ -142,6 +144,10 @@ fn set<'a>(setting: &Setting<'a>) -> Option<Meaning<'a>> {
         b"standard_conforming_strings" => {
             let is_off = matches!(value()?, b"off" | b"false" | b"no" | b"0");
             Some(Meaning::StandardStrings(!is_off))
+        }
+        b"default_tablespace" => {
+            super::judged::tablespace(setting)?;
+            value().map(Meaning::Tablespace)
         }
         b"client_encoding" | b"names" => value().map(Meaning::ClientEncoding),
         _ => None,

@@ -379,7 +379,7 @@ impl<'a> Run<'a> {
             psql,
             application: &application,
             server_major,
-            is_sql_ascii: stored.manifest.server.encoding == "SQL_ASCII",
+            encoding,
             time_zone: "UTC",
             form: &form,
             is_lasting: true,

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Made, Moved, Run, Site, expected_of};
+use super::{Made, Moved, Run, Site, expected_of, sequences_of};
 use crate::copies::{Stored, Tap};
 use crate::op::event::Event;
 use crate::op::restore::check::{self, Compared};
 use crate::op::restore::create::{Creation, OTHER_LOCALE};
 use crate::op::restore::feed::{judge_file, refused};
-use crate::op::restore::preflight::Plan;
+use crate::op::restore::preflight::{Plan, is_word};
 use crate::op::restore::refusal::{of_statement, with_hint};
 use crate::op::restore::session::{From, Handed, Judge, Sessions, Supply};
 use crate::op::restore::sink::Broken;
@@ -26,7 +26,7 @@ use pgkeep_model::manifest::Manifest;
 use pgkeep_model::name::quote;
 use pgkeep_model::restore::compare::Expected;
 use pgkeep_model::restore::defaults::SetAside;
-use pgkeep_model::restore::filter::{Freeze, Rules};
+use pgkeep_model::restore::filter::{Freeze, Rules, Without};
 use pgkeep_model::restore::properties::literal;
 use pgkeep_model::restore::script::{Asks, Script, Step};
 use pgkeep_model::scan::{Scan, SequenceValue, TextEncoding};
@@ -34,6 +34,9 @@ use pgkeep_model::scan::{Scan, SequenceValue, TextEncoding};
 /// Most tables of a dump that goes into a fresh database as one transaction. Each takes a few of the server's locks, of
 /// which there are 6,400 by default; a fresh database can also be dropped.
 const MAX_TABLES_AT_ONCE: usize = 1000;
+
+/// Most large objects of such a dump: owner, rights and comment of each take a lock.
+const MAX_OBJECTS_AT_ONCE: u64 = 1000;
 
 impl Run<'_> {
     /// Brings the dump in. Where a storage's copy is bad, the next one is taken, into a database made anew.
@@ -102,7 +105,7 @@ impl Run<'_> {
             psql: &site.psql,
             application: &site.application,
             server_major: site.target.facts.major(),
-            is_sql_ascii: site.needs.encoding == "SQL_ASCII",
+            encoding: site.needs.text_encoding(),
             time_zone: self.options.time_zone(),
             form: &site.needs.form,
             is_lasting: site.plan == Plan::Fill,
@@ -218,6 +221,7 @@ impl Run<'_> {
             opened,
             at,
             asks,
+            without: &site.without,
             dumped: None,
             compared: None,
         };
@@ -230,6 +234,7 @@ impl Run<'_> {
             Ok(mut handed) => Ok(Moved {
                 scan: handed.scans.remove(0),
                 lost: handed.lost,
+                late: handed.late,
                 compared,
             }),
             Err(failed) => {
@@ -251,8 +256,9 @@ impl Run<'_> {
     fn script(&self, opened: &Opened, site: &Site) -> Script {
         let manifest = opened.manifest();
         let tables = manifest.map(|manifest| manifest.tables.len());
-        let one_transaction =
-            site.plan == Plan::Fill || tables.is_some_and(|tables| tables <= MAX_TABLES_AT_ONCE);
+        let one_transaction = site.plan == Plan::Fill
+            || tables.is_some_and(|tables| tables <= MAX_TABLES_AT_ONCE)
+                && manifest.is_some_and(|manifest| manifest.large_objects <= MAX_OBJECTS_AT_ONCE);
         let mut rules = self.rules(site, one_transaction);
         // Only of our own backups it is certain that a table which the dump makes was not there before.
         let has_own_tables = manifest.is_some_and(Manifest::has_plain_storage);
@@ -284,12 +290,18 @@ impl Run<'_> {
     /// What of the dump is left out.
     pub(super) fn rules(&self, site: &Site, one_transaction: bool) -> Rules {
         let options = &self.options;
+        let mut skip_extensions = site.skipped(options);
+        let facts = &site.target.facts;
+        if site.plan == Plan::Fill && !facts.is_superuser {
+            // It is there already, and its comment is for its owner to change.
+            skip_extensions.extend(facts.installed_extensions.iter().cloned());
+        }
         Rules {
             no_owner: options.no_owner,
             no_privileges: options.no_privileges,
             one_transaction,
             keeps_limits: site.plan == Plan::Fill,
-            skip_extensions: site.skipped(options),
+            skip_extensions,
             // `template0`, of which fresh databases are made, has it.
             has_public: site.plan != Plan::Fill || site.target.facts.has_public(),
             platform: site.platform.rules(),
@@ -301,6 +313,9 @@ impl Run<'_> {
                 self.request.source,
                 crate::op::restore::Source::Stored { .. }
             ),
+            no_tablespaces: options.no_tablespaces,
+            holds_back: true,
+            without: site.without.clone(),
         }
     }
 
@@ -464,6 +479,7 @@ struct Judgement<'a, 'r> {
     at: usize,
     /// A database that was there already cannot be dropped, so it is asked before the COMMIT, by the session that fills it.
     asks: bool,
+    without: &'a Without,
     /// Tables, sequences and large objects that were handed on.
     dumped: Option<(Vec<Expected>, Vec<SequenceValue>, u64)>,
     compared: Option<Compared>,
@@ -481,13 +497,15 @@ impl Judge for Judgement<'_, '_> {
         if self.run.options.no_compare {
             return Ok(Some(Asks::default()));
         }
-        let expected = expected_of(self.opened, scan);
+        let expected = expected_of(self.opened, scan, self.without);
+        let sequences = sequences_of(scan, self.without);
         let asks = Asks {
-            notes: check::catalog_questions(&scan.sequences),
+            notes: check::catalog_questions(&sequences),
             tables: check::questions(&expected),
             form: scan.text_form.clone(),
+            encoding: scan.client_encoding.clone().filter(|name| is_word(name)),
         };
-        self.dumped = Some((expected, scan.sequences.clone(), scan.large_objects));
+        self.dumped = Some((expected, sequences, scan.large_objects));
         Ok(Some(asks))
     }
 

@@ -4,6 +4,7 @@
 
 use super::{Run, Site};
 use crate::op::restore::preflight::Plan;
+use crate::op::restore::session::limit_of_server;
 use crate::postgres::databases::{self, Databases};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::restore::properties::PutBack;
@@ -32,6 +33,81 @@ impl Run<'_> {
                 .with_details(left.cloned())
                 .hint("carry out in the database what is named here"),
         )
+    }
+
+    /// Fills the materialized views, each by itself: one whose source is gone takes no row with it.
+    pub(super) async fn fill_views(&mut self, site: &Site, statements: &[String]) {
+        // Others may work in a database that was there.
+        let limit = match site.plan {
+            Plan::Fill => limit_of_server(self.options.limits),
+            Plan::Create | Plan::Replace => 0,
+        };
+        for statement in statements {
+            let view = statement
+                .trim_start_matches("REFRESH MATERIALIZED VIEW ")
+                .trim_end_matches(';');
+            if self.context.stop.is_requested() {
+                self.warn(format!("{NOT_DONE}: `{statement}`"));
+                continue;
+            }
+            // As pg_dump sets it for the whole dump.
+            let sql = format!(
+                "SET lock_timeout = {limit};\nSET search_path = '';\nSET row_security = off;\n{statement}"
+            );
+            match databases::fill(&site.psql, &sql, self.stop()).await {
+                Ok(()) => {}
+                Err(_) if self.context.stop.is_requested() => {
+                    self.warn(format!("{NOT_DONE}: `{statement}`"));
+                }
+                Err(error) => {
+                    let said = error
+                        .stderr
+                        .iter()
+                        .find(|line| line.contains("ERROR:"))
+                        .map_or_else(|| error.to_string(), |line| line.trim().to_owned());
+                    self.unfilled.push(format!("{view}: {said}"));
+                }
+            }
+        }
+        self.report.unfilled_views.clone_from(&self.unfilled);
+    }
+
+    /// Every table is there; what is computed of them is not.
+    pub(super) fn after_views(&self, what: &str) -> Result<()> {
+        if self.unfilled.is_empty() {
+            return Ok(());
+        }
+        let message = match self.unfilled.len() {
+            1 => format!("{what}, but a materialized view could not be filled and is empty"),
+            count => {
+                format!("{what}, but {count} materialized views could not be filled and are empty")
+            }
+        };
+        let failure = Failure::new(Kind::AfterGood, "views_not_filled", message);
+        Err(failure
+            .with_details(self.unfilled.iter().cloned())
+            .hint("`REFRESH MATERIALIZED VIEW` fills a view once what it reads is there"))
+    }
+
+    /// From here on row-level security holds for the owners of tables, too, and nobody but those who bypass it can compare
+    /// their rows.
+    pub(super) async fn hide_rows(&self, site: &Site, statements: &[String]) -> Result<()> {
+        if statements.is_empty() {
+            return Ok(());
+        }
+        let sql = format!("BEGIN;\n{}\nCOMMIT", statements.join("\n"));
+        let databases = Databases::new(site.psql.clone());
+        let done = databases.execute(&sql, self.stop()).await;
+        done.map_err(|error| self.failed(&error))
+    }
+
+    /// Tells the rows that go with extensions that are left out.
+    pub(super) fn tell_without(&mut self, site: &Site) {
+        for table in &site.without.tables {
+            self.warn(format!(
+                "the rows of `{table}` are left out with its extension"
+            ));
+        }
     }
 
     /// Reads every table for the planner's statistics.

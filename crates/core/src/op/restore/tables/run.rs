@@ -279,7 +279,7 @@ impl<'a> Run<'a> {
             .map_err(|failure| self.untouched(failure))?;
         let there = self.there(&selection, &site).await?;
         let plan = selection.plan(&there);
-        site.missing_roles = self.missing_roles(&plan, &site)?;
+        self.look_at_text(&plan, &mut site)?;
         self.refuse(&selection, &there, &site)?;
         self.tell(&plan, &entries);
         self.unknown = plan.unknown.iter().cloned().collect();

@@ -97,7 +97,7 @@ impl Run<'_> {
             psql: &site.psql,
             application,
             server_major: site.facts.major(),
-            is_sql_ascii: site.needs.encoding == "SQL_ASCII",
+            encoding: site.needs.text_encoding(),
             time_zone: time_zone.unwrap_or("UTC"),
             form: &site.needs.form,
             is_lasting: site.databases.is_none(),
@@ -255,6 +255,7 @@ impl Judge for Judgement<'_, '_> {
             notes: String::new(),
             tables: questions(self.job, no_compare),
             form: None,
+            encoding: None,
         }))
     }
 

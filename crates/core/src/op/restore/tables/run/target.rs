@@ -37,6 +37,8 @@ pub(super) struct Site {
     /// Seen from another database, where the target is to be made.
     pub databases: Option<Databases>,
     pub missing_roles: Vec<String>,
+    /// Tablespaces that the tables' statements name.
+    pub tablespaces: Vec<String>,
 }
 
 impl Site {
@@ -57,13 +59,11 @@ impl Run<'_> {
             no_privileges: options.no_privileges,
             one_transaction: true,
             keeps_limits: true,
-            skip_extensions: Vec::new(),
             server_major: facts.major(),
             freeze: Freeze::Never,
             has_public: facts.has_public(),
-            platform: None,
-            insertions: Vec::new(),
-            notes_form: false,
+            no_tablespaces: options.no_tablespaces,
+            ..Rules::default()
         }
     }
 
@@ -94,6 +94,7 @@ impl Run<'_> {
             psql: psql(into),
             databases,
             missing_roles: Vec::new(),
+            tablespaces: Vec::new(),
         })
     }
 
@@ -121,9 +122,9 @@ impl Run<'_> {
         present::read(&site.psql, names, self.stop()).await
     }
 
-    /// Passes the plan through the filter once, so that what it refuses is told before anything is touched, and returns
-    /// the roles that what is left speaks of and the server lacks.
-    pub(super) fn missing_roles(&self, plan: &Plan, site: &Site) -> Result<Vec<String>> {
+    /// Passes the plan through the filter once, so that what it refuses is told before anything is touched, and takes note
+    /// of the roles and tablespaces that what is left speaks of and the server lacks.
+    pub(super) fn look_at_text(&self, plan: &Plan, site: &mut Site) -> Result<()> {
         let mut scanner = Scanner::new();
         for text in [&plan.before, &plan.behind, &plan.locking, &plan.last] {
             let mut filter = Filter::new(self.rules(&site.facts));
@@ -131,9 +132,11 @@ impl Run<'_> {
             let passed = pushed.and_then(|()| filter.finish());
             passed.map_err(|refusal| self.untouched(refused(&self.what(), &refusal)))?;
         }
-        let mut roles = scanner.finish().roles;
-        roles.retain(|role| !site.facts.roles.contains(role));
-        Ok(roles)
+        let mut scan = scanner.finish();
+        scan.roles.retain(|role| !site.facts.roles.contains(role));
+        site.missing_roles = scan.roles;
+        site.tablespaces = scan.tablespaces;
+        Ok(())
     }
 
     /// Names all that stands against it at once.
@@ -146,6 +149,7 @@ impl Run<'_> {
         let (facts, options) = (&site.facts, &self.request.options);
         let needs = Needs {
             roles: site.missing_roles.clone(),
+            tablespaces: site.tablespaces.clone(),
             version: site.needs.version.clone(),
             ..Needs::default()
         };
@@ -173,6 +177,7 @@ impl Run<'_> {
         problems.extend(preflight::powers(&needs, facts, rights, options));
         problems.extend(preflight::version(&needs, facts, options));
         problems.extend(preflight::roles(&needs, facts, options));
+        problems.extend(preflight::tablespaces(&needs, facts, options));
         let refused = selection.problems(there);
         problems.extend(refused.iter().map(|refused| in_words(refused, selection)));
         if problems.is_empty() {
