@@ -155,9 +155,9 @@ impl Databases {
         match self.insist(&sql, &[name], cancel).await {
             Err(error) if is_subscribed(&error) => {
                 self.unsubscribe(name, cancel).await?;
-                self.insist(&sql, &[name], cancel).await
+                self.insist(&sql, &[name], cancel).await.map(drop)
             }
-            done => done,
+            done => done.map(drop),
         }
     }
 

@@ -14,7 +14,7 @@ pub mod environment;
 pub mod error;
 pub mod feed;
 pub mod globals;
-mod place;
+pub(crate) mod place;
 pub mod pooler;
 pub mod present;
 pub mod process;

@@ -26,14 +26,20 @@ pub(super) fn is_direct(connection: &Connection, environment: &Environment) -> b
 
 /// Fills in what libpq would take from the environment. Where a service is named, its file wins over that; what it says
 /// is known to libpq alone.
-pub(super) fn with_ambient_place(connection: &Connection, environment: &Environment) -> Connection {
+pub(crate) fn with_ambient_place(connection: &Connection, environment: &Environment) -> Connection {
     let environment = environment.for_connection(connection);
     let mut place = connection.clone();
     if connection.get("service").is_some() || environment.get("PGSERVICE").is_some() {
         return place;
     }
-    for (name, variable) in [("host", "PGHOST"), ("port", "PGPORT")] {
-        let is_open = place.get(name).is_none() && (name != "host" || !place.names_a_place());
+    let is_named = place.names_a_place();
+    let ambient = [
+        ("host", "PGHOST"),
+        ("hostaddr", "PGHOSTADDR"),
+        ("port", "PGPORT"),
+    ];
+    for (name, variable) in ambient {
+        let is_open = place.get(name).is_none() && (name == "port" || !is_named);
         let value = environment.get(variable).and_then(|value| value.to_str());
         if let Some(value) = value.filter(|value| is_open && !value.is_empty()) {
             // A value that libpq would refuse names no pooler.

@@ -64,7 +64,7 @@ pub struct Rules {
     pub notes_form: bool,
     /// Everything goes into the database's own tablespace.
     pub no_tablespaces: bool,
-    /// What can only be done when all rows are there, or hides them, is held back: see [`Late`].
+    /// What can only be done when all rows are there, or hides them, is held back: see [`HeldBack`].
     pub holds_back: bool,
     /// What is not there because its extension is left out.
     pub without: Without,
@@ -81,14 +81,14 @@ pub struct Without {
 
 /// Statements of a dump that whoever restores carries out himself, in UTF-8 and in the dump's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Late {
+pub struct HeldBack {
     /// They let row-level security hold for the owners of tables, who see no row from then on.
     pub hiding: Vec<String>,
     /// They fill materialized views.
     pub filling: Vec<String>,
 }
 
-impl Late {
+impl HeldBack {
     /// Adds what another text held.
     pub fn extend(&mut self, other: Self) {
         self.hiding.extend(other.hiding);
@@ -120,7 +120,7 @@ pub struct Filter {
     /// What was left out that the target does not have, each thing once.
     lost: Vec<String>,
     /// What was held back.
-    late: Late,
+    held_back: HeldBack,
     /// Whether rows are under way that are left out.
     is_dropping: bool,
 }
@@ -141,7 +141,7 @@ impl Filter {
             cuts: Vec::new(),
             schemas: Vec::new(),
             lost: Vec::new(),
-            late: Late::default(),
+            held_back: HeldBack::default(),
             is_dropping: false,
         }
     }
@@ -313,8 +313,8 @@ impl Filter {
     }
 
     /// Returns what was held back.
-    pub fn late(&self) -> &Late {
-        &self.late
+    pub fn held_back(&self) -> &HeldBack {
+        &self.held_back
     }
 
     /// Tells whether a statement is held back. One whose name is no text in any encoding is carried out where it stands.
@@ -323,8 +323,8 @@ impl Filter {
             return false;
         }
         let held = match kind {
-            JudgedKind::Refresh => &mut self.late.filling,
-            JudgedKind::ForceRowSecurity => &mut self.late.hiding,
+            JudgedKind::Refresh => &mut self.held_back.filling,
+            JudgedKind::ForceRowSecurity => &mut self.held_back.hiding,
             _ => return false,
         };
         let (sql, encoding) = (sql(), self.scanner.encoding());
@@ -680,14 +680,14 @@ mod tests {
                 .unwrap()
                 .replace("SET standard_conforming_strings = on;\n", "");
             assert_eq!(own, "\n\nSET default_tablespace = '';\n\n\nSELECT 1;\n");
-            let late = filter.late();
+            let held_back = filter.held_back();
             let filling = [
                 "REFRESH MATERIALIZED VIEW public.v;",
                 "REFRESH MATERIALIZED VIEW \"Ä\".w;",
             ];
-            assert_eq!(late.filling, filling);
+            assert_eq!(held_back.filling, filling);
             let hiding = ["ALTER TABLE ONLY public.t FORCE ROW LEVEL SECURITY;"];
-            assert_eq!(late.hiding, hiding);
+            assert_eq!(held_back.hiding, hiding);
             assert_eq!(filter.finish().unwrap().tablespaces, ["fast"]);
         }
         assert_eq!(own(dump.as_bytes(), rules(), 4096).unwrap(), dump);

@@ -24,9 +24,9 @@ use crate::op::event::{Event, Observer};
 use crate::postgres::databases::{Databases, is_subscribed};
 use crate::postgres::environment::Environment;
 use crate::postgres::error::{Error, Reason};
+use crate::postgres::place::with_ambient_place;
 use crate::postgres::programs::Found;
 use crate::postgres::psql::Psql;
-use crate::postgres::server::with_ambient_place;
 use crate::postgres::target::TargetFacts;
 use crate::stream::pipeline::Progress;
 use crate::stream::read::read_dump;
@@ -35,7 +35,7 @@ use pgkeep_model::connection::Connection;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::name::quote;
 use pgkeep_model::restore::compare::Expected;
-use pgkeep_model::restore::filter::{Filter, Late, Rules, Without};
+use pgkeep_model::restore::filter::{Filter, HeldBack, Rules, Without};
 use pgkeep_model::scan::{Scan, SequenceValue};
 use pgkeep_model::supabase::{Platform, rights_of_roles};
 use pgkeep_model::text_form::TextForm;
@@ -69,7 +69,7 @@ struct Moved {
     /// What of it was left out and is not there.
     lost: Vec<String>,
     /// What of it was held back.
-    late: Late,
+    held_back: HeldBack,
     /// What the comparison before the COMMIT said, where there was one.
     compared: Option<Compared>,
 }
@@ -436,11 +436,11 @@ impl<'a> Run<'a> {
                 Some(compared) => self.take_note(compared),
                 None => self.warn_not_compared(),
             }
-            self.fill_views(site, &moved.late.filling).await;
+            self.fill_views(site, &moved.held_back.filling).await;
             self.report.restore_ms = self.context.clock.millis_since(started);
             return self.follow_up(site).await;
         }
-        self.fill_views(site, &moved.late.filling).await;
+        self.fill_views(site, &moved.held_back.filling).await;
         self.check_stop()?;
         self.report.restore_ms = self.context.clock.millis_since(started);
         self.analyze(site).await;
@@ -456,7 +456,7 @@ impl<'a> Run<'a> {
             self.compare(&expected, &moved.scan, site).await?;
         }
         self.report.compare_ms = self.context.clock.millis_since(started);
-        self.hide_rows(site, &moved.late.hiding).await?;
+        self.hide_rows(site, &moved.held_back.hiding).await?;
         self.put_back_properties(site).await;
         self.check_stop()?;
         self.put_in_place(site).await

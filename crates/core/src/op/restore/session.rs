@@ -28,7 +28,7 @@ use crate::postgres::psql::{Psql, lock_timeout_ms};
 use crate::stream::pipeline::Progress;
 use crate::stream::read::read_dump;
 use pgkeep_model::failure::{Failure, Kind, Result};
-use pgkeep_model::restore::filter::Late;
+use pgkeep_model::restore::filter::HeldBack;
 use pgkeep_model::restore::script::{Asks, Ending, Rows, Script, Step};
 use pgkeep_model::scan::{Scan, TextEncoding};
 use pgkeep_model::text_form::TextForm;
@@ -111,7 +111,7 @@ pub(super) struct Handed {
     /// What of them was left out that the target does not have.
     pub lost: Vec<String>,
     /// What of them was held back. What hides rows is done by a session whose database is never dropped.
-    pub late: Late,
+    pub held_back: HeldBack,
     /// Stored bytes that were read by parts.
     pub read_bytes: u64,
     /// What was seen of a dump that was read as a whole.
@@ -285,8 +285,8 @@ impl Sessions<'_> {
                 return Err(self.end(&feed, failure, judge).await);
             }
         }
-        if self.is_lasting && !handed.late.hiding.is_empty() {
-            let hiding = std::mem::take(&mut handed.late.hiding).join("\n");
+        if self.is_lasting && !handed.held_back.hiding.is_empty() {
+            let hiding = std::mem::take(&mut handed.held_back.hiding).join("\n");
             last_steps.insert(0, Step::Own(format!("{UTF8}{hiding}\n")));
         }
         track.read_bytes.store(handed.read_bytes, Ordering::Relaxed);
@@ -387,7 +387,7 @@ impl Sessions<'_> {
         match step {
             Step::Own(sql) => (blocking(sink, move |sink| sink.say(&sql)).await, Ok(())),
             Step::Text(text) => (blocking(sink, move |sink| sink.pass(&text)).await, Ok(())),
-            Step::End => match sink.turn(&mut handed.lost, &mut handed.late) {
+            Step::End => match sink.turn(&mut handed.lost, &mut handed.held_back) {
                 Ok(scan) => {
                     let judged = judge.text_ended(&scan).map_err(Fault::Failure);
                     handed.scans.push(scan);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::stream::pipeline::{Closed, Progress};
 use pgkeep_model::failure::Failure;
 use pgkeep_model::name::{TableName, quote};
-use pgkeep_model::restore::filter::{Filter, Late, Refusal, Rules};
+use pgkeep_model::restore::filter::{Filter, HeldBack, Refusal, Rules};
 use pgkeep_model::scan::{LexemeKind, Notes, Scan, Scanner, Spoken, TextEncoding, lexemes};
 use pgkeep_model::single::{Deed, subject};
 
@@ -158,11 +158,15 @@ impl Sink {
     }
 
     /// Ends a text that is whole by itself, and says what it held; what was left out of it and is not there goes to `lost`,
-    /// what was held back to `late`. The next one begins with the settings of the dump.
-    pub(super) fn turn(&mut self, lost: &mut Vec<String>, late: &mut Late) -> Result<Scan, Broken> {
+    /// what was held back to `held_back`. The next one begins with the settings of the dump.
+    pub(super) fn turn(
+        &mut self,
+        lost: &mut Vec<String>,
+        held_back: &mut HeldBack,
+    ) -> Result<Scan, Broken> {
         let filter = std::mem::replace(&mut self.filter, Filter::new(self.rules.clone()));
         lost.extend_from_slice(filter.lost());
-        late.extend(filter.late().clone());
+        held_back.extend(filter.held_back().clone());
         match self.broken.take() {
             Some(broken) => Err(broken),
             None => filter.finish().map_err(Broken::Refused),
@@ -323,7 +327,7 @@ mod tests {
         }
         let mut sink = rows.end();
         let broken = sink
-            .turn(&mut Vec::new(), &mut Late::default())
+            .turn(&mut Vec::new(), &mut HeldBack::default())
             .err()
             .map(|broken| format!("{broken:?}"));
         drop(sink);

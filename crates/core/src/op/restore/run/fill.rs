@@ -234,7 +234,7 @@ impl Run<'_> {
             Ok(mut handed) => Ok(Moved {
                 scan: handed.scans.remove(0),
                 lost: handed.lost,
-                late: handed.late,
+                held_back: handed.held_back,
                 compared,
             }),
             Err(failed) => {

@@ -29,7 +29,7 @@ use crate::stream::pipeline::Progress;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::manifest::Manifest;
 use pgkeep_model::name::TableName;
-use pgkeep_model::restore::filter::{Filter, Freeze, Late, Rules};
+use pgkeep_model::restore::filter::{Filter, Freeze, HeldBack, Rules};
 use pgkeep_model::restore::order::Task;
 use pgkeep_model::restore::order::{Gathering, Queue, Sections, Stage, can_be_emptied};
 use pgkeep_model::restore::script::{Asks, Script};
@@ -101,7 +101,7 @@ impl Run<'_> {
         let progress = Arc::new(Progress::default());
         let sessions = self.sessions(site, &progress);
         let working = async {
-            let (mut scan, gathering, lost, late) =
+            let (mut scan, gathering, lost, held_back) =
                 self.survey(opened, &copy, sections, site).await?;
             let stages = gathering.plan(&scan, jobs);
             let sums = self.work(opened, copy, site, stages, &scan, jobs).await?;
@@ -109,7 +109,7 @@ impl Run<'_> {
             Ok(Moved {
                 scan,
                 lost,
-                late,
+                held_back,
                 compared: None,
             })
         };
@@ -170,7 +170,7 @@ impl Run<'_> {
         copy: &Copy<'_>,
         sections: Sections,
         site: &Site,
-    ) -> Result<(Scan, Gathering, Vec<String>, Late)> {
+    ) -> Result<(Scan, Gathering, Vec<String>, HeldBack)> {
         let (mut gathering, mut filter) = (
             Gathering::new(sections),
             Filter::new(self.rules(site, false)),
@@ -186,7 +186,7 @@ impl Run<'_> {
                 filter.push(piece, &mut |_| {}).map_err(refused)?;
             }
         }
-        let (lost, late) = (filter.lost().to_vec(), filter.late().clone());
+        let (lost, held_back) = (filter.lost().to_vec(), filter.held_back().clone());
         let mut scan = filter.finish().map_err(refused)?;
         let manifest = &copy.stored.manifest;
         let why = match scan.problems.first() {
@@ -200,7 +200,7 @@ impl Run<'_> {
         scan.sections.clone_from(&manifest.sections);
         scan.large_objects = manifest.large_objects;
         scan.tables = manifest.tables.iter().map(Table::from).collect();
-        Ok((scan, gathering, lost, late))
+        Ok((scan, gathering, lost, held_back))
     }
 
     /// Reads a part of the dump into memory.
