@@ -50,7 +50,7 @@ pub struct DrillArgs {
     /// Extension that is left out, with the rows of its own tables (repeatable), beside those of the configuration
     #[arg(long = "skip-extension", value_name = "NAME")]
     pub skip_extensions: Vec<String>,
-    /// Restore on that server as a superuser: whatever the dump's SQL says then runs with those powers
+    /// Let the dump's SQL run with a superuser's powers; else a role without powers is made for it
     #[arg(long)]
     pub allow_superuser: bool,
     /// Write the report as one page

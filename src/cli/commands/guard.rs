@@ -45,7 +45,7 @@ pub struct GuardArgs {
     /// What is done when COMMAND fails
     #[arg(long, value_enum, default_value_t = OnFailureArg::Print, value_name = "WHAT")]
     pub on_failure: OnFailureArg,
-    /// Let a superuser restore: whatever the dump's SQL says then runs with those powers
+    /// Let the dump's SQL run with a superuser's powers; else a role without powers is made for it
     #[arg(long)]
     pub allow_superuser: bool,
     /// How the backup is made.

@@ -84,7 +84,7 @@ pub struct RestoreArgs {
     /// With --table, --upsert or --data-only: do all of it, tell what it did, and roll it back
     #[arg(long, help_heading = "Single tables")]
     pub dry_run: bool,
-    /// Restore as a superuser: whatever the dump's SQL says then runs with those powers
+    /// Let the dump's SQL run with a superuser's powers; else a role without powers is made for it
     #[arg(long)]
     pub allow_superuser: bool,
     /// Leave the dump's owners out: everything belongs to the role that restores

@@ -577,7 +577,15 @@ fn only_the_tables_own_bytes_come_out_of_a_bucket() {
         .expect(0);
     let before = bucket.log().len();
     let restore = [
-        "--json", "restore", "latest", "--into", &from, "--upsert", "-t", "customer",
+        "--json",
+        "restore",
+        "latest",
+        "--into",
+        &from,
+        "--upsert",
+        "-t",
+        "customer",
+        "--allow-superuser",
     ];
     let report = sandbox
         .pgkeep(restore.iter().chain(&storage))

@@ -200,6 +200,52 @@ impl Databases {
         Ok(ended.unwrap_or_default())
     }
 
+    /// Gives a database another name.
+    pub async fn rename(
+        &self,
+        from: &str,
+        to: &str,
+        cancel: &CancellationToken,
+    ) -> Result<(), Error> {
+        let sql = format!(
+            "{}ALTER DATABASE {} RENAME TO {};",
+            terminate(from),
+            quote(from),
+            quote(to)
+        );
+        self.insist(&sql, &[from], cancel).await.map(drop)
+    }
+
+    /// Tells whether somebody works in a database.
+    pub async fn has_sessions(
+        &self,
+        name: &str,
+        cancel: &CancellationToken,
+    ) -> Result<bool, Error> {
+        let sql = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = {};",
+            literal(name)
+        );
+        let answer = self.psql.query(&sql, cancel, TIMEOUT).await?;
+        Ok(answer.trim_ascii() != b"0")
+    }
+
+    /// Returns names and comments of the roles whose name starts with `prefix`.
+    pub async fn roles_with_comments(
+        &self,
+        prefix: &str,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<(String, String)>, Error> {
+        let sql = format!(
+            "SELECT coalesce(jsonb_agg(jsonb_build_array(rolname, coalesce(shobj_description(oid, 'pg_authid'), ''))), '[]')
+             FROM pg_roles WHERE position({} IN rolname::text) = 1;",
+            literal(prefix)
+        );
+        let answer = self.psql.query(&sql, cancel, TIMEOUT).await?;
+        let text = String::from_utf8_lossy(&answer);
+        Ok(serde_json::from_str(text.trim()).unwrap_or_default())
+    }
+
     /// Carries out what needs databases without sessions, and says in the end who stays in which.
     async fn insist(
         &self,
@@ -284,18 +330,20 @@ pub enum Why<E> {
 /// Reads every table for the planner's statistics, in so many sessions at once.
 pub async fn analyze(psql: &Psql, jobs: usize, cancel: &CancellationToken) -> Result<(), Error> {
     if jobs < 2 {
-        let done = psql.query("ANALYZE;", cancel, ANALYZE_TIMEOUT).await;
+        let done = psql
+            .query("RESET search_path;\nANALYZE;", cancel, ANALYZE_TIMEOUT)
+            .await;
         return done.map(drop);
     }
     // Each session takes every n-th. The system's own tables grow meanwhile, so they stand behind all others.
     let sessions = (0..jobs).map(|session| async move {
         let sql = format!(
-            "SELECT format('ANALYZE %I.%I', nspname, relname) FROM (
+            "SELECT 'RESET search_path' UNION ALL (SELECT format('ANALYZE %I.%I', nspname, relname) FROM (
                SELECT n.nspname, c.relname, row_number() OVER
                  (ORDER BY n.nspname = 'pg_catalog', pg_relation_size(c.oid) DESC, c.oid) AS place
                FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                WHERE c.relkind IN ('r', 'm', 'p') AND c.relpersistence <> 't'
-             ) tables WHERE place % {jobs} = {session} ORDER BY place \\gexec"
+             ) tables WHERE place % {jobs} = {session} ORDER BY place) \\gexec"
         );
         psql.query(&sql, cancel, ANALYZE_TIMEOUT).await
     });

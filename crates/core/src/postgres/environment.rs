@@ -99,6 +99,15 @@ impl Environment {
         self
     }
 
+    /// Returns the environment without all that is about a connection: for programs that make none.
+    pub fn without_connection(mut self) -> Self {
+        self.variables.retain(|name, _| {
+            let is_language = name == "LANG" || name.to_string_lossy().starts_with("LC_");
+            is_language || ALLOWED.iter().any(|allowed| name == *allowed)
+        });
+        self
+    }
+
     /// Sets a variable.
     pub fn set(&mut self, name: &str, value: impl Into<OsString>) {
         self.variables.insert(name.into(), value.into());

@@ -7,7 +7,7 @@ use std::io::{self, PipeWriter, Read, Write};
 use std::time::Duration;
 
 use memchr::memmem;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::error::Error;
@@ -78,6 +78,7 @@ pub struct Feed {
     /// Keeps the input open whatever becomes of the one that was taken.
     kept: Option<PipeWriter>,
     answers: Option<oneshot::Receiver<Answers>>,
+    replies: Option<mpsc::UnboundedReceiver<()>>,
     ending: String,
 }
 
@@ -96,10 +97,12 @@ impl FeedRequest<'_> {
             notes: self.notes_mark(),
             rows: self.mark(),
             end: self.end_of_answers(),
+            reply: self.reply_mark(),
         };
         let (sender, answers) = oneshot::channel();
+        let (reply, replies) = mpsc::unbounded_channel();
         // It ends with the program. What the dump's own SELECTs print is of no interest, but must not fill the pipe.
-        tokio::task::spawn_blocking(move || listen(output, &marks, sender));
+        tokio::task::spawn_blocking(move || listen(output, &marks, sender, &reply));
         let input = running.take_input();
         // Out of file descriptors, the one that is taken has to do.
         let kept = input.as_ref().and_then(|input| input.try_clone().ok());
@@ -119,6 +122,7 @@ impl FeedRequest<'_> {
             input,
             kept,
             answers: Some(answers),
+            replies: Some(replies),
             ending: if self.one_transaction {
                 format!("\n{}COMMIT;\n", self.ending)
             } else {
@@ -161,6 +165,15 @@ impl FeedRequest<'_> {
         format!("SELECT '{}';\n", self.notes_mark())
     }
 
+    /// Returns SQL that is replied to once all in front of it was carried out; see [`Feed::take_replies`].
+    pub fn reply(&self) -> String {
+        format!("\nSELECT '{}';\n", self.reply_mark())
+    }
+
+    fn reply_mark(&self) -> String {
+        format!("pgkeep-reply-{}", self.key)
+    }
+
     fn notes_mark(&self) -> String {
         format!("pgkeep-notes-{}", self.key)
     }
@@ -196,6 +209,11 @@ impl Feed {
     /// fails must keep it until the program was stopped.
     pub fn take_input(&mut self) -> PipeWriter {
         self.input.take().expect("the input is taken once")
+    }
+
+    /// Returns what gets the replies to [`FeedRequest::reply`]; it ends with the program.
+    pub fn take_replies(&mut self) -> mpsc::UnboundedReceiver<()> {
+        self.replies.take().expect("the replies are taken once")
     }
 
     /// Ends the transaction and the program: all that was fed is there when this returns without an error.
@@ -247,6 +265,7 @@ struct Marks {
     notes: String,
     rows: String,
     end: String,
+    reply: String,
 }
 
 /// What was printed in front of the rows, as far as it is kept.
@@ -257,6 +276,8 @@ struct Heard {
     searched: usize,
     /// Where the notes begin.
     notes_at: Option<usize>,
+    /// Replies that came, until somebody takes them.
+    replies: usize,
 }
 
 impl Heard {
@@ -265,8 +286,14 @@ impl Heard {
         let (mark, notes_mark) = (marks.rows.as_bytes(), marks.notes.as_bytes());
         self.kept.extend_from_slice(bytes);
         // A mark may be cut by the end of what was read.
-        let overlap = mark.len().max(notes_mark.len());
-        let from = self.searched.saturating_sub(overlap);
+        let reply = marks.reply.as_bytes();
+        let overlap = mark.len().max(notes_mark.len()).max(reply.len());
+        let mut from = self.searched.saturating_sub(overlap);
+        while let Some(at) = memmem::find(&self.kept[from..], reply) {
+            drop(self.kept.drain(..from + at + reply.len()));
+            (self.searched, self.notes_at, from) = (0, None, 0);
+            self.replies += 1;
+        }
         let find = |wanted: &[u8]| Some(memmem::find(&self.kept[from..], wanted)? + from);
         let rows_at = find(mark);
         if self.notes_at.is_none() {
@@ -291,7 +318,12 @@ impl Heard {
 }
 
 /// Reads all that the program prints; from the line `rows` on it is scanned as a dump, until the rows of `end` begin.
-fn listen(mut output: Output, marks: &Marks, sender: oneshot::Sender<Answers>) {
+fn listen(
+    mut output: Output,
+    marks: &Marks,
+    sender: oneshot::Sender<Answers>,
+    reply: &mpsc::UnboundedSender<()>,
+) {
     let mut sender = Some(sender);
     let mut scanner: Option<Scanner> = None;
     let mut buffer = vec![0; 256 << 10];
@@ -302,7 +334,11 @@ fn listen(mut output: Output, marks: &Marks, sender: oneshot::Sender<Answers>) {
         match &mut scanner {
             Some(scanner) => scanner.push(bytes),
             None => {
-                if let Some((noted, rows)) = heard.push(bytes, marks) {
+                let heard_rows = heard.push(bytes, marks);
+                for _ in 0..std::mem::take(&mut heard.replies) {
+                    let _ = reply.send(()); // nobody waits where the restore was stopped
+                }
+                if let Some((noted, rows)) = heard_rows {
                     notes = noted;
                     let mut fresh = Scanner::new();
                     fresh.push(&rows);
@@ -339,6 +375,7 @@ mod tests {
     #[test]
     fn notes_and_rows_are_found_however_the_bytes_are_cut() {
         let marks = || Marks {
+            reply: "pgkeep-reply-k".into(),
             notes: "pgkeep-notes-k".to_owned(),
             rows: "pgkeep-answers-k".to_owned(),
             end: "pgkeep-end-k".to_owned(),

@@ -19,27 +19,31 @@ const MAX_ANSWER: usize = 256 << 20;
 
 /// Sent first: names come in UTF-8, or as they are where the server has no way to tell them so. A database of no known
 /// encoding may have names that are no UTF-8, which are read as well as can be.
-const ENCODING: &str = "\
+pub(crate) const ENCODING: &str = "\
 SELECT CASE WHEN pg_catalog.getdatabaseencoding() IN ('SQL_ASCII', 'MULE_INTERNAL') THEN 'SQL_ASCII' ELSE 'UTF8' END
   AS pgkeep_encoding \\gset
 SET client_encoding = :'pgkeep_encoding';
 ";
 
 /// Sent first: roles of hosted databases carry timeouts of seconds, which `pg_dump` switches off for itself only.
-pub(super) const PREAMBLE: &str = "\
+pub(crate) const PREAMBLE: &str = "\
 SET statement_timeout = 0;
 SET lock_timeout = 0;
 SET idle_in_transaction_session_timeout = 0;
 ";
 
 /// Sent before what changes something: a database or a role may be read-only by its settings.
-pub(super) const WRITABLE: &str = "SET default_transaction_read_only = off;\n";
+pub(crate) const WRITABLE: &str = "SET default_transaction_read_only = off;\n";
 
 /// Limits that only some versions know, and that end a session of ours as the ones above would.
 const MORE_LIMITS: &str = "\
 SELECT pg_catalog.count(pg_catalog.set_config(name, '0', false)) AS pgkeep_limits FROM pg_catalog.pg_settings
   WHERE name ~ '^(transaction|idle_session)_timeout$' AND setting <> '0' \\gset
 ";
+
+/// Names in questions of ours are the server's own, whatever path a role or a database has: in another schema somebody may
+/// have made a function of the same name.
+pub(crate) const OWN_PATH: &str = "SET search_path = pg_catalog;\n";
 
 /// Returns what a server is told as its `lock_timeout`: milliseconds, at most 2^31 - 1 of them, and never 0, which is none.
 pub(crate) fn lock_timeout_ms(limit: Duration) -> i32 {
@@ -128,7 +132,9 @@ impl Psql {
     ) -> Result<Vec<u8>, Error> {
         let answer = self
             .program()
-            .input(format!("{PREAMBLE}{ENCODING}{MORE_LIMITS}{sql}\n"))
+            .input(format!(
+                "{OWN_PATH}{PREAMBLE}{ENCODING}{MORE_LIMITS}{sql}\n"
+            ))
             .run(cancel, timeout, MAX_ANSWER)
             .await?;
         Ok(answer.stdout)

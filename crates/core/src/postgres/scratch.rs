@@ -6,7 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown, lchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -128,7 +128,7 @@ pub async fn survey(
 ) -> Result<Survey, Error> {
     check(options)?;
     let (programs, version) = find_server(options, environment, cancel).await?;
-    unprivileged_user().map_err(|error| failed("whom to run it as", &error))?;
+    named_user().map_err(|error| failed("whom to run it as", &error))?;
     let parent = &options.parent;
     // Gone at once; it tells whether a folder can be made there.
     let made = tempfile::Builder::new()
@@ -243,6 +243,9 @@ impl Drop for ScratchServer {
 struct Place {
     folder: TempDir,
     lock: File,
+    /// Who makes the data: `initdb` wants an account with a name.
+    maker: Option<(u32, u32)>,
+    /// Who runs the server: an account that owns nothing else.
     user: Option<(u32, u32)>,
 }
 
@@ -253,20 +256,31 @@ impl Place {
             .permissions(fs::Permissions::from_mode(0o700))
             .tempdir_in(&options.parent)?;
         let lock = make_lock(folder.path())?;
-        let user = unprivileged_user()?;
-        if let Some((uid, gid)) = user {
+        let maker = named_user()?;
+        if let Some((uid, gid)) = maker {
             chown(folder.path(), Some(uid), Some(gid))?;
         }
-        Ok(Self { folder, lock, user })
+        let user = match maker {
+            Some(_) => Some(nobodys_user()?),
+            None => None,
+        };
+        Ok(Self {
+            folder,
+            lock,
+            maker,
+            user,
+        })
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn program(&self, path: PathBuf, environment: &Environment) -> Program {
+    /// What the server carries out may read its environment, so there is nothing in it that it does not need.
+    fn program(user: Option<(u32, u32)>, path: PathBuf, environment: &Environment) -> Program {
+        let environment = &environment.clone().without_connection();
         let program = Program::new(path, environment);
-        match self.user {
+        match user {
             Some((uid, gid)) => program.user(uid, gid),
             None => program,
         }
@@ -297,15 +311,16 @@ impl Place {
                 .map_err(|error| failed("its password file", &error))?;
             arguments.push(format!("--pwfile={}", file.display()));
         }
-        let run = self
-            .program(bin.join("initdb"), environment)
-            .args(arguments);
+        let run = Self::program(self.maker, bin.join("initdb"), environment).args(arguments);
         let answer = run.run(cancel, INIT_TIMEOUT, 1 << 20).await;
         // Wherever initdb stopped, the password has served its purpose; the folder goes as a whole if this fails.
         let _ = fs::remove_file(self.path("password"));
-        answer
-            .map(drop)
-            .map_err(|error| scratch_error("`initdb` failed", error))
+        answer.map_err(|error| scratch_error("`initdb` failed", error))?;
+        match self.user {
+            Some(user) => give_away(self.folder.path(), user)
+                .map_err(|error| failed("giving its folder away", &error)),
+            None => Ok(()),
+        }
     }
 
     fn write_password(&self, file: &Path, password: &SecretString) -> io::Result<()> {
@@ -315,7 +330,7 @@ impl Place {
             .mode(0o600)
             .open(file)?;
         writeln!(out, "{}", password.expose_secret())?;
-        match self.user {
+        match self.maker {
             Some((uid, gid)) => chown(file, Some(uid), Some(gid)),
             None => Ok(()),
         }
@@ -348,8 +363,7 @@ impl Place {
             .chain(own)
             .chain(preload)
             .chain(options.settings.iter().cloned());
-        let running = self
-            .program(bin.join("postgres"), environment)
+        let running = Self::program(self.user, bin.join("postgres"), environment)
             .args(["-D".into(), self.path("data").display().to_string()])
             .args(settings.flat_map(|setting| ["-c".to_owned(), setting]))
             .log_to(log)
@@ -472,8 +486,15 @@ fn is_ours(folder: &Path) -> bool {
         Ok(found) if found.is_dir() => found.uid(),
         _ => return false,
     };
-    let user = unprivileged_user().ok().flatten();
-    owner == geteuid().as_raw() || user.is_some_and(|(uid, _)| owner == uid)
+    let made = named_user().ok().flatten();
+    owner == geteuid().as_raw()
+        || made.is_some_and(|(uid, _)| owner == uid)
+        || geteuid().is_root() && OWNERLESS.contains(&owner) && has_lock_of_ours(folder)
+}
+
+/// Only we can have made a file in it that belongs to us.
+fn has_lock_of_ours(folder: &Path) -> bool {
+    fs::symlink_metadata(folder.join(LOCK)).is_ok_and(|lock| lock.uid() == geteuid().as_raw())
 }
 
 /// Makes the lock under another name first: whoever sees it by its own name sees it locked.
@@ -489,23 +510,62 @@ fn make_lock(folder: &Path) -> io::Result<File> {
     Ok(lock)
 }
 
-/// Returns whom to run the server as, where we are root: PostgreSQL refuses to be.
-fn unprivileged_user() -> io::Result<Option<(u32, u32)>> {
+/// Numbers that systemd gives to services for as long as they run, and nobody else uses.
+const OWNERLESS: std::ops::RangeInclusive<u32> = 61184..=65519;
+
+/// Returns who makes a server's data where we are root, which PostgreSQL refuses to be. It runs nothing of a dump.
+fn named_user() -> io::Result<Option<(u32, u32)>> {
     if !geteuid().is_root() {
         return Ok(None);
     }
     let users = fs::read_to_string("/etc/passwd")?;
-    let find = |wanted: &str| {
-        users.lines().find_map(|line| {
-            let fields: Vec<_> = line.split(':').collect();
-            let is_wanted = fields.first() == Some(&wanted);
-            is_wanted.then(|| Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?)))?
-        })
-    };
-    find("postgres")
-        .or_else(|| find("nobody"))
-        .map(Some)
-        .ok_or_else(|| io::Error::other("no user `postgres` or `nobody` to run the server as"))
+    let nobody = users.lines().find_map(|line| {
+        let fields: Vec<_> = line.split(':').collect();
+        let is_wanted = fields.first() == Some(&"nobody");
+        is_wanted.then(|| Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?)))?
+    });
+    let missing = || io::Error::other("no user `nobody` to make its data as");
+    nobody.map(Some).ok_or_else(missing)
+}
+
+/// Returns an account that has no name, owns no file and runs no program, so that nothing but the server's own is within
+/// reach of what runs in it: never `postgres`, who may own a server with data in it.
+fn nobodys_user() -> io::Result<(u32, u32)> {
+    let users = fs::read_to_string("/etc/passwd")?;
+    let named = users
+        .lines()
+        .filter_map(|line| line.split(':').nth(2)?.parse().ok());
+    let mut taken: std::collections::HashSet<u32> = named.collect();
+    for process in fs::read_dir("/proc")?.flatten() {
+        if let Ok(found) = process.metadata() {
+            taken.insert(found.uid());
+        }
+    }
+    // Two servers that start at once may take the same number, which lets them see each other and no more; they rarely do.
+    let first = std::process::id() % (OWNERLESS.end() - OWNERLESS.start());
+    let all = OWNERLESS.skip(first as usize).chain(OWNERLESS);
+    let mut free = all.filter(|number| !taken.contains(number));
+    let number = free
+        .next()
+        .ok_or_else(|| io::Error::other("no account is free to run it as"))?;
+    Ok((number, number))
+}
+
+/// Gives a folder of ours with all in it to another account, but for the lock.
+fn give_away(folder: &Path, user: (u32, u32)) -> io::Result<()> {
+    let (uid, gid) = user;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name() == LOCK {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            give_away(&entry.path(), user)?;
+        } else {
+            lchown(entry.path(), Some(uid), Some(gid))?;
+        }
+    }
+    chown(folder, Some(uid), Some(gid))
 }
 
 fn check(options: &ScratchOptions) -> Result<(), Error> {

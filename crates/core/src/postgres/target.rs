@@ -33,7 +33,7 @@ pub struct TargetFacts {
     /// Whether the user is a superuser.
     pub is_superuser: bool,
     /// Roles by which the user has a superuser's powers, or can take them: itself, a superuser that it may become, the
-    /// roles that run programs and write files on the server. Up to PostgreSQL 15 CREATEROLE is such a power, because it
+    /// roles that run programs and reach files on the server. Up to PostgreSQL 15 CREATEROLE is such a power, because it
     /// may grant itself the next ones; Supabase and RDS forbid that.
     #[serde(default)]
     pub powers: Vec<String>,
@@ -295,7 +295,7 @@ SELECT jsonb_build_object(
   'user', current_user,
   'is_superuser', r.rolsuper,
   'powers', CASE WHEN r.rolsuper THEN jsonb_build_array(r.rolname) ELSE coalesce((SELECT jsonb_agg(x.rolname ORDER BY x.rolname)
-    FROM pg_roles x WHERE (x.rolsuper OR x.rolname IN ('pg_execute_server_program', 'pg_write_server_files')
+    FROM pg_roles x WHERE (x.rolsuper OR x.rolname IN ('pg_execute_server_program', 'pg_write_server_files', 'pg_read_server_files')
         OR x.rolcreaterole AND current_setting('server_version_num')::int < 160000
           AND coalesce(current_setting('supautils.reserved_memberships', true), '') !~ 'pg_execute_server_program'
           AND current_setting('rds.extensions', true) IS NULL)

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use memchr::memmem;
 
 use crate::name::{TableName, printable};
-use crate::scan::{About, Judged, JudgedKind, Notes, Scan, Scanner, TableKind, TextEncoding, What};
+use crate::scan::{
+    About, Carrier, Judged, JudgedKind, Late, Notes, Scan, Scanner, TableKind, TextEncoding, What,
+};
 use crate::supabase::{Place, Platform};
 use crate::text_form::ENCODING_OF_DATABASE;
 
@@ -58,6 +60,14 @@ pub struct Rules {
     pub has_public: bool,
     /// What a hosting platform's dump leaves to the server that it goes to.
     pub platform: Option<Platform>,
+    /// Whether a plain role restores: what only a superuser may do is set aside for one.
+    pub is_divided: bool,
+    /// Where a plain role restores: whether what reaches outside the database is left out. Else it is refused.
+    pub leaves_beyond: bool,
+    /// Whether the extensions are wanted that the dump makes.
+    pub lists_extensions: bool,
+    /// Schemas that were made for extensions before the dump comes, and are not made again.
+    pub made_schemas: Vec<String>,
     /// SQL of our own, each in front of the first statement that begins at this offset or behind it; in order.
     pub insertions: Vec<(u64, &'static str)>,
     /// Whether the scan says what the text form of the dump's values is.
@@ -107,6 +117,33 @@ pub struct Refusal {
     pub hint: Option<&'static str>,
 }
 
+/// What is passed on, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passed<'a> {
+    /// Text for the session that restores.
+    Text(&'a [u8]),
+    /// A whole statement that a superuser carries out once all text before it was carried out.
+    Between(&'a [u8]),
+}
+
+/// A statement that a superuser carries out behind all others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LateStatement {
+    /// When.
+    pub late: Late,
+    /// The statement, in the encoding of the dump, with standard string literals.
+    pub sql: Vec<u8>,
+}
+
+/// An extension that a dump makes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extension {
+    /// Its name.
+    pub name: String,
+    /// The schema that is named for it.
+    pub schema: Option<String>,
+}
+
 /// Passes a dump on while it is scanned.
 pub struct Filter {
     scanner: Scanner,
@@ -123,13 +160,25 @@ pub struct Filter {
     held_back: HeldBack,
     /// Whether rows are under way that are left out.
     is_dropping: bool,
+    /// What was set aside for a superuser.
+    late: Vec<LateStatement>,
+    extensions: Vec<Extension>,
+    /// How statements name what is nobody's: `FUNCTION public.f(`.
+    gone: Vec<Vec<u8>>,
+    /// Foreign servers that read the server's own files, or run its programs.
+    file_servers: Vec<String>,
+    /// Where statements began in which a backslash escapes, and that were not judged yet.
+    escaping: Vec<u64>,
 }
 
 impl Filter {
     /// Starts with the first byte of a dump.
     pub fn new(rules: Rules) -> Self {
         let mut scanner = Scanner::noting(Notes::Judged {
-            with_about: rules.platform.is_some() || !rules.without.schemas.is_empty(),
+            with_about: rules.platform.is_some()
+                || rules.is_divided
+                || rules.lists_extensions
+                || !rules.without.schemas.is_empty(),
         });
         if rules.notes_form {
             scanner.note_form();
@@ -143,11 +192,29 @@ impl Filter {
             lost: Vec::new(),
             held_back: HeldBack::default(),
             is_dropping: false,
+            late: Vec::new(),
+            extensions: Vec::new(),
+            gone: Vec::new(),
+            file_servers: Vec::new(),
+            escaping: Vec::new(),
         }
     }
 
-    /// Takes the next piece and hands on what may reach `psql`. Behind a refusal nothing may be handed on.
+    /// Takes the next piece and hands on what may reach `psql`. Behind a refusal nothing may be handed on. What a superuser
+    /// does in between is not handed on: [`Filter::push_divided`] does.
     pub fn push(&mut self, bytes: &[u8], out: &mut dyn FnMut(&[u8])) -> Result<(), Refusal> {
+        self.push_divided(bytes, &mut |passed| match passed {
+            Passed::Text(text) => out(text),
+            Passed::Between(_) => {}
+        })
+    }
+
+    /// Takes the next piece and hands on what each session is to carry out. Behind a refusal nothing may be handed on.
+    pub fn push_divided(
+        &mut self,
+        bytes: &[u8],
+        pass: &mut dyn FnMut(Passed<'_>),
+    ) -> Result<(), Refusal> {
         let from = self.scanner.position() - self.held.len() as u64;
         self.scanner.push(bytes);
         let found = self.scanner.take_found();
@@ -181,28 +248,43 @@ impl Filter {
             .peekable();
         for judged in found.judged {
             self.note_schema(judged.about.as_ref());
+            if let Carrier::Early { name, schema } = &judged.carrier {
+                self.extensions.push(Extension {
+                    name: name.clone(),
+                    schema: schema.clone(),
+                });
+            }
             let place = self.rules.place(&judged);
             if place == Place::LeftOut {
                 self.note_lost(judged.about.as_ref());
             }
             let sql = || &text[place_of(judged.start)..place_of(judged.end)];
-            let is_left_out = self.rules.leave_out(&judged)?
+            let mut is_left_out = self.rules.leave_out(&judged)?
                 || place == Place::LeftOut
                 || self.rules.is_without(&judged)
                 || self.hold_back(&judged.kind, sql);
             let (frozen, is_not_valid) = (self.rules.frozen(&judged), place == Place::NotValid);
             while let Some((start, sql)) = settled.next_if(|(start, _)| *start <= judged.start) {
-                out(&text[at..place_of(start).max(at)]);
+                pass(Passed::Text(&text[at..place_of(start).max(at)]));
                 at = place_of(start).max(at);
-                out(sql.as_bytes());
+                pass(Passed::Text(sql.as_bytes()));
+            }
+            let mut between = None;
+            if self.rules.is_divided && !is_left_out {
+                let statement = place_of(judged.start).max(at)..place_of(judged.end).max(at);
+                let is_between = self.divide(&judged, &text[statement.clone()])?;
+                is_left_out = !self.is_restorers(&judged.carrier)
+                    || self.rules.is_made(&judged)
+                    || self.is_gone(&text[statement.clone()]);
+                between = is_between.then_some(statement);
             }
             let instead = match &judged.kind {
                 JudgedKind::ClientEncoding(name) if is_sql_ascii(name) => ENCODING_OF_DATABASE,
                 _ => "",
             };
             if is_left_out || !instead.is_empty() {
-                out(&text[at..place_of(judged.start).max(at)]);
-                out(instead.as_bytes());
+                pass(Passed::Text(&text[at..place_of(judged.start).max(at)]));
+                pass(Passed::Text(instead.as_bytes()));
                 at = place_of(judged.end).max(at);
                 if matches!(judged.kind, JudgedKind::Rows(..)) {
                     let end = end_of_rows(judged.start);
@@ -211,29 +293,34 @@ impl Filter {
                     continue;
                 }
             }
+            if let Some(statement) = between {
+                pass(Passed::Between(&text[statement]));
+            }
             if let Some(emptying) = frozen {
-                out(&text[at..place_of(judged.start).max(at)]);
-                out(emptying.as_bytes());
+                pass(Passed::Text(&text[at..place_of(judged.start).max(at)]));
+                pass(Passed::Text(emptying.as_bytes()));
                 // In front of the semicolon: a COPY is held until it was judged.
                 let semicolon = place_of(judged.end - 1);
-                out(&text[place_of(judged.start).max(at)..semicolon]);
-                out(b" WITH (FREEZE)");
+                pass(Passed::Text(
+                    &text[place_of(judged.start).max(at)..semicolon],
+                ));
+                pass(Passed::Text(b" WITH (FREEZE)"));
                 at = semicolon;
             }
             if is_not_valid && !is_left_out {
                 let semicolon = place_of(judged.end - 1);
-                out(&text[at..semicolon]);
-                out(b" NOT VALID");
+                pass(Passed::Text(&text[at..semicolon]));
+                pass(Passed::Text(b" NOT VALID"));
                 at = semicolon;
             }
         }
         for (start, sql) in settled {
-            out(&text[at..place_of(start).max(at)]);
+            pass(Passed::Text(&text[at..place_of(start).max(at)]));
             at = place_of(start).max(at);
-            out(sql.as_bytes());
+            pass(Passed::Text(sql.as_bytes()));
         }
         let until = place_of(self.scanner.judged_until()).max(at);
-        out(&text[at..until]);
+        pass(Passed::Text(&text[at..until]));
         self.held = text[until..].to_vec();
         if self.held.len() > MAX_HELD {
             Err(too_long(from + until as u64))
@@ -253,6 +340,10 @@ impl Filter {
         text: &[u8],
         begun: &[(u64, bool)],
     ) -> Result<Vec<(u64, &'static str)>, Refusal> {
+        if self.rules.is_divided {
+            let escaping = begun.iter().filter(|(_, is_standard)| !is_standard);
+            self.escaping.extend(escaping.map(|(start, _)| *start));
+        }
         let mut settled = Vec::new();
         for (at, &(start, is_standard)) in begun.iter().enumerate() {
             // Its first word was passed on already, so nothing can be put in front of it.
@@ -301,6 +392,7 @@ impl Filter {
                 end: self.scanner.position(),
                 kind: JudgedKind::Meta(String::from_utf8_lossy(command).trim_end().to_owned()),
                 about: None,
+                carrier: Carrier::Restorer,
             };
             self.rules.leave_out(&judged)?;
         }
@@ -355,6 +447,81 @@ impl Filter {
         }
     }
 
+    /// Tells whether a statement is about what was left out.
+    fn is_gone(&self, text: &[u8]) -> bool {
+        let mut gone = self.gone.iter();
+        gone.any(|name| memmem::find(text, name).is_some())
+    }
+
+    fn is_restorers(&self, carrier: &Carrier) -> bool {
+        match carrier {
+            Carrier::Restorer | Carrier::Server { .. } => true,
+            Carrier::OfServer(server) => !self.file_servers.contains(server),
+            _ => false,
+        }
+    }
+
+    /// Sets a statement aside that the restoring role does not carry out; tells whether a superuser does it at this place.
+    fn divide(&mut self, judged: &Judged, text: &[u8]) -> Result<bool, Refusal> {
+        let behind = |start: &u64| *start > judged.start;
+        let is_escaping = self.escaping.contains(&judged.start);
+        self.escaping.retain(behind);
+        let is_superusers = matches!(
+            judged.carrier,
+            Carrier::Between | Carrier::Superuser(_) | Carrier::OfServer(_)
+        );
+        if is_superusers && is_escaping && text.contains(&b'\\') {
+            return Err(escapes(judged.start));
+        }
+        // The restoring role must not own a table that reads the server's files: it could read any.
+        let is_between = judged.carrier == Carrier::Between
+            || matches!(&judged.carrier, Carrier::OfServer(server) if self.file_servers.contains(server));
+        if is_between {
+            // Tables that were made in a transaction which ends here cannot be written as frozen.
+            if self.scanner.has_tables() {
+                self.rules.freeze = Freeze::Never;
+            }
+            return Ok(true);
+        }
+        match &judged.carrier {
+            Carrier::Server { name, wrapper } if wrapper == "file_fdw" => {
+                self.file_servers.push(name.clone());
+            }
+            Carrier::Restorer
+            | Carrier::Between
+            | Carrier::Server { .. }
+            | Carrier::OfServer(_) => {}
+            Carrier::Superuser(_) if self.is_gone(text) => {}
+            Carrier::Superuser(late) => self.late.push(LateStatement {
+                late: *late,
+                sql: text.to_vec(),
+            }),
+            Carrier::Early { .. } => {}
+            Carrier::Nobody(Some(what)) if !self.rules.leaves_beyond => {
+                return Err(beyond(judged.start, what));
+            }
+            Carrier::Nobody(what) => {
+                self.gone.extend(named(text));
+                let what = what
+                    .iter()
+                    .filter(|what| !self.lost.contains(what))
+                    .cloned();
+                self.lost.extend(what.collect::<Vec<_>>());
+            }
+        }
+        Ok(false)
+    }
+
+    /// Hands over what was set aside for a superuser, in the order of the dump.
+    pub fn take_late(&mut self) -> Vec<LateStatement> {
+        std::mem::take(&mut self.late)
+    }
+
+    /// Returns the extensions that the dump makes, in its order, where the rules ask for them or divide it.
+    pub fn extensions(&self) -> &[Extension] {
+        &self.extensions
+    }
+
     fn note_schema(&mut self, about: Option<&About>) {
         if let Some(What::Schema {
             name,
@@ -381,6 +548,17 @@ impl Filter {
 }
 
 impl Rules {
+    /// Tells whether a schema is there already, because an extension needed it.
+    fn is_made(&self, judged: &Judged) -> bool {
+        match judged.about.as_ref().map(|about| &about.what) {
+            Some(What::Schema {
+                name,
+                is_made: true,
+            }) => self.made_schemas.contains(name),
+            _ => false,
+        }
+    }
+
     /// Says what a platform's rules make of a statement.
     fn place(&self, judged: &Judged) -> Place {
         match (&self.platform, &judged.about) {
@@ -475,6 +653,13 @@ impl Rules {
                 ),
                 None,
             ),
+            JudgedKind::Code => refuse(
+                "code_refused",
+                format!(
+                    "the statement at byte {at} is a DO or a CALL, which says only while it runs what it does"
+                ),
+                Some("pg_dump writes no such statement: look at the file before you trust it"),
+            ),
             JudgedKind::OpenRoutine => refuse(
                 "routine_refused",
                 format!(
@@ -550,6 +735,39 @@ fn too_late(offset: u64) -> Refusal {
     Refusal {
         id: "no_sql",
         why: format!("what begins at byte {offset} is no statement that pg_dump writes"),
+        hint: None,
+    }
+}
+
+/// Returns how later statements name what this one would make: its kind, and its name up to its parameters.
+fn named(text: &[u8]) -> Option<Vec<u8>> {
+    [&b"FUNCTION "[..], b"PROCEDURE "]
+        .into_iter()
+        .find_map(|kind| {
+            let at = memmem::find(text, kind)?;
+            let end = memchr::memchr(b'(', &text[at..])?;
+            Some(text[at..=at + end].to_vec())
+        })
+}
+
+fn beyond(offset: u64, what: &str) -> Refusal {
+    Refusal {
+        id: "superuser_refused",
+        why: format!(
+            "at byte {offset} it makes the {what}, which reaches outside the database with the powers of the server"
+        ),
+        hint: Some(
+            "`--allow-superuser` restores it, where you trust the dump as you trust the server",
+        ),
+    }
+}
+
+fn escapes(offset: u64) -> Refusal {
+    Refusal {
+        id: "literal_refused",
+        why: format!(
+            "the statement at byte {offset} escapes with a backslash as servers before 9.1 did"
+        ),
         hint: None,
     }
 }
@@ -744,6 +962,12 @@ mod tests {
             ("DROP DATABASE prod;\n", "cluster_statement_refused"),
             ("ALTER SYSTEM SET x = 1;\n", "cluster_statement_refused"),
             ("COPY t FROM PROGRAM 'ls';\n", "copy_program_refused"),
+            ("DO $$ begin execute 'x'; end $$;\n", "code_refused"),
+            ("CALL p();\n", "code_refused"),
+            (
+                "GRANT pg_write_server_files TO me;\n",
+                "cluster_statement_refused",
+            ),
         ] {
             let refused = |result: Result<String, Refusal>| result.unwrap_err().id;
             assert_eq!(refused(passed(sql.as_bytes(), rules(), 1)), id, "{sql}");
@@ -844,6 +1068,91 @@ mod tests {
         assert_eq!(filter.lost(), ["default privileges of role `you`"]);
     }
 
+    /// What each session carries out, and what waits.
+    struct Divided {
+        text: String,
+        between: Vec<String>,
+        late: Vec<(Late, String)>,
+        lost: Vec<String>,
+    }
+
+    fn divided(sql: &str, step: usize) -> Divided {
+        let mut filter = Filter::new(Rules {
+            is_divided: true,
+            leaves_beyond: true,
+            made_schemas: vec!["ext".to_owned()],
+            ..rules()
+        });
+        let (mut text, mut between) = (Vec::new(), Vec::new());
+        for piece in sql.as_bytes().chunks(step) {
+            let pushed = filter.push_divided(piece, &mut |passed| match passed {
+                Passed::Text(piece) => text.extend_from_slice(piece),
+                Passed::Between(statement) => {
+                    between.push(String::from_utf8_lossy(statement).into_owned());
+                }
+            });
+            pushed.unwrap();
+        }
+        let set_aside = filter.take_late().into_iter();
+        let late = set_aside.map(|one| (one.late, String::from_utf8_lossy(&one.sql).into_owned()));
+        let lost = filter.lost().to_vec();
+        let passed = String::from_utf8(text).unwrap();
+        let own = passed.replace("SET standard_conforming_strings = on;\n", "");
+        Divided {
+            text: own,
+            between,
+            late: late.collect(),
+            lost,
+        }
+    }
+
+    #[test]
+    fn a_plain_role_is_handed_only_what_it_may_do() {
+        let sql = "CREATE SCHEMA ext;\nCREATE SCHEMA app;\nALTER SCHEMA app OWNER TO a;\n\
+            CREATE EXTENSION IF NOT EXISTS hstore WITH SCHEMA ext;\nCOMMENT ON EXTENSION hstore IS 'x';\n\
+            CREATE FUNCTION app.p() RETURNS int LANGUAGE plpython3u AS $$;$$;\n\
+            CREATE OPERATOR CLASS app.c FOR TYPE int USING btree AS OPERATOR 1 <;\n\
+            CREATE TABLE app.t (a int);\nCOPY app.t (a) FROM stdin;\n1\n\\.\n\nGRANT ALL ON TABLE app.t TO b;\n";
+        for step in [1, 7, 4096] {
+            let Divided {
+                text,
+                between,
+                late,
+                lost,
+            } = divided(sql, step);
+            assert_eq!(
+                text,
+                "\nCREATE SCHEMA app;\n\n\n\n\n\nCREATE TABLE app.t (a int);\nCOPY app.t (a) FROM stdin;\n1\n\\.\n\n\n"
+            );
+            assert_eq!(
+                between,
+                ["CREATE OPERATOR CLASS app.c FOR TYPE int USING btree AS OPERATOR 1 <;"]
+            );
+            let told = [
+                (Late::Owner, "ALTER SCHEMA app OWNER TO a;"),
+                (Late::Rights, "COMMENT ON EXTENSION hstore IS 'x';"),
+                (Late::Rights, "GRANT ALL ON TABLE app.t TO b;"),
+            ];
+            assert_eq!(late, told.map(|(late, sql)| (late, sql.to_owned())));
+            assert_eq!(lost, ["function app.p"]);
+        }
+    }
+
+    /// A superuser's session reads literals by the standard, and must not take for SQL what the filter took for a literal.
+    #[test]
+    fn a_superuser_is_handed_no_literal_that_could_end_elsewhere() {
+        let sql = "SET standard_conforming_strings = off;\nCOMMENT ON EXTENSION e IS 'x\\'; DROP DATABASE d; --';\n";
+        for step in [1, 4096] {
+            let mut filter = Filter::new(Rules {
+                is_divided: true,
+                ..rules()
+            });
+            let mut pieces = sql.as_bytes().chunks(step);
+            let refused = pieces.find_map(|piece| filter.push(piece, &mut |_| {}).err());
+            assert_eq!(refused.unwrap().id, "literal_refused");
+        }
+    }
+
     #[test]
     fn a_byte_order_mark_does_not_reach_psql() {
         assert_eq!(
@@ -856,7 +1165,7 @@ mod tests {
         #[test]
         fn cuts_of_the_stream_do_not_matter(
             parts in prop::collection::vec(prop::sample::select(vec![
-                "BEGIN;", "COMMIT;\n", "GRANT a TO b;", "-- GRANT\n", "/* x */", "ALTER TABLE t OWNER TO a;\n",
+                "BEGIN;", "COMMIT;\n", "GRANT a ON b TO c;", "-- GRANT\n", "/* x */", "ALTER TABLE t OWNER TO a;\n",
                 "COPY t FROM stdin;\n1\n\\.\n", "'a;\\b'", "SELECT 'GRANT'", ";", "$$ COMMIT; $$", "\n", "set ",
             ]), 0..30),
             step in 1usize..40,

@@ -14,6 +14,49 @@ pub struct Judged {
     pub kind: JudgedKind,
     /// What the statement is about, where somebody asked for it.
     pub about: Option<About>,
+    /// Who carries it out where a plain role restores, where somebody asked for it.
+    pub carrier: Carrier,
+}
+
+/// Who carries a statement out where a plain role restores.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Carrier {
+    /// The role that restores.
+    #[default]
+    Restorer,
+    /// A superuser, before anything else: an extension.
+    Early {
+        /// Its name.
+        name: String,
+        /// The schema that is named for it.
+        schema: Option<String>,
+    },
+    /// A superuser, at its place among the others: it runs nothing of the dump, and what follows may need it.
+    Between,
+    /// A superuser, behind all others.
+    Superuser(Late),
+    /// The role that restores; it makes a server of this foreign-data wrapper.
+    Server {
+        /// The server's name.
+        name: String,
+        /// The wrapper's.
+        wrapper: String,
+    },
+    /// The role that restores, unless the server reads files; it makes a foreign table of this server.
+    OfServer(String),
+    /// Nobody: what it would make reaches outside the database. It is named where the target then lacks it.
+    Nobody(Option<String>),
+}
+
+/// What waits until the data was compared, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Late {
+    /// Owners.
+    Owner,
+    /// Rights, and what hides rows or hands them on.
+    Rights,
+    /// What is run by later statements.
+    EventTrigger,
 }
 
 /// What a statement is about, as far as a hosting platform may have it already. Schemas that are not written are empty.
@@ -132,6 +175,8 @@ pub enum JudgedKind {
     Commit,
     /// Any other command about transactions.
     Transaction,
+    /// `DO` or `CALL`: code that says only while it runs what it does.
+    Code,
     /// The schema `public` is made.
     SchemaPublic,
     /// Nothing but what it is about.

@@ -27,7 +27,7 @@ use memchr::memchr;
 
 pub use digest::RowDigest;
 pub use encoding::NameEncoding as TextEncoding;
-pub use judged::{About, Judged, JudgedKind, What};
+pub use judged::{About, Carrier, Judged, JudgedKind, Late, What};
 pub use lexeme::{Lexeme, LexemeKind, lexemes};
 pub use listed::{Listed, Spoken, Work};
 pub use notes::{Found, Notes};
@@ -215,6 +215,11 @@ impl Scanner {
         }
     }
 
+    /// Tells whether a table was met.
+    pub fn has_tables(&self) -> bool {
+        !self.tables.list.is_empty()
+    }
+
     /// Returns how many tables had rows so far.
     pub fn tables_with_rows(&self) -> usize {
         self.tables.with_rows
@@ -316,7 +321,7 @@ impl Scanner {
             self.found.begun.push((start, self.lexer.standard_strings));
         }
         if let Some(kind) = command {
-            self.judge(kind, None, start);
+            self.judge(kind, None, Carrier::Restorer, start);
         }
         match effect {
             Effect::None => {}
@@ -327,7 +332,7 @@ impl Scanner {
         taken
     }
 
-    fn judge(&mut self, kind: JudgedKind, about: Option<About>, start: u64) {
+    fn judge(&mut self, kind: JudgedKind, about: Option<About>, carrier: Carrier, start: u64) {
         let end = self.lexer.position();
         if self.notes.is_judged() {
             self.found.judged.push(Judged {
@@ -335,13 +340,14 @@ impl Scanner {
                 end,
                 kind,
                 about,
+                carrier,
             });
         }
     }
 
     fn note_noise(&mut self, offset: u64) {
         self.lexer.skip_line();
-        self.judge(JudgedKind::Noise, None, offset);
+        self.judge(JudgedKind::Noise, None, Carrier::Restorer, offset);
         let message = "a line that is no SQL, such as a program's warning that was mixed in; psql stops at it";
         note(
             &mut self.noise,
@@ -367,9 +373,9 @@ impl Scanner {
         let mut statement = std::mem::replace(&mut self.statement, Statement::new());
         let ended = statement.read();
         if self.notes.is_judged()
-            && let Some((kind, about)) = ended.judged(self.notes.has_about())
+            && let Some((kind, about, carrier)) = ended.judged(self.notes.has_about())
         {
-            self.judge(kind, about, start);
+            self.judge(kind, about, carrier, start);
         }
         if matches!(self.notes, Notes::Statements) {
             self.found.statements.push(Listed {
@@ -491,7 +497,7 @@ impl Scanner {
         });
         if self.notes.is_judged() {
             let rows = JudgedKind::Rows(met.table.full_name(), met.table.kind);
-            self.judge(rows, None, start);
+            self.judge(rows, None, Carrier::Restorer, start);
         }
         if let Notes::Rows(watch) = &mut self.notes {
             watch.copy_starts(at, &self.tables.list[at].table);
@@ -510,7 +516,7 @@ impl Scanner {
         let start = self.position();
         self.lexer.pass_over(taken);
         if !bytes[..taken].iter().all(u8::is_ascii_whitespace) {
-            self.judge(JudgedKind::BehindCopy, None, start);
+            self.judge(JudgedKind::BehindCopy, None, Carrier::Restorer, start);
         }
         if newline.is_some() {
             self.mode = match std::mem::replace(&mut self.mode, Mode::Sql) {

@@ -66,7 +66,7 @@ impl Demo<'_> {
     async fn restore_into(&self) -> Result<()> {
         let folder = self.folder.display();
         self.tell(&format!(
-            "\n9. restored by pgkeep, which compares what is there then\n   $ pgkeep restore --storage {folder} --into pagila_again --allow-superuser\n"
+            "\n9. restored by pgkeep, which compares what is there then\n   $ pgkeep restore --storage {folder} --into pagila_again\n"
         ));
         let request = restore::Request {
             source: restore::Source::Stored {
@@ -77,12 +77,8 @@ impl Demo<'_> {
             into: self.database("pagila_again")?,
             search: self.search.clone(),
             environment: self.environment.clone(),
-            // The server is thrown away, and so is what a dump could do to it.
             goal: restore::Goal::Whole,
-            options: restore::Options {
-                allow_superuser: true,
-                ..restore::Options::default()
-            },
+            options: restore::Options::default(),
         };
         let shown = Shown::new(PAGILA_NAME, self.output);
         let outcome = restore::run(&request, self.context, &shown).await;

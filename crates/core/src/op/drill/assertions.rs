@@ -90,7 +90,11 @@ async fn query(
     let psql = Psql::new(found.newest()?, &request.environment, scratch);
     // A query without its semicolon would never be sent.
     let printed = psql
-        .query(&format!("{sql}\n;"), cancel, ASSERTION_TIMEOUT)
+        .query(
+            &format!("RESET search_path;\n{sql}\n;"),
+            cancel,
+            ASSERTION_TIMEOUT,
+        )
         .await?;
     let answer = String::from_utf8_lossy(&printed);
     let shown: String = printable(answer.trim_end())

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use secrecy::SecretString;
 use serde::Serialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -60,7 +61,7 @@ pub struct Request {
     pub wanted: Wanted,
     /// Server to restore into; a throw-away one of our own where none is named.
     pub server: Option<Connection>,
-    /// Run the dump's SQL with a superuser's powers on that server; on one of our own it always does.
+    /// Run the dump's SQL with a superuser's powers.
     pub allow_superuser: bool,
     /// Where to look for programs, the server's among them.
     pub search: Search,
@@ -292,6 +293,8 @@ impl Drill<'_> {
         let preload = extensions::to_preload(&names, &self.request.skip_extensions);
         let settings = settings_for(manifest.tables.len(), &preload, name);
         (options.preload, options.settings) = (preload, settings);
+        // What the dump brings runs inside the server, and must not log in as its superuser.
+        options.password = Some(SecretString::from(self.context.clock.hex(16)));
         options.major = Some(manifest.server.version_num / 10_000);
         ScratchServer::start(&options, &self.request.environment, self.stop()).await
     }
@@ -307,8 +310,14 @@ impl Drill<'_> {
             .with_database(name)
             .map_err(|error| self.failed(&bad(error)))?;
         let restored = self.restore(manifest, &scratch, server).await;
+        let reader = self
+            .report
+            .restore
+            .as_ref()
+            .and_then(|restore| restore.reader.clone());
         let asked = match restored {
-            Ok(()) => self.ask(&scratch).await,
+            // A view may call what the dump brought.
+            Ok(()) => self.ask(&reader.unwrap_or(scratch)).await,
             Err(failure) => Err(failure),
         };
         self.clean_up(server, name).await;
@@ -333,9 +342,7 @@ impl Drill<'_> {
             goal: Goal::Whole,
             options: Options {
                 create_missing_roles: true,
-                allow_superuser: self.request.allow_superuser || self.request.server.is_none(),
-                // An event trigger must belong to a superuser; on somebody's server we make none.
-                roles_are_superusers: self.request.server.is_none(),
+                allow_superuser: self.request.allow_superuser,
                 is_scratch: true,
                 limits: self.request.limits,
                 force_locale: true,
@@ -445,12 +452,11 @@ impl Drill<'_> {
         if self.request.server.is_none() {
             return;
         }
-        let roles = self
-            .report
-            .restore
-            .as_ref()
-            .map(|restore| restore.created_roles.clone())
-            .unwrap_or_default();
+        let restore = self.report.restore.as_ref();
+        let roles = restore.map_or_else(Vec::new, |restore| {
+            let made = restore.created_roles.iter();
+            made.chain(&restore.restorer).cloned().collect()
+        });
         let Ok(databases) = self.databases(server).await else {
             self.report.warnings.push(format!(
                 "the scratch database `{name}` could not be dropped"
@@ -462,7 +468,8 @@ impl Drill<'_> {
             self.report.warnings.push(warning);
         }
         for role in roles {
-            let sql = format!("DROP ROLE {}", quote(&role));
+            let role_name = quote(&role);
+            let sql = format!("DROP OWNED BY {role_name};\nDROP ROLE {role_name}");
             if databases.execute(&sql, &self.no_stop).await.is_err() {
                 self.report.warnings.push(format!(
                     "the role `{role}` was made and could not be dropped"

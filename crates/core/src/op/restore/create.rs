@@ -6,7 +6,6 @@ use tokio_util::sync::CancellationToken;
 use super::Limits;
 use super::refusal::{is_about_locale, is_timed_out, lacks_locale};
 use super::stall::{Pulse, Watchdog};
-use super::swap;
 use crate::context::Context;
 use crate::postgres::databases::{Databases, NotCreated, Why};
 use crate::postgres::error::Error;
@@ -21,6 +20,8 @@ pub(super) struct Creation<'a> {
     /// Seen from another database.
     pub databases: &'a Databases,
     pub name: &'a str,
+    /// What it is called until it is there.
+    pub making: &'a str,
     pub properties: &'a Properties,
     pub encoding: &'a str,
     pub server_major: u32,
@@ -48,11 +49,10 @@ impl Creation<'_> {
     /// Makes the database; tells whether it has locale `C` because the server lacks the dump's. Where others stand in its
     /// way for too long, or somebody wants to stop, nothing is left.
     pub(super) async fn carry_out(&self) -> Result<bool, NotMade> {
-        let making = swap::beside(self.name, &format!("_making_{}", self.context.clock.hex(4)));
-        let mut created = self.create(&making, false).await;
+        let mut created = self.create(self.making, false).await;
         let is_plain_locale = self.force_locale && created.as_ref().is_err_and(lacks_locale);
         if is_plain_locale {
-            created = self.create(&making, true).await;
+            created = self.create(self.making, true).await;
         }
         match created {
             Ok(()) => Ok(is_plain_locale),

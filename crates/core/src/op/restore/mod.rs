@@ -8,10 +8,12 @@ pub(crate) mod check;
 mod create;
 pub(crate) mod extensions;
 pub(crate) mod feed;
+mod leftover;
 mod notice;
 mod platform;
 pub(crate) mod preflight;
 mod refusal;
+mod restorer;
 pub mod rows;
 mod run;
 mod session;
@@ -151,8 +153,6 @@ pub struct Options {
     pub no_privileges: bool,
     /// Create roles that the dump refers to and the server lacks, without login.
     pub create_missing_roles: bool,
-    /// Make them superusers: on a throw-away server, where some objects may belong to nobody else.
-    pub roles_are_superusers: bool,
     /// Leave the database's own properties as they are.
     pub no_database_settings: bool,
     /// Whether the database is thrown away again: what its roles may do does not matter.
@@ -252,6 +252,12 @@ pub struct Report {
     /// Whether it cannot be seen what became of the target.
     #[serde(skip)]
     pub is_unsure: bool,
+    /// The plain role that restored a database which is thrown away again, and is dropped with it.
+    #[serde(skip)]
+    pub(crate) restorer: Option<String>,
+    /// Its connection to that database.
+    #[serde(skip)]
+    pub(crate) reader: Option<Connection>,
 }
 
 /// A database that another took the place of.
@@ -294,6 +300,8 @@ impl Report {
             notices: Vec::new(),
             failure: None,
             is_unsure: false,
+            restorer: None,
+            reader: None,
         }
     }
 }

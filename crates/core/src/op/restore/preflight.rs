@@ -17,7 +17,7 @@ use pgkeep_model::supabase;
 use pgkeep_model::text_form::TextForm;
 
 /// Extensions that are in every database and are never created by a dump.
-const ALWAYS_THERE: &str = "plpgsql";
+pub(crate) const ALWAYS_THERE: &str = "plpgsql";
 
 /// Id of the refusal to run a dump's SQL with a superuser's powers.
 const SUPERUSER_REFUSED: &str = "superuser_refused";
@@ -220,15 +220,7 @@ pub(crate) fn plan(
     };
     let mut problems = Vec::new();
     problems.extend(place(needs, target, plan, options));
-    let own = if target.exists {
-        format!(
-            "; `ALTER DATABASE {} OWNER TO restorer`",
-            quote(&target.name)
-        )
-    } else {
-        String::new()
-    };
-    problems.extend(powers(needs, &target.facts, &own, options));
+    problems.extend(powers_of(needs, target, options));
     problems.extend(version(needs, &target.facts, options));
     problems.extend(extensions(needs, &target.facts, options));
     // A copy that takes a place has another name until then.
@@ -363,6 +355,19 @@ fn place(needs: &Needs, target: &Target, plan: Plan, options: &Options) -> Optio
         (tables, _) => format!("it has {}", count(tables, "table", "tables")),
     };
     Some(problem("target_not_empty", text, Some(&aside)))
+}
+
+/// [`powers`] of a whole dump's target.
+pub(crate) fn powers_of(needs: &Needs, target: &Target, options: &Options) -> Option<Problem> {
+    let own = if target.exists {
+        format!(
+            "; `ALTER DATABASE {} OWNER TO restorer`",
+            quote(&target.name)
+        )
+    } else {
+        String::new()
+    };
+    powers(needs, &target.facts, &own, options)
 }
 
 /// A dump is SQL that somebody else may have written, or whoever could write to the database that it is of: functions

@@ -12,8 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::check::{self, Check, Compared};
 use super::feed::{judge_file, refused, unreadable};
+use super::leftover::{self, Names};
 use super::platform;
 use super::preflight::{self, Needs, Plan, Target};
+use super::restorer::{LetIn, NoRestorer, Restorer, Waiting, has_always, not_let_in};
 use super::session::Fate;
 use super::source::{Opened, open_file};
 use super::stall::Pulse;
@@ -35,7 +37,7 @@ use pgkeep_model::connection::Connection;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::name::quote;
 use pgkeep_model::restore::compare::Expected;
-use pgkeep_model::restore::filter::{Filter, HeldBack, Rules, Without};
+use pgkeep_model::restore::filter::{Extension, Filter, HeldBack, LateStatement, Rules, Without};
 use pgkeep_model::scan::{Scan, SequenceValue};
 use pgkeep_model::supabase::{Platform, rights_of_roles};
 use pgkeep_model::text_form::TextForm;
@@ -70,6 +72,8 @@ struct Moved {
     lost: Vec<String>,
     /// What of it was held back.
     held_back: HeldBack,
+    /// What waits for a superuser until the rows were compared.
+    late: Vec<LateStatement>,
     /// What the comparison before the COMMIT said, where there was one.
     compared: Option<Compared>,
 }
@@ -85,8 +89,14 @@ struct Site {
     without: Without,
     /// The database that the dump goes into: the target, or a fresh one beside it.
     name: String,
+    names: Names,
     connection: Connection,
     psql: Psql,
+    /// The plain role that restores for a superuser, and how it reaches the database.
+    restorer: Option<Restorer>,
+    restoring: Option<(Connection, Psql)>,
+    /// Extensions that are made for the dump before it comes.
+    extensions: Vec<Extension>,
     /// Seen from another database; none where no other lets us in.
     databases: Option<Databases>,
     found: Found,
@@ -101,9 +111,29 @@ struct Made {
     /// Whether a database under another name may be left behind, which a failure names.
     is_left: bool,
     roles: Vec<String>,
+    /// What was made for the plain role.
+    let_in: LetIn,
 }
 
 impl Site {
+    /// Returns what carries the dump out.
+    fn restoring(&self) -> &Psql {
+        self.restoring.as_ref().map_or(&self.psql, |(_, psql)| psql)
+    }
+
+    /// Returns the connection that reads what was restored.
+    fn reading(&self) -> &Connection {
+        self.restoring
+            .as_ref()
+            .map_or(&self.connection, |(connection, _)| connection)
+    }
+
+    /// Schemas that are made for extensions, and which the dump must not make again.
+    fn made_schemas(&self) -> Vec<String> {
+        let schemas = self.extensions.iter().filter_map(|one| one.schema.clone());
+        schemas.filter(|name| !has_always(name)).collect()
+    }
+
     /// Extensions of the dump that are left out.
     fn skipped(&self, options: &Options) -> Vec<String> {
         let missing = self.needs.missing_extensions(&self.target.facts);
@@ -151,7 +181,9 @@ impl<'a> Run<'a> {
     /// Looks whether the target would take the dump, and touches nothing. Of standard input nothing is read.
     pub(super) async fn preflight(mut self) -> Result<()> {
         let opened = self.open().await?;
-        self.site(&opened).await.map(drop)
+        let site = self.site(&opened).await?;
+        self.drop_restorer(&site).await;
+        Ok(())
     }
 
     /// So many times four hex digits by chance: two restores at once must not meet.
@@ -169,19 +201,14 @@ impl<'a> Run<'a> {
         let opened = self.open().await?;
         let site = self.site(&opened).await?;
         let mut made = Made::default();
-        if let Err(failure) = self.carry_out(&opened, &site, &mut made).await {
-            if self.report.restored {
-                return Err(failure);
-            }
-            // What a program says while it is made to end is of no interest.
-            let first = self.check_stop().err().unwrap_or(failure);
-            let cause = match &opened {
-                Opened::Stored(stored) => stored.unless_removed(&self.what(), first).await,
-                _ => first,
-            };
-            return Err(self.undo(cause, &site, &made).await);
+        let done = self.try_site(&opened, &site, &mut made).await;
+        if self.options.is_scratch {
+            self.report.reader = site.restoring.as_ref().map(|(reader, _)| reader.clone());
+            self.report.restorer = site.restorer.as_ref().map(|restorer| restorer.role.clone());
+        } else {
+            self.drop_restorer(&site).await;
         }
-        self.report.restored = true;
+        done?;
         let what = format!(
             "restore into `{}`: every row is in its place",
             self.report.target
@@ -191,6 +218,24 @@ impl<'a> Run<'a> {
             _ => Ok(()),
         };
         is_good.and_then(|()| self.after_views(&what))
+    }
+
+    /// Restores, or leaves the target as it was.
+    async fn try_site(&mut self, opened: &Opened, site: &Site, made: &mut Made) -> Result<()> {
+        if let Err(failure) = self.carry_out(opened, site, made).await {
+            if self.report.restored {
+                return Err(failure);
+            }
+            // What a program says while it is made to end is of no interest.
+            let first = self.check_stop().err().unwrap_or(failure);
+            let cause = match opened {
+                Opened::Stored(stored) => stored.unless_removed(&self.what(), first).await,
+                _ => first,
+            };
+            return Err(self.undo(cause, site, made).await);
+        }
+        self.report.restored = true;
+        Ok(())
     }
 
     fn doing(&self) -> String {
@@ -265,6 +310,7 @@ impl<'a> Run<'a> {
         let rules = Rules {
             platform: self.options.preset.map(|_| Platform::default()),
             notes_form: true,
+            lists_extensions: true,
             ..Rules::default()
         };
         let (tap, seen) = Tap::new(file, false);
@@ -286,10 +332,11 @@ impl<'a> Run<'a> {
                 (None, Err(error)) => Err(unreadable(&what, &error, &seen)),
                 (None, Ok(_)) => {
                     let schemas = filter.schemas().to_vec();
+                    let extensions = filter.extensions().to_vec();
                     let scan = filter
                         .finish()
                         .map_err(|refusal| refused(&what, &refusal))?;
-                    judge_file(&what, &scan, accept).map(|()| (scan, schemas))
+                    judge_file(&what, &scan, accept).map(|()| (scan, schemas, extensions))
                 }
             }
         });
@@ -301,11 +348,13 @@ impl<'a> Run<'a> {
             }
         };
         self.observer.note(Event::Ended);
-        let (scan, schemas) = proven.map_err(|failure| failure.and_safe("nothing was changed"))?;
+        let (scan, schemas, extensions) =
+            proven.map_err(|failure| failure.and_safe("nothing was changed"))?;
         Ok(Opened::File {
             path: path.to_owned(),
             scan: Box::new(scan),
             schemas,
+            extensions,
         })
     }
 
@@ -346,7 +395,13 @@ impl<'a> Run<'a> {
             facts,
             free_bytes,
         };
-        let plan = preflight::plan(&needs, &target, options)
+        let divides = is_divided(options, opened, &target.facts);
+        // What else stands against it is told before a role is made.
+        let assumed = Options {
+            allow_superuser: options.allow_superuser || divides,
+            ..options.clone()
+        };
+        let plan = preflight::plan(&needs, &target, &assumed)
             .map_err(|problems| preflight::failure(into, &name, exists, problems))?;
         if plan == Plan::Replace {
             needs.keep_properties(&target.facts, options);
@@ -355,29 +410,45 @@ impl<'a> Run<'a> {
             None => self.home(plan, &target.facts, &psql).await?,
             home => home,
         };
+        let names = Names::new(&name, &*self.context.clock);
+        let is_bound = needs.extensions.iter().any(|name| name == "pg_cron");
         let work_name = match plan {
-            Plan::Replace => swap::beside(&name, &format!("_restoring_{}", self.random_hex(2))),
+            Plan::Replace => names.restoring.clone(),
+            // What is thrown away again has a name that nobody waits for; `pg_cron` lives under the wanted one alone.
+            Plan::Create if !self.options.is_scratch && !is_bound => names.restoring.clone(),
             Plan::Create | Plan::Fill => name.clone(),
         };
         let connection = into
             .with_database(&work_name)
             .map_err(|error| self.untouched(&Error::new(Reason::Connection(error))))?;
-        self.report.database = Some(name);
+        self.report.database = Some(name.clone());
         self.report.server_version = Some(target.facts.version.clone());
-        let platform = platform::Landing::of(options, opened, plan, &target.facts);
-        let site = Site {
+        let platform = platform::Landing::of(&self.options, opened, plan, &target.facts);
+        let divides = divides && !platform.is_project();
+        let mut site = Site {
             platform,
             plan,
             target,
             without: needs.homes.without(&options.skip_extensions),
             needs,
             name: work_name,
+            names,
             psql: psql(&connection),
             connection,
-            databases: home.map(|home| Databases::new(psql(&home))),
+            restorer: None,
+            restoring: None,
+            extensions: Vec::new(),
+            databases: home.as_ref().map(|home| Databases::new(psql(home))),
             found: found.clone(),
             application: format!("pgkeep-restore-{}", self.random_hex(4)),
         };
+        if divides {
+            let home = home.as_ref().unwrap_or(into);
+            self.find_restorer(&mut site, opened, home, &psql).await?;
+        } else if let Some(problem) = preflight::powers_of(&site.needs, &site.target, &self.options)
+        {
+            return Err(preflight::failure(into, &name, exists, vec![problem]));
+        }
         self.report.skipped_extensions = site.skipped(&self.options);
         self.tell_without(&site);
         self.report.stand_ins = site.platform.told();
@@ -397,6 +468,53 @@ impl<'a> Run<'a> {
             Ok(home) => Ok(Some(home)),
             Err(_) if plan == Plan::Fill => Ok(None),
             Err(error) => Err(self.untouched(&error)),
+        }
+    }
+
+    /// Makes the plain role that restores for a superuser.
+    async fn find_restorer(
+        &self,
+        site: &mut Site,
+        opened: &Opened,
+        home: &Connection,
+        psql: &impl Fn(&Connection) -> Psql,
+    ) -> Result<()> {
+        let databases = Databases::new(psql(home));
+        let tag = leftover::tag(self.report.started_at);
+        let made = Restorer::make(
+            (&databases, home),
+            psql,
+            &tag,
+            &*self.context.clock,
+            self.stop(),
+        );
+        match made.await {
+            Ok(restorer) => {
+                let skipped = site.skipped(&self.options);
+                site.extensions = opened.extensions();
+                site.extensions
+                    .retain(|extension| !skipped.contains(&extension.name));
+                let connection = restorer
+                    .connection(&site.name)
+                    .map_err(|error| self.untouched(&error))?;
+                site.restoring = Some((connection.clone(), psql(&connection)));
+                site.restorer = Some(restorer);
+                Ok(())
+            }
+            Err(_) if self.context.stop.is_requested() => Err(self.stopped("nothing was changed")),
+            Err(NoRestorer::Failed(error)) => Err(self.untouched(&error)),
+            Err(NoRestorer::NoLogin(error)) => {
+                let problem = preflight::powers(&site.needs, &site.target.facts, "", &self.options);
+                let exists = site.target.exists;
+                let name = &site.target.name;
+                let failure = preflight::failure(
+                    &self.request.into,
+                    name,
+                    exists,
+                    problem.into_iter().collect(),
+                );
+                Err(failure.with_details([not_let_in(&error)]))
+            }
         }
     }
 
@@ -424,12 +542,19 @@ impl<'a> Run<'a> {
 
     async fn carry_out(&mut self, opened: &Opened, site: &Site, made: &mut Made) -> Result<()> {
         let started = self.context.clock.monotonic();
+        self.sweep(site).await;
         self.make_roles(site, made).await?;
         let mut moved = self.fill(opened, site, made).await?;
+        let late = std::mem::take(&mut moved.late);
         self.report.left_out = std::mem::take(&mut moved.lost);
         self.report.rows = moved.scan.rows();
         self.report.dump_bytes = moved.scan.bytes;
         if site.plan == Plan::Fill {
+            if site.restorer.is_some() {
+                self.analyze(site).await;
+                self.check_stop()?;
+                self.finish(&moved.scan, &late, site).await?;
+            }
             // Its COMMIT is done: what follows can fail and be stopped, and takes nothing back.
             self.report.restored = true;
             match moved.compared.take() {
@@ -457,15 +582,52 @@ impl<'a> Run<'a> {
         }
         self.report.compare_ms = self.context.clock.millis_since(started);
         self.hide_rows(site, &moved.held_back.hiding).await?;
+        self.finish(&moved.scan, &late, site).await?;
         self.put_back_properties(site).await;
         self.check_stop()?;
         self.put_in_place(site).await
+    }
+
+    /// Does as a superuser what waited until the rows were compared.
+    async fn finish(&self, scan: &Scan, late: &[LateStatement], site: &Site) -> Result<()> {
+        let Some(restorer) = &site.restorer else {
+            return Ok(());
+        };
+        let waiting = Waiting {
+            statements: late,
+            encoding: scan.client_encoding.as_deref().unwrap_or("UTF8"),
+            heir: &site.target.facts.user,
+            plain_roles: &self.report.created_roles,
+            is_scratch: self.options.is_scratch,
+            is_lasting: site.plan == Plan::Fill,
+            lock_wait: self.options.limits.lock_wait,
+            tables: scan.tables.len(),
+            server_major: site.target.facts.major(),
+        };
+        restorer
+            .finish(&site.psql, &waiting, self.stop())
+            .await
+            .map_err(|error| self.psql_failed(&error))
     }
 
     fn warn_not_compared(&mut self) {
         self.warn(
             "nothing was compared: that its rows are as they were dumped is not proven".into(),
         );
+    }
+
+    /// Drops what killed restores of this name left behind.
+    async fn sweep(&mut self, site: &Site) {
+        let Some(databases) = site.databases.as_ref().filter(|_| !self.options.is_scratch) else {
+            return;
+        };
+        let (clock, name) = (&*self.context.clock, &site.target.name);
+        match leftover::sweep(databases, name, clock, self.stop()).await {
+            Ok(said) => self.report.warnings.extend(said),
+            Err(error) => self.warn(format!(
+                "what killed restores may have left behind could not be looked for: {error}"
+            )),
+        }
     }
 
     async fn make_roles(&mut self, site: &Site, made: &mut Made) -> Result<()> {
@@ -477,11 +639,11 @@ impl<'a> Run<'a> {
             .clone()
             .unwrap_or_else(|| Databases::new(site.psql.clone()));
         let facts = &site.target.facts;
-        let rights = match (self.options.roles_are_superusers, facts.is_superuser) {
-            (true, _) => " SUPERUSER".to_owned(),
-            (false, true) => String::new(),
+        let rights = if facts.is_superuser {
+            String::new()
+        } else {
             // Nobody else may give objects to a role that it is no member of.
-            (false, false) => format!(" ROLE {}", quote(&facts.user)),
+            format!(" ROLE {}", quote(&facts.user))
         };
         for role in site.needs.missing_roles(&site.target.facts) {
             let sql = format!("CREATE ROLE {} NOLOGIN{rights}", quote(&role));
@@ -496,7 +658,7 @@ impl<'a> Run<'a> {
 
     /// Makes of a platform's roles what they are there, as far as the restoring role may.
     async fn give_rights_to_roles(&mut self, home: &Databases, made: &[String]) -> Result<()> {
-        if self.options.preset != Some(Preset::Supabase) || self.options.roles_are_superusers {
+        if self.options.preset != Some(Preset::Supabase) {
             return Ok(());
         }
         for right in rights_of_roles(made) {
@@ -534,7 +696,7 @@ impl<'a> Run<'a> {
         let check = Check {
             found: &site.found,
             environment: &environment,
-            connection: &site.connection,
+            connection: site.reading(),
             ignored_schemas: site.platform.made_schemas(),
             encoding: site.needs.text_encoding(),
             is_platform: self.options.preset.is_some(),
@@ -571,17 +733,22 @@ impl<'a> Run<'a> {
         let Some(databases) = site
             .databases
             .as_ref()
-            .filter(|_| site.plan == Plan::Replace)
+            .filter(|_| site.name != site.target.name)
         else {
             return Ok(());
         };
         let name = &site.target.name;
-        if site.needs.properties.comment.is_none() {
+        let has_comment = site.needs.properties.comment.is_some()
+            && (site.needs.keeps_properties || !self.options.no_database_settings);
+        if !has_comment {
             let sql = format!("COMMENT ON DATABASE {} IS NULL", quote(&site.name));
             databases
                 .execute(&sql, self.stop())
                 .await
                 .map_err(|error| self.failed(&error))?;
+        }
+        if site.plan == Plan::Create {
+            return self.name_it(site, databases).await;
         }
         let kept = swap::kept_name(name, self.context.clock.now());
         // From here on nobody may stop it half-way; both renames are one transaction.
@@ -625,6 +792,19 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Gives a fresh database the wanted name. What bears it by now is somebody else's, and stays.
+    async fn name_it(&self, site: &Site, databases: &Databases) -> Result<()> {
+        let name = &site.target.name;
+        let Err(error) = databases.rename(&site.name, name, &self.no_stop).await else {
+            return Ok(());
+        };
+        // An answer may be lost behind the renaming.
+        match databases.exists(&site.name, &self.no_stop).await {
+            Ok(false) => Ok(()),
+            Ok(true) | Err(_) => Err(self.failed(&error)),
+        }
+    }
+
     /// Leaves the target as it was, and says so in the failure.
     async fn undo(&mut self, failure: Failure, site: &Site, made: &Made) -> Failure {
         if let Some(kept) = self.kept_as.take() {
@@ -632,7 +812,7 @@ impl<'a> Run<'a> {
         }
         let cleaned = match self.stays.take() {
             Some(error) => Err(error),
-            None => self.clean(site, made.database).await,
+            None => self.clean(site, made).await,
         };
         self.report.created &= cleaned.is_err();
         let failure = match &cleaned {
@@ -698,10 +878,33 @@ impl<'a> Run<'a> {
     }
 
     /// Drops a database that was made. What was done in one that was there is undone with its session.
-    async fn clean(&self, site: &Site, is_made: bool) -> std::result::Result<(), Error> {
-        match &site.databases {
-            Some(databases) if is_made => databases.drop_database(&site.name, &self.no_stop).await,
+    async fn clean(&self, site: &Site, made: &Made) -> std::result::Result<(), Error> {
+        let (is_made, let_in) = (made.database, &made.let_in);
+        match (&site.databases, &site.restorer) {
+            (Some(databases), _) if is_made => {
+                databases.drop_database(&site.name, &self.no_stop).await
+            }
+            (_, Some(restorer)) if site.plan == Plan::Fill => {
+                restorer.undo(&site.psql, let_in, &self.no_stop).await
+            }
             _ => Ok(()),
+        }
+    }
+
+    /// Drops the plain role; where it was restored into a database that stays, it has nothing there any more.
+    async fn drop_restorer(&mut self, site: &Site) {
+        let Some(restorer) = &site.restorer else {
+            return;
+        };
+        let home = site
+            .databases
+            .clone()
+            .unwrap_or_else(|| Databases::new(site.psql.clone()));
+        if let Err(error) = restorer.drop(&home, &self.no_stop).await {
+            self.warn(format!(
+                "the role `{}` was made and could not be dropped again: {error}",
+                restorer.role
+            ));
         }
     }
 
@@ -736,6 +939,11 @@ fn expected_of(opened: &Opened, scan: &Scan, without: &Without) -> Vec<Expected>
         .unwrap_or_else(|| scan.tables.iter().map(Expected::from).collect());
     expected.retain(|table| !without.tables.contains(&table.name));
     expected
+}
+
+/// Tells whether a plain role is to restore. Of a pipe it is not known beforehand what it needs.
+fn is_divided(options: &Options, opened: &Opened, facts: &TargetFacts) -> bool {
+    facts.is_superuser && !options.allow_superuser && !matches!(opened, Opened::Pipe)
 }
 
 /// What sequences must say again; those of extensions that are left out are not there.

@@ -11,11 +11,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::Limits;
 use super::feed::unreadable;
-use super::sink::{Block, Broken, Sink};
+use super::sink::{Aside, Block, Broken, Sink};
 use super::source::open_file;
 use super::stall::{Pulse, Watchdog};
 use crate::context::Context;
@@ -28,7 +29,7 @@ use crate::postgres::psql::{Psql, lock_timeout_ms};
 use crate::stream::pipeline::Progress;
 use crate::stream::read::read_dump;
 use pgkeep_model::failure::{Failure, Kind, Result};
-use pgkeep_model::restore::filter::HeldBack;
+use pgkeep_model::restore::filter::{HeldBack, LateStatement};
 use pgkeep_model::restore::script::{Asks, Ending, Rows, Script, Step};
 use pgkeep_model::scan::{Scan, TextEncoding};
 use pgkeep_model::text_form::TextForm;
@@ -55,6 +56,10 @@ pub(super) struct Sessions<'a> {
     /// What is being done, such as "restore into `app@db/shop`".
     pub doing: String,
     pub psql: &'a Psql,
+    /// Looks after the sessions, and sees at least as much as they do.
+    pub overseer: &'a Psql,
+    /// The role of the sessions, where a superuser stands beside them as the overseer.
+    pub plain_role: Option<&'a str>,
     /// Name that each session has on the server.
     pub application: &'a str,
     pub server_major: u32,
@@ -112,6 +117,8 @@ pub(super) struct Handed {
     pub lost: Vec<String>,
     /// What of them was held back. What hides rows is done by a session whose database is never dropped.
     pub held_back: HeldBack,
+    /// What waits for a superuser.
+    pub late: Vec<LateStatement>,
     /// Stored bytes that were read by parts.
     pub read_bytes: u64,
     /// What was seen of a dump that was read as a whole.
@@ -217,7 +224,7 @@ impl Sessions<'_> {
         let counted = Arc::clone(&self.progress);
         self.pulse.follow(move || counted.raw_bytes());
         let watchdog = Watchdog {
-            psql: self.psql,
+            psql: self.overseer,
             application: self.application,
             limits: self.limits,
             pulse: &self.pulse,
@@ -258,7 +265,8 @@ impl Sessions<'_> {
             .start(halt)
             .await
             .map_err(|error| judge.refused(&error))?;
-        let sink = Sink::new(feed.take_input(), &script.rules, &self.progress);
+        let aside = self.aside(&request, &mut feed, halt);
+        let sink = Sink::new(feed.take_input(), &script.rules, &self.progress).with_aside(aside);
         let mut handed = Handed::default();
         let (steps, mut last_steps) = (script.steps, script.last);
         let (mut sink, done) = self
@@ -314,6 +322,26 @@ impl Sessions<'_> {
             Err(_) if halt.is_cancelled() => Err(self.stopped()),
             Err(error) => Err(judge.refused(&error)),
         }
+    }
+
+    /// What only a superuser may make is made beside the session. Where the database stays, all is one transaction, whose
+    /// things nobody else sees.
+    fn aside(
+        &self,
+        request: &FeedRequest<'_>,
+        feed: &mut Feed,
+        halt: &CancellationToken,
+    ) -> Option<Aside> {
+        let role = self.plain_role.filter(|_| !self.is_lasting)?;
+        Some(Aside {
+            psql: self.overseer.clone(),
+            role: role.to_owned(),
+            reply: request.reply(),
+            replies: feed.take_replies(),
+            one_transaction: request.one_transaction,
+            stop: halt.clone(),
+            runtime: Handle::current(),
+        })
     }
 
     /// In a database that others use, the server itself ends a wait for a lock, should pgkeep be killed meanwhile.
@@ -391,6 +419,7 @@ impl Sessions<'_> {
                 Ok(scan) => {
                     let judged = judge.text_ended(&scan).map_err(Fault::Failure);
                     handed.scans.push(scan);
+                    handed.late.extend(sink.take_late());
                     (sink, judged)
                 }
                 Err(broken) => (sink, Err(Fault::Broken(broken))),
@@ -649,13 +678,13 @@ impl Sessions<'_> {
         }
         let no_stop = self.context.stop.late();
         // A server may be busy with a statement of a client that is gone, and hold its locks until then.
-        let stays = end_sessions(self.psql, self.application, &no_stop)
+        let stays = end_sessions(self.overseer, self.application, &no_stop)
             .await
             .err();
         let is_sent = track.is_commit_sent.load(Ordering::Relaxed);
         let fate = match track.transaction.get() {
             _ if !is_sent => Fate::Undone,
-            Some(transaction) => fate_of(self.psql, transaction, &no_stop).await,
+            Some(transaction) => fate_of(self.overseer, transaction, &no_stop).await,
             None => Fate::Unknown,
         };
         Failed {

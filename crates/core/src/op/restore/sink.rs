@@ -4,11 +4,18 @@
 
 use std::io::{PipeWriter, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio_util::sync::CancellationToken;
+
+use crate::postgres::error::Error;
+use crate::postgres::psql::Psql;
 use crate::stream::pipeline::{Closed, Progress};
 use pgkeep_model::failure::Failure;
 use pgkeep_model::name::{TableName, quote};
-use pgkeep_model::restore::filter::{Filter, HeldBack, Refusal, Rules};
+use pgkeep_model::restore::filter::{Filter, HeldBack, LateStatement, Passed, Refusal, Rules};
 use pgkeep_model::scan::{LexemeKind, Notes, Scan, Scanner, Spoken, TextEncoding, lexemes};
 use pgkeep_model::single::{Deed, subject};
 
@@ -25,6 +32,61 @@ pub(super) struct Sink {
     rules: Rules,
     progress: Arc<Progress>,
     broken: Option<Broken>,
+    aside: Option<Aside>,
+    late: Vec<LateStatement>,
+}
+
+/// A superuser's session beside the one that restores, for single statements at their place among the others.
+pub(super) struct Aside {
+    /// Asks the database that is restored.
+    pub psql: Psql,
+    /// The role that restores, to which routines are given.
+    pub role: String,
+    /// Asks the restoring session for a reply.
+    pub reply: String,
+    pub replies: UnboundedReceiver<()>,
+    /// Whether the restoring session is in a transaction, which has to end first: nobody else sees what it did.
+    pub one_transaction: bool,
+    pub stop: CancellationToken,
+    pub runtime: Handle,
+}
+
+/// Making an operator class takes a moment.
+const ASIDE_TIMEOUT: Duration = Duration::from_secs(600);
+
+impl Aside {
+    /// Carries out a statement once the restoring session did all in front of it. It blocks.
+    fn carry_out(&mut self, input: &mut PipeWriter, statement: &[u8]) -> Result<(), Broken> {
+        let (end, begin) = if self.one_transaction {
+            ("\nCOMMIT;\n", "\nBEGIN;\n")
+        } else {
+            ("", "")
+        };
+        let ask = format!("{end}{}", self.reply);
+        let written = input.write_all(ask.as_bytes());
+        written.map_err(|_| Broken::Gone)?;
+        self.replies.blocking_recv().ok_or(Broken::Gone)?;
+        let done = self.runtime.block_on(self.run(statement));
+        done.map_err(|error| Broken::Aside(Box::new(error)))?;
+        input.write_all(begin.as_bytes()).map_err(|_| Broken::Gone)
+    }
+
+    /// A routine is given away where it is made: one that belongs to a superuser may run as one.
+    async fn run(&self, statement: &[u8]) -> Result<(), Error> {
+        let role = quote(&self.role);
+        let mut sql = b"SET search_path = '';\nSET check_function_bodies = off;\nBEGIN;\n".to_vec();
+        sql.extend_from_slice(statement);
+        sql.extend_from_slice(
+            format!(
+                "\nSELECT format('ALTER ROUTINE %s OWNER TO {role}', oid::regprocedure) FROM pg_proc
+  WHERE xmin::text = (txid_current() % 4294967296)::text \\gexec\nCOMMIT;\n"
+            )
+            .as_bytes(),
+        );
+        let sql = String::from_utf8_lossy(&sql);
+        let asked = self.psql.query(&sql, &self.stop, ASIDE_TIMEOUT);
+        asked.await.map(drop)
+    }
 }
 
 /// Why nothing more is handed on.
@@ -42,6 +104,8 @@ pub(super) enum Broken {
     Unreadable(Box<Failure>),
     /// It unpacks to more than it may.
     TooLong,
+    /// A statement that a superuser carried out beside the session was refused.
+    Aside(Box<Error>),
     /// `psql` is gone; its end says why.
     Gone,
 }
@@ -54,7 +118,20 @@ impl Sink {
             rules: rules.clone(),
             progress: Arc::clone(progress),
             broken: None,
+            aside: None,
+            late: Vec::new(),
         }
+    }
+
+    /// Lets single statements be carried out beside the session.
+    pub(super) fn with_aside(mut self, aside: Option<Aside>) -> Self {
+        self.aside = aside;
+        self
+    }
+
+    /// Hands over what waits for a superuser, of all texts that were whole by themselves.
+    pub(super) fn take_late(&mut self) -> Vec<LateStatement> {
+        std::mem::take(&mut self.late)
     }
 
     /// Hands on statements of a dump, or a piece of it.
@@ -69,6 +146,7 @@ impl Sink {
             input,
             filter,
             broken,
+            aside,
             ..
         } = self;
         if broken.is_some() {
@@ -76,15 +154,19 @@ impl Sink {
         }
         let before = filter.scanner().tables_with_rows();
         let mut written = Ok(());
-        let pushed = filter.push(text, &mut |bytes| {
-            if written.is_ok() {
-                written = input.write_all(bytes);
+        let pushed = filter.push_divided(text, &mut |passed| {
+            if written.is_err() {
+                return;
             }
+            written = match (passed, aside.as_mut()) {
+                (Passed::Text(text), _) => input.write_all(text).map_err(|_| Broken::Gone),
+                (Passed::Between(statement), Some(aside)) => aside.carry_out(input, statement),
+                (Passed::Between(_), None) => Err(Broken::Refused(needs_superuser())),
+            };
         });
         *broken = match (pushed, written) {
             (Err(refusal), _) => Some(Broken::Refused(refusal)),
-            (_, Err(_)) => Some(Broken::Gone),
-            _ => None,
+            (_, written) => written.err(),
         };
         self.note(text.len(), before);
     }
@@ -164,7 +246,8 @@ impl Sink {
         lost: &mut Vec<String>,
         held_back: &mut HeldBack,
     ) -> Result<Scan, Broken> {
-        let filter = std::mem::replace(&mut self.filter, Filter::new(self.rules.clone()));
+        let mut filter = std::mem::replace(&mut self.filter, Filter::new(self.rules.clone()));
+        self.late.extend(filter.take_late());
         lost.extend_from_slice(filter.lost());
         held_back.extend(filter.held_back().clone());
         match self.broken.take() {
@@ -189,6 +272,20 @@ impl Sink {
 
     pub(super) fn into_input(self) -> PipeWriter {
         self.input
+    }
+}
+
+/// Inside the one transaction of a database that stays, nobody else sees what was made.
+fn needs_superuser() -> Refusal {
+    Refusal {
+        id: "superuser_needed",
+        why: "it makes something that only a superuser may make, such as an operator class, which cannot be done beside \
+              the one transaction that fills an existing database"
+            .to_owned(),
+        hint: Some(
+            "restore it into a database that does not exist yet, or with `--replace`; `--allow-superuser` lets all of the \
+             dump run with a superuser's powers",
+        ),
     }
 }
 

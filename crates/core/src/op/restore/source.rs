@@ -4,10 +4,12 @@ use std::fs::File;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
+use super::preflight::{ALWAYS_THERE, Needs};
 use crate::copies::Stored;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::manifest::Manifest;
 use pgkeep_model::restore::compare::Expected;
+use pgkeep_model::restore::filter::Extension;
 use pgkeep_model::scan::Scan;
 
 /// What is restored, opened as far as it can be without reading it.
@@ -20,6 +22,8 @@ pub(crate) enum Opened {
         scan: Box<Scan>,
         /// Schemas that it makes, where a preset wants to know.
         schemas: Vec<String>,
+        /// Extensions that it makes, in its order.
+        extensions: Vec<Extension>,
     },
     /// A pipe, of which nothing is known before it was read.
     Pipe,
@@ -34,6 +38,26 @@ impl Opened {
             }
             Self::File { scan, .. } => Some(scan.tables.iter().map(Expected::from).collect()),
             Self::Pipe => None,
+        }
+    }
+
+    /// Returns the extensions that it makes.
+    pub(crate) fn extensions(&self) -> Vec<Extension> {
+        match self {
+            Self::Stored(stored) => {
+                let wanted = Needs::of_manifest(&stored.manifest).extensions;
+                let all = stored.manifest.server.extensions.iter();
+                all.filter(|extension| {
+                    wanted.contains(&extension.name) && extension.name != ALWAYS_THERE
+                })
+                .map(|extension| Extension {
+                    name: extension.name.clone(),
+                    schema: Some(extension.schema.clone()),
+                })
+                .collect()
+            }
+            Self::File { extensions, .. } => extensions.clone(),
+            Self::Pipe => Vec::new(),
         }
     }
 

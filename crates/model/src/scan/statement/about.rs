@@ -11,7 +11,10 @@ use crate::scan::judged::{About, What};
 /// Tells whether a statement under way may be one that is about something: it is held until its end.
 pub(super) fn may_be_about(tokens: &Tokens) -> bool {
     let first = Cursor::new(tokens).next_word();
-    matches!(first, Some(b"create" | b"comment" | b"select"))
+    matches!(
+        first,
+        Some(b"create" | b"comment" | b"security" | b"select")
+    )
 }
 
 /// Says it of a whole statement.

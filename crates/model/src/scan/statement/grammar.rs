@@ -93,6 +93,8 @@ pub(crate) enum Said<'a> {
     },
     Copy(Copy<'a>),
     Insert(Path<'a>),
+    /// `DO` or `CALL`.
+    Code,
     Begin,
     Commit,
     /// Any other command about transactions.
@@ -202,6 +204,8 @@ pub(crate) struct DefaultPrivileges<'a> {
 
 #[derive(Debug)]
 pub(crate) struct Rights<'a> {
+    /// Membership in a role, or rights on what is the whole cluster's.
+    pub is_of_cluster: bool,
     pub on: Option<Target<'a>>,
     /// The first word behind `TO`.
     pub to: Option<&'a [u8]>,
@@ -247,6 +251,7 @@ pub(crate) fn read(tokens: &Tokens) -> Said<'_> {
         Some(b"copy") => Some(Said::Copy(copy(cursor))),
         Some(b"insert") => insert(&mut cursor),
         Some(b"refresh") => refresh(&mut cursor),
+        Some(b"do" | b"call") => Some(Said::Code),
         Some(b"begin") => Some(Said::Begin),
         Some(b"start") => cursor.word("transaction").then_some(Said::Begin),
         Some(b"commit" | b"end") if !cursor.word("prepared") => Some(Said::Commit),
@@ -668,8 +673,15 @@ fn rights(mut cursor: Cursor<'_>, is_grant: bool) -> Said<'_> {
     let has_roles = behind.seek(&[if is_grant { "to" } else { "from" }]);
     let to = (has_roles && is_grant).then(|| behind.clone().identifier());
     let roles = has_roles.then(|| role_list(&mut behind));
-    let on = cursor.seek(&["on"]).then(|| target(&mut cursor));
+    let has_target = cursor.seek(&["on"]);
+    let is_of_cluster = !has_target
+        || matches!(
+            cursor.peek(),
+            Some((Kind::Word, b"database" | b"tablespace" | b"parameter"))
+        );
+    let on = has_target.then(|| target(&mut cursor));
     Said::Rights(Rights {
+        is_of_cluster,
         on: on.flatten(),
         to: to.flatten(),
         roles,

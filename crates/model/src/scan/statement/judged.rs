@@ -10,8 +10,10 @@ const JUDGED: &[&str] = &[
     "abort",
     "alter",
     "begin",
+    "call",
     "commit",
     "copy",
+    "do",
     "end",
     "grant",
     "prepare",
@@ -46,7 +48,10 @@ pub(super) fn may_be_judged(tokens: &Tokens) -> bool {
 /// Says what of a whole statement is judged; `is_open_routine` where psql does not find its end.
 pub(super) fn judged(said: &Said<'_>, is_open_routine: bool) -> Option<JudgedKind> {
     match said {
+        // Membership in a role, rights on a database or a setting.
+        Said::Rights(rights) if rights.is_of_cluster => Some(JudgedKind::Cluster),
         Said::Rights(_) | Said::DefaultPrivileges(_) => Some(JudgedKind::Privileges),
+        Said::Code => Some(JudgedKind::Code),
         Said::Cluster => Some(JudgedKind::Cluster),
         Said::Alter(alter) if alter.is_of_cluster => Some(JudgedKind::Cluster),
         Said::Alter(Alter {
@@ -119,9 +124,9 @@ mod tests {
     #[test]
     fn tells_what_must_be_judged() {
         use JudgedKind::{
-            Begin, ClientEncoding, Cluster, Commit, CopyWithOptions, Extension, ForceRowSecurity,
-            Limit, OpenRoutine, Owner, Privileges, Program, Refresh, SchemaPublic, Tablespace,
-            Transaction, TransactionTimeout,
+            Begin, ClientEncoding, Cluster, Code, Commit, CopyWithOptions, Extension,
+            ForceRowSecurity, Limit, OpenRoutine, Owner, Privileges, Program, Refresh,
+            SchemaPublic, Tablespace, Transaction, TransactionTimeout,
         };
         assert!(JUDGED.is_sorted());
         for (sql, kind) in [
@@ -159,6 +164,16 @@ mod tests {
             ("ALTER USER app PASSWORD 'x';", Cluster),
             ("DROP DATABASE IF EXISTS prod;", Cluster),
             ("ALTER SYSTEM SET fsync = off;", Cluster),
+            ("GRANT pg_execute_server_program TO app;", Cluster),
+            ("REVOKE a, \"b\" FROM c;", Cluster),
+            ("GRANT SET ON PARAMETER log_statement TO app;", Cluster),
+            ("GRANT ALL ON DATABASE d TO app;", Cluster),
+            ("GRANT CREATE ON TABLESPACE s TO app;", Cluster),
+            ("GRANT USAGE ON FOREIGN SERVER s TO app;", Privileges),
+            ("GRANT ALL ON LARGE OBJECT 7 TO app;", Privileges),
+            ("DO $$ begin end $$;", Code),
+            ("DO LANGUAGE plpgsql 'x';", Code),
+            ("CALL public.p();", Code),
             ("COPY t FROM PROGRAM 'touch /tmp/x';", Program),
             ("COPY (SELECT 1) TO PROGRAM 'cat';", Program),
             ("BEGIN;", Begin),

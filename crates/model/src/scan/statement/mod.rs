@@ -5,6 +5,7 @@
 //! statement ends. What it does not know it passes over.
 
 mod about;
+mod carrier;
 mod grammar;
 mod judged;
 mod meaning;
@@ -16,7 +17,7 @@ pub(crate) use grammar::{Action, Alter, Constraint, Said, Target, Thing, read};
 pub(super) use meaning::{Meaning, RawName};
 pub(crate) use tokens::{Kind, Path, Tokens};
 
-use super::judged::{About, JudgedKind};
+use super::judged::{About, Carrier, JudgedKind};
 use super::lexer::Token;
 use super::listed::Work;
 use crate::name::TableName;
@@ -254,6 +255,7 @@ impl Statement {
     pub(super) fn read(&self) -> Ended<'_> {
         Ended {
             said: grammar::read(&self.tokens),
+            tokens: &self.tokens,
             rows: self.rows,
             is_open_routine: self.begins != self.bodies,
         }
@@ -288,17 +290,25 @@ impl Statement {
 #[derive(Debug)]
 pub(super) struct Ended<'a> {
     said: Said<'a>,
+    tokens: &'a Tokens,
     rows: RowCount,
     is_open_routine: bool,
 }
 
 impl<'a> Ended<'a> {
-    /// Says what a restore has to judge; `with_about` also what it is about, where a platform may have it already.
-    pub(super) fn judged(&self, with_about: bool) -> Option<(JudgedKind, Option<About>)> {
+    /// Says what a restore has to judge; `with_about` also what it is about, where a platform may have it already, and who
+    /// carries it out.
+    pub(super) fn judged(&self, with_about: bool) -> Option<(JudgedKind, Option<About>, Carrier)> {
         let about = with_about.then(|| about::about(&self.said)).flatten();
-        let other = about.is_some().then_some(JudgedKind::Other);
+        let carrier = if with_about {
+            carrier::carrier(&self.said, self.tokens)
+        } else {
+            Carrier::Restorer
+        };
+        let is_told = about.is_some() || carrier != Carrier::Restorer;
+        let other = is_told.then_some(JudgedKind::Other);
         let kind = judged::judged(&self.said, self.is_open_routine).or(other)?;
-        Some((kind, about))
+        Some((kind, about, carrier))
     }
 
     /// Says what it works on; `table` completes a table's name.

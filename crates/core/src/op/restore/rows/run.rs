@@ -2,22 +2,30 @@
 
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use super::{Merged, Report};
 use crate::context::Context;
 use crate::copies::{Ranged, Stored};
 use crate::op::event::{Event, Observer};
+use crate::op::restore::leftover;
+use crate::op::restore::preflight::{self, Needs};
 use crate::op::restore::refusal::of_statement;
+use crate::op::restore::restorer::{NoRestorer, Restorer, not_let_in};
 use crate::op::restore::session::{Fate, From as Origin, Handed, Judge, Sessions, Supply};
 use crate::op::restore::sink::Broken;
 use crate::op::restore::stall::Pulse;
 use crate::op::restore::{Chosen, Request, Source};
 use crate::op::restore::{HINDERED, SQL_FAILED, check};
+use crate::postgres::databases::Databases;
 use crate::postgres::error::Error;
 use crate::postgres::feed::Answers;
+use crate::postgres::programs::Programs;
 use crate::postgres::psql::Psql;
 use crate::postgres::tables;
 use crate::postgres::target::TargetFacts;
 use crate::stream::pipeline::Progress;
+use pgkeep_model::connection::Connection;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::manifest::TableRecord;
 use pgkeep_model::merge::{Counts, Mode, Plan, TargetTable, parents_first, script};
@@ -177,12 +185,95 @@ impl<'a> Run<'a> {
                 )],
             ));
         }
-        let pairs = self.pairs(records, &psql).await?;
+        let restorer = self.restorer(&records, &psql, programs, &facts).await?;
+        let done = match &restorer {
+            Some((_, restoring)) => self.carry_out(&stored, records, restoring, &facts).await,
+            None => self.carry_out(&stored, records, &psql, &facts).await,
+        };
+        if let Some((restorer, _)) = restorer {
+            let (home, no_stop) = (Databases::new(psql), CancellationToken::new());
+            if let Err(error) = restorer.drop(&home, &no_stop).await {
+                self.report.warnings.push(format!(
+                    "the role `{}` was made and could not be dropped again: {error}",
+                    restorer.role
+                ));
+            }
+        }
+        done
+    }
+
+    /// Makes a plain role that does for a superuser what the tables' owners may: indexes, checks and defaults of the target
+    /// call its functions.
+    async fn restorer(
+        &self,
+        records: &[TableRecord],
+        psql: &Psql,
+        programs: &Programs,
+        facts: &TargetFacts,
+    ) -> Result<Option<(Restorer, Psql)>> {
+        let rights = "; `GRANT <the owner of the tables> TO restorer`";
+        let options = &self.request.options;
+        let Some(problem) = preflight::powers(&Needs::default(), facts, rights, options) else {
+            return Ok(None);
+        };
+        let stop = self.context.stop.token();
+        let refused = |details: String| {
+            let into = &self.request.into;
+            preflight::failure(into, &facts.database, true, vec![problem.clone()])
+                .with_details([details])
+        };
+        if !facts.is_superuser {
+            let into = &self.request.into;
+            return Err(preflight::failure(
+                into,
+                &facts.database,
+                true,
+                vec![problem],
+            ));
+        }
+        let (home, of) = (Databases::new(psql.clone()), &self.request.into);
+        let environment = &self.request.environment;
+        let asks = |connection: &Connection| Psql::new(programs, environment, connection);
+        let tag = leftover::tag(self.report.started_at);
+        let clock = &*self.context.clock;
+        let restorer = match Restorer::make((&home, of), &asks, &tag, clock, stop).await {
+            Ok(restorer) => restorer,
+            Err(NoRestorer::Failed(error)) => return Err(self.failed(&error)),
+            Err(NoRestorer::NoLogin(error)) => return Err(refused(not_let_in(&error))),
+        };
+        let tables: Vec<TableName> = records.iter().map(|record| self.mapped(record)).collect();
+        let acting = restorer.act_for_owners(psql, &tables, stop).await;
+        let powerful = match acting {
+            Ok(powerful) if powerful.is_empty() => {
+                let connection = restorer
+                    .connection(&facts.database)
+                    .map_err(|error| self.failed(&error))?;
+                return Ok(Some((restorer, asks(&connection))));
+            }
+            Ok(powerful) => Ok(powerful),
+            Err(error) => Err(self.failed(&error)),
+        };
+        // What is not let in is gone again, whatever else happened.
+        let _ = restorer.drop(&home, &CancellationToken::new()).await;
+        let owners = powerful?.join("`, `");
+        Err(refused(format!(
+            "the tables belong to `{owners}`, whose powers a role of its own would need: `ALTER TABLE … OWNER TO` a plain role"
+        )))
+    }
+
+    async fn carry_out(
+        &mut self,
+        stored: &Stored,
+        records: Vec<TableRecord>,
+        psql: &Psql,
+        facts: &TargetFacts,
+    ) -> Result<()> {
+        let pairs = self.pairs(records, psql).await?;
         let mut bad_copies = Vec::new();
         let what = self.what();
         let merged = stored
             .try_copies(&what, &mut bad_copies, async |at| {
-                self.merge(&stored, at, &psql, facts.major(), &pairs).await
+                self.merge(stored, at, psql, facts.major(), &pairs).await
             })
             .await;
         for message in &bad_copies {
@@ -377,6 +468,8 @@ impl<'a> Run<'a> {
         let sessions = Sessions {
             doing: self.doing(),
             psql,
+            overseer: psql,
+            plain_role: None,
             application: &application,
             server_major,
             encoding,
@@ -545,7 +638,9 @@ impl Judge for Judgement<'_> {
             }
             Broken::Refused(refusal) => self.ranged.damaged("its rows", &refusal.why),
             Broken::Unreadable(failure) => *failure,
-            Broken::TooLong | Broken::Gone => self.ranged.damaged("its rows", "they do not end"),
+            Broken::TooLong | Broken::Aside(_) | Broken::Gone => {
+                self.ranged.damaged("its rows", "they do not end")
+            }
         }
     }
 

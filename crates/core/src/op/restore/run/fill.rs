@@ -11,6 +11,7 @@ use crate::op::event::Event;
 use crate::op::restore::check::{self, Compared};
 use crate::op::restore::create::{Creation, OTHER_LOCALE};
 use crate::op::restore::feed::{judge_file, refused};
+use crate::op::restore::leftover;
 use crate::op::restore::preflight::{Plan, is_word};
 use crate::op::restore::refusal::{of_statement, with_hint};
 use crate::op::restore::session::{From, Handed, Judge, Sessions, Supply};
@@ -89,20 +90,26 @@ impl Run<'_> {
     /// Makes the database; one that an attempt before this one made goes first.
     async fn make_anew(&mut self, site: &Site, made: &mut Made) -> Result<()> {
         if made.database {
-            self.clean(site, true)
+            self.clean(site, made)
                 .await
                 .map_err(|error| self.failed(&error))?;
             made.database = false;
         }
         self.make_database(site, made).await?;
-        self.prepare(site).await
+        self.prepare(site).await?;
+        self.let_restorer_in(site, made).await
     }
 
     /// What holds for each session of this restore.
     pub(super) fn sessions<'s>(&'s self, site: &'s Site, progress: &Arc<Progress>) -> Sessions<'s> {
         Sessions {
             doing: self.doing(),
-            psql: &site.psql,
+            psql: site.restoring(),
+            overseer: &site.psql,
+            plain_role: site
+                .restorer
+                .as_ref()
+                .map(|restorer| restorer.role.as_str()),
             application: &site.application,
             server_major: site.target.facts.major(),
             encoding: site.needs.text_encoding(),
@@ -127,6 +134,17 @@ impl Run<'_> {
             .map_err(|error| self.failed(&error))
     }
 
+    /// Lets the plain role work in the database, and makes there what only a superuser may.
+    async fn let_restorer_in(&self, site: &Site, made: &mut Made) -> Result<()> {
+        let Some(restorer) = &site.restorer else {
+            return Ok(());
+        };
+        let hand_over = site.platform.made_schemas();
+        let let_in = restorer.let_in(&site.psql, &site.extensions, hand_over, self.stop());
+        made.let_in = let_in.await.map_err(|error| self.psql_failed(&error))?;
+        Ok(())
+    }
+
     async fn make_database(&mut self, site: &Site, made: &mut Made) -> Result<()> {
         let Some(databases) = site.databases.as_ref().filter(|_| site.plan != Plan::Fill) else {
             return Ok(());
@@ -135,6 +153,7 @@ impl Run<'_> {
             doing: self.doing(),
             databases,
             name: &site.name,
+            making: &site.names.making,
             properties: &site.needs.properties,
             encoding: &site.needs.encoding,
             server_major: site.target.facts.major(),
@@ -152,26 +171,20 @@ impl Run<'_> {
         made.database = true;
         self.report.created = site.plan == Plan::Create;
         self.check_stop()?;
-        let tag = match site.plan {
-            Plan::Replace => Some(format!(
-                "pgkeep restores a backup into this database since {}",
-                self.report.started_at
-            )),
-            _ => self.options.tag.clone(),
+        let tag = match &self.options.tag {
+            Some(tag) => tag.clone(),
+            None => leftover::tag(self.report.started_at),
         };
         self.let_owners_in(site, databases).await;
-        if let Some(tag) = tag {
-            let sql = format!(
-                "COMMENT ON DATABASE {} IS {}",
-                quote(&site.name),
-                literal(&tag)
-            );
-            databases
-                .execute(&sql, self.stop())
-                .await
-                .map_err(|error| self.failed(&error))?;
-        }
-        Ok(())
+        let sql = format!(
+            "COMMENT ON DATABASE {} IS {}",
+            quote(&site.name),
+            literal(&tag)
+        );
+        databases
+            .execute(&sql, self.stop())
+            .await
+            .map_err(|error| self.failed(&error))
     }
 
     /// A dump gives things to their owners before it gives the owners their rights, and whoever is to own a table must
@@ -235,6 +248,7 @@ impl Run<'_> {
                 scan: handed.scans.remove(0),
                 lost: handed.lost,
                 held_back: handed.held_back,
+                late: handed.late,
                 compared,
             }),
             Err(failed) => {
@@ -277,7 +291,8 @@ impl Run<'_> {
     /// the dump's rights out may want those.
     fn around(&self, site: &Site) -> SetAside {
         let mut around = match site.plan {
-            Plan::Fill if !self.options.no_privileges => {
+            // The role that restores for a superuser is new, so nobody gave rights to what it makes.
+            Plan::Fill if !self.options.no_privileges && site.restorer.is_none() => {
                 SetAside::new(&site.target.facts.default_rights)
             }
             Plan::Fill | Plan::Create | Plan::Replace => SetAside::default(),
@@ -305,6 +320,10 @@ impl Run<'_> {
             // `template0`, of which fresh databases are made, has it.
             has_public: site.plan != Plan::Fill || site.target.facts.has_public(),
             platform: site.platform.rules(),
+            is_divided: site.restorer.is_some(),
+            made_schemas: site.made_schemas(),
+            leaves_beyond: options.is_scratch,
+            lists_extensions: false,
             insertions: site.platform.insertions(),
             server_major: site.target.facts.major(),
             freeze: Freeze::Never,
@@ -424,6 +443,7 @@ impl Run<'_> {
                 let message = format!("{}: it unpacks to more than it may", self.what());
                 Failure::new(Kind::Damaged, "dump_too_long", message)
             }
+            Broken::Aside(error) => self.psql_failed(&error),
             Broken::Gone => Failure::new(Kind::Unexpected, "psql_ended", self.what()),
         };
         match opened {

@@ -7,12 +7,16 @@ use crate::op::restore::preflight::Plan;
 use crate::op::restore::session::limit_of_server;
 use crate::postgres::databases::{self, Databases};
 use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::name::quote;
 use pgkeep_model::restore::properties::PutBack;
 
 impl Run<'_> {
     /// Does for a database that was there what can still be stopped, and tells truly how far it came.
     pub(super) async fn follow_up(&mut self, site: &Site) -> Result<()> {
-        self.analyze(site).await;
+        // A plain role did it before it gave its tables away.
+        if site.restorer.is_none() {
+            self.analyze(site).await;
+        }
         self.put_back_properties(site).await;
         if !self.context.stop.is_requested() {
             return Ok(());
@@ -54,7 +58,7 @@ impl Run<'_> {
             let sql = format!(
                 "SET lock_timeout = {limit};\nSET search_path = '';\nSET row_security = off;\n{statement}"
             );
-            match databases::fill(&site.psql, &sql, self.stop()).await {
+            match databases::fill(site.restoring(), &sql, self.stop()).await {
                 Ok(()) => {}
                 Err(_) if self.context.stop.is_requested() => {
                     self.warn(format!("{NOT_DONE}: `{statement}`"));
@@ -112,7 +116,7 @@ impl Run<'_> {
 
     /// Reads every table for the planner's statistics.
     pub(super) async fn analyze(&mut self, site: &Site) {
-        let analyzed = databases::analyze(&site.psql, self.report.jobs, self.stop()).await;
+        let analyzed = databases::analyze(site.restoring(), self.report.jobs, self.stop()).await;
         match analyzed {
             Ok(()) => {}
             Err(_) if self.context.stop.is_requested() => {
@@ -141,7 +145,12 @@ impl Run<'_> {
                 continue;
             }
             match databases.execute(&statement, self.stop()).await {
-                Ok(()) => self.report.properties_set.push(statement),
+                Ok(()) => {
+                    // It gets the wanted name last.
+                    let (name, wanted) = (quote(&site.name), quote(&site.target.name));
+                    let told = statement.replacen(&name, &wanted, 1);
+                    self.report.properties_set.push(told);
+                }
                 Err(_) if self.context.stop.is_requested() => {
                     self.warn(format!("{NOT_DONE}: `{statement}`"));
                 }

@@ -29,7 +29,7 @@ use crate::stream::pipeline::Progress;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::manifest::Manifest;
 use pgkeep_model::name::TableName;
-use pgkeep_model::restore::filter::{Filter, Freeze, HeldBack, Rules};
+use pgkeep_model::restore::filter::{Filter, Freeze, HeldBack, LateStatement, Rules};
 use pgkeep_model::restore::order::Task;
 use pgkeep_model::restore::order::{Gathering, Queue, Sections, Stage, can_be_emptied};
 use pgkeep_model::restore::script::{Asks, Script};
@@ -59,6 +59,18 @@ struct Crew<'a> {
     emptied: Arc<HashSet<TableName>>,
     /// Ends all of them.
     halt: CancellationToken,
+}
+
+/// What stands around the data.
+struct Surveyed {
+    scan: Scan,
+    gathering: Gathering,
+    /// What the rules leave out and the target lacks.
+    lost: Vec<String>,
+    /// What waits for a superuser.
+    late: Vec<LateStatement>,
+    /// What was held back.
+    held_back: HeldBack,
 }
 
 /// What several sessions brought in, added up.
@@ -101,15 +113,16 @@ impl Run<'_> {
         let progress = Arc::new(Progress::default());
         let sessions = self.sessions(site, &progress);
         let working = async {
-            let (mut scan, gathering, lost, held_back) =
-                self.survey(opened, &copy, sections, site).await?;
+            let surveyed = self.survey(opened, &copy, sections, site).await?;
+            let (mut scan, gathering) = (surveyed.scan, surveyed.gathering);
             let stages = gathering.plan(&scan, jobs);
             let sums = self.work(opened, copy, site, stages, &scan, jobs).await?;
             scan.sequences.extend(sums.sequences);
             Ok(Moved {
                 scan,
-                lost,
-                held_back,
+                lost: surveyed.lost,
+                late: surveyed.late,
+                held_back: surveyed.held_back,
                 compared: None,
             })
         };
@@ -162,15 +175,14 @@ impl Run<'_> {
         }
     }
 
-    /// Reads what stands around the data, judges it, and gathers it for the plan, with what the rules leave out and the
-    /// target lacks. The tables' rows are the manifest's.
+    /// Reads what stands around the data, judges it, and gathers it for the plan. The tables' rows are the manifest's.
     async fn survey(
         &self,
         opened: &Opened,
         copy: &Copy<'_>,
         sections: Sections,
         site: &Site,
-    ) -> Result<(Scan, Gathering, Vec<String>, HeldBack)> {
+    ) -> Result<Surveyed> {
         let (mut gathering, mut filter) = (
             Gathering::new(sections),
             Filter::new(self.rules(site, false)),
@@ -186,7 +198,8 @@ impl Run<'_> {
                 filter.push(piece, &mut |_| {}).map_err(refused)?;
             }
         }
-        let (lost, held_back) = (filter.lost().to_vec(), filter.held_back().clone());
+        let (lost, late) = (filter.lost().to_vec(), filter.take_late());
+        let held_back = filter.held_back().clone();
         let mut scan = filter.finish().map_err(refused)?;
         let manifest = &copy.stored.manifest;
         let why = match scan.problems.first() {
@@ -200,7 +213,13 @@ impl Run<'_> {
         scan.sections.clone_from(&manifest.sections);
         scan.large_objects = manifest.large_objects;
         scan.tables = manifest.tables.iter().map(Table::from).collect();
-        Ok((scan, gathering, lost, held_back))
+        Ok(Surveyed {
+            scan,
+            gathering,
+            lost,
+            late,
+            held_back,
+        })
     }
 
     /// Reads a part of the dump into memory.

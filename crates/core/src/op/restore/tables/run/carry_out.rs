@@ -95,6 +95,8 @@ impl Run<'_> {
         let sessions = Sessions {
             doing: self.doing(),
             psql: &site.psql,
+            overseer: &site.psql,
+            plain_role: None,
             application,
             server_major: site.facts.major(),
             encoding: site.needs.text_encoding(),
@@ -289,7 +291,9 @@ impl Judge for Judgement<'_, '_> {
                 self.damaged(of.as_deref().unwrap_or("its structure"), &why)
             }
             Broken::Unreadable(failure) => *failure,
-            Broken::TooLong | Broken::Gone => self.damaged("its rows", "they do not end"),
+            Broken::TooLong | Broken::Aside(_) | Broken::Gone => {
+                self.damaged("its rows", "they do not end")
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::{Run, UNTOUCHED, with_safe};
 use crate::op::restore::create::{Creation, OTHER_LOCALE};
 use crate::op::restore::feed::refused;
+use crate::op::restore::leftover::Names;
 use crate::op::restore::preflight::{self, Needs, Problem, problem};
 use crate::postgres::databases::Databases;
 use crate::postgres::error::{Error, Reason};
@@ -202,6 +203,7 @@ impl Run<'_> {
             doing: self.doing(),
             databases,
             name: &site.name,
+            making: &Names::new(&site.name, &*self.context.clock).making,
             properties: &site.needs.properties,
             encoding: &site.needs.encoding,
             server_major: site.facts.major(),

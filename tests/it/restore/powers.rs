@@ -1,0 +1,128 @@
+//! No code that a dump or a target brings runs as a superuser.
+
+use serde_json::json;
+
+use super::*;
+
+/// It fails wherever a superuser runs it in a database that was restored.
+const WATCH: &str = "
+CREATE FUNCTION watch(anyelement) RETURNS anyelement IMMUTABLE LANGUAGE plpgsql AS $$
+BEGIN
+  IF current_database() ~ 'copy|drill|restoring' AND
+     (current_setting('is_superuser') = 'on' OR (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = session_user)) THEN
+    RAISE EXCEPTION 'a superuser ran it: %', session_user;
+  END IF;
+  RETURN $1;
+END $$;";
+
+/// What a dump can have its functions run by, and what only a superuser may make.
+const THINGS: &str = "
+CREATE SCHEMA ext; CREATE EXTENSION hstore WITH SCHEMA ext; COMMENT ON EXTENSION hstore IS 'ours';
+CREATE TABLE t (a int PRIMARY KEY, b text DEFAULT public.watch('x'::text), c int GENERATED ALWAYS AS (public.watch(1)) STORED,
+  h ext.hstore, CHECK (public.watch(a) > 0));
+INSERT INTO t (a, h) SELECT g, 'k=>1' FROM generate_series(1, 20) g;
+CREATE INDEX ON t (public.watch(a));
+CREATE FUNCTION sealed(int) RETURNS boolean LANGUAGE plpgsql LEAKPROOF IMMUTABLE SECURITY DEFINER AS
+  'BEGIN PERFORM public.watch($1); RETURN true; END';
+CREATE INDEX ON t (sealed(a));
+CREATE MATERIALIZED VIEW m AS SELECT public.watch(a) AS a FROM t;
+CREATE FUNCTION backwards(int, int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT btint4cmp($2, $1)';
+CREATE OPERATOR CLASS backwards FOR TYPE int USING btree AS OPERATOR 1 >, OPERATOR 2 >=, OPERATOR 3 =, OPERATOR 4 <=,
+  OPERATOR 5 <, FUNCTION 1 backwards(int, int);
+CREATE INDEX ON t (a backwards);
+ALTER TABLE t ENABLE ROW LEVEL SECURITY; ALTER TABLE t FORCE ROW LEVEL SECURITY;
+CREATE POLICY p ON t USING (public.watch(a) > 5);
+CREATE FUNCTION on_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN PERFORM public.watch(1); END';
+CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION on_ddl();
+GRANT SELECT ON t TO PUBLIC;";
+
+fn watched(server: &'static Server) -> TestDatabase<'static> {
+    let database = server.database();
+    database.sql(WATCH);
+    database.sql(THINGS);
+    database
+}
+
+#[test]
+fn a_superuser_restores_by_a_role_without_powers() {
+    let Some(server) = postgres() else { return };
+    let database = watched(server);
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    let target = Target::beside(&database, server);
+    for flags in [&["--jobs", "1"][..], &["--jobs", "2", "--replace"][..]] {
+        let report = shelf.restore("latest", &target.url(), flags).expect(0);
+        assert_eq!(report.summary()["left_out"], json!([]));
+    }
+    let facts = "SELECT concat_ws(' ', (SELECT relrowsecurity AND relforcerowsecurity FROM pg_class WHERE relname = 't'),
+        (SELECT proleakproof FROM pg_proc WHERE proname = 'sealed'), (SELECT count(*) FROM pg_opclass WHERE opcname = 'backwards'),
+        (SELECT count(*) FROM pg_event_trigger), (SELECT count(*) FROM m), has_table_privilege('public', 't', 'SELECT'),
+        (SELECT string_agg(DISTINCT tableowner, ',') = current_user FROM pg_tables WHERE schemaname = 'public'))";
+    assert_eq!(server.sql(&target.name, facts), "t t 1 1 20 t t");
+}
+
+#[test]
+fn a_drill_runs_nothing_as_a_superuser() {
+    let Some(server) = postgres() else { return };
+    let database = watched(server);
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    let drill = ["--json", "drill", "--storage", "backups", "-d", "shop"];
+    let report = shelf.sandbox.pgkeep(drill).run().expect(0).summary();
+    assert_eq!(report["passed"], true);
+}
+
+#[test]
+fn what_reaches_outside_the_database_is_refused() {
+    let Some(server) = postgres() else { return };
+    let shelf = Shelf::new();
+    let database = server.database();
+    database.sql(
+        "CREATE FUNCTION c() RETURNS int LANGUAGE internal AS 'int4in'; CREATE TABLE t (a int)",
+    );
+    shelf.backup(&database);
+    let target = Target::beside(&database, server);
+    let outcome = shelf.restore("latest", &target.url(), &[]).expect(25);
+    assert_eq!(outcome.exit_error()["id"], "superuser_refused", "{outcome}");
+    assert_eq!(target.databases(), [""; 0]);
+    let drill = ["--json", "drill", "--storage", "backups", "-d", "shop"];
+    let report = shelf.sandbox.pgkeep(drill).run().expect(0).summary();
+    let left_out = &report["restore"]["left_out"];
+    assert_eq!(*left_out, json!(["function public.c"]));
+    shelf
+        .restore("latest", &target.url(), &["--allow-superuser"])
+        .expect(0);
+}
+
+#[test]
+fn rows_of_a_plain_owner_are_merged_with_its_rights() {
+    let Some(server) = &Server::private() else {
+        return;
+    };
+    let database = server.database();
+    let owner = format!("{}_owner", database.name());
+    database.sql(&format!(
+        "CREATE ROLE {owner}; GRANT CREATE ON SCHEMA public TO {owner}; SET ROLE {owner};
+         CREATE FUNCTION public.watch(a int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN
+           IF (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = session_user) AND current_setting('application_name') LIKE 'pgkeep-restore%'
+           THEN RAISE EXCEPTION 'a superuser ran it'; END IF; RETURN a; END $$;
+         CREATE TABLE public.t (a int PRIMARY KEY, b text); CREATE INDEX ON public.t (public.watch(a));
+         INSERT INTO public.t VALUES (1, 'x'), (2, 'y'); RESET ROLE"
+    ));
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    database.sql("DELETE FROM t WHERE a = 2");
+    let target = server.url_as(USER, CANARY, database.name());
+    let merge = || {
+        let flags = ["--upsert", "--table", "t", "--plain-role"];
+        shelf.restore("latest", &target, &flags)
+    };
+    merge().expect(0);
+    assert_eq!(database.sql("SELECT count(*) FROM t"), "2");
+    // A superuser's own table would need a superuser's powers.
+    database.sql("ALTER TABLE t OWNER TO CURRENT_USER");
+    let outcome = merge().expect(25);
+    assert_eq!(outcome.exit_error()["id"], "superuser_refused", "{outcome}");
+    let left = "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'pgkeep%'";
+    assert_eq!(server.sql("template1", left), "0");
+}
