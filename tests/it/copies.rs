@@ -113,7 +113,7 @@ fn a_storage_that_denies_lets_the_next_one_be_restored() {
         (&made, &["--jobs", "1", "--allow-superuser"]),
         (&empty.socket_url(), &["--allow-superuser"]),
         (&made, &aside),
-        (&made, &["-t", "\"Album\"", "--upsert"]),
+        (&made, &["-t", "\"Album\"", "--upsert", "--allow-superuser"]),
     ];
     for (into, more) in ways {
         let outcome = both.restore(server, into, more).expect(3);

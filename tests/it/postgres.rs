@@ -84,7 +84,11 @@ impl Fixture {
     async fn sql_in(&self, connection: &Connection, sql: &str) -> String {
         let psql = self.psql(connection);
         let answer = psql
-            .query(sql, &self.cancel, Duration::from_secs(60))
+            .query(
+                &format!("RESET search_path;\n{sql}"),
+                &self.cancel,
+                Duration::from_secs(60),
+            )
             .await
             .unwrap_or_else(|e| panic!("{sql}: {:?}", e.stderr));
         String::from_utf8(answer).unwrap()

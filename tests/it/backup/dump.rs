@@ -728,7 +728,7 @@ fn rows_of_extensions_that_no_dump_holds_are_told() {
     let mut facts = super::facts();
     let member = |name: &str, own: bool, rows: Value| {
         json!({"schema": "miniq", "name": name, "kind": "r", "extension": "miniq", "has_own_rows": own,
-            "holds_rows": true, "estimated_rows": rows})
+            "holds_rows": true, "can_read": true, "estimated_rows": rows})
     };
     facts["others"] = json!([
         member("meta", true, json!(1)),

@@ -131,8 +131,8 @@ pub enum Passed<'a> {
 pub struct LateStatement {
     /// When.
     pub late: Late,
-    /// The statement, in the encoding of the dump, with standard string literals.
-    pub sql: Vec<u8>,
+    /// The statement, with standard string literals.
+    pub sql: String,
 }
 
 /// An extension that a dump makes.
@@ -273,7 +273,7 @@ impl Filter {
             if self.rules.is_divided && !is_left_out {
                 let statement = place_of(judged.start).max(at)..place_of(judged.end).max(at);
                 let is_between = self.divide(&judged, &text[statement.clone()])?;
-                is_left_out = !self.is_restorers(&judged.carrier)
+                is_left_out = !self.is_restorers(&judged.carrier, &text[statement.clone()])
                     || self.rules.is_made(&judged)
                     || self.is_gone(&text[statement.clone()]);
                 between = is_between.then_some(statement);
@@ -453,8 +453,16 @@ impl Filter {
         gone.any(|name| memmem::find(text, name).is_some())
     }
 
-    fn is_restorers(&self, carrier: &Carrier) -> bool {
+    /// Names what is left out, each thing once.
+    fn lose(&mut self, what: &str) {
+        if !self.lost.iter().any(|lost| lost == what) {
+            self.lost.push(what.to_owned());
+        }
+    }
+
+    fn is_restorers(&self, carrier: &Carrier, text: &[u8]) -> bool {
         match carrier {
+            Carrier::Mapping => !says(text, b"password_required"),
             Carrier::Restorer | Carrier::Server { .. } => true,
             Carrier::OfServer(server) => !self.file_servers.contains(server),
             _ => false,
@@ -473,9 +481,18 @@ impl Filter {
         if is_superusers && is_escaping && text.contains(&b'\\') {
             return Err(escapes(judged.start));
         }
+        let encoding = self.scanner.encoding();
+        if is_superusers && encoding == TextEncoding::Utf8 && std::str::from_utf8(text).is_err() {
+            return Err(no_text(judged.start));
+        }
         // The restoring role must not own a table that reads the server's files: it could read any.
         let is_between = judged.carrier == Carrier::Between
             || matches!(&judged.carrier, Carrier::OfServer(server) if self.file_servers.contains(server));
+        let is_of_files = matches!(judged.carrier, Carrier::OfServer(_));
+        if is_between && is_of_files && is_more_than_a_file(text) {
+            let what = "foreign table of a program, or beside other tables";
+            return Err(beyond(judged.start, what));
+        }
         if is_between {
             // Tables that were made in a transaction which ends here cannot be written as frozen.
             if self.scanner.has_tables() {
@@ -492,21 +509,25 @@ impl Filter {
             | Carrier::Server { .. }
             | Carrier::OfServer(_) => {}
             Carrier::Superuser(_) if self.is_gone(text) => {}
+            Carrier::Superuser(_) if is_running(text) => self.lose("a subscription that would run"),
             Carrier::Superuser(late) => self.late.push(LateStatement {
                 late: *late,
-                sql: text.to_vec(),
+                sql: encoding.decode(text).into_owned(),
             }),
+            Carrier::Withheld(what) => self.lose(what),
+            Carrier::Mapping if says(text, b"password_required") => {
+                self.lose("a user mapping without a password");
+            }
+            Carrier::Mapping => {}
             Carrier::Early { .. } => {}
             Carrier::Nobody(Some(what)) if !self.rules.leaves_beyond => {
                 return Err(beyond(judged.start, what));
             }
             Carrier::Nobody(what) => {
                 self.gone.extend(named(text));
-                let what = what
-                    .iter()
-                    .filter(|what| !self.lost.contains(what))
-                    .cloned();
-                self.lost.extend(what.collect::<Vec<_>>());
+                if let Some(what) = what {
+                    self.lose(what);
+                }
             }
         }
         Ok(false)
@@ -735,6 +756,37 @@ fn too_late(offset: u64) -> Refusal {
     Refusal {
         id: "no_sql",
         why: format!("what begins at byte {offset} is no statement that pg_dump writes"),
+        hint: None,
+    }
+}
+
+/// Tells whether a word stands in a statement, in lower or upper case.
+fn says(text: &[u8], word: &[u8]) -> bool {
+    memmem::find(&text.to_ascii_lowercase(), word).is_some()
+}
+
+/// As pg_dump makes a subscription, it does nothing before somebody enables it.
+fn is_running(text: &[u8]) -> bool {
+    let is_made = text
+        .to_ascii_lowercase()
+        .starts_with(b"create subscription");
+    let is_asleep =
+        says(text, b"connect = false") && !says(text, b"enabled") && !says(text, b"run_as_owner");
+    is_made && !is_asleep
+}
+
+/// A table of the server's files is made only where it reads one file, by itself.
+fn is_more_than_a_file(text: &[u8]) -> bool {
+    let words = [&b"program"[..], b"partition", b"inherits"];
+    words.iter().any(|word| says(text, word))
+}
+
+fn no_text(offset: u64) -> Refusal {
+    Refusal {
+        id: "no_sql",
+        why: format!(
+            "the statement at byte {offset} is no text in the encoding that the dump names"
+        ),
         hint: None,
     }
 }
@@ -1094,7 +1146,7 @@ mod tests {
             pushed.unwrap();
         }
         let set_aside = filter.take_late().into_iter();
-        let late = set_aside.map(|one| (one.late, String::from_utf8_lossy(&one.sql).into_owned()));
+        let late = set_aside.map(|one| (one.late, one.sql));
         let lost = filter.lost().to_vec();
         let passed = String::from_utf8(text).unwrap();
         let own = passed.replace("SET standard_conforming_strings = on;\n", "");

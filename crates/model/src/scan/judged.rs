@@ -44,6 +44,10 @@ pub enum Carrier {
     },
     /// The role that restores, unless the server reads files; it makes a foreign table of this server.
     OfServer(String),
+    /// The role that restores, unless it says what only a superuser may; it maps a user to a foreign server's.
+    Mapping,
+    /// Nobody: what it would give away is the server's own. It is named.
+    Withheld(String),
     /// Nobody: what it would make reaches outside the database. It is named where the target then lacks it.
     Nobody(Option<String>),
 }

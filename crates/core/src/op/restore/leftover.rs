@@ -50,7 +50,7 @@ impl Names {
 pub(super) fn tag(now: Timestamp) -> String {
     let process = std::process::id();
     let start = start_of(process).unwrap_or_default();
-    format!("{TAG}{now} (process {process}/{start} on {})", host_name())
+    format!("{TAG}{now} (process {process}/{start} on {})", place())
 }
 
 /// Drops what killed restores left behind of this name, and says so.
@@ -66,7 +66,10 @@ pub(super) async fn sweep(
         let longest = beside(wanted, &format!("{mark}{}", "0".repeat(DIGITS)));
         let prefix = &longest[..longest.len() - DIGITS];
         for (name, comment) in databases.with_comments(prefix, cancel).await? {
-            let life = made_at(&name, prefix).map(|made| life(&comment, made, now));
+            // Only what is being made has no comment yet.
+            let is_told = comment.starts_with(TAG) || mark == MAKING;
+            let made = made_at(&name, prefix).filter(|_| is_told);
+            let life = made.map(|made| life(&comment, made, now));
             match life {
                 // A `psql` of a killed process goes on until it has no more to read.
                 Some(Life::Gone) => {}
@@ -124,7 +127,7 @@ enum Life {
 
 fn life(comment: &str, made: Timestamp, now: Timestamp) -> Life {
     if let Some((process, start, host)) = maker(comment)
-        && host == host_name()
+        && host == place()
     {
         let is_there = start_of(process).as_deref() == Some(start);
         return if is_there { Life::Possible } else { Life::Gone };
@@ -135,6 +138,13 @@ fn life(comment: &str, made: Timestamp, now: Timestamp) -> Life {
     } else {
         Life::Possible
     }
+}
+
+/// Where processes have numbers of their own: containers may share a host's name.
+fn place() -> String {
+    let link = std::fs::read_link("/proc/self/ns/pid");
+    let space = link.map_or_else(|_| String::new(), |link| format!(" {}", link.display()));
+    format!("{}{space}", host_name())
 }
 
 fn maker(comment: &str) -> Option<(u32, &str, &str)> {
@@ -165,7 +175,7 @@ mod tests {
         let me = std::process::id();
         let other = mine.replace(&format!("process {me}/"), &format!("process {me}/9"));
         assert_eq!(life(&other, made, now), Life::Gone, "{other}");
-        let far = mine.replace(&host_name(), "elsewhere");
+        let far = mine.replace(&place(), "elsewhere");
         assert_eq!(life(&far, made, now), Life::Possible);
         let old: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         assert_eq!(life(&far, old, now), Life::Old);

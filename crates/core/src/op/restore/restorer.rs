@@ -125,7 +125,7 @@ SELECT 1",
         let before = Present::read(inside, cancel).await?;
         let role = quote(&self.role);
         let mut sql = format!(
-            "SELECT format('GRANT CONNECT, CREATE, TEMPORARY ON DATABASE %I TO {role}', current_database()) \\gexec
+            "BEGIN;\nSELECT format('GRANT CONNECT, CREATE, TEMPORARY ON DATABASE %I TO {role}', current_database()) \\gexec
 SELECT format('GRANT USAGE, CREATE ON SCHEMA %I TO {role}', nspname) FROM pg_namespace WHERE nspname = 'public' \\gexec
 SELECT format('GRANT CREATE ON TABLESPACE %I TO {role}', spcname) FROM pg_tablespace WHERE spcname !~ '^pg_' \\gexec
 "
@@ -146,6 +146,7 @@ SELECT format('GRANT CREATE ON TABLESPACE %I TO {role}', spcname) FROM pg_tables
             .iter()
             .map(|schema| self.hand_over(schema))
             .collect::<String>();
+        sql += "COMMIT;\n";
         run(inside, sql.into_bytes(), cancel).await?;
         let after = Present::read(inside, cancel).await?;
         let made_for = |name: &String| {
@@ -261,10 +262,12 @@ SELECT format('ALTER TYPE %s OWNER TO {role}', t.oid::regtype) FROM pg_type t
         made: &LetIn,
         cancel: &CancellationToken,
     ) -> Result<(), Error> {
-        let mut sql = format!("DROP OWNED BY {} CASCADE;\n", quote(&self.role));
-        for extension in &made.extensions {
-            sql += &format!("DROP EXTENSION IF EXISTS {} CASCADE;\n", quote(extension));
+        let mut sql = format!("BEGIN;\nDROP OWNED BY {} CASCADE;\n", quote(&self.role));
+        // Where something else needs one by now, all stays as it is, and the failure says so.
+        for extension in made.extensions.iter().rev() {
+            sql += &format!("DROP EXTENSION IF EXISTS {};\n", quote(extension));
         }
+        sql += "COMMIT;\n";
         run(inside, sql.into_bytes(), cancel).await
     }
 
@@ -291,7 +294,7 @@ pub(super) fn not_let_in(error: &Error) -> String {
 #[derive(Clone, Debug, Default)]
 pub(super) struct LetIn {
     /// Extensions that were not there before.
-    extensions: Vec<String>,
+    pub extensions: Vec<String>,
 }
 
 /// Tells whether a fresh database has the schema.
@@ -302,8 +305,6 @@ pub(super) fn has_always(schema: &str) -> bool {
 /// What waits until the rows were compared.
 pub(super) struct Waiting<'a> {
     pub statements: &'a [LateStatement],
-    /// Encoding of the statements.
-    pub encoding: &'a str,
     /// Whom everything belongs to whose owner the dump does not name.
     pub heir: &'a str,
     /// Roles that were made for the dump, and cannot own what only a superuser may.
@@ -321,9 +322,8 @@ impl Waiting<'_> {
     fn sql(&self, role: &str) -> Vec<u8> {
         let is_one = self.is_lasting || self.tables <= MAX_TABLES_AT_ONCE;
         let mut sql = format!(
-            "SET lock_timeout = {};\nSET client_encoding = {};\nSET standard_conforming_strings = on;\nSET search_path = '';\nSET check_function_bodies = off;\n",
-            lock_timeout_ms(self.lock_wait),
-            literal(self.encoding)
+            "SET lock_timeout = {};\nSET client_encoding = 'UTF8';\nSET standard_conforming_strings = on;\nSET search_path = '';\nSET check_function_bodies = off;\n",
+            lock_timeout_ms(self.lock_wait)
         )
         .into_bytes();
         let mut say = |text: &[u8]| {
@@ -340,7 +340,7 @@ impl Waiting<'_> {
         for late in [Late::Owner, Late::Rights, Late::EventTrigger] {
             let of_this = self.statements.iter().filter(|one| one.late == late);
             for statement in of_this.filter(|one| !self.is_out_of_reach(one)) {
-                say(&statement.sql);
+                say(statement.sql.as_bytes());
             }
             match late {
                 Late::Rights if self.is_scratch => say(self.to_look(&role).as_bytes()),
@@ -348,7 +348,9 @@ impl Waiting<'_> {
                 // Rights are given by owners, so whoever stays one is one first.
                 Late::Owner => say(format!("REASSIGN OWNED BY {role} TO {heir};").as_bytes()),
                 // An event trigger would see this.
-                Late::Rights => say(format!("DROP OWNED BY {role};").as_bytes()),
+                Late::Rights => {
+                    say(format!("RESET SESSION AUTHORIZATION;\nDROP OWNED BY {role};").as_bytes());
+                }
                 Late::EventTrigger => {}
             }
         }
@@ -360,7 +362,7 @@ impl Waiting<'_> {
 
     /// What lets the role look at everything, as the ones that own it would.
     fn to_look(&self, role: &str) -> String {
-        let mut sql = format!("ALTER ROLE {role} BYPASSRLS;");
+        let mut sql = format!("RESET SESSION AUTHORIZATION;\nALTER ROLE {role} BYPASSRLS;");
         if self.server_major >= 14 {
             sql += &format!("\nGRANT pg_read_all_data, pg_write_all_data TO {role};");
         }
@@ -372,11 +374,15 @@ impl Waiting<'_> {
 
     /// An event trigger belongs to a superuser, or to nobody.
     fn is_out_of_reach(&self, statement: &LateStatement) -> bool {
-        let text = String::from_utf8_lossy(&statement.sql);
-        let behind = text.split(" OWNER TO ").nth(1);
+        let behind = statement.sql.split(" OWNER TO ").nth(1);
         let owner = behind.map(|owner| owner.trim_end_matches(';').trim().trim_matches('"'));
-        statement.late == Late::EventTrigger
-            && owner.is_some_and(|owner| self.plain_roles.iter().any(|role| role == owner))
+        let is_plain = |owner: &str| self.plain_roles.iter().any(|role| role == owner);
+        match (statement.late, owner) {
+            (Late::EventTrigger, Some(owner)) => is_plain(owner),
+            // Where it is thrown away again, nothing is given to roles that have more than this database.
+            (_, Some(owner)) => self.is_scratch && !is_plain(owner),
+            (_, None) => false,
+        }
     }
 }
 
@@ -513,7 +519,7 @@ mod tests {
     fn owners_come_first_and_event_triggers_last() {
         let one = |late, sql: &str| LateStatement {
             late,
-            sql: sql.as_bytes().to_vec(),
+            sql: sql.to_owned(),
         };
         let statements = [
             one(Late::EventTrigger, "CREATE EVENT TRIGGER e;"),
@@ -526,7 +532,6 @@ mod tests {
         ];
         let waiting = Waiting {
             statements: &statements,
-            encoding: "UTF8",
             heir: "me",
             plain_roles: &["app".to_owned()],
             is_scratch: false,
@@ -545,6 +550,7 @@ mod tests {
                 "ALTER TABLE t OWNER TO app;",
                 "REASSIGN OWNED BY \"r\" TO \"me\";",
                 "GRANT x;",
+                "RESET SESSION AUTHORIZATION;",
                 "DROP OWNED BY \"r\";",
                 "CREATE EVENT TRIGGER e;",
                 "COMMIT;",

@@ -546,14 +546,17 @@ impl<'a> Run<'a> {
         self.make_roles(site, made).await?;
         let mut moved = self.fill(opened, site, made).await?;
         let late = std::mem::take(&mut moved.late);
+        let tables = moved.scan.tables.len();
         self.report.left_out = std::mem::take(&mut moved.lost);
         self.report.rows = moved.scan.rows();
         self.report.dump_bytes = moved.scan.bytes;
         if site.plan == Plan::Fill {
-            if site.restorer.is_some() {
+            let is_divided = site.restorer.is_some();
+            if is_divided {
+                self.fill_views(site, &moved.held_back.filling).await;
                 self.analyze(site).await;
                 self.check_stop()?;
-                self.finish(&moved.scan, &late, site).await?;
+                self.finish(tables, &late, site).await?;
             }
             // Its COMMIT is done: what follows can fail and be stopped, and takes nothing back.
             self.report.restored = true;
@@ -561,7 +564,9 @@ impl<'a> Run<'a> {
                 Some(compared) => self.take_note(compared),
                 None => self.warn_not_compared(),
             }
-            self.fill_views(site, &moved.held_back.filling).await;
+            if !is_divided {
+                self.fill_views(site, &moved.held_back.filling).await;
+            }
             self.report.restore_ms = self.context.clock.millis_since(started);
             return self.follow_up(site).await;
         }
@@ -582,26 +587,25 @@ impl<'a> Run<'a> {
         }
         self.report.compare_ms = self.context.clock.millis_since(started);
         self.hide_rows(site, &moved.held_back.hiding).await?;
-        self.finish(&moved.scan, &late, site).await?;
+        self.finish(tables, &late, site).await?;
         self.put_back_properties(site).await;
         self.check_stop()?;
         self.put_in_place(site).await
     }
 
     /// Does as a superuser what waited until the rows were compared.
-    async fn finish(&self, scan: &Scan, late: &[LateStatement], site: &Site) -> Result<()> {
+    async fn finish(&self, tables: usize, late: &[LateStatement], site: &Site) -> Result<()> {
         let Some(restorer) = &site.restorer else {
             return Ok(());
         };
         let waiting = Waiting {
             statements: late,
-            encoding: scan.client_encoding.as_deref().unwrap_or("UTF8"),
             heir: &site.target.facts.user,
             plain_roles: &self.report.created_roles,
             is_scratch: self.options.is_scratch,
             is_lasting: site.plan == Plan::Fill,
             lock_wait: self.options.limits.lock_wait,
-            tables: scan.tables.len(),
+            tables,
             server_major: site.target.facts.major(),
         };
         restorer
@@ -815,6 +819,10 @@ impl<'a> Run<'a> {
             None => self.clean(site, made).await,
         };
         self.report.created &= cleaned.is_err();
+        if site.plan == Plan::Fill && site.restorer.is_some() && cleaned.is_ok() {
+            // Whatever became of the COMMIT, what it brought is gone again.
+            self.fate = Some(Fate::Undone);
+        }
         let failure = match &cleaned {
             Ok(()) => failure.and_safe(self.safe_words(site, made)),
             Err(error) => {

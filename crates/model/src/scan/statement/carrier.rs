@@ -3,7 +3,7 @@
 //! A statement is a superuser's only where it runs nothing that the dump brings: it names things, and makes none of its
 //! functions run.
 
-use super::grammar::{Action, Alter, Made, Said, Target, Thing};
+use super::grammar::{Action, Alter, Made, Rights, Said, Target, Thing};
 use super::tokens::{Cursor, Kind, Tokens};
 use crate::scan::judged::{Carrier, Late};
 
@@ -20,14 +20,23 @@ const TRUSTED_LANGUAGES: &[&[u8]] = &[
     b"sql",
 ];
 
+/// Most tokens outside parentheses of a statement that a superuser carries out: pg_dump's have a dozen.
+const MAX_TOKENS: usize = 60;
+
 /// Says it of a whole statement.
 pub(super) fn carrier(said: &Said<'_>, tokens: &Tokens) -> Carrier {
     match said {
+        // Several clauses in one statement may do anything, and pg_dump writes none.
+        Said::Alter(_) if !is_single(tokens) => Carrier::Restorer,
+        Said::Rights(rights) if is_of_server(rights, tokens) => {
+            Carrier::Withheld("rights on what is the server's own".to_owned())
+        }
         Said::Alter(alter) => altered(alter, tokens),
         Said::DefaultPrivileges(_) | Said::Rights(_) | Said::Label(_) => {
             Carrier::Superuser(Late::Rights)
         }
-        Said::Authorization { .. } => Carrier::Nobody(None),
+        // pg_dump says so who gave a right.
+        Said::Authorization { .. } => Carrier::Superuser(Late::Rights),
         Said::CreateEventTrigger { .. } => Carrier::Superuser(Late::EventTrigger),
         Said::CreatePublication(_) => Carrier::Superuser(Late::Rights),
         Said::CreateExtension(name) => {
@@ -49,13 +58,37 @@ pub(super) fn carrier(said: &Said<'_>, tokens: &Tokens) -> Carrier {
     }
 }
 
+/// Tells whether a statement has one clause.
+fn is_single(tokens: &Tokens) -> bool {
+    tokens.len() <= MAX_TOKENS && !tokens.has_outside(Kind::Punct(b','))
+}
+
+/// Tells whether rights are given on the server's own things: functions that read its files, its catalog.
+fn is_of_server(rights: &Rights<'_>, tokens: &Tokens) -> bool {
+    let is_own = |name: &[u8]| matches!(name, b"pg_catalog" | b"information_schema");
+    match &rights.on {
+        Some(Target::Schema(name)) => is_own(name),
+        Some(Target::Thing(_, path) | Target::Column(path)) => path.schema().is_none_or(is_own),
+        Some(_) => false,
+        // `ON ALL FUNCTIONS IN SCHEMA`; servers, languages and large objects have no schema.
+        None => Cursor::new(tokens).has(&["in", "schema"]),
+    }
+}
+
 fn altered(alter: &Alter<'_>, tokens: &Tokens) -> Carrier {
     let mut words = Cursor::new(tokens);
     match (&alter.on, &alter.action) {
         (Some(Target::EventTrigger(_)), _) => Carrier::Superuser(Late::EventTrigger),
         // They are made as late.
         (Some(Target::Publication(_)), _) => Carrier::Superuser(Late::Rights),
-        _ if words.words(&["alter", "subscription"]) => Carrier::Superuser(Late::Rights),
+        _ if words.words(&["alter", "subscription"]) => {
+            if alter.is_owner_change {
+                Carrier::Superuser(Late::Rights)
+            } else {
+                // Anything else about one makes it run.
+                Carrier::Withheld("settings of a subscription".to_owned())
+            }
+        }
         _ if alter.is_owner_change => Carrier::Superuser(Late::Owner),
         (Some(Target::Extension(_)), _) => Carrier::Nobody(None),
         (_, Action::RowSecurity { .. }) => Carrier::Superuser(Late::Rights),
@@ -98,11 +131,10 @@ fn created(cursor: &mut Cursor<'_>) -> Carrier {
     match cursor.next_word() {
         Some(b"subscription") => Carrier::Superuser(Late::Rights),
         Some(b"server") => server(cursor),
-        // Its options may say what only a superuser may.
-        Some(b"user") => Carrier::Superuser(Late::Rights),
+        Some(b"user") => Carrier::Mapping,
         Some(b"function" | b"procedure") => routine(cursor),
         Some(b"language") => beyond(cursor, "language"),
-        Some(b"operator") if cursor.any(&["class", "family"]) => Carrier::Between,
+        Some(b"operator") if cursor.any(&["class", "family"]) => between(cursor, "operator class"),
         Some(b"foreign") if cursor.words(&["data", "wrapper"]) => {
             beyond(cursor, "foreign-data wrapper")
         }
@@ -113,7 +145,8 @@ fn created(cursor: &mut Cursor<'_>) -> Carrier {
         Some(b"text") if cursor.words(&["search", "template"]) => {
             beyond(cursor, "text search template")
         }
-        Some(b"cast") if cursor.has(&["without", "function"]) => Carrier::Between,
+        // The server would take the bytes of one type for another's.
+        Some(b"cast") if cursor.has(&["without", "function"]) => beyond(cursor, "cast"),
         Some(b"type") => made_type(cursor),
         _ => Carrier::Restorer,
     }
@@ -152,15 +185,24 @@ fn server(cursor: &mut Cursor<'_>) -> Carrier {
 fn routine(cursor: &mut Cursor<'_>) -> Carrier {
     let name = cursor.clone();
     let mut behind = cursor.clone();
-    let language = behind.seek(&["language"]).then(|| behind.next()).flatten();
+    let mut language = None;
+    while behind.seek(&["language"]) {
+        let at = behind.position();
+        // A type may be called so.
+        if at < 2 || behind.kind_at(at - 2) != Some(Kind::Punct(b'.')) {
+            language = behind.clone().next();
+        }
+    }
     if let Some((_, language)) = language
         && !TRUSTED_LANGUAGES.contains(&language.to_ascii_lowercase().as_slice())
     {
         return beyond(&mut name.clone(), "function");
     }
-    if cursor.has(&["leakproof"]) && !cursor.has(&["not", "leakproof"]) || cursor.has(&["support"])
-    {
-        Carrier::Between
+    if cursor.has(&["support"]) {
+        // It is handed memory of the planner's.
+        beyond(&mut name.clone(), "function")
+    } else if cursor.has(&["leakproof"]) && !cursor.has(&["not", "leakproof"]) {
+        between(cursor, "function")
     } else {
         Carrier::Restorer
     }
@@ -174,6 +216,15 @@ fn made_type(cursor: &mut Cursor<'_>) -> Carrier {
         beyond(cursor, "type")
     } else {
         Carrier::Restorer
+    }
+}
+
+/// Nothing that a superuser makes may stand among what questions of ours call.
+fn between(cursor: &mut Cursor<'_>, kind: &str) -> Carrier {
+    let path = cursor.clone().path();
+    match path.and_then(|path| path.schema()) {
+        Some(b"pg_catalog" | b"information_schema") | None => beyond(cursor, kind),
+        Some(_) => Carrier::Between,
     }
 }
 
@@ -240,10 +291,7 @@ mod tests {
             ),
             ("ALTER PUBLICATION p OWNER TO app;", Rights),
             ("ALTER SUBSCRIPTION s OWNER TO app;", Rights),
-            (
-                "CREATE USER MAPPING FOR app SERVER s OPTIONS (password_required 'false');",
-                Rights,
-            ),
+            ("SET SESSION AUTHORIZATION 'app';", Rights),
             ("SECURITY LABEL FOR x ON TABLE public.t IS 'y';", Rights),
         ] {
             assert_eq!(carriers(sql), [Carrier::Superuser(late)], "{sql}");
@@ -287,9 +335,32 @@ mod tests {
             "CREATE OPERATOR FAMILY public.f USING btree;",
             "ALTER OPERATOR FAMILY public.f USING btree ADD OPERATOR 1 <(int, int);",
             "CREATE FUNCTION public.f() RETURNS int LANGUAGE sql LEAKPROOF AS 'select 1';",
-            "CREATE CAST (public.a AS public.b) WITHOUT FUNCTION;",
         ] {
             assert_eq!(carriers(sql), [Carrier::Between], "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_is_the_servers_own_is_not_given_away() {
+        for sql in [
+            "GRANT EXECUTE ON FUNCTION pg_catalog.lo_export(oid, text) TO PUBLIC;",
+            "GRANT ALL ON ALL FUNCTIONS IN SCHEMA pg_catalog TO app;",
+            "GRANT SELECT ON TABLE pg_catalog.pg_authid TO app;",
+            "GRANT CREATE ON SCHEMA pg_catalog TO app;",
+            "ALTER SUBSCRIPTION s ENABLE;",
+        ] {
+            let all = carriers(sql);
+            assert!(matches!(all[..], [Carrier::Withheld(_)]), "{sql}: {all:?}");
+        }
+        for sql in [
+            "CREATE FUNCTION pg_catalog.format(text) RETURNS text LANGUAGE sql LEAKPROOF AS 'x';",
+            "CREATE CAST (text AS jsonb) WITHOUT FUNCTION;",
+        ] {
+            let all = carriers(sql);
+            assert!(
+                matches!(all[..], [Carrier::Nobody(Some(_))]),
+                "{sql}: {all:?}"
+            );
         }
     }
 
@@ -343,6 +414,10 @@ mod tests {
             "CREATE FUNCTION public.f() RETURNS int LANGUAGE plpgsql AS 'x';",
             "CREATE FUNCTION public.f() RETURNS int LANGUAGE sql NOT LEAKPROOF RETURN 1;",
             "CREATE TABLE public.owner (a int);",
+            "CREATE FUNCTION public.f() RETURNS public.language LANGUAGE sql RETURN 1;",
+            "ALTER TABLE public.t ADD COLUMN z int DEFAULT public.evil(), OWNER TO app;",
+            "ALTER TABLE public.t ENABLE ROW LEVEL SECURITY, ADD CHECK (public.evil(a));",
+            "ALTER TABLE public.t ALTER a TYPE text USING public.evil(a), OWNER TO app;",
             "CREATE SCHEMA app;",
             "COMMENT ON TABLE public.t IS 'x';",
         ] {

@@ -618,7 +618,8 @@ fn table_action<'a>(cursor: &mut Cursor<'a>) -> Option<Action<'a>> {
     let is_forced = cursor.clone().word("force");
     cursor.word("no");
     cursor.any(&["enable", "disable", "force"]).then_some(())?;
-    if cursor.words(&["row", "level", "security"]) {
+    // Another clause behind a comma may do anything.
+    if cursor.words(&["row", "level", "security"]) && cursor.is_at_end() {
         let is_forced = is_forced && cursor.is_at_end();
         return Some(Action::RowSecurity { is_forced });
     }

@@ -73,6 +73,12 @@ impl Tokens {
         self.list.len()
     }
 
+    /// Tells whether one of this kind stands outside parentheses.
+    pub(super) fn has_outside(&self, kind: Kind) -> bool {
+        let mut list = self.list.iter();
+        list.any(|token| token.depth == 0 && token.kind == kind)
+    }
+
     fn text(&self, token: Token) -> &[u8] {
         &self.text[token.start..token.end]
     }

@@ -141,7 +141,9 @@ impl Run<'_> {
         };
         let hand_over = site.platform.made_schemas();
         let let_in = restorer.let_in(&site.psql, &site.extensions, hand_over, self.stop());
-        made.let_in = let_in.await.map_err(|error| self.psql_failed(&error))?;
+        let let_in = let_in.await.map_err(|error| self.psql_failed(&error))?;
+        // An attempt before this one may have made some, in a database that stays.
+        made.let_in.extensions.extend(let_in.extensions);
         Ok(())
     }
 
