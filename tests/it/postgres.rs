@@ -466,7 +466,7 @@ async fn rights_and_locks_are_told() {
     let psql = fixture.psql(&own);
     let cancel = fixture.cancel.clone();
     let holder = tokio::spawn(async move {
-        let sql = "BEGIN; LOCK TABLE open IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(60);";
+        let sql = "BEGIN; LOCK TABLE public.open IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(60);";
         psql.query(sql, &cancel, Duration::from_secs(90))
             .await
             .map(drop)

@@ -70,6 +70,19 @@ impl SetAside {
     }
 }
 
+/// Returns SQL that lets what `to` makes have the rights that what `from` makes is given.
+pub fn also_for(defaults: &[DefaultRights], from: &str, to: &str) -> String {
+    let of_role = defaults.iter().filter(|one| one.role == from);
+    let all = of_role.filter_map(|one| {
+        let as_other = DefaultRights {
+            role: to.to_owned(),
+            ..one.clone()
+        };
+        kind(&one.kind).map(|kind| as_other.set(kind))
+    });
+    all.collect()
+}
+
 impl DefaultRights {
     fn head(&self) -> String {
         let role = quote(&self.role);

@@ -18,6 +18,7 @@ use crate::postgres::error::{Error, Reason};
 use crate::postgres::psql::{ENCODING, OWN_PATH, PREAMBLE, Psql, WRITABLE, lock_timeout_ms};
 use pgkeep_model::connection::Connection;
 use pgkeep_model::name::{TableName, quote};
+use pgkeep_model::restore::defaults::SetAside;
 use pgkeep_model::restore::filter::{Extension, LateStatement};
 use pgkeep_model::restore::properties::literal;
 use pgkeep_model::scan::Late;
@@ -38,8 +39,8 @@ const TIMEOUT: Duration = Duration::from_secs(3600);
 /// Most that these statements print.
 const MAX_ANSWER: usize = 1 << 20;
 
-/// Most tables whose owners and rights are one transaction: each takes a few of the server's locks.
-const MAX_TABLES_AT_ONCE: usize = 1000;
+/// Most objects whose owners and rights are one transaction: each takes a few of the server's locks.
+const MAX_OBJECTS_AT_ONCE: usize = 1000;
 
 /// No log shows the password.
 const UNLOGGED: &str = "SET log_statement = 'none';
@@ -78,25 +79,21 @@ impl Restorer {
         let role = format!("{PREFIX}{}", clock.hex(4));
         let password = clock.hex(16);
         let name = quote(&role);
-        // The name is that of no database; the connection check below needs no more than this one.
         let sql = format!(
             "{UNLOGGED}CREATE ROLE {name} LOGIN PASSWORD {} NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
-COMMENT ON ROLE {name} IS {};
-SELECT pg_catalog.format('GRANT CONNECT ON DATABASE %I TO {name}', pg_catalog.current_database()) \\gexec
-SELECT 1",
+COMMENT ON ROLE {name} IS {}",
             literal(&password),
             literal(tag),
         );
         let made = databases.execute(&sql, cancel).await;
         made.map_err(NoRestorer::Failed)?;
         let mut refused = None;
-        for way in ways(home) {
-            let Ok(way) = with_role(&way, &role, &password) else {
-                continue;
-            };
-            let asked = psql(&way).query("SELECT 1;", cancel, LOGIN_TIMEOUT).await;
-            match asked {
-                Ok(_) => return Ok(Self { role, way }),
+        let roads = ways(home).into_iter();
+        for road in roads.filter_map(|road| with_role(&road, &role, &password).ok()) {
+            match psql(&road).query("SELECT 1;", cancel, LOGIN_TIMEOUT).await {
+                Ok(_) => return Ok(Self { role, way: road }),
+                // Only the maintenance database is closed to it, where it has nothing to do.
+                Err(error) if is_closed(&error) => return Ok(Self { role, way: road }),
                 Err(error) => refused = refused.or(Some(error)),
             }
         }
@@ -120,6 +117,7 @@ SELECT 1",
         inside: &Psql,
         extensions: &[Extension],
         hand_over: &[String],
+        defaults: &str,
         cancel: &CancellationToken,
     ) -> Result<LetIn, Error> {
         let before = Present::read(inside, cancel).await?;
@@ -146,6 +144,7 @@ SELECT format('GRANT CREATE ON TABLESPACE %I TO {role}', spcname) FROM pg_tables
             .iter()
             .map(|schema| self.hand_over(schema))
             .collect::<String>();
+        sql += defaults;
         sql += "COMMIT;\n";
         run(inside, sql.into_bytes(), cancel).await?;
         let after = Present::read(inside, cancel).await?;
@@ -314,13 +313,16 @@ pub(super) struct Waiting<'a> {
     /// Whether the database stays when this fails, so that all of it is done or nothing.
     pub is_lasting: bool,
     pub lock_wait: Duration,
-    pub tables: usize,
+    /// What the database gives by itself to what the heir makes, set aside meanwhile.
+    pub around: SetAside,
+    /// Tables and large objects that have owners.
+    pub objects: usize,
     pub server_major: u32,
 }
 
 impl Waiting<'_> {
     fn sql(&self, role: &str) -> Vec<u8> {
-        let is_one = self.is_lasting || self.tables <= MAX_TABLES_AT_ONCE;
+        let is_one = self.is_lasting || self.objects <= MAX_OBJECTS_AT_ONCE;
         let mut sql = format!(
             "SET lock_timeout = {};\nSET client_encoding = 'UTF8';\nSET standard_conforming_strings = on;\nSET search_path = '';\nSET check_function_bodies = off;\n",
             lock_timeout_ms(self.lock_wait)
@@ -336,11 +338,16 @@ impl Waiting<'_> {
         if is_one {
             say(b"BEGIN;");
         }
+        say(self.around.before.as_bytes());
+        say(b"SET client_encoding = 'UTF8';");
         let (role, heir) = (quote(role), quote(self.heir));
         for late in [Late::Owner, Late::Rights, Late::EventTrigger] {
             let of_this = self.statements.iter().filter(|one| one.late == late);
             for statement in of_this.filter(|one| !self.is_out_of_reach(one)) {
                 say(statement.sql.as_bytes());
+            }
+            if late == Late::Rights {
+                say(self.around.behind.as_bytes());
             }
             match late {
                 Late::Rights if self.is_scratch => say(self.to_look(&role).as_bytes()),
@@ -457,6 +464,14 @@ fn ways(home: &Connection) -> Vec<Connection> {
     ways
 }
 
+/// The server knows the role and its password, and does not let it into this database.
+fn is_closed(error: &Error) -> bool {
+    let lines = error.stderr.iter();
+    lines
+        .into_iter()
+        .any(|line| line.contains("permission denied for database"))
+}
+
 fn with_role(
     way: &Connection,
     role: &str,
@@ -537,11 +552,13 @@ mod tests {
             is_scratch: false,
             is_lasting: false,
             lock_wait: Duration::from_secs(1),
-            tables: 1,
+            around: SetAside::default(),
+            objects: 1,
             server_major: 17,
         };
         let sql = String::from_utf8(waiting.sql("r")).unwrap();
-        let told: Vec<&str> = sql.lines().skip(5).collect();
+        let own = |line: &&str| !line.is_empty() && !line.starts_with("SET client_encoding");
+        let told: Vec<&str> = sql.lines().skip(5).filter(own).collect();
         assert_eq!(
             told,
             [

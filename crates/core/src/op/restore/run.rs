@@ -37,6 +37,7 @@ use pgkeep_model::connection::Connection;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::name::quote;
 use pgkeep_model::restore::compare::Expected;
+use pgkeep_model::restore::defaults::SetAside;
 use pgkeep_model::restore::filter::{Extension, Filter, HeldBack, LateStatement, Rules, Without};
 use pgkeep_model::scan::{Scan, SequenceValue};
 use pgkeep_model::supabase::{Platform, rights_of_roles};
@@ -546,7 +547,8 @@ impl<'a> Run<'a> {
         self.make_roles(site, made).await?;
         let mut moved = self.fill(opened, site, made).await?;
         let late = std::mem::take(&mut moved.late);
-        let tables = moved.scan.tables.len();
+        let large_objects = usize::try_from(moved.scan.large_objects).unwrap_or(usize::MAX);
+        let objects = moved.scan.tables.len().saturating_add(large_objects);
         self.report.left_out = std::mem::take(&mut moved.lost);
         self.report.rows = moved.scan.rows();
         self.report.dump_bytes = moved.scan.bytes;
@@ -555,8 +557,7 @@ impl<'a> Run<'a> {
             if is_divided {
                 self.fill_views(site, &moved.held_back.filling).await;
                 self.analyze(site).await;
-                self.check_stop()?;
-                self.finish(tables, &late, site).await?;
+                self.finish(objects, &late, site).await?;
             }
             // Its COMMIT is done: what follows can fail and be stopped, and takes nothing back.
             self.report.restored = true;
@@ -587,14 +588,14 @@ impl<'a> Run<'a> {
         }
         self.report.compare_ms = self.context.clock.millis_since(started);
         self.hide_rows(site, &moved.held_back.hiding).await?;
-        self.finish(tables, &late, site).await?;
+        self.finish(objects, &late, site).await?;
         self.put_back_properties(site).await;
         self.check_stop()?;
         self.put_in_place(site).await
     }
 
     /// Does as a superuser what waited until the rows were compared.
-    async fn finish(&self, tables: usize, late: &[LateStatement], site: &Site) -> Result<()> {
+    async fn finish(&self, objects: usize, late: &[LateStatement], site: &Site) -> Result<()> {
         let Some(restorer) = &site.restorer else {
             return Ok(());
         };
@@ -605,11 +606,23 @@ impl<'a> Run<'a> {
             is_scratch: self.options.is_scratch,
             is_lasting: site.plan == Plan::Fill,
             lock_wait: self.options.limits.lock_wait,
-            tables,
+            around: if site.plan == Plan::Fill && !self.options.no_privileges {
+                SetAside::new(&site.target.facts.default_rights)
+            } else {
+                SetAside::default()
+            },
+            objects,
             server_major: site.target.facts.major(),
         };
+        // In a database that stays, the rows are committed by now, and nothing takes them back.
+        let no_stop = CancellationToken::new();
+        let stop = if site.plan == Plan::Fill {
+            &no_stop
+        } else {
+            self.stop()
+        };
         restorer
-            .finish(&site.psql, &waiting, self.stop())
+            .finish(&site.psql, &waiting, stop)
             .await
             .map_err(|error| self.psql_failed(&error))
     }

@@ -26,7 +26,7 @@ use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::manifest::Manifest;
 use pgkeep_model::name::quote;
 use pgkeep_model::restore::compare::Expected;
-use pgkeep_model::restore::defaults::SetAside;
+use pgkeep_model::restore::defaults::{SetAside, also_for};
 use pgkeep_model::restore::filter::{Freeze, Rules, Without};
 use pgkeep_model::restore::properties::literal;
 use pgkeep_model::restore::script::{Asks, Script, Step};
@@ -140,7 +140,20 @@ impl Run<'_> {
             return Ok(());
         };
         let hand_over = site.platform.made_schemas();
-        let let_in = restorer.let_in(&site.psql, &site.extensions, hand_over, self.stop());
+        let facts = &site.target.facts;
+        // Who leaves the dump's rights out wants those that the database gives by itself.
+        let defaults = if site.plan == Plan::Fill && self.options.no_privileges {
+            also_for(&facts.default_rights, &facts.user, &restorer.role)
+        } else {
+            String::new()
+        };
+        let let_in = restorer.let_in(
+            &site.psql,
+            &site.extensions,
+            hand_over,
+            &defaults,
+            self.stop(),
+        );
         let let_in = let_in.await.map_err(|error| self.psql_failed(&error))?;
         // An attempt before this one may have made some, in a database that stays.
         made.let_in.extensions.extend(let_in.extensions);
