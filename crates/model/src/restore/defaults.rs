@@ -78,7 +78,14 @@ pub fn also_for(defaults: &[DefaultRights], from: &str, to: &str) -> String {
             role: to.to_owned(),
             ..one.clone()
         };
-        kind(&one.kind).map(|kind| as_other.set(kind))
+        // A superuser needs no rights of its own; this role does.
+        kind(&one.kind).map(|kind| {
+            let (head, words, own) = (as_other.head(), kind.words, quote(to));
+            format!(
+                "{}{head} GRANT ALL ON {words} TO {own};\n",
+                as_other.set(kind)
+            )
+        })
     });
     all.collect()
 }

@@ -261,7 +261,8 @@ SELECT format('ALTER TYPE %s OWNER TO {role}', t.oid::regtype) FROM pg_type t
         made: &LetIn,
         cancel: &CancellationToken,
     ) -> Result<(), Error> {
-        let mut sql = format!("BEGIN;\nDROP OWNED BY {} CASCADE;\n", quote(&self.role));
+        let mut sql = end_sessions(&self.role);
+        sql += &format!("BEGIN;\nDROP OWNED BY {} CASCADE;\n", quote(&self.role));
         // Where something else needs one by now, all stays as it is, and the failure says so.
         for extension in made.extensions.iter().rev() {
             sql += &format!("DROP EXTENSION IF EXISTS {};\n", quote(extension));
@@ -278,6 +279,14 @@ SELECT format('ALTER TYPE %s OWNER TO {role}', t.oid::regtype) FROM pg_type t
     ) -> Result<(), Error> {
         drop_role(home, &self.role, cancel).await
     }
+}
+
+/// Ends what the role still does: a server may go on with the statement of a client that is gone, and hold its locks.
+fn end_sessions(role: &str) -> String {
+    format!(
+        "SELECT pg_catalog.count(pg_catalog.pg_terminate_backend(pid)) FROM pg_catalog.pg_stat_activity WHERE usename = {};\n",
+        literal(role)
+    )
 }
 
 /// Says why a role of ours does not restore.
@@ -328,6 +337,7 @@ impl Waiting<'_> {
             lock_timeout_ms(self.lock_wait)
         )
         .into_bytes();
+        sql.extend_from_slice(end_sessions(role).as_bytes());
         let mut say = |text: &[u8]| {
             sql.extend_from_slice(text);
             sql.push(b'\n');
@@ -558,7 +568,7 @@ mod tests {
         };
         let sql = String::from_utf8(waiting.sql("r")).unwrap();
         let own = |line: &&str| !line.is_empty() && !line.starts_with("SET client_encoding");
-        let told: Vec<&str> = sql.lines().skip(5).filter(own).collect();
+        let told: Vec<&str> = sql.lines().skip(6).filter(own).collect();
         assert_eq!(
             told,
             [

@@ -154,9 +154,9 @@ impl Run<'_> {
             &defaults,
             self.stop(),
         );
-        let let_in = let_in.await.map_err(|error| self.psql_failed(&error))?;
+        let made_now = let_in.await.map_err(|error| self.psql_failed(&error))?;
         // An attempt before this one may have made some, in a database that stays.
-        made.let_in.extensions.extend(let_in.extensions);
+        made.let_in.extensions.extend(made_now.extensions);
         Ok(())
     }
 
