@@ -208,7 +208,7 @@ impl Databases {
         cancel: &CancellationToken,
     ) -> Result<(), Error> {
         let sql = format!(
-            "{}ALTER DATABASE {} RENAME TO {};",
+            "{}{WRITABLE}ALTER DATABASE {} RENAME TO {};",
             terminate(from),
             quote(from),
             quote(to)
@@ -230,6 +230,20 @@ impl Databases {
         Ok(answer.trim_ascii() != b"0")
     }
 
+    /// Tells whether a role works in any database.
+    pub async fn works_somewhere(
+        &self,
+        role: &str,
+        cancel: &CancellationToken,
+    ) -> Result<bool, Error> {
+        let sql = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE usename = {};",
+            literal(role)
+        );
+        let answer = self.psql.query(&sql, cancel, TIMEOUT).await?;
+        Ok(answer.trim_ascii() != b"0")
+    }
+
     /// Returns names and comments of the roles whose name starts with `prefix`.
     pub async fn roles_with_comments(
         &self,
@@ -242,8 +256,7 @@ impl Databases {
             literal(prefix)
         );
         let answer = self.psql.query(&sql, cancel, TIMEOUT).await?;
-        let text = String::from_utf8_lossy(&answer);
-        Ok(serde_json::from_str(text.trim()).unwrap_or_default())
+        read(&answer)
     }
 
     /// Carries out what needs databases without sessions, and says in the end who stays in which.

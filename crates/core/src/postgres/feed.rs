@@ -380,7 +380,7 @@ mod tests {
             rows: "pgkeep-answers-k".to_owned(),
             end: "pgkeep-end-k".to_owned(),
         };
-        let said = "noise\npgkeep-notes-k\none\ntwo\npgkeep-answers-k\nCOPY t FROM stdin;\n";
+        let said = "noise\npgkeep-reply-k\nmore\npgkeep-reply-k\npgkeep-notes-k\none\ntwo\npgkeep-answers-k\nCOPY t FROM stdin;\n";
         for size in 1..said.len() {
             let mut heard = Heard::default();
             let mut found = None;
@@ -392,6 +392,7 @@ mod tests {
                 }
             }
             let (notes, mut rows) = found.unwrap_or_else(|| panic!("{size}"));
+            assert_eq!(heard.replies, 2, "{size}");
             rows.extend(rest);
             assert_eq!(notes, "\none\ntwo\n", "{size}");
             assert_eq!(rows.trim_ascii_start(), b"COPY t FROM stdin;\n", "{size}");

@@ -42,8 +42,7 @@ pub async fn read(
     Ok(There::new(answer.schemas, answer.names))
 }
 
-const QUERY: &str = r"SET search_path = pg_catalog;
-SELECT jsonb_build_object(
+const QUERY: &str = r"SELECT jsonb_build_object(
   'schemas', (SELECT jsonb_agg(nspname) FROM pg_namespace),
   'names', coalesce((SELECT jsonb_agg(jsonb_build_object('schema', w.value->>'schema', 'name', w.value->>'name',
     'relation', EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid AND relname = w.value->>'name'),

@@ -6,11 +6,15 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown, lchown};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{
+    AtFlags, Dir, FlockOperation, Gid, Mode, OFlags, Uid, chownat, fchown, flock, open, openat,
+};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use secrecy::{ExposeSecret, SecretString};
 use tempfile::TempDir;
@@ -128,13 +132,20 @@ pub async fn survey(
 ) -> Result<Survey, Error> {
     check(options)?;
     let (programs, version) = find_server(options, environment, cancel).await?;
-    named_user().map_err(|error| failed("whom to run it as", &error))?;
+    let maker = named_user().map_err(|error| failed(WHOM, &error))?;
     let parent = &options.parent;
     // Gone at once; it tells whether a folder can be made there.
     let made = tempfile::Builder::new()
         .prefix("pgkeep-check-")
         .tempdir_in(parent);
-    made.and_then(TempDir::close)
+    let folder = made.map_err(|error| failed("its folder", &error))?;
+    if maker.is_some() {
+        // Where root has few accounts, as in a container without privileges, it may not have this one.
+        let given = nobodys_user().and_then(|user| give_away(folder.path(), user));
+        given.map_err(|error| failed(WHOM, &error))?;
+    }
+    folder
+        .close()
         .map_err(|error| failed("its folder", &error))?;
     let found = rustix::fs::statvfs(parent.as_path())
         .map_err(|error| failed("the space for it", &error.into()))?;
@@ -189,8 +200,9 @@ impl ScratchServer {
                 }
                 // What it cannot load it does without: the restore says what that is needed for.
                 Err(error) if !options.preload.is_empty() && !cancel.is_cancelled() => {
+                    let libraries = options.preload.join(", ");
+                    tracing::warn!(libraries, %error, "the server did not start with these, and is started without");
                     options.preload.clear();
-                    drop(error);
                 }
                 Err(error) => return Err(error),
             }
@@ -317,8 +329,7 @@ impl Place {
         let _ = fs::remove_file(self.path("password"));
         answer.map_err(|error| scratch_error("`initdb` failed", error))?;
         match self.user {
-            Some(user) => give_away(self.folder.path(), user)
-                .map_err(|error| failed("giving its folder away", &error)),
+            Some(user) => give_away(self.folder.path(), user).map_err(|error| failed(WHOM, &error)),
             None => Ok(()),
         }
     }
@@ -510,6 +521,9 @@ fn make_lock(folder: &Path) -> io::Result<File> {
     Ok(lock)
 }
 
+/// What is missing where no account can run a server.
+const WHOM: &str = "an account without a name to run it as (run pgkeep as another user than root, or drill on a server of yours)";
+
 /// Numbers that systemd gives to services for as long as they run, and nobody else uses.
 const OWNERLESS: std::ops::RangeInclusive<u32> = 61184..=65519;
 
@@ -552,20 +566,37 @@ fn nobodys_user() -> io::Result<(u32, u32)> {
 }
 
 /// Gives a folder of ours with all in it to another account, but for the lock.
+///
+/// Whoever owns it meanwhile may put a link in the place of a folder, so each one is opened and never found again by its
+/// path.
 fn give_away(folder: &Path, user: (u32, u32)) -> io::Result<()> {
-    let (uid, gid) = user;
-    for entry in fs::read_dir(folder)? {
+    let opened = open(folder, FOLDER, Mode::empty())?;
+    let user = (Uid::from_raw(user.0), Gid::from_raw(user.1));
+    give_away_opened(&opened, user)
+}
+
+const FOLDER: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+fn give_away_opened(folder: &OwnedFd, user: (Uid, Gid)) -> io::Result<()> {
+    let (uid, gid) = (Some(user.0), Some(user.1));
+    for entry in Dir::read_from(folder)? {
         let entry = entry?;
-        if entry.file_name() == LOCK {
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") || name.to_bytes() == LOCK.as_bytes() {
             continue;
         }
-        if entry.file_type()?.is_dir() {
-            give_away(&entry.path(), user)?;
-        } else {
-            lchown(entry.path(), Some(uid), Some(gid))?;
+        match openat(folder, name, FOLDER, Mode::empty()) {
+            Ok(inner) => give_away_opened(&inner, user)?,
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                chownat(folder, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+            }
+            Err(error) => return Err(error.into()),
         }
     }
-    chown(folder, Some(uid), Some(gid))
+    Ok(fchown(folder, uid, gid)?)
 }
 
 fn check(options: &ScratchOptions) -> Result<(), Error> {

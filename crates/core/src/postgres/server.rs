@@ -425,7 +425,6 @@ fn query() -> String {
     let managed = MANAGED_SCHEMAS.join(",");
     format!(
         r#"\set pgkeep_managed '{{{managed}}}'
-SET search_path = pg_catalog;
 SELECT pg_backend_pid();
 {SYSTEM_IDENTIFIER}
 WITH RECURSIVE money(oid) AS (

@@ -53,8 +53,7 @@ impl SessionFacts {
 ///
 /// There may be millions of large objects, so those with the same owner and rights are judged as one. The server's own
 /// word on one is known from 18 on; before, it is what `pg_largeobject_aclmask_snapshot` in `aclchk.c` does.
-const QUERY: &str = r#"SET search_path = pg_catalog;
-SELECT to_regprocedure('has_largeobject_privilege(oid, text)') IS NOT NULL AS pgkeep_says \gset
+const QUERY: &str = r#"SELECT to_regprocedure('has_largeobject_privilege(oid, text)') IS NOT NULL AS pgkeep_says \gset
 \if :pgkeep_says
 \set pgkeep_reads 'has_largeobject_privilege(l.first, \'SELECT\')'
 \else

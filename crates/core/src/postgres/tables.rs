@@ -61,8 +61,7 @@ async fn answer<T: serde::de::DeserializeOwned>(
 }
 
 /// A sequence belongs to a column (`OWNED BY`, identity) or stands in its default; a partition's belongs to the root.
-const QUERY: &str = r"SET search_path = pg_catalog;
-SELECT coalesce(jsonb_agg(jsonb_build_object(
+const QUERY: &str = r"SELECT coalesce(jsonb_agg(jsonb_build_object(
   'schema', w.value->>'schema', 'name', w.value->>'name', 'kind', c.relkind,
   'columns', coalesce((SELECT jsonb_agg(jsonb_build_object('name', a.attname, 'is_generated', a.attgenerated <> '',
       'is_identity_always', a.attidentity = 'a') ORDER BY a.attnum)

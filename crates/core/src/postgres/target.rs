@@ -278,7 +278,6 @@ fn query() -> String {
     let managed = MANAGED_SCHEMAS.join(",");
     format!(
         r"\set pgkeep_managed '{{{managed}}}'
-SET search_path = pg_catalog;
 {SYSTEM_IDENTIFIER}
 \set pgkeep_subscriptions '[]'
 SELECT current_setting('server_version_num')::int >= 100000 AS pgkeep_subscribes \gset

@@ -35,7 +35,6 @@ use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::DatabaseName;
 use pgkeep_model::keys::Part;
 use pgkeep_model::manifest::Manifest;
-use pgkeep_model::name::quote;
 
 pub use assertions::AssertionOutcome;
 
@@ -468,11 +467,9 @@ impl Drill<'_> {
             self.report.warnings.push(warning);
         }
         for role in roles {
-            let role_name = quote(&role);
-            let sql = format!("DROP OWNED BY {role_name};\nDROP ROLE {role_name}");
-            if databases.execute(&sql, &self.no_stop).await.is_err() {
+            if let Err(error) = restore::drop_role(&databases, &role, &self.no_stop).await {
                 self.report.warnings.push(format!(
-                    "the role `{role}` was made and could not be dropped"
+                    "the role `{role}` was made and could not be dropped: {error}"
                 ));
             }
         }
@@ -511,7 +508,10 @@ impl Drill<'_> {
                 }
             }
         }
-        Ok(())
+        // Their databases are gone first: a role that owns something stays.
+        restore::leftover::sweep_roles(&databases, &*self.context.clock, self.stop())
+            .await
+            .map_err(|error| self.failed(&error))
     }
 
     /// Notes the drill beside the copy that was restored: nothing was proven of the others.
