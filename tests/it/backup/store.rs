@@ -813,6 +813,46 @@ fn b9_a_manifest_that_is_not_kept_is_no_backup() {
     }
 }
 
+/// A backup that is not found again is no way back, also where another storage failed beside it.
+#[test]
+fn b9_no_command_runs_behind_what_is_not_found_again() {
+    let server = ScriptedS3::start();
+    let shop = Shop::with_key(&server);
+    let listing = "prefix=pg%2Fshop%2Fshop-";
+    server.on(Rule::new("GET", Fault::status(404, "NoSuchKey")).query(listing));
+    let (bin, ran) = (shop.fake.bin(), shop.sandbox.path("ran"));
+    let file = shop.sandbox.write("file", "no folder");
+    let storages = [
+        format!("s3://{}/pg", server.bucket),
+        file.join("x").display().to_string(),
+    ];
+    let flags = [
+        "guard",
+        "--attempts",
+        "1",
+        "--bin-dir",
+        bin.to_str().unwrap(),
+    ];
+    let more = [
+        "--storage",
+        &storages[0],
+        "--s3-endpoint",
+        &server.endpoint,
+        "--storage",
+        &storages[1],
+        "--",
+        "touch",
+        ran.to_str().unwrap(),
+    ];
+    let outcome = shop.sandbox.pgkeep(flags.into_iter().chain(more)).run();
+    assert_ne!(outcome.code(), 0, "{outcome}");
+    assert!(
+        outcome.stderr().contains("no command finds it"),
+        "{outcome}"
+    );
+    assert!(!ran.exists(), "{outcome}");
+}
+
 /// What no listing shows no command finds: never "proven".
 #[test]
 fn b9_what_cannot_be_found_again_is_not_called_proven() {

@@ -302,8 +302,12 @@ impl Listing {
     /// Returns the newest good backup: whole somewhere, and not stamped in the future.
     pub fn newest_good(&self) -> Option<&StoredBackup> {
         let mut newest_first = self.backups.iter().rev();
-        newest_first
-            .find(|backup| !backup.place.is_partial && backup.is_good() && !self.is_ahead(backup))
+        newest_first.find(|backup| self.counts(backup))
+    }
+
+    /// Tells whether a backup is whole, good and of the past: only such a one is anybody's latest.
+    fn counts(&self, backup: &StoredBackup) -> bool {
+        !backup.place.is_partial && backup.is_good() && !self.is_ahead(backup)
     }
 
     /// Says which backups `latest` passed over because they are stamped in the future.
@@ -516,11 +520,7 @@ fn with_next_good(failure: Failure, listing: &Listing, backup: &StoredBackup) ->
     }
     let (place, database) = (&backup.place, backup.place.id.database());
     let is_another = |other: &&StoredBackup| {
-        other.place != *place
-            && other.place.id.database() == database
-            && !other.place.is_partial
-            && other.is_good()
-            && !is_ahead(other.place.id.started_at(), listing.now)
+        other.place != *place && other.place.id.database() == database && listing.counts(other)
     };
     let others = || listing.backups.iter().filter(is_another);
     let started_at = place.id.started_at();

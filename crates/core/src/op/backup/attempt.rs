@@ -493,22 +493,21 @@ impl<'a> Attempt<'a> {
             .iter()
             .filter_map(|outcome| outcome.error.clone())
             .collect();
-        if !failed.is_empty() {
-            let message = format!(
-                "backup `{id}` is stored and good, but {} of {} storages did not take it",
-                failed.len(),
-                self.report.storages.len()
-            );
-            return Err(
-                Failure::new(Kind::AfterGood, "some_storages_failed", message).with_details(failed),
-            );
-        }
         let doubts: Vec<String> = self
             .report
             .storages
             .iter()
             .filter_map(|outcome| outcome.doubt.clone())
             .collect();
+        if !failed.is_empty() {
+            let message = format!(
+                "backup `{id}` is stored and good, but {} of {} storages did not take it",
+                failed.len(),
+                self.report.storages.len()
+            );
+            let failure = Failure::new(Kind::AfterGood, "some_storages_failed", message);
+            return Err(failure.with_details(failed.into_iter().chain(doubts)));
+        }
         if !doubts.is_empty() {
             let message = format!("backup `{id}` is stored, but could not be found again");
             return Err(

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::backup;
-use super::backup::report::{EXTENSION_ROWS, NOT_FOUND_AGAIN};
+use super::backup::report::EXTENSION_ROWS;
 use super::event::{Event, Named, Observer};
 use super::history;
 use super::restore::{self, Goal, Limits, Options, Source};
@@ -317,10 +317,8 @@ impl Guard<'_> {
             (Some(_), Some(failure)) if self.context.stop.is_requested() => {
                 Err(self.not_run(failure))
             }
-            // What is not found again is no way back.
-            (Some(_), Some(failure)) if failure.id == NOT_FOUND_AGAIN && !is_findable => {
-                Err(self.not_run(failure))
-            }
+            // What is not found again is no way back, whatever else failed beside it.
+            (Some(_), Some(failure)) if !is_findable => Err(self.not_run(failure)),
             (Some(manifest), failure) => {
                 // What failed behind a good backup does not make it worse.
                 self.report

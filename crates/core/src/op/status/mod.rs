@@ -704,15 +704,21 @@ fn drills_stale(databases: &[Status]) -> Option<Failure> {
     if told.is_empty() {
         return None;
     }
-    let quoted: Vec<String> = told.iter().map(|(name, _)| format!("`{name}`")).collect();
-    let names = quoted.join(", ");
-    let (id, message) = if told.iter().any(|(_, drill)| drill.failed.is_some()) {
-        ("drill_failed", format!("the last drill failed: {names}"))
-    } else {
+    let names_of = |is_meant: &dyn Fn(&LastDrill) -> bool| -> String {
+        let meant = told.iter().filter(|(_, drill)| is_meant(drill));
+        let quoted: Vec<String> = meant.map(|(name, _)| format!("`{name}`")).collect();
+        quoted.join(", ")
+    };
+    // One that only is too old stands in the details.
+    let failed = names_of(&|drill| drill.failed.is_some());
+    let (id, message) = if failed.is_empty() {
+        let names = names_of(&|_| true);
         (
             "drill_stale",
             format!("no drill has passed for too long: {names}"),
         )
+    } else {
+        ("drill_failed", format!("the last drill failed: {failed}"))
     };
     let details = told.iter().flat_map(|(name, drill)| {
         let problems = drill.problems().into_iter();
