@@ -728,7 +728,7 @@ fn a_signal_leaves_nothing() {
     ] {
         let running = shelf.run(&file, &url, &[]).start();
         let sleeps = format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname LIKE '{name}%' AND query LIKE '%pg_sleep(55)%'"
+            "SELECT count(*) FROM pg_stat_activity WHERE starts_with(datname, '{name}') AND query LIKE '%pg_sleep(55)%'"
         );
         while server.sql("template1", &sleeps) == "0" {
             thread::sleep(Duration::from_millis(20));

@@ -187,7 +187,7 @@ fn one_session_that_ends_ends_all_and_the_database_goes() {
     let shelf = Shelf::new();
     shelf.backup(&database);
     let busy = format!(
-        "FROM pg_stat_activity WHERE datname LIKE '{}%' AND query LIKE 'CREATE INDEX%'",
+        "FROM pg_stat_activity WHERE starts_with(datname, '{}') AND query LIKE 'CREATE INDEX%'",
         target.name
     );
     let count = || server.sql("template1", &format!("SELECT count(*) {busy}"));

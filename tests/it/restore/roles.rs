@@ -140,3 +140,33 @@ fn a_right_that_a_single_table_lacks_is_told() {
     );
     target.sql(&format!("DROP ROLE {role}"));
 }
+
+/// A member without its role's rights could not rename the database that it gave away.
+#[test]
+fn a_database_is_given_to_a_role_whose_rights_are_not_inherited() {
+    let Some(server) = postgres() else { return };
+    let database = loaded(server, &dump(SMALL).into_bytes());
+    let target = Target::beside(&database, server);
+    let (owner, role) = (
+        format!("{}_own", target.name),
+        format!("{}_in", target.name),
+    );
+    server.sql(
+        "template1",
+        &format!(
+            "CREATE ROLE {owner}; CREATE ROLE {role} LOGIN CREATEDB NOINHERIT PASSWORD '{CANARY}' IN ROLE {owner};
+             ALTER DATABASE {} OWNER TO {owner}",
+            database.name()
+        ),
+    );
+    // Whoever does not inherit may not create in `public`, even of a database of its own.
+    database.sql(&format!(
+        "CREATE SCHEMA app AUTHORIZATION {role}; ALTER TABLE t SET SCHEMA app; ALTER TABLE app.t OWNER TO {role}"
+    ));
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    let into = server.url_as(&role, CANARY, &target.name);
+    shelf.restore("latest", &into, &[]).expect(0);
+    let owns = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()";
+    assert_eq!(target.sql(owns), owner);
+}

@@ -18,7 +18,7 @@ fn a_lock_of_another_session_is_named() {
         .display()
         .to_string();
     let holds = format!(
-        "FROM pg_stat_activity WHERE datname LIKE '{}%' AND query LIKE '%(77)%' AND wait_event = 'PgSleep'",
+        "FROM pg_stat_activity WHERE datname = '{}' AND query LIKE '%(77)%' AND wait_event = 'PgSleep'",
         empty.name()
     );
     let outcome = thread::scope(|scope| {

@@ -92,8 +92,9 @@ pub struct Without {
 /// Statements of a dump that whoever restores carries out himself, in UTF-8 and in the dump's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeldBack {
-    /// They let row-level security hold for the owners of tables, who see no row from then on.
-    pub hiding: Vec<String>,
+    /// They let row-level security hold for the owners of tables, who see no row from then on, and make event triggers, which
+    /// later statements or logins would fire.
+    pub behind: Vec<String>,
     /// They fill materialized views.
     pub filling: Vec<String>,
 }
@@ -101,7 +102,7 @@ pub struct HeldBack {
 impl HeldBack {
     /// Adds what another text held.
     pub fn extend(&mut self, other: Self) {
-        self.hiding.extend(other.hiding);
+        self.behind.extend(other.behind);
         self.filling.extend(other.filling);
     }
 }
@@ -122,8 +123,8 @@ pub struct Refusal {
 pub enum Passed<'a> {
     /// Text for the session that restores.
     Text(&'a [u8]),
-    /// A whole statement that a superuser carries out once all text before it was carried out.
-    Between(&'a [u8]),
+    /// A whole statement that a superuser carries out once all text before it was carried out, decoded.
+    Between(&'a str),
 }
 
 /// A statement that a superuser carries out behind all others.
@@ -294,7 +295,8 @@ impl Filter {
                 }
             }
             if let Some(statement) = between {
-                pass(Passed::Between(&text[statement]));
+                let decoded = self.scanner.encoding().decode(&text[statement]);
+                pass(Passed::Between(&decoded));
             }
             if let Some(emptying) = frozen {
                 pass(Passed::Text(&text[at..place_of(judged.start).max(at)]));
@@ -411,12 +413,16 @@ impl Filter {
 
     /// Tells whether a statement is held back. One whose name is no text in any encoding is carried out where it stands.
     fn hold_back<'t>(&mut self, kind: &JudgedKind, sql: impl Fn() -> &'t [u8]) -> bool {
+        // A plain role leaves to a superuser what hides rows or fires, as late.
+        let is_ours = !self.rules.is_divided;
         if !self.rules.holds_back {
             return false;
         }
         let held = match kind {
             JudgedKind::Refresh => &mut self.held_back.filling,
-            JudgedKind::ForceRowSecurity => &mut self.held_back.hiding,
+            JudgedKind::ForceRowSecurity | JudgedKind::EventTrigger { .. } if is_ours => {
+                &mut self.held_back.behind
+            }
             _ => return false,
         };
         let (sql, encoding) = (sql(), self.scanner.encoding());
@@ -703,6 +709,7 @@ impl Rules {
             JudgedKind::Extension(name) => Ok(self.skip_extensions.contains(name)),
             JudgedKind::SchemaPublic => Ok(self.has_public),
             JudgedKind::Owner => Ok(self.no_owner),
+            JudgedKind::EventTrigger { is_owner_change } => Ok(*is_owner_change && self.no_owner),
             JudgedKind::Privileges => Ok(self.no_privileges),
             JudgedKind::Limit => Ok(self.keeps_limits),
             JudgedKind::ClientEncoding(_) => Ok(false),
@@ -934,7 +941,8 @@ mod tests {
     #[test]
     fn what_waits_for_all_rows_is_held_back() {
         let dump = "SET default_tablespace = fast;\nREFRESH MATERIALIZED VIEW public.v;\nSET default_tablespace = '';\n\
-            ALTER TABLE ONLY public.t FORCE ROW LEVEL SECURITY;\nREFRESH MATERIALIZED VIEW \"Ä\".w;\nSELECT 1;\n";
+            ALTER TABLE ONLY public.t FORCE ROW LEVEL SECURITY;\nREFRESH MATERIALIZED VIEW \"Ä\".w;\n\
+            CREATE EVENT TRIGGER e ON login EXECUTE FUNCTION public.f();\nALTER EVENT TRIGGER e OWNER TO app;\nSELECT 1;\n";
         for step in [1, 7, 4096] {
             let mut filter = Filter::new(Rules {
                 no_tablespaces: true,
@@ -949,15 +957,19 @@ mod tests {
             let own = String::from_utf8(passed)
                 .unwrap()
                 .replace("SET standard_conforming_strings = on;\n", "");
-            assert_eq!(own, "\n\nSET default_tablespace = '';\n\n\nSELECT 1;\n");
+            assert_eq!(own, "\n\nSET default_tablespace = '';\n\n\n\n\nSELECT 1;\n");
             let held_back = filter.held_back();
             let filling = [
                 "REFRESH MATERIALIZED VIEW public.v;",
                 "REFRESH MATERIALIZED VIEW \"Ä\".w;",
             ];
             assert_eq!(held_back.filling, filling);
-            let hiding = ["ALTER TABLE ONLY public.t FORCE ROW LEVEL SECURITY;"];
-            assert_eq!(held_back.hiding, hiding);
+            let behind = [
+                "ALTER TABLE ONLY public.t FORCE ROW LEVEL SECURITY;",
+                "CREATE EVENT TRIGGER e ON login EXECUTE FUNCTION public.f();",
+                "ALTER EVENT TRIGGER e OWNER TO app;",
+            ];
+            assert_eq!(held_back.behind, behind);
             assert_eq!(filter.finish().unwrap().tablespaces, ["fast"]);
         }
         assert_eq!(own(dump.as_bytes(), rules(), 4096).unwrap(), dump);
@@ -1140,7 +1152,7 @@ mod tests {
             let pushed = filter.push_divided(piece, &mut |passed| match passed {
                 Passed::Text(piece) => text.extend_from_slice(piece),
                 Passed::Between(statement) => {
-                    between.push(String::from_utf8_lossy(statement).into_owned());
+                    between.push(statement.to_owned());
                 }
             });
             pushed.unwrap();

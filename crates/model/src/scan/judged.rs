@@ -179,6 +179,11 @@ pub enum JudgedKind {
     Commit,
     /// Any other command about transactions.
     Transaction,
+    /// An event trigger is made, changed or described.
+    EventTrigger {
+        /// It gets an owner.
+        is_owner_change: bool,
+    },
     /// `DO` or `CALL`: code that says only while it runs what it does.
     Code,
     /// The schema `public` is made.

@@ -14,7 +14,6 @@ use crate::clock::Clock;
 use crate::lock::host_name;
 use crate::postgres::databases::Databases;
 use crate::postgres::error::Error;
-use pgkeep_model::name::quote;
 
 /// Marks in names, of a database that is being made and of one that is being filled.
 const MAKING: &str = "_making_";
@@ -84,21 +83,36 @@ pub(super) async fn sweep(
             });
         }
     }
+    sweep_roles(databases, clock, cancel).await?;
+    Ok(said)
+}
+
+/// Drops the roles that killed restores and drills left behind. One may be of a restore into any database, so it is no
+/// news of this one and only noted in the log.
+pub(crate) async fn sweep_roles(
+    databases: &Databases,
+    clock: &dyn Clock,
+    cancel: &CancellationToken,
+) -> Result<(), Error> {
+    let now = clock.now();
     for (role, comment) in databases
         .roles_with_comments(restorer::PREFIX, cancel)
         .await?
     {
-        if life(&comment, now, now) != Life::Gone {
-            continue;
+        let made = since(&comment).unwrap_or(now);
+        match life(&comment, made, now) {
+            Life::Gone => {}
+            Life::Old if !databases.works_somewhere(&role, cancel).await? => {}
+            _ => continue,
         }
-        let quoted = quote(&role);
-        let sql = format!("DROP OWNED BY {quoted};\nDROP ROLE {quoted}");
-        if databases.execute(&sql, cancel).await.is_ok() {
-            // It may be that of a restore into any database, so it is no news of this one.
-            tracing::info!(role, "a role that a killed restore left behind was dropped");
+        match restorer::drop_role(databases, &role, cancel).await {
+            Ok(()) => tracing::info!(role, "a role that a killed restore left behind was dropped"),
+            Err(error) => {
+                tracing::warn!(role, %error, "a role that a killed restore left behind stays");
+            }
         }
     }
-    Ok(said)
+    Ok(())
 }
 
 fn seconds(now: Timestamp) -> u32 {
@@ -146,6 +160,11 @@ fn place() -> String {
     format!("{}{space}", host_name())
 }
 
+fn since(comment: &str) -> Option<Timestamp> {
+    let (since, _) = comment.strip_prefix(TAG)?.split_once(" (process ")?;
+    since.parse().ok()
+}
+
 fn maker(comment: &str) -> Option<(u32, &str, &str)> {
     let (_, maker) = comment.strip_prefix(TAG)?.split_once(" (process ")?;
     let (process, host) = maker.strip_suffix(')')?.split_once(" on ")?;
@@ -180,6 +199,8 @@ mod tests {
         assert_eq!(life(&far, old, now), Life::Old);
         assert_eq!(life("", old, now), Life::Old);
         assert_eq!(life("", made, now), Life::Possible);
+        assert_eq!(since(&mine), Some(now));
+        assert_eq!(since("somebody's"), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ pub(crate) mod check;
 mod create;
 pub(crate) mod extensions;
 pub(crate) mod feed;
-mod leftover;
+pub(crate) mod leftover;
 mod notice;
 mod platform;
 pub(crate) mod preflight;
@@ -44,6 +44,7 @@ use pgkeep_model::name::TableName;
 use pgkeep_model::notice::Notice;
 use pgkeep_model::restore::compare::TableOutcome;
 
+pub(crate) use restorer::drop_role;
 pub use stall::Limits;
 
 /// Id of the failure of a statement that the server refused.

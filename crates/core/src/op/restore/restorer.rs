@@ -13,10 +13,11 @@ use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::postgres::databases::Databases;
+use crate::postgres::databases::{self, Databases, Fate};
 use crate::postgres::error::{Error, Reason};
 use crate::postgres::psql::{ENCODING, OWN_PATH, PREAMBLE, Psql, WRITABLE, lock_timeout_ms};
 use pgkeep_model::connection::Connection;
+use pgkeep_model::failure::Failure;
 use pgkeep_model::name::{TableName, quote};
 use pgkeep_model::restore::defaults::SetAside;
 use pgkeep_model::restore::filter::{Extension, LateStatement};
@@ -62,8 +63,8 @@ pub(super) struct Restorer {
 pub(super) enum NoRestorer {
     /// It was made, and the server did not let it in.
     NoLogin(Error),
-    /// It could not be made.
-    Failed(Error),
+    /// It could not be made. Where it may be there all the same, it is named.
+    Failed(Error, Option<String>),
 }
 
 impl Restorer {
@@ -80,13 +81,20 @@ impl Restorer {
         let password = clock.hex(16);
         let name = quote(&role);
         let sql = format!(
-            "{UNLOGGED}CREATE ROLE {name} LOGIN PASSWORD {} NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
-COMMENT ON ROLE {name} IS {}",
+            "{UNLOGGED}BEGIN;
+CREATE ROLE {name} LOGIN PASSWORD {} NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
+COMMENT ON ROLE {name} IS {};
+COMMIT",
             literal(&password),
             literal(tag),
         );
-        let made = databases.execute(&sql, cancel).await;
-        made.map_err(NoRestorer::Failed)?;
+        let no_stop = CancellationToken::new();
+        if let Err(error) = databases.execute(&sql, cancel).await {
+            // An answer may be lost behind the COMMIT.
+            let sql = format!("DROP ROLE IF EXISTS {name}");
+            let gone = databases.execute(&sql, &no_stop).await;
+            return Err(NoRestorer::Failed(error, gone.err().map(|_| role)));
+        }
         let mut refused = None;
         let roads = ways(home).into_iter();
         for road in roads.filter_map(|road| with_role(&road, &role, &password).ok()) {
@@ -97,9 +105,9 @@ COMMENT ON ROLE {name} IS {}",
                 Err(error) => refused = refused.or(Some(error)),
             }
         }
-        let no_stop = CancellationToken::new();
-        let dropped = drop_role(databases, &role, &no_stop).await;
-        dropped.map_err(NoRestorer::Failed)?;
+        if let Err(error) = drop_role(databases, &role, &no_stop).await {
+            return Err(NoRestorer::Failed(error, Some(role)));
+        }
         let refused = refused.unwrap_or_else(|| Error::new(Reason::LoginRefused));
         Err(NoRestorer::NoLogin(refused))
     }
@@ -123,7 +131,7 @@ COMMENT ON ROLE {name} IS {}",
         let before = Present::read(inside, cancel).await?;
         let role = quote(&self.role);
         let mut sql = format!(
-            "BEGIN;\nSELECT format('GRANT CONNECT, CREATE, TEMPORARY ON DATABASE %I TO {role}', current_database()) \\gexec
+            "SET lock_timeout = '60s';\nBEGIN;\nSELECT format('GRANT CONNECT, CREATE, TEMPORARY ON DATABASE %I TO {role}', current_database()) \\gexec
 SELECT format('GRANT USAGE, CREATE ON SCHEMA %I TO {role}', nspname) FROM pg_namespace WHERE nspname = 'public' \\gexec
 SELECT format('GRANT CREATE ON TABLESPACE %I TO {role}', spcname) FROM pg_tablespace WHERE spcname !~ '^pg_' \\gexec
 "
@@ -248,10 +256,41 @@ SELECT format('ALTER TYPE %s OWNER TO {role}', t.oid::regtype) FROM pg_type t
     pub(super) async fn finish(
         &self,
         inside: &Psql,
+        application: &str,
         late: &Waiting<'_>,
         cancel: &CancellationToken,
-    ) -> Result<(), Error> {
-        run(inside, late.sql(&self.role), cancel).await
+    ) -> Result<(), (Error, Fate)> {
+        let named = inside.clone().with_application_name(application);
+        let Err(error) = run(&named, late.sql(&self.role), cancel).await else {
+            return Ok(());
+        };
+        let fate = if late.is_one() {
+            self.fate_of_end(inside, application).await
+        } else {
+            Fate::Undone
+        };
+        Err((error, fate))
+    }
+
+    /// Finds out whether all was taken from the role, which is the last that its one transaction does.
+    async fn fate_of_end(&self, inside: &Psql, application: &str) -> Fate {
+        let no_stop = CancellationToken::new();
+        if databases::end_sessions(inside, application, &no_stop)
+            .await
+            .is_err()
+        {
+            return Fate::Unknown;
+        }
+        let sql = format!(
+            "SELECT count(*) FROM pg_shdepend s JOIN pg_roles r ON r.oid = s.refobjid WHERE s.refclassid = 'pg_authid'::regclass
+  AND r.rolname = {} AND s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database());",
+            literal(&self.role)
+        );
+        match inside.query(&sql, &no_stop, LOGIN_TIMEOUT).await {
+            Ok(answer) if answer.trim_ascii() == b"0" => Fate::Done,
+            Ok(_) => Fate::Undone,
+            Err(_) => Fate::Unknown,
+        }
     }
 
     /// Undoes all that the role did in a database that stays.
@@ -261,7 +300,8 @@ SELECT format('ALTER TYPE %s OWNER TO {role}', t.oid::regtype) FROM pg_type t
         made: &LetIn,
         cancel: &CancellationToken,
     ) -> Result<(), Error> {
-        let mut sql = end_sessions(&self.role);
+        // Nobody waits for long: what is asked here is part of a failure that somebody wants to read.
+        let mut sql = format!("SET lock_timeout = '10s';\n{}", end_sessions(&self.role));
         sql += &format!("BEGIN;\nDROP OWNED BY {} CASCADE;\n", quote(&self.role));
         // Where something else needs one by now, all stays as it is, and the failure says so.
         for extension in made.extensions.iter().rev() {
@@ -287,6 +327,17 @@ fn end_sessions(role: &str) -> String {
         "SELECT pg_catalog.count(pg_catalog.pg_terminate_backend(pid)) FROM pg_catalog.pg_stat_activity WHERE usename = {};\n",
         literal(role)
     )
+}
+
+/// Says of a role that could not be made that it may be there, and what does without.
+pub(super) fn not_made(failure: Failure, left: Option<String>) -> Failure {
+    let failure = failure.hint(
+        "`--allow-superuser` restores without such a role, where you trust the dump as you trust the server",
+    );
+    match left {
+        Some(role) => failure.with_details([format!("the role `{role}` may be left behind")]),
+        None => failure,
+    }
 }
 
 /// Says why a role of ours does not restore.
@@ -330,8 +381,13 @@ pub(super) struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
+    /// Tells whether all of it is one transaction.
+    fn is_one(&self) -> bool {
+        self.is_lasting || self.objects <= MAX_OBJECTS_AT_ONCE
+    }
+
     fn sql(&self, role: &str) -> Vec<u8> {
-        let is_one = self.is_lasting || self.objects <= MAX_OBJECTS_AT_ONCE;
+        let is_one = self.is_one();
         let mut sql = format!(
             "SET lock_timeout = {};\nSET client_encoding = 'UTF8';\nSET standard_conforming_strings = on;\nSET search_path = '';\nSET check_function_bodies = off;\n",
             lock_timeout_ms(self.lock_wait)
@@ -491,7 +547,12 @@ fn with_role(
         .with_password(SecretString::from(password.to_owned()))
 }
 
-async fn drop_role(home: &Databases, role: &str, cancel: &CancellationToken) -> Result<(), Error> {
+/// Takes all from a role that it has here and what it may in the cluster, and drops it.
+pub(crate) async fn drop_role(
+    home: &Databases,
+    role: &str,
+    cancel: &CancellationToken,
+) -> Result<(), Error> {
     let role = quote(role);
     home.execute(&format!("DROP OWNED BY {role};\nDROP ROLE {role}"), cancel)
         .await

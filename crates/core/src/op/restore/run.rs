@@ -15,7 +15,8 @@ use super::feed::{judge_file, refused, unreadable};
 use super::leftover::{self, Names};
 use super::platform;
 use super::preflight::{self, Needs, Plan, Target};
-use super::restorer::{LetIn, NoRestorer, Restorer, Waiting, has_always, not_let_in};
+use super::refusal::{of_statement, with_hint};
+use super::restorer::{LetIn, NoRestorer, Restorer, Waiting, has_always, not_let_in, not_made};
 use super::session::Fate;
 use super::source::{Opened, open_file};
 use super::stall::Pulse;
@@ -62,6 +63,10 @@ pub(super) struct Run<'a> {
     stays: Option<Error>,
     /// Name that the old database has where the renames were done, when that cannot be seen.
     kept_as: Option<String>,
+    /// Whether it cannot be seen if a fresh database got its name.
+    is_name_unseen: bool,
+    /// Whether it cannot be seen if what was restored was given to its owners.
+    is_end_unseen: bool,
     /// Materialized views that could not be filled, and why.
     unfilled: Vec<String>,
 }
@@ -165,6 +170,8 @@ impl<'a> Run<'a> {
             fate: None,
             stays: None,
             kept_as: None,
+            is_name_unseen: false,
+            is_end_unseen: false,
             unfilled: Vec::new(),
         }
     }
@@ -503,7 +510,11 @@ impl<'a> Run<'a> {
                 Ok(())
             }
             Err(_) if self.context.stop.is_requested() => Err(self.stopped("nothing was changed")),
-            Err(NoRestorer::Failed(error)) => Err(self.untouched(&error)),
+            Err(NoRestorer::Failed(error, left)) => {
+                let doing = "making a role without powers that restores";
+                let failure = error.to_failure(doing, "the database was not changed");
+                Err(not_made(failure, left))
+            }
             Err(NoRestorer::NoLogin(error)) => {
                 let problem = preflight::powers(&site.needs, &site.target.facts, "", &self.options);
                 let exists = site.target.exists;
@@ -587,15 +598,22 @@ impl<'a> Run<'a> {
             self.compare(&expected, &moved.scan, site).await?;
         }
         self.report.compare_ms = self.context.clock.millis_since(started);
-        self.hide_rows(site, &moved.held_back.hiding).await?;
+        self.carry_out_behind(site, &moved.held_back.behind).await?;
         self.finish(objects, &late, site).await?;
+        if site.plan == Plan::Create {
+            self.check_stop()?;
+            self.put_in_place(site).await?;
+            // What follows takes nothing back: it may give the database to an owner who would not let us rename it.
+            self.report.restored = true;
+            return self.follow_up(site).await;
+        }
         self.put_back_properties(site).await;
         self.check_stop()?;
         self.put_in_place(site).await
     }
 
     /// Does as a superuser what waited until the rows were compared.
-    async fn finish(&self, objects: usize, late: &[LateStatement], site: &Site) -> Result<()> {
+    async fn finish(&mut self, objects: usize, late: &[LateStatement], site: &Site) -> Result<()> {
         let Some(restorer) = &site.restorer else {
             return Ok(());
         };
@@ -621,10 +639,31 @@ impl<'a> Run<'a> {
         } else {
             self.stop()
         };
-        restorer
-            .finish(&site.psql, &waiting, stop)
-            .await
-            .map_err(|error| self.psql_failed(&error))
+        let application = format!("{}-end", site.application);
+        let finished = restorer
+            .finish(&site.psql, &application, &waiting, stop)
+            .await;
+        let Err((error, fate)) = finished else {
+            return Ok(());
+        };
+        match fate {
+            Fate::Done => {
+                self.warn(format!(
+                    "the connection was lost behind the last COMMIT, which was done: {error}"
+                ));
+                return Ok(());
+            }
+            Fate::Unknown if site.plan == Plan::Fill => {
+                (self.fate, self.is_end_unseen) = (Some(Fate::Unknown), true);
+            }
+            Fate::Unknown | Fate::Undone => {}
+        }
+        let failure = self.failed(&error);
+        let said = "the rows are right, and the server refused to give them to their owners";
+        Err(with_hint(
+            of_statement(failure, &error, &self.what(), said),
+            &error,
+        ))
     }
 
     fn warn_not_compared(&mut self) {
@@ -755,17 +794,21 @@ impl<'a> Run<'a> {
             return Ok(());
         };
         let name = &site.target.name;
-        let has_comment = site.needs.properties.comment.is_some()
-            && (site.needs.keeps_properties || !self.options.no_database_settings);
-        if !has_comment {
+        if site.plan == Plan::Create {
+            self.name_it(site, databases).await?;
+            // The tag stays until nobody needs it: a restore that is killed in front of the renaming is known by it.
+            let sql = format!("COMMENT ON DATABASE {} IS NULL", quote(name));
+            if let Err(error) = databases.execute(&sql, &self.no_stop).await {
+                self.warn(format!("the comment of `{name}` is still ours: {error}"));
+            }
+            return Ok(());
+        }
+        if site.needs.properties.comment.is_none() {
             let sql = format!("COMMENT ON DATABASE {} IS NULL", quote(&site.name));
             databases
                 .execute(&sql, self.stop())
                 .await
                 .map_err(|error| self.failed(&error))?;
-        }
-        if site.plan == Plan::Create {
-            return self.name_it(site, databases).await;
         }
         let kept = swap::kept_name(name, self.context.clock.now());
         // From here on nobody may stop it half-way; both renames are one transaction.
@@ -810,7 +853,7 @@ impl<'a> Run<'a> {
     }
 
     /// Gives a fresh database the wanted name. What bears it by now is somebody else's, and stays.
-    async fn name_it(&self, site: &Site, databases: &Databases) -> Result<()> {
+    async fn name_it(&mut self, site: &Site, databases: &Databases) -> Result<()> {
         let name = &site.target.name;
         let Err(error) = databases.rename(&site.name, name, &self.no_stop).await else {
             return Ok(());
@@ -818,7 +861,12 @@ impl<'a> Run<'a> {
         // An answer may be lost behind the renaming.
         match databases.exists(&site.name, &self.no_stop).await {
             Ok(false) => Ok(()),
-            Ok(true) | Err(_) => Err(self.failed(&error)),
+            Ok(true) => Err(self.failed(&error)),
+            Err(_) => {
+                self.fate = Some(Fate::Unknown);
+                self.is_name_unseen = true;
+                Err(self.failed(&error))
+            }
         }
     }
 
@@ -826,6 +874,13 @@ impl<'a> Run<'a> {
     async fn undo(&mut self, failure: Failure, site: &Site, made: &Made) -> Failure {
         if let Some(kept) = self.kept_as.take() {
             return self.unseen(failure, site, &kept);
+        }
+        if self.is_name_unseen {
+            return self.unnamed(failure, site);
+        }
+        if self.is_end_unseen {
+            self.report.is_unsure = true;
+            return failure.and_safe(self.safe_words(site, made));
         }
         let cleaned = match self.stays.take() {
             Some(error) => Err(error),
@@ -865,6 +920,20 @@ impl<'a> Run<'a> {
             self.drop_roles(site, made).await;
         }
         failure
+    }
+
+    /// The server answered neither the rename nor the question whether it was done, so nothing is dropped.
+    fn unnamed(&mut self, failure: Failure, site: &Site) -> Failure {
+        self.report.is_unsure = true;
+        let name = &site.target.name;
+        failure
+            .and_safe("whether the database got its name cannot be seen, and nothing was dropped")
+            .hint(format!(
+                "where `{name}` is there, it is the restored one; else `ALTER DATABASE {} RENAME TO {}` names it, or \
+                 `DROP DATABASE` removes it",
+                quote(&site.name),
+                quote(name)
+            ))
     }
 
     /// The server answered neither the renames nor the question whether they were done, and both may be. So nothing is
@@ -921,7 +990,8 @@ impl<'a> Run<'a> {
             .databases
             .clone()
             .unwrap_or_else(|| Databases::new(site.psql.clone()));
-        if let Err(error) = restorer.drop(&home, &self.no_stop).await {
+        // However long ago the stop was: a role that can log in must not stay.
+        if let Err(error) = restorer.drop(&home, &CancellationToken::new()).await {
             self.warn(format!(
                 "the role `{}` was made and could not be dropped again: {error}",
                 restorer.role

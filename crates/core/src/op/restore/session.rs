@@ -293,9 +293,9 @@ impl Sessions<'_> {
                 return Err(self.end(&feed, failure, judge).await);
             }
         }
-        if self.is_lasting && !handed.held_back.hiding.is_empty() {
-            let hiding = std::mem::take(&mut handed.held_back.hiding).join("\n");
-            last_steps.insert(0, Step::Own(format!("{UTF8}{hiding}\n")));
+        if self.is_lasting && !handed.held_back.behind.is_empty() {
+            let behind = std::mem::take(&mut handed.held_back.behind).join("\n");
+            last_steps.insert(0, Step::Own(format!("{UTF8}{behind}\n")));
         }
         track.read_bytes.store(handed.read_bytes, Ordering::Relaxed);
         let mut last = Handed::default();

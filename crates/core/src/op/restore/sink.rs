@@ -56,7 +56,7 @@ const ASIDE_TIMEOUT: Duration = Duration::from_secs(600);
 
 impl Aside {
     /// Carries out a statement once the restoring session did all in front of it. It blocks.
-    fn carry_out(&mut self, input: &mut PipeWriter, statement: &[u8]) -> Result<(), Broken> {
+    fn carry_out(&mut self, input: &mut PipeWriter, statement: &str) -> Result<(), Broken> {
         let (end, begin) = if self.one_transaction {
             ("\nCOMMIT;\n", "\nBEGIN;\n")
         } else {
@@ -72,18 +72,13 @@ impl Aside {
     }
 
     /// A routine is given away where it is made: one that belongs to a superuser may run as one.
-    async fn run(&self, statement: &[u8]) -> Result<(), Error> {
+    async fn run(&self, statement: &str) -> Result<(), Error> {
         let role = quote(&self.role);
-        let mut sql = b"SET search_path = '';\nSET check_function_bodies = off;\nBEGIN;\n".to_vec();
-        sql.extend_from_slice(statement);
-        sql.extend_from_slice(
-            format!(
-                "\nSELECT format('ALTER ROUTINE %s OWNER TO {role}', oid::regprocedure) FROM pg_proc
+        let sql = format!(
+            "SET search_path = '';\nSET check_function_bodies = off;\nBEGIN;\n{statement}
+SELECT format('ALTER ROUTINE %s OWNER TO {role}', oid::regprocedure) FROM pg_proc
   WHERE xmin::text = (txid_current() % 4294967296)::text \\gexec\nCOMMIT;\n"
-            )
-            .as_bytes(),
         );
-        let sql = String::from_utf8_lossy(&sql);
         let asked = self.psql.query(&sql, &self.stop, ASIDE_TIMEOUT);
         asked.await.map(drop)
     }

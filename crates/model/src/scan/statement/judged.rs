@@ -36,7 +36,7 @@ pub(super) fn may_be_judged(tokens: &Tokens) -> bool {
     match cursor.next_word() {
         Some(b"create" | b"comment") => {
             cursor.word("on");
-            cursor.is_at_end() || cursor.word("extension") || cursor.word("schema")
+            cursor.is_at_end() || cursor.any(&["event", "extension", "schema"])
         }
         Some(word) => {
             std::str::from_utf8(word).is_ok_and(|word| JUDGED.binary_search(&word).is_ok())
@@ -54,6 +54,18 @@ pub(super) fn judged(said: &Said<'_>, is_open_routine: bool) -> Option<JudgedKin
         Said::Code => Some(JudgedKind::Code),
         Said::Cluster => Some(JudgedKind::Cluster),
         Said::Alter(alter) if alter.is_of_cluster => Some(JudgedKind::Cluster),
+        Said::Alter(Alter {
+            on: Some(Target::EventTrigger(_)),
+            is_owner_change,
+            ..
+        }) => Some(JudgedKind::EventTrigger {
+            is_owner_change: *is_owner_change,
+        }),
+        Said::CreateEventTrigger { .. } | Said::Comment(Target::EventTrigger(_)) => {
+            Some(JudgedKind::EventTrigger {
+                is_owner_change: false,
+            })
+        }
         Said::Alter(Alter {
             on: Some(Target::Thing(Thing::Table, table)),
             action: Action::RowSecurity { is_forced: true },
@@ -124,7 +136,7 @@ mod tests {
     #[test]
     fn tells_what_must_be_judged() {
         use JudgedKind::{
-            Begin, ClientEncoding, Cluster, Code, Commit, CopyWithOptions, Extension,
+            Begin, ClientEncoding, Cluster, Code, Commit, CopyWithOptions, EventTrigger, Extension,
             ForceRowSecurity, Limit, OpenRoutine, Owner, Privileges, Program, Refresh,
             SchemaPublic, Tablespace, Transaction, TransactionTimeout,
         };
@@ -171,6 +183,24 @@ mod tests {
             ("GRANT CREATE ON TABLESPACE s TO app;", Cluster),
             ("GRANT USAGE ON FOREIGN SERVER s TO app;", Privileges),
             ("GRANT ALL ON LARGE OBJECT 7 TO app;", Privileges),
+            (
+                "CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION f();",
+                EventTrigger {
+                    is_owner_change: false,
+                },
+            ),
+            (
+                "ALTER EVENT TRIGGER e OWNER TO app;",
+                EventTrigger {
+                    is_owner_change: true,
+                },
+            ),
+            (
+                "COMMENT ON EVENT TRIGGER e IS 'x';",
+                EventTrigger {
+                    is_owner_change: false,
+                },
+            ),
             ("DO $$ begin end $$;", Code),
             ("DO LANGUAGE plpgsql 'x';", Code),
             ("CALL public.p();", Code),

@@ -11,7 +11,7 @@ use crate::op::event::{Event, Observer};
 use crate::op::restore::leftover;
 use crate::op::restore::preflight::{self, Needs};
 use crate::op::restore::refusal::of_statement;
-use crate::op::restore::restorer::{NoRestorer, Restorer, not_let_in};
+use crate::op::restore::restorer::{NoRestorer, Restorer, not_let_in, not_made};
 use crate::op::restore::session::{Fate, From as Origin, Handed, Judge, Sessions, Supply};
 use crate::op::restore::sink::Broken;
 use crate::op::restore::stall::Pulse;
@@ -205,7 +205,7 @@ impl<'a> Run<'a> {
     /// Makes a plain role that does for a superuser what the tables' owners may: indexes, checks and defaults of the target
     /// call its functions.
     async fn restorer(
-        &self,
+        &mut self,
         records: &[TableRecord],
         psql: &Psql,
         programs: &Programs,
@@ -236,9 +236,15 @@ impl<'a> Run<'a> {
         let asks = |connection: &Connection| Psql::new(programs, environment, connection);
         let tag = leftover::tag(self.report.started_at);
         let clock = &*self.context.clock;
+        if let Err(error) = leftover::sweep_roles(&home, clock, stop).await {
+            tracing::warn!(%error, "roles that killed restores left behind could not be looked for");
+        }
         let restorer = match Restorer::make((&home, of), &asks, &tag, clock, stop).await {
             Ok(restorer) => restorer,
-            Err(NoRestorer::Failed(error)) => return Err(self.failed(&error)),
+            Err(NoRestorer::Failed(error, left)) => {
+                let doing = "making a role without powers that merges";
+                return Err(not_made(error.to_failure(doing, SAFE), left));
+            }
             Err(NoRestorer::NoLogin(error)) => return Err(refused(not_let_in(&error))),
         };
         let tables: Vec<TableName> = records.iter().map(|record| self.mapped(record)).collect();
@@ -253,8 +259,12 @@ impl<'a> Run<'a> {
             Ok(powerful) => Ok(powerful),
             Err(error) => Err(self.failed(&error)),
         };
-        // What is not let in is gone again, whatever else happened.
-        let _ = restorer.drop(&home, &CancellationToken::new()).await;
+        if let Err(error) = restorer.drop(&home, &CancellationToken::new()).await {
+            self.report.warnings.push(format!(
+                "the role `{}` was made and could not be dropped again: {error}",
+                restorer.role
+            ));
+        }
         let owners = powerful?.join("`, `");
         Err(refused(format!(
             "the tables belong to `{owners}`, whose powers a role of its own would need: `ALTER TABLE … OWNER TO` a plain role"

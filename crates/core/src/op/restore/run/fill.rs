@@ -186,20 +186,21 @@ impl Run<'_> {
         made.database = true;
         self.report.created = site.plan == Plan::Create;
         self.check_stop()?;
-        let tag = match &self.options.tag {
-            Some(tag) => tag.clone(),
-            None => leftover::tag(self.report.started_at),
-        };
+        let is_aside = site.name != site.target.name;
+        let own_tag = is_aside.then(|| leftover::tag(self.report.started_at));
+        if let Some(tag) = self.options.tag.clone().or(own_tag) {
+            let sql = format!(
+                "COMMENT ON DATABASE {} IS {}",
+                quote(&site.name),
+                literal(&tag)
+            );
+            databases
+                .execute(&sql, self.stop())
+                .await
+                .map_err(|error| self.failed(&error))?;
+        }
         self.let_owners_in(site, databases).await;
-        let sql = format!(
-            "COMMENT ON DATABASE {} IS {}",
-            quote(&site.name),
-            literal(&tag)
-        );
-        databases
-            .execute(&sql, self.stop())
-            .await
-            .map_err(|error| self.failed(&error))
+        Ok(())
     }
 
     /// A dump gives things to their owners before it gives the owners their rights, and whoever is to own a table must
@@ -211,7 +212,11 @@ impl Run<'_> {
             return;
         }
         let owner = site.needs.properties.owner.as_ref();
-        if let Some(owner) = owner.filter(|_| !options.no_owner && !options.no_database_settings) {
+        // One whose rights we do not have would not let us go on in it.
+        let is_given = |owner: &&String| {
+            !options.no_owner && !options.no_database_settings && facts.acts_as.contains(owner)
+        };
+        if let Some(owner) = owner.filter(is_given) {
             let (name, owner) = (quote(&site.name), quote(owner));
             let sql = format!("ALTER DATABASE {name} OWNER TO {owner}");
             let _ = databases.execute(&sql, self.stop()).await; // `put_back_properties` tries again, and tells

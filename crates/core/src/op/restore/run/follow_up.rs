@@ -11,10 +11,10 @@ use pgkeep_model::name::quote;
 use pgkeep_model::restore::properties::PutBack;
 
 impl Run<'_> {
-    /// Does for a database that was there what can still be stopped, and tells truly how far it came.
+    /// Does for a database that is in its place what can still be stopped, and tells truly how far it came.
     pub(super) async fn follow_up(&mut self, site: &Site) -> Result<()> {
         // A plain role did it before it gave its tables away.
-        if site.restorer.is_none() {
+        if site.plan == Plan::Fill && site.restorer.is_none() {
             self.analyze(site).await;
         }
         self.put_back_properties(site).await;
@@ -94,15 +94,15 @@ impl Run<'_> {
     }
 
     /// From here on row-level security holds for the owners of tables, too, and nobody but those who bypass it can compare
-    /// their rows.
-    pub(super) async fn hide_rows(&self, site: &Site, statements: &[String]) -> Result<()> {
+    /// their rows; and event triggers fire.
+    pub(super) async fn carry_out_behind(&self, site: &Site, statements: &[String]) -> Result<()> {
         if statements.is_empty() {
             return Ok(());
         }
         let sql = format!("BEGIN;\n{}\nCOMMIT", statements.join("\n"));
         let databases = Databases::new(site.psql.clone());
         let done = databases.execute(&sql, self.stop()).await;
-        done.map_err(|error| self.failed(&error))
+        done.map_err(|error| self.psql_failed(&error))
     }
 
     /// Tells the rows that go with extensions that are left out.
@@ -167,7 +167,12 @@ impl Run<'_> {
 
     fn properties_of(&self, site: &Site) -> PutBack {
         let options = &self.options;
-        let (needs, name) = (&site.needs, &site.name);
+        let needs = &site.needs;
+        // A fresh one has its name by then.
+        let name = match site.plan {
+            Plan::Create => &site.target.name,
+            Plan::Fill | Plan::Replace => &site.name,
+        };
         if needs.keeps_properties {
             // The flags are about what the dump says.
             return needs.properties.put_back(name, false, false);
