@@ -438,7 +438,7 @@ def print_restores(contenders, rounds):
     Run([[str(server.bin / "pg_dump"), "-Fc", "-d", server.url]], stdout=archive)
     url = server.url.removesuffix("/bench") + f"/{name}"
     storage = ["--storage", str(contenders.work / "store"), "--progress", "never", "-q"]
-    restore = [str(contenders.pgkeep), "restore", "latest", *storage, "--into", url, "--allow-superuser", "--no-compare", "--jobs"]
+    restore = [str(contenders.pgkeep), "restore", "latest", *storage, "--into", url, "--no-compare", "--jobs"]
     commands = {
         "gunzip \\| psql": [["gunzip", "-c", str(stored)],
                             [str(server.bin / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", url]],
