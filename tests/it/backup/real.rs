@@ -447,6 +447,36 @@ fn globals_come_with_passwords_where_they_may_be_read() {
     database.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
 }
 
+/// Its storage is a file, which no folder can be made of.
+#[test]
+fn a_database_whose_only_storage_cannot_be_used_never_stops_the_others() {
+    let Some(server) = postgres() else { return };
+    let one = server.database();
+    one.sql("CREATE TABLE t (id int)");
+    let real = Real::new(one.socket_url());
+    real.sandbox.write("file", "");
+    let url = one.socket_url();
+    let config = format!(
+        "databases:\n  bad: {{url: '{url}', storages: [gone]}}\n  one: {{url: '{url}', storages: [local]}}\n\
+         storages:\n  gone: {{url: file/folder}}\n  local: {{url: {}}}\n",
+        real.folder().display()
+    );
+    real.sandbox.write("pgkeep.yaml", config);
+    let outcome = real.sandbox.pgkeep(["--json", "backup"]).run().expect(2);
+    let error = outcome.exit_error();
+    assert_eq!(error["id"], "some_databases_failed", "{error}");
+    let message = error["message"].as_str().unwrap();
+    assert!(
+        message.contains("1 of 2") && message.contains("`bad`"),
+        "{error}"
+    );
+    assert!(
+        error["details"].to_string().contains("file/folder"),
+        "{error}"
+    );
+    assert_eq!(outcome.summary()["backups"][1]["stored"], true);
+}
+
 #[test]
 fn one_database_failing_never_stops_the_others() {
     let Some(server) = postgres() else { return };

@@ -109,15 +109,18 @@ pub fn requests(overrides: &Overrides, setup: &Setup) -> Result<(Vec<Request>, b
             .as_ref()
             .and_then(|config| config.postgres.bin_dir.clone())
     });
+    let is_one_of_several = targets.len() > 1;
     let requests: Result<Vec<Request>> = targets
         .into_iter()
         .map(|target| {
+            let names = &target.config.storages;
             let storages = match &config {
-                Some(config)
-                    if overrides.storage.storages.is_empty()
-                        && !target.config.storages.is_empty() =>
-                {
-                    setup.open_named(config, &target.config.storages)?
+                Some(config) if overrides.storage.storages.is_empty() && !names.is_empty() => {
+                    if is_one_of_several {
+                        setup.open_for_one_of_several(config, names)?
+                    } else {
+                        setup.open_named(config, names)?
+                    }
                 }
                 _ => setup.storages(&overrides.storage)?,
             };

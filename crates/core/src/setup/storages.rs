@@ -79,39 +79,47 @@ impl Setup {
         self.storages(places)
     }
 
-    /// Opens storages of the configuration by their names.
+    /// Opens storages of the configuration by their names; at least one must be usable.
     pub fn open_named(&self, config: &Config, names: &[String]) -> Result<Vec<NamedStorage>> {
         if names.is_empty() {
             return Err(no_storage());
         }
+        self.usable(self.opened(config, names)?)
+    }
+
+    /// Opens storages for one database of several: where none is usable, its own run says so, and the others go on.
+    pub fn open_for_one_of_several(
+        &self,
+        config: &Config,
+        names: &[String],
+    ) -> Result<Vec<NamedStorage>> {
+        let opened = self.opened(config, names)?;
+        Ok(opened.into_iter().map(Opened::or_absent).collect())
+    }
+
+    fn opened(&self, config: &Config, names: &[String]) -> Result<Vec<Opened>> {
         let find = |name: &String| {
             let storage = config
                 .storage(name)
                 .expect("the configuration was checked for unknown storages");
             self.open(name, storage)
         };
-        let opened: Result<Vec<Opened>> = names.iter().map(find).collect();
-        self.usable(opened?)
+        names.iter().map(find).collect()
     }
 
     /// One storage that cannot be used does not stop the others: it says why whenever it is asked. None at all is a failure.
     fn usable(&self, opened: Vec<Opened>) -> Result<Vec<NamedStorage>> {
         let is_any = self.is_check || opened.iter().any(|one| one.opened.is_ok());
-        let mut storages = Vec::new();
-        for Opened { name, url, opened } in opened {
-            let storage = match opened {
-                Ok(storage) => storage,
-                Err(error) if is_any => Arc::new(Absent::new(url, &error)),
-                Err(error) => {
-                    return Err(storage_failure(
-                        &format!("cannot use the storage `{name}`"),
-                        &error,
-                    ));
-                }
-            };
-            storages.push(NamedStorage { name, storage });
+        let bad = opened
+            .iter()
+            .find_map(|one| Some((&one.name, one.opened.as_ref().err()?)));
+        match bad {
+            Some((name, error)) if !is_any => Err(storage_failure(
+                &format!("cannot use the storage `{name}`"),
+                error,
+            )),
+            _ => Ok(opened.into_iter().map(Opened::or_absent).collect()),
         }
-        Ok(storages)
     }
 
     fn open_flag(&self, url: &str, places: &StorageOverrides) -> Result<Opened> {
@@ -200,6 +208,14 @@ struct Opened {
     name: String,
     url: String,
     opened: pgkeep_storage::Result<Arc<dyn Storage>>,
+}
+
+impl Opened {
+    fn or_absent(self) -> NamedStorage {
+        let Self { name, url, opened } = self;
+        let storage = opened.unwrap_or_else(|error| Arc::new(Absent::new(url, &error)));
+        NamedStorage { name, storage }
+    }
 }
 
 fn no_storage() -> Failure {
