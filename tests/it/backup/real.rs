@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use flate2::read::DeflateDecoder;
 use serde_json::{Value, json};
 
 use super::Real;
+use crate::support::pooler::Pooler;
 use crate::support::postgres::{TestDatabase, USER};
 use crate::support::secret::percent_encoded;
 use crate::support::{CANARY, Oracle, Place, S3Server, Sandbox, Server, data, postgres, skip};
@@ -445,6 +447,73 @@ fn globals_come_with_passwords_where_they_may_be_read() {
         manifest["warnings"]
     );
     database.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+}
+
+/// A slow client asks long after the first was answered, and must still meet a session of its own.
+#[test]
+fn a_real_pooler_is_refused_in_transaction_mode_only() {
+    let Some(server) = postgres() else { return };
+    let one = server.database();
+    one.sql("CREATE TABLE t (id int)");
+    let real = Real::new(one.socket_url());
+    let slow = |name: &str| {
+        let program = server.bin().join(name);
+        let text = format!(
+            "#!/bin/sh\nsleep 0.5\nexec '{}' \"$@\"\n",
+            program.display()
+        );
+        let path = real.sandbox.write(format!("slow/{name}"), text);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    };
+    slow("pg_dump");
+    let folder = slow("psql").parent().unwrap().to_owned();
+    let through = |mode: &str| {
+        let pooler = Pooler::start(server, mode)?;
+        let url = pooler.url(one.name());
+        let bin = folder.to_str().unwrap();
+        let command = [
+            "--json",
+            "backup",
+            "--storage",
+            "backups",
+            "--url",
+            &url,
+            "--bin-dir",
+            bin,
+        ];
+        Some(real.sandbox.pgkeep(command).run())
+    };
+    let Some(outcome) = through("session") else {
+        return;
+    };
+    outcome.expect(0);
+    let outcome = through("transaction")
+        .expect("PgBouncer is there")
+        .expect(20);
+    assert_eq!(outcome.exit_error()["id"], "transaction_pooler");
+}
+
+/// Where no configuration has a database of that name, it is what the backups are called, and never passed over.
+#[test]
+fn a_database_named_beside_a_url_is_the_name_of_its_backups() {
+    let Some(server) = postgres() else { return };
+    let one = server.database();
+    one.sql("CREATE TABLE t (id int)");
+    let real = Real::new(one.socket_url());
+    let named = |flags: &[&str]| {
+        let url = one.socket_url();
+        let command = ["--json", "-d", "shop", "backup", "--url", &url];
+        real.sandbox.pgkeep(command.iter().chain(flags)).run()
+    };
+    let outcome = named(&["--storage", "backups"]).expect(0);
+    assert_eq!(outcome.summary()["backups"][0]["database"], "shop");
+    let outcome = named(&["--storage", "backups", "--name", "blog"]).expect(2);
+    assert_eq!(outcome.exit_error()["id"], "two_databases");
+    let config = "databases:\n  shop: {url: 'postgresql:///elsewhere'}\nstorages:\n  local: {url: backups}\n";
+    real.sandbox.write("pgkeep.yaml", config);
+    let outcome = named(&[]).expect(2);
+    assert_eq!(outcome.exit_error()["id"], "two_databases");
 }
 
 /// Its storage is a file, which no folder can be made of.

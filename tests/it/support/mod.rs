@@ -6,6 +6,7 @@ pub mod data;
 pub mod fake;
 pub mod mail;
 pub mod oracle;
+pub mod pooler;
 pub mod postgres;
 pub mod processes;
 pub mod proxy;

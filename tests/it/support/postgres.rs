@@ -23,15 +23,14 @@ pub const USER: &str = "keeper";
 /// A cold machine that builds beside the tests takes its time.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// Stops the server when its stdin ends, then removes the folder. Arguments: folder, log, then the server's argv.
-/// SIGQUIT is PostgreSQL's immediate shutdown: nothing here is worth a checkpoint.
+/// Stops the server when its stdin ends, then removes the folder. Arguments: folder, log, signal, then the server's argv.
 const GUARD: &str = r#"
-folder=$1 log=$2
-shift 2
+folder=$1 log=$2 signal=$3
+shift 3
 "$@" >"$log" 2>&1 &
 server=$!
 read -r _
-kill -QUIT "$server" 2>/dev/null
+kill -s "$signal" "$server" 2>/dev/null
 wait "$server"
 cd /
 rm -rf -- "$folder"
@@ -346,10 +345,9 @@ fn usual_dirs() -> Vec<PathBuf> {
 
 /// Prepares the guard of a server in `folder`.
 fn guard(bin: &Path, folder: &Path, port: u16, owner: &Owner) -> Command {
-    let mut command = Command::new("/bin/sh");
+    // PostgreSQL's immediate shutdown: nothing here is worth a checkpoint.
+    let mut command = guarded(folder, "QUIT", owner);
     command
-        .args(["-c", GUARD, "pgkeep-test-guard"])
-        .args([folder, &folder.join("log")])
         .arg(bin.join("postgres"))
         .arg("-D")
         .arg(folder.join("data"))
@@ -360,6 +358,16 @@ fn guard(bin: &Path, folder: &Path, port: u16, owner: &Owner) -> Command {
     for setting in SETTINGS {
         command.args(["-c", setting]);
     }
+    command
+}
+
+/// Prepares the guard of a program whose argv follows: it ends the program by a signal and removes the folder.
+pub fn guarded(folder: &Path, signal: &str, owner: &Owner) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command
+        .args(["-c", GUARD, "pgkeep-test-guard"])
+        .args([folder, &folder.join("log")])
+        .arg(signal);
     owner.run_as(&mut command);
     // Its own group: Ctrl-C at the terminal ends the tests, and their end ends the server, in this order.
     command
@@ -398,10 +406,11 @@ fn initialise(bin: &Path, folder: &Path, owner: &Owner) {
 }
 
 /// Whom the server runs as: PostgreSQL refuses to be root.
-struct Owner(Option<(u32, u32)>);
+pub struct Owner(Option<(u32, u32)>);
 
 impl Owner {
-    fn find() -> Self {
+    /// Finds an account that is not root.
+    pub fn find() -> Self {
         if !rustix::process::geteuid().is_root() {
             return Self(None);
         }
@@ -424,14 +433,16 @@ impl Owner {
         }
     }
 
-    fn give(&self, path: &Path) {
+    /// Makes it that account's.
+    pub fn give(&self, path: &Path) {
         if let Some((user, group)) = self.0 {
             std::os::unix::fs::chown(path, Some(user), Some(group)).expect("root may give away");
         }
     }
 }
 
-fn free_port() -> u16 {
+/// Returns a port that nobody listens to.
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
     listener.local_addr().expect("it is bound").port()
 }

@@ -4,7 +4,7 @@
 //! an application to meet them. By its name only a few services' are known; any other shows when a second client asks
 //! while a first one is idle: both meet the same session.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -35,11 +35,12 @@ pub async fn refuse(psql: &Psql, cancel: &CancellationToken) -> Result<(), Error
     let psql = psql.clone().without_session_settings();
     // It ends with its handle.
     let mut first = psql.program().input(WHO).spawn(cancel)?;
-    let output = first.take_output();
+    let mut output = first.take_output();
     let (sender, answer) = oneshot::channel();
-    // It ends with the program.
+    // It ends with the program, which goes on only while somebody reads what it prints.
     tokio::task::spawn_blocking(move || {
-        let _ = sender.send(line(output)); // nobody waits where it took too long
+        let _ = sender.send(line(&mut output)); // nobody waits where it took too long
+        io::copy(&mut output, &mut io::sink())
     });
     let answer = tokio::time::timeout(FIRST_TIMEOUT, answer).await;
     let Ok(Ok(Some(here))) = answer else {
@@ -66,13 +67,12 @@ pub async fn refuse(psql: &Psql, cancel: &CancellationToken) -> Result<(), Error
 }
 
 /// Reads the first line of what a program prints; none where it ends before.
-fn line(mut output: Output) -> Option<String> {
+fn line(output: &mut Output) -> Option<String> {
     let (mut text, mut buffer) = (Vec::new(), [0; 256]);
     loop {
         let count = output.read(&mut buffer).ok().filter(|count| *count > 0)?;
         text.extend_from_slice(&buffer[..count]);
         if let Some(end) = text.iter().position(|byte| *byte == b'\n') {
-            // What it still prints is of no interest, and too short to fill the pipe.
             return Some(String::from_utf8_lossy(&text[..end]).trim().to_owned());
         }
     }

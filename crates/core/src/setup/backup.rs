@@ -90,18 +90,19 @@ pub fn requests(overrides: &Overrides, setup: &Setup) -> Result<(Vec<Request>, b
             if overrides.url.is_none() && !setup.environment_names_a_database() {
                 return Err(no_database());
             }
-            if let Some(database) = &setup.database {
-                return Err(two_databases(database, overrides.url.is_some()));
-            }
+            // Where nothing else is called so, it says what the backups are called.
+            let name = match (&setup.database, &overrides.name) {
+                (None, name) => name.as_deref(),
+                (Some(database), None) if config.is_none() => Some(database.as_str()),
+                (Some(database), _) => {
+                    return Err(two_databases(database, overrides.url.is_some()));
+                }
+            };
             let defaults = config
                 .as_ref()
                 .map(|config| config.defaults.clone())
                 .unwrap_or_default();
-            vec![setup.one_off(
-                overrides.url.as_deref(),
-                overrides.name.as_deref(),
-                defaults,
-            )?]
+            vec![setup.one_off(overrides.url.as_deref(), name, defaults)?]
         }
     };
     let bin_dir = overrides.bin_dir.clone().or_else(|| {
