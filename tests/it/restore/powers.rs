@@ -142,10 +142,30 @@ fn rows_of_a_plain_owner_are_merged_with_its_rights() {
     };
     merge().expect(0);
     assert_eq!(database.sql("SELECT count(*) FROM t"), "2");
-    // A superuser's own table would need a superuser's powers.
-    database.sql("ALTER TABLE t OWNER TO CURRENT_USER");
+    // To a superuser's own table rights are enough, and what its index calls has no more.
+    database.sql(
+        "ALTER TABLE t OWNER TO CURRENT_USER; CREATE SCHEMA seq; CREATE SEQUENCE seq.s;
+         ALTER TABLE t ALTER a SET DEFAULT nextval('seq.s'); DELETE FROM t WHERE a = 2",
+    );
+    merge().expect(0);
+    assert_eq!(database.sql("SELECT count(*) FROM t"), "2");
+    assert_eq!(database.sql("SELECT nextval('seq.s')"), "3");
+    assert_eq!(
+        database.sql("SELECT count(*) FROM pg_class WHERE relacl::text LIKE '%pgkeep%'"),
+        "0"
+    );
+    // Triggers are an owner's to switch off.
+    database.sql(
+        "CREATE FUNCTION fired() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+         CREATE TRIGGER f BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION fired()",
+    );
     let outcome = merge().expect(25);
-    assert_eq!(outcome.exit_error()["id"], "superuser_refused", "{outcome}");
+    let error = outcome.exit_error();
+    assert_eq!(error["id"], "superuser_refused", "{outcome}");
+    assert!(
+        error["details"].to_string().contains("trigger `f`"),
+        "{error}"
+    );
     let left = "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'pgkeep%'";
     assert_eq!(server.sql("template1", left), "0");
 }

@@ -96,6 +96,7 @@ const QUERY: &str = r"SELECT coalesce(jsonb_agg(jsonb_build_object(
   'rules', coalesce((SELECT jsonb_agg(w.rulename ORDER BY w.rulename) FROM pg_rewrite w
     WHERE w.ev_class = c.oid AND w.ev_type IN ('2', '3') AND w.ev_enabled <> 'D'), '[]'),
   'hides_rows', coalesce(c.relrowsecurity AND row_security_active(c.oid), false),
+  'has_row_security', coalesce(c.relrowsecurity, false),
   'references', coalesce((SELECT jsonb_agg(DISTINCT jsonb_build_array(n.nspname, r.relname))
     FROM pg_constraint k
     CROSS JOIN LATERAL (SELECT k.confrelid AS relid UNION SELECT relid FROM pg_partition_tree(k.confrelid)) p

@@ -41,6 +41,9 @@ pub struct TargetTable {
     /// Whether row-level security hides rows of it from us.
     #[serde(default)]
     pub hides_rows: bool,
+    /// Whether it has row-level security, which only its owner and a superuser are free of.
+    #[serde(default)]
+    pub has_row_security: bool,
     /// Tables that its foreign keys refer to, as schema and name, but for keys that can wait for the end.
     #[serde(default)]
     pub references: Vec<(String, String)>,
@@ -133,6 +136,23 @@ impl TargetTable {
             Some("p") => self.quoted(),
             _ => format!("ONLY {}", self.quoted()),
         }
+    }
+
+    /// Says why only its owner can merge rows into it, in the middle of a sentence; none where rights on it are enough.
+    pub fn owner_needed(&self) -> Option<String> {
+        let is_key = |column: &Column| {
+            let key = self.key.iter().flat_map(|key| &key.columns);
+            key.map(|key| &key.name).any(|name| *name == column.name)
+        };
+        let opened = |column: &&Column| column.is_identity_always && !is_key(column);
+        if let Some(trigger) = self.triggers.first() {
+            return Some(format!("to switch its trigger `{}` off", trigger.name));
+        }
+        if self.has_row_security {
+            return Some("to see all its rows in spite of row-level security".to_owned());
+        }
+        let column = self.columns.iter().find(opened)?;
+        Some(format!("to set its identity column `{}`", column.name))
     }
 
     /// Says why rows with these columns cannot be merged, in the middle of a sentence; nothing stands against it when

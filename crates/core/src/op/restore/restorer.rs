@@ -10,14 +10,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use secrecy::SecretString;
+use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::postgres::databases::{self, Databases, Fate};
 use crate::postgres::error::{Error, Reason};
 use crate::postgres::psql::{ENCODING, OWN_PATH, PREAMBLE, Psql, WRITABLE, lock_timeout_ms};
+use crate::postgres::tables;
 use pgkeep_model::connection::Connection;
 use pgkeep_model::failure::Failure;
+use pgkeep_model::merge::TargetTable;
 use pgkeep_model::name::{TableName, quote};
 use pgkeep_model::restore::defaults::SetAside;
 use pgkeep_model::restore::filter::{Extension, LateStatement};
@@ -49,6 +52,22 @@ SET log_min_duration_statement = -1;
 SET log_min_error_statement = 'panic';
 SET track_activities = off;
 ";
+
+/// A table and whom it belongs to.
+#[derive(Debug, Deserialize)]
+struct Owned {
+    schema: String,
+    name: String,
+    owner: String,
+    /// Whether that role has powers over the server, or may take them.
+    is_powerful: bool,
+}
+
+impl Owned {
+    fn table_name(&self) -> TableName {
+        TableName::new(&self.schema, &self.name)
+    }
+}
 
 /// A plain login role, and how it reaches the database.
 #[derive(Clone, Debug)]
@@ -189,8 +208,9 @@ SELECT format('GRANT ALL ON TABLE %s TO {role}', c.oid::regclass) FROM pg_extens
         )
     }
 
-    /// Lets the role do what the owners of these tables may. None of them may have powers over the server, or the role would
-    /// have them, too: those that do are returned, and nothing is granted.
+    /// Lets the role merge rows into these tables. It becomes a member of owners without powers over the server; to the
+    /// tables of others it gets rights. Tables to which those are not enough are returned, each with the reason, and
+    /// nothing is granted.
     pub(super) async fn act_for_owners(
         &self,
         inside: &Psql,
@@ -202,30 +222,67 @@ SELECT format('GRANT ALL ON TABLE %s TO {role}', c.oid::regclass) FROM pg_extens
             .map(|table| [table.schema_or_public(), table.name.as_str()])
             .collect();
         let wanted = serde_json::to_string(&names).expect("names are texts");
-        let owners = format!(
-            "SELECT DISTINCT c.relowner AS owner FROM jsonb_array_elements({}::jsonb) w
-  JOIN pg_namespace n ON n.nspname = w->>0 JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w->>1",
+        let sql = format!(
+            "SELECT coalesce(jsonb_agg(jsonb_build_object('schema', n.nspname, 'name', c.relname, 'owner', o.rolname, 'is_powerful',
+    EXISTS (SELECT FROM pg_roles x WHERE (x.rolsuper OR x.rolcreaterole OR x.rolname IN ({SERVER_ROLES})) AND pg_has_role(o.oid, x.oid, 'MEMBER')))), '[]')
+  FROM jsonb_array_elements({}::jsonb) w JOIN pg_namespace n ON n.nspname = w->>0
+  JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w->>1 JOIN pg_roles o ON o.oid = c.relowner;",
             literal(&wanted)
         );
-        let sql = format!(
-            "SELECT coalesce(jsonb_agg(DISTINCT o.rolname), '[]') FROM ({owners}) w JOIN pg_roles o ON o.oid = w.owner
-  WHERE EXISTS (SELECT FROM pg_roles x WHERE (x.rolsuper OR x.rolcreaterole OR x.rolname IN ({SERVER_ROLES})) AND pg_has_role(o.oid, x.oid, 'MEMBER'));"
-        );
         let answer = inside.query(&sql, cancel, TIMEOUT).await?;
-        let powerful: Vec<String> =
+        let owned: Vec<Owned> =
             serde_json::from_slice(answer.trim_ascii()).map_err(|error| Error {
                 program: "psql".into(),
                 ..Error::new(Reason::Unreadable(error.to_string()))
             })?;
-        if powerful.is_empty() {
-            let role = quote(&self.role);
-            let sql = format!(
-                "SELECT format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO {role}', current_database()) \\gexec
-SELECT format('GRANT %I TO {role}', pg_get_userbyid(owner)) FROM ({owners}) w \\gexec\n"
-            );
-            run(inside, sql.into_bytes(), cancel).await?;
+        let (powerful, plain): (Vec<Owned>, Vec<Owned>) =
+            owned.into_iter().partition(|table| table.is_powerful);
+        let names: Vec<TableName> = powerful.iter().map(Owned::table_name).collect();
+        let found = if names.is_empty() {
+            Vec::new()
+        } else {
+            tables::read(inside, &names, cancel).await?
+        };
+        let needed = powerful.iter().zip(&found).filter_map(|(owned, table)| {
+            let why = table.owner_needed()?;
+            Some(format!(
+                "`{}` belongs to `{}`, and only its owner may do what is needed {why}",
+                owned.table_name(),
+                owned.owner
+            ))
+        });
+        let needed: Vec<String> = needed.collect();
+        if needed.is_empty() {
+            let owners: BTreeSet<&str> = plain.iter().map(|table| table.owner.as_str()).collect();
+            run(inside, self.rights(&owners, &found).into_bytes(), cancel).await?;
         }
-        Ok(powerful)
+        Ok(needed)
+    }
+
+    fn rights(&self, owners: &BTreeSet<&str>, tables: &[TargetTable]) -> String {
+        let role = quote(&self.role);
+        let mut sql = format!(
+            "SELECT format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO {role}', current_database()) \\gexec\n"
+        );
+        for owner in owners {
+            sql += &format!("GRANT {} TO {role};\n", quote(owner));
+        }
+        for table in tables {
+            sql += &format!(
+                "GRANT USAGE ON SCHEMA {} TO {role};\nGRANT SELECT, INSERT, UPDATE ON TABLE {} TO {role};\n",
+                quote(&table.schema),
+                table.quoted()
+            );
+            for sequence in &table.sequences {
+                sql += &format!(
+                    "GRANT USAGE ON SCHEMA {} TO {role};\nGRANT SELECT, UPDATE ON SEQUENCE {}.{} TO {role};\n",
+                    quote(&sequence.schema),
+                    quote(&sequence.schema),
+                    quote(&sequence.name)
+                );
+            }
+        }
+        sql
     }
 
     /// Gives a schema of our own making, with all in it, to the role.

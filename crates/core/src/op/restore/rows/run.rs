@@ -217,10 +217,10 @@ impl<'a> Run<'a> {
             return Ok(None);
         };
         let stop = self.context.stop.token();
-        let refused = |details: String| {
+        let refused = |details: Vec<String>| {
             let into = &self.request.into;
             preflight::failure(into, &facts.database, true, vec![problem.clone()])
-                .with_details([details])
+                .with_details(details)
         };
         if !facts.is_superuser {
             let into = &self.request.into;
@@ -245,18 +245,18 @@ impl<'a> Run<'a> {
                 let doing = "making a role without powers that merges";
                 return Err(not_made(error.to_failure(doing, SAFE), left));
             }
-            Err(NoRestorer::NoLogin(error)) => return Err(refused(not_let_in(&error))),
+            Err(NoRestorer::NoLogin(error)) => return Err(refused(vec![not_let_in(&error)])),
         };
         let tables: Vec<TableName> = records.iter().map(|record| self.mapped(record)).collect();
         let acting = restorer.act_for_owners(psql, &tables, stop).await;
-        let powerful = match acting {
-            Ok(powerful) if powerful.is_empty() => {
+        let needed = match acting {
+            Ok(needed) if needed.is_empty() => {
                 let connection = restorer
                     .connection(&facts.database)
                     .map_err(|error| self.failed(&error))?;
                 return Ok(Some((restorer, asks(&connection))));
             }
-            Ok(powerful) => Ok(powerful),
+            Ok(needed) => Ok(needed),
             Err(error) => Err(self.failed(&error)),
         };
         if let Err(error) = restorer.drop(&home, &CancellationToken::new()).await {
@@ -265,10 +265,7 @@ impl<'a> Run<'a> {
                 restorer.role
             ));
         }
-        let owners = powerful?.join("`, `");
-        Err(refused(format!(
-            "the tables belong to `{owners}`, whose powers a role of its own would need: `ALTER TABLE … OWNER TO` a plain role"
-        )))
+        Err(refused(needed?).hint("`ALTER TABLE … OWNER TO` a role without such powers does, too"))
     }
 
     async fn carry_out(
