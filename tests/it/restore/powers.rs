@@ -170,6 +170,55 @@ fn rows_of_a_plain_owner_are_merged_with_its_rights() {
     assert_eq!(server.sql("template1", left), "0");
 }
 
+/// Its index calls a function that looks who runs it; owner, rights and row-level security come last.
+#[test]
+fn a_single_table_is_made_by_a_role_without_powers() {
+    let Some(server) = &Server::private() else {
+        return;
+    };
+    let database = server.database();
+    let owner = format!("{}_owner", database.name());
+    database.sql(&format!(
+        "CREATE ROLE {owner}; GRANT CREATE ON SCHEMA public TO {owner}; CREATE TABLE public.parent (a int PRIMARY KEY);
+         INSERT INTO public.parent VALUES (1), (2);
+         CREATE FUNCTION public.watch(a int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN
+           IF (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = session_user) AND current_setting('application_name') LIKE 'pgkeep-restore%'
+           THEN RAISE EXCEPTION 'a superuser ran it'; END IF; RETURN a; END $$;
+         CREATE TABLE public.t (a int REFERENCES public.parent, b serial); CREATE INDEX ON public.t (public.watch(a));
+         INSERT INTO public.t VALUES (1), (2); ALTER TABLE public.t OWNER TO {owner}; GRANT SELECT ON public.t TO PUBLIC;
+         ALTER TABLE public.t ENABLE ROW LEVEL SECURITY; ALTER TABLE public.t FORCE ROW LEVEL SECURITY"
+    ));
+    let shelf = Shelf::new();
+    shelf.backup(&database);
+    let looks = "SELECT pg_get_userbyid(relowner), relacl::text, relforcerowsecurity FROM pg_class WHERE oid = 'public.t'::regclass";
+    let before = database.sql(looks);
+    database.sql("DROP TABLE t");
+    shelf
+        .restore("latest", &database.url(), &["--table", "t"])
+        .expect(0);
+    assert_eq!(database.sql(looks), before);
+    assert_eq!(database.sql("SELECT count(*) FROM t"), "2");
+    // Into a database that is made for it, and on trial.
+    let target = Target::beside(&database, server);
+    shelf
+        .restore(
+            "latest",
+            &target.url(),
+            &["--table", "t", "--table", "parent"],
+        )
+        .expect(0);
+    assert_eq!(target.sql("SELECT count(*) FROM t"), "2");
+    database.sql("DROP TABLE t");
+    shelf
+        .restore("latest", &database.url(), &["--table", "t", "--dry-run"])
+        .expect(0);
+    assert_eq!(database.sql("SELECT to_regclass('public.t')"), "");
+    let left = "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'pgkeep%'";
+    assert_eq!(server.sql("template1", left), "0");
+    let granted = "SELECT count(*) FROM pg_class WHERE relacl::text LIKE '%pgkeep%'";
+    assert_eq!(database.sql(granted), "0");
+}
+
 /// The manual's own example of a trigger on login writes a row for each session; it waits until the rows were compared.
 #[test]
 fn a_trigger_on_login_waits_for_the_comparison() {

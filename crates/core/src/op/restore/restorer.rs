@@ -208,6 +208,39 @@ SELECT format('GRANT ALL ON TABLE %s TO {role}', c.oid::regclass) FROM pg_extens
         )
     }
 
+    /// Lets the role make tables, and what they need, in these schemas of a database, as far as they are there. Foreign keys
+    /// may refer to these tables.
+    pub(super) async fn let_make_tables(
+        &self,
+        inside: &Psql,
+        schemas: &BTreeSet<&str>,
+        referred: &[TableName],
+        defaults: &str,
+        cancel: &CancellationToken,
+    ) -> Result<(), Error> {
+        let role = quote(&self.role);
+        let schemas = serde_json::to_string(schemas).expect("names are texts");
+        let names: Vec<[&str; 2]> = referred
+            .iter()
+            .map(|table| [table.schema_or_public(), table.name.as_str()])
+            .collect();
+        let referred = serde_json::to_string(&names).expect("names are texts");
+        let sql = format!(
+            "SET lock_timeout = '60s';\nBEGIN;
+SELECT format('GRANT CONNECT, CREATE, TEMPORARY ON DATABASE %I TO {role}', current_database()) \\gexec
+SELECT format('GRANT USAGE, CREATE ON SCHEMA %I TO {role}', nspname) FROM pg_namespace
+  WHERE nspname IN (SELECT jsonb_array_elements_text({}::jsonb)) AND nspname !~ '^pg_' \\gexec
+SELECT format('GRANT REFERENCES ON TABLE %s TO {role}', c.oid::regclass)
+  FROM jsonb_array_elements({}::jsonb) w JOIN pg_namespace n ON n.nspname = w->>0
+  JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w->>1 WHERE c.relkind IN ('r', 'p') AND nspname !~ '^pg_' \\gexec
+SELECT format('GRANT CREATE ON TABLESPACE %I TO {role}', spcname) FROM pg_tablespace WHERE spcname !~ '^pg_' \\gexec
+{defaults}COMMIT;\n",
+            literal(&schemas),
+            literal(&referred),
+        );
+        run(inside, sql.into_bytes(), cancel).await
+    }
+
     /// Lets the role merge rows into these tables. It becomes a member of owners without powers over the server; to the
     /// tables of others it gets rights. Tables to which those are not enough are returned, each with the reason, and
     /// nothing is granted.

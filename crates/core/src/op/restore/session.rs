@@ -317,6 +317,7 @@ impl Sessions<'_> {
             }
             Ending::RollBack => feed.roll_back(sink.into_input()).await,
         };
+        handed.late.append(&mut last.late);
         match ended {
             Ok(_) => Ok(handed),
             Err(_) if halt.is_cancelled() => Err(self.stopped()),

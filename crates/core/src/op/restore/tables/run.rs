@@ -46,6 +46,8 @@ pub(in crate::op::restore) struct Run<'a> {
     /// What the target needs, where the server refused a statement.
     unknown: Vec<String>,
     extensions: Vec<String>,
+    /// Whether a plain role restores for a superuser.
+    plain_role_restores: bool,
     /// What moves, for the watchdog.
     pulse: Arc<Pulse>,
 }
@@ -105,6 +107,7 @@ impl<'a> Run<'a> {
             no_stop: context.stop.late(),
             unknown: Vec::new(),
             extensions: Vec::new(),
+            plain_role_restores: false,
             pulse: Arc::new(Pulse::default()),
         }
     }
@@ -284,7 +287,7 @@ impl<'a> Run<'a> {
         self.tell(&plan, &entries);
         self.unknown = plan.unknown.iter().cloned().collect();
         self.extensions = site.extensions();
-        let job = Job {
+        let mut job = Job {
             origin,
             selection: &selection,
             plan,
@@ -293,7 +296,13 @@ impl<'a> Run<'a> {
             site,
         };
         if job.site.exists || !self.request.options.dry_run {
-            self.carry_out(job).await
+            self.find_restorer(&mut job.site)
+                .await
+                .map_err(|failure| self.untouched(failure))?;
+            self.plain_role_restores = job.site.restorer.is_some();
+            let done = self.carry_out(&job).await;
+            self.drop_restorer(&job.site).await;
+            done
         } else {
             // What would be made cannot be tried in a database that is not there.
 

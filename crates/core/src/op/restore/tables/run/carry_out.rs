@@ -1,13 +1,18 @@
 //! Carries a plan out: one session, compared before its COMMIT, and the way back from each point where it may fail.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
+use super::target::Site;
 use super::{APPLICATION, Job, Origin, Run, with_safe};
 use crate::op::event::Event;
 use crate::op::restore::check::{self, Compared};
 use crate::op::restore::feed::refused;
 use crate::op::restore::preflight::list;
 use crate::op::restore::refusal::{of_statement, with_hint};
+use crate::op::restore::restorer::{LetIn, Waiting};
 use crate::op::restore::session::{Failed, Fate, From, Handed, Judge, Sessions, Supply};
 use crate::op::restore::sink::Broken;
 use crate::postgres::error::Error;
@@ -16,7 +21,8 @@ use crate::stream::pipeline::Progress;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::name::{TableName, quote};
 use pgkeep_model::restore::compare::Expected;
-use pgkeep_model::restore::defaults::SetAside;
+use pgkeep_model::restore::defaults::{SetAside, also_for};
+use pgkeep_model::restore::filter::LateStatement;
 use pgkeep_model::restore::properties::literal;
 use pgkeep_model::restore::script::{Asks, Ending, Rows, Script, Step};
 use pgkeep_model::scan::{Scan, Table, TableKind};
@@ -25,12 +31,169 @@ const UTF8: &str = "\nSET client_encoding = 'UTF8';\n";
 
 impl Run<'_> {
     /// Does it, or leaves the target as it was.
-    pub(super) async fn carry_out(&mut self, job: Job<'_>) -> Result<()> {
+    pub(super) async fn carry_out(&mut self, job: &Job<'_>) -> Result<()> {
         let application = format!("{APPLICATION}{}", self.context.clock.hex(4));
         self.make_database(&job.site, &application).await?;
-        match self.bring_in(&job, &application).await {
-            Ok(()) => Ok(()),
-            Err(failed) => Err(self.undo(failed, &job).await),
+        let done = match self.let_restorer_in(job).await {
+            Ok(()) => self.bring_in(job, &application).await,
+            Err(failure) => Err(undone(failure)),
+        };
+        let done = match done {
+            Ok(late) => self.finish(job, &late, &application).await,
+            Err(failed) => Err(self.take_back(&job.site, failed).await),
+        };
+        match done {
+            Ok(()) => {
+                let site = &job.site;
+                self.report.created_roles.clone_from(&site.missing_roles);
+                self.report.restored = !self.request.options.dry_run;
+                Ok(())
+            }
+            Err(failed) => Err(self.undo(failed, job).await),
+        }
+    }
+
+    /// Lets the plain role make the tables, and makes the roles that it may not make.
+    async fn let_restorer_in(&mut self, job: &Job<'_>) -> Result<()> {
+        let (site, options) = (&job.site, &self.request.options);
+        let Some((restorer, _)) = &site.restorer else {
+            return Ok(());
+        };
+        for sql in self.roles(site) {
+            let made = site.home().execute(&sql, self.stop()).await;
+            made.map_err(|error| self.of_error(&error))?;
+        }
+        let targets = job.entries.iter().map(|(_, into)| into);
+        let names = job.selection.names_to_ask();
+        let all = targets.clone().chain(&names);
+        let schemas: BTreeSet<&str> = all.map(TableName::schema_or_public).collect();
+        let others = names
+            .iter()
+            .filter(|name| !targets.clone().any(|into| into == *name));
+        let referred: Vec<TableName> = others.cloned().collect();
+        // Who leaves the dump's rights out wants those that the database gives by itself.
+        let defaults = if site.exists && options.no_privileges {
+            also_for(&site.facts.default_rights, &site.facts.user, &restorer.role)
+        } else {
+            String::new()
+        };
+        restorer
+            .let_make_tables(&site.psql, &schemas, &referred, &defaults, self.stop())
+            .await
+            .map_err(|error| self.refused_by_server(&error))
+    }
+
+    /// Does as a superuser what waited until the rows were compared and committed.
+    async fn finish(
+        &mut self,
+        job: &Job<'_>,
+        late: &[LateStatement],
+        application: &str,
+    ) -> std::result::Result<(), Failed> {
+        let (site, options) = (&job.site, &self.request.options);
+        let Some((restorer, _)) = site.restorer.as_ref().filter(|_| !options.dry_run) else {
+            return Ok(());
+        };
+        let waiting = Waiting {
+            statements: late,
+            heir: &site.facts.user,
+            plain_roles: &[],
+            is_scratch: false,
+            is_lasting: true,
+            lock_wait: options.limits.lock_wait,
+            around: if site.exists && !options.no_privileges {
+                SetAside::new(&site.facts.default_rights)
+            } else {
+                SetAside::default()
+            },
+            objects: job.entries.len(),
+            server_major: site.facts.major(),
+        };
+        let application = format!("{application}-end");
+        // The rows are committed by now, so no stop leaves them half given away.
+        let no_stop = CancellationToken::new();
+        let finished = restorer
+            .finish(&site.psql, &application, &waiting, &no_stop)
+            .await;
+        let Err((error, fate)) = finished else {
+            return Ok(());
+        };
+        if fate == Fate::Done {
+            self.report.warnings.push(format!(
+                "the connection was lost behind the last COMMIT, which was done: {error}"
+            ));
+            return Ok(());
+        }
+        let said = "the rows are right, and the server refused to give them to their owners";
+        let told = of_statement(self.of_error(&error), &error, &self.what(), said);
+        let mut failed = undone(with_hint(told, &error));
+        failed.fate = fate;
+        if fate == Fate::Undone {
+            // The rows are there, and the role's.
+            failed.fate = Fate::Done;
+            failed = self.take_back(site, failed).await;
+        }
+        Err(failed)
+    }
+
+    /// Drops what the plain role committed, or may have, in a database that stays: nobody else's is what it owns.
+    async fn take_back(&mut self, site: &Site, mut failed: Failed) -> Failed {
+        let Some((restorer, _)) = site.restorer.as_ref().filter(|_| site.exists) else {
+            return failed;
+        };
+        if failed.fate == Fate::Undone {
+            return failed;
+        }
+        let made = LetIn::default();
+        match restorer.undo(&site.psql, &made, &self.no_stop).await {
+            Ok(()) => {
+                failed.fate = Fate::Undone;
+                failed.stays = None;
+            }
+            Err(error) => self
+                .report
+                .warnings
+                .push(format!("the tables could not be taken back: {error}")),
+        }
+        failed
+    }
+
+    /// Drops the plain role again. However long ago the stop was: a role that can log in must not stay.
+    pub(super) async fn drop_restorer(&mut self, site: &Site) {
+        let Some((restorer, _)) = &site.restorer else {
+            return;
+        };
+        if let Err(error) = restorer.drop(&site.home(), &CancellationToken::new()).await {
+            self.report.warnings.push(format!(
+                "the role `{}` was made and could not be dropped again: {error}",
+                restorer.role
+            ));
+        }
+    }
+
+    /// Statements that make the roles that the dump speaks of and the server lacks.
+    fn roles(&self, site: &Site) -> Vec<String> {
+        if !self.request.options.create_missing_roles {
+            return Vec::new();
+        }
+        let roles = site.missing_roles.iter();
+        roles
+            .map(|role| format!("CREATE ROLE {} NOLOGIN", quote(role)))
+            .collect()
+    }
+
+    /// Drops the roles that were made for the plain role; otherwise they went with the transaction.
+    async fn drop_roles(&mut self, site: &Site) {
+        if site.restorer.is_none() || !self.request.options.create_missing_roles {
+            return;
+        }
+        for role in &site.missing_roles {
+            let sql = format!("DROP ROLE IF EXISTS {}", quote(role));
+            if site.home().execute(&sql, &self.no_stop).await.is_err() {
+                self.report.warnings.push(format!(
+                    "the role `{role}` was made and could not be dropped again"
+                ));
+            }
         }
     }
 
@@ -45,6 +208,7 @@ impl Run<'_> {
             return match databases.drop_database(&site.name, &self.no_stop).await {
                 Ok(()) => {
                     self.report.created = false;
+                    self.drop_roles(site).await;
                     with_safe(failure, "the database that was made for it is gone again")
                 }
                 Err(error) => with_safe(failure, &format!("cleaning up failed, too: {error}"))
@@ -63,6 +227,9 @@ impl Run<'_> {
             self.report.restored = true;
             self.report.created_roles.clone_from(&site.missing_roles);
         }
+        if failed.fate == Fate::Undone {
+            self.drop_roles(site).await;
+        }
         with_safe(
             failure,
             match failed.fate {
@@ -79,7 +246,7 @@ impl Run<'_> {
         &mut self,
         job: &Job<'_>,
         application: &str,
-    ) -> std::result::Result<(), Failed> {
+    ) -> std::result::Result<Vec<LateStatement>, Failed> {
         let site = &job.site;
         let progress = Arc::new(Progress::default());
         let with_rows = job
@@ -94,9 +261,12 @@ impl Run<'_> {
         let time_zone = self.request.options.dump_time_zone.as_deref();
         let sessions = Sessions {
             doing: self.doing(),
-            psql: &site.psql,
+            psql: site.restoring(),
             overseer: &site.psql,
-            plain_role: None,
+            plain_role: site
+                .restorer
+                .as_ref()
+                .map(|(restorer, _)| restorer.role.as_str()),
             application,
             server_major: site.facts.major(),
             encoding: site.needs.text_encoding(),
@@ -128,27 +298,21 @@ impl Run<'_> {
             Ok(handed) => handed.read_bytes,
             Err(failed) => failed.read_bytes,
         };
-        done?;
-        self.report
-            .created_roles
-            .clone_from(&job.site.missing_roles);
-        self.report.restored = !self.request.options.dry_run;
-        Ok(())
+        Ok(done?.late)
     }
 
     /// What the session carries out. What locks tables in use comes last, behind everything that takes long.
     fn script(&self, job: &Job<'_>) -> Script {
         let (site, options, plan) = (&job.site, &self.request.options, &job.plan);
-        let aside = if site.exists && !options.no_privileges {
+        // The role that restores for a superuser is new, so nobody gave rights to what it makes.
+        let aside = if site.exists && !options.no_privileges && site.restorer.is_none() {
             SetAside::new(&site.facts.default_rights)
         } else {
             SetAside::default()
         };
         let mut roles = UTF8.to_owned();
-        if options.create_missing_roles {
-            for role in &site.missing_roles {
-                roles += &format!("CREATE ROLE {} NOLOGIN;\n", quote(role));
-            }
+        if site.restorer.is_none() {
+            roles.extend(self.roles(site).into_iter().map(|sql| sql + ";\n"));
         }
         let rows = job.entries.iter().map(|(entry, into)| Rows {
             of: entry.expected.name.clone(),
@@ -208,6 +372,13 @@ impl Run<'_> {
         let said = "the server refused a statement";
         let told = of_statement(self.of_error(error), error, &self.what(), said);
         let mut failure = with_hint(told, error);
+        let is_plain = self.plain_role_restores;
+        if is_plain && (says("must be owner of") || says("permission denied for")) {
+            failure = failure.hint(
+                "a role without powers restores for a superuser; `--allow-superuser` restores with all powers, where you trust \
+                 the dump as you trust the server",
+            );
+        }
         if says("violates foreign key constraint") {
             failure = failure.hint(
                 "rows that it refers to are gone: `--upsert` brings them back, or `--schema-map public=rescued` puts the \
@@ -227,6 +398,17 @@ impl Run<'_> {
                 ) });
         }
         failure
+    }
+}
+
+/// A failure that left nothing behind in the target.
+fn undone(failure: Failure) -> Failed {
+    Failed {
+        failure,
+        fate: Fate::Undone,
+        stays: None,
+        read_bytes: 0,
+        is_commit_sent: false,
     }
 }
 
@@ -291,9 +473,8 @@ impl Judge for Judgement<'_, '_> {
                 self.damaged(of.as_deref().unwrap_or("its structure"), &why)
             }
             Broken::Unreadable(failure) => *failure,
-            Broken::TooLong | Broken::Aside(_) | Broken::Gone => {
-                self.damaged("its rows", "they do not end")
-            }
+            Broken::Aside(error) => self.run.refused_by_server(&error),
+            Broken::TooLong | Broken::Gone => self.damaged("its rows", "they do not end"),
         }
     }
 

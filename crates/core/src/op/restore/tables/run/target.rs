@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use super::{Run, UNTOUCHED, with_safe};
 use crate::op::restore::create::{Creation, OTHER_LOCALE};
 use crate::op::restore::feed::refused;
-use crate::op::restore::leftover::Names;
+use crate::op::restore::leftover::{self, Names};
 use crate::op::restore::preflight::{self, Needs, Problem, problem};
+use crate::op::restore::restorer::{NoRestorer, Restorer, not_let_in, not_made};
 use crate::postgres::databases::Databases;
 use crate::postgres::error::{Error, Reason};
 use crate::postgres::present;
@@ -21,6 +22,9 @@ use pgkeep_model::single::{Plan, Refused, Selection, There};
 
 /// The first major whose catalog tells all that is asked, and that knows partitions by today's grammar.
 const MIN_MAJOR: u32 = 12;
+
+/// What a role of somebody's own making needs in the target.
+const RIGHTS: &str = "; `GRANT CREATE ON SCHEMA <each schema> TO restorer`";
 
 /// Schemas of a database that is made out of `template0`.
 const FRESH_SCHEMAS: [&str; 3] = ["public", "pg_catalog", "information_schema"];
@@ -37,12 +41,27 @@ pub(super) struct Site {
     pub psql: Psql,
     /// Seen from another database, where the target is to be made.
     pub databases: Option<Databases>,
+    /// Leads to that other database, or else to the target.
+    pub way: Connection,
     pub missing_roles: Vec<String>,
+    /// The plain role that restores for a superuser, and how it reaches the database.
+    pub restorer: Option<(Restorer, Psql)>,
     /// Tablespaces that the tables' statements name.
     pub tablespaces: Vec<String>,
 }
 
 impl Site {
+    /// Returns what carries the dump's statements out.
+    pub fn restoring(&self) -> &Psql {
+        self.restorer.as_ref().map_or(&self.psql, |(_, psql)| psql)
+    }
+
+    /// Returns a database to work from: another one where the target is made.
+    pub fn home(&self) -> Databases {
+        let own = || Databases::new(self.psql.clone());
+        self.databases.clone().unwrap_or_else(own)
+    }
+
     /// Returns the extensions of the dump's database, which may make what a table needs.
     pub fn extensions(&self) -> Vec<String> {
         let mut names = self.needs.extensions.clone();
@@ -60,11 +79,57 @@ impl Run<'_> {
             no_privileges: options.no_privileges,
             one_transaction: true,
             keeps_limits: true,
+            is_divided: self.divides(facts),
             server_major: facts.major(),
             freeze: Freeze::Never,
             has_public: facts.has_public(),
             no_tablespaces: options.no_tablespaces,
             ..Rules::default()
+        }
+    }
+
+    /// Tells whether a plain role restores.
+    pub(super) fn divides(&self, facts: &TargetFacts) -> bool {
+        facts.is_superuser && !self.request.options.allow_superuser
+    }
+
+    /// Makes that role, where one restores.
+    pub(super) async fn find_restorer(&mut self, site: &mut Site) -> Result<()> {
+        if !self.divides(&site.facts) {
+            return Ok(());
+        }
+        let (into, environment) = (&self.request.into, &self.request.environment);
+        let found = self.request.search.find(environment, self.stop()).await;
+        let programs = found.newest().map_err(|error| self.of_error(&error))?;
+        let asks = |connection: &Connection| Psql::new(programs, environment, connection);
+        let (home, clock) = (site.home(), &*self.context.clock);
+        if let Err(error) = leftover::sweep_roles(&home, clock, self.stop()).await {
+            tracing::warn!(%error, "roles that killed restores left behind could not be looked for");
+        }
+        let tag = leftover::tag(self.report.started_at);
+        let made = Restorer::make((&home, &site.way), &asks, &tag, clock, self.stop()).await;
+        match made {
+            Ok(restorer) => {
+                let connection = restorer.connection(&site.name);
+                let connection = connection.map_err(|error| self.of_error(&error))?;
+                site.restorer = Some((restorer, asks(&connection)));
+                Ok(())
+            }
+            Err(NoRestorer::Failed(error, left)) => {
+                let doing = "making a role without powers that restores";
+                Err(not_made(error.to_failure(doing, UNTOUCHED), left))
+            }
+            Err(NoRestorer::NoLogin(error)) => {
+                let problem = preflight::powers(
+                    &Needs::default(),
+                    &site.facts,
+                    RIGHTS,
+                    &self.request.options,
+                );
+                let problems = problem.into_iter().collect();
+                let failure = preflight::failure(into, &site.name, site.exists, problems);
+                Err(failure.with_details([not_let_in(&error)]))
+            }
         }
     }
 
@@ -74,7 +139,7 @@ impl Run<'_> {
         let found = self.request.search.find(environment, self.stop()).await;
         let programs = found.newest().map_err(|error| self.of_error(&error))?;
         let psql = |connection: &Connection| Psql::new(programs, environment, connection);
-        let (name, facts, databases) = match TargetFacts::read(&psql(into), self.stop()).await {
+        let (name, facts, home) = match TargetFacts::read(&psql(into), self.stop()).await {
             Ok(facts) => (facts.database.clone(), facts, None),
             Err(error) if error.reason == Reason::DatabaseMissing => {
                 let name = into.database_name().ok_or_else(|| self.of_error(&error))?;
@@ -82,19 +147,21 @@ impl Run<'_> {
                 let (home, facts) = TargetFacts::read_beside(name, first, into, &psql, self.stop())
                     .await
                     .map_err(|error| self.of_error(&error))?;
-                (name.to_owned(), facts, Some(Databases::new(psql(&home))))
+                (name.to_owned(), facts, Some(home))
             }
             Err(error) => return Err(self.of_error(&error)),
         };
         self.report.server_version = Some(facts.version.clone());
         Ok(Site {
             name,
-            exists: databases.is_none(),
+            exists: home.is_none(),
             facts,
             needs,
             psql: psql(into),
-            databases,
+            databases: home.as_ref().map(|home| Databases::new(psql(home))),
+            way: home.unwrap_or_else(|| into.clone()),
             missing_roles: Vec::new(),
+            restorer: None,
             tablespaces: Vec::new(),
         })
     }
@@ -128,7 +195,11 @@ impl Run<'_> {
     pub(super) fn look_at_text(&self, plan: &Plan, site: &mut Site) -> Result<()> {
         let mut scanner = Scanner::new();
         for text in [&plan.before, &plan.behind, &plan.locking, &plan.last] {
-            let mut filter = Filter::new(self.rules(&site.facts));
+            let rules = Rules {
+                is_divided: false,
+                ..self.rules(&site.facts)
+            };
+            let mut filter = Filter::new(rules);
             let pushed = filter.push(text, &mut |bytes| scanner.push(bytes));
             let passed = pushed.and_then(|()| filter.finish());
             passed.map_err(|refusal| self.untouched(refused(&self.what(), &refusal)))?;
@@ -170,12 +241,10 @@ impl Run<'_> {
             let text = format!("`{}` may not create databases", facts.user);
             problems.push(problem("rights_missing", text, None));
         }
-        let rights = if site.exists {
-            "; `GRANT CREATE ON SCHEMA <each schema> TO restorer`"
-        } else {
-            ""
-        };
-        problems.extend(preflight::powers(&needs, facts, rights, options));
+        if !self.divides(facts) {
+            let rights = if site.exists { RIGHTS } else { "" };
+            problems.extend(preflight::powers(&needs, facts, rights, options));
+        }
         problems.extend(preflight::version(&needs, facts, options));
         problems.extend(preflight::roles(&needs, facts, options));
         problems.extend(preflight::tablespaces(&needs, facts, options));
