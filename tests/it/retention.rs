@@ -235,11 +235,11 @@ M monthly   W weekly   D daily   · removed
     assert_eq!(run.stdout(), expected);
 }
 
-/// The picture in README is what its command prints.
+/// The picture in the book is what its command prints.
 #[test]
-fn readme_shows_a_real_calendar() {
-    const README: &str = include_str!("../../README.md");
-    let (_, section) = README.split_once("## What is kept: retention\n").unwrap();
+fn the_book_shows_a_real_calendar() {
+    const PAGE: &str = include_str!("../../docs/src/retention.md");
+    let (_, section) = PAGE.split_once("## Look before you set it\n").unwrap();
     let mut blocks = section.split("```").skip(1).step_by(2);
     let command = blocks.next().unwrap().strip_prefix("sh run\n").unwrap();
     let picture = blocks.next().unwrap().strip_prefix("text\n").unwrap();

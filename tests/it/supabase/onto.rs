@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::{Platform, Project, rows, texts};
-use crate::readme::text_of;
+use crate::docs::text_of;
 use crate::support::postgres::USER;
 use crate::support::{Sandbox, Server, data};
 
@@ -328,9 +328,10 @@ fn what_the_role_may_not_read_is_told() {
     );
 }
 
-/// README's own commands, as who is no superuser anywhere.
+/// The book's own commands, as a role that is not a superuser anywhere.
 #[test]
 fn the_commands_of_the_text_run() {
+    const PAGE: &str = "docs/src/supabase.md";
     let (Some(platform), Some(other), Some(plain)) =
         (Platform::new(), Platform::new(), Server::private())
     else {
@@ -343,7 +344,7 @@ fn the_commands_of_the_text_run() {
     let database = platform.lived_in(DUMP);
     let target = other.project(DUMP);
     let mut sandbox = Sandbox::new();
-    sandbox.write("supabase.yaml", text_of("yaml supabase.yaml"));
+    sandbox.write("supabase.yaml", text_of(PAGE, "yaml supabase.yaml"));
     let own = std::env::var_os("PATH").unwrap();
     let built = Path::new(env!("CARGO_BIN_EXE_pgkeep")).parent().unwrap();
     let first = [built.to_owned(), plain.bin().to_owned()].into_iter();
@@ -353,7 +354,7 @@ fn the_commands_of_the_text_run() {
     sandbox.set("NEW_PROJECT_URL", other.url(target.name()));
     let url = socket_url(&plain, "app").replace(USER, "restorer");
     sandbox.set("PLAIN_SERVER_URL", url);
-    let commands = text_of("sh run supabase");
+    let commands = text_of(PAGE, "sh run supabase");
     assert_eq!(commands.lines().count(), 5, "{commands}");
     let run = sandbox.program("sh", ["-euc", &commands]).run();
     run.expect(0);
