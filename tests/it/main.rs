@@ -26,6 +26,7 @@ mod prune;
 mod restore;
 mod retention;
 mod scheduled;
+mod schemas;
 mod status;
 mod storage;
 mod supabase;

@@ -13,6 +13,7 @@ pub mod proxy;
 pub mod receiver;
 pub mod s3;
 pub mod sandbox;
+pub mod schema;
 pub mod scripted_s3;
 pub mod secret;
 

@@ -20,6 +20,8 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+use super::schema;
+
 /// What a request is met with.
 #[derive(Clone, Debug)]
 pub enum Reply {
@@ -42,8 +44,13 @@ pub struct Received {
 }
 
 impl Received {
+    /// Returns the body; a notice as webhooks get it must be as the book says.
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap()
+        let body: Value = serde_json::from_slice(&self.body).unwrap();
+        let is_notice = body.get("verdict").is_some() && body.get("event").is_some();
+        let problem = is_notice.then(|| schema::problem("notice", &body));
+        assert_eq!(problem.flatten(), None, "{body:#}");
+        body
     }
 
     pub fn text(&self) -> &str {

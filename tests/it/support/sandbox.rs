@@ -1,7 +1,8 @@
 //! A sealed place to run programs in: own folder, own environment, a limit on every wait.
 //!
 //! A program sees PATH, HOME, TMPDIR, LANG and what the test gives it, nothing of the developer's machine. After each
-//! run the sandbox proves that no process and no trace of the canary is left (oracles O5 and O6).
+//! run the sandbox proves that no process and no trace of the canary is left (oracles O5 and O6), and that JSON outputs
+//! are as the book says.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::processes;
+use super::schema;
 use super::secret::{self, CANARY};
 
 /// Longest run unless a test says otherwise: generous, since two cores build and test at once.
@@ -230,12 +232,25 @@ impl<'a> Run<'a> {
             stderr: collect(child.stderr.take().expect("stderr is piped")),
             watch: self.watched.map(ArgvWatch::start),
             command: format!("{:?}", self.command),
+            arguments: arguments_of(&self.command),
             sandbox: self.sandbox,
             deadline: started_at + self.limit,
             started_at,
             child,
         }
     }
+}
+
+/// Returns what pgkeep was asked; nothing where another program runs.
+fn arguments_of(command: &Command) -> Vec<String> {
+    let words: Vec<String> = [command.get_program()]
+        .into_iter()
+        .chain(command.get_args())
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let is_pgkeep = |word: &String| word == env!("CARGO_BIN_EXE_pgkeep");
+    let begin = words.iter().position(is_pgkeep);
+    begin.map_or_else(Vec::new, |at| words[at + 1..].to_vec())
 }
 
 /// Reads to the end in a thread, which ends when the last writer closes.
@@ -258,6 +273,7 @@ pub struct Running<'a> {
     stderr: Receiver<Vec<u8>>,
     watch: Option<ArgvWatch>,
     command: String,
+    arguments: Vec<String>,
     started_at: Instant,
     deadline: Instant,
 }
@@ -301,6 +317,11 @@ impl Running<'_> {
         };
         secret::assert_absent(CANARY, "stdout", &outcome.stdout);
         secret::assert_absent(CANARY, "stderr", &outcome.stderr);
+        // What was killed may have stopped in the middle of a line.
+        if outcome.signal().is_none() {
+            let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+            schema::assert_known(&arguments, &outcome.stdout, &outcome.stderr);
+        }
         if let Some(watch) = self.watch.take() {
             watch.finish();
         }
