@@ -157,3 +157,21 @@ need_linters() {
     fi
     printf '%s\n' "$folder"
 }
+
+# The version of mdBook that the book is built with.
+mdbook_version=0.5.4
+
+# Installs mdBook below the build where this version of it is missing, and prints the program. Without its default features:
+# the search in the pages is all that the book needs of them; a server and a watcher of files are for writing.
+need_mdbook() {
+    local folder=${CARGO_TARGET_DIR:-$PWD/target}/tools/mdbook
+    if [ "$("$folder/bin/mdbook" --version 2>/dev/null)" != "mdbook v$mdbook_version" ]; then
+        say "building mdBook $mdbook_version, which builds the book (once, some minutes)" >&2
+        need_rust >&2
+        # Its own target folder goes when it is installed.
+        env -u CARGO_TARGET_DIR cargo install mdbook --version "$mdbook_version" --locked --quiet \
+            --no-default-features --features search --root "$folder" >&2 ||
+            fail "mdBook could not be built from crates.io" "where there is no network, \`PGKEEP_TEST_BOOK=no\` leaves the book out"
+    fi
+    printf '%s\n' "$folder/bin/mdbook"
+}

@@ -18,6 +18,7 @@ mod extract;
 mod guard;
 mod harness;
 mod hours;
+mod links;
 mod log;
 mod notices;
 mod pages;
