@@ -10,6 +10,7 @@ COPY Cargo.toml Cargo.lock build.rs config.example.yaml ./
 COPY assets assets
 COPY benches benches
 COPY crates crates
+COPY deploy deploy
 COPY src src
 # There is no git in here, so the commit comes from outside.
 ARG PGKEEP_COMMIT=

@@ -47,6 +47,7 @@ fn watch_git() {
         "crates",
         "Cargo.toml",
         "Cargo.lock",
+        "deploy",
         "config.example.yaml",
     ] {
         println!("cargo::rerun-if-changed={path}");

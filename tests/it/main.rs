@@ -12,6 +12,7 @@ mod copies;
 mod corpus;
 mod demo;
 mod dependencies;
+mod deploy;
 mod docs;
 mod drill;
 mod extract;

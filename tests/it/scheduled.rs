@@ -1,4 +1,4 @@
-//! What is handed out to run pgkeep by itself: scripts for cron, units of systemd, workflows, manifests, the Dockerfile.
+//! What runs pgkeep by itself (`deploy/`): scripts for cron, units of systemd, workflows, manifests; and the Dockerfile.
 //!
 //! Each is linted by the tool that knows it, every command in it is one that pgkeep knows, and what can run here does.
 
@@ -18,12 +18,12 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn script(name: &str) -> PathBuf {
-    root().join("scripts").join(name)
+fn deployed(name: &str) -> PathBuf {
+    root().join("deploy").join(name)
 }
 
 fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(script(folder)).unwrap();
+    let entries = fs::read_dir(deployed(folder)).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
     let mut files: Vec<PathBuf> = paths
         .filter(|path| path.extension().is_some_and(|found| found == extension))
@@ -162,7 +162,7 @@ fn workflows_are_good_and_their_commands_known() {
 
 #[test]
 fn manifests_are_good_and_their_commands_known() {
-    let file = script("kubernetes/cronjob.yaml");
+    let file = deployed("kubernetes/cronjob.yaml");
     let text = fs::read_to_string(&file).unwrap();
     let config = parse(&block(&text, "pgkeep.yaml: |"), &AllSet).unwrap();
     assert!(config.database("shop").is_some());
@@ -292,6 +292,8 @@ fn units_are_good_and_their_commands_known() {
     for name in [
         "pgkeep-backup.service",
         "pgkeep-backup.timer",
+        "pgkeep-verify.service",
+        "pgkeep-verify.timer",
         "pgkeep-drill.service",
         "pgkeep-drill.timer",
     ] {
@@ -314,7 +316,7 @@ fn units_read_the_configuration_that_they_are_handed() {
     let config = "databases: {shop: {url: postgres://db.invalid/shop}}\nstorages: {local: {url: /nowhere}}\n";
     let path = sandbox.write("credentials/pgkeep.yaml", config);
     let folder = path.parent().unwrap().display().to_string();
-    let example = fs::read_to_string(script("pgkeep.env.example")).unwrap();
+    let example = fs::read_to_string(deployed("pgkeep.env.example")).unwrap();
     // What a user may have put there in spite of it.
     let others = ["", "PGKEEP_CONFIG=/etc/pgkeep/no-such.yaml\n"];
     for unit in files("systemd", "service") {
@@ -364,7 +366,7 @@ fn with_fake_pgkeep() -> Sandbox {
 /// Runs a script as cron would: without HOME, with the short PATH, and a variable that names the program.
 fn as_cron(sandbox: &Sandbox, name: &str, arguments: &[&str]) -> Outcome {
     let run = sandbox
-        .program(script(name), arguments)
+        .program(deployed("cron").join(name), arguments)
         .without_env("HOME")
         .without_env("TMPDIR")
         .without_env("LANG")
@@ -405,9 +407,15 @@ fn scripts_pass_on_words_and_codes() {
     calls();
     let nothing = as_cron(&sandbox, "pre-deploy.sh", &[]).expect(2);
     assert!(
-        nothing.stderr().contains("nobody said what to run"),
+        nothing
+            .stderr()
+            .contains("no command to run after the backup"),
         "{nothing}"
     );
+    quiet(as_cron(&sandbox, "weekly-verify.sh", &[]).expect(0));
+    assert_eq!(calls(), format!("--quiet|verify|--sample|2|{url}\n"));
+    quiet(as_cron(&sandbox, "weekly-verify.sh", &["--all"]).expect(0));
+    assert_eq!(calls(), format!("--quiet|verify|--all|{url}\n"));
     quiet(as_cron(&sandbox, "monthly-drill.sh", &[]).expect(0));
     assert_eq!(calls(), format!("--quiet|drill|--all|{url}\n"));
     quiet(as_cron(&sandbox, "monthly-drill.sh", &["latest", "--storage", "x"]).expect(0));
@@ -440,129 +448,10 @@ fn an_environment_that_is_none_begins_nothing() {
     );
     fs::set_permissions(env, fs::Permissions::from_mode(0o644)).unwrap();
     let outcome = as_cron(&sandbox, "weekly-backup.sh", &[]).expect(0);
-    assert!(outcome.stderr().contains("others may read"), "{outcome}");
-}
-
-/// A crontab that is a file, with the manners of the real one.
-fn with_fake_crontab() -> Sandbox {
-    let sandbox = Sandbox::new();
-    let text = "#!/bin/sh\ncase $1 in\n  -l) [ ! -e refuse ] || { echo 'not allowed' >&2; exit 1; }\n\
-        \x20     [ -e tab ] || { echo \"no crontab for $(id -un)\" >&2; exit 1; }; cat tab ;;\n  *) cat \"$1\" >tab; echo x >>writes ;;\nesac\n";
-    let fake = sandbox.bin().join("crontab");
-    fs::write(&fake, text).unwrap();
-    fs::set_permissions(fake, fs::Permissions::from_mode(0o700)).unwrap();
-    sandbox
-}
-
-#[test]
-fn only_our_own_block_of_the_crontab_is_touched() {
-    let sandbox = with_fake_crontab();
-    let cron = |arguments: &[&str]| sandbox.program(script("install-cron.sh"), arguments).run();
-    let tab = || fs::read(sandbox.path("tab")).unwrap();
-    cron(&["show"]).expect(10);
-    // A first crontab, and away again.
-    cron(&["install"]).expect(0);
-    assert!(String::from_utf8(tab()).unwrap().contains("15 3 * * * '"));
-    cron(&["remove"]).expect(0);
-    assert_eq!(tab(), b"");
-    // Foreign lines stay as they are, whatever bytes they hold, in front and behind.
-    let before: &[u8] =
-        b"# mine \xff\xfe\r\nMAILTO=\"\"\n\n  5 4 * * *  /bin/x 'a\\b' %y\\%z  \n# BEGIN other\n";
-    let behind: &[u8] = b"\t\n@daily /bin/true\n\n\n";
-    sandbox.write("tab", before);
-    let installed = cron(&["install", "--backup", "0 2 * * 1-5", "--drill", "none"]).expect(0);
-    let first = tab();
-    assert_eq!(&first[..before.len()], before);
     assert!(
-        first.ends_with(installed.stdout().as_bytes())
-            && installed.stdout().contains("0 2 * * 1-5 '")
+        outcome.stderr().contains("other users can read"),
+        "{outcome}"
     );
-    sandbox.write("tab", [&first, behind].concat());
-    let writes = || fs::read_to_string(sandbox.path("writes")).unwrap().len();
-    let so_far = writes();
-    cron(&["install", "--backup", "0 2 * * 1-5", "--drill", "none"]).expect(0);
-    assert_eq!(
-        (tab(), writes()),
-        ([&first, behind].concat(), so_far),
-        "the same again changes nothing"
-    );
-    let shown = cron(&["show"]).expect(0);
-    assert_eq!(shown.stdout(), installed.stdout());
-    cron(&["install"]).expect(0);
-    assert_eq!(
-        String::from_utf8_lossy(&tab())
-            .matches("BEGIN pgkeep")
-            .count(),
-        1
-    );
-    assert!(tab().starts_with(before) && tab().ends_with(behind));
-    cron(&["remove"]).expect(0);
-    assert_eq!(tab(), [before, behind].concat());
-    cron(&["remove"]).expect(0);
-    assert_eq!(tab(), [before, behind].concat());
-}
-
-/// What works in a terminal may not in cron, which gives few variables.
-#[test]
-fn installing_tries_once_in_the_environment_of_cron() {
-    let sandbox = with_fake_crontab();
-    let program = sandbox.write(
-        "pgkeep",
-        "#!/bin/sh\nenv | cut -d= -f1 | sort >\"$OUT\"\necho \"$@\" >>\"$OUT\"\nexit ${CODE:-0}\n",
-    );
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
-    let out = sandbox.path("out");
-    let install = |more: &str| {
-        let (program, out) = (program.display(), out.display());
-        let text = format!("PGKEEP={program}\nOUT={out}\n{more}");
-        let env = sandbox.write_secret("env", text).display().to_string();
-        let all = ["install", "--env-file", &env];
-        let run = sandbox.program(script("install-cron.sh"), all);
-        run.env("DATABASE_URL", "postgres://h/d").run().expect(0)
-    };
-    let good = install("");
-    assert!(good.stderr().contains("a backup would work"), "{good}");
-    let seen = fs::read_to_string(&out).unwrap();
-    assert!(
-        seen.ends_with("check\n") && seen.contains("PGKEEP_ENV_FILE"),
-        "{seen}"
-    );
-    assert!(!seen.contains("DATABASE_URL"), "{seen}");
-    let bad = install("CODE=12\n");
-    assert!(bad.stderr().contains("a backup would fail"), "{bad}");
-}
-
-#[test]
-fn a_crontab_that_is_not_understood_stays() {
-    let sandbox = with_fake_crontab();
-    let cron = |arguments: &[&str]| sandbox.program(script("install-cron.sh"), arguments).run();
-    for wrong in [
-        &["install", "--backup", "daily"][..],
-        &["install", "--backup"],
-        &["install", "--when", "x"],
-        &["show", "x"],
-        &[],
-        &["install", "--backup", "1 2 3 4 5;x"],
-    ] {
-        cron(wrong).expect(2);
-        assert!(!sandbox.path("tab").exists(), "{wrong:?}");
-    }
-    cron(&["install"]).expect(0);
-    let tab = fs::read_to_string(sandbox.path("tab")).unwrap();
-    let cut = tab.replace("# END pgkeep\n", "1 1 * * * /bin/mine\n");
-    let reversed = format!("# END pgkeep\n{cut}");
-    for wrong in [&reversed, &cut] {
-        sandbox.write("tab", wrong);
-        for verb in ["install", "remove", "show"] {
-            let outcome = cron(&[verb]).expect(25);
-            assert!(outcome.stderr().contains("do not pair"), "{outcome}");
-        }
-        assert_eq!(&fs::read_to_string(sandbox.path("tab")).unwrap(), wrong);
-    }
-    sandbox.write("refuse", "");
-    let outcome = cron(&["install"]).expect(1);
-    assert!(outcome.stderr().contains("not allowed"), "{outcome}");
-    assert_eq!(fs::read_to_string(sandbox.path("tab")).unwrap(), cut);
 }
 
 /// A plain user of Debian has no `/usr/sbin` in the PATH.
@@ -570,7 +459,7 @@ fn a_crontab_that_is_not_understood_stays() {
 fn a_tool_in_the_folders_of_daemons_is_not_missing() {
     let sandbox = Sandbox::new();
     let line = ". \"$1\"; install_packages() { echo \"would install $*\"; }; need_tools chroot=coreutils no-such-tool=the-package";
-    let lib = script("lib.sh").display().to_string();
+    let lib = root().join("scripts/lib.sh").display().to_string();
     let run = sandbox.program("bash", ["-euc", line, "bash", &lib]);
     let outcome = run.env("PATH", "/usr/bin:/bin").run().expect(0);
     assert_eq!(outcome.stdout(), "would install the-package\n");
@@ -627,7 +516,7 @@ fn cron_makes_a_backup_when_it_is_due() {
         mount --bind spool /var/spool/cron/crontabs
         mount --bind empty /etc/cron.d
         mount --bind none /etc/crontab
-        \"$1\" install --backup '* * * * *' --drill none --env-file \"$2\"
+        \"$1\" deploy install cron --backup '* * * * *' --verify none --drill none --dir \"it's 100% odd\" --env-file \"$2\"
         cron -f &
         n=0
         while ! grep -qs 'backup done' pgkeep.log; do
@@ -649,8 +538,7 @@ fn cron_makes_a_backup_when_it_is_due() {
         line,
         "sh",
     ];
-    let install = script("install-cron.sh").display().to_string();
-    let own = [install.as_str(), env.to_str().unwrap()];
+    let own = [env!("CARGO_BIN_EXE_pgkeep"), env.to_str().unwrap()];
     let all = [as_root, &arguments, &own].concat();
     sandbox
         .program(all[0], &all[1..])

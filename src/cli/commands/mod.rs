@@ -4,6 +4,7 @@ mod backup;
 mod check;
 mod config;
 mod demo;
+mod deploy;
 mod drill;
 mod extract;
 mod get;
@@ -28,6 +29,7 @@ use backup::BackupArgs;
 use check::CheckArgs;
 use config::ConfigCommand;
 use demo::DemoArgs;
+use deploy::DeployCommand;
 use drill::DrillArgs;
 use extract::ExtractArgs;
 use get::GetArgs;
@@ -97,6 +99,9 @@ pub enum Command {
     /// Write, show and describe the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Set up what runs pgkeep by itself: cron, systemd, Kubernetes, GitHub Actions
+    #[command(subcommand, after_help = deploy::AFTER_HELP)]
+    Deploy(DeployCommand),
     /// Walk through pgkeep with a throw-away PostgreSQL and a sample database
     Demo(DemoArgs),
     /// Print the completions of a shell
@@ -150,6 +155,7 @@ impl Command {
             Self::Pin(args) => pin::run(args, setup, output, context).await,
             Self::Unpin(args) => pin::run_unpin(args, setup, output, context).await,
             Self::Demo(args) => demo::run(args, setup, output, context).await,
+            Self::Deploy(command) => deploy::run(command, setup, output, context).await,
             Self::Inspect(_)
             | Self::Retention(_)
             | Self::Config(_)

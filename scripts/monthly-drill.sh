@@ -1,9 +1,0 @@
-#!/bin/sh
-# Restores the latest backup of every configured database into a scratch database and compares it, for cron. Arguments go to
-# `pgkeep drill` instead of `--all`. One database that fails does not stop the others; the exit code is the first failure's.
-set -eu
-# shellcheck source=scripts/environment.sh
-. "$(dirname "$0")/environment.sh"
-
-[ $# = 0 ] || exec "$pgkeep" --quiet drill "$@"
-exec "$pgkeep" --quiet drill --all
