@@ -313,7 +313,7 @@ fn units_are_good_and_their_commands_known() {
 #[test]
 fn units_read_the_configuration_that_they_are_handed() {
     let sandbox = Sandbox::new();
-    let config = "databases: {shop: {url: postgres://db.invalid/shop}}\nstorages: {local: {url: /nowhere}}\n";
+    let config = "databases: {shop: {url: postgres://db.invalid/shop}}\nstorages: {local: {url: ./backups}}\n";
     let path = sandbox.write("credentials/pgkeep.yaml", config);
     let folder = path.parent().unwrap().display().to_string();
     let example = fs::read_to_string(deployed("pgkeep.env.example")).unwrap();
@@ -345,8 +345,11 @@ fn units_read_the_configuration_that_they_are_handed() {
             let run = variables.fold(sandbox.pgkeep(words), |run, (name, value)| {
                 run.env(name, value)
             });
-            let shown = run.run().expect(0);
+            let shown = run.env("CREDENTIALS_DIRECTORY", &folder).run().expect(0);
             assert!(shown.stdout().contains("db.invalid"), "{shown}");
+            // Nothing can be written beside the copy: relative paths start in the working folder.
+            let storage = format!("url: {}", sandbox.path("backups").display());
+            assert!(shown.stdout().contains(&storage), "{shown}");
         }
     }
 }

@@ -261,7 +261,7 @@ impl Setup {
             let message = format!("cannot read the configuration `{name}`: {error}");
             self.unread("cannot_read_config", message)
         })?;
-        let folder = folder_of(path);
+        let folder = self.folder_of(path);
         let environment = ProcessEnv {
             variables: &self.environment,
             folder: folder.clone(),
@@ -288,6 +288,18 @@ impl Setup {
             drills: bad(unset.drills),
             warning,
         })
+    }
+
+    /// Returns the folder that relative paths of a configuration start in: its own. For one that comes out of a pipe, and
+    /// for the read-only copy that systemd makes (`LoadCredential=`), it is the one that we are in.
+    fn folder_of(&self, path: &Path) -> PathBuf {
+        let credentials = self.path_var("CREDENTIALS_DIRECTORY");
+        let folder = path
+            .parent()
+            .filter(|folder| path.is_file() && !folder.as_os_str().is_empty())
+            .filter(|folder| credentials.as_deref() != Some(*folder))
+            .unwrap_or(Path::new("."));
+        std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned())
     }
 
     /// Fails where a database of the configuration cannot be connected to, because a value of its connection is not there.
@@ -363,15 +375,6 @@ impl Setup {
             self.door.hide(std::slice::from_ref(secret));
         }
     }
-}
-
-/// Returns the folder that a configuration is in; of one that comes out of a pipe, the one that we are in.
-fn folder_of(path: &Path) -> PathBuf {
-    let folder = path
-        .parent()
-        .filter(|folder| path.is_file() && !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned())
 }
 
 /// Says what is to be warned of where others may read a secret in the configuration.
