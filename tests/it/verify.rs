@@ -154,6 +154,18 @@ fn a_good_copy_is_proven_with_every_compression() {
     }
 }
 
+/// cron mails whatever is printed.
+#[test]
+fn a_quiet_run_prints_only_what_is_damaged() {
+    let stored = Stored::new();
+    let quiet = |code| stored.shop.over(&["-q", "verify"]).run().expect(code);
+    let good = quiet(0);
+    assert_eq!((good.stdout(), good.stderr()), ("", ""));
+    change(&stored.path(".sql.gz"), |bytes| bytes.truncate(5000));
+    let bad = quiet(23);
+    assert!(bad.stdout().contains("DAMAGED"), "{bad}");
+}
+
 #[test]
 fn p15_a_flipped_byte_is_found_wherever_it_is() {
     let stored = Stored::new();

@@ -162,7 +162,10 @@ impl Shown<'_> {
             failure: copy.failure.as_ref(),
         });
         if !self.output.json {
-            self.output.data(&line(copy));
+            // Quiet is for cron, which mails whatever is printed.
+            if !self.output.quiet || !(copy.ok || copy.removed) {
+                self.output.data(&line(copy));
+            }
             for warning in &copy.warnings {
                 self.output
                     .warning(&format!("`{}` in `{}`: {warning}", copy.id, copy.storage));
