@@ -1077,7 +1077,12 @@ fn example_env() -> Fake {
         .file("/run/secrets/failure_url", "https://hc.example/x/bad")
 }
 
-/// Sets every key of the example that is not set: takes the `#` from each line that does not explain.
+/// The line of the example below which stand databases that belong below the first one.
+const MOVED: &str =
+    "# ---- Other ways to name a server. Move these lines up, below the `url` of `shop`.\n";
+
+/// Sets every key of the example that is not set: takes the `#` from each line that does not explain, and moves up what
+/// is to be moved.
 fn example_with_all_keys() -> String {
     let set = |line: &str| {
         let text = line.trim_start();
@@ -1088,7 +1093,10 @@ fn example_with_all_keys() -> String {
             line.replacen('#', "", 1)
         }
     };
-    EXAMPLE.lines().map(set).collect::<Vec<_>>().join("\n")
+    let (text, moved) = EXAMPLE.split_once(MOVED).unwrap();
+    let first = "    url: ${DATABASE_URL}\n";
+    let moved_up = text.replacen(first, &format!("{first}{moved}"), 1);
+    moved_up.lines().map(set).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -1102,8 +1110,15 @@ fn the_example_is_good_as_it_is() {
     // `init` writes this file: nothing in it removes a backup until somebody asks for that.
     let shop = config.database("shop").unwrap();
     assert!(shop.retention.is_none() && config.defaults.retention.is_none());
-    let too_long: Vec<&str> = EXAMPLE.lines().filter(|line| line.len() > 120).collect();
+    let too_long: Vec<&str> = EXAMPLE.lines().filter(|line| line.len() > 100).collect();
     assert_eq!(too_long, [] as [&str; 0]);
+    // Six lines make it work, and they come first. The others that are set are names of empty sections.
+    let is_set = |line: &&str| !line.is_empty() && !line.trim_start().starts_with('#');
+    let set: Vec<&str> = EXAMPLE.lines().filter(is_set).collect();
+    let (first, sections) = set.split_at(6);
+    let top: Vec<&str> = EXAMPLE.lines().skip(2).take(6).collect();
+    assert_eq!(first, top);
+    assert_eq!(sections, ["defaults:", "postgres:", "log:"]);
 }
 
 #[test]
@@ -1402,5 +1417,5 @@ fn the_example_removes_nothing() {
             .all(|(_, database)| database.retention.is_none())
     );
     let above = EXAMPLE.split("#retention:").next().unwrap();
-    assert!(above.contains("`pgkeep backup` removes the others behind every good backup"));
+    assert!(above.contains("Once this is set, `pgkeep backup` removes the"));
 }
