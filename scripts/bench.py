@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Measures pgkeep beside pg_dump and the usual pipes; `scripts/bench` builds everything and calls this.
+It prints the tables of docs/src/performance.md.
 
 Wall times vary with the machine's mood, so every contender is compared with `pg_dump > /dev/null` of the same round,
 and the median of those ratios is what counts. CPU time is that of the client side with all its children (wait4).
