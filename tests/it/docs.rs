@@ -197,7 +197,7 @@ fn blocks_by_hand_name_what_there_is() {
             for word in line.split_whitespace() {
                 assert_file_is_there(&place, word);
             }
-            if line.starts_with("pgkeep ") && !is_to_come(&sandbox, line) {
+            if line.starts_with("pgkeep ") {
                 // The shell takes the quotes away; `--help` is read behind all the others.
                 let script = format!("pgkeep() {{ \"$PGKEEP\" \"$@\" --help; }}\n{line}");
                 let program = sandbox.program("sh", ["-euc", &script]);
@@ -212,7 +212,7 @@ fn blocks_by_hand_name_what_there_is() {
 
 fn assert_file_is_there(place: &str, word: &str) {
     let is_script = word.starts_with("scripts/");
-    if is_script || (word.starts_with("deploy/") && root().join("deploy").exists()) {
+    if is_script || word.starts_with("deploy/") {
         let found = root().join(word).metadata();
         let metadata = found.unwrap_or_else(|error| panic!("{place}: {word}: {error}"));
         let can_be_started = metadata.permissions().mode() & 0o111 == 0o111;
@@ -220,14 +220,6 @@ fn assert_file_is_there(place: &str, word: &str) {
             can_be_started || !is_script,
             "{place}: {word} cannot be started"
         );
-    }
-}
-
-/// Says whether a text uses `pgkeep deploy` in a build that does not have it yet.
-fn is_to_come(sandbox: &Sandbox, text: &str) -> bool {
-    text.contains("pgkeep deploy") && {
-        let help = sandbox.pgkeep(["-h"]).run().expect(0);
-        !help.stdout().contains("\n  deploy ")
     }
 }
 
@@ -423,7 +415,6 @@ impl World {
             let place = format!("{page}:{}", block.line);
             match block.info.as_str() {
                 "sql run" => self.run_sql(&block.text),
-                "sh run" if is_to_come(&sandbox, &block.text) => {}
                 "sh run" => drop(shell(&place, &block.text)),
                 "crontab" => {
                     for line in cron_commands(&block.text) {
