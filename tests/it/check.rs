@@ -57,7 +57,7 @@ fn local(shop: &mut Shop) {
 fn a_real_set_up_is_fine_and_nothing_is_left() {
     let Some(server) = postgres() else { return };
     let database = server.database();
-    database.load(&data::dump("neon-chinook.sql"));
+    database.load(&data::dump("public/neon-chinook.sql"));
     let mut sandbox = Sandbox::new();
     sandbox.set("DATABASE_URL", server.url_as(USER, CANARY, database.name()));
     let run = |flags: &[&str]| {

@@ -97,7 +97,7 @@ fn a_storage_that_denies_lets_the_next_one_be_read() {
 fn a_storage_that_denies_lets_the_next_one_be_restored() {
     let Some(server) = postgres() else { return };
     let database = server.database();
-    let both = Both::of(data::dump("neon-chinook.sql"));
+    let both = Both::of(data::dump("public/neon-chinook.sql"));
     both.deny();
     let target = Target::beside(&database, server);
     let empty = server.database();

@@ -116,7 +116,7 @@ fn warns(document: &Value, id: &str) -> bool {
 #[test]
 fn partitions_are_told_by_what_attaches_them() {
     let sandbox = Sandbox::new();
-    let run = inspect(&sandbox, &data::dump("nasty-17-plain.sql.gz")).expect(0);
+    let run = inspect(&sandbox, &data::dump("nasty/nasty-17-plain.sql.gz")).expect(0);
     let document = run.json();
     let field = |schema: &str, name: &str, field: &str| {
         let tables = document["tables"].as_array().expect("tables is a list");
@@ -169,17 +169,17 @@ fn digests_depend_on_the_rows_alone() {
             .filter(|(name, _)| !name.contains("hash_enum"))
             .collect::<BTreeMap<_, _>>()
     };
-    let plain = digests("nasty-15-plain.sql.gz");
+    let plain = digests("nasty/nasty-15-plain.sql.gz");
     assert!(plain.len() > 70, "{}", plain.len());
     for file in [
-        "nasty-15-data-only.sql.gz",
-        "nasty-15-verbose.sql.gz",
-        "nasty-15-create-clean.sql.gz",
-        "nasty-17-plain.sql.gz",
+        "nasty/nasty-15-data-only.sql.gz",
+        "nasty/nasty-15-verbose.sql.gz",
+        "nasty/nasty-15-create-clean.sql.gz",
+        "nasty/nasty-17-plain.sql.gz",
     ] {
         assert_eq!(digests(file), plain, "{file}");
     }
-    assert!(digests("nasty-15-inserts.sql.gz").is_empty());
+    assert!(digests("nasty/nasty-15-inserts.sql.gz").is_empty());
 }
 
 #[test]
@@ -400,7 +400,7 @@ fn required_tables_are_looked_for() {
 #[test]
 fn traps_make_no_required_table() {
     let sandbox = Sandbox::new();
-    for file in ["nasty-15-plain.sql.gz", "nasty-18-inserts.sql.gz"] {
+    for file in ["nasty/nasty-15-plain.sql.gz", "nasty/nasty-18-inserts.sql.gz"] {
         sandbox.write("nasty.sql", data::dump(file));
         let run = sandbox
             .pgkeep(["inspect", "--json", "nasty.sql", "--require", "users"])

@@ -67,7 +67,7 @@ impl Drills {
 
 fn chinook(server: &Server) -> TestDatabase<'_> {
     let database = server.database();
-    database.load(&data::dump("neon-chinook.sql"));
+    database.load(&data::dump("public/neon-chinook.sql"));
     database
 }
 

@@ -403,7 +403,7 @@ const MIGRATE: &str =
 fn a_failed_migration_is_taken_back() {
     let Some(server) = postgres() else { return };
     let database = server.database();
-    database.load(&data::dump("neon-chinook.sql"));
+    database.load(&data::dump("public/neon-chinook.sql"));
     let mut real = real(database.name(), server, crate::support::postgres::USER);
     real.sandbox.set("MIGRATED", database.socket_url());
     let script = MIGRATE.replace("DATABASE_URL", "MIGRATED");

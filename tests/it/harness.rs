@@ -434,7 +434,7 @@ fn data_is_what_truth_says() {
 #[test]
 fn truth_of_chinook_reads_as_its_catalog_did() {
     let truths = data::truths();
-    let chinook = &truths["neon-chinook.sql"];
+    let chinook = &truths["public/neon-chinook.sql"];
     assert_eq!((chinook.tables.len(), chinook.copy.len()), (11, 11));
     assert_eq!(
         (
@@ -453,11 +453,11 @@ fn truth_of_chinook_reads_as_its_catalog_did() {
         ("public", "Album", 347)
     );
     assert!(chinook.end_marker && !chinook.cluster_end_marker && chinook.restores == "full");
-    let cluster = &truths["nx-sample-cluster.sql"];
+    let cluster = &truths["public/nx-sample-cluster.sql"];
     assert!(cluster.cluster_end_marker && cluster.meta_commands.len() == 4);
     assert_eq!(cluster.copy[0].db.as_deref(), Some("sample"));
     assert!(
-        truths["nasty-15-inserts.sql.gz"]
+        truths["nasty/nasty-15-inserts.sql.gz"]
             .insert_rows
             .values()
             .sum::<u64>()

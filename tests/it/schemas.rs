@@ -168,7 +168,7 @@ const PARTS: [(&str, &str); 7] = [
 fn what_is_stored_is_as_the_book_says() {
     let Some(server) = postgres() else { return };
     let database = server.database();
-    database.load(&data::dump("neon-chinook.sql"));
+    database.load(&data::dump("public/neon-chinook.sql"));
     let mut sandbox = Sandbox::new();
     sandbox.set("SHOP_URL", database.socket_url());
     let config = json!({

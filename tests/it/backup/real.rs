@@ -22,7 +22,7 @@ fn sample<'a>(server: &'a Server, dump: &[u8]) -> TestDatabase<'a> {
 }
 
 fn chinook(server: &Server) -> TestDatabase<'_> {
-    sample(server, &data::dump("neon-chinook.sql"))
+    sample(server, &data::dump("public/neon-chinook.sql"))
 }
 
 fn pagila() -> Vec<u8> {
@@ -50,7 +50,7 @@ fn assert_restores(server: &Server, manifest: &Value, sql: &[u8]) {
 #[test]
 fn sample_databases_come_back_as_they_were() {
     let Some(server) = postgres() else { return };
-    for dump in [data::dump("neon-chinook.sql"), pagila()] {
+    for dump in [data::dump("public/neon-chinook.sql"), pagila()] {
         let database = sample(server, &dump);
         let real = Real::new(database.socket_url());
         let manifest = real.manifest(&real.backup(&[]).expect(0));

@@ -48,7 +48,7 @@ fn a_stop_behind_the_commit_takes_nothing_back() {
 #[test]
 fn what_changes_of_a_database_that_was_there_is_told() {
     let Some(server) = postgres() else { return };
-    let database = loaded(server, &data::dump("neon-chinook.sql"));
+    let database = loaded(server, &data::dump("public/neon-chinook.sql"));
     let role = format!("{}_owner", database.name());
     database.sql(&format!(
         "CREATE ROLE {role}; ALTER DATABASE {0} OWNER TO {role}; REVOKE CONNECT ON DATABASE {0} FROM PUBLIC;

@@ -132,7 +132,7 @@ fn samples_come_back_by_several_sessions() {
     for sample in [
         pagila(),
         data::nasty(server),
-        data::dump("neon-chinook.sql"),
+        data::dump("public/neon-chinook.sql"),
     ] {
         assert_comes_back(server, &loaded(server, &sample), "3");
     }
@@ -222,7 +222,7 @@ fn one_session_that_ends_ends_all_and_the_database_goes() {
 #[test]
 fn a_damaged_object_is_never_restored_by_several_sessions() {
     let Some(server) = postgres() else { return };
-    let database = loaded(server, &data::dump("neon-chinook.sql"));
+    let database = loaded(server, &data::dump("public/neon-chinook.sql"));
     let target = Target::beside(&database, server);
     let shelf = Shelf::new();
     shelf.backup(&database);
@@ -246,7 +246,7 @@ fn a_damaged_object_is_never_restored_by_several_sessions() {
 #[test]
 fn what_is_not_as_the_manifest_tells_is_never_restored() {
     let Some(server) = postgres() else { return };
-    let database = loaded(server, &data::dump("neon-chinook.sql"));
+    let database = loaded(server, &data::dump("public/neon-chinook.sql"));
     let target = Target::beside(&database, server);
     let shelf = Shelf::new();
     shelf.backup(&database);
@@ -311,7 +311,7 @@ fn rows_are_frozen_when_they_come_back() {
 #[test]
 fn files_empty_databases_and_one_job_take_one_session() {
     let Some(server) = postgres() else { return };
-    let database = loaded(server, &data::dump("neon-chinook.sql"));
+    let database = loaded(server, &data::dump("public/neon-chinook.sql"));
     let shelf = Shelf::new();
     shelf.backup(&database);
     let file = shelf

@@ -8,7 +8,7 @@ fn a_backup_that_goes_meanwhile_is_told_as_that() {
     let Some(server) = Server::private() else {
         return;
     };
-    let database = loaded(&server, &data::dump("neon-chinook.sql"));
+    let database = loaded(&server, &data::dump("public/neon-chinook.sql"));
     let lock = "BEGIN; LOCK TABLE pg_database IN SHARE MODE; SELECT pg_sleep(75)";
     let holds = "FROM pg_stat_activity WHERE query LIKE '%(75)%' AND wait_event = 'PgSleep'";
     let count = |which: &str| server.sql("template1", &format!("SELECT count(*) {which}"));

@@ -6,7 +6,7 @@ use super::*;
 #[test]
 fn powers_are_used_only_when_it_is_said() {
     let Some(server) = postgres() else { return };
-    let database = loaded(server, &data::dump("neon-chinook.sql"));
+    let database = loaded(server, &data::dump("public/neon-chinook.sql"));
     let target = Target::beside(&database, server);
     let role = format!("{}_restorer", target.name);
     let boss = format!("{}_boss", target.name);

@@ -116,7 +116,7 @@ fn each_table_comes_back_with_all_that_it_had() {
             &["public.film", "public.staff"][..],
         ),
         (
-            data::dump("danbooru-structure.sql"),
+            data::dump("public/danbooru-structure.sql"),
             &["public.comments"][..],
         ),
     ] {

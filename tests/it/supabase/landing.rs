@@ -11,7 +11,7 @@ use crate::support::postgres::USER;
 use crate::support::{Sandbox, Server};
 
 /// The newest of the platform's dumps that came from a project in use.
-const DUMP: &str = "supabase-initial-14.sql";
+const DUMP: &str = "supabase/supabase-initial-14.sql";
 
 /// All rights on the project's own.
 const RIGHTS: &str = "

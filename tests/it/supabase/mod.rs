@@ -14,10 +14,10 @@ use crate::support::{Sandbox, Server, data};
 
 /// Dumps of the platform's own schemas, as old and newer projects have them.
 const PLATFORMS: [&str; 4] = [
-    "supabase-initial-13.sql",
-    "supabase-initial-14.sql",
-    "supabase-pg-schema-15.sql",
-    "supabase-pg-schema-16.sql",
+    "supabase/supabase-initial-13.sql",
+    "supabase/supabase-initial-14.sql",
+    "supabase/supabase-pg-schema-15.sql",
+    "supabase/supabase-pg-schema-16.sql",
 ];
 
 /// What a hosted project's role may do, and what the dumps of some versions lack because an extension makes it.
@@ -61,7 +61,7 @@ struct Platform {
 impl Platform {
     fn new() -> Option<Self> {
         let server = Server::private()?;
-        let globals = data::dump("supabase-globals.sql");
+        let globals = data::dump("supabase/supabase-globals.sql");
         // Some of its roles and parameters are made by extensions.
         server.load_what_loads("template1", &globals);
         server.sql("template1", RIGHTS);

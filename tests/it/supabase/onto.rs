@@ -10,7 +10,7 @@ use crate::support::postgres::USER;
 use crate::support::{Sandbox, Server, data};
 
 /// The newest of the platform's dumps that came from a project in use.
-pub(super) const DUMP: &str = "supabase-initial-14.sql";
+pub(super) const DUMP: &str = "supabase/supabase-initial-14.sql";
 
 /// How the superuser of a plain server reaches a database.
 pub(super) fn socket_url(server: &Server, database: &str) -> String {
@@ -63,7 +63,7 @@ fn the_platforms_extensions_and_event_triggers_are_left_out() {
     let (Some(platform), Some(plain)) = (Platform::new(), Server::private()) else {
         return;
     };
-    let database = platform.project("supabase-initial-13.sql");
+    let database = platform.project("supabase/supabase-initial-13.sql");
     database.sql(
         "CREATE FUNCTION extensions.watch() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN END $$;
          DROP EVENT TRIGGER IF EXISTS pgrst_ddl_watch;
@@ -230,7 +230,7 @@ fn a_dump_of_the_platforms_own_tool_is_restored() {
         return;
     };
     let sandbox = Sandbox::new();
-    let dump = data::dump("supabase-fmt-simple.sql");
+    let dump = data::dump("supabase/supabase-fmt-simple.sql");
     let into = socket_url(&plain, "copy");
     let run = |dump: &[u8]| {
         let file = sandbox.write("project.sql", dump).display().to_string();
@@ -273,8 +273,8 @@ fn whole_dumps_of_the_platform_are_restored() {
     };
     let sandbox = Sandbox::new();
     for (name, dump) in [
-        ("one", "supabase-initial-13.sql"),
-        ("two", "supabase-initial-14.sql"),
+        ("one", "supabase/supabase-initial-13.sql"),
+        ("two", "supabase/supabase-initial-14.sql"),
     ] {
         let text = data::dump(dump);
         // Somebody added to the second what no pg_dump writes.

@@ -101,7 +101,7 @@ pub fn dump(name: &str) -> Vec<u8> {
 /// Returns the nasty database for a server: one that was built without ICU gets its collations from libc, one that lacks
 /// the library of `uuid-ossp` another extension, and one before 15 publications as it knows them.
 pub fn nasty(server: &Server) -> Vec<u8> {
-    let mut text = String::from_utf8(dump("nasty.sql")).expect("the nasty database is UTF-8");
+    let mut text = String::from_utf8(dump("nasty/nasty.sql")).expect("the nasty database is UTF-8");
     if !server.has_icu() {
         for icu in [
             "provider = icu, locale = 'und-u-ks-level2', deterministic = false",

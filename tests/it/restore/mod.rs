@@ -183,7 +183,7 @@ fn databases_come_back_as_they_were() {
     for sample in [
         pagila(),
         data::nasty(server),
-        data::dump("neon-chinook.sql"),
+        data::dump("public/neon-chinook.sql"),
     ] {
         let database = loaded(server, &sample);
         let target = Target::beside(&database, server);
@@ -330,7 +330,7 @@ fn a_database_is_replaced_by_rename_and_kept() {
 #[test]
 fn a_damaged_object_is_never_restored() {
     let Some(server) = postgres() else { return };
-    let database = loaded(server, &data::dump("neon-chinook.sql"));
+    let database = loaded(server, &data::dump("public/neon-chinook.sql"));
     let target = Target::beside(&database, server);
     let shelf = Shelf::new();
     shelf.backup(&database);
@@ -748,7 +748,7 @@ fn a_signal_leaves_nothing() {
 #[test]
 fn a_bad_copy_is_passed_over() {
     let Some(server) = postgres() else { return };
-    let database = loaded(server, &data::dump("neon-chinook.sql"));
+    let database = loaded(server, &data::dump("public/neon-chinook.sql"));
     let target = Target::beside(&database, server);
     let empty = server.database();
     let shelf = Shelf::new();
@@ -821,7 +821,7 @@ fn other_column_orders_and_encodings_compare() {
 #[test]
 fn a_locale_that_the_server_lacks_is_named_or_waived() {
     let Some(server) = postgres() else { return };
-    let database = loaded(server, &data::dump("neon-chinook.sql"));
+    let database = loaded(server, &data::dump("public/neon-chinook.sql"));
     let target = Target::beside(&database, server);
     let shelf = Shelf::new();
     shelf.backup(&database);
