@@ -400,7 +400,10 @@ fn required_tables_are_looked_for() {
 #[test]
 fn traps_make_no_required_table() {
     let sandbox = Sandbox::new();
-    for file in ["nasty/nasty-15-plain.sql.gz", "nasty/nasty-18-inserts.sql.gz"] {
+    for file in [
+        "nasty/nasty-15-plain.sql.gz",
+        "nasty/nasty-18-inserts.sql.gz",
+    ] {
         sandbox.write("nasty.sql", data::dump(file));
         let run = sandbox
             .pgkeep(["inspect", "--json", "nasty.sql", "--require", "users"])

@@ -173,16 +173,17 @@ fn paths_start_at_the_configuration_and_are_told_whole() {
 fn a_database_beside_a_url_is_not_passed_over() {
     let shop = Shop::new();
     for command in ["backup", "check"] {
-        let words = [
-            "-d",
-            "shop",
-            command,
-            "--url",
-            "postgres://h/d",
-            "--storage",
-            "b",
-        ];
+        let url = ["-d", "shop", command, "--url", "postgres://h/d"];
+        let words = [&url[..], &["--storage", "b", "--name", "blog"]].concat();
         let outcome = shop.sandbox.pgkeep(words).run().expect(2);
+        assert!(outcome.stderr().contains("`-d shop` names"), "{outcome}");
+        // A configuration is meant, and there is none.
+        let words = ["-d", "shop", command, "--storage", "b"];
+        let outcome = shop
+            .sandbox
+            .pgkeep(words)
+            .env("DATABASE_URL", "postgres://h/d");
+        let outcome = outcome.run().expect(2);
         assert!(outcome.stderr().contains("`-d shop` names"), "{outcome}");
     }
 }

@@ -93,7 +93,9 @@ pub fn requests(overrides: &Overrides, setup: &Setup) -> Result<(Vec<Request>, b
             // Where nothing else is called so, it says what the backups are called.
             let name = match (&setup.database, &overrides.name) {
                 (None, name) => name.as_deref(),
-                (Some(database), None) if config.is_none() => Some(database.as_str()),
+                (Some(database), None) if config.is_none() && overrides.url.is_some() => {
+                    Some(database.as_str())
+                }
                 (Some(database), _) => {
                     return Err(two_databases(database, overrides.url.is_some()));
                 }
