@@ -276,15 +276,15 @@ SELECT format('GRANT CREATE ON TABLESPACE %I TO {role}', spcname) FROM pg_tables
         } else {
             tables::read(inside, &names, cancel).await?
         };
-        let needed = powerful.iter().zip(&found).filter_map(|(owned, table)| {
+        let in_words = |(owned, table): (&Owned, &TargetTable)| {
             let why = table.owner_needed()?;
             Some(format!(
                 "`{}` belongs to `{}`, and only its owner may do what is needed {why}",
                 owned.table_name(),
                 owned.owner
             ))
-        });
-        let needed: Vec<String> = needed.collect();
+        };
+        let needed: Vec<String> = powerful.iter().zip(&found).filter_map(in_words).collect();
         if needed.is_empty() {
             let owners: BTreeSet<&str> = plain.iter().map(|table| table.owner.as_str()).collect();
             run(inside, self.rights(&owners, &found).into_bytes(), cancel).await?;

@@ -34,11 +34,11 @@ impl Run<'_> {
     pub(super) async fn carry_out(&mut self, job: &Job<'_>) -> Result<()> {
         let application = format!("{APPLICATION}{}", self.context.clock.hex(4));
         self.make_database(&job.site, &application).await?;
-        let done = match self.let_restorer_in(job).await {
+        let brought = match self.let_restorer_in(job).await {
             Ok(()) => self.bring_in(job, &application).await,
             Err(failure) => Err(undone(failure)),
         };
-        let done = match done {
+        let done = match brought {
             Ok(late) => self.finish(job, &late, &application).await,
             Err(failed) => Err(self.take_back(&job.site, failed).await),
         };

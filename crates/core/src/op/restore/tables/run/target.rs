@@ -110,8 +110,9 @@ impl Run<'_> {
         let made = Restorer::make((&home, &site.way), &asks, &tag, clock, self.stop()).await;
         match made {
             Ok(restorer) => {
-                let connection = restorer.connection(&site.name);
-                let connection = connection.map_err(|error| self.of_error(&error))?;
+                let connection = restorer
+                    .connection(&site.name)
+                    .map_err(|error| self.of_error(&error))?;
                 site.restorer = Some((restorer, asks(&connection)));
                 Ok(())
             }
