@@ -179,11 +179,11 @@ fn a_database_beside_a_url_is_not_passed_over() {
         assert!(outcome.stderr().contains("`-d shop` names"), "{outcome}");
         // A configuration is meant, and there is none.
         let words = ["-d", "shop", command, "--storage", "b"];
-        let outcome = shop
+        let run = shop
             .sandbox
             .pgkeep(words)
             .env("DATABASE_URL", "postgres://h/d");
-        let outcome = outcome.run().expect(2);
+        let outcome = run.run().expect(2);
         assert!(outcome.stderr().contains("`-d shop` names"), "{outcome}");
     }
 }
