@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::subject::{Deed, Object, Subject, subject};
 use crate::name::{TableName, quote};
-use crate::scan::{Lexeme, LexemeKind, Notes, Scanner, Spoken, lexemes};
+use crate::scan::{Lexeme, LexemeKind, Listed, Notes, Scanner, Spoken, lexemes};
 
 /// One statement.
 pub(super) struct Statement {
@@ -22,19 +22,22 @@ pub struct Structure {
     pub(super) statements: Vec<Statement>,
 }
 
+/// Lists the statements of a text. The scanner goes with what it knows of tens of thousands of tables.
+fn listed(text: &[u8]) -> Vec<Listed> {
+    let mut scanner = Scanner::noting(Notes::Statements);
+    scanner.push(text);
+    scanner.take_found().statements
+}
+
 impl Structure {
     /// Reads a text of which the part from `behind` on stands behind the rows.
     pub fn read(text: Vec<u8>, behind: usize) -> Self {
-        let mut scanner = Scanner::noting(Notes::Statements);
-        scanner.push(&text);
         let place = |offset: u64| {
             usize::try_from(offset)
                 .unwrap_or(usize::MAX)
                 .min(text.len())
         };
-        let statements = scanner
-            .take_found()
-            .statements
+        let statements = listed(&text)
             .into_iter()
             .map(|listed| {
                 let (start, end) = (place(listed.start), place(listed.end));
@@ -58,10 +61,8 @@ impl Structure {
 
     /// Returns where the content of large objects begins in a text; none where it has none.
     pub fn large_objects_begin(text: &[u8]) -> Option<usize> {
-        let mut scanner = Scanner::noting(Notes::Statements);
-        scanner.push(text);
-        let mut listed = scanner.take_found().statements.into_iter();
-        let found = listed.find(|listed| {
+        let mut all = listed(text).into_iter();
+        let found = all.find(|listed| {
             let sql = &text[listed.start as usize..listed.end as usize];
             let spoken = &listed.spoken;
             // Any other statement would be read for nothing, and functions are long.

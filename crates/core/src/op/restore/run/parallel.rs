@@ -212,7 +212,12 @@ impl Run<'_> {
         scan.bytes = manifest.dump.bytes;
         scan.sections.clone_from(&manifest.sections);
         scan.large_objects = manifest.large_objects;
-        scan.tables = manifest.tables.iter().map(Table::from).collect();
+        // Of tens of thousands of tables, the columns alone are megabytes, and nothing here asks for them.
+        let without_columns = |record| Table {
+            columns: None,
+            ..Table::from(record)
+        };
+        scan.tables = manifest.tables.iter().map(without_columns).collect();
         Ok(Surveyed {
             scan,
             gathering,

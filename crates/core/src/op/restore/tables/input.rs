@@ -14,6 +14,7 @@ use crate::stream::pipeline::Progress;
 use crate::stream::read::read_dump;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::manifest::Manifest;
+use pgkeep_model::name::TableName;
 use pgkeep_model::restore::compare::Expected;
 use pgkeep_model::restore::filter::{Filter, Rules};
 use pgkeep_model::scan::{Block, Scan, Scanner, SectionName, TextEncoding};
@@ -39,26 +40,52 @@ pub(super) struct Proven {
     pub structure: Structure,
 }
 
-/// Returns the tables of a backup.
-pub(super) fn entries_of_manifest(manifest: &Manifest) -> Vec<Entry> {
-    let tables = manifest.tables.iter();
-    tables
-        .map(|record| Entry {
-            expected: Expected::from(record),
-            blocks: record.blocks.iter().map(|record| record.block).collect(),
-        })
-        .collect()
+/// The tables of a dump. There may be tens of thousands, of which few are wanted.
+pub(super) enum Tables<'a> {
+    Backup(&'a Manifest),
+    File(&'a Scan),
 }
 
-/// Returns the tables of a file.
-pub(super) fn entries_of_scan(scan: &Scan) -> Vec<Entry> {
-    let tables = scan.tables.iter();
-    tables
-        .map(|table| Entry {
-            expected: Expected::from(table),
-            blocks: table.blocks.clone(),
-        })
-        .collect()
+impl Tables<'_> {
+    /// Tells whether it has the table.
+    pub(super) fn has(&self, name: &TableName) -> bool {
+        match self {
+            Self::Backup(manifest) => {
+                let mut tables = manifest.tables.iter();
+                tables.any(|record| record.full_name() == *name)
+            }
+            Self::File(scan) => {
+                let mut tables = scan.tables.iter();
+                tables.any(|table| table.full_name() == *name)
+            }
+        }
+    }
+
+    /// Returns those that are wanted, in the dump's order.
+    pub(super) fn entries(&self, is_wanted: impl Fn(&TableName) -> bool) -> Vec<Entry> {
+        match self {
+            Self::Backup(manifest) => {
+                let wanted = manifest.tables.iter();
+                wanted
+                    .filter(|record| is_wanted(&record.full_name()))
+                    .map(|record| Entry {
+                        expected: Expected::from(record),
+                        blocks: record.blocks.iter().map(|record| record.block).collect(),
+                    })
+                    .collect()
+            }
+            Self::File(scan) => {
+                let wanted = scan.tables.iter();
+                wanted
+                    .filter(|table| is_wanted(&table.full_name()))
+                    .map(|table| Entry {
+                        expected: Expected::from(table),
+                        blocks: table.blocks.clone(),
+                    })
+                    .collect()
+            }
+        }
+    }
 }
 
 /// Returns the encoding of a dump's text.

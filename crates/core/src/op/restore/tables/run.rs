@@ -8,9 +8,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use self::target::Site;
-use super::input::{
-    Entry, Proven, encoding, entries_of_manifest, entries_of_scan, prove, structure,
-};
+use super::input::{Entry, Proven, Tables, encoding, prove, structure};
 use super::{Report, Restored};
 use crate::context::{Context, Late};
 use crate::copies::{Ranged, Stored};
@@ -228,11 +226,10 @@ impl<'a> Run<'a> {
         }
         let needs = Needs::of_manifest(manifest);
         let name = manifest.dump.client_encoding.as_deref();
-        let entries = entries_of_manifest(manifest);
         self.bring(
             Origin::Copy(stored, at, ranged),
             &read.structure,
-            entries,
+            Tables::Backup(manifest),
             encoding(name),
             needs,
         )
@@ -258,10 +255,10 @@ impl<'a> Run<'a> {
             scan,
             structure,
         } = proven.map_err(|failure| self.untouched(failure))?;
-        let entries = entries_of_scan(&scan);
+        let tables = Tables::File(&scan);
         let encoding = encoding(scan.client_encoding.as_deref());
         let needs = Needs::of_scan(&scan);
-        self.bring(Origin::File(&path), &structure, entries, encoding, needs)
+        self.bring(Origin::File(&path), &structure, tables, encoding, needs)
             .await
     }
 
@@ -269,13 +266,13 @@ impl<'a> Run<'a> {
         &mut self,
         origin: Origin<'_>,
         structure: &Structure,
-        entries: Vec<Entry>,
+        tables: Tables<'_>,
         encoding: TextEncoding,
         needs: Needs,
     ) -> Result<()> {
-        let named = self.named(structure, &entries)?;
+        let named = self.named(structure, &tables)?;
         let selection = Selection::new(structure, &named, &self.chosen.schema_map);
-        let entries = self.chosen(&selection, entries)?;
+        let entries = self.chosen(&selection, &tables)?;
         let mut site = self
             .site(needs)
             .await
@@ -336,7 +333,7 @@ impl<'a> Run<'a> {
     }
 
     /// Finds each table that was named; the dump must make it.
-    fn named(&self, structure: &Structure, entries: &[Entry]) -> Result<Vec<TableName>> {
+    fn named(&self, structure: &Structure, tables: &Tables<'_>) -> Result<Vec<TableName>> {
         let made: Vec<&TableName> = structure.tables().collect();
         let mut named = Vec::new();
         for name in &self.chosen.tables {
@@ -346,7 +343,7 @@ impl<'a> Run<'a> {
                 continue;
             }
             let what = self.what();
-            if entries.iter().any(|entry| entry.expected.name == full) {
+            if tables.has(&full) {
                 let message = format!(
                     "{what}: `{}` has rows of `{name}` and not how it is made; {UNTOUCHED}",
                     self.report.source
@@ -369,14 +366,11 @@ impl<'a> Run<'a> {
     fn chosen(
         &mut self,
         selection: &Selection<'_>,
-        entries: Vec<Entry>,
+        tables: &Tables<'_>,
     ) -> Result<Vec<(Entry, TableName)>> {
         let mut chosen = Vec::new();
-        for entry in entries {
+        for entry in tables.entries(|name| selection.has_table(name)) {
             let name = &entry.expected.name;
-            if !selection.has_table(name) {
-                continue;
-            }
             if entry.expected.rows.is_some() && entry.expected.digest.is_none() {
                 let message = format!(
                     "{}: the rows of `{name}` are INSERT statements, and single tables come back by COPY only; {UNTOUCHED}",
