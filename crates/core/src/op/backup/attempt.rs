@@ -411,7 +411,8 @@ impl<'a> Attempt<'a> {
         beside.extend(marks(self.request, &self.place, finished_at));
         let ready = self.put_beside(proven.taken, &beside).await;
         self.put_manifests(ready, &manifest).await?;
-        self.describe(manifest);
+        let beside: usize = beside.iter().map(|(_, bytes)| bytes.len()).sum();
+        self.describe(manifest, beside as u64);
         self.judge_storages()
     }
 
@@ -471,13 +472,16 @@ impl<'a> Attempt<'a> {
         (chunks, Some(bytes.into()))
     }
 
-    fn describe(&mut self, manifest: Manifest) {
+    /// Reports a stored backup with so many bytes beside its dump and its manifest.
+    fn describe(&mut self, manifest: Manifest, beside_bytes: u64) {
         let report = &mut self.report;
         report.backup_id = Some(manifest.id.to_string());
         report.rows = manifest.dump.rows;
         report.tables = manifest.tables.len();
         report.dump_bytes = manifest.dump.bytes;
         report.size_bytes = manifest.object.size_bytes;
+        report.stored_bytes =
+            manifest.object.size_bytes + manifest.to_json().len() as u64 + beside_bytes;
         report.sha256 = Some(manifest.object.sha256.clone());
         report.manifest_key = Some(self.place.key(Part::Manifest, ""));
         report.restore = Some(manifest.restore.clone());

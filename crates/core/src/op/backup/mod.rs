@@ -218,6 +218,7 @@ impl Report {
             tables: 0,
             dump_bytes: 0,
             size_bytes: 0,
+            stored_bytes: 0,
             sha256: None,
             manifest_key: None,
             storages: request.storages.iter().map(not_stored).collect(),

@@ -39,6 +39,9 @@ pub struct Report {
     pub dump_bytes: u64,
     /// Size of the stored dump.
     pub size_bytes: u64,
+    /// Size of all objects of the backup in one storage, as a listing counts it.
+    #[serde(skip)]
+    pub stored_bytes: u64,
     /// SHA-256 of the stored dump.
     pub sha256: Option<String>,
     /// Key of the manifest below each storage.
