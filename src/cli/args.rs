@@ -15,53 +15,53 @@ pub struct Global {
     /// Configuration file [default: ./pgkeep.yaml, then /etc/pgkeep/pgkeep.yaml]
     #[arg(short, long, global = true, value_name = "FILE", env = "PGKEEP_CONFIG")]
     pub config: Option<PathBuf>,
-    /// Which database of the configuration is meant
+    /// Use only this database of the configuration
     #[arg(short, long, global = true, value_name = "NAME")]
     pub database: Option<String>,
-    /// Print JSON on standard output, and errors as one JSON object at the end of standard error
+    /// Print JSON; an error is one JSON object at the end of standard error
     #[arg(long, global = true)]
     pub json: bool,
-    /// Say more; twice says everything
+    /// Log more; -vv logs even more
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
-    /// Say only what went wrong
+    /// Print only what went wrong
     #[arg(short, long, global = true)]
     pub quiet: bool,
-    /// How log lines look
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    /// Format of log lines
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT", hide_short_help = true)]
     pub log_format: LogFormat,
-    /// Write a log into this file, too; it is rotated by size [default: `log.file` of the configuration]
-    #[arg(long, global = true, value_name = "FILE")]
+    /// Also write a log to this file, rotated by size [default: `log.file` of the configuration]
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
     pub log_file: Option<PathBuf>,
-    /// When progress is shown: on a terminal as a bar, elsewhere as a line now and then
-    #[arg(long, global = true, value_enum, default_value_t = When::Auto, value_name = "WHEN")]
+    /// When to show progress: a bar on a terminal, elsewhere a line now and then
+    #[arg(long, global = true, value_enum, default_value_t = When::Auto, value_name = "WHEN", hide_short_help = true)]
     pub progress: When,
 }
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// For people
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line
     Json,
 }
 
 /// When something is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum When {
-    /// Where it makes sense.
+    /// Unless --quiet is given
     Auto,
-    /// Always.
+    /// Even with --quiet
     Always,
-    /// Never.
+    /// Not at all
     Never,
 }
 
 /// Where backups live.
 #[derive(Clone, Debug, Default, Args)]
 pub struct StorageArgs {
-    /// Storage: a folder or s3://bucket/prefix (repeatable) [default: those of the configuration]
+    /// Storage: a folder, or s3://bucket/prefix (repeatable) [default: those of the configuration]
     #[arg(long = "storage", value_name = "URL", help_heading = "Storage")]
     pub storages: Vec<String>,
     /// Endpoint of an S3-compatible service
@@ -89,30 +89,30 @@ impl From<&StorageArgs> for StorageOverrides {
 
 /// A retention policy on the command line.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Policy [default: the one of the configuration]")]
+#[command(next_help_heading = "Policy [default: that of the configuration]")]
 pub struct PolicyArgs {
-    /// Keep the newest so many
+    /// Keep the N newest backups
     #[arg(long, value_name = "N")]
     pub keep_last: Option<u32>,
-    /// Keep the newest of each of so many hours
+    /// Keep the newest backup of each of N hours
     #[arg(long, value_name = "N")]
     pub keep_hourly: Option<u32>,
-    /// Keep the newest of each of so many days
+    /// Keep the newest backup of each of N days
     #[arg(long, value_name = "N")]
     pub keep_daily: Option<u32>,
-    /// Keep the newest of each of so many ISO weeks
+    /// Keep the newest backup of each of N ISO weeks
     #[arg(long, value_name = "N")]
     pub keep_weekly: Option<u32>,
-    /// Keep the newest of each of so many months
+    /// Keep the newest backup of each of N months
     #[arg(long, value_name = "N")]
     pub keep_monthly: Option<u32>,
-    /// Keep the newest of each of so many years
+    /// Keep the newest backup of each of N years
     #[arg(long, value_name = "N")]
     pub keep_yearly: Option<u32>,
-    /// Keep all that are younger, measured to the newest backup: 30d, 4 weeks, 1 year
+    /// Keep all backups of this length of time before the newest one: 30d, 4 weeks, 1 year
     #[arg(long, value_name = "TIME")]
     pub keep_within: Option<String>,
-    /// IANA name of the zone that days, weeks, months and years are counted in [default: UTC, or the configuration's]
+    /// Time zone for counting days, weeks, months and years, such as Europe/Berlin [default: that of the configuration, else UTC]
     #[arg(long, value_name = "ZONE")]
     pub timezone: Option<String>,
 }

@@ -16,6 +16,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::actions;
 use super::args::{Global, LogFormat};
+use super::screen::in_ascii;
 use pgkeep_core::log as core;
 use pgkeep_core::log::{About, Format, Line, Run, Secrets, Sink};
 pub(super) use pgkeep_core::log::{Ended, ended};
@@ -27,7 +28,7 @@ use pgkeep_model::redact::Redactor;
 /// Shorter lines of a secret are not masked: the runner would blacken every `a`, and tell the secret by the gaps.
 const MIN_MASKED: usize = 4;
 
-/// What this run tells on standard error and in the log file; clones are the same.
+/// What this run prints on standard error and writes to the log file; clones share it.
 #[derive(Clone)]
 pub(super) struct Log {
     /// The process does one run; its lines carry nothing of it.
@@ -39,24 +40,32 @@ pub(super) struct Log {
 #[derive(Default)]
 struct Terminal {
     is_on_actions: bool,
-    /// What the runner was told to hide, by a hash that means nothing elsewhere.
+    /// Whether what is not ASCII can be shown.
+    is_utf8: bool,
+    /// What the runner has to hide, by a hash that means nothing elsewhere.
     masked: (RandomState, Mutex<HashSet<u64>>),
 }
 
 impl Log {
     /// Makes the log of a command line that was not understood: text for people.
-    pub(super) fn of_usage(is_on_actions: bool, secrets: Secrets) -> Self {
-        Self::new(Format::Text, None, is_on_actions, secrets)
+    pub(super) fn of_usage(is_on_actions: bool, is_utf8: bool, secrets: Secrets) -> Self {
+        Self::new(Format::Text, None, is_on_actions, is_utf8, secrets)
     }
 
     /// Starts the log: warnings by default, more with `-v` and `-vv`, or as `PGKEEP_LOG` says. The log file takes what
     /// `-v` would say, at least.
-    pub(super) fn start(global: &Global, is_on_actions: bool, secrets: Secrets) -> Self {
+    pub(super) fn start(
+        global: &Global,
+        is_on_actions: bool,
+        is_utf8: bool,
+        secrets: Secrets,
+    ) -> Self {
         let format = match global.log_format {
             LogFormat::Text => Format::Text,
             LogFormat::Json => Format::Json,
         };
-        let log = Self::new(format, global.log_file.clone(), is_on_actions, secrets);
+        let file = global.log_file.clone();
+        let log = Self::new(format, file, is_on_actions, is_utf8, secrets);
         let level = match (global.quiet, global.verbose) {
             (true, _) => "error",
             (false, 0) => "warn",
@@ -81,10 +90,12 @@ impl Log {
         format: Format,
         file: Option<std::path::PathBuf>,
         is_on_actions: bool,
+        is_utf8: bool,
         secrets: Secrets,
     ) -> Self {
         let terminal = Arc::new(Terminal {
             is_on_actions,
+            is_utf8,
             ..Terminal::default()
         });
         let sink: Arc<dyn Sink> = Arc::<Terminal>::clone(&terminal);
@@ -105,13 +116,13 @@ impl Log {
         self.run.log().configure(config);
     }
 
-    /// Tells a person something; nobody may be there to read it.
+    /// Prints text for people; there may be no one to read it.
     pub(super) fn say(&self, text: &str) {
         let plain = anstream::adapter::strip_str(text).to_string();
         self.tell(text, &self.run.line(Level::INFO, plain));
     }
 
-    /// Tells a warning: `shown` to a person, `text` to machines, and to the log file even where a person wants quiet.
+    /// Reports a warning: `shown` to people, `text` to programs, and to the log file even with `--quiet`.
     pub(super) fn warn(&self, shown: Option<&str>, text: &str) {
         let line = self.run.line(Level::WARN, text.to_owned());
         match shown {
@@ -120,7 +131,7 @@ impl Log {
         }
     }
 
-    /// Tells a failure: `shown` to a person, all of its parts to machines.
+    /// Reports a failure: `shown` to people, all of its parts to programs.
     pub(super) fn fail(&self, shown: &str, failure: &Failure) {
         let line = self.line_of(failure);
         if self.annotate(failure) {
@@ -130,7 +141,7 @@ impl Log {
         }
     }
 
-    /// Tells a failure to a program that reads JSON: as the last object of standard error.
+    /// Reports a failure in JSON: as the last object of standard error.
     pub(super) fn fail_in_json(&self, failure: &Failure) {
         self.annotate(failure);
         let mut object = failure.to_json();
@@ -177,14 +188,14 @@ impl Log {
         true
     }
 
-    /// Tells what is wrong with the command line: `shown` to a person, who may have typed a URL with a password. A run of
+    /// Reports what is wrong with the command line: `shown` to people, who may have typed a URL with a password. A run of
     /// GitHub is marked with it, too.
     pub(super) fn say_usage(&self, shown: &str, failure: &Failure) {
         self.annotate(failure);
         self.terminal.text(&self.redacted(shown.trim_end()));
     }
 
-    /// Hides secrets from now on. On GitHub's runners the runner is told, too, so that no later program of the job prints
+    /// Hides secrets from now on. On GitHub the runner learns them as well, so that no later program of the job prints
     /// them.
     pub(super) fn hide<'a>(&self, secrets: impl IntoIterator<Item = &'a SecretString>) {
         let secrets: Vec<&SecretString> = secrets.into_iter().collect();
@@ -194,7 +205,7 @@ impl Log {
         }
     }
 
-    /// Hides values that may be secrets by the names they stand under. No runner is told: it would blacken a whole job's
+    /// Hides values that may be secrets by the names they stand under. No runner learns them: it would blacken a whole job's
     /// log for the sake of a variable called `AUTHOR`.
     pub(super) fn hide_guessed<'a>(&self, secrets: impl IntoIterator<Item = &'a SecretString>) {
         self.run.secrets().hide(secrets);
@@ -219,14 +230,14 @@ impl Log {
         self.terminal.shielded_json(&text)
     }
 
-    /// Tells a line on standard error, as the format asks, and in the log file.
+    /// Writes a line to standard error, in the format asked for, and to the log file.
     fn tell(&self, shown: &str, line: &Line) {
         self.run.log().tell(shown, line);
     }
 }
 
 impl Terminal {
-    /// Tells GitHub's runner a secret, so that it hides it in everything that the job prints from then on.
+    /// Gives a secret to GitHub's runner, so that it hides it in everything that the job prints from then on.
     ///
     /// The runner reads both streams; standard output is left to data. A file in the place of standard error is no
     /// runner, and would keep the secret.
@@ -271,7 +282,8 @@ impl Terminal {
 
 impl Sink for Terminal {
     fn text(&self, text: &str) {
-        to_standard_error(&self.shielded(text));
+        let text = self.shielded(text);
+        to_standard_error(&if self.is_utf8 { text } else { in_ascii(&text) });
     }
 
     fn json(&self, text: String) {

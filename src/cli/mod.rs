@@ -11,8 +11,10 @@ mod output;
 mod pages;
 mod panic;
 mod progress;
+mod screen;
 mod settings;
 mod steps;
+mod table;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -32,6 +34,7 @@ use pgkeep_core::log::Secrets;
 use pgkeep_core::postgres::process::kill_all;
 use pgkeep_core::setup::Setup;
 use pgkeep_model::failure::{Failure, Kind};
+use screen::Screen;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -39,24 +42,61 @@ const STYLES: Styles = Styles::styled()
     .literal(AnsiColor::Cyan.on_default().bold())
     .placeholder(AnsiColor::Cyan.on_default());
 
+/// Below `-h`.
+const START_HERE: &str = "\
+Start here:
+  pgkeep demo                        shows everything once, on a throw-away server
+  pgkeep config init                 writes a configuration file
+  pgkeep check                       tests the set-up
+  pgkeep backup                      makes a backup of every database
+
+`pgkeep COMMAND --help` explains a command, with examples.";
+
+/// Below `--help`.
 const AFTER_HELP: &str = "\
 Start here:
-  pgkeep demo                                              everything once, on a throw-away server
-  pgkeep backup --storage ./backups --require users        with DATABASE_URL set
-  pgkeep list --storage ./backups
-  pgkeep drill --storage ./backups                         restores the latest one for a test
-  pgkeep inspect dump.sql.gz
-  pgkeep retention --keep-daily 7 --keep-weekly 4 --simulate '0 3 * * *'
+  pgkeep demo                        shows everything once, on a throw-away server
 
-Exit codes: 0 done and proven, 2 usage or config, 3 the backup is good but something after it is not, \
-10 no such backup, 11 busy, 12 login refused, 20 the source failed, 21 the dump failed its proof, 22 storage failed, \
-23 stored data is damaged or a restore did not match, 24 stale, 25 refused by a safety rule, 26 a needed program is \
-missing, 130 or 143 stopped by a \
-signal; any other one means failure too.";
+With a configuration:
+  pgkeep config init                 writes pgkeep.yaml, with a comment for every key
+  pgkeep check                       tests the set-up
+  pgkeep backup                      makes a backup of every database
+  pgkeep drill                       proves that the latest backup can be restored
+
+Without a configuration, when DATABASE_URL is set:
+  pgkeep backup --storage ./backups --require users
+  pgkeep list --storage ./backups
+  pgkeep drill --storage ./backups
+
+`pgkeep COMMAND --help` explains a command, with examples.
+
+Exit codes:
+    0  done and proven
+    1  unexpected: a defect of pgkeep, or something that it does not know
+    2  wrong command line or configuration
+    3  the backup is good, but something after it is not
+   10  no such backup, database, storage, table or file
+   11  another run holds the lock
+   12  the server or a storage refused the login
+   20  the source failed: the connection, pg_dump, or a statement of a restore
+   21  the dump failed its proof; nothing was stored
+   22  a storage failed
+   23  stored data is damaged, or a restore did not match
+   24  stale: no good backup that is young enough
+   25  refused by a safety rule; nothing was changed
+   26  a needed program is missing or too old
+  126  guard: the command cannot be started
+  127  guard: there is no such command
+  130  stopped by SIGINT
+  143  stopped by SIGTERM
+Treat every other code as a failure.
+
+Environment: PGKEEP_CONFIG names the configuration, PGKEEP_LOG sets the log level. NO_COLOR turns colours off, \
+CLICOLOR_FORCE and FORCE_COLOR turn them on. COLUMNS sets the width of tables on a terminal.";
 
 /// Logical PostgreSQL backups that come with proof.
 #[derive(Debug, Parser)]
-#[command(name = "pgkeep", version = env!("PGKEEP_VERSION"), about, after_help = AFTER_HELP, styles = STYLES, max_term_width = 110)]
+#[command(name = "pgkeep", version = env!("PGKEEP_VERSION"), about, after_help = START_HERE, after_long_help = AFTER_HELP, styles = STYLES, max_term_width = 110)]
 #[command(propagate_version = true, disable_help_subcommand = true)]
 struct Cli {
     /// What every command understands.
@@ -81,23 +121,27 @@ const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(2);
 pub fn run(arguments: impl IntoIterator<Item = OsString> + Clone, context: Context) -> ExitCode {
     let secrets = Secrets::default();
     panic::install(secrets.clone());
+    settings::force_colours();
     let actions = settings::actions();
     let cli = match Cli::try_parse_from(arguments.clone()) {
         Ok(cli) => cli,
         Err(error) => {
-            let log = Log::of_usage(actions.is_some(), secrets);
-            return refuse(&error, arguments, &log);
+            let screen = settings::screen(true);
+            let log = Log::of_usage(actions.is_some(), screen.is_utf8, secrets);
+            return refuse(error, arguments, screen, &log);
         }
     };
-    let log = Log::start(&cli.global, actions.is_some(), secrets);
-    let mut output = Output::new(&cli.global, actions, log.clone());
     // Standard output belongs to the command that is guarded.
-    output.stdout_is_taken = matches!(cli.command, Command::Guard(_));
+    let stdout_is_taken = matches!(cli.command, Command::Guard(_));
+    let screen = settings::screen(stdout_is_taken);
+    let log = Log::start(&cli.global, actions.is_some(), screen.is_utf8, secrets);
+    let mut output = Output::new(&cli.global, screen, actions, log.clone());
+    output.stdout_is_taken = stdout_is_taken;
     let result = log.around(|| panic::caught(|| dispatch(&cli, &context, &output)));
     output.exit(result.and_then(|()| answered(&cli.command, &output)))
 }
 
-/// What a run of these does counts whether somebody reads of it or not; what others do is their answer.
+/// These count by what they do, whether anyone reads about it or not; the others count by their answer.
 fn answered(command: &Command, output: &Output) -> Result<(), Failure> {
     let is_work = matches!(
         command,
@@ -192,8 +236,9 @@ fn listen_for_signals(stop: Stop) -> Result<(), Failure> {
 
 /// Prints what clap has to say; with `--json` an error is one object, and a runner of GitHub marks its run with it.
 fn refuse(
-    error: &clap::Error,
+    mut error: clap::Error,
     arguments: impl IntoIterator<Item = OsString>,
+    screen: Screen,
     log: &Log,
 ) -> ExitCode {
     let is_help = matches!(
@@ -208,22 +253,44 @@ fn refuse(
         let _ = error.print(); // a closed terminal changes no exit code
         return ExitCode::SUCCESS;
     }
-    if !wants_json {
+    let failure = usage_failure(&error);
+    if wants_json {
+        log.fail_in_json(&failure);
+    } else {
+        let hint = hint(&error);
+        let values = long_list_of_values(&mut error, screen);
         let mut shown = error.render().ansi().to_string();
-        if let Some(hint) = hint(error) {
+        let end = shown.find("\nFor more information").unwrap_or(shown.len());
+        shown.insert_str(end, &values);
+        if let Some(hint) = hint {
             shown += &format!("\nhint: {hint}\n");
         }
-        log.say_usage(&shown, &usage_failure(error));
-    } else {
-        log.fail_in_json(&usage_failure(error));
+        log.say_usage(&shown, &failure);
     }
     ExitCode::from(Kind::Usage.exit_code())
 }
 
+/// Takes the possible values out of an error where they do not fit on its line, and returns them with a line for each.
+fn long_list_of_values(error: &mut clap::Error, screen: Screen) -> String {
+    let Some(ContextValue::Strings(values)) = error.get(ContextKind::ValidValue) else {
+        return String::new();
+    };
+    let length: usize = values.iter().map(|value| value.len() + 2).sum();
+    if length + "  [possible values: ]".len() <= screen.width.unwrap_or(USUAL_WIDTH) {
+        return String::new();
+    }
+    let lines: String = values.iter().map(|value| format!("  {value}\n")).collect();
+    error.remove(ContextKind::ValidValue);
+    format!("\nPossible values:\n{lines}")
+}
+
+/// Columns of a terminal that does not say how many it has.
+const USUAL_WIDTH: usize = 80;
+
 /// Takes clap's text apart: what is wrong, which arguments it is about, its tips. The usage line is for people.
 fn usage_failure(error: &clap::Error) -> Failure {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return Failure::new(Kind::Usage, "usage", "the command line names no command")
+        return Failure::new(Kind::Usage, "usage", "no command is given")
             .hint("`pgkeep --help` lists the commands");
     }
     let text = error.render().to_string();
@@ -246,15 +313,15 @@ fn usage_failure(error: &clap::Error) -> Failure {
 const OTHER_WORDS: &[(&[&str], &str)] = &[
     (
         &["init", "rcreate", "repo-create", "stanza-create"],
-        "`pgkeep config init` writes a configuration; a storage needs no making",
+        "`pgkeep config init` writes a configuration file; a storage needs no set-up",
     ),
     (
         &["snapshots", "rlist", "info", "ls", "backup-list"],
-        "`pgkeep list` lists what is stored, `pgkeep show` one backup",
+        "`pgkeep list` lists the stored backups, `pgkeep show` shows one of them",
     ),
     (
         &["forget", "expire", "delete", "compact", "purge", "retain"],
-        "`pgkeep prune` removes what the retention does not keep",
+        "`pgkeep prune` removes the backups that the retention policy does not keep",
     ),
     (
         &["create", "dump", "backup-push", "export"],
@@ -262,24 +329,24 @@ const OTHER_WORDS: &[(&[&str], &str)] = &[
     ),
     (
         &["export-tar", "download", "backup-fetch", "cat"],
-        "`pgkeep get` downloads a backup, `pgkeep extract` one table's rows",
+        "`pgkeep get` downloads a backup, `pgkeep extract` prints one table's rows",
     ),
     (
         &["copy", "mirror", "replicate"],
-        "`pgkeep sync` copies what a storage lacks",
+        "a backup goes to every storage of the configuration at once; no command copies it later",
     ),
     (
         &["unlock", "break-lock"],
-        "nothing has to be unlocked: the next run takes over from one that died",
+        "nothing has to be unlocked: the next run takes over the lock of a run that died",
     ),
     (&["tag", "hold"], "`pgkeep pin ID REASON` keeps a backup"),
     (
         &["stats"],
-        "`pgkeep status` tells sizes, ages and how runs went",
+        "`pgkeep status` reports sizes, ages and the last runs",
     ),
     (
         &["test", "doctor", "diagnose"],
-        "`pgkeep check` looks at the set-up, `pgkeep drill` tries a restore",
+        "`pgkeep check` tests the set-up, `pgkeep drill` tests a restore",
     ),
 ];
 
@@ -301,8 +368,8 @@ fn hint(error: &clap::Error) -> Option<&'static str> {
             .iter()
             .any(|argument| argument.starts_with("--into"));
     lacks_target.then_some(
-        "`--into shop_restored` makes a database beside the old one, `--into shop --replace` puts it into its place; a URL \
-         names another server",
+        "`--into shop_restored` restores into a new database beside the old one, `--into shop --replace` replaces the \
+         old one; a URL names another server",
     )
 }
 

@@ -6,23 +6,26 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anstyle::{AnsiColor, Style};
-use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
 use super::actions::{Actions, Table as StepTable};
 use super::args::{Global, When};
 use super::log::Log;
+use super::screen::Screen;
+use super::table::Table;
 use pgkeep_model::failure::{Failure, Kind};
 use pgkeep_model::name::printable;
 use pgkeep_model::scan::{RowDigest, TableKind};
-pub(super) use pgkeep_model::words::{bytes, number};
+pub(super) use pgkeep_model::words::{bytes, number, took};
 
 /// How this run prints.
 pub(super) struct Output {
     pub json: bool,
     pub quiet: bool,
     pub progress: When,
-    /// Whether standard output is somebody else's, so that data goes to standard error, too.
+    /// What the reader can show.
+    pub screen: Screen,
+    /// Whether standard output belongs to another program, so that data goes to standard error as well.
     pub stdout_is_taken: bool,
     /// The runner of GitHub that reads along.
     actions: Option<Actions>,
@@ -46,11 +49,12 @@ const WARNING: Style = AnsiColor::Yellow.on_default().bold();
 const HINT: Style = AnsiColor::Cyan.on_default().bold();
 
 impl Output {
-    pub(super) fn new(global: &Global, actions: Option<Actions>, log: Log) -> Self {
+    pub(super) fn new(global: &Global, screen: Screen, actions: Option<Actions>, log: Log) -> Self {
         Self {
             json: global.json,
             quiet: global.quiet,
             progress: global.progress,
+            screen,
             stdout_is_taken: false,
             actions,
             log,
@@ -65,7 +69,7 @@ impl Output {
         let Some(error) = lost.as_ref() else {
             return Ok(());
         };
-        let message = format!("cannot write the answer to standard output: {error}");
+        let message = format!("cannot write to standard output: {error}");
         Err(Failure::new(Kind::Unexpected, "output_lost", message))
     }
 
@@ -78,6 +82,11 @@ impl Output {
             .expect("reports hold only JSON's own types")
             + "\n";
         self.raw(self.log.shielded_json(text).as_bytes());
+    }
+
+    /// Prints a report as JSON, or as text that fits the terminal.
+    pub(super) fn report(&self, report: &impl Serialize, text: impl FnOnce() -> String) {
+        self.document(report, || self.screen.fitted(&text()));
     }
 
     /// Prints one line of JSON Lines.
@@ -132,7 +141,7 @@ impl Output {
         if !self.quiet
             && let Some(text) = text()
         {
-            self.data(&text);
+            self.data(&self.screen.fitted(&text));
         }
     }
 
@@ -161,7 +170,7 @@ impl Output {
         }
     }
 
-    /// Tells a person something on standard error.
+    /// Prints text for people on standard error.
     pub(super) fn say(&self, text: &str) {
         self.log.say(text);
     }
@@ -207,18 +216,10 @@ pub(super) fn warning(log: &Log, text: &str, is_quiet: bool) {
     log.warn((!is_quiet).then_some(&shown), text);
 }
 
-/// Tells a panic. It was redacted as far as the panicking thread could, and the log may be what panicked.
+/// Prints a panic. It was redacted as far as the panicking thread could, and the log may be what panicked.
 pub(super) fn say_in_panic(line: &str) {
     let mut stderr = anstream::stderr().lock();
     let _ = writeln!(stderr, "{line}");
-}
-
-/// Starts a table without borders, which reads well on a terminal and survives copying.
-pub(super) fn table(headers: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(headers);
-    table
 }
 
 /// One row of a list of tables: name, kind, rows, bytes, digest.
@@ -232,12 +233,9 @@ pub(super) type TableRow = (
 
 /// Lists the tables of a dump, alike for a file and for a manifest.
 pub(super) fn dumped_tables(rows: impl IntoIterator<Item = TableRow>) -> Table {
-    let mut out = table(&["table", "kind", "rows", "bytes", "digest"]);
-    for at in [2, 3] {
-        if let Some(column) = out.column_mut(at) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
+    let mut out = Table::new(&["table", "kind", "rows", "bytes", "digest"])
+        .right(&[2, 3])
+        .spare(&[DIGEST]);
     for (name, kind, rows, size, digest) in rows {
         out.add_row([
             printable(&name),
@@ -248,4 +246,12 @@ pub(super) fn dumped_tables(rows: impl IntoIterator<Item = TableRow>) -> Table {
         ]);
     }
     out
+}
+
+/// The column of digests, which only programs compare: a narrow terminal goes without.
+const DIGEST: usize = 4;
+
+/// Writes a number with its noun.
+pub(super) fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{} {}", number(count), if count == 1 { one } else { many })
 }

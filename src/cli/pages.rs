@@ -21,8 +21,7 @@ pub struct CompletionsArgs {
 /// Flags of `man`.
 #[derive(Debug, Args)]
 pub struct ManArgs {
-    /// Write a page for each command into this folder, which is made where it is missing [default: the main page on
-    /// standard output]
+    /// Write a page for each command into this folder [default: print the main page]
     #[arg(long, value_name = "FOLDER")]
     pub dir: Option<PathBuf>,
 }

@@ -1,7 +1,7 @@
-//! What happens when pgkeep itself breaks: the panic is told at once and without secrets, the programs it started are
+//! What happens when pgkeep itself breaks: the panic is reported at once and without secrets, the programs it started are
 //! killed, and the run ends as a failure like any other, with exit code 1.
 //!
-//! A hook is of the whole process by nature, and so is the last panic that it tells.
+//! A hook is of the whole process by nature, and so is the last panic that it reports.
 //! It never prints a panic's text before every known secret was taken out of it.
 
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
@@ -12,15 +12,15 @@ use pgkeep_core::log::Secrets;
 use pgkeep_core::postgres::process::kill_all;
 use pgkeep_model::failure::{Failure, Kind};
 
-/// The last panic, as it was told.
+/// The last panic, as it was reported.
 static LAST: Mutex<Option<String>> = Mutex::new(None);
 
-/// Tells every later panic of this process in one line, on whichever thread it happens.
+/// Reports every later panic of this process in one line, on whichever thread it happens.
 pub(super) fn install(secrets: Secrets) {
     std::panic::set_hook(Box::new(move |info| {
-        let told = tell(info, &secrets);
-        say_in_panic(&format!("pgkeep panicked {told}"));
-        *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+        let words = words(info, &secrets);
+        say_in_panic(&format!("pgkeep panicked {words}"));
+        *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(words);
     }));
 }
 
@@ -35,15 +35,15 @@ pub(super) fn caught(run: impl FnOnce() -> Result<(), Failure>) -> Result<(), Fa
 
 fn failure() -> Failure {
     let last = LAST.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let told = last.unwrap_or_else(|| "for a reason that is not known".to_owned());
+    let words = last.unwrap_or_else(|| "for an unknown reason".to_owned());
     let message = format!(
-        "a defect of pgkeep ended it: it panicked {told}; a backup without manifest counts for nothing"
+        "pgkeep panicked {words}; this is a defect of pgkeep; a dump without manifest is not a backup"
     );
     Failure::new(Kind::Unexpected, "panicked", message)
-        .hint("`pgkeep list` shows what is stored; please report the defect with these words")
+        .hint("`pgkeep list` shows what is stored; please report the defect with this message")
 }
 
-fn tell(info: &PanicHookInfo<'_>, secrets: &Secrets) -> String {
+fn words(info: &PanicHookInfo<'_>, secrets: &Secrets) -> String {
     let place = info
         .location()
         .map_or_else(|| "somewhere".to_owned(), |place| format!("at {place}"));
@@ -60,7 +60,7 @@ fn tell(info: &PanicHookInfo<'_>, secrets: &Secrets) -> String {
 }
 
 /// Panics in the middle of a run, on a thread of its own, when `PGKEEP_TEST_PANIC` says with which words. It stands in
-/// debug builds only, for the test that no secret is told.
+/// debug builds only, for the test that no secret is printed.
 #[cfg(debug_assertions)]
 pub(super) async fn provoke(words: Option<String>) {
     let Some(words) = words else { return };

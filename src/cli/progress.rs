@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use super::args::When;
 use super::log::Log;
 use super::output::{Output, bytes};
+use super::screen::Screen;
 use pgkeep_core::op::event::{Event, Observer};
 use pgkeep_core::stream::pipeline::Progress;
 use pgkeep_model::failure::Failure;
@@ -39,7 +40,7 @@ impl Style {
             // Its lines are data, and standard error ends with one object.
             (true, ..) if output.stdout_is_taken => Self::Nothing,
             (true, ..) => Self::Json,
-            (false, ..) if is_terminal => Self::Bar,
+            (false, ..) if is_terminal && !output.screen.is_dumb => Self::Bar,
             (false, ..) => Self::Lines,
         }
     }
@@ -50,6 +51,7 @@ pub(super) struct Shown {
     database: String,
     style: Style,
     log: Log,
+    screen: Screen,
     task: Mutex<Option<(JoinHandle<()>, Option<ProgressBar>)>>,
     /// The stage under way, the database where it is known by its name, and since when.
     stage: Mutex<Option<(&'static str, Option<String>, Instant)>>,
@@ -61,6 +63,7 @@ impl Shown {
             database: database.to_owned(),
             style: Style::choose(output),
             log: output.log.clone(),
+            screen: output.screen,
             task: Mutex::new(None),
             stage: Mutex::new(None),
         }
@@ -74,7 +77,7 @@ impl Shown {
         self
     }
 
-    /// Shows something that is read, of which nobody knows how long it is.
+    /// Shows the reading of something of unknown length.
     pub(super) fn reading(&self, stage: &'static str, progress: &Arc<Progress>) {
         self.turn_to(Some((stage, None)));
         self.start(stage, progress, 0, 0);
@@ -150,7 +153,7 @@ impl Shown {
             tables,
             started: Instant::now(),
         };
-        let bar = (self.style == Style::Bar).then(|| bar(&self.database));
+        let bar = (self.style == Style::Bar).then(|| bar(&self.database, self.screen));
         let (style, shown) = (self.style, bar.clone());
         let log = self.log.clone();
         // It ends with `finish`, which every run calls.
@@ -326,11 +329,15 @@ pub(super) fn left(seconds: u64) -> String {
     }
 }
 
-pub(super) fn bar(database: &str) -> ProgressBar {
+pub(super) fn bar(database: &str, screen: Screen) -> ProgressBar {
     let bar = ProgressBar::new_spinner();
     let style = ProgressStyle::with_template("{spinner} {prefix}: {wide_msg}")
         .expect("the template is well-formed");
-    bar.set_style(style);
+    bar.set_style(if screen.is_utf8 {
+        style
+    } else {
+        style.tick_chars("-\\|/ ")
+    });
     bar.set_prefix(database.to_owned());
     bar.enable_steady_tick(BAR_INTERVAL);
     bar

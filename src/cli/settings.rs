@@ -11,6 +11,7 @@ use super::actions::Actions;
 use super::args::Global;
 use super::log::Log;
 use super::output;
+use super::screen::Screen;
 use pgkeep_core::setup::{Door, Setup};
 use pgkeep_core::stop::Stop;
 use pgkeep_model::config::Config;
@@ -21,7 +22,7 @@ use pgkeep_model::redact::Redactor;
 struct Terminal {
     log: Log,
     is_quiet: bool,
-    /// Whether `check` tells in its report what is wrong with the configuration.
+    /// Whether this is `check`, which reports what is wrong with the configuration itself.
     is_check: bool,
     stop: Stop,
 }
@@ -79,6 +80,26 @@ fn program(path: Option<&OsStr>) -> Option<PathBuf> {
         .and_then(|found| found.canonicalize().ok());
     let is_found = found.is_some() && found == own.canonicalize().ok();
     (!is_found).then_some(own)
+}
+
+/// Looks at what standard output can show; where that belongs to another program, at standard error.
+pub(super) fn screen(stdout_is_taken: bool) -> Screen {
+    let size = if stdout_is_taken {
+        rustix::termios::tcgetwinsize(std::io::stderr())
+    } else {
+        rustix::termios::tcgetwinsize(std::io::stdout())
+    };
+    let columns = size.ok().map(|size| usize::from(size.ws_col));
+    Screen::new(columns, |name| std::env::var(name).ok())
+}
+
+/// Shows colours where `FORCE_COLOR` wants them. `NO_COLOR`, `CLICOLOR`, `CLICOLOR_FORCE` and `TERM` are read by anstream.
+pub(super) fn force_colours() {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_zero = std::env::var_os("FORCE_COLOR").is_some_and(|value| value == "0");
+    if is_set("FORCE_COLOR") && !is_zero && !is_set("NO_COLOR") {
+        anstream::ColorChoice::Always.write_global();
+    }
 }
 
 /// Looks whether GitHub's runner reads along.

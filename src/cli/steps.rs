@@ -93,7 +93,7 @@ pub(super) fn of_guard(report: &guard::Report) -> Table {
     let mut table = Table::new("Guarded command", GUARD);
     let command = match &report.command {
         None => "❌ was not run".to_owned(),
-        Some(command) if command.is_success() => "✅ went well".to_owned(),
+        Some(command) if command.is_success() => "✅ succeeded".to_owned(),
         Some(command) => format!("❌ failed, exit code {}", command.code),
     };
     for one in &report.databases {
@@ -126,7 +126,7 @@ pub(super) fn outputs_of_guard(report: &guard::Report) -> [(&'static str, String
 
 /// One row for each copy that was read.
 pub(super) fn of_copies(report: &verify::Report) -> Table {
-    let mut table = Table::new("Stored backups, read back", COPIES);
+    let mut table = Table::new("Verified backups", COPIES);
     for copy in &report.copies {
         let result = match (copy.ok, copy.damaged) {
             (true, _) => "✅ good",
@@ -217,7 +217,7 @@ fn verdict(failure: Option<&Failure>) -> String {
     match failure {
         None => "✅ done and proven".to_owned(),
         Some(failure) if failure.kind == Kind::AfterGood => {
-            "⚠️ good, but not all behind it".to_owned()
+            "⚠️ good, but something after it is not".to_owned()
         }
         Some(failure) => format!("❌ failed, exit code {}", failure.kind.exit_code()),
     }

@@ -202,7 +202,7 @@ fn c11_nothing_from_the_server_is_a_command() {
     assert_eq!(plain["tables"][0]["name"], name);
     let summary = read(&shop.sandbox, "GITHUB_STEP_SUMMARY");
     assert!(
-        summary.contains("### Stored backups, read back") && summary.contains("✅ good"),
+        summary.contains("### Verified backups") && summary.contains("✅ good"),
         "{summary}"
     );
 }

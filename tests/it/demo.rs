@@ -34,10 +34,10 @@ fn walks_to_the_end_and_leaves_what_was_asked_for() {
     for words in [
         "proven: pg_dump exited with 0, end marker seen, all 2 required tables found",
         "refused with exit code 21: the gzip stream is cut or damaged",
-        "every table is there, all 46,273 rows",
+        "every table is restored, all 46,273 rows",
         "in demo: good, ",
         "drill passed",
-        "compared: every table is as it was dumped",
+        "compared: every table is as dumped",
         "pagila_again",
         "2 kept, 1 removed",
         "pgkeep list --storage kept",

@@ -204,7 +204,7 @@ fn only_our_own_block_of_the_crontab_is_touched() {
     let so_far = writes();
     let again = cron.install(&weekdays);
     assert!(
-        again.stderr().contains("in your crontab already"),
+        again.stderr().contains("already in your crontab"),
         "{again}"
     );
     assert_eq!((cron.tab(), writes()), ([&first, behind].concat(), so_far));

@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use crate::cli::args::{PresetArg, StorageArgs};
 use crate::cli::log::{self, Ended};
-use crate::cli::output::{Output, bytes, number};
+use crate::cli::output::{Output, bytes, counted, took};
 use crate::cli::progress::Shown;
+use crate::cli::screen::Screen;
 use crate::cli::steps;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::backup::{Report, not_started, overall, run as backup};
@@ -19,23 +20,28 @@ use pgkeep_model::manifest::Trigger;
 
 pub(super) const AFTER_HELP: &str = "\
 Examples:
-  pgkeep backup                                      all databases of the configuration
+  pgkeep backup                          every database of the configuration
   pgkeep -d shop backup --trigger pre-deploy
   pgkeep backup --storage ./backups --require users --compression zstd
-  pgkeep backup --url 'postgresql:///shop?host=/run/postgresql' --storage s3://acme-backups/pg
+  pgkeep backup --url postgresql:///shop --storage s3://acme-backups/pg
 
-Without --url and without a configuration, DATABASE_URL or libpq's own variables (PGHOST, PGSERVICE, …) say where \
-the database is. Passwords may also come from ~/.pgpass or a service file; behind --url others can read them in the \
-list of processes. A run that leaves out tables or rows by its flags is stored under partial/ and counts for \
-nothing else.";
+Nothing counts as a backup until all of it is proven: pg_dump exited with 0, the dump has its end marker, required \
+tables are in it, and every byte reached the storage.
+
+Without --url and without a configuration, DATABASE_URL or libpq's variables (such as PGHOST and PGSERVICE) name the \
+database. Keep passwords out of --url, because other users can read the list of processes. libpq also takes them from \
+~/.pgpass or a service file.
+
+A backup made with flags that leave out tables or rows is stored under partial/. It is never chosen as the latest, and \
+does not count as fresh.";
 
 /// Flags of `backup`.
 #[derive(Debug, Default, Args)]
 pub struct BackupArgs {
-    /// The database [default: from the configuration, DATABASE_URL or libpq's variables]
+    /// URL of the database [default: from the configuration, DATABASE_URL or libpq's variables]
     #[arg(long, value_name = "URL", hide_env_values = true)]
     pub url: Option<String>,
-    /// Name of the database in storage [default: the one in the URL]
+    /// Name of the database in the storages [default: the one in the URL]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
     /// File that holds the password
@@ -44,16 +50,18 @@ pub struct BackupArgs {
     /// Where to store.
     #[command(flatten)]
     pub storage: StorageArgs,
-    /// How many storages must take the backup for it to count [default: one]
+    /// How many storages must take the backup [default: 1]
     #[arg(long, value_name = "N")]
     pub copies: Option<usize>,
-    /// Table that must be in the dump: users, billing."Invoice Lines", or users=100 for at least 100 rows (repeatable)
+    /// Table that must be in the dump, such as users, or users=100 for at least 100 rows (repeatable)
+    ///
+    /// Other examples: sales.orders, billing."Invoice Lines".
     #[arg(long = "require", value_name = "TABLE")]
     pub required: Vec<String>,
-    /// Rules of a hosting service: supabase keeps what is the project's own, users and stored files' index included
+    /// Rules of a hosting service: dump what is the project's own, and leave out what is the platform's
     #[arg(long, value_enum, value_name = "SERVICE", help_heading = "Selection")]
     pub preset: Option<PresetArg>,
-    /// Dump only this table (repeatable); names are literal, never patterns
+    /// Dump only this table (repeatable); names are never patterns
     #[arg(long = "table", value_name = "TABLE", help_heading = "Selection")]
     pub tables: Vec<String>,
     /// Leave this table out (repeatable)
@@ -80,41 +88,45 @@ pub struct BackupArgs {
         help_heading = "Selection"
     )]
     pub structure_only: Vec<String>,
-    /// Compression: gzip, zstd or none, with a level such as gzip:6 [default: gzip at a level
-    /// that suits each chunk, 3 to 5]
+    /// gzip, zstd or none, with or without a level, such as zstd:6 [default: gzip]
+    ///
+    /// Without a level, gzip takes one from 3 to 5 that suits each chunk.
     #[arg(long, value_name = "METHOD[:LEVEL]")]
     pub compression: Option<String>,
-    /// Store roles and tablespaces beside the dump
+    /// Also store roles and tablespaces
     #[arg(long)]
     pub globals: bool,
     /// Accept a database without any table
     #[arg(long)]
     pub allow_empty: bool,
-    /// End with code 3 when pg_dump warned of anything
+    /// Exit with code 3 when pg_dump printed a warning
     #[arg(long)]
     pub strict_warnings: bool,
     /// How long pg_dump waits for a lock [default: 60s]
     #[arg(long, value_name = "TIME")]
     pub lock_wait_timeout: Option<String>,
-    /// How long to wait for another run of the same database; 0 ends at once with code 11 [default: 0]
+    /// How long to wait for another run of the same database [default: 0, which exits with code 11]
     #[arg(long, value_name = "TIME")]
     pub lock_timeout: Option<String>,
-    /// End a dump that has moved no byte for so long; 0 means never [default: 10m]
+    /// Stop a dump that has sent nothing for this long; 0 means never [default: 10m]
     #[arg(long, value_name = "TIME")]
     pub stall_timeout: Option<String>,
-    /// How often a run is tried whose cause may pass, such as a lost connection [default: 3]
+    /// How often to try, when the cause may pass, such as a lost connection [default: 3]
     #[arg(long, value_name = "N")]
     pub attempts: Option<u32>,
-    /// Folder of the PostgreSQL client programs
+    /// Folder of the PostgreSQL programs
     #[arg(long, value_name = "FOLDER")]
     pub bin_dir: Option<PathBuf>,
-    /// Why the run happens [default: manual; pre-deploy for a guard]
+    /// Why this run happens [default: manual; with guard: pre-deploy]
     #[arg(long, value_enum)]
     pub trigger: Option<TriggerArg>,
-    /// Keep the backup until it is unpinned, for this reason [default: pinned where the trigger is pre-deploy]
+    /// Pin the backup, for this reason: it is kept until it is unpinned
+    ///
+    /// A backup with the trigger pre-deploy is pinned without this flag, unless the configuration says how many of them
+    /// to keep.
     #[arg(long, value_name = "REASON")]
     pub pin: Option<String>,
-    /// Remove nothing behind the backup, whatever the configuration's retention says
+    /// Do not prune after the backup
     #[arg(long)]
     pub no_prune: bool,
 }
@@ -122,7 +134,7 @@ pub struct BackupArgs {
 /// Why a run happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TriggerArg {
-    /// Somebody asked for it
+    /// Someone asked for it
     Manual,
     /// A schedule
     Schedule,
@@ -237,25 +249,29 @@ fn print(report: &Report, output: &Output, is_one_of_many: bool) {
         output.warning(&format!("{}: {}", report.database, warning.message));
     }
     if report.stored && !output.quiet {
-        output.data(&text(report));
+        output.data(&text(report, output.screen));
     }
     if is_one_of_many && let Some(failure) = &report.failure {
         output.error(failure);
     }
 }
 
-pub(super) fn text(report: &Report) -> String {
+pub(super) fn text(report: &Report, screen: Screen) -> String {
     let id = report.backup_id.as_deref().unwrap_or_default();
-    let seconds = report.took_ms as f64 / 1000.0;
     let mut out = format!(
-        "{id}: {} tables, {} rows, {} of SQL stored as {} in {seconds:.1} s\n",
-        number(report.tables as u64),
-        number(report.rows),
+        "{id}: {} in {}\n  {}, {}, {} of SQL\n",
+        bytes(report.stored_bytes),
+        took(report.took_ms),
+        counted(report.tables as u64, "table", "tables"),
+        counted(report.rows, "row", "rows"),
         bytes(report.dump_bytes),
-        bytes(report.size_bytes),
     );
     for storage in &report.storages {
-        let state = if storage.stored { "stored" } else { "FAILED" };
+        let state = if storage.stored {
+            "stored"
+        } else {
+            "NOT stored"
+        };
         out += &format!("  {state} in {}\n", storage.url);
     }
     for account in report.prune.iter().flat_map(|prune| &prune.storages) {
@@ -277,18 +293,16 @@ pub(super) fn text(report: &Report) -> String {
         1 => ", the required table found".to_owned(),
         count => format!(", all {count} required tables found"),
     };
-    let sha256 = report.sha256.as_deref().unwrap_or_default();
     let proven = if report.is_findable() {
         "proven"
     } else {
-        "stored, and not found again"
+        "stored, but not found again"
     };
-    out += &format!(
-        "  {proven}: pg_dump exited with 0, end marker seen{required}, SHA-256 {sha256}\n"
-    );
-    out += &format!(
-        "  restore: {}\n",
-        report.restore.as_deref().unwrap_or_default()
-    );
-    out
+    let sha256 = report.sha256.as_deref().unwrap_or_default();
+    out += &format!("  {proven}: pg_dump exited with 0, end marker seen{required}\n");
+    out += &format!("  SHA-256 {sha256}\n");
+    let restore = report.restore.as_deref().unwrap_or_default();
+    screen.fitted(&out)
+        + "  restore without pgkeep, in the folder of the file:\n"
+        + &screen.command(restore, 4)
 }

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::cli::args::{PresetArg, StorageArgs};
-use crate::cli::output::{Output, table};
+use crate::cli::output::Output;
+use crate::cli::screen::Screen;
+use crate::cli::table::Table;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::check::{Report, Verdict, run as check};
 use pgkeep_core::setup::Setup;
@@ -15,29 +17,30 @@ use pgkeep_model::failure::{Failure, Result};
 
 pub(super) const AFTER_HELP: &str = "\
 Examples:
-  pgkeep check                                       every database and storage of the configuration
+  pgkeep check                           every database and storage of the configuration
   pgkeep -d shop check --json
-  pgkeep check --storage ./backups --require users   with DATABASE_URL set
+  pgkeep check --storage ./backups       when DATABASE_URL is set
+  pgkeep check --send-test               also sends a test notice
 
-Each line is ok, warn, fail or skipped, with its reason and the next move. Whatever hangs is given up after some seconds. A \
-storage gets one small object that no listing takes for a backup, and loses it again; nothing else is changed.
+Each line is ok, WARN, FAIL or skipped, with the reason and what to do. What hangs is given up after some seconds. Each \
+storage gets one small object, which no command takes for a backup and which is removed again. Nothing else is changed.
 
-The exit code is that of the worst failed line: 2 configuration, 26 programs, 12 login, 20 database, 22 storage, 21 required \
-tables, 24 stale. Warnings change nothing, or with --strict end with 3.";
+The exit code is that of the worst failed line: 2 configuration, 12 login, 20 database, 21 required tables, 22 storage, \
+24 stale, 26 programs. Warnings do not change it, but with --strict they make it 3.";
 
 /// Flags of `check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// End with code 3 when there are warnings
+    /// Exit with code 3 when there are warnings
     #[arg(long)]
     pub strict: bool,
-    /// Send a test to everyone whom the configuration tells of runs
+    /// Send a test notice to every notifier of the configuration
     #[arg(long)]
     pub send_test: bool,
-    /// The database [default: from the configuration, DATABASE_URL or libpq's variables]
+    /// URL of the database [default: from the configuration, DATABASE_URL or libpq's variables]
     #[arg(long, value_name = "URL", hide_env_values = true)]
     pub url: Option<String>,
-    /// Name of the database in storage [default: the one in the URL]
+    /// Name of the database in the storages [default: the one in the URL]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
     /// File that holds the password
@@ -46,7 +49,7 @@ pub struct CheckArgs {
     /// Rules of a hosting service
     #[arg(long, value_enum, value_name = "SERVICE")]
     pub preset: Option<PresetArg>,
-    /// Table that must be there: users, billing."Invoice Lines" (repeatable)
+    /// Table that must be in the database, such as users or billing."Invoice Lines" (repeatable)
     #[arg(long = "require", value_name = "TABLE")]
     pub required: Vec<String>,
     /// Folder of the PostgreSQL programs
@@ -85,13 +88,13 @@ pub(super) async fn run(
     for folder in missing {
         let _ = fs::remove_dir(folder); // one that is not empty stays
     }
-    output.document(&report, || text(&report));
+    output.document(&report, || text(&report, output.screen));
     report
         .failure
         .map_or(Ok(()), |failure| Err(in_short(failure, output)))
 }
 
-/// The lines have told everything to people; a script reads it from the error, too.
+/// People have read everything in the lines; a script reads it from the error.
 fn in_short(mut failure: Failure, output: &Output) -> Failure {
     if !output.json {
         failure.details.clear();
@@ -99,7 +102,7 @@ fn in_short(mut failure: Failure, output: &Output) -> Failure {
     failure
 }
 
-fn text(report: &Report) -> String {
+fn text(report: &Report, screen: Screen) -> String {
     let mut out = String::new();
     let mut subjects: Vec<&str> = Vec::new();
     for line in &report.checks {
@@ -108,7 +111,9 @@ fn text(report: &Report) -> String {
         }
     }
     for subject in subjects {
-        let mut shown = table(&[subject, "", ""]);
+        let mut shown = Table::new(&["result", "check", "about"])
+            .texts(&[2])
+            .lead(2);
         let lines = report.checks.iter().filter(|line| line.subject == subject);
         for line in lines {
             let details = line.details.iter().map(|detail| format!("\n  {detail}"));
@@ -120,10 +125,10 @@ fn text(report: &Report) -> String {
                 format!("{}{below}", line.message),
             ]);
         }
-        out += &format!("{shown}\n\n");
+        out += &format!("{subject}\n{}\n", shown.without_header().shown(screen));
     }
     out += &format!(
-        "{} ok, {} warned, {} failed, {} skipped\n",
+        "{} ok, {} with warnings, {} failed, {} skipped\n",
         report.ok, report.warned, report.failed, report.skipped
     );
     out

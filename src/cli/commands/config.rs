@@ -15,16 +15,16 @@ use pgkeep_model::failure::{Failure, Kind, Result};
 /// Commands about the configuration.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Write a commented configuration file
+    /// Write a configuration file with a comment for every key
     Init {
         /// File to write; - is standard output
         #[arg(value_name = "FILE", default_value = "pgkeep.yaml")]
         file: PathBuf,
-        /// Replace a file that is there already
+        /// Replace an existing file
         #[arg(long)]
         force: bool,
     },
-    /// Print the configuration in force, with every default and without secrets
+    /// Print the configuration in effect: with defaults, without secrets
     Show,
     /// Print the JSON Schema of the configuration, for editors
     Schema,
@@ -37,7 +37,9 @@ pub(super) fn run(command: &ConfigCommand, setup: &Setup, output: &Output) -> Re
             write(file, *force)?;
             let file = file.display().to_string();
             output.document(&serde_json::json!({ "file": file }), || {
-                format!("{file} is written; fill in the database and the storage, then `pgkeep config show`\n")
+                format!(
+                    "{file} is written; fill in database and storage, then run `pgkeep check`\n"
+                )
             });
         }
         ConfigCommand::Show => {

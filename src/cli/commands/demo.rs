@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use comfy_table::CellAlignment;
 use flate2::read::GzDecoder;
 use serde::Serialize;
 
-use crate::cli::output::{Output, bytes, number, table};
+use crate::cli::output::{Output, bytes, number};
 use crate::cli::progress::Shown;
+use crate::cli::screen::Screen;
+use crate::cli::table::Table;
 use pgkeep_core::context::Context;
 use pgkeep_core::lock::StateFolder;
 use pgkeep_core::op::backup::{Report, Request, run as backup};
@@ -35,7 +36,7 @@ use pgkeep_model::name::quote;
 /// Flags of `demo`.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// Folder to leave the demo's backups in [default: a temporary one that is removed]
+    /// Keep the backups of the demo in this folder [default: a temporary one, which is removed]
     #[arg(long, value_name = "FOLDER")]
     pub keep: Option<PathBuf>,
 }
@@ -45,6 +46,9 @@ const PAGILA: &[u8] = include_bytes!("../../../assets/pagila.sql.gz");
 
 /// The sample database, on the server and in storage.
 const PAGILA_NAME: &str = "pagila";
+
+/// How far everything below a step's title is indented.
+const INDENT: usize = 3;
 
 /// Loading and restoring take seconds; a busy machine some more.
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -94,7 +98,7 @@ async fn walk(args: &DemoArgs, setup: &Setup, output: &Output, context: &Context
         state: temporary.path().join(".state"),
         connection: Connection::default(),
     };
-    demo.tell("1. a throw-away PostgreSQL, without network, gone at the end\n");
+    demo.tell("1. a throw-away PostgreSQL, without network, removed at the end\n");
     let server = ScratchServer::start(&options, &demo.environment, context.stop.token())
         .await
         .map_err(failed)?;
@@ -104,7 +108,7 @@ async fn walk(args: &DemoArgs, setup: &Setup, output: &Output, context: &Context
     if result.is_ok() && args.keep.is_some() {
         let folder = demo.folder.display();
         demo.tell(&format!(
-            "\nthe backup stays in {folder}\n   $ pgkeep list --storage {folder}\n"
+            "\nthe backup is kept in {folder}\n   $ pgkeep list --storage {folder}\n"
         ));
     }
     result
@@ -124,9 +128,23 @@ struct Demo<'a> {
 impl Demo<'_> {
     /// Prints what people read; with `--json` the summary at the end is all.
     fn tell(&self, text: &str) {
-        if !self.output.json {
-            self.output.data(text);
+        if self.output.json {
+            return;
         }
+        let screen = self.output.screen;
+        let lines = text.split_inclusive('\n').map(|line| {
+            if line.trim_start().starts_with("$ ") {
+                screen.command(line.trim(), INDENT)
+            } else {
+                screen.fitted(line)
+            }
+        });
+        self.output.data(&lines.collect::<String>());
+    }
+
+    /// What is left of the terminal beside the indentation of all that is shown.
+    fn screen(&self) -> Screen {
+        self.output.screen.within(INDENT)
     }
 
     async fn walk(&self, server: &ScratchServer) -> Result<()> {
@@ -155,7 +173,9 @@ impl Demo<'_> {
     }
 
     async fn load(&self, programs: &Programs) -> Result<()> {
-        self.tell("\n2. a real sample database: Pagila, a film rental with partitions, triggers and views\n");
+        self.tell(
+            "\n2. a sample database: Pagila, a film rental with partitions, triggers and views\n",
+        );
         self.query(
             programs,
             "postgres",
@@ -188,7 +208,7 @@ impl Demo<'_> {
             "\n3. the backup, proven while it streams\n   $ {command}\n"
         ));
         let report = self.make_backup().await?;
-        self.tell(&indent(&super::backup::text(&report)));
+        self.tell(&indent(&super::backup::text(&report, self.screen())));
         report
             .manifest
             .ok_or_else(|| unexpected("the backup left no manifest"))
@@ -234,19 +254,19 @@ impl Demo<'_> {
     }
 
     fn inspect(&self, file: &Path) -> Result<()> {
-        self.tell(&format!("\n4. the same proof over the file, which is an ordinary .sql.gz\n   $ pgkeep inspect {}\n", file.display()));
+        self.tell(&format!("\n4. the same checks of the file, which is an ordinary .sql.gz\n   $ pgkeep inspect {}\n", file.display()));
         let source = inspect::Source::File(file.to_owned());
         let report = inspect::run(&inspect::Request {
             source,
             required: Vec::new(),
         });
-        self.tell(&indent(&super::inspect::text(&report)));
+        self.tell(&indent(&super::inspect::text(&report, self.screen())));
         report.failure.map_or(Ok(()), Err)
     }
 
     /// The file without its second half must not pass for a backup.
     fn inspect_cut(&self, file: &Path) -> Result<()> {
-        self.tell("\n5. and over its first half, which psql would take for a whole dump\n");
+        self.tell("\n5. and of its first half, which psql would take for a complete dump\n");
         let whole = std::fs::read(file).map_err(|error| broken("the backup", &error))?;
         let mut half =
             tempfile::NamedTempFile::new().map_err(|error| broken("a temporary file", &error))?;
@@ -280,7 +300,7 @@ impl Demo<'_> {
         file: &Path,
     ) -> Result<Vec<Counted>> {
         self.tell(&format!(
-            "\n6. restored without pgkeep, by the line in its manifest\n   $ {}\n",
+            "\n6. restored without pgkeep, by the command in its manifest\n   $ {}\n",
             manifest.restore
         ));
         let folder = file.parent().unwrap_or(Path::new("."));
@@ -347,20 +367,10 @@ impl Demo<'_> {
     }
 
     fn show(&self, manifest: &Manifest, counted: &[Counted]) {
-        let mut shown = table(&[
-            "table",
-            "in the database",
-            "in the manifest",
-            "restored",
-            "",
-        ]);
-        for at in 1..4 {
-            if let Some(column) = shown.column_mut(at) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-        }
+        let headers = ["table", "database", "manifest", "restored", "result"];
+        let mut shown = Table::new(&headers).right(&[1, 2, 3]);
         for table in counted {
-            let mark = if table.is_same() { "" } else { "DIFFERENT" };
+            let mark = if table.is_same() { "same" } else { "DIFFERENT" };
             shown.add_row([
                 table.table.clone(),
                 number(table.source),
@@ -369,10 +379,10 @@ impl Demo<'_> {
                 mark.to_owned(),
             ]);
         }
-        self.tell(&format!("\n{}\n", indent(&shown.to_string())));
+        self.tell(&format!("\n{}\n", indent(&shown.shown(self.screen()))));
         if counted.iter().all(Counted::is_same) {
             self.tell(&format!(
-                "   every table is there, all {} rows, out of a file of {}\n",
+                "   every table is restored, all {} rows, from a file of {}\n",
                 number(manifest.dump.rows),
                 bytes(manifest.object.size_bytes)
             ));
@@ -440,7 +450,7 @@ fn indent(text: &str) -> String {
             if line.is_empty() {
                 "\n".to_owned()
             } else {
-                format!("   {line}\n")
+                format!("{:INDENT$}{line}\n", "")
             }
         })
         .collect()

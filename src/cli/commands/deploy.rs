@@ -17,7 +17,8 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::cli::output::{Output, table};
+use crate::cli::output::Output;
+use crate::cli::table::Table;
 use cron::{CronArgs, CronRemoval};
 use files::FILES;
 use pgkeep_core::context::Context;
@@ -27,13 +28,13 @@ use systemd::{SystemdArgs, SystemdRemoval};
 
 pub(super) const AFTER_HELP: &str = "\
 Examples:
-  pgkeep deploy install cron --dry-run                        shows what it would do
-  pgkeep deploy install cron                                  nightly backup, weekly verify, monthly drill
-  sudo pgkeep deploy install systemd                          the same, with timers of systemd
+  pgkeep deploy install cron --dry-run   shows what it would do
+  pgkeep deploy install cron             backup nightly, verify weekly, drill monthly
+  sudo pgkeep deploy install systemd     the same, with timers of systemd
   pgkeep deploy list
   pgkeep deploy print kubernetes/cronjob.yaml > cronjob.yaml
 
-Write a configuration first (`pgkeep config init`) and make one backup by hand.";
+First write a configuration (`pgkeep config init`), and make one backup by hand.";
 
 const AFTER_INSTALL_CRON: &str = "\
 Examples:
@@ -42,10 +43,10 @@ Examples:
   pgkeep deploy install cron --env-file /etc/pgkeep/pgkeep.env
 
 The entries are between two marks in your crontab, and nothing else in it changes. Running this again replaces them. \
-Afterwards `pgkeep check` runs once with the few variables that cron sets, so that you see a missing password or program now \
-and not at night. cron mails what a run prints, and a run prints only what went wrong.
+Then `pgkeep check` runs once with the few variables that cron sets, so that a missing password or program shows now and \
+not at night. cron mails what a run prints, and a run prints only what went wrong.
 
---env-file names a file with NAME=value lines, such as DATABASE_URL=…; `pgkeep deploy print pgkeep.env.example` shows one. \
+--env-file names a file with NAME=value lines, such as DATABASE_URL=postgresql:///shop; `pgkeep deploy print pgkeep.env.example` shows one. \
 A drill needs PostgreSQL's server programs on this machine, or `drill.url` in the configuration.";
 
 const AFTER_INSTALL_SYSTEMD: &str = "\
@@ -64,7 +65,7 @@ pub enum DeployCommand {
     List,
     /// Print one of the files
     Print(PrintArgs),
-    /// Run backups, verify and drills by a schedule from now on
+    /// Run backups, verify and drills on a schedule from now on
     #[command(subcommand)]
     Install(InstallCommand),
     /// Remove what `install` added; configuration and backups stay
@@ -84,10 +85,10 @@ pub struct PrintArgs {
 #[derive(Debug, Subcommand)]
 pub enum InstallCommand {
     /// Write entries into your crontab, and try them once
-    #[command(after_help = AFTER_INSTALL_CRON)]
+    #[command(after_long_help = AFTER_INSTALL_CRON)]
     Cron(CronArgs),
     /// Write services and timers, and start the timers
-    #[command(after_help = AFTER_INSTALL_SYSTEMD)]
+    #[command(after_long_help = AFTER_INSTALL_SYSTEMD)]
     Systemd(SystemdArgs),
 }
 
@@ -139,13 +140,11 @@ fn list(output: &Output) {
         .map(|file| json!({ "name": file.name, "about": file.about }))
         .collect();
     output.document(&json!({ "files": files }), || {
-        let mut out = table(&["name", "is"]);
+        let mut out = Table::new(&["name", "about"]).texts(&[1]);
         for file in FILES {
             out.add_row([file.name, file.about]);
         }
-        let lines = out.to_string();
-        let rows = lines.lines().map(|line| format!("{}\n", line.trim_end()));
-        rows.collect()
+        out.shown(output.screen)
     });
 }
 
@@ -170,7 +169,7 @@ enum State {
     Due,
 }
 
-/// Looks at the place of a file of ours; somebody else's file of the same name is refused.
+/// Looks at the place of one of our files; another file of the same name is refused.
 fn state(path: &Path, text: &str) -> Result<State> {
     let found = match fs::read(path) {
         Ok(found) => found,

@@ -10,7 +10,7 @@ use clap::Args;
 use super::restore::text::left_to_the_platform;
 use crate::cli::args::StorageArgs;
 use crate::cli::log::{self, Ended};
-use crate::cli::output::{Output, bytes, number};
+use crate::cli::output::{Output, bytes, counted, took};
 use crate::cli::progress::Shown;
 use crate::cli::steps;
 use page::page;
@@ -23,12 +23,14 @@ use pgkeep_model::name::printable;
 
 pub(super) const AFTER_HELP: &str = "\
 Examples:
-  pgkeep drill                                       the latest backup, on a throw-away server started here
+  pgkeep drill                           the latest backup, on a throw-away server
   pgkeep drill latest --html report.html
   pgkeep drill --drill-url postgresql://drill@localhost/postgres
 
-Roles that the dump refers to are made; whatever was made is dropped again. Exit code 0 means that every table came \
-back with its rows and that every assertion of the configuration holds; 23 that it does not.";
+drill restores a backup into a scratch database, compares every table, and checks the assertions of the configuration. \
+Then it drops everything that it created, roles included.
+
+Exit code 0: every table has the rows that were dumped, and every assertion holds. 23: one does not.";
 
 /// Flags of `drill`.
 #[derive(Debug, Args)]
@@ -36,10 +38,10 @@ pub struct DrillArgs {
     /// Id of the backup, or `latest`
     #[arg(value_name = "ID", default_value = "latest")]
     pub id: String,
-    /// Drill the latest backup of every database, one after the other
+    /// Drill the latest backup of every database, one after another
     #[arg(long, conflicts_with_all = ["id", "html"])]
     pub all: bool,
-    /// Server to restore into [default: `drill.url` of the configuration, else a throw-away one on this machine]
+    /// Server to restore into [default: `drill.url` of the configuration, else a throw-away server]
     #[arg(
         long,
         value_name = "URL",
@@ -47,13 +49,13 @@ pub struct DrillArgs {
         hide_env_values = true
     )]
     pub drill_url: Option<String>,
-    /// Extension that is left out, with the rows of its own tables (repeatable), beside those of the configuration
+    /// Also leave out this extension, with the rows of its own tables (repeatable)
     #[arg(long = "skip-extension", value_name = "NAME")]
     pub skip_extensions: Vec<String>,
-    /// Let the dump's SQL run with a superuser's powers; else a role without powers is made for it
+    /// Run the SQL of the dump as a superuser [default: with a new role without such rights]
     #[arg(long)]
     pub allow_superuser: bool,
-    /// Write the report as one page
+    /// Also write the report as one HTML page
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
     /// Folder of the PostgreSQL programs
@@ -141,7 +143,6 @@ pub(super) fn text(report: &Report) -> String {
     } else {
         "drill FAILED"
     };
-    let seconds = |ms: u64| ms as f64 / 1000.0;
     let mut out = format!("{id}: {verdict}\n");
     if let Some(restore) = &report.restore {
         out += &left_to_the_platform(restore);
@@ -158,15 +159,16 @@ pub(super) fn text(report: &Report) -> String {
             .filter(|table| table.problem.is_some())
             .count();
         out += &format!(
-            "  recovery time {:.1} s: {} rows of {} tables, {} of SQL\n",
-            seconds(report.recovery_ms()),
-            number(restore.rows),
-            number(restore.tables.len() as u64),
+            "  recovery time {}: {} of {}, {} of SQL\n",
+            took(report.recovery_ms()),
+            counted(restore.rows, "row", "rows"),
+            counted(restore.tables.len() as u64, "table", "tables"),
             bytes(restore.dump_bytes)
         );
         out += &match different {
-            0 => "  compared: every table is as it was dumped\n".to_owned(),
-            _ => format!("  compared: {different} tables are NOT as they were dumped\n"),
+            0 => "  compared: every table is as dumped\n".to_owned(),
+            1 => "  compared: 1 table is NOT as dumped\n".to_owned(),
+            many => format!("  compared: {many} tables are NOT as dumped\n"),
         };
     }
     for assertion in &report.assertions {
@@ -179,7 +181,7 @@ pub(super) fn text(report: &Report) -> String {
         );
     }
     if !report.noted_in.is_empty() {
-        out += &format!("  noted in {}\n", report.noted_in.join(", "));
+        out += &format!("  recorded in {}\n", report.noted_in.join(", "));
     }
-    out + &format!("  took {:.1} s as a whole\n", seconds(report.took_ms))
+    out + &format!("  took {} in all\n", took(report.took_ms))
 }

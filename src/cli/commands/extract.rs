@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 
 use crate::cli::args::StorageArgs;
-use crate::cli::output::{Output, bytes, number};
+use crate::cli::output::{Output, bytes, counted, number};
 use crate::cli::progress::Shown;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::extract::{Report, RowFormat, run as extract};
@@ -18,39 +18,40 @@ use pgkeep_model::failure::Result;
 pub(super) const AFTER_HELP: &str = "\
 Examples:
   pgkeep extract latest --table orders --format csv -o orders.csv
-  pgkeep extract latest --table billing.\"Invoice Lines\" --format jsonl --where-column customer_id=42
-  pgkeep extract shop.sql.gz --table users --format sql | psql -X -v ON_ERROR_STOP=1 -d shop
+  pgkeep extract latest --table orders --where-column customer_id=42 --format jsonl
+  pgkeep extract latest --table 'billing.\"Invoice Lines\"' -o lines.csv
+  pgkeep extract shop.sql.gz --table users --format sql | psql -X -d shop
 
-Out of a stored backup only the table's own bytes are read. Values are compared as the dump writes them, letter for \
-letter. csv: RFC 4180 in UTF-8; an empty field is null, \"\" an empty text. jsonl: numbers, booleans and json as JSON \
-has them, bytea in hex, everything else as text. sql: one transaction that psql can replay. One row is held in memory \
-at a time.
+Of a stored backup, only the bytes of this table are read. One row is held in memory at a time. --where-column compares \
+values exactly as the dump writes them.
 
-Exit code 10: no such backup or table. 23: the rows are not those of the manifest; what was printed must not be \
-trusted.";
+csv is RFC 4180 in UTF-8: an empty field is null, and \"\" is an empty text. jsonl has numbers, booleans and json as in \
+JSON, bytea in hex, and everything else as text. sql is one transaction for psql.
+
+Exit code 10: no such backup or table. 23: the rows are not those of the manifest; do not use what was printed.";
 
 /// Flags of `extract`.
 #[derive(Debug, Args)]
 pub struct ExtractArgs {
-    /// Id of the backup or `latest`, or a dump: a file that is there, or - for standard input
+    /// Id of a backup, `latest`, the file of a dump, or - for standard input
     #[arg(value_name = "ID|FILE")]
     pub source: String,
-    /// The table: users, billing."Invoice Lines"
+    /// The table, such as users or billing."Invoice Lines"
     #[arg(short, long, value_name = "TABLE")]
     pub table: String,
-    /// How rows are written [default: as the file's name ends: .sql, .csv, .jsonl]
+    /// Format of the rows [default: by the ending of the file's name]
     #[arg(long, value_enum)]
     pub format: Option<FormatArg>,
-    /// Only rows in which this column has this value (repeatable: all must hold)
+    /// Only rows with this value in this column (repeatable: all must match)
     #[arg(long = "where-column", value_name = "COLUMN=VALUE")]
     pub where_columns: Vec<String>,
-    /// Only rows in which this column is null (repeatable)
+    /// Only rows with null in this column (repeatable)
     #[arg(long = "where-null", value_name = "COLUMN")]
     pub where_nulls: Vec<String>,
     /// File to write; - is standard output [default: -]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Replace a file that is there already
+    /// Replace an existing file
     #[arg(long)]
     pub force: bool,
     /// Where to look.
@@ -61,11 +62,11 @@ pub struct ExtractArgs {
 /// How rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FormatArg {
-    /// A COPY block that psql can replay
+    /// A transaction with a COPY block, for psql
     Sql,
     /// Comma-separated values with a header
     Csv,
-    /// One JSON object a line
+    /// One JSON object per line
     Jsonl,
 }
 
@@ -106,21 +107,22 @@ pub(super) async fn run(
     }
     // Without a file, standard output is the rows.
     if report.file.is_some() {
-        output.document(&report, || text(&report));
+        output.report(&report, || text(&report));
     }
     report.failure.map_or(Ok(()), Err)
 }
 
 fn text(report: &Report) -> String {
-    let of = if report.rows == report.table_rows {
-        String::new()
+    let rows = if report.rows == report.table_rows {
+        counted(report.rows, "row", "rows")
     } else {
-        format!(" of {}", number(report.table_rows))
+        let all = counted(report.table_rows, "row", "rows");
+        format!("{} of {all}", number(report.rows))
     };
     format!(
-        "{}: {}{of} rows of {} from {}, {} read\n",
+        "{}: {} of {} from {}, {} read\n",
         report.file.as_deref().unwrap_or_default(),
-        number(report.rows),
+        rows,
         report.table,
         report.source,
         bytes(report.read_bytes)

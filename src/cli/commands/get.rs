@@ -18,13 +18,13 @@ pub struct GetArgs {
     /// Id of the backup, or `latest`
     #[arg(value_name = "ID", default_value = "latest")]
     pub id: String,
-    /// File to write; - is standard output [default: the object's own name in the current folder]
+    /// File to write; - is standard output [default: the object's name, in the current folder]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Get roles and tablespaces instead of the dump
+    /// Download roles and tablespaces instead of the dump
     #[arg(long)]
     pub globals: bool,
-    /// Replace a file that is there already
+    /// Replace an existing file
     #[arg(long)]
     pub force: bool,
     /// Where to look.
@@ -58,10 +58,10 @@ pub(super) async fn run(
         .iter()
         .for_each(|warning| output.warning(warning));
     if !is_stdout {
-        output.document(&report, || {
+        output.report(&report, || {
             let file = report.file.as_deref().unwrap_or_default();
             format!(
-                "{file}: {}, SHA-256 {} as in the manifest\n",
+                "{file}: {}, as in the manifest\n  SHA-256 {}\n",
                 bytes(report.size_bytes),
                 report.sha256
             )

@@ -21,37 +21,37 @@ use pgkeep_model::freshness::age;
 pub(super) const AFTER_HELP: &str = "\
 Examples:
   pgkeep guard -- npm run migrate
-  pgkeep -d shop guard --max-age 10m --on-failure restore -- ./manage.py migrate
-  pgkeep guard --storage ./backups --require users -- sh -c 'migrate && seed'
+  pgkeep guard --max-age 10m --on-failure restore -- ./manage.py migrate
+  pgkeep guard --storage ./backups -- sh -c 'migrate && seed'
 
-The backup is made as by `pgkeep backup`, or with --max-age a good one is taken that is young enough and was made of this \
-very database. It is pinned, with the git commit where there is one. No backup, no COMMAND. COMMAND gets pgkeep's own \
-standard input, output, error and environment, and SIGINT and SIGTERM; all that pgkeep says goes to standard error. No shell \
-reads COMMAND.
+guard makes a backup as `pgkeep backup` does. With --max-age it also accepts a good backup of this very database that is \
+young enough. It pins the backup, with the git commit if there is one. Without a proven backup, COMMAND does not run.
 
-The exit code is COMMAND's (128 and the signal's number where one ended it). pgkeep's own codes mean that COMMAND was not run \
-(127: there is no such command, 126: it cannot be started), or that --on-failure restore failed. With --json standard \
-error tells them apart: it ends with an `exit_error` object when the code is pgkeep's, and with the `summary` when it is \
-COMMAND's.
+COMMAND gets the standard input, output, error and environment of pgkeep, and its SIGINT and SIGTERM. pgkeep itself prints \
+to standard error only. COMMAND is not read by a shell.
 
-After a signal no restore is begun: the line that does it is printed.";
+The exit code is that of COMMAND, or 128 plus the number of the signal that ended it. A code of pgkeep means that COMMAND \
+did not run (127: there is no such command, 126: it cannot be started), or that the rollback failed. With --json, the last \
+line of standard error tells them apart: `exit_error` for a code of pgkeep, `summary` for that of COMMAND.
+
+After a signal, no rollback is started. Its command is printed instead.";
 
 /// Flags of `guard`.
 #[derive(Debug, Args)]
 pub struct GuardArgs {
-    /// Accept a good backup that is not older, such as 10m [default: a new one is made]
+    /// Accept a good backup that is not older than this, such as 10m [default: make a new one]
     #[arg(long, value_name = "TIME")]
     pub max_age: Option<String>,
-    /// What is done when COMMAND fails
+    /// What to do when COMMAND fails
     #[arg(long, value_enum, default_value_t = OnFailureArg::Print, value_name = "WHAT")]
     pub on_failure: OnFailureArg,
-    /// Let the dump's SQL run with a superuser's powers; else a role without powers is made for it
+    /// Run the SQL of the dump as a superuser [default: with a new role without such rights]
     #[arg(long)]
     pub allow_superuser: bool,
     /// How the backup is made.
     #[command(flatten)]
     pub backup: BackupArgs,
-    /// The command and its arguments, behind `--`
+    /// The command and its arguments, after `--`
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }
@@ -59,16 +59,18 @@ pub struct GuardArgs {
 /// What is done when the guarded command fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OnFailureArg {
-    /// Print the line that restores the backup
+    /// Print the command that restores the backup
     Print,
-    /// Restore the backup in the database's place; the one that COMMAND left is kept under another name
+    /// Roll back: restore the backup in place of the database, which is kept under another name
     Restore,
 }
 
-/// A guard refuses the flags that leave something out, so its help does not offer them.
+/// A guard refuses the flags that leave something out, so its help does not list them. A preset leaves out nothing of the
+/// project.
 pub(super) fn without_selection(argument: clap::Arg) -> clap::Arg {
     let is_selection = argument.get_help_heading() == Some("Selection");
-    argument.hide(is_selection)
+    let is_taken = argument.get_id() == "preset";
+    argument.hide(is_selection && !is_taken)
 }
 
 impl From<&GuardArgs> for Overrides {
@@ -100,7 +102,7 @@ pub(super) async fn run(
     watching.finish();
     output.step_summary(|| steps::of_guard(&report));
     output.step_outputs(&steps::outputs_of_guard(&report));
-    // The others were told before the command ran.
+    // The others were printed before the command ran.
     output.summary(&report, &report.warnings[report.told_before..], || None);
     if let Some(failure) = report.failure {
         return Err(failure);
@@ -109,7 +111,7 @@ pub(super) async fn run(
         if !output.json {
             tell_end(&report, command, output);
             if !command.is_success() && args.backup.url.as_deref().is_some_and(holds_password) {
-                output.say("hint: DATABASE_URL has to hold the URL behind `--url` then");
+                output.say("hint: for that, set DATABASE_URL to the URL of `--url`");
             }
         }
         output.end_with(command.code);
@@ -161,7 +163,7 @@ impl Observer for Watching<'_> {
         match event {
             Event::Making { database, why } => {
                 self.output
-                    .note(&format!("{database}: a new backup is made: {why}"));
+                    .note(&format!("{database}: making a new backup: {why}"));
             }
             Event::Ready { .. } => tell_ready(event, self.output),
             Event::Warned { warning } => self.output.warning(warning),
@@ -191,14 +193,17 @@ fn tell_ready(event: Event<'_>, output: &Output) {
         None => "kept by `keep_pre_deploy`".to_owned(),
     };
     let made = match (made, accepted_age_seconds) {
-        (_, Some(seconds)) => format!("{id}: {}, good, of this database\n", age(seconds)),
-        (Some(made), None) => backup_text(made),
+        (_, Some(seconds)) => format!(
+            "{id}: a good backup of this database, {} old\n",
+            age(seconds)
+        ),
+        (Some(made), None) => backup_text(made, output.screen),
         (None, None) => String::new(),
     };
     output.note(&format!("{made}  {kept}"));
 }
 
-/// Says how the command ended, and the way back.
+/// Says how the command ended, and how to roll back.
 fn tell_end(report: &Report, command: &CommandOutcome, output: &Output) {
     if command.is_success() {
         return output.note(&command.words());
@@ -209,22 +214,22 @@ fn tell_end(report: &Report, command: &CommandOutcome, output: &Output) {
         .filter_map(|one| one.restored.as_ref())
         .collect();
     if !restored.is_empty() {
-        restored
-            .iter()
-            .for_each(|report| output.say(restored::of_whole(report).trim_end()));
+        restored.iter().for_each(|report| {
+            output.say(output.screen.fitted(&restored::of_whole(report)).trim_end())
+        });
         return output.say(&format!(
-            "error: {}; the database was put back",
+            "error: {}; the database was restored from the backup",
             command.words()
         ));
     }
     output.say(&format!(
-        "error: {}; the database is as it left it, and the backup from before is good",
+        "error: {}; the database is as the command left it; the backup from before it is good",
         command.words()
     ));
     for one in &report.databases {
         let line = one.restore.as_deref().unwrap_or_default();
         output.say(&format!(
-            "hint: to put `{}` back as it was:\n{line}",
+            "hint: to restore `{}` from it:\n{line}",
             one.database
         ));
     }

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::output::{Output, bytes, dumped_tables, number};
+use crate::cli::output::{Output, bytes, counted, dumped_tables};
+use crate::cli::screen::Screen;
+use crate::cli::table::Table as Rows;
 use pgkeep_core::op::inspect::{Report, run as inspect};
 use pgkeep_core::setup::inspect::{Overrides, request};
 use pgkeep_model::failure::{Kind, Result};
@@ -12,11 +14,13 @@ use pgkeep_model::scan::{Scan, SectionName, Table};
 
 pub(super) const AFTER_HELP: &str = "\
 Examples:
-  pgkeep inspect backup.sql.gz --require users --require 'billing.\"Invoice Lines\"'
+  pgkeep inspect backup.sql.gz --require users
+  pgkeep inspect backup.sql.gz --require 'billing.\"Invoice Lines\"'
   pg_dump shop | pgkeep inspect - --json
 
-Reads .sql, .gz and .zst by content, not by name. Exit code 21: the dump is not complete, or a required table is \
-missing.";
+inspect reads plain, gzip and zstd dumps, whatever the file is called.
+
+Exit code 21: the dump is not complete, or a required table is missing.";
 
 /// Flags of `inspect`.
 #[derive(Debug, Args)]
@@ -24,7 +28,7 @@ pub struct InspectArgs {
     /// The dump; - is standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Table that must be in the dump: users, billing."Invoice Lines", or users=100 for at least 100 rows (repeatable)
+    /// Table that must be in the dump, such as users, or users=100 for at least 100 rows (repeatable)
     #[arg(long = "require", value_name = "TABLE")]
     pub required: Vec<String>,
 }
@@ -43,7 +47,7 @@ pub(super) fn run(args: &InspectArgs, output: &Output) -> Result<()> {
     output.document(&report, || match &report.failure {
         // A file that cannot be opened is neither complete nor incomplete.
         Some(failure) if failure.kind == Kind::Usage => String::new(),
-        _ => text(&report),
+        _ => text(&report, output.screen),
     });
     if !output.json {
         report
@@ -65,32 +69,35 @@ fn place(message: &str, offset: Option<u64>) -> String {
     )
 }
 
-pub(super) fn text(report: &Report) -> String {
+pub(super) fn text(report: &Report, screen: Screen) -> String {
     let scan = &report.scan;
     let verdict = if scan.complete {
         "complete"
     } else {
         "NOT complete"
     };
-    let mut out = format!(
+    let head = format!(
         "{}: {verdict}, {} of SQL{}\n",
         report.file,
         bytes(scan.bytes),
         made_by(scan)
     );
+    let mut out = screen.fitted(&head);
     if !scan.tables.is_empty() {
-        out += &format!("\n{}\n", table_of(&scan.tables));
+        out += &format!("\n{}", table_of(&scan.tables).shown(screen));
     }
-    let count = scan.tables.len();
-    out += &format!("\n{count} tables, {} rows", number(scan.rows()));
+    let mut sums = vec![
+        counted(scan.tables.len() as u64, "table", "tables"),
+        counted(scan.rows(), "row", "rows"),
+    ];
     if scan.large_objects > 0 {
-        out += &format!(", {} large objects", number(scan.large_objects));
+        sums.push(counted(scan.large_objects, "large object", "large objects"));
     }
-    out += &sections(scan);
-    out.push('\n');
+    let sums = format!("\n{}{}\n", sums.join(", "), sections(scan));
+    out += &screen.fitted(&sums);
     for required in &report.required_tables {
-        let found = required.problem.as_deref().unwrap_or("is there");
-        out += &format!("required: {} {found}\n", required.table);
+        let found = required.problem.as_deref().unwrap_or("found");
+        out += &screen.fitted(&format!("required: {} {found}\n", required.table));
     }
     out
 }
@@ -123,7 +130,7 @@ fn sections(scan: &Scan) -> String {
     }
 }
 
-fn table_of(tables: &[Table]) -> comfy_table::Table {
+fn table_of(tables: &[Table]) -> Rows {
     dumped_tables(tables.iter().map(|table| {
         let in_database = table.full_name();
         let name = match &table.database {

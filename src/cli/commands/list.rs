@@ -1,10 +1,11 @@
 //! `pgkeep list` on the terminal.
 
 use clap::Args;
-use comfy_table::CellAlignment;
 
 use crate::cli::args::StorageArgs;
-use crate::cli::output::{Output, bytes, table};
+use crate::cli::output::{Output, bytes};
+use crate::cli::screen::Screen;
+use crate::cli::table::Table;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::list::{Report, run as list};
 use pgkeep_core::setup::Setup;
@@ -37,10 +38,10 @@ pub(super) async fn run(
 ) -> Result<()> {
     let request = request(&args.into(), setup, context.clock.now())?;
     let report = list(request).await?;
-    output.document(&report, || text(&report));
+    output.document(&report, || text(&report, output.screen));
     for id in &report.unfinished {
         output.note(&format!(
-            "`{id}` has no manifest: its run is under way or was cut off; it is no backup"
+            "`{id}` is not a backup: it has no manifest, because its run is under way or was cut off"
         ));
     }
     match report.failure {
@@ -49,19 +50,20 @@ pub(super) async fn run(
     }
 }
 
-fn text(report: &Report) -> String {
+fn text(report: &Report, screen: Screen) -> String {
     if report.backups.is_empty() {
         let places: Vec<&str> = report
             .storages
             .iter()
             .map(|state| state.url.as_str())
             .collect();
-        return format!("no backups in {}\n", places.join(", "));
+        return screen.fitted(&format!("no backups in {}\n", places.join(", ")));
     }
-    let mut out = table(&["id", "started (UTC)", "age", "size", "storages", ""]);
-    if let Some(column) = out.column_mut(3) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
+    // An id says when its backup started.
+    let mut out = Table::new(&["id", "started (UTC)", "age", "size", "storages", "notes"])
+        .right(&[3])
+        .texts(&[4, 5])
+        .spare(&[1]);
     for backup in &report.backups {
         let mut marks: Vec<String> = [
             (backup.drilled, "drilled"),
@@ -88,5 +90,5 @@ fn text(report: &Report) -> String {
             marks.join(", "),
         ]);
     }
-    format!("{out}\n")
+    out.shown(screen)
 }

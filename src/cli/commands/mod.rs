@@ -51,60 +51,60 @@ use verify::VerifyArgs;
 /// All commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make a backup: dump, prove while it streams, store, commit
-    #[command(after_help = backup::AFTER_HELP)]
+    /// Make a backup, and prove that it is complete
+    #[command(after_long_help = backup::AFTER_HELP)]
     Backup(Box<BackupArgs>),
-    /// List what is stored
+    /// List the stored backups
     List(ListArgs),
-    /// Show one backup's manifest, with the line that restores it without pgkeep
+    /// Show one backup, and how to restore it without pgkeep
     Show(ShowArgs),
-    /// Download a backup, checked on the way
+    /// Download a backup, and check its SHA-256 on the way
     Get(GetArgs),
-    /// Tell whether backups are fresh, how large they are and how the last runs went
-    #[command(after_help = status::AFTER_HELP)]
+    /// Report whether backups are fresh, their sizes, and the last runs
+    #[command(after_long_help = status::AFTER_HELP)]
     Status(StatusArgs),
-    /// Remove what retention does not keep, each with its reason
-    #[command(after_help = prune::AFTER_HELP)]
+    /// Remove the backups that the retention policy does not keep
+    #[command(after_long_help = prune::AFTER_HELP)]
     Prune(PruneArgs),
-    /// Sweep what dead runs left behind, older than a day
+    /// Remove what dead runs left in the storages, older than a day
     Sync(SyncArgs),
     /// Keep a backup until it is unpinned
     Pin(PinArgs),
-    /// Leave a backup to retention again
+    /// Let the retention policy decide about a backup again
     Unpin(UnpinArgs),
-    /// Read stored backups back and prove that they are still what their manifests say
-    #[command(after_help = verify::AFTER_HELP)]
+    /// Read stored backups, and prove that every byte is unchanged
+    #[command(after_long_help = verify::AFTER_HELP)]
     Verify(VerifyArgs),
-    /// Print one table's rows out of a backup or a dump, without a server
-    #[command(after_help = extract::AFTER_HELP)]
+    /// Print the rows of one table of a backup or a dump, without a server
+    #[command(after_long_help = extract::AFTER_HELP)]
     Extract(ExtractArgs),
-    /// Restore a backup or a plain dump, and compare every table with what was dumped
-    #[command(after_help = restore::AFTER_HELP)]
+    /// Restore a backup or a plain dump, and compare every table with it
+    #[command(after_long_help = restore::AFTER_HELP)]
     Restore(Box<RestoreArgs>),
-    /// Look for everything that can go wrong before it does: database, storages, this machine; nothing is changed
-    #[command(after_help = check::AFTER_HELP)]
+    /// Test the set-up: database, storages, programs; nothing is changed
+    #[command(after_long_help = check::AFTER_HELP)]
     Check(CheckArgs),
-    /// Run a command only behind a proven backup, and tell or go the way back when it fails
-    #[command(after_help = guard::AFTER_HELP, mut_args(guard::without_selection))]
+    /// Run a command only after a proven backup, with a rollback if it fails
+    #[command(after_long_help = guard::AFTER_HELP, mut_args(guard::without_selection))]
     Guard(Box<GuardArgs>),
-    /// Restore a backup into a scratch database, compare every table, drop it: the proof that a backup can be restored
-    #[command(after_help = drill::AFTER_HELP)]
+    /// Prove that a backup can be restored: restore, compare, drop
+    #[command(after_long_help = drill::AFTER_HELP)]
     Drill(DrillArgs),
-    /// Prove any plain dump: is it whole, which tables and rows does it hold?
-    #[command(after_help = inspect::AFTER_HELP)]
+    /// Check any plain dump: is it complete, which tables and rows are in it?
+    #[command(after_long_help = inspect::AFTER_HELP)]
     Inspect(InspectArgs),
-    /// Show what a retention policy would keep; no storage is touched
-    #[command(after_help = retention::AFTER_HELP)]
+    /// Show what a retention policy would keep; storages are not read
+    #[command(after_long_help = retention::AFTER_HELP)]
     Retention(RetentionArgs),
     /// Write, show and describe the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Set up what runs pgkeep by itself: cron, systemd, Kubernetes, GitHub Actions
-    #[command(subcommand, after_help = deploy::AFTER_HELP)]
+    /// Run pgkeep on a schedule: cron, systemd, Kubernetes, GitHub Actions
+    #[command(subcommand, after_long_help = deploy::AFTER_HELP)]
     Deploy(DeployCommand),
-    /// Walk through pgkeep with a throw-away PostgreSQL and a sample database
+    /// Show everything once, with a throw-away PostgreSQL and a sample database
     Demo(DemoArgs),
-    /// Print the completions of a shell
+    /// Print the completions for a shell
     Completions(CompletionsArgs),
     /// Print the manual, or write a page for each command
     Man(ManArgs),

@@ -16,7 +16,7 @@ pub struct PinArgs {
     /// Id of the backup, or `latest`
     #[arg(value_name = "ID")]
     pub id: String,
-    /// Why it is kept, for whoever finds it later
+    /// Why it is kept, for anyone who finds it later
     #[arg(value_name = "REASON")]
     pub reason: String,
     /// Where to look.
@@ -81,8 +81,10 @@ async fn pin_or_unpin(request: Request, output: &Output, context: &Context) -> R
         let why = report.reason.as_deref().unwrap_or_default();
         match (report.pinned, report.changed) {
             (true, true) => format!("{id} is pinned: {why}\n"),
-            (true, false) => format!("{id} was pinned already: {why}\n"),
-            (false, true) => format!("{id} is pinned no more; retention decides about it\n"),
+            (true, false) => format!("{id} was already pinned: {why}\n"),
+            (false, true) => {
+                format!("{id} is no longer pinned; the retention policy decides about it\n")
+            }
             (false, false) => format!("{id} was not pinned\n"),
         }
     });
@@ -91,7 +93,7 @@ async fn pin_or_unpin(request: Request, output: &Output, context: &Context) -> R
     }
     if !report.changed && report.pinned && report.reason != reason {
         output.note(&format!(
-            "the earlier reason stays; `pgkeep unpin {}` first, to give another",
+            "the earlier reason is kept; to give another one, run `pgkeep unpin {}` first",
             report.id
         ));
     }

@@ -4,7 +4,9 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::cli::args::{PolicyArgs, StorageArgs};
-use crate::cli::output::{Output, bytes, number, table};
+use crate::cli::output::{Output, bytes, number};
+use crate::cli::screen::Screen;
+use crate::cli::table::Table;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::prune::{Account, Line, Report, run as prune, worst};
 use pgkeep_core::setup::Setup;
@@ -14,13 +16,15 @@ use pgkeep_model::id::DatabaseName;
 
 pub(super) const AFTER_HELP: &str = "\
 Examples:
-  pgkeep prune --dry-run                             what would go, and why
+  pgkeep prune --dry-run                 shows what would be removed, and why
   pgkeep -d shop prune
-  pgkeep prune --storage ./backups --keep-daily 7 --keep-weekly 4 --keep-monthly 12
+  pgkeep prune --storage ./backups --keep-daily 7 --keep-weekly 4
 
-Never removed: the newest good backup, the newest one that passed a drill, pinned ones, and whatever pgkeep did not \
-write or cannot read. Each storage keeps its own account. `backup` prunes by itself when the configuration has a \
-policy. Exit code 25: refused, nothing removed there; 3: some removals failed.";
+prune never removes the newest good backup, the newest backup that passed a drill, pinned backups, and objects that pgkeep \
+did not write or cannot read. Each storage is judged by itself. `backup` prunes by itself when the configuration has a \
+policy.
+
+Exit code 25: refused, and nothing was removed there. 3: some removals failed.";
 
 /// Flags of `prune`.
 #[derive(Debug, Args)]
@@ -28,10 +32,10 @@ pub struct PruneArgs {
     /// Show what would be removed, and remove nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Carry out a plan that removes more than half of more than ten backups
+    /// Allow a run that removes more than half of more than ten backups
     #[arg(long)]
     pub allow_mass_delete: bool,
-    /// How long to wait for another run of the same database; 0 ends at once with code 11 [default: 0]
+    /// How long to wait for another run of the same database [default: 0, which exits with code 11]
     #[arg(long, value_name = "TIME")]
     pub lock_timeout: Option<String>,
     /// The rules; none at all means the policy of the configuration.
@@ -91,28 +95,31 @@ pub(super) async fn run(
         dry_run: args.dry_run,
         databases: &reports,
     };
-    output.document(&document, || reports.iter().map(text).collect());
+    output.document(&document, || {
+        let reports = reports.iter();
+        reports.map(|report| text(report, output.screen)).collect()
+    });
     let failures = reports.into_iter().filter_map(|report| report.failure);
     worst(failures.collect()).map_or(Ok(()), Err)
 }
 
 /// The failure of a database that a stop came before.
 pub(super) fn not_begun(verb: &str, database: &DatabaseName, context: &Context) -> Failure {
-    let what = format!("{verb} of `{database}` was not begun");
+    let what = format!("{verb} of `{database}` was not started");
     context.stop.failure(&what).and_safe("nothing was removed")
 }
 
-pub(super) fn text(report: &Report) -> String {
+pub(super) fn text(report: &Report, screen: Screen) -> String {
     let mut out = String::new();
     for account in &report.storages {
-        out += &format!("{} in {}\n", report.database, account.url);
-        out += &account_text(account, report.dry_run);
+        out += &screen.fitted(&format!("{} in {}\n", report.database, account.url));
+        out += &account_text(account, report.dry_run, screen);
         out.push('\n');
     }
     out
 }
 
-fn account_text(account: &Account, is_dry: bool) -> String {
+fn account_text(account: &Account, is_dry: bool, screen: Screen) -> String {
     let mut out = String::new();
     let mut lines: Vec<(&Line, bool)> = account.keep.iter().map(|line| (line, true)).collect();
     lines.extend(account.remove.iter().map(|line| (line, false)));
@@ -120,7 +127,10 @@ fn account_text(account: &Account, is_dry: bool) -> String {
         (other.started_at, &other.id).cmp(&(one.started_at, &one.id))
     });
     if !lines.is_empty() {
-        let mut shown = table(&["", "id", "size", "because"]);
+        let mut shown = Table::new(&["verdict", "id", "size", "because"])
+            .right(&[2])
+            .texts(&[3])
+            .lead(2);
         for (line, is_kept) in &lines {
             let because = match &line.error {
                 Some(error) => format!("{}; not removed: {error}", line.reasons.join(", ")),
@@ -139,14 +149,14 @@ fn account_text(account: &Account, is_dry: bool) -> String {
                 because,
             ]);
         }
-        out += &format!("{shown}\n");
+        out += &shown.shown(screen);
     }
     for left in account.left.iter().take(MAX_LEFT) {
-        out += &format!("left alone: {} ({})\n", left.key, left.why);
+        out += &screen.fitted(&format!("skipped: {} ({})\n", left.key, left.why));
     }
     if account.left.len() > MAX_LEFT {
         let more = (account.left.len() - MAX_LEFT) as u64;
-        out += &format!("left alone: {} more objects\n", number(more));
+        out += &format!("skipped: {} more objects\n", number(more));
     }
     let gone = account
         .remove

@@ -19,53 +19,56 @@ use pgkeep_model::failure::Result;
 
 pub(super) const AFTER_HELP: &str = "\
 Examples:
-  pgkeep restore --into shop_restored                           the latest backup, on the same server
-  pgkeep restore shop-20260102T030405Z-7f3a --into postgresql://app@db.example/shop --replace
+  pgkeep restore --into shop_restored    the latest backup, on the same server
+  pgkeep restore shop-20260102T030405Z-7f3a --into shop --replace
   pgkeep restore dump.sql.gz --into postgresql:///scratch
   pg_dump shop | pgkeep restore - --into postgresql:///copy
   pgkeep restore latest --into shop --table orders --schema-map public=rescued
-  pgkeep restore latest --into shop --upsert --table orders --table order_lines --dry-run
+  pgkeep restore latest --into shop --upsert --table orders --dry-run
 
---table brings single tables back into a database that holds others: rows, sequences, keys, indexes, triggers, owner and \
-rights, and types and functions that they need and the target lacks. A table that is there already is refused; \
---schema-map puts the copy beside it, without a lock on the one in use. Foreign keys and triggers that want what is \
-not there are left out and told. Of a backup only these tables' bytes are read; a file is read twice.
+A missing database is created. An existing one must be empty, unless --replace, --table, --upsert or --data-only is given. \
+A restore that fails leaves the target unchanged.
 
---upsert brings deleted and changed rows back into a database that is in use: new ones are inserted, changed ones \
-updated, rows that are not in the backup stay. --data-only fills empty tables. Both are one transaction, compared before \
-its COMMIT; other writers of these tables wait for it, triggers do not fire. --dry-run does it all and rolls it back.
+--table restores single tables into a database that has others: rows, sequences, keys, indexes, triggers, owner and rights, \
+and the types and functions that they need. A table that exists already is refused; --schema-map puts the copy in another \
+schema, without a lock on the existing table. Foreign keys and triggers that need something missing are left out and listed.
 
-A database that is missing is created; one that is there must be empty. A failed restore leaves the target as it was. \
-Exit code 0 means that every table is there with the rows that were dumped; 23: the stored dump is damaged, or a table \
-differs; 25: something stands against it, and nothing was touched.";
+--upsert restores deleted and changed rows in a database that is in use: missing rows are inserted, changed rows are \
+updated, and rows that are not in the backup stay. --data-only fills empty tables. Both run in one transaction and compare \
+before its COMMIT. Other writers of these tables wait for it, and triggers do not fire. --dry-run does all of it, and rolls \
+it back.
+
+Exit code 0 means that every table has the rows that were dumped. 23: the stored dump is damaged, or a table differs. 25: \
+something blocks the restore, and nothing was changed.";
 
 /// Flags of `restore`.
 #[derive(Debug, Args)]
 pub struct RestoreArgs {
-    /// Id of the backup, `latest`, a plain dump (.sql, .gz, .zst), or - for standard input
+    /// Id of a backup, `latest`, the file of a plain dump (.sql, .gz, .zst), or - for standard input
     #[arg(value_name = "ID|FILE", default_value = "latest")]
     pub what: String,
-    /// Database to restore into: a URL, or a name on the server of the configured database
+    /// Target: a database on the server of the configured one, or a URL
     #[arg(long, value_name = "URL|NAME")]
     pub into: String,
     /// File that holds the password of --into
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
-    /// Restore beside the database and put the copy into its place; the old one is kept under another name
+    /// Replace an existing database; the old one is kept under another name
     #[arg(long)]
     pub replace: bool,
-    /// Merge rows into tables that are there, by primary key; without --table into every table that has one
+    /// Merge rows into existing tables, by primary key; without --table into every table that has one
     #[arg(long, conflicts_with_all = ["data_only", "replace", "no_owner", "no_privileges", "create_missing_roles", "skip_extensions", "no_tablespaces", "no_database_settings", "force_version", "force_locale", "accept_no_end_marker", "no_compare", "dump_time_zone", "jobs"], help_heading = "Single tables")]
     pub upsert: bool,
-    /// Bring rows into tables that are there and empty
+    /// Restore rows into existing, empty tables
     #[arg(
         long,
         requires = "tables", conflicts_with_all = ["replace", "no_owner", "no_privileges", "create_missing_roles", "skip_extensions", "no_tablespaces", "no_database_settings", "force_version", "force_locale", "accept_no_end_marker", "no_compare", "dump_time_zone", "jobs"],
         help_heading = "Single tables"
     )]
     pub data_only: bool,
-    /// Table that comes back, with structure and rows, its partitions too; only its rows with --upsert or --data-only
-    /// (repeatable): orders, billing."Invoice Lines"
+    /// Restore only this table, with its partitions (repeatable)
+    ///
+    /// With --upsert or --data-only only its rows, else its structure as well. Examples: orders, billing."Invoice Lines".
     #[arg(
         short = 't',
         long = "table",
@@ -73,67 +76,69 @@ pub struct RestoreArgs {
         help_heading = "Single tables"
     )]
     pub tables: Vec<String>,
-    /// Schema that is called otherwise in the target; made where it is missing, unless --upsert or --data-only is given
-    /// (repeatable)
+    /// Restore the tables of one schema into another one (repeatable)
+    ///
+    /// A missing schema is created, unless --upsert or --data-only is given.
     #[arg(
         long = "schema-map",
         value_name = "FROM=TO",
         help_heading = "Single tables"
     )]
     pub schema_map: Vec<String>,
-    /// With --table, --upsert or --data-only: do all of it, tell what it did, and roll it back
+    /// Do all of it, report it, and roll it back; needs --table, --upsert or --data-only
     #[arg(long, help_heading = "Single tables")]
     pub dry_run: bool,
-    /// Let the dump's SQL run with a superuser's powers; else a role without powers is made for it
+    /// Run the SQL of the dump as a superuser [default: with a new role without such rights]
     #[arg(long)]
     pub allow_superuser: bool,
-    /// Leave the dump's owners out: everything belongs to the role that restores
+    /// Leave out owners: everything belongs to the role that restores
     #[arg(long)]
     pub no_owner: bool,
-    /// Leave GRANT and REVOKE out
+    /// Leave out GRANT and REVOKE
     #[arg(long)]
     pub no_privileges: bool,
-    /// Make roles that the dump refers to and the server lacks, without login
+    /// Create the roles that the dump needs and the server lacks, without login
     #[arg(long)]
     pub create_missing_roles: bool,
-    /// Extension that is left out, with the rows of its own tables (repeatable)
+    /// Leave out this extension, with the rows of its own tables (repeatable)
     #[arg(long = "skip-extension", value_name = "NAME")]
     pub skip_extensions: Vec<String>,
-    /// Put everything into the database's own tablespace
+    /// Use only the tablespace of the database
     #[arg(long)]
     pub no_tablespaces: bool,
-    /// Leave the database's owner, rights, settings and comment as they are
+    /// Do not change owner, rights, settings and comment of the database
     #[arg(long)]
     pub no_database_settings: bool,
-    /// Restore into a server that is older than the dump's
+    /// Allow a server that is older than that of the dump
     #[arg(long)]
     pub force_version: bool,
-    /// Create the database in locale C where the server lacks the dump's locale
+    /// Create the database in locale C if the server lacks the locale of the dump
     #[arg(long)]
     pub force_locale: bool,
-    /// Make what a dump of a hosting service leaves to it; a backup made with a preset says so itself
+    /// Create what a hosting service has and its dump lacks [default: the preset of the backup]
     #[arg(long, value_enum, value_name = "SERVICE", conflicts_with_all = ["tables", "upsert", "data_only"])]
     pub preset: Option<PresetArg>,
-    /// Restore a dump without end marker, as `supabase db dump` writes it
+    /// Accept a dump without end marker, such as that of `supabase db dump`
     #[arg(long)]
     pub accept_no_end_marker: bool,
-    /// Do not compare afterwards: exit code 0 then says less
+    /// Do not compare afterwards: exit code 0 then proves less
     #[arg(long)]
     pub no_compare: bool,
-    /// Sessions that restore a backup at once into a fresh database [default: one for each core; 1 for small backups]
+    /// Sessions that restore into a new database at once [default: one for each core; 1 for small backups]
     #[arg(long, value_name = "N")]
     pub jobs: Option<std::num::NonZeroU8>,
-    /// End a restore in which for so long no byte moved, no statement ended and the server did not work; 0 means never
-    /// [default: 10m]
+    /// Stop a restore that has made no progress for this long; 0 means never [default: 10m]
+    ///
+    /// A server that works on a statement makes progress.
     #[arg(long, value_name = "TIME")]
     pub stall_timeout: Option<String>,
-    /// End a restore that waits for another session's lock for so long [default: 60s]
+    /// Stop a restore that waits for the lock of another session for this long [default: 60s]
     #[arg(long, value_name = "TIME")]
     pub lock_wait_timeout: Option<String>,
-    /// Time zone that a plain dump was written in, for the comparison [default: UTC]
+    /// Time zone of a plain dump, for the comparison [default: UTC]
     #[arg(long, value_name = "ZONE")]
     pub dump_time_zone: Option<String>,
-    /// Folder of the PostgreSQL client programs
+    /// Folder of the PostgreSQL programs
     #[arg(long, value_name = "FOLDER")]
     pub bin_dir: Option<PathBuf>,
     /// Where to look.

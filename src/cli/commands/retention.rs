@@ -9,7 +9,9 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::cli::args::PolicyArgs;
-use crate::cli::output::{Output, number, table};
+use crate::cli::output::{Output, counted, number};
+use crate::cli::screen::Screen;
+use crate::cli::table::Table;
 use calendar::Entry;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::retention::{Judged, Report, run as judge};
@@ -21,16 +23,20 @@ use pgkeep_model::retention::Reason;
 
 pub(super) const AFTER_HELP: &str = "\
 Examples:
-  pgkeep retention --keep-daily 7 --keep-weekly 4 --keep-monthly 12 --simulate '0 3 * * *' --for 2y
+  pgkeep retention --keep-daily 7 --keep-weekly 4 --simulate '0 3 * * *' --for 2y
   pgkeep retention --keep-last 3 --keep-within 30d --from times.txt
-  pgkeep -d shop retention --simulate '@hourly' --for 30d      the policy of the configuration
+  pgkeep -d shop retention --simulate '@hourly' --for 30d
 
-Each rule goes from the newest backup to the oldest by itself and keeps the newest of each period that has one, until \
-its count is used up; where the backups run out first, it keeps the oldest too. What any rule keeps is kept. Weeks are \
-ISO weeks. A start more than 10 minutes ahead of now is kept and not counted. It is restic's rule since 0.16. Pruning \
-after every backup leaves the same as pruning once, so a simulated schedule is judged once, at its end.
+Without --keep flags, the policy of the configuration is used.
 
-The calendar marks each day, or each hour of a few days, with the tier that stays longest.
+Each rule goes through the backups from the newest to the oldest. It keeps the newest backup of each period that has one, \
+until its count is used up. If the backups run out first, it also keeps the oldest one. A backup that any rule keeps is \
+kept. Weeks are ISO weeks. A backup that starts more than 10 minutes after now is kept and not counted. restic has the same \
+rules since 0.16.
+
+Pruning after every backup keeps the same backups as pruning once, so a simulated schedule is judged once, at its end.
+
+The calendar marks each day with the tier that is kept longest; a calendar of a few days marks each hour.
 
 Exit code 25: the policy has no rule, so it would keep nothing.";
 
@@ -40,7 +46,7 @@ pub struct RetentionArgs {
     /// The rules; none at all means the policy of the configuration.
     #[command(flatten)]
     pub policy: PolicyArgs,
-    /// File with one RFC 3339 time per line, blank lines and # comments aside; - is standard input
+    /// File with one RFC 3339 time per line, blank lines and # comments; - is standard input
     #[arg(
         long,
         value_name = "FILE",
@@ -48,10 +54,10 @@ pub struct RetentionArgs {
         help_heading = "Times"
     )]
     pub from: Option<PathBuf>,
-    /// Cron expression of five fields, minute to weekday, whose times are judged instead
+    /// Judge the times of this cron expression: minute, hour, day, month, weekday
     #[arg(long, value_name = "CRON", help_heading = "Times")]
     pub simulate: Option<String>,
-    /// How long the simulated schedule has been running, up to now
+    /// How long the simulated schedule has been running until now
     #[arg(
         long = "for",
         value_name = "TIME",
@@ -59,7 +65,7 @@ pub struct RetentionArgs {
         help_heading = "Times"
     )]
     pub length: String,
-    /// Look from this RFC 3339 time [default: the present]
+    /// Judge as if it were this RFC 3339 time [default: now]
     #[arg(long, value_name = "TIME", help_heading = "Times")]
     pub now: Option<String>,
 }
@@ -91,12 +97,12 @@ pub(super) fn run(
     let future = report.keep.iter().filter(is_future).count();
     if future > 0 {
         output.warning(&format!(
-            "{} of the times lie ahead of {} and are not counted; `--now TIME` looks from another day",
-            number(future as u64),
+            "{} after {} and not counted; `--now TIME` judges as of another day",
+            counted(future as u64, "time is", "times are"),
             request.now
         ));
     }
-    output.document(&report, || text(&report, &request.policy));
+    output.document(&report, || text(&report, &request.policy, output.screen));
     Ok(())
 }
 
@@ -118,13 +124,14 @@ fn rules(policy: &Retention) -> Vec<String> {
     rules
 }
 
-fn text(report: &Report, policy: &Retention) -> String {
+fn text(report: &Report, policy: &Retention, screen: Screen) -> String {
     let zone = &policy.timezone;
     let name = zone.iana_name().unwrap_or("UTC");
     let mut out = format!(
-        "keep {}; the calendar is that of {name}\n",
+        "keep {}; days are counted in {name}\n",
         rules(policy).join(", ")
     );
+    out = screen.fitted(&out);
     let (kept, removed) = (report.keep.len(), report.remove.len());
     if kept + removed == 0 {
         return out + "\nthere are no times to judge\n";
@@ -136,25 +143,24 @@ fn text(report: &Report, policy: &Retention) -> String {
     };
     let keep = report.keep.iter().map(|one| entry(one, true));
     let remove = report.remove.iter().map(|one| entry(one, false));
-    out += &format!("\n{}", calendar::draw(keep.chain(remove).collect()));
-    out.push('\n');
-    for line in list(&report.keep, zone).lines() {
-        out += line.trim_end();
-        out.push('\n');
-    }
+    out += &format!(
+        "\n{}\n",
+        screen.fitted(&calendar::draw(keep.chain(remove).collect()))
+    );
+    out += &list(&report.keep, zone).shown(screen);
     if kept > MAX_LISTED {
         let more = number((kept - MAX_LISTED) as u64);
-        out += &format!("… and {more} older ones; `--json` lists all\n");
+        out += &format!("and {more} older ones; `--json` lists all\n");
     }
     let (kept, removed) = (number(kept as u64), number(removed as u64));
     out + &format!("\n{kept} kept, {removed} removed\n")
 }
 
 /// Lists the kept times, newest first, on the clock of the policy.
-fn list(keep: &[Judged], zone: &TimeZone) -> comfy_table::Table {
+fn list(keep: &[Judged], zone: &TimeZone) -> Table {
     let mut newest: Vec<&Judged> = keep.iter().collect();
     newest.sort_by_key(|one| std::cmp::Reverse(one.time));
-    let mut out = table(&["", "kept", "because"]);
+    let mut out = Table::new(&["day", "kept", "because"]).texts(&[2]).lead(2);
     for one in newest.into_iter().take(MAX_LISTED) {
         let reasons: Vec<String> = one.reasons.iter().map(ToString::to_string).collect();
         out.add_row([

@@ -3,7 +3,9 @@
 use clap::Args;
 
 use crate::cli::args::StorageArgs;
-use crate::cli::output::{Output, bytes, dumped_tables, number};
+use crate::cli::output::{Output, bytes, counted, dumped_tables, number, took};
+use crate::cli::screen::Screen;
+use crate::cli::table::Table;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::show::{Report, run as show};
 use pgkeep_core::setup::Setup;
@@ -41,54 +43,60 @@ pub(super) async fn run(
 ) -> Result<()> {
     let request = request(&args.into(), setup, context.clock.now())?;
     let report = show(request).await?;
-    output.document(&report.manifest, || text(&report));
+    output.document(&report.manifest, || text(&report, output.screen));
     for warning in &report.warnings {
         output.warning(warning);
     }
     report.failure.map_or(Ok(()), Err)
 }
 
-fn text(report: &Report) -> String {
+fn text(report: &Report, screen: Screen) -> String {
     let manifest = &report.manifest;
-    let mut out = facts(report);
-    out += &format!("\n\n{}\n", tables(&manifest.tables));
+    let mut out = screen.fitted(&facts(report));
+    out += &format!("\n{}\n", tables(&manifest.tables).shown(screen));
+    let mut more = String::new();
     for required in &manifest.required_tables {
         let found = if required.found { "found" } else { "MISSING" };
         let rows = required
             .rows
-            .map(|rows| format!(", {} rows", number(rows)))
+            .map(|rows| format!(", {}", counted(rows, "row", "rows")))
             .unwrap_or_default();
-        out += &format!("required: {} {found}{rows}\n", required.table);
+        more += &format!("required: {} {found}{rows}\n", required.table);
     }
     for warning in &manifest.warnings {
-        out += &format!("warning: {}\n", warning.message);
+        more += &format!("warning: {}\n", warning.message);
     }
-    out += &format!(
-        "\nwithout pgkeep, from the folder that holds the file:\n  {}\nthe file is {} in {}\n",
-        manifest.restore, manifest.object.key, report.url
-    );
+    if !more.is_empty() {
+        out += &(screen.fitted(&more) + "\n");
+    }
+    out += "to restore it without pgkeep, in the folder of the file:\n";
+    out += &screen.command(&manifest.restore, 2);
+    let (folder, file) = manifest.object.key.rsplit_once('/').unwrap_or_default();
+    let place = report.url.trim_end_matches('/');
+    out += &screen.fitted(&format!("file:   {file}\nfolder: {place}/{folder}\n"));
     if let Some(globals) = &manifest.globals {
         let without = if globals.role_passwords {
             ""
         } else {
             " (without passwords)"
         };
-        out += &format!(
-            "roles and tablespaces{without} first: {}\n",
+        out += &screen.fitted(&format!(
+            "before that, restore roles and tablespaces{without}: {}\n",
             globals.object.key
-        );
+        ));
     }
     out
 }
 
 fn facts(report: &Report) -> String {
     let manifest = &report.manifest;
-    let took = manifest.finished_at.as_second() - manifest.started_at.as_second();
+    let ms = manifest.finished_at.as_millisecond() - manifest.started_at.as_millisecond();
+    let lasted = took(u64::try_from(ms).unwrap_or(0));
     let method = &manifest.compression.method;
     let mut rows = vec![
         ("id", manifest.id.to_string()),
         ("trigger", manifest.trigger.as_str().to_owned()),
-        ("started", format!("{}, took {took} s", manifest.started_at)),
+        ("started", format!("{}, took {lasted}", manifest.started_at)),
         ("server", server(manifest)),
         (
             "programs",
@@ -100,20 +108,20 @@ fn facts(report: &Report) -> String {
         (
             "dump",
             format!(
-                "{} of SQL, {} rows",
+                "{} of SQL, {}",
                 bytes(manifest.dump.bytes),
-                number(manifest.dump.rows)
+                counted(manifest.dump.rows, "row", "rows")
             ),
         ),
         (
-            "stored",
+            "file",
             format!(
                 "{} ({method}) in {}",
                 bytes(manifest.object.size_bytes),
                 report.storages.join(", ")
             ),
         ),
-        ("sha256", manifest.object.sha256.clone()),
+        ("SHA-256", manifest.object.sha256.clone()),
     ];
     if let Some(selection) = &manifest.selection {
         let selection = serde_json::to_string(selection).unwrap_or_default();
@@ -122,11 +130,9 @@ fn facts(report: &Report) -> String {
     if manifest.large_objects > 0 {
         rows.push(("large objects", number(manifest.large_objects)));
     }
-    let lines: Vec<String> = rows
-        .iter()
-        .map(|(name, value)| format!("{name:<14}{value}"))
-        .collect();
-    lines.join("\n")
+    rows.iter()
+        .map(|(name, value)| format!("{name:<14}{value}\n"))
+        .collect()
 }
 
 fn server(manifest: &Manifest) -> String {
@@ -147,7 +153,7 @@ fn server(manifest: &Manifest) -> String {
     )
 }
 
-fn tables(tables: &[TableRecord]) -> comfy_table::Table {
+fn tables(tables: &[TableRecord]) -> Table {
     dumped_tables(tables.iter().map(|table| {
         let name = TableName::new(table.schema.clone(), table.name.clone());
         (

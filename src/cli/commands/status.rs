@@ -5,7 +5,9 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::cli::args::StorageArgs;
-use crate::cli::output::{Output, bytes, number, table};
+use crate::cli::output::{Output, bytes, counted, number, took};
+use crate::cli::screen::Screen;
+use crate::cli::table::Table;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::notices::undelivered;
 use pgkeep_core::op::status::{Report, Status, run as status, run_and_tell, tell_unknown};
@@ -16,12 +18,14 @@ use pgkeep_model::freshness::{Freshness, age};
 
 pub(super) const AFTER_HELP: &str = "\
 Examples:
-  pgkeep status                                      every database of the configuration, by its `max_age`
+  pgkeep status                          every database of the configuration, by its `max_age`
   pgkeep status --storage ./backups --max-age 26h
   pgkeep -d shop status --nagios
 
-Reads storage only, so any host that may read it can watch. Exit code 24: a database has no good backup that is \
-young enough. With --nagios: 0 fresh, 1 fresh with a warning, 2 stale, 3 unknown.";
+status reads storages only, so it works on any host that can read them. Exit code 24: a database has no good backup that \
+is young enough.
+
+With --nagios the exit codes are 0 fresh, 1 fresh with a warning, 2 stale, 3 unknown.";
 
 /// Flags of `status`.
 #[derive(Debug, Args)]
@@ -29,10 +33,10 @@ pub struct StatusArgs {
     /// How old the newest good backup may be, such as 26h [default: `max_age` of the configuration]
     #[arg(long, value_name = "TIME")]
     pub max_age: Option<String>,
-    /// Print one line for Nagios and end with its codes: 0 ok, 1 warning, 2 critical, 3 unknown
+    /// Print one line for Nagios, and exit with its codes
     #[arg(long, conflicts_with = "json")]
     pub nagios: bool,
-    /// Tell the notifiers that asked for `stale` of each database that needs somebody; the exit code stays the same
+    /// Also notify about each database that needs attention, where a notifier asks for `stale`
     #[arg(long)]
     pub notify: bool,
     /// Where to look.
@@ -74,7 +78,10 @@ pub(super) async fn run(
         return Ok(());
     }
     let report = report?;
-    output.document(&report, || report.databases.iter().map(text).collect());
+    output.document(&report, || {
+        let databases = report.databases.iter();
+        databases.map(|one| text(one, output.screen)).collect()
+    });
     for state in &report.storages {
         if let Some(error) = &state.error {
             output.warning(&format!("`{}` did not answer: {error}", state.url));
@@ -86,7 +93,7 @@ pub(super) async fn run(
     report.failure.map_or(Ok(()), Err)
 }
 
-/// Judges and tells. What keeps the watch from looking at all is told, too: nobody would notice a watch that is blind.
+/// Judges and notifies. What keeps the watch from looking at all is a notice as well: no one would notice a blind watch.
 async fn status_and_tell(args: &StatusArgs, setup: &Setup, context: &Context) -> Result<Report> {
     let context = &telling(&args.into(), setup, context)?;
     let failure = match request(&args.into(), setup, context.clock.now()) {
@@ -96,19 +103,15 @@ async fn status_and_tell(args: &StatusArgs, setup: &Setup, context: &Context) ->
     Err(tell_unknown(&names(setup)?, failure, context.clock.now(), context).await)
 }
 
-fn text(status: &Status) -> String {
+fn text(status: &Status, screen: Screen) -> String {
     let rows = [newest(status), amounts(status), history(status)].concat();
     let lines: String = rows
         .iter()
         .map(|(name, value)| format!("  {name:<16}{value}\n"))
         .collect();
-    format!(
-        "{}: {}\n{lines}{}{}\n",
-        status.database,
-        verdict(status),
-        runs(status),
-        warnings(status)
-    )
+    let facts = format!("{}: {}\n{lines}", status.database, verdict(status));
+    let warnings = screen.fitted(&warnings(status));
+    screen.fitted(&facts) + &runs(status, screen) + &warnings + "\n"
 }
 
 type Row = (&'static str, String);
@@ -119,7 +122,7 @@ fn newest(status: &Status) -> Vec<Row> {
         Some(newest) => format!(
             "{}, {}, {}",
             newest.id,
-            age(newest.age_seconds),
+            old(newest.age_seconds),
             bytes(newest.size_bytes)
         ),
         None => "none".to_owned(),
@@ -128,12 +131,12 @@ fn newest(status: &Status) -> Vec<Row> {
     if let Some(newest) = &status.newest_drilled {
         rows.push((
             "newest drilled",
-            format!("{}, {}", newest.id, age(newest.age_seconds)),
+            format!("{}, {}", newest.id, old(newest.age_seconds)),
         ));
     }
     if let Some(drill) = &status.drill {
         let passed = match drill.age_seconds {
-            Some(seconds) => format!("passed, {} old", age(seconds)),
+            Some(seconds) => format!("passed {} ago", age(seconds)),
             None => "none".to_owned(),
         };
         let verdict = match drill.freshness {
@@ -146,6 +149,13 @@ fn newest(status: &Status) -> Vec<Row> {
         rows.push(("last drill", format!("{passed}{verdict}{failed}")));
     }
     rows
+}
+
+fn old(seconds: i64) -> String {
+    match seconds {
+        ..0 => age(seconds),
+        _ => format!("{} old", age(seconds)),
+    }
 }
 
 fn amounts(status: &Status) -> Vec<Row> {
@@ -191,16 +201,19 @@ fn history(status: &Status) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     if let Some(growth) = &status.growth {
         let (from, to) = (bytes(growth.from_bytes), bytes(growth.to_bytes));
-        rows.push(("growth", format!("{from} to {to} in {} days", growth.days)));
+        rows.push((
+            "growth",
+            format!("{from} to {to} in {}", age((growth.days * 86_400.0) as i64)),
+        ));
     }
     if status.success.all > 0 {
         let success = status.success;
         rows.push((
             "success",
             format!(
-                "{} of {} runs since {}",
+                "{} of {} since {}",
                 number(success.good),
-                number(success.all),
+                counted(success.all, "run", "runs"),
                 status.success_since.strftime("%Y-%m-%d")
             ),
         ));
@@ -211,12 +224,12 @@ fn history(status: &Status) -> Vec<Row> {
 fn verdict(status: &Status) -> String {
     let allowed = status
         .max_age_seconds
-        .map(|age| format!(" (allowed are {})", plain(Duration::from_secs(age))))
+        .map(|age| format!(" (allowed: {})", plain(Duration::from_secs(age))))
         .unwrap_or_default();
     match status.freshness {
         Freshness::Fresh => format!("fresh{allowed}"),
         Freshness::Stale => format!("STALE{allowed}"),
-        Freshness::NotJudged => "not judged: set `max_age`, or give `--max-age 26h`".to_owned(),
+        Freshness::NotJudged => "not judged; `max_age` or `--max-age 26h` sets a limit".to_owned(),
     }
 }
 
@@ -224,22 +237,29 @@ fn plain(duration: Duration) -> String {
     age(i64::try_from(duration.as_secs()).unwrap_or(i64::MAX))
 }
 
-fn runs(status: &Status) -> String {
+fn runs(status: &Status, screen: Screen) -> String {
     if status.last_runs.is_empty() {
         return String::new();
     }
-    let mut shown = table(&["last runs (UTC)", "", "took", "code", ""]);
+    let headers = [
+        "last runs (UTC)",
+        "command",
+        "took",
+        "code",
+        "backup or failure",
+    ];
+    let mut shown = Table::new(&headers).right(&[2, 3]).texts(&[4]).lead(4);
     for run in &status.last_runs {
         let what = run.failure.clone().or_else(|| run.reason.clone());
         shown.add_row([
             run.started_at.strftime("%Y-%m-%d %H:%M:%S").to_string(),
             run.verb.clone(),
-            format!("{:.1} s", run.took_ms as f64 / 1000.0),
+            took(run.took_ms),
             run.exit_code.to_string(),
             what.or_else(|| run.backup_id.clone()).unwrap_or_default(),
         ]);
     }
-    format!("{shown}\n")
+    shown.shown(screen)
 }
 
 fn warnings(status: &Status) -> String {
@@ -299,7 +319,7 @@ fn nagios_line(report: &Report) -> (u8, String) {
         .filter_map(|state| Some(format!("{}: {}", state.url, state.error.as_ref()?)));
     let parts: Vec<String> = databases.chain(unanswered).collect();
     let words = if parts.is_empty() {
-        "there is no backup".to_owned()
+        "no backup".to_owned()
     } else {
         parts.join("; ")
     };

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::prune::not_begun;
 use crate::cli::args::StorageArgs;
-use crate::cli::output::{Output, bytes, number};
+use crate::cli::output::{Output, bytes, counted};
 use pgkeep_core::context::Context;
 use pgkeep_core::op::prune::worst;
 use pgkeep_core::op::sync::{Report, Swept, run as sync};
@@ -19,7 +19,7 @@ pub struct SyncArgs {
     /// Show what would be removed, and remove nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// How long to wait for another run of the same database; 0 ends at once with code 11 [default: 0]
+    /// How long to wait for another run of the same database [default: 0, which exits with code 11]
     #[arg(long, value_name = "TIME")]
     pub lock_timeout: Option<String>,
     /// Where to sweep.
@@ -70,7 +70,7 @@ pub(super) async fn run(
         dry_run: args.dry_run,
         databases: &reports,
     };
-    output.document(&document, || reports.iter().map(text).collect());
+    output.report(&document, || reports.iter().map(text).collect());
     let failures = reports.into_iter().filter_map(|report| report.failure);
     worst(failures.collect()).map_or(Ok(()), Err)
 }
@@ -87,25 +87,23 @@ fn storage_text(swept: &Swept, report: &Report) -> String {
             (_, true) => "would remove".to_owned(),
             (Some(error), false) => format!("NOT removed ({error})"),
             (None, false) if orphan.removed => "removed".to_owned(),
-            (None, false) => "not reached".to_owned(),
+            (None, false) => "NOT removed (the run ended before)".to_owned(),
         };
         let size = bytes(orphan.size_bytes);
-        out += &format!("  {state}: {}, {size} without a manifest\n", orphan.id);
+        out += &format!("  {state}: {}, {size}, no manifest\n", orphan.id);
     }
     for id in &swept.young {
-        out += &format!("  stays for a day: {id}, which has no manifest yet\n");
+        out += &format!("  kept for a day: {id}, which has no manifest yet\n");
     }
     for warning in &swept.warnings {
         out += &format!("  warning: {warning}\n");
     }
     if swept.unfinished > 0 {
-        out += &format!(
-            "  removed {} unfinished uploads\n",
-            number(swept.unfinished)
-        );
+        let uploads = counted(swept.unfinished, "unfinished upload", "unfinished uploads");
+        out += &format!("  removed {uploads}\n");
     }
     if swept.orphans.is_empty() && swept.unfinished == 0 && swept.error.is_none() {
-        out += "  nothing to sweep\n";
+        out += "  nothing to remove\n";
     }
     out
 }

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::cli::args::StorageArgs;
 use crate::cli::log::{self, Ended};
-use crate::cli::output::{Output, bytes, number};
+use crate::cli::output::{Output, bytes, counted, took};
 use crate::cli::progress::{BAR_INTERVAL, LINE_INTERVAL, Style, bar, left, println_json};
 use crate::cli::steps;
 use pgkeep_core::context::Context;
@@ -25,16 +25,16 @@ use pgkeep_model::failure::Result;
 
 pub(super) const AFTER_HELP: &str = "\
 Examples:
-  pgkeep verify --storage ./backups              the newest good backup, in each storage that has it
+  pgkeep verify --storage ./backups      the newest good backup, in each storage
   pgkeep verify --all
   pgkeep verify --sample 3 --json
 
-Every byte is read: size, SHA-256, compression, end marker, each table's rows and digest. What contradicts the \
-manifest is read again; when the second reading agrees, the copy is marked as damaged, counts for nothing from then \
-on and is never chosen as latest, until a reading finds it good.
+verify reads every byte, and compares size, SHA-256, compression, end marker, and the rows and digest of each table with \
+the manifest. A copy that differs is read again. If it differs in the same way, it is marked as damaged: no command uses \
+it, until verify finds it good again.
 
-Exit code 23: a copy is damaged; the hint names the newest good backup. 22: a storage could not be read; nothing is \
-marked then.";
+Exit code 23: a copy is damaged; the hint names the newest good backup. 22: a storage could not be read, and nothing was \
+marked.";
 
 /// Flags of `verify`.
 #[derive(Debug, Args)]
@@ -45,7 +45,7 @@ pub struct VerifyArgs {
     /// Verify every backup
     #[arg(long, conflicts_with = "sample")]
     pub all: bool,
-    /// Verify so many backups by chance, and the newest of each database besides
+    /// Verify N backups at random, and the newest of each database
     #[arg(long, value_name = "N")]
     pub sample: Option<usize>,
     /// Where to look.
@@ -90,7 +90,13 @@ pub(super) async fn run(
             output.warning(&warning);
         }
     }
-    report.failure.map_or(Ok(()), Err)
+    report.failure.map_or(Ok(()), |mut failure| {
+        if !output.json {
+            // The line of each copy has said it.
+            failure.details.clear();
+        }
+        Err(failure)
+    })
 }
 
 #[derive(Serialize)]
@@ -124,7 +130,7 @@ impl Shown<'_> {
         if self.style == Style::Nothing {
             return;
         }
-        let bar = (self.style == Style::Bar).then(|| bar(&meter.id));
+        let bar = (self.style == Style::Bar).then(|| bar(&meter.id, self.output.screen));
         let (style, shown) = (self.style, bar.clone());
         let log = self.output.log.clone();
         let interval = if style == Style::Bar {
@@ -162,9 +168,9 @@ impl Shown<'_> {
             failure: copy.failure.as_ref(),
         });
         if !self.output.json {
-            // Quiet is for cron, which mails whatever is printed.
+            // Quiet is for cron, which mails everything that is printed.
             if !self.output.quiet || !(copy.ok || copy.removed) {
-                self.output.data(&line(copy));
+                self.output.data(&self.output.screen.fitted(&line(copy)));
             }
             for warning in &copy.warnings {
                 self.output
@@ -207,17 +213,17 @@ pub(super) fn line(copy: &CopyReport) -> String {
     let verdict = match (copy.ok, copy.damaged) {
         (true, _) => "good",
         (false, true) => "DAMAGED",
-        (false, false) if copy.removed => "removed meanwhile",
+        (false, false) if copy.removed => "removed in the meantime",
         (false, false) => "not proven",
     };
     let mut line = format!("{} in {}: {verdict}", copy.id, copy.storage);
     if copy.ok {
         line += &format!(
-            ", {}, {} tables, {} rows, {:.1} s",
+            ", {} read, {}, {}, {}",
             bytes(copy.bytes),
-            number(copy.tables),
-            number(copy.rows),
-            copy.took_ms as f64 / 1000.0
+            counted(copy.tables, "table", "tables"),
+            counted(copy.rows, "row", "rows"),
+            took(copy.took_ms)
         );
     }
     for problem in &copy.problems {
@@ -248,7 +254,7 @@ impl Meter {
 
     fn text(&self) -> String {
         let stored = self.progress.stored_bytes();
-        let again = if self.is_again { ", once more" } else { "" };
+        let again = if self.is_again { ", again" } else { "" };
         let rate = stored as f64 / self.started.elapsed().as_secs_f64().max(0.001);
         let mut text = format!(
             "{} of {} from {}{again}, {}/s",

@@ -886,7 +886,7 @@ fn b9_what_cannot_be_found_again_is_not_called_proven() {
     ];
     let outcome = shop.sandbox.pgkeep(flags).run().expect(3);
     assert!(
-        outcome.stdout().contains("stored, and not found again"),
+        outcome.stdout().contains("stored, but not found again"),
         "{outcome}"
     );
     assert!(!outcome.stdout().contains("proven"), "{outcome}");

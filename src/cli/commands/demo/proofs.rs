@@ -26,7 +26,7 @@ impl Demo<'_> {
     async fn verify(&self) -> Result<()> {
         let folder = self.folder.display();
         self.tell(&format!(
-            "\n7. every stored byte read back and compared with the manifest\n   $ pgkeep verify --storage {folder}\n"
+            "\n7. every stored byte read and compared with the manifest\n   $ pgkeep verify --storage {folder}\n"
         ));
         let request = verify::Request {
             storages: self.storages()?,
@@ -35,14 +35,14 @@ impl Demo<'_> {
         };
         let report = verify::run(request, self.context, &Silent).await?;
         let lines: String = report.copies.iter().map(verify_words::line).collect();
-        self.tell(&indent(&lines));
+        self.tell(&indent(&self.screen().fitted(&lines)));
         report.failure.map_or(Ok(()), Err)
     }
 
     async fn drill(&self) -> Result<()> {
         let folder = self.folder.display();
         self.tell(&format!(
-            "\n8. restored for a test on another throw-away server, and every table compared\n   $ pgkeep drill --storage {folder}\n"
+            "\n8. a restore drill on another throw-away server, with every table compared\n   $ pgkeep drill --storage {folder}\n"
         ));
         let request = drill::Request {
             storages: self.storages()?,
@@ -59,14 +59,14 @@ impl Demo<'_> {
         let shown = Shown::new(PAGILA_NAME, self.output);
         let report = drill::run(&request, self.context, &shown).await;
         shown.finish();
-        self.tell(&indent(&drill_words::text(&report)));
+        self.tell(&indent(&self.screen().fitted(&drill_words::text(&report))));
         report.failure.map_or(Ok(()), Err)
     }
 
     async fn restore_into(&self) -> Result<()> {
         let folder = self.folder.display();
         self.tell(&format!(
-            "\n9. restored by pgkeep, which compares what is there then\n   $ pgkeep restore --storage {folder} --into pagila_again\n"
+            "\n9. restored by pgkeep, which compares the result\n   $ pgkeep restore --storage {folder} --into pagila_again\n"
         ));
         let request = restore::Request {
             source: restore::Source::Stored {
@@ -87,7 +87,7 @@ impl Demo<'_> {
         if failure.is_none()
             && let Some(text) = restored::of(&outcome)
         {
-            self.tell(&indent(&text));
+            self.tell(&indent(&self.screen().fitted(&text)));
         }
         failure.map_or(Ok(()), Err)
     }
@@ -95,7 +95,7 @@ impl Demo<'_> {
     async fn prune(&self) -> Result<()> {
         let folder = self.folder.display();
         self.tell(&format!(
-            "\n10. two more backups, and all pruned but the newest; the one that passed a drill is never removed\n   \
+            "\n10. two more backups, then prune: the backup that passed a drill is never removed\n   \
              $ pgkeep prune --storage {folder} --keep-last 1\n"
         ));
         for _ in 0..2 {
@@ -114,7 +114,7 @@ impl Demo<'_> {
             must_exist: true,
         };
         let report = prune::run(&request, &self.lock()?, self.context).await;
-        self.tell(&indent(&prune_words::text(&report)));
+        self.tell(&indent(&prune_words::text(&report, self.screen())));
         report.failure.map_or(Ok(()), Err)
     }
 

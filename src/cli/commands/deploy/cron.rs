@@ -22,16 +22,16 @@ use pgkeep_model::failure::{Failure, Kind, Result};
 /// Flags of `deploy install cron`.
 #[derive(Debug, Args)]
 pub struct CronArgs {
-    /// When a backup runs: cron's minute, hour, day, month, weekday; `none` for never
+    /// When to back up: minute, hour, day, month and weekday as in a crontab, or `none`
     #[arg(long, value_name = "TIMES", default_value = "15 3 * * *")]
     pub backup: String,
-    /// When stored backups are read back
+    /// When to verify
     #[arg(long, value_name = "TIMES", default_value = "15 5 * * 0")]
     pub verify: String,
-    /// When every database is restored for a test
+    /// When to drill every database
     #[arg(long, value_name = "TIMES", default_value = "41 4 1 * *")]
     pub drill: String,
-    /// File with the variables that the configuration names, one NAME=value per line
+    /// File with variables for the configuration, one NAME=value per line
     #[arg(long, value_name = "FILE")]
     pub env_file: Option<PathBuf>,
     /// What both directions have.
@@ -156,9 +156,9 @@ fn tell(
         (true, true) => format!(
             "this would be in your crontab, and its scripts in `{folder}`; nothing was changed"
         ),
-        (true, false) => "this is in your crontab already; nothing would change".to_owned(),
+        (true, false) => "this is already in your crontab; nothing would change".to_owned(),
         (false, true) => format!("this is in your crontab now, and its scripts are in `{folder}`"),
-        (false, false) => "this was in your crontab already; nothing was changed".to_owned(),
+        (false, false) => "this was already in your crontab; nothing was changed".to_owned(),
     };
     output.note(&words);
     match tried {
@@ -171,7 +171,7 @@ fn tell(
             let said: Vec<String> = said.lines().map(|line| format!("  {line}")).collect();
             output.say(&said.join("\n"));
             output.say(
-                "hint: cron does not have the variables of this terminal: put them into a file and install again with \
+                "hint: cron does not have the variables of this terminal: put them in a file and install again with \
                  `--env-file FILE`, or let the configuration read secrets from files (`url_file`, `password_file`)",
             );
         }

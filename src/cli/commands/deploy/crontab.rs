@@ -69,7 +69,7 @@ fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 
-/// Tells whether this is five fields of what cron knows: minute, hour, day, month, weekday.
+/// Whether this is five fields that cron knows: minute, hour, day, month, weekday.
 pub(super) fn is_times(text: &str) -> bool {
     let is_known = |c: char| c.is_ascii_alphanumeric() || "*,/- ".contains(c);
     text.chars().all(is_known) && text.split_whitespace().count() == 5

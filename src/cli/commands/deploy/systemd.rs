@@ -146,14 +146,14 @@ pub(super) async fn uninstall(
         .filter_map(|(name, _)| {
             let path = args.dir.join(name);
             let text = std::fs::read_to_string(&path).ok()?;
-            // Ours say where they are described; somebody's own unit of this name does not.
+            // Our units say where they are described; another unit of this name does not.
             text.contains("Documentation=man:pgkeep")
                 .then_some((path, text))
         })
         .collect();
     if !args.dry_run {
         ask(setup, context).await?;
-        // Timers that a package brought are switched off, too; ones that are not there are no failure.
+        // Timers that a package installed are switched off as well; missing ones are no failure.
         let disabled = systemctl(
             &[&["disable", "--now"], &timers[..]].concat(),
             setup,

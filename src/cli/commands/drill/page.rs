@@ -38,11 +38,11 @@ pub(super) fn page(report: &Report) -> String {
     let stand_ins = report.restore.iter().flat_map(|restore| &restore.stand_ins);
     for stand_in in stand_ins {
         let text = escape(stand_in);
-        out += &format!("<p class=\"note\">Stands in for the platform's own: {text}</p>\n");
+        out += &format!("<p class=\"note\">Stand-in for a part of the platform: {text}</p>\n");
     }
     for left_out in report.restore.iter().flat_map(|restore| &restore.left_out) {
         let text = escape(left_out);
-        out += &format!("<p class=\"note\">Left out, and not there: {text}</p>\n");
+        out += &format!("<p class=\"note\">Left out: {text}</p>\n");
     }
     if let Some(failure) = &report.failure {
         out += &format!("<p class=\"bad\">{}</p>\n", escape(&failure.message));
@@ -73,7 +73,7 @@ fn facts(report: &Report) -> String {
         rows.push(("rows", number(restore.rows)));
         rows.push(("SQL", bytes(restore.dump_bytes)));
     }
-    rows.push(("as a whole", seconds(report.took_ms)));
+    rows.push(("in all", seconds(report.took_ms)));
     rows.iter()
         .fold("<table>\n".to_owned(), |mut out, (name, value)| {
             let _ = writeln!(out, "<tr><th>{name}</th><td>{}</td></tr>", escape(value)); // a String takes every text

@@ -1,6 +1,6 @@
 //! What a restore says at its end, for people.
 
-use crate::cli::output::{bytes, number};
+use crate::cli::output::{bytes, counted, number, took};
 use pgkeep_core::op::restore::rows::{Merged, Report as RowsReport};
 use pgkeep_core::op::restore::tables::Report as TablesReport;
 use pgkeep_core::op::restore::{Outcome, Report};
@@ -21,35 +21,37 @@ pub(in crate::cli::commands) fn of(outcome: &Outcome) -> Option<String> {
 /// Returns the words for a whole dump that was restored.
 pub(in crate::cli::commands) fn of_whole(report: &Report) -> String {
     let what = report.backup_id.as_deref().unwrap_or(&report.source);
-    let seconds = |ms: u64| ms as f64 / 1000.0;
     let mut out = format!(
-        "{what}: restored into {}: {} rows, {} of SQL in {:.1} s\n",
+        "{what}: restored into {}: {}, {} of SQL in {}\n",
         report.target,
-        number(report.rows),
+        counted(report.rows, "row", "rows"),
         bytes(report.dump_bytes),
-        seconds(report.restore_ms),
+        took(report.restore_ms),
     );
     out += &left_to_the_platform(report);
     if report.created {
         out += "  the database was created\n";
     }
     if !report.created && report.replaced.is_none() && !report.properties_set.is_empty() {
-        out += "  changed of the database that was there, to what the backup says:\n";
+        out += "  set as in the backup, in a database that existed:\n";
         for statement in &report.properties_set {
             out += &format!("    {statement};\n");
         }
     }
     if !report.created_roles.is_empty() {
         out += &format!(
-            "  roles made, without login: {}\n",
+            "  created roles, without login: {}\n",
             report.created_roles.join(", ")
         );
     }
     out += &if report.compared {
         format!(
-            "  compared: {} tables are as they were dumped, in {:.1} s\n",
-            number(report.tables.len() as u64),
-            seconds(report.compare_ms)
+            "  compared in {}: {}\n",
+            took(report.compare_ms),
+            match report.tables.len() {
+                1 => "the table is as dumped".to_owned(),
+                many => format!("all {} tables are as dumped", number(many as u64)),
+            }
         )
     } else {
         "  NOT compared\n".to_owned()
@@ -66,7 +68,7 @@ pub(in crate::cli::commands) fn of_whole(report: &Report) -> String {
     out
 }
 
-/// What is not there, or not as it was where the dump came from: the first thing to know.
+/// What is missing, or differs from where the dump came from: the first thing to know.
 pub(in crate::cli::commands) fn left_to_the_platform(report: &Report) -> String {
     let mut out = String::new();
     if !report.skipped_extensions.is_empty() {
@@ -76,10 +78,10 @@ pub(in crate::cli::commands) fn left_to_the_platform(report: &Report) -> String 
         );
     }
     for stand_in in &report.stand_ins {
-        out += &format!("  stands in for the platform's own: {stand_in}\n");
+        out += &format!("  stand-in for a part of the platform: {stand_in}\n");
     }
     for left_out in &report.left_out {
-        out += &format!("  LEFT OUT, and not there: {left_out}\n");
+        out += &format!("  LEFT OUT: {left_out}\n");
     }
     out
 }
@@ -88,7 +90,7 @@ fn of_tables(report: &TablesReport) -> String {
     let what = report.backup_id.as_deref().unwrap_or(&report.source);
     let done = match (report.restored, report.compared) {
         (true, _) => "restored",
-        (false, true) => "would be restored (all was rolled back)",
+        (false, true) => "would be restored (everything was rolled back)",
         (false, false) => "would be restored",
     };
     let compared = if report.compared {
@@ -97,36 +99,31 @@ fn of_tables(report: &TablesReport) -> String {
         "NOT compared"
     };
     let mut out = format!(
-        "{what}: {} {} with {} rows {done} into {}, {compared}, in {:.1} s\n",
-        number(report.tables.len() as u64),
-        if report.tables.len() == 1 {
-            "table"
-        } else {
-            "tables"
-        },
-        number(report.rows),
+        "{what}: {} with {} {done} into {}, {compared}, in {}\n",
+        counted(report.tables.len() as u64, "table", "tables"),
+        counted(report.rows, "row", "rows"),
         report.target,
-        report.took_ms as f64 / 1000.0
+        took(report.took_ms)
     );
     for table in &report.tables {
         let rows = match table.outcome.rows {
-            Some(rows) => format!("{} rows", number(rows)),
-            None => "structure".to_owned(),
+            Some(rows) => counted(rows, "row", "rows"),
+            None => "structure only".to_owned(),
         };
         out += &format!("  {}: {rows}\n", printable(&table.into));
     }
     let made = if report.restored {
-        "made"
+        "created"
     } else {
-        "to be made"
+        "to be created"
     };
     for (what, names) in [
-        ("besides, because they need it", &report.besides),
-        ("roles without login", &report.created_roles),
+        ("because the tables need it", &report.besides),
+        ("as roles without login", &report.created_roles),
     ] {
         if !names.is_empty() {
             let names: Vec<String> = names.iter().map(|name| printable(name)).collect();
-            out += &format!("  {made}, {what}: {}\n", names.join(", "));
+            out += &format!("  {made} {what}: {}\n", names.join(", "));
         }
     }
     if report.created {
@@ -138,16 +135,16 @@ fn of_tables(report: &TablesReport) -> String {
 fn of_rows(report: &RowsReport) -> String {
     let what = report.backup_id.as_deref().unwrap_or("backup");
     let done = if report.dry_run {
-        "would be merged (all was rolled back)"
+        "would be merged (everything was rolled back)"
     } else {
         "merged"
     };
     let rows: u64 = report.tables.iter().map(|table| table.rows).sum();
     let mut out = format!(
-        "{what}: {} rows {done} into {}, compared, in {:.1} s\n",
-        number(rows),
+        "{what}: {} {done} into {}, compared, in {}\n",
+        counted(rows, "row", "rows"),
         report.target,
-        report.took_ms as f64 / 1000.0
+        took(report.took_ms)
     );
     for table in &report.tables {
         let counts = &table.counts;
@@ -172,7 +169,7 @@ fn sample(what: &str, table: &Merged, keys: &[Vec<String>], count: u64) -> Strin
     }
     let keys: Vec<String> = keys.iter().map(|key| printable(&key.join(", "))).collect();
     let more = if count > keys.len() as u64 {
-        "; …"
+        "; ..."
     } else {
         ""
     };

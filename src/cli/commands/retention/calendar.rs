@@ -176,7 +176,7 @@ fn fold(out: &mut String, grid: &Grid, rows: &BTreeMap<Date, Row>, bare: &[(Date
         many => format!("{} backups, all removed", number(many)),
     };
     let (first, last) = ((grid.label)(*first), (grid.label)(*last));
-    writeln!(out, "{first} … {last}: {what}").expect("a string takes all text");
+    writeln!(out, "{first} to {last}: {what}").expect("a string takes all text");
 }
 
 fn line(grid: &Grid, date: Date, row: &Row) -> String {
