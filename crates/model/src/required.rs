@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::name::TableName;
 use super::nearest::nearest_table;
 use super::scan::Scan;
+use super::words::count;
 
 /// A table that must have its CREATE TABLE in the dump.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +42,19 @@ impl RequiredTable {
         }
     }
 
+    /// Adds requirements to others. A table that is required twice counts once, with the larger number of rows.
+    pub fn add(all: &mut Vec<Self>, more: impl IntoIterator<Item = Self>) {
+        for one in more {
+            match all
+                .iter_mut()
+                .find(|known| is_same(&known.table, &one.table))
+            {
+                Some(known) => known.min_rows = known.min_rows.max(one.min_rows),
+                None => all.push(one),
+            }
+        }
+    }
+
     /// Looks for the table in what a scan found.
     pub fn look_up(&self, scan: &Scan) -> RequiredOutcome {
         let found = scan.table(&self.table);
@@ -63,10 +77,12 @@ impl RequiredTable {
         match rows {
             Some(rows) if rows >= min_rows => None,
             Some(rows) => Some(format!(
-                "has {rows} rows, and at least {min_rows} are required"
+                "has {}, but must have at least {min_rows}",
+                count(rows, "row")
             )),
             None => Some(format!(
-                "has no data in the dump, and at least {min_rows} rows are required"
+                "has no data in the dump, but must have at least {}",
+                count(min_rows, "row")
             )),
         }
     }
@@ -84,10 +100,42 @@ impl RequiredTable {
     }
 }
 
+/// A name without a schema means the table in `public`.
+fn is_same(one: &TableName, other: &TableName) -> bool {
+    let full = |table: &TableName| {
+        (
+            table.schema.clone().unwrap_or_else(|| "public".to_owned()),
+            table.name.clone(),
+        )
+    };
+    full(one) == full(other)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::scan::Scanner;
+
+    #[test]
+    fn a_table_that_is_required_twice_counts_once() {
+        let with = |name: &str, min_rows| RequiredTable {
+            min_rows,
+            ..RequiredTable::new(name.parse().unwrap())
+        };
+        let mut all = vec![with("users", Some(3)), with("app.users", None)];
+        let more = [
+            with("public.users", None),
+            with("app.users", Some(2)),
+            with("t", None),
+        ];
+        RequiredTable::add(&mut all, more);
+        let counted: Vec<_> = all
+            .iter()
+            .map(|one| (one.table.to_string(), one.min_rows))
+            .collect();
+        let wanted = [("users", Some(3)), ("app.users", Some(2)), ("t", None)];
+        assert_eq!(counted, wanted.map(|(name, rows)| (name.to_owned(), rows)));
+    }
 
     fn scan() -> Scan {
         let mut scanner = Scanner::new();
@@ -139,7 +187,7 @@ mod tests {
         assert_eq!((outcome.rows, outcome.problem), (Some(3), None));
         assert_eq!(
             partitions(leaves, 4).problem.unwrap(),
-            "has 3 rows, and at least 4 are required"
+            "has 3 rows, but must have at least 4"
         );
         assert_eq!(partitions("", 1).rows, None);
     }
@@ -174,11 +222,11 @@ mod tests {
         assert_eq!(text("bare", None), "is not in the dump");
         assert_eq!(
             text("\"AutoBook\"", Some(3)),
-            "has 2 rows, and at least 3 are required"
+            "has 2 rows, but must have at least 3"
         );
         assert_eq!(
             text("app.users", Some(1)),
-            "has no data in the dump, and at least 1 rows are required"
+            "has no data in the dump, but must have at least 1 row"
         );
     }
 }

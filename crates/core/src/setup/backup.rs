@@ -21,6 +21,7 @@ use pgkeep_model::id::DatabaseName;
 use pgkeep_model::manifest::Trigger;
 use pgkeep_model::name::{TableName, parse_schema};
 use pgkeep_model::pin::PRE_DEPLOY;
+use pgkeep_model::required::RequiredTable;
 
 /// What somebody wants otherwise for one run.
 #[derive(Clone, Debug, Default)]
@@ -134,12 +135,16 @@ pub fn requests(overrides: &Overrides, setup: &Setup) -> Result<(Vec<Request>, b
     Ok((requests?, config.is_some()))
 }
 
-/// A name that would be passed over in silence is a mistake that somebody relies on.
+/// A name that would be skipped in silence is a mistake that somebody relies on.
 fn two_databases(database: &str, has_url: bool) -> Failure {
     let message = if has_url {
-        format!("`-d {database}` names a database of the configuration, and `--url` another one")
+        format!(
+            "`-d {database}` names a database of the configuration, but `--url` names another one"
+        )
     } else {
-        format!("`-d {database}` names a database of a configuration, and there is none")
+        format!(
+            "`-d {database}` names a database of a configuration, but there is no configuration"
+        )
     };
     Failure::new(Kind::Usage, "two_databases", message).hint(format!(
         "leave one of them out; `--name {database}` says what the backups are called"
@@ -147,8 +152,9 @@ fn two_databases(database: &str, has_url: bool) -> Failure {
 }
 
 fn no_database() -> Failure {
-    Failure::new(Kind::Usage, "no_database", "nobody said which database to back up")
-        .hint("set DATABASE_URL or libpq's own variables, give `--url`, or write a configuration (`pgkeep config init`)")
+    Failure::new(Kind::Usage, "no_database", "no database was given")
+        .hint("set DATABASE_URL or libpq's own variables, give `--url`, or write a configuration (`pgkeep config \
+            init`)")
 }
 
 fn request(
@@ -177,7 +183,7 @@ fn request(
     };
     let (selection, is_partial) = selection(overrides, &config)?;
     let mut required: Vec<_> = config.required_tables.clone();
-    required.extend(required_tables(&overrides.required)?);
+    RequiredTable::add(&mut required, required_tables(&overrides.required)?);
     let wanted = overrides.copies.or(config.copies).unwrap_or(1);
     let copies = NonZeroUsize::new(wanted)
         .filter(|copies| copies.get() <= storages.len())
@@ -349,8 +355,8 @@ fn default_codec(compression: Compression) -> Codec {
 fn compression(text: &str) -> Result<Compression> {
     let bad = || {
         let message = format!(
-            "cannot read `--compression {text}`: it is `gzip`, `zstd` or `none`, with a level behind \
-                               a colon (gzip 1 to 9, zstd 1 to 19)"
+            "cannot read `--compression {text}`: it is `gzip`, `zstd` or `none`, with a level after a colon (gzip 1 \
+             to 9, zstd 1 to 19)"
         );
         Failure::new(Kind::Usage, "bad_compression", message)
     };

@@ -28,14 +28,19 @@ pub(super) fn duration_or_off(flag: &str, text: Option<&str>) -> Result<Option<D
 }
 
 fn bad_duration(flag: &str, text: &str) -> Failure {
-    let message =
-        format!("cannot read `{flag} {text}`: it is no time such as `90s`, `10m` or `1h 30m`");
+    let message = format!(
+        "cannot read `{flag} {text}`: it is not a length of time such as `90s`, `10m` or `1h 30m`"
+    );
     Failure::new(Kind::Usage, "bad_duration", message)
 }
 
 /// Reads `--require` values: a name, with `=N` behind it for a least number of rows.
 pub fn required_tables(texts: &[String]) -> Result<Vec<RequiredTable>> {
-    texts.iter().map(|text| required_table(text)).collect()
+    let mut all = Vec::new();
+    for text in texts {
+        RequiredTable::add(&mut all, [required_table(text)?]);
+    }
+    Ok(all)
 }
 
 fn required_table(text: &str) -> Result<RequiredTable> {
