@@ -438,7 +438,7 @@ fn a_good_reading_takes_a_mark_away() {
         (&json!(true), &json!(false))
     );
     let warning = copy["warnings"][0].as_str().unwrap();
-    assert!(warning.contains("the mark was taken away"), "{copy}");
+    assert!(warning.contains("the mark was removed"), "{copy}");
     assert!(stored.mark().is_none());
     let copy = stored.verify(&[]).expect(0).summary()["copies"][0].clone();
     assert_eq!(copy["id"], *stored.id);
@@ -679,7 +679,7 @@ fn what_a_second_reading_does_not_confirm_is_not_marked() {
         copy["warnings"][0]
             .as_str()
             .unwrap()
-            .contains("a second one did not"),
+            .contains("the second did not"),
         "{copy}"
     );
     // Two readings that contradict the manifest and each other prove nothing either.

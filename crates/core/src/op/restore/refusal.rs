@@ -5,6 +5,7 @@ use crate::postgres::databases::{NotCreated, Why};
 use crate::postgres::error::{Error, Reason};
 use crate::postgres::process::Stop;
 use pgkeep_model::failure::Failure;
+use pgkeep_model::name::quote;
 
 /// What the server ran out of: that says nothing of the dump.
 fn exhausted(error: &Error) -> Option<(&'static str, &'static str, &'static str)> {
@@ -32,7 +33,7 @@ pub(super) fn of_statement(mut failure: Failure, error: &Error, what: &str, said
         failure.id = "lock_timeout";
         failure.message = format!("{what}: a statement waited too long for another session's lock");
         return failure.hint(
-            "`pg_locks` and `pg_stat_activity` name who holds it; end that session, or wait longer with \
+            "`pg_locks` and `pg_stat_activity` show which session holds it; end that session, or wait longer with \
              `--lock-wait-timeout` or `lock_wait_timeout`",
         );
     }
@@ -72,7 +73,8 @@ pub(super) fn with_hint(failure: Failure, error: &Error) -> Failure {
     }
 }
 
-/// The next move where a function of the dump finds nothing, because every dump is restored with an empty `search_path`.
+/// The next move where a function of the dump finds nothing, because every dump is restored with an empty
+/// `search_path`.
 fn function_hint(stderr: &[String]) -> Option<String> {
     let is_missing = |line: &String| line.contains("ERROR:") && line.contains("does not exist");
     let at = stderr.iter().position(is_missing)?;
@@ -86,9 +88,9 @@ fn function_hint(stderr: &[String]) -> Option<String> {
             Some(function[..end].to_owned())
         })?;
     Some(format!(
-        "the dump's own function {context} names something without its schema, and every dump is restored with an empty \
-         `search_path`: `ALTER FUNCTION … SET search_path = …` in the source mends the next backup; of this one, a schema \
-         that is made by hand with the function mended comes first"
+        "the dump's own function {context} names something without its schema, and every dump is restored with an \
+         empty `search_path`: for the next backup, run `ALTER FUNCTION … SET search_path = …` in the source; for \
+         this one, first create the schema by hand with the function corrected"
     ))
 }
 
@@ -97,8 +99,15 @@ fn sql_hint(error: &Error) -> Option<String> {
     let messages = error.messages();
     if let Some(owner) = messages.iter().find_map(|line| owner_to_be(line)) {
         return Some(format!(
-            "a role gives things only to roles that it is a member of: `GRANT {owner} TO …` for the restoring role, or \
-             `--no-owner` leaves owners out"
+            "a role can give objects only to roles that it is a member of: `GRANT {owner} TO …` for the restoring \
+             role, or `--no-owner` leaves owners out"
+        ));
+    }
+    if let Some(schema) = messages.iter().find_map(|line| closed_schema(line)) {
+        return Some(format!(
+            "`GRANT CREATE ON SCHEMA {schema} TO …` for the restoring role and for the owners in the dump (PostgreSQL 15 \
+             and later do not give it on `public` to every role), or `--no-owner --no-privileges` leaves owners and \
+             rights out"
         ));
     }
     let says = |text: &str| messages.iter().any(|line| line.contains(text));
@@ -108,8 +117,10 @@ fn sql_hint(error: &Error) -> Option<String> {
         "must be superuser",
     ];
     let hint = if says("invalid byte sequence for encoding") {
-        "rows hold bytes that are no text in the target's encoding; a database that the restore makes itself (`--into` \
-         a new name) has the dump's, and where that is the same the rows have to be mended in the source"
+        "some rows hold bytes that are not text in the target's encoding; `--into` a new name makes a database with \
+         the dump's encoding; if that is the same one, correct the rows in the source"
+    } else if says("tablespace \"") || says("permission denied for tablespace") {
+        "`--no-tablespaces` puts everything into the database's own tablespace"
     } else if lacks_rights.iter().any(|text| says(text)) {
         "make the restoring role a member of the roles that own things, or leave those out with `--no-owner \
          --no-privileges`; a superuser (`--allow-superuser`) may do all but what a role of the dump does itself, such \
@@ -117,14 +128,18 @@ fn sql_hint(error: &Error) -> Option<String> {
     } else if says("shared_preload_libraries") || says("can only create extension in database") {
         "`--skip-extension NAME` restores without an extension that the server must load at its start, or that lives in \
          another database"
-    } else if says("tablespace \"") || says("permission denied for tablespace") {
-        "`--no-tablespaces` puts everything into the database's own tablespace"
     } else if messages.iter().any(|line| line.starts_with("role \"")) {
         "`--create-missing-roles` makes the roles; `--no-owner --no-privileges` leaves owners and rights out"
     } else {
         return None;
     };
     Some(hint.to_owned())
+}
+
+/// Returns the schema that a role may not create things in.
+fn closed_schema(line: &str) -> Option<String> {
+    let (_, name) = line.split_once("permission denied for schema ")?;
+    Some(quote(name.trim()))
 }
 
 /// Returns the role that something could not be given to, as the server quotes it.
@@ -139,7 +154,8 @@ pub(super) fn is_timed_out(error: &Error) -> bool {
     error.reason == Reason::Stopped(Stop::TimedOut)
 }
 
-/// Tells whether a statement was refused for what the role may not do, or for what others did, and not for what it says.
+/// Tells whether a statement was refused for what the role may not do, or for what others did, and not for what it
+/// says.
 fn is_hindered(error: &Error) -> bool {
     const SIGNS: [&str; 8] = [
         "permission denied",
@@ -167,4 +183,33 @@ pub(super) fn is_about_locale(error: &Error) -> bool {
 /// Tells whether the server said it itself: a row that says it counts for nothing.
 fn says(error: &Error, text: &str) -> bool {
     error.messages().iter().any(|line| line.contains(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_that_is_closed_is_named() {
+        for (line, says) in [
+            (
+                "ERROR:  permission denied for schema public",
+                "`GRANT CREATE ON SCHEMA public TO …`",
+            ),
+            (
+                "ERROR:  permission denied for schema My app",
+                "SCHEMA \"My app\" TO",
+            ),
+            (
+                "ERROR:  permission denied for tablespace fast",
+                "--no-tablespaces",
+            ),
+            ("ERROR:  permission denied for table t", "--no-owner"),
+        ] {
+            let mut error = Error::new(Reason::Other { code: 3 });
+            error.stderr = vec![format!("psql:<stdin>:7: {line}")];
+            let hint = sql_hint(&error).unwrap();
+            assert!(hint.contains(says), "{line}: {hint}");
+        }
+    }
 }

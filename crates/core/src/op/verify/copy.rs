@@ -84,12 +84,12 @@ pub(super) async fn verify(
 /// Tells that the storage lists something else than it gave: whatever gave it, it is not what is stored.
 fn not_as_listed(seen: &Seen) -> String {
     let read = match seen.stored_bytes {
-        Some(bytes) => format!("{bytes} bytes came"),
+        Some(bytes) => format!("{bytes} bytes were read"),
         None => "it was not found".to_owned(),
     };
     format!(
-        "`{}`: {read}, and the storage's listing says otherwise, so something in between answered, such as a proxy or a \
-         network's login page",
+        "`{}`: {read}, but the storage's listing says otherwise: something in between answered, such as a proxy or \
+         a network's login page",
         seen.key
     )
 }
@@ -110,8 +110,8 @@ async fn read(look: &Look<'_>, report: &mut CopyReport) -> Result<Option<Seen>, 
             return Err(unsteady(look));
         }
         report.warnings.push(format!(
-            "a first reading found something wrong ({}), and a second one did not: nothing was marked, but something \
-             between here and the storage changes bytes",
+            "the first reading found a problem ({}), the second did not: nothing was marked, but something between \
+             here and the storage changes bytes",
             first.problems[0].message
         ));
         second
@@ -135,7 +135,8 @@ fn note(seen: &Seen, report: &mut CopyReport) {
 
 fn unsteady(look: &Look<'_>) -> Failure {
     let message = format!(
-        "{}: what was read is not what the storage has or gave before, so nobody knows what is stored; nothing was marked",
+        "{}: two readings gave different bytes, or not those that the storage lists, so it is not known what is \
+         stored; nothing was marked",
         look.what()
     );
     Failure::new(Kind::Storage, "readings_differ", message)
@@ -145,15 +146,16 @@ fn unsteady(look: &Look<'_>) -> Failure {
         )
 }
 
-/// The bytes are those that were stored, so it is the manifest that is wrong, or the two versions of pgkeep that read the
-/// dump then and now. No reading would ever lift a mark for that, so none is made.
+/// The bytes are those that were stored, so it is the manifest that is wrong, or the two versions of pgkeep that read
+/// the dump then and now. No reading would ever lift a mark for that, so none is made.
 fn disagreeing(look: &Look<'_>) -> Failure {
     let message = format!(
-        "{}: its bytes are the stored ones, but the manifest says something else of what is in them; nothing was marked",
+        "{}: its bytes are unchanged since the backup, but the manifest describes other content; nothing was marked",
         look.what()
     );
     Failure::new(Kind::Damaged, "manifest_disagrees", message)
-        .hint("was the manifest changed, or written by another version of pgkeep? `pgkeep inspect` tells what the dump holds")
+        .hint("was the manifest changed, or written by another version of pgkeep? `pgkeep inspect` shows what the \
+            dump holds")
 }
 
 /// Takes the mark away: every byte is the one that was stored, whatever was read when the mark was made.
@@ -162,11 +164,11 @@ async fn lift_mark(look: &Look<'_>, report: &mut CopyReport) {
     let warning = match look.named.storage.remove(&key).await {
         Ok(()) => {
             report.marked = false;
-            "it carried the mark of a damaged copy and is good: the mark was taken away, and the copy counts again"
+            "it was marked as damaged and is good: the mark was removed, and the copy counts again"
                 .to_owned()
         }
         Err(error) => format!(
-            "it carries the mark of a damaged copy and is good, but the mark `{key}` could not be taken away: {error}"
+            "it is marked as damaged and is good, but the mark `{key}` could not be removed: {error}"
         ),
     };
     report.warnings.push(warning);

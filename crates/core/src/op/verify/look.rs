@@ -18,6 +18,7 @@ use pgkeep_model::keys::Part;
 use pgkeep_model::manifest::{Manifest, ManifestError};
 use pgkeep_model::proof::{Problem, contradictions};
 use pgkeep_model::scan::{NOT_UTF8, Scan, Scanner};
+use pgkeep_model::words::number;
 use pgkeep_storage::{Error, Object};
 
 /// Id of the failure of a copy that was removed while it was read.
@@ -165,14 +166,14 @@ impl Look<'_> {
             return Ok(listed);
         }
         let message = format!(
-            "{}: its manifest is gone, it was removed meanwhile",
+            "{}: its manifest is gone: it was removed meanwhile",
             self.what()
         );
         Err(Failure::new(Kind::Storage, BACKUP_GONE, message).of_copy())
     }
 
-    /// Tells whether the storage lists what was read as it was read: so long, or not at all. An answer that did not come
-    /// from the storage would hardly be as long as what is there.
+    /// Tells whether the storage lists what was read as it was read: so long, or not at all. An answer that did not
+    /// come from the storage would hardly be as long as what is there.
     pub(super) async fn listed_as(&self, seen: &Seen) -> Result<bool, Failure> {
         let listed = self.listed().await?;
         if seen.key.is_empty() {
@@ -304,7 +305,7 @@ impl Look<'_> {
             {
                 return Ok(());
             }
-            Ok(_) | Err(Error::TooLarge { .. }) => "are not the bytes that the manifest names",
+            Ok(_) | Err(Error::TooLarge { .. }) => "do not match the manifest",
             Err(Error::NotFound(_)) => "are missing",
             Err(error) => return Err(self.failed(&error)),
         };
@@ -339,11 +340,12 @@ fn problems(manifest: &Manifest, outcome: &Outcome, scan: Option<&Scan>) -> Vec<
     problems.sort_by_key(|problem| (problem.stored_offset.is_none(), problem.stored_offset));
     let (size, wanted) = (outcome.stored_bytes, manifest.object.size_bytes);
     if size != wanted {
-        let message = format!("the stored file has {size} bytes, and the manifest says {wanted}");
+        let (size, wanted) = (number(size), number(wanted));
+        let message = format!("the stored file has {size} bytes, but the manifest says {wanted}");
         problems.push(Problem::new("size_differs", message));
     } else if !is_what_was_stored(manifest, outcome) {
         let message = format!(
-            "the stored file has SHA-256 {}, and the manifest says {}",
+            "the stored file has SHA-256 {}, but the manifest says {}",
             outcome.sha256, manifest.object.sha256
         );
         problems.push(Problem::new("sha256_differs", message));

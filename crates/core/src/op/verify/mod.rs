@@ -24,6 +24,7 @@ use crate::notify::Delivery;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::DatabaseName;
 use pgkeep_model::proof::Problem;
+use pgkeep_model::words::number;
 
 pub use report::CopyReport;
 
@@ -57,7 +58,7 @@ pub struct Report {
     pub copies: Vec<CopyReport>,
     /// Where was looked.
     pub storages: Vec<StorageState>,
-    /// Who was told of damage, and whether it arrived.
+    /// Who was notified of damage, and whether it arrived.
     pub notices: Vec<Delivery>,
     /// Why it is not good; none when it is.
     #[serde(skip)]
@@ -109,7 +110,7 @@ async fn tell(listing: &Listing, copies: &[CopyReport], context: &Context) -> Ve
     }
     let now = context.clock.now();
     let told = damaged.iter().map(|(database, damaged)| async move {
-        let failure = damage(listing, copies, damaged[0], damaged);
+        let failure = damage(listing, copies, damaged).with_details(reasons(damaged));
         let notice = notice::of_damage(database, damaged, &failure, now);
         notices::tell(&notice, context).await
     });
@@ -161,8 +162,8 @@ fn sample(all: &[&StoredBackup], count: usize, clock: &dyn Clock) -> BTreeSet<us
 /// Damage goes before what could not be read, because it is certain.
 fn judge(listing: &Listing, copies: &[CopyReport]) -> Option<Failure> {
     let damaged: Vec<&CopyReport> = copies.iter().filter(|copy| copy.damaged).collect();
-    if let Some(first) = damaged.first() {
-        return Some(damage(listing, copies, first, &damaged));
+    if !damaged.is_empty() {
+        return Some(damage(listing, copies, &damaged));
     }
     let mut unread: Vec<&Failure> = copies
         .iter()
@@ -176,37 +177,22 @@ fn judge(listing: &Listing, copies: &[CopyReport]) -> Option<Failure> {
     Some(failure)
 }
 
-fn damage(
-    listing: &Listing,
-    copies: &[CopyReport],
-    first: &CopyReport,
-    damaged: &[&CopyReport],
-) -> Failure {
-    let what = |copy: &CopyReport| {
-        let why = copy
-            .problems
-            .first()
-            .map(place_in_words)
-            .unwrap_or_default();
-        format!("`{}` in `{}` is damaged: {why}", copy.id, copy.storage)
-    };
+/// Says what is damaged. The reasons stand in each copy's report, which is shown before.
+fn damage(listing: &Listing, copies: &[CopyReport], damaged: &[&CopyReport]) -> Failure {
+    let what = |copy: &&CopyReport| format!("`{}` in `{}`", copy.id, copy.storage);
     let message = match damaged {
-        [only] => what(only),
-        all => format!(
-            "{} of {} copies are damaged; {}",
-            all.len(),
-            copies.len(),
-            what(first)
-        ),
+        [only] => format!("{} is damaged", what(only)),
+        all => {
+            let names: Vec<String> = all.iter().map(what).collect();
+            format!(
+                "{} of {} copies are damaged: {}",
+                all.len(),
+                copies.len(),
+                names.join(", ")
+            )
+        }
     };
-    let more = first
-        .problems
-        .iter()
-        .skip(1)
-        .map(|problem| problem.message.clone());
-    let others = damaged.iter().skip(1).map(|copy| what(copy));
-    let mut failure = Failure::new(Kind::Damaged, "backup_damaged", message)
-        .with_details(more.chain(others).collect::<Vec<_>>());
+    let mut failure = Failure::new(Kind::Damaged, "backup_damaged", message);
     let databases: BTreeSet<&str> = damaged.iter().map(|copy| copy.database.as_str()).collect();
     for database in databases {
         failure = failure.hint(newest_good(listing, copies, database));
@@ -214,15 +200,34 @@ fn damage(
     failure
 }
 
+/// Says what is wrong with each copy, for who does not see the reports.
+fn reasons(damaged: &[&CopyReport]) -> Vec<String> {
+    let of_one = |copy: &&CopyReport| {
+        let words = |problem| {
+            format!(
+                "`{}` in `{}`: {}",
+                copy.id,
+                copy.storage,
+                place_in_words(problem)
+            )
+        };
+        copy.problems.iter().map(words).collect::<Vec<_>>()
+    };
+    damaged.iter().flat_map(of_one).collect()
+}
+
 /// Says what a problem is and where.
 pub fn place_in_words(problem: &Problem) -> String {
     let mut text = problem.message.clone();
     let mut places = Vec::new();
     if let Some(offset) = problem.stored_offset {
-        places.push(format!("from byte {offset} of the stored file on"));
+        places.push(format!(
+            "from byte {} of the stored file on",
+            number(offset)
+        ));
     }
     if let Some(offset) = problem.dump_offset {
-        places.push(format!("byte {offset} of the dump"));
+        places.push(format!("byte {} of the dump", number(offset)));
     }
     match &problem.table {
         Some(table) if !text.contains(&format!("`{table}`")) => {

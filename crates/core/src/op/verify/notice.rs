@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::place_in_words;
 use super::report::CopyReport;
 use crate::op::notices::note_failure;
 use pgkeep_model::failure::Failure;
@@ -25,8 +26,11 @@ pub(super) fn of_damage(
         })
         .collect();
     notice.safe =
-        "the damaged bytes were not changed, and no such copy is chosen as the latest".to_owned();
+        "the damaged bytes were not changed, and a damaged copy is never chosen as the latest"
+            .to_owned();
     note_failure(&mut notice, Some(failure));
     notice.verdict = "DAMAGED".to_owned();
-    notice.with_subject(&format!("verify found DAMAGE: {}", failure.message))
+    let problems = copies.iter().flat_map(|copy| copy.problems.first());
+    let why = problems.map(place_in_words).next().unwrap_or_default();
+    notice.with_subject(&format!("verify found DAMAGE: {}: {why}", failure.message))
 }
