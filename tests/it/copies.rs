@@ -120,7 +120,7 @@ fn a_storage_that_denies_lets_the_next_one_be_restored() {
         assert_eq!(outcome.exit_error()["id"], "stored_not_good", "{outcome}");
         let warnings = outcome.summary()["warnings"].to_string();
         assert!(
-            warnings.contains("another copy is taken") && warnings.contains("AccessDenied"),
+            warnings.contains("trying another copy") && warnings.contains("AccessDenied"),
             "{outcome}"
         );
     }
@@ -151,7 +151,7 @@ fn what_the_database_differs_in_is_no_copys_fault() {
             .expect(23);
         assert_eq!(outcome.exit_error()["id"], "restore_differs", "{outcome}");
         let warnings = outcome.summary()["warnings"].to_string();
-        assert!(!warnings.contains("another copy is taken"), "{outcome}");
+        assert!(!warnings.contains("trying another copy"), "{outcome}");
         let log = both.bucket.log();
         let read = log[before..]
             .iter()

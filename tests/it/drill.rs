@@ -266,7 +266,10 @@ fn no_drill_uses_powers_and_a_lesser_role_drills() {
     let error = outcome.exit_error();
     assert_eq!(error["id"], "restore_hindered", "{outcome}");
     assert!(
-        error["message"].as_str().unwrap().contains("no verdict"),
+        error["message"]
+            .as_str()
+            .unwrap()
+            .contains("could not judge"),
         "{outcome}"
     );
     let left = "SELECT count(*) FROM pg_roles WHERE rolname IN ('app', 'reader')";
@@ -590,7 +593,7 @@ fn what_a_drill_passes_over_is_told() {
     assert_ne!(outcome.summary()["backup_id"], id.as_str());
     let message = outcome.exit_error()["message"].as_str().unwrap().to_owned();
     assert!(
-        message.contains(&format!("`{id}` is newer, and marked as damaged")),
+        message.contains(&format!("`{id}` is newer, but marked as damaged")),
         "{outcome}"
     );
     let restored = drills

@@ -294,7 +294,7 @@ fn rows_that_are_not_those_of_the_manifest_are_never_good() {
         let outcome = extract(&shop, TABLES[1], format, &[]).expect(23);
         let message = outcome.exit_error()["message"].as_str().unwrap().to_owned();
         assert!(
-            message.contains("what was printed must not be trusted"),
+            message.contains("do not trust what was printed"),
             "{message}"
         );
         assert!(!outcome.stdout().contains("COMMIT"), "psql would keep it");

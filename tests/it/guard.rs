@@ -464,13 +464,13 @@ fn where_the_way_back_would_not_work_nothing_runs() {
     let error = outcome.exit_error();
     let message = error["message"].as_str().unwrap();
     assert!(
-        message.starts_with("`sh` was not run: the way back would not work"),
+        message.starts_with("`sh` was not run: a rollback would not work"),
         "{message}"
     );
     assert!(
         error["details"]
             .to_string()
-            .contains("may not create databases"),
+            .contains("cannot create databases"),
         "{error}"
     );
     assert!(!real.sandbox.path("ran").exists());
@@ -480,7 +480,7 @@ fn where_the_way_back_would_not_work_nothing_runs() {
     let summary = last(&guarded(&real, &[], "touch ran").expect(0));
     let warnings = summary["warnings"].to_string();
     assert!(
-        warnings.contains("the way back would not work as things are"),
+        warnings.contains("a rollback would not work at present"),
         "{warnings}"
     );
     assert!(real.sandbox.path("ran").exists());

@@ -368,11 +368,11 @@ fn wrong_input_is_named() {
     for (arguments, words) in [
         (
             &["--from", "bad.txt"][..],
-            "`bad.txt`: line 2: `yesterday` is no RFC 3339 time",
+            "`bad.txt`: line 2: `yesterday` is not an RFC 3339 time",
         ),
         (
             &["--from", "bad.txt"],
-            "\n  line 4: `2026-01-16` is no RFC 3339 time",
+            "\n  line 4: `2026-01-16` is not an RFC 3339 time",
         ),
         (
             &["--from", "none.txt"],
@@ -409,7 +409,7 @@ fn wrong_input_is_named() {
         ),
         (
             &["--simulate", "* * * * *", "--for", "20y"],
-            "it gives more than 1,000,000 times",
+            "it has more than 1,000,000 times",
         ),
         (
             &["--from", "good.txt", "--timezone", "Berlin"],
@@ -442,7 +442,7 @@ fn wrong_input_is_named() {
     let run = sandbox.pgkeep(arguments).run().expect(2);
     assert!(
         run.stderr()
-            .contains("cannot read `--now today`: it is no RFC 3339 time"),
+            .contains("cannot read `--now today`: it is not an RFC 3339 time"),
         "{run}"
     );
 }

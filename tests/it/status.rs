@@ -142,7 +142,7 @@ fn status_passes_over_what_does_not_count() {
     assert_eq!(database["newest_good"]["id"], ids[2].as_str(), "{outcome}");
     let warnings = database["warnings"].to_string();
     assert!(
-        warnings.contains("stamped in the future") && warnings.contains("manifest"),
+        warnings.contains("a start time in the future") && warnings.contains("manifest"),
         "{warnings}"
     );
 }
@@ -229,7 +229,7 @@ fn a_drill_that_did_not_come_is_told() {
     passed(days(36));
     let outcome = status(0);
     assert!(
-        warnings(&outcome).contains("is 36 d old; allowed are 35 d"),
+        warnings(&outcome).contains("is 36 d old; the limit is 35 d"),
         "{outcome}"
     );
     let nagios = shop.sandbox.pgkeep(["status", "--nagios"]).run().expect(1);

@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
+use pgkeep_model::words::span;
+
 /// How far a clock may be from ours: S3 refuses requests a quarter of an hour off, and a minute is odd already.
 pub(crate) const MAX_SKEW: SignedDuration = SignedDuration::from_secs(60);
 
-/// Returns how far a clock is ahead of ours, that was asked between two looks at ours: by at most the time in between it
-/// is not known, and that is on its side.
+/// Returns how far a clock is ahead of ours, that was asked between two looks at ours: by at most the time in between
+/// it is not known, and that is on its side.
 pub(crate) fn ahead(before: Timestamp, after: Timestamp, theirs: Timestamp) -> SignedDuration {
     if theirs < before {
         theirs.duration_since(before)
@@ -25,15 +27,15 @@ pub(crate) fn off_in_words(ahead: SignedDuration) -> Option<String> {
     if ahead.abs() <= MAX_SKEW {
         return None;
     }
-    let seconds = ahead.as_secs().unsigned_abs();
+    let far = span(ahead.as_secs().unsigned_abs());
     let side = if ahead.is_negative() {
         "behind"
     } else {
         "ahead of"
     };
     Some(format!(
-        "is {seconds} s {side} this machine's, by which backups are stamped: set the one that is wrong (NTP), for ages and \
-         retention go by those stamps"
+        "is {far} {side} this machine's: correct the wrong one (NTP); backups carry this machine's time, and \
+         ages and retention are counted from it"
     ))
 }
 
@@ -54,7 +56,7 @@ pub trait Clock: Send + Sync {
     /// Returns a random number for the suffix of an id.
     fn suffix(&self) -> u16;
 
-    /// Returns so many times four random hex digits, for names that must not meet.
+    /// Returns as many times four random hex digits, for names that must not meet.
     fn hex(&self, count: usize) -> String {
         (0..count)
             .map(|_| format!("{:04x}", self.suffix()))

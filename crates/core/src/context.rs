@@ -13,12 +13,12 @@ pub struct Context {
     pub clock: Arc<dyn Clock>,
     /// Whether somebody wants the run to stop.
     pub stop: Stop,
-    /// Who is told how runs ended.
+    /// Where notices about runs are sent.
     pub notices: Arc<dyn Notify>,
 }
 
 impl Context {
-    /// Makes the context of a command of which nobody is told.
+    /// Makes the context of a command without notices.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
             clock,

@@ -135,7 +135,7 @@ impl LockFolder {
             let file_name = format!("{name}.lock");
             match self.lock_one(&file_name).map_err(unusable)? {
                 Locked::Ours(mut file) => {
-                    // For the words of whoever meets the lock: a disk that is full does not matter.
+                    // For the words of anyone who meets the lock: a disk that is full does not matter.
                     let _ = write_holder(&mut file, holder);
                     lock.held.push((file_name, file));
                 }
@@ -172,8 +172,8 @@ enum Locked {
 impl Drop for HostLock {
     fn drop(&mut self) {
         for (name, _) in &self.held {
-            // Before the lock goes with its file; whoever waits for this file sees that its name is gone. A name that
-            // stays does no harm.
+            // Before the lock goes with its file; anyone who waits for this file sees that its name is gone. A name
+            // that stays does no harm.
             let _ = rustix::fs::unlinkat(&self.folder, name, AtFlags::empty());
         }
     }
@@ -225,7 +225,7 @@ fn open_state(candidate: &StateFolder) -> Result<OwnedFd, String> {
     }
     let mode = Mode::from_raw_mode(stat.st_mode);
     if mode.contains(Mode::WOTH) && !mode.contains(Mode::SVTX) {
-        return Err("anybody may write to it".to_owned());
+        return Err("any user can write to it".to_owned());
     }
     Ok(state)
 }
@@ -234,14 +234,14 @@ fn make(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Whoever may write to the folder could hold every backup up, or let two run at once.
+/// Anyone who may write to the folder could hold every backup up, or let two run at once.
 fn check_ours(stat: &Stat) -> Result<(), String> {
     if stat.st_uid != rustix::process::geteuid().as_raw() {
         return Err("it belongs to another user".to_owned());
     }
     let open = Mode::WGRP.union(Mode::WOTH);
     if Mode::from_raw_mode(stat.st_mode).intersects(open) {
-        return Err("others may write to it".to_owned());
+        return Err("other users can write to it".to_owned());
     }
     Ok(())
 }
@@ -377,7 +377,7 @@ mod tests {
                 other => panic!("{wanted:?}: {other:?}"),
             }
         }
-        // Whoever got only one of two gave it back, and what is free is free.
+        // Anyone who got only one of two gave it back, and what is free is free.
         let other = folder.take(&names(&["c"]), &holder()).unwrap();
         drop((held, other));
         assert_eq!(
@@ -474,8 +474,8 @@ mod tests {
         std::fs::write(at("file"), "x").unwrap();
         symlink(at("real"), at("link")).unwrap();
         for (name, is_shared, says) in [
-            ("open", false, "anybody may write to it"),
-            ("wide", false, "others may write to it"),
+            ("open", false, "any user can write to it"),
+            ("wide", false, "other users can write to it"),
             ("file", false, "not a folder"),
             ("file/below", false, "not a"),
             ("link", true, "not a folder"),

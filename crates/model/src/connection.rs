@@ -108,7 +108,7 @@ impl ConnectionError {
     /// Returns the next move, where there is one.
     pub fn hint(&self) -> Option<String> {
         let foreign = |name: &str| {
-            format!("`{name}` belongs to another driver; take it out of the connection")
+            format!("`{name}` belongs to another driver; remove it from the connection")
         };
         match self {
             Self::Unescaped | Self::Port | Self::Encoding(_) => Some(
@@ -116,7 +116,7 @@ impl ConnectionError {
                     .into(),
             ),
             Self::Unknown(Some(name)) if name == "pgbouncer" => Some(
-                "take `pgbouncer` out and use the direct or session connection (port 5432), not the transaction pooler"
+                "remove `pgbouncer` and use the direct or session connection (port 5432), not the transaction pooler"
                     .into(),
             ),
             Self::Unknown(Some(name)) => Some(match nearest_parameter(name) {
@@ -124,7 +124,8 @@ impl ConnectionError {
                 None => foreign(name),
             }),
             Self::Quoted => Some(
-                "take the quotation marks away: the env files of Docker and systemd's `Environment=` hand them on as they stand"
+                "remove the quotation marks: the env files of Docker and systemd's `Environment=` pass them on \
+                 unchanged"
                     .into(),
             ),
             Self::Unsupported("sslpassword") => {
@@ -670,12 +671,7 @@ mod tests {
         ] {
             let error = text.parse::<Connection>().unwrap_err();
             assert_eq!(error, ConnectionError::Quoted, "{text}");
-            assert!(
-                error
-                    .hint()
-                    .unwrap()
-                    .contains("take the quotation marks away")
-            );
+            assert!(error.hint().unwrap().contains("remove the quotation marks"));
             assert!(!error.to_string().contains("hunter2"));
         }
     }

@@ -57,10 +57,10 @@ impl FromStr for Expect {
             ("equals", false) => Ok(Self::Equals(rest.to_owned())),
             ("at_least", false) => number()
                 .map(Self::AtLeast)
-                .ok_or_else(|| "needs a number behind `at_least`".to_owned()),
+                .ok_or_else(|| "needs a number after `at_least`".to_owned()),
             ("at_most", false) => number()
                 .map(Self::AtMost)
-                .ok_or_else(|| "needs a number behind `at_most`".to_owned()),
+                .ok_or_else(|| "needs a number after `at_most`".to_owned()),
             _ => Err("must be `equals X`, `at_least N`, `at_most N` or `no_rows`".to_owned()),
         }
     }

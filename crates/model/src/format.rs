@@ -134,11 +134,9 @@ impl Foreign {
             Self::Empty => {
                 Some("a program that failed leaves an empty file; look at its own messages")
             }
-            Self::Custom => {
-                Some("`pg_restore -f - FILE | pgkeep inspect -` looks at what it holds")
-            }
+            Self::Custom => Some("`pg_restore -f - FILE | pgkeep inspect -` shows what it holds"),
             Self::Tar => Some(
-                "`pg_restore -f - FILE | pgkeep inspect -` looks at what a tar of pg_dump holds",
+                "`pg_restore -f - FILE | pgkeep inspect -` shows what a tar archive of pg_dump holds",
             ),
             Self::Html => Some("the download most likely needed a login"),
             Self::Utf16 => Some("write dumps with `pg_dump -f FILE`, not through PowerShell's `>`"),

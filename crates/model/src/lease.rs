@@ -66,7 +66,7 @@ pub struct Lease {
 #[derive(Debug, Error)]
 pub enum LeaseError {
     /// Not the JSON of a lease.
-    #[error("it is no lease: {0}")]
+    #[error("it is not a lease: {0}")]
     Malformed(#[from] serde_json::Error),
     /// Written by a newer pgkeep.
     #[error("its format is {0}, and this pgkeep knows {FORMAT}")]
@@ -110,7 +110,7 @@ pub enum Decision {
     TakeOver(Why),
     /// Its holder lives.
     Busy,
-    /// Nobody knows yet; it is dead if it stays the same for so long.
+    /// It is not known yet; it is dead if it stays the same for so long.
     Wait(Duration),
 }
 

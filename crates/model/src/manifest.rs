@@ -403,11 +403,11 @@ impl Manifest {
 
     fn check(&self, id: &BackupId) -> Result<(), String> {
         if &self.id != id {
-            return Err(format!("it lies under `{id}` and says `{}`", self.id));
+            return Err(format!("it is stored as `{id}`, but says `{}`", self.id));
         }
         if &self.database != id.database() {
             return Err(format!(
-                "its database `{}` is not the one of its id",
+                "its database `{}` does not match its id",
                 self.database
             ));
         }
@@ -421,7 +421,10 @@ impl Manifest {
             .next()
             .is_none_or(|name| !name.starts_with(&format!("{id}.sql")))
         {
-            return Err(format!("its key `{}` is not of its id", self.object.key));
+            return Err(format!(
+                "its key `{}` does not match its id",
+                self.object.key
+            ));
         }
         Ok(())
     }

@@ -9,8 +9,9 @@ use serde::Serialize;
 use super::manifest::{Manifest, TableRecord};
 use super::name::{TableName, printable};
 use super::scan::{Scan, Table};
+use super::words;
 
-/// Most problems that are told of one copy: the first shows where to look, a thousand help nobody.
+/// Most problems that are reported of one copy: the first shows where to look, a thousand help nobody.
 const MAX_PROBLEMS: usize = 20;
 
 /// One thing that contradicts a manifest.
@@ -84,7 +85,7 @@ pub fn contradictions(manifest: &Manifest, scan: &Scan) -> Vec<Problem> {
         .collect();
     let mut differ = |what: &str, is: u64, was: u64| {
         if is != was {
-            let message = format!("the dump has {is} {what}, and the manifest says {was}");
+            let message = format!("the dump has {is} {what}, but the manifest says {was}");
             problems.push(Problem::new("dump_differs", message));
         }
     };
@@ -124,23 +125,25 @@ fn tables(manifest: &Manifest, scan: &Scan) -> Vec<Problem> {
 /// Compares one table. Its kind is left out: a later version may know kinds better without any byte having changed.
 fn table_differs(record: &TableRecord, table: &Table) -> Option<Problem> {
     let name = record.full_name();
-    let count = |rows: Option<u64>| rows.map_or_else(|| "no".to_owned(), |rows| rows.to_string());
+    let count = |rows: Option<u64>| {
+        rows.map_or_else(|| "no rows".to_owned(), |rows| words::count(rows, "row"))
+    };
     let blocks = record.blocks.iter().map(|record| record.block);
     let (id, message) = if record.rows != table.rows {
         let (is, was) = (count(table.rows), count(record.rows));
         (
             "rows_differ",
-            format!("table `{name}` has {is} rows, and the manifest says {was}"),
+            format!("table `{name}` has {is}, but the manifest says {was}"),
         )
     } else if record.digest != table.digest || record.bytes != table.bytes {
         (
             "digest_differs",
-            format!("the rows of table `{name}` are not the ones of the manifest"),
+            format!("the rows of table `{name}` do not match the manifest"),
         )
     } else if record.columns != table.columns {
         (
             "columns_differ",
-            format!("the columns of table `{name}` are not the ones of the manifest"),
+            format!("the columns of table `{name}` do not match the manifest"),
         )
     } else if !blocks.eq(table.blocks.iter().copied()) {
         (

@@ -49,9 +49,9 @@ fn why(error: &CronError) -> String {
             "it is neither five fields as in `0 3 * * *` nor a nickname such as `@daily`".to_owned()
         }
         CronError::ComponentError(why) | CronError::IllegalCharacters(why) => {
-            format!("it is no cron expression: {}", why.trim_end_matches('.'))
+            format!("it is not a cron expression: {}", why.trim_end_matches('.'))
         }
-        other => format!("it is no cron expression: {other}"),
+        other => format!("it is not a cron expression: {other}"),
     }
 }
 
@@ -204,9 +204,9 @@ mod tests {
             ("@sometimes", "nor a nickname such as `@daily`"),
             (
                 "0 25 * * *",
-                "it is no cron expression: Number out of bounds",
+                "it is not a cron expression: Number out of bounds",
             ),
-            ("0 3 * * maybe", "it is no cron expression: "),
+            ("0 3 * * maybe", "it is not a cron expression: "),
         ] {
             let error = cron.parse::<Schedule>().unwrap_err();
             assert!(error.contains(words) && !error.ends_with('.'), "{error}");

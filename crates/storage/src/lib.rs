@@ -37,7 +37,7 @@ pub enum Error {
     #[error("`{0}` already exists")]
     Exists(String),
     /// The object is not, or no longer, the one that was to be replaced.
-    #[error("`{0}` was changed by somebody else")]
+    #[error("`{0}` was changed by another program")]
     Changed(String),
     /// The storage knows no writes that depend on what is there.
     #[error("{0}")]
@@ -182,8 +182,8 @@ pub trait Storage: Send + Sync {
     /// Writes a small object unless the key exists ([`Error::Exists`]), and returns its version.
     ///
     /// Unlike [`Storage::put`] it relies on the storage alone: of two writers one loses, or the storage says that it
-    /// knows no such condition ([`Error::Unconditional`]). One that ignores conditions overwrites, which whoever relies
-    /// on them has to find out. The object need not survive a power failure.
+    /// knows no such condition ([`Error::Unconditional`]). One that ignores conditions overwrites, which anyone who
+    /// relies on them has to find out. The object need not survive a power failure.
     async fn create(&self, key: &str, bytes: Bytes) -> Result<Version>;
 
     /// Reads an object of at most `limit` bytes, and its version.

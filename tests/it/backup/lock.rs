@@ -342,7 +342,7 @@ fn p22_a_store_without_conditions_is_noticed_and_said() {
         );
         let said = outcome.summary().to_string();
         assert!(
-            said.contains("only runs of this host are kept apart"),
+            said.contains("only runs on this host wait for each other"),
             "{said}"
         );
     }

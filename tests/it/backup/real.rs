@@ -374,7 +374,7 @@ fn everything_that_pg_dump_can_name_can_be_selected() {
     // What would be a silent gap is refused.
     for (name, why) in [
         ("ext_fixed", "belongs to the extension `hstore`"),
-        ("users_id_seq", "the identity of `public.users`"),
+        ("users_id_seq", "the identity sequence of `public.users`"),
     ] {
         let outcome = real
             .backup(&["--table", name, "--table", "free"])

@@ -615,7 +615,7 @@ fn p20_a_copy_that_is_too_few_and_stays_is_told() {
     assert!(message.contains("it may be stored as `shop-"), "{error}");
     assert!(!message.contains("nothing was stored"), "{error}");
     let details = error["details"].to_string();
-    assert!(details.contains("could not be taken away"), "{error}");
+    assert!(details.contains("could not be removed"), "{error}");
     let arguments = [&["--json", "list"][..], &storages].concat();
     let list = shop.sandbox.pgkeep(arguments).run().expect(0).json();
     let id = list["backups"][0]["id"].as_str().unwrap();

@@ -413,7 +413,7 @@ fn status_tells_of_what_is_stale() {
     );
     assert_eq!(notice["backup_id"], document["newest_good"]["id"]);
     let subject = notice["subject"].as_str().unwrap();
-    assert!(subject.contains("allowed are 26 h"), "{subject}");
+    assert!(subject.contains("the limit is 26 h"), "{subject}");
 
     // A notifier that is down changes nothing about the code.
     receiver.on("/hook", usize::MAX, Reply::Status(400, ""));

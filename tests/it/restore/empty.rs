@@ -116,7 +116,7 @@ fn what_has_no_rows_is_compared_too() {
         ),
         (
             "PERFORM lo_unlink(4711)",
-            Some("1 large objects were dumped, 0 came back"),
+            Some("1 large object in the dump, but 0 restored"),
         ),
     ] {
         let change = match change {

@@ -119,7 +119,7 @@ fn a_sequence_that_is_not_as_it_was_is_told_by_one_session_and_by_several() {
             .expect(23);
         let error = outcome.exit_error().to_string();
         assert!(
-            error.contains("a sequence is not as it was dumped") && error.contains("calls"),
+            error.contains("a sequence differs from the dump") && error.contains("calls"),
             "{outcome}"
         );
         assert_eq!(target.databases(), [""; 0]);
@@ -209,7 +209,7 @@ fn one_session_that_ends_ends_all_and_the_database_goes() {
         outcome
     });
     assert_ne!(outcome.code(), 0, "{outcome}");
-    let says = "the database that was made for it is gone again";
+    let says = "the database that was made for it was dropped";
     assert!(outcome.stderr().contains(says), "{outcome}");
     assert!(
         outcome.stderr().contains("terminating connection"),

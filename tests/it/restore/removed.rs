@@ -45,7 +45,7 @@ fn a_backup_that_goes_meanwhile_is_told_as_that() {
             message.contains(&second) && message.contains("retention"),
             "{outcome}"
         );
-        assert!(message.ends_with("is gone again"), "{outcome}");
+        assert!(message.ends_with("was dropped"), "{outcome}");
         assert!(
             error["hints"][0].as_str().unwrap().contains(&first),
             "{outcome}"

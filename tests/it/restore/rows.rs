@@ -187,7 +187,7 @@ fn a_merge_that_fails_leaves_all_as_it_was() {
         &["--data-only", "-t", "tags"],
         25,
         "merge_refused",
-        "`public.tags`: it holds rows already",
+        "`public.tags`: it already has rows",
     );
     fails(
         &["--upsert", "-t", "custmers"],
@@ -324,7 +324,7 @@ fn partitions_and_damage() {
         outcome.exit_error()["message"]
             .as_str()
             .unwrap()
-            .ends_with("the target is as it was"),
+            .ends_with("the target was not changed"),
         "{outcome}"
     );
     assert_eq!(
@@ -433,7 +433,7 @@ fn a_merge_that_waits_can_be_stopped() {
             outcome.exit_error()["message"]
                 .as_str()
                 .unwrap()
-                .ends_with("the target is as it was"),
+                .ends_with("the target was not changed"),
             "{outcome}"
         );
         assert_eq!(count(ours), "0", "the session is gone");
@@ -478,7 +478,10 @@ fn a_merge_waits_for_locks_as_long_as_it_may() {
             let is_watched = !more.contains(&"--data-only");
             let names = message.contains("application psql");
             assert_eq!(names, is_watched, "{outcome}");
-            assert!(message.ends_with("; the target is as it was"), "{outcome}");
+            assert!(
+                message.ends_with("; the target was not changed"),
+                "{outcome}"
+            );
         }
         server.sql(
             "template1",
@@ -498,7 +501,7 @@ fn a_merge_whose_commit_was_not_answered_says_what_became_of_it() {
     let all = database.sql(ALL);
     for (is_final, words) in [
         (false, "the rows are in their tables now"),
-        (true, "whether the rows are in their tables cannot be seen"),
+        (true, "the rows may or may not be in their tables"),
     ] {
         database.sql(SINCE);
         let lost = Lost {

@@ -41,7 +41,7 @@ fn a_lock_of_another_session_is_named() {
         "{outcome}"
     );
     assert!(
-        message.ends_with("the database is as empty as it was"),
+        message.ends_with("the database is still empty"),
         "{outcome}"
     );
     assert!(

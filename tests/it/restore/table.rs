@@ -216,7 +216,7 @@ fn a_copy_lies_beside_the_table_in_use() {
         assert!(
             report["warnings"]
                 .to_string()
-                .contains("`public.customers` does not come back"),
+                .contains("`public.customers` is not restored with it"),
             "{report}"
         );
         let end = format!(
@@ -294,7 +294,7 @@ fn a_dropped_table_comes_back_among_the_others() {
     assert_eq!(all_of(server, &database), before);
 }
 
-/// Whatever goes wrong, the target is as it was: a database is gone again, a schema was never there.
+/// Whatever goes wrong, the target was not changed: a database is gone again, a schema was never there.
 #[test]
 fn a_restore_that_fails_leaves_nothing() {
     let Some(server) = postgres() else { return };
@@ -318,7 +318,7 @@ fn a_restore_that_fails_leaves_nothing() {
         &["-t", "orders"],
         20,
         "restore_sql_failed",
-        "the target is as it was",
+        "the target was not changed",
     );
     fails(
         &["-t", "order"],
@@ -580,7 +580,7 @@ fn a_restore_that_waits_can_be_stopped() {
         running.signal(rustix::process::Signal::INT);
         let outcome = running.wait().expect(130);
         let message = outcome.exit_error()["message"].to_string();
-        assert!(message.contains("the target is as it was"), "{outcome}");
+        assert!(message.contains("the target was not changed"), "{outcome}");
         assert_eq!(count(ours), "0", "the session is gone");
         let end = format!(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
@@ -630,7 +630,10 @@ fn tables_in_use_are_not_held_up() {
             let message = error["message"].as_str().unwrap();
             let holder = format!("(user {USER}, application psql)");
             assert!(message.contains(&holder), "{outcome}");
-            assert!(message.ends_with("; the target is as it was"), "{outcome}");
+            assert!(
+                message.ends_with("; the target was not changed"),
+                "{outcome}"
+            );
             let details = error["details"].to_string();
             assert!(details.contains("FOREIGN KEY"), "{outcome}");
         }
@@ -769,7 +772,7 @@ fn structure_that_changed_does_not_come_back() {
         .summary();
     let warning = report["warnings"][0].as_str().unwrap();
     assert!(
-        warning.contains("is not proven; `pgkeep verify shop-"),
+        warning.contains("match the dump; `pgkeep verify shop-"),
         "{report}"
     );
 }
@@ -811,7 +814,7 @@ fn rows_of_another_table_go_nowhere() {
     let error = outcome.exit_error();
     assert_eq!(error["id"], "rows_damaged", "{outcome}");
     assert!(
-        error["message"].to_string().contains("behind its rows"),
+        error["message"].to_string().contains("follows its rows"),
         "{outcome}"
     );
     assert_eq!(all_of(server, &database), before);

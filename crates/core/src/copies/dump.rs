@@ -36,15 +36,16 @@ pub(super) fn key_of(
         return Ok(key);
     }
     Err(format!(
-        "the manifest names the key `{named}`, and its own is `{key}`"
+        "the manifest names the key `{named}`, but the backup's key is `{key}`"
     ))
 }
 
 fn codec_of(manifest: &Manifest) -> Result<Codec, String> {
     let method = &manifest.compression.method;
     let known = Codec::of_method(method);
-    known
-        .ok_or_else(|| format!("the manifest names `{method}`, which is no compression known here"))
+    known.ok_or_else(|| {
+        format!("the manifest names the compression `{method}`, which this pgkeep does not know")
+    })
 }
 
 /// Reads the chunk index of a backup; says why there is none that fits.
@@ -68,7 +69,7 @@ pub(crate) async fn chunk_index(
             };
             if &sha256(&bytes) != wanted {
                 return Ok(Err(format!(
-                    "`{key}` is not the one that the manifest names"
+                    "`{key}` is not the object that the manifest describes"
                 )));
             }
             match serde_json::from_slice(&bytes) {

@@ -268,7 +268,7 @@ impl Listing {
                     names.join(", ")
                 );
                 Err(Failure::new(Kind::Usage, "database_needed", message)
-                    .hint("say which with `-d NAME`"))
+                    .hint("choose one with `-d NAME`"))
             }
         }
     }
@@ -310,7 +310,7 @@ impl Listing {
         !backup.place.is_partial && backup.is_good() && !self.is_ahead(backup)
     }
 
-    /// Says which backups `latest` passed over because they are stamped in the future.
+    /// Says which backups `latest` skipped because they are stamped in the future.
     pub fn passed_over(&self, wanted: &Wanted) -> Vec<String> {
         match wanted {
             Wanted::Latest => self.ahead().map(in_the_future).collect(),
@@ -356,13 +356,13 @@ impl Listing {
             return failure.hint("`pgkeep backup` makes one; `--storage` says where to look");
         }
         let message = format!(
-            "there is no good backup in {} that is not stamped in the future; by this machine's clock it is {}",
+            "every good backup in {} has a start time in the future; this machine's clock says {}",
             self.names(),
             self.now.strftime("%Y-%m-%d %H:%M UTC")
         );
         Failure { message, ..failure }
             .with_details(ahead)
-            .hint("set the clock where it is wrong; a backup that is named by its id is read whatever its time")
+            .hint("correct the wrong clock; a backup that you name by its id can be read anyway")
     }
 
     fn names(&self) -> String {
@@ -375,9 +375,9 @@ impl Listing {
     }
 }
 
-/// Says of a backup that is passed over why.
+/// Says of a backup that is skipped why.
 pub(crate) fn in_the_future(id: &BackupId) -> String {
-    format!("`{id}` is stamped in the future and does not count: a clock is or was wrong")
+    format!("`{id}` has a start time in the future and was skipped: a clock is or was wrong")
 }
 
 /// Lists all storages at once. Once one has answered, the others have [`ANSWER_LIMIT`] in all: people wait for it, and
@@ -471,8 +471,8 @@ pub(crate) async fn manifest_of_copy(
     Ok((bytes, manifest))
 }
 
-/// Says of a reading that failed that the backup was removed meanwhile, where that is so, and what to take instead; else
-/// returns the failure as it is. Whoever removes a backup takes its manifest first.
+/// Says of a reading that failed that the backup was removed meanwhile, where that is so, and what to take instead;
+/// else returns the failure as it is. Anyone who removes a backup takes its manifest first.
 pub(crate) async fn unless_removed(
     listing: &Listing,
     backup: &StoredBackup,
@@ -500,7 +500,8 @@ pub(crate) async fn unless_removed(
     if now.as_ref().is_ok_and(is_listed) {
         return with_next_good(failure, listing, backup);
     }
-    let message = format!("{what}: `{id}` was removed while it was read, as retention does");
+    let message =
+        format!("{what}: `{id}` was removed while it was being read, for instance by retention");
     let removed =
         Failure::new(Kind::Damaged, BACKUP_REMOVED, message).with_details([failure.message]);
     let newest = now.ok().and_then(|now| {
@@ -508,8 +509,8 @@ pub(crate) async fn unless_removed(
         Some(newest.place.id.to_string())
     });
     match newest {
-        Some(newest) => removed.hint(format!("take `{newest}`, the newest good backup now")),
-        None => removed.hint("no good backup is left there; `pgkeep list` shows what is"),
+        Some(newest) => removed.hint(format!("use `{newest}`, the newest good backup now")),
+        None => removed.hint("no good backup is left there; `pgkeep list` shows the others"),
     }
 }
 

@@ -37,7 +37,8 @@ impl<'a> Ranged<'a> {
         opened.map_err(|why| contradicts(&of_copy(stored, at, what), &why))
     }
 
-    /// Opens a copy; the inner error says why its chunk index cannot be used. All of such a copy can be read all the same.
+    /// Opens a copy; the inner error says why its chunk index cannot be used. All of such a copy can be read all the
+    /// same.
     pub(crate) async fn open_if_indexed(
         stored: &'a Stored,
         at: usize,
@@ -83,7 +84,7 @@ impl<'a> Ranged<'a> {
         let message = format!("{}: {of}: {why}", self.what);
         Failure::new(Kind::Damaged, "rows_damaged", message)
             .of_copy()
-            .hint("`pgkeep verify` tells what is damaged")
+            .hint("`pgkeep verify` reports what is damaged")
     }
 
     /// Tells whether a block is inside of the dump.
@@ -116,8 +117,8 @@ impl<'a> Ranged<'a> {
         }
     }
 
-    /// Hands the text of a block to `take` together with `state`, which comes back in any case, with the number of stored
-    /// bytes that were read. So many `threads` decompress.
+    /// Hands the text of a block to `take` together with `state`, which comes back in any case, with the number of
+    /// stored bytes that were read. So many `threads` decompress.
     pub(crate) async fn hand<T: Send + 'static>(
         &self,
         block: Block,
@@ -126,7 +127,7 @@ impl<'a> Ranged<'a> {
         mut take: impl FnMut(&mut T, &[u8]) -> std::result::Result<(), Closed> + Send + 'static,
     ) -> (T, u64, std::result::Result<(), Fault>) {
         let Some((chunks, skipped)) = self.index.offsets().chunks_of(block) else {
-            let why = "it lies behind the end of the dump".to_owned();
+            let why = "it starts after the end of the dump".to_owned();
             return (state, 0, Err(Fault::Damaged(why)));
         };
         let range = self.index.start_of(chunks.start).0..self.index.start_of(chunks.end).0;
@@ -175,7 +176,7 @@ impl<'a> Ranged<'a> {
 /// Why a block was not handed on to its end.
 #[derive(Debug)]
 pub(crate) enum Fault {
-    /// Whoever takes it took no more, or somebody wants to stop.
+    /// Anyone who takes it took no more, or somebody wants to stop.
     Left,
     Storage(pgkeep_storage::Error),
     Damaged(String),
@@ -194,5 +195,5 @@ fn contradicts(what: &str, why: &str) -> Failure {
         format!("{what}: {why}"),
     )
     .of_copy()
-    .hint("`pgkeep restore` of the whole backup into a database of its own needs no index")
+    .hint("restore the whole backup into a new database: that needs no index")
 }

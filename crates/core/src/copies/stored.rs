@@ -62,15 +62,15 @@ impl Stored {
         let newer = self
             .passed_over
             .iter()
-            .map(|id| format!("`{id}` is newer, and marked as damaged"));
+            .map(|id| format!("`{id}` is newer, but marked as damaged"));
         let told: Vec<String> = newer.chain(bad_copies.iter().cloned()).collect();
         let Some((first, more)) = told.split_first() else {
             return Ok(());
         };
-        let message = format!("{what}, but not all that is stored is good: {first}");
+        let message = format!("{what}, but some of what is stored is damaged: {first}");
         Err(Failure::new(Kind::AfterGood, "stored_not_good", message)
             .with_details(more.iter().cloned())
-            .hint("`pgkeep verify --all` reads all that is stored, and marks what is damaged"))
+            .hint("`pgkeep verify --all` reads everything that is stored and marks the damaged copies"))
     }
 
     /// Says what is odd of the choice of this backup and makes it no worse.

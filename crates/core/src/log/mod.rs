@@ -1,9 +1,9 @@
 //! The log below both front doors: lines in text for people or JSON for machines, a file that is rotated, and runs side
 //! by side whose lines do not mix.
 //!
-//! Whatever is told here passes the known secrets first. A disk that is full stops nothing and changes no exit code: the
-//! first line that the file did not take is told by the front door, the rest is lost. One that cannot be rotated is told
-//! there, too, and takes on what comes.
+//! Whatever is told here passes the known secrets first. A disk that is full stops nothing and changes no exit code:
+//! the first line that the file did not take is told by the front door, the rest is lost. One that cannot be rotated
+//! is told there, too, and takes on what comes.
 
 mod line;
 mod rotated;
@@ -94,14 +94,14 @@ impl Log {
         }))
     }
 
-    /// Begins a run, which hides what it learns in `secrets`: those of the process, or a place [beside](Secrets::beside)
-    /// them.
+    /// Begins a run, which hides what it learns in `secrets`: those of the process, or a place
+    /// [beside](Secrets::beside) them.
     pub fn run(&self, about: About, secrets: Secrets) -> Run {
         Run::new(self.clone(), &self.0.runs, about, secrets)
     }
 
-    /// Returns what takes the events of the code: the sink those that `shown` lets through, the file those that `written`
-    /// does.
+    /// Returns what takes the events of the code: the sink those that `shown` lets through, the file those that
+    /// `written` does.
     pub fn subscriber(&self, shown: EnvFilter, written: EnvFilter) -> impl Subscriber + use<> {
         let runs = || filter_fn(run::is_run).with_max_level_hint(LevelFilter::ERROR);
         let events = |into| Events {
@@ -176,7 +176,7 @@ impl Log {
             }
             Trouble::NotRotated(error) => {
                 format!(
-                    "cannot rotate the log file `{path}`: {error}; it takes every line and grows on"
+                    "cannot rotate the log file `{path}`: {error}; it still takes every line and keeps growing"
                 )
             }
         };
@@ -262,7 +262,7 @@ pub fn ended(ended: &Ended<'_>) {
         ended.stage,
         match ended.failure.map(|failure| failure.kind) {
             None => "done",
-            Some(Kind::AfterGood) => "done, but not all behind it",
+            Some(Kind::AfterGood) => "done, but a follow-up step failed",
             Some(_) => "failed",
         },
     );

@@ -1,7 +1,7 @@
 //! One request to a webhook or a ping's service: signed where asked for, tried twice where that may help.
 //!
-//! Promises to follow no redirect, because whoever answers with one would learn the secrets, and to put no address into
-//! an error.
+//! Promises to follow no redirect, because anyone who answers with one would learn the secrets, and to put no address
+//! into an error.
 
 use std::path::Path;
 use std::time::Duration;
@@ -24,7 +24,7 @@ const WAIT: Duration = Duration::from_secs(1);
 /// A service that does not take a connection by then is not there.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
-/// How much of an answer is read and how much of it is told: services say in a few words what is wrong.
+/// How much of an answer is read and how much of it is reported: services say in a few words what is wrong.
 const MAX_ANSWER_BYTES: usize = 4096;
 const TOLD_CHARS: usize = 200;
 
@@ -182,8 +182,8 @@ fn judge(response: &Response, answer: String) -> Result<String, Fault> {
     };
     let why = if status.is_redirection() {
         format!(
-            "it answered {status}: it has moved, and no redirect is followed because the address is a secret; put \
-             the new one into the configuration"
+            "it answered {status}: the address has moved; no redirect is followed, because the address is a secret: \
+             put the new one into the configuration"
         )
     } else {
         format!("it answered {status}{said}")

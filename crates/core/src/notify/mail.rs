@@ -53,8 +53,8 @@ type Refused = (Address, Trouble);
 
 /// Sends a notice to everybody at once. Returns who did not get it, and why, where others did.
 ///
-/// The server is asked for each recipient by itself, so that an address that is no more keeps the mail from nobody else.
-/// What it may take later it is asked once more.
+/// The server is asked for each recipient by itself, so that an address that is no more keeps the mail from nobody
+/// else. What it may take later it is asked once more.
 pub(super) async fn send(
     email: &EmailConfig,
     config: &NotifierConfig,
@@ -135,7 +135,7 @@ fn part(kind: ContentType, text: String) -> SinglePart {
 }
 
 fn mailbox(text: &str) -> Result<Mailbox, String> {
-    let bad = |error| format!("`{text}` is no mail address: {error}");
+    let bad = |error| format!("`{text}` is not a mail address: {error}");
     text.parse().map_err(bad)
 }
 
@@ -186,8 +186,8 @@ impl<'a> Server<'a> {
         Ok(connection)
     }
 
-    /// Sends one mail to all whom the server takes it for, and returns the others. An error means that nobody got it, or
-    /// that nobody knows.
+    /// Sends one mail to all whom the server takes it for, and returns the others. An error means that nobody got it,
+    /// or that nobody knows.
     async fn send(
         &self,
         from: Option<&Address>,
@@ -202,8 +202,8 @@ impl<'a> Server<'a> {
     }
 }
 
-/// What lettre's own `send` does, which gives the mail up for all at the first recipient that is refused. The mail itself
-/// is ASCII; addresses need not be.
+/// What lettre's own `send` does, which gives the mail up for all at the first recipient that is refused. The mail
+/// itself is ASCII; addresses need not be.
 async fn transact(
     connection: &mut AsyncSmtpConnection,
     from: Option<&Address>,
@@ -226,7 +226,7 @@ async fn transact(
     for address in to {
         let taken = if is_wide(address) && !has_wide {
             Err(Trouble {
-                why: "the mail server takes addresses in ASCII alone".to_owned(),
+                why: "the mail server accepts only ASCII addresses".to_owned(),
                 is_transient: false,
             })
         } else {

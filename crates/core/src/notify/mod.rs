@@ -1,7 +1,8 @@
 //! Sending notices: the only place besides `storage/` that speaks to a network by itself.
 //!
-//! Promises that all notifiers together cost a bounded time, run in parallel, and that none of them ever fails a run: what
-//! did not arrive comes back as a [`Delivery`]. Follows no redirect and tells no secret, neither its own nor others'.
+//! Promises that all notifiers together cost a bounded time, run in parallel, and that none of them ever fails a run:
+//! what did not arrive comes back as a [`Delivery`]. Follows no redirect and tells no secret, neither its own nor
+//! others'.
 
 mod http;
 mod mail;
@@ -66,7 +67,7 @@ pub trait Notify: Send + Sync {
     fn start(&self, database: &str) -> Starting;
 }
 
-/// Nobody wants to hear of anything.
+/// No notifier wants anything.
 #[derive(Debug, Default)]
 pub struct Nobody;
 
@@ -147,8 +148,8 @@ impl Notifiers {
         }
     }
 
-    /// Sends a test to every notifier, whatever it asked for, and returns what came of each. A ping's service is told in
-    /// a way that leaves its check as it is, or not at all.
+    /// Sends a test to every notifier, whatever it asked for, and returns what came of each. A ping's service is told
+    /// in a way that leaves its check as it is, or not at all.
     pub async fn send_test(&self, stop: &Stop) -> Vec<Delivery> {
         let notice = Notice::test(self.clock.now());
         self.send(&self.all, &notice, stop).await
@@ -201,7 +202,8 @@ impl Notify for Notifiers {
             under_way.push(AbortOnDropHandle::new(tokio::spawn(
                 async move {
                     let sending = one.ping(&ping, &url, None);
-                    // The ping of the end tells whether the service can be reached; this one only tells the length of the run.
+                    // The ping of the end tells whether the service can be reached; this one only tells the length of
+                    // the run.
                     if let Ok(Err(why)) = tokio::time::timeout(LIMIT, sending).await {
                         let why = one.redactor.redact(&why).into_owned();
                         tracing::info!(
@@ -228,7 +230,7 @@ impl Notifier {
             biased;
             sent = self.send(notice, now) => sent,
             () = tokio::time::sleep(limit) => Err(format!("it did not answer within {} s", limit.as_secs())),
-            () = stop.overdue(STOPPED_LIMIT) => Err("there was no time left after the wish to stop".to_owned()),
+            () = stop.overdue(STOPPED_LIMIT) => Err("there was no time left after the request to stop".to_owned()),
         };
         if sent.is_err() {
             let took = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);

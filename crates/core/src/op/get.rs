@@ -186,7 +186,7 @@ impl Copy<'_> {
         let mut stream = stored.stream(self.at, self.part, named, &what).await?;
         let mut hash = Sha256::new();
         let mut size = 0u64;
-        // The last piece is held back, so that whoever reads standard output meets no end before the proof.
+        // The last piece is held back, so that anyone who reads standard output meets no end before the proof.
         let mut held = Bytes::new();
         loop {
             let piece = tokio::select! {
@@ -212,7 +212,7 @@ impl Copy<'_> {
             return out.flush().await.map_err(io);
         }
         let message = format!(
-            "{what}: the stored object is damaged: it has {size} bytes and SHA-256 {sha256}, and the manifest says {} \
+            "{what}: the stored object is damaged: it has {size} bytes and SHA-256 {sha256}, but the manifest says {} \
              and {}",
             self.object.size_bytes, self.object.sha256
         );

@@ -84,7 +84,7 @@ fn open(path: &Path) -> Result<File, Failure> {
         };
         let failure = Failure::new(Kind::Proof, "not_a_plain_dump", format!("{what}: {why}"));
         return Err(if is_directory_format {
-            failure.hint("`pg_restore -f - FOLDER | pgkeep inspect -` looks at what it holds")
+            failure.hint("`pg_restore -f - FOLDER | pgkeep inspect -` shows what it holds")
         } else {
             failure
         });

@@ -1,7 +1,7 @@
 //! Sending a notice, and what becomes of one that did not arrive; the words that every notice shares.
 //!
-//! Each operation makes its own notice in its own folder, from its report alone, so that it cannot disagree with the exit code. One that did not arrive is a
-//! warning and turns exit code 0 into 3; no other code changes.
+//! Each operation makes its own notice in its own folder, from its report alone, so that it cannot disagree with the
+//! exit code. One that did not arrive is a warning and turns exit code 0 into 3; no other code changes.
 
 use crate::context::Context;
 use crate::notify::Delivery;
@@ -25,7 +25,7 @@ pub fn undelivered(deliveries: &[Delivery]) -> Vec<String> {
             )),
             (false, why) => Some(format!(
                 "the notice to {notifier} was not delivered: {}",
-                why.unwrap_or("nobody knows why")
+                why.unwrap_or("the cause is not known")
             )),
         }
     });
@@ -54,7 +54,7 @@ pub(super) fn settle(
         format!("{good}, but {first}"),
     )
     .with_details(words[1..].to_vec());
-    *failure = Some(made.hint("`notify` in the configuration says where notices go"));
+    *failure = Some(made.hint("`notify` in the configuration sets where notices go"));
 }
 
 /// Says how a run ended; `is_good` tells that what it was for is done, whatever failed behind it.

@@ -166,7 +166,7 @@ async fn change(
                 named.name
             );
             let failure = Failure::new(Kind::NotFound, "no_such_backup", message);
-            Err(failure.hint("`pgkeep list` shows what there is"))
+            Err(failure.hint("`pgkeep list` shows the backups"))
         }
         Err(error) => Err(storage_failure(
             &format!(

@@ -153,16 +153,19 @@ fn simulate(request: &Request, schedule: &Schedule, length: Span) -> Result<Vec<
         .now
         .to_zoned(zone.clone())
         .checked_sub(length)
-        .map_err(|_| failed("bad_length", "it would begin before the calendar does"))?;
+        .map_err(|_| {
+            failed(
+                "bad_length",
+                "it would begin before the first date that pgkeep knows",
+            )
+        })?;
     let times: Vec<Timestamp> = schedule
         .between(start.timestamp(), request.now, zone)
         .take(MAX_SIMULATED + 1)
         .collect();
     if times.len() > MAX_SIMULATED {
-        return Err(
-            failed("too_many_times", "it gives more than 1,000,000 times")
-                .hint("a shorter `--for` or a rarer schedule"),
-        );
+        return Err(failed("too_many_times", "it has more than 1,000,000 times")
+            .hint("use a shorter `--for` or a schedule with fewer runs"));
     }
     Ok(times)
 }

@@ -17,6 +17,7 @@ use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::DatabaseName;
 use pgkeep_model::keys::{Listed, Part, gather};
 use pgkeep_model::scan::Finding;
+use pgkeep_model::words::count;
 use pgkeep_storage::Object;
 
 /// Anything younger may belong to a run that is still alive somewhere: no dump takes a day without its lease renewed.
@@ -195,8 +196,9 @@ async fn sweep(
         return Ok(());
     }
     let message = format!(
-        "{}: {failed} leftovers could not be removed{}",
+        "{}: {} could not be removed{}",
         right.what,
+        count(failed as u64, "leftover"),
         unfinished.unwrap_or_default()
     );
     Err(Failure::new(Kind::AfterGood, "sync_incomplete", message))

@@ -26,7 +26,7 @@ const ANALYZE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// waits five seconds for those that are not ours to end.
 const ATTEMPTS: u32 = 3;
 
-/// Most sessions that are told by name.
+/// Most sessions that are reported by name.
 const MAX_TOLD: usize = 5;
 
 /// Between two tries: sessions that are not ours to end are given time to go.
@@ -144,8 +144,8 @@ impl Databases {
         Ok(serde_json::from_slice(answer.trim_ascii()).ok())
     }
 
-    /// Drops a database that we made, sessions or not; one that is not there is no error. Subscriptions that came with a
-    /// dump go with it, and their publisher never hears of them.
+    /// Drops a database that we made, sessions or not; one that is not there is no error. Subscriptions that came with
+    /// a dump go with it, and their publisher never hears of them.
     pub async fn drop_database(&self, name: &str, cancel: &CancellationToken) -> Result<(), Error> {
         let sql = format!(
             "{}\n{WRITABLE}DROP DATABASE IF EXISTS {};",
@@ -173,8 +173,8 @@ impl Databases {
         inside.query(&sql, cancel, TIMEOUT).await.map(drop)
     }
 
-    /// Puts `fresh` into the place of `name`, and `name` under `kept`: both renames in one transaction, or none. Returns how
-    /// many sessions of `name` were ended for it.
+    /// Puts `fresh` into the place of `name`, and `name` under `kept`: both renames in one transaction, or none.
+    /// Returns how many sessions of `name` were ended for it.
     pub async fn swap(
         &self,
         name: &str,
@@ -340,7 +340,7 @@ pub enum Why<E> {
     GivenUp(E),
 }
 
-/// Reads every table for the planner's statistics, in so many sessions at once.
+/// Reads every table for the planner's statistics, in several sessions at once.
 pub async fn analyze(psql: &Psql, jobs: usize, cancel: &CancellationToken) -> Result<(), Error> {
     if jobs < 2 {
         let done = psql
@@ -370,7 +370,7 @@ pub async fn fill(psql: &Psql, sql: &str, cancel: &CancellationToken) -> Result<
     psql.query(&sql, cancel, ANALYZE_TIMEOUT).await.map(drop)
 }
 
-/// Returns how many sessions of our role the server has room for; none where it does not tell.
+/// Returns how many sessions of our role the server has room for; none where it does not report its free space.
 pub async fn free_sessions(
     psql: &Psql,
     cancel: &CancellationToken,

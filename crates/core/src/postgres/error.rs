@@ -1,7 +1,7 @@
 //! What went wrong with PostgreSQL, told apart by exit status and the program's own words.
 //!
 //! Programs run with C messages, so the words are stable; a server with a translated `lc_messages` ends up as
-//! [`Reason::Other`], which is told unchanged. Nothing here is retried; it only says whether that makes sense.
+//! [`Reason::Other`], which is reported unchanged. Nothing here is retried; it only says whether that makes sense.
 
 use std::fmt;
 use std::io;
@@ -77,7 +77,7 @@ pub enum Reason {
     RecoveryConflict,
     /// A row that is too large to be printed.
     TooLargeField {
-        /// Of which table, where it was told.
+        /// Of which table, where it was reported.
         table: Option<String>,
     },
     /// A selected table or schema does not exist.
@@ -345,13 +345,13 @@ impl fmt::Display for Error {
             Reason::LoginRefused => f.write_str("the server refused the login"),
             Reason::DatabaseMissing => f.write_str("the database does not exist"),
             Reason::NoHome { tried } if tried.is_empty() => {
-                f.write_str("the server has no other database to work from that lets this role in")
+                f.write_str("the server has no other database that this role can connect to")
             }
             Reason::NoHome { tried } => {
                 let tried: Vec<String> = tried.iter().map(|name| format!("`{name}`")).collect();
                 write!(
                     f,
-                    "databases are made and renamed from another one, and none lets this role in: {}",
+                    "databases are made and renamed from another database, and this role can connect to none: {}",
                     tried.join(" and ")
                 )
             }
@@ -360,7 +360,7 @@ impl fmt::Display for Error {
                 f.write_str("the connection goes through a pooler in transaction mode, which can mix sessions up in a dump")
             }
             Reason::SettingsRefused => f.write_str("the pooler refused session settings"),
-            Reason::Tls => f.write_str("no secure connection came about"),
+            Reason::Tls => f.write_str("no encrypted connection could be made"),
             Reason::BadParameter => f.write_str("a parameter of the connection was refused"),
             Reason::Connection(error) => error.fmt(f),
             Reason::VersionMismatch => write!(f, "the server is newer than `{program}`"),
@@ -448,7 +448,8 @@ const FAILED_STATEMENT: i32 = 3;
 /// How it ends when there is no connection, or none any more, `EXIT_BADCONN`.
 const BAD_CONNECTION: i32 = 2;
 
-/// What a statement failed with: rights, locks, rows. `all` is what its statement and the name of its table are taken from.
+/// What a statement failed with: rights, locks, rows. `all` is what its statement and the name of its table are taken
+/// from.
 fn classify_statement(message: &str, all: &str) -> Option<Reason> {
     if let Some(table) =
         message.strip_prefix("query would be affected by row-level security policy for table \"")

@@ -20,7 +20,7 @@ const MAX_BYTES: usize = 64 << 20;
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 const WITHOUT_PASSWORDS: &str =
-    "the login may not read the roles' passwords, so the roles are stored without them";
+    "the login cannot read the roles' passwords, so the roles are stored without them";
 
 /// Roles and tablespaces as SQL.
 #[derive(Debug)]

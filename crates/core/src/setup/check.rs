@@ -100,7 +100,7 @@ impl Probe for Told {
         let line =
             |subject: &str, verdict, message: &str| Line::new(subject, "notice", verdict, message);
         if self.names.is_empty() {
-            let message = "nobody is told how a run ends";
+            let message = "no notices are configured";
             let hint =
                 "`notify:` in the configuration names e-mail, Slack, Discord, a webhook or a ping";
             return vec![line("notices", Verdict::Skipped, message).hint(hint)];
@@ -114,9 +114,9 @@ impl Probe for Told {
         let lines = sent
             .into_iter()
             .map(|sent| match (sent.delivered, sent.error) {
-                (true, None) => line(&sent.notifier, Verdict::Ok, "it took a test notice"),
+                (true, None) => line(&sent.notifier, Verdict::Ok, "it accepted a test notice"),
                 (true, Some(why)) => {
-                    let why = format!("a test notice did not reach everybody: {why}");
+                    let why = format!("a test notice did not reach every recipient: {why}");
                     line(&sent.notifier, Verdict::Warn, &why)
                 }
                 (false, Some(why)) if why.starts_with(NOT_TRIED) => {

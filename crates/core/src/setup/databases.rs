@@ -76,7 +76,7 @@ impl Setup {
             } else if text.is_empty() {
                 "the connection names no database to call the backup after".to_owned()
             } else {
-                format!("the database's name cannot stand in keys: {error}")
+                format!("the database's name cannot be used in keys: {error}")
             };
             Failure::new(Kind::Usage, "name_needed", message)
                 .hint("`--name NAME` says what to call it in storage")
@@ -99,7 +99,7 @@ impl Setup {
         sections.into_iter().map(target).collect()
     }
 
-    /// Returns the sections of the databases, or of the one that `-d` names, for whoever needs no server.
+    /// Returns the sections of the databases, or of the one that `-d` names, for anyone who needs no server.
     pub fn sections(&self, config: &Config) -> Result<Vec<(DatabaseName, DatabaseConfig)>> {
         if let Some(wanted) = &self.database {
             database_config(config, wanted)?;
@@ -127,7 +127,7 @@ impl Setup {
             let [(_, database)] = config.databases.as_slice() else {
                 let message = "the configuration has several databases";
                 return Err(Failure::new(Kind::Usage, "database_needed", message)
-                    .hint("`-d NAME` says whose retention is meant"));
+                    .hint("choose one with `-d NAME`"));
             };
             return Ok(database.retention.clone());
         };
@@ -197,10 +197,10 @@ fn no_server(text: &str, database: Option<&str>, targets: &[Target]) -> Failure 
         .collect();
     let message = match database {
         Some(database) if !names.is_empty() => format!(
-            "nobody said on which server `{text}` is: the backup is of `{database}`, and the configuration has {}",
+            "no server was given for `{text}`: the backup is of `{database}`, and the configuration has {}",
             names.join(", ")
         ),
-        _ => format!("nobody said on which server `{text}` is"),
+        _ => format!("no server was given for `{text}`"),
     };
     let failure = Failure::new(Kind::Usage, "no_server", message)
         .hint("`--into` takes a URL, too: `--into postgres://user@host/database`");

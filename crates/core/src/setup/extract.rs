@@ -62,7 +62,7 @@ fn rows(overrides: &Overrides) -> Result<Rows> {
                 "bad_where_column",
                 format!("cannot read `--where-column {text}`: it has no `=`"),
             )
-            .hint("`--where-null COLUMN` asks for rows without a value")
+            .hint("`--where-null COLUMN` selects rows without a value")
         })?;
         let name = column("--where-column", &text[..at])?;
         Ok((name, text[at + 1..].to_owned()))
@@ -96,7 +96,7 @@ fn format(overrides: &Overrides) -> Result<RowFormat> {
         _ => None,
     };
     overrides.format.or(by_name).ok_or_else(|| {
-        let message = "nobody said how rows are written";
+        let message = "no format was given for the rows";
         Failure::new(Kind::Usage, "format_needed", message).hint(
             "`--format sql`, `csv` or `jsonl`; a file whose name ends so (`-o rows.csv`) needs no flag",
         )

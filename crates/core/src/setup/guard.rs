@@ -56,9 +56,9 @@ pub async fn request(
     wanted.trigger.get_or_insert(Trigger::PreDeploy);
     let (mut backups, is_configured) = requests(&wanted, setup)?;
     if restores && backups.len() > 1 {
-        let message = "`--on-failure restore` puts one database back, and several are meant";
+        let message = "`--on-failure restore` restores one database, and several are selected";
         return Err(
-            Failure::new(Kind::Usage, "database_needed", message).hint("say which with `-d NAME`")
+            Failure::new(Kind::Usage, "database_needed", message).hint("choose one with `-d NAME`")
         );
     }
     let commit = commit(setup, context).await;
@@ -110,11 +110,11 @@ fn command(overrides: &Overrides, setup: &Setup) -> Result<Attended> {
             id,
             format!("cannot guard `{name}`: {why}; no backup was made"),
         )
-        .hint("behind `--` stand a program and its arguments; what needs a shell is `sh -c '…'`")
+        .hint("after `--` come a program and its arguments; for a shell command, use `sh -c '…'`")
     })
 }
 
-/// A backup that leaves something out is no way back.
+/// A backup that leaves something out is no rollback.
 fn refuse_gaps(overrides: &Overrides) -> Result<()> {
     let backup = &overrides.backup;
     let gaps = [
@@ -128,7 +128,7 @@ fn refuse_gaps(overrides: &Overrides) -> Result<()> {
         None => Ok(()),
         Some((flag, _)) => {
             let message = format!(
-                "`guard` takes no `{flag}`: a backup that leaves something out is no way back"
+                "`guard` does not take `{flag}`: a backup that leaves something out is no rollback"
             );
             Err(Failure::new(Kind::Usage, "partial_guard", message))
         }

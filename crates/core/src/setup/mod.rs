@@ -178,7 +178,7 @@ impl Setup {
     pub fn lock(&self, wait: Duration) -> Result<LockSettings> {
         let ttl = match self.var(TEST_LEASE_TTL_MS) {
             Some(text) => Duration::from_millis(text.parse().map_err(|_| {
-                let message = format!("`{TEST_LEASE_TTL_MS}` is no number of milliseconds");
+                let message = format!("`{TEST_LEASE_TTL_MS}` is not a number of milliseconds");
                 Failure::new(Kind::Usage, "bad_environment", message)
             })?),
             None => lease::TTL,
@@ -290,8 +290,8 @@ impl Setup {
         })
     }
 
-    /// Returns the folder that relative paths of a configuration start in: its own. For one that comes out of a pipe, and
-    /// for the read-only copy that systemd makes (`LoadCredential=`), it is the one that we are in.
+    /// Returns the folder that relative paths of a configuration start in: its own. For one that comes out of a pipe,
+    /// and for the read-only copy that systemd makes (`LoadCredential=`), it is the one that we are in.
     fn folder_of(&self, path: &Path) -> PathBuf {
         let credentials = self.path_var("CREDENTIALS_DIRECTORY");
         let folder = path
@@ -302,8 +302,8 @@ impl Setup {
         std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned())
     }
 
-    /// Fails where a database of the configuration cannot be connected to, because a value of its connection is not there.
-    /// What works on storages alone does not ask.
+    /// Fails where a database of the configuration cannot be connected to, because a value of its connection is not
+    /// there. What works on storages alone does not ask.
     pub fn check_servers(&self) -> Result<()> {
         let read = self.configured_once()?;
         read.and_then(|read| read.servers.clone())
@@ -323,7 +323,8 @@ impl Setup {
         read.warning.as_deref()
     }
 
-    /// Returns the context with the notifiers of the configuration. Where overrides alone say what to do, nobody is told.
+    /// Returns the context with the notifiers of the configuration. Where overrides alone say what to do, no notice is
+    /// sent.
     pub fn telling(&self, context: &Context, places: &StorageOverrides) -> Result<Context> {
         if !places.storages.is_empty() && self.named_config.is_none() {
             return Ok(context.clone());
@@ -386,7 +387,8 @@ fn warning_of_open_secrets(path: &Path, text: &str, config: &Config) -> Option<S
     }
     let name = path.display();
     Some(format!(
-        "`{name}` holds a secret and others may read it (mode {:03o}); `chmod 600 {name}`, or put the secret into \
+        "`{name}` holds a secret, and other users can read it (mode {:03o}); `chmod 600 {name}`, or put the secret \
+         into \
          `password_file` or an environment variable",
         mode & 0o777
     ))

@@ -38,7 +38,7 @@ fn request_with(overrides: &Overrides, reason: Option<String>, setup: &Setup) ->
 }
 
 pub(super) fn reason_needed() -> Failure {
-    let message = "a pin needs a reason, for whoever finds it later";
+    let message = "a pin needs a reason, for anyone who finds it later";
     Failure::new(Kind::Usage, "reason_needed", message)
         .hint("`pgkeep pin ID 'before the move to v2.3'`")
 }

@@ -33,7 +33,7 @@ pub struct Overrides {
 pub struct Planned {
     /// One request for each database, and how its run locks; or why nothing can be done for this one.
     pub requests: Vec<Opened<(Request, LockSettings)>>,
-    /// What is to be said of databases that are passed over.
+    /// What is to be said of databases that are skipped.
     pub notes: Vec<String>,
 }
 
@@ -94,8 +94,9 @@ async fn unlocked(
     let is_one = setup.names_a_database() || config.databases.len() == 1;
     if flags.is_some() && !is_one {
         let message = "a policy by flags is for one database, and the configuration has several";
-        return Err(Failure::new(Kind::Usage, "database_needed", message)
-            .hint("`-d NAME` says whose backups are meant"));
+        return Err(
+            Failure::new(Kind::Usage, "database_needed", message).hint("choose one with `-d NAME`")
+        );
     }
     let mut requests = Vec::new();
     for (name, section) in setup.sections(config)? {

@@ -155,16 +155,17 @@ fn refuse_flags_alone(overrides: &Overrides) -> Result<()> {
         None => Ok(()),
         Some((flag, _)) => {
             let message = format!(
-                "`{flag}` wants `--table`, `--upsert` or `--data-only` with it; nothing was changed"
+                "`{flag}` needs `--table`, `--upsert` or `--data-only` with it; nothing was changed"
             );
             Err(Failure::new(Kind::Usage, "flag_alone", message).hint(
-                "`--table` brings single tables back; `--upsert` merges rows into tables that are there; `--data-only` fills empty ones",
+                "`--table` restores single tables; `--upsert` merges rows into existing tables; `--data-only` fills \
+                 empty ones",
             ))
         }
     }
 }
 
-/// Flags about a whole database say nothing here, and whoever gives one means something else.
+/// Flags about a whole database say nothing here, and anyone who gives one means something else.
 fn refuse_what_is_of_databases(overrides: &Overrides) -> Result<()> {
     let flags = [
         ("--replace", overrides.replace),

@@ -12,17 +12,17 @@ use pgkeep_model::failure::{Failure, Kind, Result};
 /// A policy for one run.
 #[derive(Clone, Debug, Default)]
 pub struct PolicyOverrides {
-    /// Keep the newest so many.
+    /// Keep the newest N.
     pub keep_last: Option<u32>,
-    /// Keep the newest of each of so many hours.
+    /// Keep the newest of each of N hours.
     pub keep_hourly: Option<u32>,
-    /// Of each of so many days.
+    /// Of each of N days.
     pub keep_daily: Option<u32>,
-    /// Of each of so many ISO weeks.
+    /// Of each of N ISO weeks.
     pub keep_weekly: Option<u32>,
-    /// Of each of so many months.
+    /// Of each of N months.
     pub keep_monthly: Option<u32>,
-    /// Of each of so many years.
+    /// Of each of N years.
     pub keep_yearly: Option<u32>,
     /// Keep all that are younger.
     pub keep_within: Option<String>,
@@ -59,7 +59,7 @@ pub fn request(overrides: &Overrides, setup: &Setup, now: Timestamp) -> Result<R
 
 fn no_time(text: &str) -> Failure {
     let message = format!(
-        "cannot read `--now {text}`: it is no RFC 3339 time such as `2026-01-16T03:00:00+01:00`"
+        "cannot read `--now {text}`: it is not an RFC 3339 time such as `2026-01-16T03:00:00+01:00`"
     );
     Failure::new(Kind::Usage, "bad_time", message)
 }
@@ -77,10 +77,10 @@ fn times(overrides: &Overrides) -> Result<Times> {
         });
     }
     let Some(cron) = &overrides.simulate else {
-        let message = "nobody said which times to judge";
+        let message = "no times were given to judge";
         return Err(Failure::new(Kind::Usage, "no_times", message)
-            .hint("`--simulate '0 3 * * *' --for 2y` judges what a schedule makes")
-            .hint("`--from FILE` judges times out of a file, one per line; `--from -` reads standard input"));
+            .hint("`--simulate '0 3 * * *' --for 2y` judges the backups that a schedule would make")
+            .hint("`--from FILE` judges times from a file, one per line; `--from -` reads standard input"));
     };
     let schedule = cron.parse().map(Box::new);
     let length = parse_span(&overrides.length)

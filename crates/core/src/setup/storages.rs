@@ -107,7 +107,8 @@ impl Setup {
         names.iter().map(find).collect()
     }
 
-    /// One storage that cannot be used does not stop the others: it says why whenever it is asked. None at all is a failure.
+    /// One storage that cannot be used does not stop the others: it says why whenever it is asked. None at all is a
+    /// failure.
     fn usable(&self, opened: Vec<Opened>) -> Result<Vec<NamedStorage>> {
         let is_any = self.is_check || opened.iter().any(|one| one.opened.is_ok());
         let bad = opened
@@ -176,7 +177,7 @@ impl Setup {
         };
         let default = S3Options::default();
         S3Options {
-            // Whoever checks wants to hear what is wrong now.
+            // Anyone who checks wants to hear what is wrong now.
             retry_budget: if self.is_check {
                 CHECK_BUDGET
             } else {
@@ -219,6 +220,6 @@ impl Opened {
 }
 
 fn no_storage() -> Failure {
-    Failure::new(Kind::Usage, "no_storage", "nobody said where backups are stored")
+    Failure::new(Kind::Usage, "no_storage", "no storage was given")
         .hint("`--storage ./backups` or `--storage s3://bucket/prefix`, or a configuration (`pgkeep config init`)")
 }

@@ -1,6 +1,6 @@
 //! Reads a dump from a file or a pipe, decompressed by its content, piece by piece.
 //!
-//! Decompression runs on a thread of its own beside whoever takes the pieces. A stream that is cut or damaged is an
+//! Decompression runs on a thread of its own beside anyone who takes the pieces. A stream that is cut or damaged is an
 //! error behind its last good piece, never an early end.
 
 use std::io::{self, Read};
@@ -26,7 +26,7 @@ pub enum ReadError {
     #[error("{}", .0.description())]
     Foreign(Foreign),
     /// The compressed stream is cut, damaged or followed by something else.
-    #[error("the {format} stream is cut or damaged behind byte {at} of the dump: {source}")]
+    #[error("the {format} stream is cut or damaged after byte {at} of the dump: {source}")]
     Damaged {
         /// `gzip` or `zstd`.
         format: &'static str,

@@ -1,7 +1,7 @@
 //! Reads a stored dump back: hashes every byte, decompresses its chunks on all cores, and hands the text over in order.
 //!
-//! What contradicts the chunk index is told with its place, never skipped; the rest is still hashed, so that whoever
-//! asks knows what the object is now. Memory is bounded by the number of chunks under way.
+//! What contradicts the chunk index is reported with its place, never skipped; the rest is still hashed, so that
+//! anyone who asks knows what the object is now. Memory is bounded by the number of chunks under way.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -12,7 +12,7 @@ use std::thread;
 
 use super::digest;
 use bytes::{Buf, Bytes};
-use pgkeep_model::words::hex;
+use pgkeep_model::words::{bytes as bytes_in_words, hex, number};
 use sha2::{Digest, Sha256};
 
 use super::compress::{Codec, Frame};
@@ -52,7 +52,10 @@ impl Fault {
     pub(crate) fn in_words(&self) -> String {
         let message = &self.message;
         match self.stored_offset {
-            Some(offset) => format!("{message} (from byte {offset} of the stored file on)"),
+            Some(offset) => format!(
+                "{message} (from byte {} of the stored file on)",
+                number(offset)
+            ),
             None => message.clone(),
         }
     }
@@ -216,7 +219,7 @@ fn decode_jobs(codec: Codec, jobs: &Mutex<Receiver<Job<'_>>>) {
             if sha256.is_none_or(is_it) {
                 Ok(crc)
             } else {
-                Err("its text is not the one that was dumped".to_owned())
+                Err("its text differs from what was dumped".to_owned())
             }
         });
         // The collector listens until the end; should it be gone, there is nobody to tell.
@@ -284,7 +287,10 @@ impl<E, P: Iterator<Item = Result<Bytes, E>>> Splitter<'_, P, E> {
             let mut buffers = self.empty.try_recv().unwrap_or_default();
             buffers.stored.clear();
             if !self.fill_to(&mut buffers.stored, stored as usize)? {
-                let message = format!("it ends after {} bytes", self.stored_bytes);
+                let message = format!(
+                    "it ends too early, after {}",
+                    bytes_in_words(self.stored_bytes)
+                );
                 return Ok(Some(fault(message, stored_offset, dump_offset)));
             }
             if !self.dispatch(buffers, chunk, stored_offset) {
@@ -439,9 +445,9 @@ impl Collector<'_> {
         };
         let message = match found.len().cmp(&expected.len()) {
             _ if found == expected => return,
-            std::cmp::Ordering::Greater => "bytes follow behind its end",
+            std::cmp::Ordering::Greater => "bytes follow after its end",
             std::cmp::Ordering::Less => "its last bytes are missing",
-            std::cmp::Ordering::Equal => "the checksum at its end is not the one of its content",
+            std::cmp::Ordering::Equal => "the checksum at its end does not match its content",
         };
         self.note(fault(message, end_offset, self.dump_offset));
     }

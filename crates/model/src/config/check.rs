@@ -134,19 +134,19 @@ fn credentials(reader: &mut Reader, fields: &Fields) {
         } else {
             "access_key_id"
         };
-        reader.refuse(field, format!("needs `{other}` beside it"));
+        reader.refuse(field, format!("needs `{other}` as well"));
     }
     if let (Some(token), None, None) = (given("session_token"), &id, &secret) {
-        reader.refuse(token, "needs `access_key_id` beside it");
+        reader.refuse(token, "needs `access_key_id` as well");
     }
     if let (Some(command), Some(_)) = (fields.find("credential_command"), id.or(secret)) {
-        reader.refuse(command, "cannot stand beside an access key");
+        reader.refuse(command, "cannot be combined with an access key");
     }
 }
 
 fn note_parts_beside_url(reader: &mut Reader, fields: &Fields) {
     for field in PARTS_OF_URL.iter().filter_map(|part| fields.find(part)) {
-        reader.refuse(field, "cannot stand beside `url`");
+        reader.refuse(field, "cannot be combined with `url`");
     }
 }
 
@@ -178,7 +178,7 @@ pub(super) fn settle_password(reader: &mut Reader, fields: &Fields, connection: 
         return;
     }
     match fields.find_or_file("password") {
-        Some(field) => reader.refuse(field, "cannot stand beside a `url` with a password"),
+        Some(field) => reader.refuse(field, "cannot be combined with a `url` that has a password"),
         None => connection.password = None,
     }
 }

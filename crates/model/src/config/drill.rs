@@ -50,7 +50,7 @@ fn read_sql(reader: &mut Reader, fields: &Fields, sql: &Field) -> Option<Questio
 
 fn read_command(reader: &mut Reader, fields: &Fields, command: &Field) -> Option<Question> {
     if let Some(expect) = fields.find("expect") {
-        reader.refuse(expect, "stands beside `sql` only");
+        reader.refuse(expect, "can only be combined with `sql`");
     }
     let command = reader.command(command, "a program and its arguments");
     command.map(Question::Command)

@@ -65,7 +65,7 @@ pub(super) fn read_placed_file(path: &str, env: &dyn Env) -> Result<String, Stri
     let placed = env.place(Path::new(path));
     match placed.to_str() {
         Some(placed) => read_value_file(placed, env),
-        None => Err(format!("`{path}` is in a folder whose name is no UTF-8")),
+        None => Err(format!("`{path}` is in a folder whose name is not UTF-8")),
     }
 }
 

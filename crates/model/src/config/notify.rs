@@ -1,6 +1,6 @@
-//! The meaning of `notify`: who is told what, by which way, and how the effective config shows it.
+//! The meaning of `notify`: who is notified of what, by which way, and how the effective config shows it.
 //!
-//! An address of a webhook is a secret: whoever has it may write there. It is shown as its host alone.
+//! An address of a webhook is a secret: anyone who has it may write there. It is shown as its host alone.
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -81,7 +81,7 @@ fn read_channel(reader: &mut Reader, fields: &Fields, way: &str) -> Channel {
     }
 }
 
-/// Reads what is told: failures where nothing is said.
+/// Reads what is reported: failures where nothing is said.
 fn read_events(reader: &mut Reader, fields: &Fields) -> Vec<Event> {
     let Some(field) = fields.find("on") else {
         return vec![Event::Failure];
@@ -111,7 +111,7 @@ fn check_one_database(reader: &mut Reader, fields: &Fields, notifier: &NotifierC
     let is_good = !ping.url.expose_secret().is_empty();
     if is_good && count > 1 && !urls.into_iter().flatten().all(is_marked) {
         let why = format!(
-            "would be told of {count} databases, and a good backup of one hides that another failed; name one in \
+            "would report on {count} databases, and a good backup of one hides that another failed; name one in \
              `databases`, or put `{DATABASE_MARK}` into the url"
         );
         reader.refuse(&fields.here, why);
@@ -146,7 +146,7 @@ fn read_headers(reader: &mut Reader, field: &Field) -> Vec<(String, SecretString
             if text.bytes().all(|b| matches!(b, b' '..=b'~')) {
                 Ok(SecretString::from(text.to_owned()))
             } else {
-                Err("must have ordinary characters alone".to_owned())
+                Err("must have only ordinary characters".to_owned())
             }
         });
         headers.extend(value.map(|value| (entry.name.to_owned(), value)));
@@ -158,7 +158,7 @@ fn check_header_name(name: &str) -> Result<(), &'static str> {
     let is_part = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     let own = ["content-type", "content-length", "host"];
     if name.is_empty() || !name.bytes().all(is_part) {
-        return Err("is no name of a header");
+        return Err("is not the name of a header");
     }
     let name = name.to_ascii_lowercase();
     if own.contains(&name.as_str()) || name.starts_with("pgkeep-") {
@@ -206,16 +206,16 @@ fn check_login(reader: &mut Reader, fields: &Fields, email: &EmailConfig) {
     let password = fields.find_or_file("password");
     match (fields.find("user"), password) {
         (Some(user), None) => {
-            reader.refuse(user, "needs `password` beside it");
+            reader.refuse(user, "needs `password` as well");
         }
         (None, Some(password)) => {
-            reader.refuse(password, "needs `user` beside it");
+            reader.refuse(password, "needs `user` as well");
         }
         _ => {}
     }
     let is_here = matches!(email.host.as_str(), "" | "localhost" | "127.0.0.1" | "::1");
     if let (Some(password), MailTls::None, false) = (password, email.tls, is_here) {
-        let why = "would be sent in the clear; use `tls: starttls` or `tls: implicit`";
+        let why = "would be sent unencrypted; use `tls: starttls` or `tls: implicit`";
         reader.refuse(password, why);
     }
 }
@@ -320,7 +320,7 @@ mod tests {
             ),
             (
                 "webhook: {url: 'https://a.b', headers: {'X Y': a}}",
-                "`notify.webhook.headers.X Y` is no name of a header",
+                "`notify.webhook.headers.X Y` is not the name of a header",
             ),
             (
                 "webhook: {url: 'https://a.b', headers: {Host: a}}",
@@ -336,19 +336,19 @@ mod tests {
             ),
             (
                 "email: {host: m, from: a@b, to: a@b, user: x}",
-                "`notify.email.user` needs `password` beside it",
+                "`notify.email.user` needs `password` as well",
             ),
             (
                 "email: {host: m, from: a@b, to: a@b, password: x}",
-                "`notify.email.password` needs `user` beside it",
+                "`notify.email.password` needs `user` as well",
             ),
             (
                 "email: {host: m, from: a@b, to: a@b, user: x, password: x, tls: none}",
-                "`notify.email.password` would be sent in the clear",
+                "`notify.email.password` would be sent unencrypted",
             ),
             (
                 "ping: {url: 'https://hc.example/x'}",
-                "`notify.ping` would be told of 2 databases",
+                "`notify.ping` would report on 2 databases",
             ),
         ] {
             let problems = parse(&file(&format!("  - {entry}")), &Nothing).unwrap_err();

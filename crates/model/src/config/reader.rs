@@ -381,7 +381,7 @@ impl<'a> Reader<'a> {
         let env = self.env;
         match (fields.find(name), fields.find_file(name)) {
             (Some(_), Some(file)) => {
-                self.refuse(file, format!("cannot stand beside `{name}`"));
+                self.refuse(file, format!("cannot be combined with `{name}`"));
                 None
             }
             (None, Some(file)) => self.value(file, |text| {
@@ -614,7 +614,7 @@ pub fn parse_duration(text: &str, limits: &RangeInclusive<Duration>) -> Result<D
         .filter(|duration| limits.contains(duration))
         .ok_or_else(|| {
             format!(
-                "must lie between {} and {}",
+                "must be between {} and {}",
                 show_duration(*limits.start()),
                 show_duration(*limits.end())
             )

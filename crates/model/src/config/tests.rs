@@ -304,18 +304,18 @@ const DATABASES: &[(&str, &[&str])] = &[
     // Connections.
     (
         "url: postgres://h/d",
-        &["line 3: `databases.shop.service` cannot stand beside `url`"],
+        &["line 3: `databases.shop.service` cannot be combined with `url`"],
     ),
     (
         "url: mysql://app:c4n4ry@h/d",
         &[
-            "line 3: `databases.shop.service` cannot stand beside `url`",
+            "line 3: `databases.shop.service` cannot be combined with `url`",
             "line 4: `databases.shop.url` must start with `postgres://` or `postgresql://`",
         ],
     ),
     (
         "password: a\npassword_file: /run/pw",
-        &["line 5: `databases.shop.password_file` cannot stand beside `password`"],
+        &["line 5: `databases.shop.password_file` cannot be combined with `password`"],
     ),
     (
         "password_file: /run/gone",
@@ -332,8 +332,9 @@ const DATABASES: &[(&str, &[&str])] = &[
     (
         "url_file: /run/notaurl",
         &[
-            "line 3: `databases.shop.service` cannot stand beside `url`",
-            "line 4: `databases.shop.url_file: /run/notaurl` names a file whose value must start with `postgres://` or `postgresql://`",
+            "line 3: `databases.shop.service` cannot be combined with `url`",
+            "line 4: `databases.shop.url_file: /run/notaurl` names a file whose value must start with `postgres://` \
+             or `postgresql://`",
         ],
     ),
     // Names.
@@ -431,15 +432,15 @@ const DATABASES: &[(&str, &[&str])] = &[
     ),
     (
         "lock_wait_timeout: 0s",
-        &["line 4: `databases.shop.lock_wait_timeout: 0s` must lie between 1s and 24d"],
+        &["line 4: `databases.shop.lock_wait_timeout: 0s` must be between 1s and 24d"],
     ),
     (
         "connect_timeout: -5s",
-        &["line 4: `databases.shop.connect_timeout: -5s` must lie between 1s and 24d"],
+        &["line 4: `databases.shop.connect_timeout: -5s` must be between 1s and 24d"],
     ),
     (
         "connect_timeout: 5s ago",
-        &["line 4: `databases.shop.connect_timeout: 5s ago` must lie between 1s and 24d"],
+        &["line 4: `databases.shop.connect_timeout: 5s ago` must be between 1s and 24d"],
     ),
     (
         "stall_timeout: never",
@@ -563,19 +564,19 @@ const STORAGES: &[(&str, &[&str])] = &[
     ),
     (
         "access_key_id: a",
-        &["line 4: `storages.far.access_key_id` needs `secret_access_key` beside it"],
+        &["line 4: `storages.far.access_key_id` needs `secret_access_key` as well"],
     ),
     (
         "secret_access_key_file: /run/pw",
-        &["line 4: `storages.far.secret_access_key_file` needs `access_key_id` beside it"],
+        &["line 4: `storages.far.secret_access_key_file` needs `access_key_id` as well"],
     ),
     (
         "session_token: a",
-        &["line 4: `storages.far.session_token` needs `access_key_id` beside it"],
+        &["line 4: `storages.far.session_token` needs `access_key_id` as well"],
     ),
     (
         "access_key_id: a\nsecret_access_key: b\ncredential_command: [x]",
-        &["line 6: `storages.far.credential_command` cannot stand beside an access key"],
+        &["line 6: `storages.far.credential_command` cannot be combined with an access key"],
     ),
     (
         "credential_command: aws print",
@@ -1330,7 +1331,7 @@ fn a_drill_is_read_and_each_slip_is_told() {
     }
 }
 
-/// What may be asked for is what is told.
+/// What may be asked for is what is reported.
 #[test]
 fn every_event_of_a_notifier_can_be_asked_for() {
     let names = super::notify::EVENTS.map(crate::notice::Event::as_str);

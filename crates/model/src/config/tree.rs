@@ -16,7 +16,7 @@ const MAX_BYTES: usize = 1 << 20;
 /// Most nodes in the tree, copies by alias included: 1000 databases of 20 keys each stay well below.
 const MAX_NODES: usize = 100_000;
 
-/// Most text in the tree, copies by alias included. Whoever writes a file by hand repeats little.
+/// Most text in the tree, copies by alias included. Anyone who writes a file by hand repeats little.
 const MAX_TEXT: usize = 4 << 20;
 
 /// Deepest nesting of block and of flow collections each. The deepest key of the config is at level 5.
@@ -202,7 +202,7 @@ impl<'t> Builder<'t> {
         let Some(&(_, Size { nodes, text_bytes })) = self.anchors.get(&anchor) else {
             return Err(problem(
                 line,
-                "a YAML alias refers to the value that it stands in",
+                "a YAML alias refers to the value that contains it",
             ));
         };
         // Counted before it is copied, so that a bomb is refused before it costs memory.
@@ -346,7 +346,7 @@ mod tests {
             (
                 "a: &x [*x]\n",
                 1,
-                "a YAML alias refers to the value that it stands in",
+                "a YAML alias refers to the value that contains it",
             ),
             ("a: 1\n? [b]\n: c\n", 2, "a key must be plain text"),
             ("a: 1\n~: c\n", 2, "a key must be plain text"),

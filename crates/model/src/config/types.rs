@@ -59,7 +59,7 @@ pub struct Config {
     pub log: LogConfig,
     /// What a database has that gives no keys of its own.
     pub defaults: DatabaseConfig,
-    /// Who is told how runs ended.
+    /// Where notices about runs are sent.
     pub notify: Vec<NotifierConfig>,
 }
 
@@ -216,8 +216,8 @@ group! {
 }
 
 impl Compression {
-    /// Returns the level in force; `None` where there is no one level: gzip left to itself takes the one that suits each
-    /// chunk.
+    /// Returns the level in force; `None` where there is no one level: gzip left to itself takes the one that suits
+    /// each chunk.
     pub fn level_in_force(self) -> Option<u8> {
         self.level.or(self.method.default_level())
     }
@@ -279,21 +279,21 @@ group! {
 group! {
     /// Which backups are kept. At least one of the `keep_` rules other than `keep_pre_deploy` is given.
     pub struct Retention {
-        /// Keeps the newest so many.
+        /// Keeps the newest N.
         keep_last: Option<u32> = Count(1, MAX_KEPT);
-        /// Keeps the newest of each of so many hours.
+        /// Keeps the newest of each of N hours.
         keep_hourly: Option<u32> = Count(1, MAX_KEPT);
-        /// Keeps the newest of each of so many days.
+        /// Keeps the newest of each of N days.
         keep_daily: Option<u32> = Count(1, MAX_KEPT);
-        /// Keeps the newest of each of so many ISO weeks.
+        /// Keeps the newest of each of N ISO weeks.
         keep_weekly: Option<u32> = Count(1, MAX_KEPT);
-        /// Keeps the newest of each of so many months.
+        /// Keeps the newest of each of N months.
         keep_monthly: Option<u32> = Count(1, MAX_KEPT);
-        /// Keeps the newest of each of so many years.
+        /// Keeps the newest of each of N years.
         keep_yearly: Option<u32> = Count(1, MAX_KEPT);
         /// Keeps all that are younger than this, measured to the newest backup.
         keep_within: Option<Span> = Span;
-        /// Keeps the newest so many of the backups made before deploys, or those younger than an age. Default: they are
+        /// Keeps the newest N of the backups made before deploys, or those younger than an age. Default: they are
         /// pinned.
         keep_pre_deploy: Option<KeepPreDeploy> = CountOrSpan(1, MAX_KEPT);
         /// IANA name of the zone that days, weeks, months and years are counted in.
@@ -304,7 +304,7 @@ group! {
 /// What is kept of the backups made before deploys.
 #[derive(Clone, Debug)]
 pub enum KeepPreDeploy {
-    /// The newest so many.
+    /// The newest N.
     Last(u32),
     /// All that are younger than this; positive and at most 1000 years.
     Within(Span),
@@ -352,13 +352,13 @@ group! {
         /// Server to restore into, as a role that may create databases and roles. Default: a throw-away one on this
         /// machine.
         url: Option<SecretString> = ConnectionUrl, file "File that holds the server's URL.";
-        /// Whether the role of `url` may be a superuser: whatever the dump's SQL says then runs with those powers. Default:
-        /// no.
+        /// Whether the role of `url` may be a superuser: whatever the dump's SQL says then runs with those powers.
+        /// Default: no.
         allow_superuser: bool = Flag;
         /// Extensions that the server may lack; the report says so.
         skip_extensions: Vec<String> = Texts;
-        /// Age at which the last drill that passed counts as stale: `status` then exits with 24; where it is not set, it
-        /// warns after 35 days. `off` never warns.
+        /// Age at which the last drill that passed counts as stale: `status` then exits with 24; where it is not set,
+        /// it warns after 35 days. `off` never warns.
         max_age: Option<Option<Duration>> = DurationOrOff(60, MAX_AGE_S);
         /// What must hold in the restored database.
         assertions: Vec<Assertion> = Sections(&ASSERTION);
@@ -419,7 +419,7 @@ group! {
 group! {
     /// What every notifier has.
     pub struct Scope {
-        /// The databases that it is told of. Default: all.
+        /// The databases that it reports on. Default: all.
         databases: Vec<String> = Databases;
         /// Certificates to trust for the service, beside the usual ones.
         ca_certificate: Option<PathBuf> = Path;
@@ -468,7 +468,7 @@ const ON: &[Key] = &[Key {
     ..key(
         "on",
         Kind::Choices(EVENTS),
-        "What is told: failure, success, stale, restore, drill.",
+        "What is reported: failure, success, stale, restore, drill.",
     )
 }];
 
@@ -494,8 +494,8 @@ sections! {
         required("databases", Kind::Named(&DATABASE), "The databases to back up, each under a name that its backups carry for ever."),
         required("storages", Kind::Named(&STORAGE), "The places that backups are stored in, each under a name."),
         key("postgres", Kind::Section(&POSTGRES), "The PostgreSQL client programs."),
-        key("notify", Kind::Sections(&NOTIFIER), "Who is told how runs ended."),
-        key("log", Kind::Section(&LOG), "A log file beside what is printed."),
+        key("notify", Kind::Sections(&NOTIFIER), "Where notices about runs are sent."),
+        key("log", Kind::Section(&LOG), "A log file in addition to what is printed."),
     ];
     DATABASE: "database", "in a database or under `defaults`",
         "A database: how to reach it, what must be in its dump, where its backups go.", DatabaseConfig::KEYS;
@@ -517,10 +517,10 @@ sections! {
     ];
     STORAGE: "storage", "in a storage", "A place that backups are stored in. All keys but url are for s3:// alone.", StorageConfig::KEYS;
     POSTGRES: "postgres", "under `postgres`", "The PostgreSQL client programs.", PostgresConfig::KEYS;
-    NOTIFIER: "notifier", "in an entry of `notify`", "Somebody who is told how runs ended: exactly one of the keys.", &[
-        key("email", Kind::Section(&EMAIL), "Tells by e-mail."),
-        key("slack", Kind::Section(&SLACK), "Tells a channel of Slack, or of what takes its messages."),
-        key("discord", Kind::Section(&DISCORD), "Tells a channel of Discord."),
+    NOTIFIER: "notifier", "in an entry of `notify`", "Where a notice is sent: exactly one of the keys.", &[
+        key("email", Kind::Section(&EMAIL), "Sends e-mail."),
+        key("slack", Kind::Section(&SLACK), "Posts to a channel of Slack, or of a service that takes Slack's messages."),
+        key("discord", Kind::Section(&DISCORD), "Posts to a channel of Discord."),
         key("webhook", Kind::Section(&WEBHOOK), "Sends a JSON document to any address."),
         key("ping", Kind::Section(&PING), "Pings a service that alarms when no ping comes."),
     ];
@@ -528,6 +528,6 @@ sections! {
     SLACK: "slack", "under `slack`", "An incoming webhook of Slack.", join!(HookConfig::KEYS, ON, Scope::KEYS);
     DISCORD: "discord", "under `discord`", "A webhook of Discord.", join!(HookConfig::KEYS, ON, Scope::KEYS);
     WEBHOOK: "webhook", "under `webhook`", "An address that takes a JSON document.", join!(WebhookConfig::KEYS, ON, Scope::KEYS);
-    PING: "ping", "under `ping`", "A service that alarms when no ping comes. It hears of backups alone.", join!(PingConfig::KEYS, Scope::KEYS);
-    LOG: "log", "under `log`", "A log file beside what is printed; `--log-file` goes before it.", LogConfig::KEYS;
+    PING: "ping", "under `ping`", "A service that alarms when no ping comes. It gets pings for backups only.", join!(PingConfig::KEYS, Scope::KEYS);
+    LOG: "log", "under `log`", "A log file in addition to what is printed; `--log-file` overrides it.", LogConfig::KEYS;
 }

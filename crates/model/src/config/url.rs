@@ -18,7 +18,7 @@ use crate::notice::DATABASE_MARK;
 const POSTGRES: [&str; 2] = ["postgres://", "postgresql://"];
 
 /// Where a value brings quotation marks along, out of an env file or from a shell that did not take them.
-const QUOTED: &str = "begins with a quotation mark, which is part of the value; take it away";
+const QUOTED: &str = "begins with a quotation mark, which is part of the value; remove it";
 
 /// Parameters of a connection URL that are shown; any other may be a secret.
 const SHOWN_PARAMETERS: [&str; 6] = ["host", "port", "user", "dbname", "sslmode", "service"];

@@ -1,4 +1,4 @@
-//! How a table's dumped rows are merged into a table that is there: what stands against it, in which order, by which SQL.
+//! How a table's dumped rows are merged into a table that is there: what prevents it, in which order, by which SQL.
 //!
 //! Everything here is pure. Names go into SQL quoted; what is compared is compared bit by bit, so that a value that is
 //! equal and yet another (`1.0` and `1.00`, `a` and `A` in citext) counts as a change.
@@ -155,13 +155,13 @@ impl TargetTable {
         Some(format!("to set its identity column `{}`", column.name))
     }
 
-    /// Says why rows with these columns cannot be merged, in the middle of a sentence; nothing stands against it when
+    /// Says why rows with these columns cannot be merged, in the middle of a sentence; nothing prevents it when
     /// there is none.
     pub fn problem(&self, columns: &[String], mode: Mode) -> Option<String> {
         match self.kind.as_deref() {
             None => return Some("it is not there".to_owned()),
             Some("r" | "p") => {}
-            Some(_) => return Some("it is no ordinary table there".to_owned()),
+            Some(_) => return Some("it is not an ordinary table there".to_owned()),
         }
         if columns.is_empty() {
             return Some("it has no columns".to_owned());
@@ -182,7 +182,8 @@ impl TargetTable {
         }
         if self.hides_rows {
             return Some(
-                "row-level security hides rows of it from the role that restores, so nothing can be merged or compared"
+                "row-level security hides some of its rows from the restoring role, so nothing can be merged or \
+                 compared"
                     .to_owned(),
             );
         }
@@ -192,18 +193,18 @@ impl TargetTable {
         }
     }
 
-    /// Says why rows cannot be told apart by its primary key; nothing stands against it when there is none.
+    /// Says why rows cannot be told apart by its primary key; nothing prevents it when there is none.
     pub fn key_problem(&self, columns: &[String]) -> Option<String> {
         let Some(key) = self.key.as_ref().filter(|key| !key.columns.is_empty()) else {
             return Some("it has no primary key".to_owned());
         };
         if !key.is_immediate {
             return Some(
-                "its primary key is deferrable, by which rows cannot be merged".to_owned(),
+                "its primary key is deferrable, so rows cannot be merged by it".to_owned(),
             );
         }
         if key.columns.iter().any(|column| column.equals.is_none()) {
-            return Some("its primary key is none that rows can be merged by".to_owned());
+            return Some("rows cannot be merged by its primary key".to_owned());
         }
         let missing = key
             .columns
@@ -268,7 +269,7 @@ mod tests {
         assert_eq!(says(&|t| t.kind = None, &["id"], append), "it is not there");
         assert_eq!(
             says(&|t| t.kind = Some("v".into()), &["id"], append),
-            "it is no ordinary table there"
+            "it is not an ordinary table there"
         );
         assert_eq!(
             says(&|_| {}, &["id", "x"], append),
@@ -298,6 +299,9 @@ mod tests {
             &["id"],
             upsert,
         );
-        assert!(odd.contains("none that rows can be merged by"), "{odd}");
+        assert!(
+            odd.contains("rows cannot be merged by its primary key"),
+            "{odd}"
+        );
     }
 }

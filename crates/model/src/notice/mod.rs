@@ -1,8 +1,8 @@
-//! Notices: what is told of a run to those who are not looking, and who wants to hear of it.
+//! Notices: what is reported of a run to those who are not looking, and who wants to hear of it.
 //!
-//! A [`Notice`] is a plain value made from a report, so that it cannot disagree with the exit code. The modules render it
-//! as text, HTML, the messages of Slack and Discord, and JSON, each cut to what its service takes and with foreign names
-//! made harmless. Nothing here sends anything.
+//! A [`Notice`] is a plain value made from a report, so that it cannot disagree with the exit code. The modules render
+//! it as text, HTML, the messages of Slack and Discord, and JSON, each cut to what its service takes and with foreign
+//! names made harmless. Nothing here sends anything.
 
 mod chat;
 mod config;
@@ -72,14 +72,14 @@ pub enum Outcome {
     Failed,
 }
 
-/// What is told of one run, about one database.
+/// What is reported of one run, about one database.
 #[derive(Clone, Debug, Serialize)]
 pub struct Notice {
     /// Always [`FORMAT`].
     pub format: u64,
     /// One line that tells all.
     pub subject: String,
-    /// Why it is told.
+    /// Why it is reported.
     pub event: Event,
     /// How it ended.
     pub outcome: Outcome,
@@ -195,8 +195,8 @@ impl Notice {
     /// Makes the message that tries the way.
     pub fn test(at: Timestamp) -> Self {
         let mut notice = Self::new(Event::Test, Outcome::Good, "check", "test", at);
-        notice.verdict = "this way works".to_owned();
-        notice.safe = "nothing happened: this message only tries the way".to_owned();
+        notice.verdict = "this notifier works".to_owned();
+        notice.safe = "nothing happened: this is only a test message".to_owned();
         notice.with_subject("a test of this notifier")
     }
 

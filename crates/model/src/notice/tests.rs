@@ -1,4 +1,4 @@
-//! What is told, to whom, and that no name in it reaches further than its own place.
+//! What is reported, to whom, and that no name in it reaches further than its own place.
 
 use proptest::prelude::*;
 use secrecy::SecretString;
@@ -15,7 +15,7 @@ fn failed(message: &str, details: &[&str]) -> Notice {
     notice.exit_code = 20;
     notice.verdict = "FAILED".into();
     notice.stage = Some("dump".into());
-    notice.safe = "nothing was stored; earlier backups are as they were".into();
+    notice.safe = "nothing was stored; earlier backups are unchanged".into();
     notice.next = vec!["install the PostgreSQL 17 client programs".into()];
     notice.failure = Some(Trouble {
         id: "dump_failed".into(),
@@ -114,7 +114,7 @@ fn text_tells_all() {
                     at         2026-01-02T03:04:05Z\n\n\
                     why:\n  `pg_dump` exited with status 1\n    pg_dump: error: x\n    and y\n  \
                     caused by: no such file\n\n\
-                    safe:\n  nothing was stored; earlier backups are as they were\n\n\
+                    safe:\n  nothing was stored; earlier backups are unchanged\n\n\
                     next:\n  install the PostgreSQL 17 client programs\n";
     assert_eq!(text, expected);
     let text = good().text();

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::manifest::TableRecord;
 use crate::name::TableName;
 use crate::scan::{Columns, RowDigest, SequenceValue, Table, TableKind};
+use crate::words::count;
 
 /// What was dumped of one table, and what must be there again.
 #[derive(Clone, Debug, PartialEq)]
@@ -123,8 +124,8 @@ pub fn reordered(expected: &[Expected], found: &[Table]) -> Vec<Reordered> {
         .collect()
 }
 
-/// Returns the tables whose rows are as many and look otherwise, though their columns came back as they were: to be read
-/// once more where they may have been printed in another text form.
+/// Returns the tables whose rows are as many and look otherwise, though their columns came back as they were: to be
+/// read once more where they may have been printed in another text form.
 pub fn of_other_form(expected: &[Expected], found: &[Table]) -> Vec<Reordered> {
     let found = by_name(found);
     let is_other = |expected: &&Expected| {
@@ -226,8 +227,11 @@ fn one(
     match (expected.rows, outcome.found_rows) {
         (None, _) => return outcome,
         (Some(rows), found) if Some(rows) != found => {
-            let found = found.map_or("no data".to_owned(), |found| format!("{found} rows"));
-            return outcome.differs(format!("{rows} rows were dumped, {found} came back"));
+            let found = found.map_or("no data".to_owned(), |found| count(found, "row"));
+            return outcome.differs(format!(
+                "{} in the dump, but {found} restored",
+                count(rows, "row")
+            ));
         }
         _ => {}
     }
@@ -235,14 +239,14 @@ fn one(
         (Some(before), Some(now)) if before != now => {
             let columns = expected.columns.as_ref().zip(found.columns.as_ref());
             if columns.is_some_and(|(before, now)| !same_names(before, now)) {
-                outcome.differs("its columns are others")
+                outcome.differs("its columns differ")
             } else {
-                outcome.differs("rows came back with other values")
+                outcome.differs("restored rows have other values")
             }
         }
         (None, _) => {
             outcome.note =
-                Some("its rows came by INSERT: only their number was compared".to_owned());
+                Some("its rows are INSERT statements: only their number was compared".to_owned());
             outcome
         }
         _ => outcome,
@@ -358,11 +362,14 @@ mod tests {
     fn names_each_difference() {
         for (now, says) in [
             (vec![], "missing"),
-            (vec![plain("t", &["1"])], "2 rows were dumped, 1 rows"),
+            (
+                vec![plain("t", &["1"])],
+                "2 rows in the dump, but 1 row restored",
+            ),
             (vec![plain("t", &["1", "3"])], "other values"),
             (
                 vec![table("t", TableKind::Table, Some(&["1", "3"]), &["b"])],
-                "columns are others",
+                "columns differ",
             ),
             (vec![table("t", TableKind::Table, None, &[])], "no data"),
         ] {

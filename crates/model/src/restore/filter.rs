@@ -47,8 +47,8 @@ pub struct Rules {
     pub no_privileges: bool,
     /// BEGIN and COMMIT: all is one transaction, which is not the dump's.
     pub one_transaction: bool,
-    /// `SET lock_timeout` and `SET statement_timeout`: in a database that others use, the limits of the restore hold, and
-    /// pg_dump sets both to none.
+    /// `SET lock_timeout` and `SET statement_timeout`: in a database that others use, the limits of the restore hold,
+    /// and pg_dump sets both to none.
     pub keeps_limits: bool,
     /// Extensions that are not made.
     pub skip_extensions: Vec<String>,
@@ -89,11 +89,11 @@ pub struct Without {
     pub tables: Vec<TableName>,
 }
 
-/// Statements of a dump that whoever restores carries out himself, in UTF-8 and in the dump's order.
+/// Statements of a dump that anyone who restores carries out himself, in UTF-8 and in the dump's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeldBack {
-    /// They let row-level security hold for the owners of tables, who see no row from then on, and make event triggers, which
-    /// later statements or logins would fire.
+    /// They let row-level security hold for the owners of tables, who see no row from then on, and make event
+    /// triggers, which later statements or logins would fire.
     pub behind: Vec<String>,
     /// They fill materialized views.
     pub filling: Vec<String>,
@@ -201,8 +201,8 @@ impl Filter {
         }
     }
 
-    /// Takes the next piece and hands on what may reach `psql`. Behind a refusal nothing may be handed on. What a superuser
-    /// does in between is not handed on: [`Filter::push_divided`] does.
+    /// Takes the next piece and hands on what may reach `psql`. Behind a refusal nothing may be handed on. What a
+    /// superuser does in between is not handed on: [`Filter::push_divided`] does.
     pub fn push(&mut self, bytes: &[u8], out: &mut dyn FnMut(&[u8])) -> Result<(), Refusal> {
         self.push_divided(bytes, &mut |passed| match passed {
             Passed::Text(text) => out(text),
@@ -411,7 +411,8 @@ impl Filter {
         &self.held_back
     }
 
-    /// Tells whether a statement is held back. One whose name is no text in any encoding is carried out where it stands.
+    /// Tells whether a statement is held back. One whose name is no text in any encoding is carried out where it
+    /// stands.
     fn hold_back<'t>(&mut self, kind: &JudgedKind, sql: impl Fn() -> &'t [u8]) -> bool {
         // A plain role leaves to a superuser what hides rows or fires, as late.
         let is_ours = !self.rules.is_divided;
@@ -475,7 +476,8 @@ impl Filter {
         }
     }
 
-    /// Sets a statement aside that the restoring role does not carry out; tells whether a superuser does it at this place.
+    /// Sets a statement aside that the restoring role does not carry out; tells whether a superuser does it at this
+    /// place.
     fn divide(&mut self, judged: &Judged, text: &[u8]) -> Result<bool, Refusal> {
         let behind = |start: &u64| *start > judged.start;
         let is_escaping = self.escaping.contains(&judged.start);
@@ -559,7 +561,7 @@ impl Filter {
         }
     }
 
-    /// Returns the scanner, for whoever shows how far it is.
+    /// Returns the scanner, for anyone who shows how far it is.
     pub fn scanner(&self) -> &Scanner {
         &self.scanner
     }
@@ -640,7 +642,7 @@ impl Rules {
                     "it connects to another database at byte {at}, as the dump of a whole cluster does"
                 ),
                 Some(
-                    "restore the dump of one database; `pgkeep inspect` tells what the file holds",
+                    "restore the dump of one database; `pgkeep inspect` shows what the file holds",
                 ),
             ),
             JudgedKind::Meta(line) => refuse(
@@ -653,7 +655,7 @@ impl Rules {
             ),
             JudgedKind::Noise => refuse(
                 "no_sql",
-                format!("the line at byte {at} is no SQL"),
+                format!("the line at byte {at} is not SQL"),
                 Some(
                     "a program's output may be mixed into the file: `pgkeep inspect` lists such lines",
                 ),
@@ -676,14 +678,14 @@ impl Rules {
             JudgedKind::BehindCopy | JudgedKind::CopyWithOptions => refuse(
                 "copy_refused",
                 format!(
-                    "the COPY at byte {at} is none that pg_dump writes, so its rows may end where commands begin"
+                    "pg_dump does not write a COPY like the one at byte {at}, so its rows may end where commands begin"
                 ),
                 None,
             ),
             JudgedKind::Code => refuse(
                 "code_refused",
                 format!(
-                    "the statement at byte {at} is a DO or a CALL, which says only while it runs what it does"
+                    "the statement at byte {at} is a DO or a CALL, and what it does is only known while it runs"
                 ),
                 Some("pg_dump writes no such statement: look at the file before you trust it"),
             ),
@@ -696,7 +698,7 @@ impl Rules {
             ),
             JudgedKind::Transaction if self.one_transaction => refuse(
                 "transaction_command_refused",
-                format!("at byte {at} it ends or divides the transaction that the restore is"),
+                format!("at byte {at} it ends or splits the transaction that the restore runs in"),
                 Some("restore it into a database that does not exist yet"),
             ),
             JudgedKind::Transaction => Ok(false),
@@ -754,7 +756,7 @@ fn shown(line: &str) -> String {
 fn nul(offset: u64) -> Refusal {
     Refusal {
         id: "dump_damaged",
-        why: format!("a NUL byte stands at byte {offset}, which no plain dump holds"),
+        why: format!("there is a NUL byte at byte {offset}, which no plain dump holds"),
         hint: None,
     }
 }
@@ -762,7 +764,7 @@ fn nul(offset: u64) -> Refusal {
 fn too_late(offset: u64) -> Refusal {
     Refusal {
         id: "no_sql",
-        why: format!("what begins at byte {offset} is no statement that pg_dump writes"),
+        why: format!("the text at byte {offset} is not a statement that pg_dump writes"),
         hint: None,
     }
 }
@@ -792,7 +794,7 @@ fn no_text(offset: u64) -> Refusal {
     Refusal {
         id: "no_sql",
         why: format!(
-            "the statement at byte {offset} is no text in the encoding that the dump names"
+            "the statement at byte {offset} is not text in the encoding that the dump names"
         ),
         hint: None,
     }
@@ -816,7 +818,7 @@ fn beyond(offset: u64, what: &str) -> Refusal {
             "at byte {offset} it makes the {what}, which reaches outside the database with the powers of the server"
         ),
         hint: Some(
-            "`--allow-superuser` restores it, where you trust the dump as you trust the server",
+            "if you trust the dump as you trust the server, `--allow-superuser` restores it",
         ),
     }
 }
@@ -1202,7 +1204,8 @@ mod tests {
         }
     }
 
-    /// A superuser's session reads literals by the standard, and must not take for SQL what the filter took for a literal.
+    /// A superuser's session reads literals by the standard, and must not take for SQL what the filter took for a
+    /// literal.
     #[test]
     fn a_superuser_is_handed_no_literal_that_could_end_elsewhere() {
         let sql = "SET standard_conforming_strings = off;\nCOMMENT ON EXTENSION e IS 'x\\'; DROP DATABASE d; --';\n";

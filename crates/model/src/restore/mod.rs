@@ -1,4 +1,4 @@
-//! What a restore decides: what of a dump reaches `psql`, whether the target is as it was dumped, what is put back.
+//! What a restore decides: what of a dump reaches `psql`, whether the target was not changed dumped, what is put back.
 
 pub mod compare;
 pub mod defaults;

@@ -23,14 +23,14 @@ impl fmt::Display for BadLine {
         let Self { number, text } = self;
         write!(
             f,
-            "line {number}: `{text}` is no RFC 3339 time such as `2026-01-16T03:00:00+01:00`"
+            "line {number}: `{text}` is not an RFC 3339 time such as `2026-01-16T03:00:00+01:00`"
         )
     }
 }
 
 /// Reads one RFC 3339 time per line, with any offset, in the order of the lines.
 ///
-/// Empty lines and lines that start with `#` are passed over. All bad lines are told at once.
+/// Empty lines and lines that start with `#` are skipped. All bad lines are reported at once.
 pub fn read_times(bytes: &[u8]) -> Result<Vec<Timestamp>, Vec<BadLine>> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let mut times = Vec::new();

@@ -69,7 +69,7 @@ impl Marks {
             Some(dump) if !dump.has_header && !dump.has_ended => {
                 dump.has_header = true;
                 let message =
-                    "statements stand in front of the dump's header; pg_dump did not write them";
+                    "there are statements before the dump's header; pg_dump did not write them";
                 self.warnings
                     .push(Finding::new("text_before_header", message, None));
             }
@@ -103,7 +103,7 @@ impl Marks {
             }),
             Some(dump) if dump.has_ended && !self.text_behind_end => {
                 self.text_behind_end = true;
-                let message = "statements stand behind the end marker; a program that is not pg_dump put them there";
+                let message = "there are statements after the end marker; a program that is not pg_dump put them there";
                 self.warnings.push(Finding::new(
                     "text_behind_end_marker",
                     message,
@@ -192,7 +192,7 @@ impl Marks {
             .filter(|dump| dump.has_header && dump.has_ended)
             .count();
         if whole > 1 && !self.is_cluster() && !self.was_connected {
-            let message = format!("{whole} whole dumps stand one behind the other");
+            let message = format!("it holds {whole} complete dumps, one after the other");
             self.warnings
                 .push(Finding::new("several_dumps", message, None));
         }

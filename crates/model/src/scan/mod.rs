@@ -348,7 +348,7 @@ impl Scanner {
     fn note_noise(&mut self, offset: u64) {
         self.lexer.skip_line();
         self.judge(JudgedKind::Noise, None, Carrier::Restorer, offset);
-        let message = "a line that is no SQL, such as a program's warning that was mixed in; psql stops at it";
+        let message = "a line that is not SQL, such as a program's warning; psql stops at it";
         note(
             &mut self.noise,
             Finding::new("no_sql", message, Some(offset)),

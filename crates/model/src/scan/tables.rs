@@ -141,8 +141,8 @@ impl Met {
             rows => format!("{rows} rows"),
         };
         let message = format!(
-            "{rows} of `{}` {} bytes that are no UTF-8 (the first is row {} of the dump): PostgreSQL refuses such rows, so \
-             a restore fails until they are mended in the database",
+            "{rows} of `{}` {} bytes that are not UTF-8 (the first is row {} of the dump): PostgreSQL refuses such \
+             rows, so a restore fails until they are corrected in the database",
             self.table.full_name(),
             if self.bad_rows == 1 { "holds" } else { "hold" },
             self.first_bad_row.unwrap_or_default(),

@@ -1,4 +1,4 @@
-//! What is carried out to bring single tables back, what is left out and why, and what stands against it.
+//! What is carried out to restore single tables, what is left out and why, and what prevents it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -17,7 +17,7 @@ pub struct Plan {
     pub behind: Vec<u8>,
     /// What locks tables that were there before: as late as can be.
     pub locking: Vec<u8>,
-    /// What hides rows from whoever looks: last of all.
+    /// What hides rows from anyone who looks: last of all.
     pub last: Vec<u8>,
     /// What was left out.
     pub left_out: Vec<LeftOut>,
@@ -38,7 +38,7 @@ pub struct LeftOut {
     pub why: String,
 }
 
-/// Something that stands against bringing tables back.
+/// Something that prevents restoring tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// These names are taken in the target.
@@ -65,7 +65,7 @@ enum Fate {
 }
 
 impl Selection<'_> {
-    /// Tells all that stands against it at once.
+    /// Tells all its problems at once.
     pub fn problems(&self, there: &There) -> Vec<Refused> {
         let mut taken: Vec<TableName> = self.names_to_be_free().into_iter().collect();
         taken.retain(|name| there.relations.contains(name));
@@ -161,10 +161,11 @@ impl Selection<'_> {
         walk.plan
     }
 
-    /// Makes a schema that no statement of the dump makes, with the owner and the rights of the one whose tables come here.
+    /// Makes a schema that no statement of the dump makes, with the owner and the rights of the one whose tables come
+    /// here.
     ///
-    /// Whoever is to own a table must be able to create things in its schema. Of `public` a dump tells neither owner nor
-    /// rights where they are as ever: it is open to everybody.
+    /// Anyone who is to own a table must be able to create things in its schema. Of `public` a dump tells neither
+    /// owner nor rights where they are as ever: it is open to everybody.
     fn make_schema(&self, schema: &str) -> String {
         let name = quote(schema);
         let mut sql = format!("CREATE SCHEMA {name};\n");
@@ -358,27 +359,27 @@ impl Walk<'_> {
         match &subject.deed {
             Deed::ForeignKey(other) if selection.tables.contains(other) => Fate::Kept,
             Deed::ForeignKey(other) if self.is_moved(subject) => Fate::Out(format!(
-                "`{other}` does not come back with it, and a copy under another schema holds no rows of tables in use"
+                "`{other}` is not restored with it, and a copy in another schema holds no rows of tables in use"
             )),
             Deed::ForeignKey(other) if is_there(other) => Fate::Locking,
             Deed::ForeignKey(other) => Fate::Out(format!(
-                "`{other}` does not come back with it and is not there"
+                "`{other}` is not restored with it and does not exist"
             )),
             Deed::Attach { parent, .. } if selection.tables.contains(parent) => Fate::Kept,
             Deed::Attach { parent, child } if selection.moved.contains_key(child) => {
                 Fate::Out(format!(
-                    "`{parent}` does not come back with it, and a copy under another schema does not enter it"
+                    "`{parent}` is not restored with it, and a copy in another schema is not attached to it"
                 ))
             }
             Deed::Attach { parent, .. } if is_there(parent) => Fate::Locking,
-            Deed::Attach { parent, .. } => Fate::Out(format!("`{parent}` is not there")),
+            Deed::Attach { parent, .. } => Fate::Out(format!("`{parent}` does not exist")),
             Deed::RowSecurity => Fate::Last,
             Deed::Publication(_) => {
-                Fate::Out("which tables are published is the target's own matter".to_owned())
+                Fate::Out("the target decides which tables it publishes".to_owned())
             }
             Deed::Guarded => match self.lacks(statement) {
                 Some(name) => Fate::Out(format!(
-                    "`{name}` does not come back with it and is not there"
+                    "`{name}` is not restored with it and does not exist"
                 )),
                 None => Fate::Kept,
             },

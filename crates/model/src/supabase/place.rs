@@ -278,8 +278,8 @@ impl Stubs {
             format!(" and the functions {}", made.join(", "))
         };
         self.told.push(format!(
-            "{place} an empty table `users`{functions}; foreign keys to it do not look at the rows that are \
-             there (NOT VALID), and those of partitioned tables are left out"
+            "{place} an empty table `users`{functions}; foreign keys to it do not check the rows that \
+             exist (NOT VALID), and those of partitioned tables are left out"
         ));
     }
 

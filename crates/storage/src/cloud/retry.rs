@@ -39,7 +39,7 @@ impl Patience {
         }
     }
 
-    /// Returns the patience for tidying up: whoever waits for it has failed already.
+    /// Returns the patience for tidying up: anyone who waits for it has failed already.
     pub(crate) fn brief(&self) -> Self {
         Self {
             budget: self.budget / 6,
@@ -71,8 +71,8 @@ impl Patience {
 
     /// Sends until it works, until it is clear that it will not, until patience ends, or until haste begins.
     ///
-    /// `attempt` makes a whole new request each time, so that its signature is fresh. After `silence` without an answer a
-    /// warning says so.
+    /// `attempt` makes a whole new request each time, so that its signature is fresh. After `silence` without an
+    /// answer a warning says so.
     async fn persist_with<T, F>(
         &self,
         mut attempt: impl FnMut() -> F,
@@ -115,7 +115,7 @@ impl Patience {
                 let (label, left) = (&self.label, self.budget_of(&trouble).saturating_sub(since));
                 let seconds = left.as_secs();
                 tracing::warn!(
-                    "`{label}` does not answer: {trouble}; it is tried for up to {seconds} s more"
+                    "`{label}` does not answer: {trouble}; pgkeep tries again for up to {seconds} s"
                 );
             } else {
                 tracing::info!(%trouble, tries, ?wait, "trying again");

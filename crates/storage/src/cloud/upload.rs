@@ -141,7 +141,7 @@ impl<S: Store> CloudUpload<S> {
                 Ok(())
             }
             Some(Ok((_, Err(trouble), _))) => Err(self.explain(trouble)),
-            // A panic was told where it happened; its text may hold a secret and stays out of here.
+            // A panic was reported where it happened; its text may hold a secret and stays out of here.
             Some(Err(_)) => Err(Error::failed(format!(
                 "writing `{}` failed: a part's task ended early",
                 self.key
@@ -201,7 +201,7 @@ impl<S: Store> CloudUpload<S> {
         }
     }
 
-    /// Gives up after an error, which stays the one that is told.
+    /// Gives up after an error, which stays the one that is reported.
     async fn fail(&mut self, error: Error) -> Error {
         if let Err(second) = self.discard().await {
             tracing::warn!(key = self.key, error = %second, "unfinished upload left for the next sweep");
@@ -216,7 +216,7 @@ impl<S: Store> CloudUpload<S> {
     fn too_many_parts(&self) -> Error {
         Error::Failed {
             message: format!(
-                "writing `{}` in `{}` failed: it needs more than {MAX_PARTS} parts; nothing was stored",
+                "writing `{}` in `{}` failed: it needs more than {MAX_PARTS} parts",
                 self.key, self.client.label
             ),
             hint: Some("set a larger `part_size`, or none".to_owned()),

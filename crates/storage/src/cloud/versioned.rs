@@ -1,4 +1,5 @@
-//! Small objects whose version is the store's own, written with its conditions alone (`If-None-Match`, `If-Match` or a generation).
+//! Small objects whose version is the store's own, written with its conditions alone (`If-None-Match`, `If-Match` or a
+//! generation).
 //!
 //! Nothing is looked up first: the store decides, in one request. An answer that got lost is told from a refusal by
 //! what the store then shows. <https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html>
@@ -100,7 +101,9 @@ fn is_changed(trouble: &Trouble) -> bool {
 fn explain<S: Store>(client: &Client<S>, key: &str, trouble: Trouble) -> Error {
     if trouble.is_unknown_request() {
         let label = &client.label;
-        return Error::Unconditional(format!("`{label}` knows no conditional writes: {trouble}"));
+        return Error::Unconditional(format!(
+            "`{label}` does not support conditional writes: {trouble}"
+        ));
     }
     client.explain(trouble, "writing", key)
 }
@@ -114,6 +117,6 @@ fn to_version<S: Store>(
     let version = client.compared.version(e_tag, generation);
     version.ok_or_else(|| {
         let (label, what) = (&client.label, client.compared.words());
-        Error::Unconditional(format!("`{label}` gives `{key}` no {what} to compare"))
+        Error::Unconditional(format!("`{label}` returns no {what} of `{key}` to compare"))
     })
 }

@@ -12,12 +12,12 @@ pub(super) fn writing(label: &str, key: &str, error: impl Into<io::Error>) -> Er
     let what = format!("writing `{key}` to `{label}` failed");
     match Errno::from_io_error(&error) {
         Some(Errno::NOSPC | Errno::DQUOT) => Error::Failed {
-            message: format!("{what}: no space left; nothing was stored under that name"),
+            message: format!("{what}: no space left"),
             hint: Some(format!("make room below `{label}`, or keep fewer backups")),
             source: Some(Box::new(error)),
         },
         Some(Errno::FBIG) => Error::Failed {
-            message: format!("{what}: file size limit reached; nothing was stored under that name"),
+            message: format!("{what}: file size limit reached"),
             hint: Some("raise `ulimit -f`, or use a file system for larger files".to_owned()),
             source: Some(Box::new(error)),
         },
@@ -53,14 +53,14 @@ pub(super) fn reading(label: &str, key: &str, error: impl Into<io::Error>) -> Er
 pub(super) fn in_the_way(label: &str, key: &str) -> Error {
     Error::setup(
         format!(
-            "`{key}` in `{label}` is not reached through folders alone; links are not followed"
+            "the path of `{key}` in `{label}` is not made of folders only; links are not followed"
         ),
-        format!("look with `ls -la` below `{label}` for what stands in the way"),
+        format!("look with `ls -la` below `{label}` for what is in the way"),
     )
 }
 
-/// Explains that the thread which did the work is gone. A panic was told where it happened; its text may hold a secret
-/// and stays out of here.
+/// Explains that the thread which did the work is gone. A panic was reported where it happened; its text may hold a
+/// secret and stays out of here.
 pub(super) fn died(label: &str) -> Error {
     Error::failed(format!("work on `{label}` ended early"))
 }

@@ -41,8 +41,8 @@ pub struct Folder {
 impl Folder {
     /// Opens the folder, and makes it (0700) if only its last part is missing.
     ///
-    /// [`Error::Setup`] if its parent is missing, if it is not a folder, or if it belongs to somebody else and anybody
-    /// may write to it. A folder that cannot be written to opens and can be read; writing is then [`Error::Setup`].
+    /// [`Error::Setup`] if its parent is missing, if it is not a folder, or if it belongs to somebody else and any
+    /// user can write to it. A folder that cannot be written to opens and can be read; writing is then [`Error::Setup`].
     pub fn open(path: &Path) -> Result<Self> {
         let label = path.display().to_string();
         let tree = Arc::new(Tree::open(path, &label)?);

@@ -267,7 +267,7 @@ fn check_owner(label: &str, stat: &Stat) -> Result<()> {
     let is_open = Mode::from_raw_mode(stat.st_mode).contains(Mode::WOTH);
     if is_foreign && is_open {
         return Err(Error::setup(
-            format!("`{label}` belongs to another user and anybody may write to it"),
+            format!("`{label}` belongs to another user and any user can write to it"),
             format!("use a folder of your own, for instance `{label}/backups`"),
         ));
     }
@@ -295,7 +295,8 @@ pub(super) fn set_mode(made: impl AsFd, mode: Mode) -> rustix::io::Result<()> {
     }
 }
 
-/// Makes a folder's entries durable. File systems that cannot sync folders say EINVAL and keep them in order themselves.
+/// Makes a folder's entries durable. File systems that cannot sync folders say EINVAL and keep them in order
+/// themselves.
 pub(super) fn sync_folder(folder: &OwnedFd) -> rustix::io::Result<()> {
     match rustix::fs::fsync(folder) {
         Err(Errno::INVAL) => Ok(()),

@@ -1,4 +1,5 @@
-//! A large file on its way: a thread of its own writes what it is handed, so that a slow disk never holds up the runtime.
+//! A large file on its way: a thread of its own writes what it is handed, so that a slow disk never holds up the
+//! runtime.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -94,5 +95,5 @@ fn write(mut staging: Staging, mut orders: mpsc::Receiver<Order>) -> Result<u64>
 }
 
 fn abandoned() -> Error {
-    Error::failed("the upload was given up before its end; nothing was stored under that name")
+    Error::failed("the upload was stopped before its end")
 }

@@ -18,7 +18,7 @@ use super::staging::Staging;
 use super::tree::{Tree, is_file};
 use crate::{Error, Result, Version, key};
 
-/// How often the lock of a file is tried for, and the pause in between: whoever has it renames one file.
+/// How often the lock of a file is tried for, and the pause in between: anyone who has it renames one file.
 const TRIES: usize = 100;
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -87,7 +87,7 @@ fn lock_current(tree: &Tree, key: &str, folder: &OwnedFd) -> Result<Option<File>
             }
             Err(TryLockError::Error(error)) => {
                 return Err(Error::Unconditional(format!(
-                    "the file system of `{}` knows no locks: {}",
+                    "the file system of `{}` does not support locks: {}",
                     tree.label,
                     fault::plain(&error)
                 )));

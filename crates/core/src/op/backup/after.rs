@@ -75,7 +75,7 @@ fn after_good(id: &BackupId, failure: Failure) -> Failure {
         _ => Kind::AfterGood,
     };
     let message = format!(
-        "backup `{id}` is good, but what followed is not: {}",
+        "backup `{id}` is good, but a follow-up step failed: {}",
         failure.message
     );
     Failure {
@@ -85,7 +85,7 @@ fn after_good(id: &BackupId, failure: Failure) -> Failure {
     }
 }
 
-/// The first failure decides; a further one is told under it.
+/// The first failure decides; a further one is reported under it.
 fn add(first: &mut Option<Failure>, further: Failure) {
     match first {
         Some(first) => {

@@ -144,7 +144,7 @@ impl<'a> Attempt<'a> {
         self.commit(&source, proven, globals).await
     }
 
-    /// Starts an upload to every storage, before the dump: a storage that takes none is told at once.
+    /// Starts an upload to every storage, before the dump: a storage that takes none is reported at once.
     async fn start_uploads(&mut self, source: &Source) -> Result<FanOut> {
         let key = self.place.key(Part::Dump, self.request.codec.extension());
         let expected = source.facts.database.size_bytes / GUESSED_RATIO;
@@ -362,7 +362,7 @@ impl<'a> Attempt<'a> {
     fn unplaced(&self, unplaced: &Unplaced) -> Failure {
         let Unplaced { table, block } = unplaced;
         let message = format!(
-            "{} failed: the rows of `{table}` at byte {} lie in no stored chunk; {SAFE}",
+            "{} failed: the rows of `{table}` at byte {} are in no stored chunk; {SAFE}",
             self.what(),
             block.offset
         );
@@ -441,8 +441,8 @@ impl<'a> Attempt<'a> {
             report.warnings.push(finding("clock", text));
         }
         if !source.facts.session_settings_applied {
-            let text = "the connection's pooler refuses PGOPTIONS, so the text form of rows is the server's own; the \
-                        manifest says which, and rows are compared in it";
+            let text = "the connection's pooler refuses PGOPTIONS, so the server's own settings decide the text \
+                form of rows; the manifest records them, and rows are compared in that form";
             report
                 .warnings
                 .push(finding("text_form_not_fixed", text.to_owned()));
@@ -450,8 +450,8 @@ impl<'a> Attempt<'a> {
         let encoding = source.facts.dump_encoding();
         if encoding != "UTF8" && encoding != "SQL_ASCII" {
             let text = format!(
-                "some of the database has no equivalent in UTF-8, so the dump is in its own encoding, {encoding}: it goes back \
-                 into a database of that encoding only"
+                "some text of the database has no equivalent in UTF-8, so the dump is in the database's own \
+                 encoding, {encoding}: it can only be restored into a database of that encoding"
             );
             report.warnings.push(finding("own_encoding", text));
         }
@@ -517,7 +517,7 @@ impl<'a> Attempt<'a> {
             return Err(
                 Failure::new(Kind::AfterGood, NOT_FOUND_AGAIN, message)
                     .with_details(doubts)
-                    .hint("`pgkeep check` says what of the storage is not as it should be")
+                    .hint("`pgkeep check` tests the storage and reports what is wrong")
                     .hint("an S3 endpoint that has the bucket's name in its path takes objects and lists none"),
             );
         }
@@ -535,7 +535,8 @@ impl<'a> Attempt<'a> {
             return Err(
                 Failure::new(Kind::AfterGood, NOT_UTF8, message)
                     .with_details(not_utf8)
-                    .hint("mend them in the database and back up again; `pgkeep get` hands the dump out with every byte as it is"),
+                    .hint("correct them in the database and back up again; `pgkeep get` writes the dump to a file, \
+                        unchanged"),
             );
         }
         let warned: Vec<String> = self
@@ -600,7 +601,7 @@ fn look_up(required: &[RequiredTable], scan: &Scan) -> Vec<RequiredOutcome> {
 fn judge(what: &str, scan: &Scan, required: &[RequiredOutcome], allow_empty: bool) -> Result<()> {
     if let Some(first) = scan.problems.first() {
         let message = format!(
-            "{what} failed: `pg_dump` ended well, but its dump is not whole: {}; {SAFE}",
+            "{what} failed: `pg_dump` reported success, but its dump is not complete: {}; {SAFE}",
             first.message
         );
         let more = scan
@@ -618,8 +619,12 @@ fn judge(what: &str, scan: &Scan, required: &[RequiredOutcome], allow_empty: boo
         })
         .collect();
     if !missing.is_empty() {
+        let verbs = match missing.len() {
+            1 => "is missing or has",
+            _ => "are missing or have",
+        };
         let message = format!(
-            "{what} failed: {} of {} required tables are not as required; {SAFE}",
+            "{what} failed: {} of {} required tables {verbs} too few rows; {SAFE}",
             missing.len(),
             required.len()
         );

@@ -94,7 +94,7 @@ impl Attempt<'_> {
             return Ok(());
         }
         let message = format!("{} failed: {}; {SAFE}", self.what(), full.join(", "));
-        let hint = "remove what is not needed there, or name another folder";
+        let hint = "make room there, or use another folder";
         Err(Failure::new(Kind::Storage, "storage_full", message).hint(hint))
     }
 
@@ -200,9 +200,9 @@ impl Attempt<'_> {
                     tokio::time::sleep(BETWEEN_LOOKS).await;
                     continue;
                 }
-                Err(pgkeep_storage::Error::NotFound(_)) => "shows none".to_owned(),
+                Err(pgkeep_storage::Error::NotFound(_)) => "does not have it".to_owned(),
                 Ok(shown) => format!(
-                    "gives back other bytes ({} of them, and {} were put)",
+                    "returns other bytes ({} of them; {} were written)",
                     shown.len(),
                     bytes.len()
                 ),
@@ -210,12 +210,13 @@ impl Attempt<'_> {
                 // Who may only write makes good backups all the same.
                 Err(pgkeep_storage::Error::Denied { .. }) => return Ok(None),
                 Err(error) => {
-                    let doubt = format!("`{name}` does not give back the manifest: {error}");
+                    let doubt = format!("`{name}` does not return the manifest: {error}");
                     return Ok(Some(doubt));
                 }
             };
-            let message = format!("`{name}` said that it took the manifest `{key}`, and {found}");
-            let hint = "the storage does not keep what it takes: `pgkeep check` tries it";
+            let message =
+                format!("`{name}` reported that it stored the manifest `{key}`, but {found}");
+            let hint = "the storage does not keep what it accepts: `pgkeep check` tests it";
             let failure = Failure::new(Kind::Storage, "manifest_not_kept", message);
             return Err(failure.hint(hint));
         }
@@ -247,9 +248,9 @@ impl Attempt<'_> {
             tokio::time::sleep(BETWEEN_LOOKS).await;
         }
         let message = format!(
-            "`{name}` took the manifest `{key}` and does not list it, so no command would find the backup"
+            "`{name}` stored the manifest `{key}` but does not list it, so no command would find the backup"
         );
-        let hint = "does the endpoint's address hold the bucket's name? It belongs into the storage's URL alone";
+        let hint = "does the endpoint's address contain the bucket's name? The name belongs only in the storage's URL";
         Err(Failure::new(Kind::Storage, UNDECIDED, message).hint(hint))
     }
 
@@ -271,7 +272,7 @@ impl Attempt<'_> {
                     ..failure
                 })
             }
-            // Somebody else's under our id, or nobody knows.
+            // Another run's under our id, or it is not known.
             _ => Err(failure),
         }
     }
@@ -399,7 +400,7 @@ impl Attempt<'_> {
         let wanted = self.request.copies;
         if wanted > NonZeroUsize::MIN {
             failure.message = format!(
-                "only {holding} of {wanted} copies came about: {}",
+                "only {holding} of {wanted} copies were stored: {}",
                 failure.message
             );
         }
@@ -471,7 +472,7 @@ impl Attempt<'_> {
                     () = self.context.stop.overdue(REMOVE_GRACE) => false,
                 };
                 (has_manifest && !is_gone)
-                    .then(|| format!("its manifest could not be taken away from `{name}` again"))
+                    .then(|| format!("its manifest could not be removed from `{name}` again"))
             }
         };
         let left = join_all(self.request.storages.iter().zip(ends).map(remove)).await;

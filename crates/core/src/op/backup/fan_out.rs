@@ -20,8 +20,8 @@ use pgkeep_storage::{Error, Upload};
 /// Pieces that wait for a slow storage. Each has at most about a mebibyte.
 const PIECES_WAITING: usize = 2;
 
-/// How long an upload may take to be given up. When the run is stopped this begins with the wish to stop, and the run must
-/// end within ten seconds of it.
+/// How long an upload may take to be given up. When the run is stopped this begins with the wish to stop, and the run
+/// must end within ten seconds of it.
 const ABORT_GRACE: Duration = Duration::from_secs(5);
 
 /// Id of the failure of a storage that did nothing wrong: the stream was given up.
@@ -153,7 +153,7 @@ impl FanOut {
         for writer in self.writers {
             ends.push(match writer {
                 Writer::Failed(failure) => Err(failure),
-                // The panic was told where it happened; its text may hold a secret and stays out of here.
+                // The panic was reported where it happened; its text may hold a secret and stays out of here.
                 Writer::Open(task) => task.await.unwrap_or_else(|_| {
                     let message = "a storage's writer panicked";
                     Err(Failure::new(Kind::Unexpected, "writer_panicked", message))
@@ -217,7 +217,7 @@ async fn finish(
         finished = upload.finish() => match finished {
             Ok(stored) if stored == size_bytes => Ok(()),
             Ok(stored) => {
-                let message = format!("it shows {stored} bytes where {size_bytes} were written");
+                let message = format!("it has {stored} bytes, but {size_bytes} were written");
                 Err(NotThere::Failed(Error::failed(message)))
             }
             Err(error) => Err(NotThere::Failed(error)),

@@ -312,7 +312,7 @@ pub fn overall(reports: &[Report]) -> Option<Failure> {
         names.join(", ")
     );
     if !lost.is_empty() {
-        message += &format!("; {} have no backup of this run", lost.len());
+        message += &format!("; {} got no backup in this run", lost.len());
     }
     let kind = lost.first().map_or(Kind::AfterGood, |failure| failure.kind);
     let details = failed

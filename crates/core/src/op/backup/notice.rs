@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::{Report, Request};
 use crate::op::notices::{note_failure, outcome, verdict, why};
 use pgkeep_model::notice::{Copy, Event, Notice, Outcome};
-use pgkeep_model::words::{bytes, number, took};
+use pgkeep_model::words::{bytes, count, took};
 
 /// Makes the notice of a backup.
 pub(super) fn of(request: &Request, report: &Report, now: Timestamp) -> Notice {
@@ -38,15 +38,15 @@ pub(super) fn of(request: &Request, report: &Report, now: Timestamp) -> Notice {
         notice.rows = Some(report.rows);
         notice.safe = "the backup is stored and proven".to_owned();
     } else {
-        notice.safe = "nothing was stored; earlier backups are as they were".to_owned();
+        notice.safe = "nothing was stored; earlier backups are unchanged".to_owned();
     }
     note_failure(&mut notice, report.failure.as_ref());
     let why = why(report.failure.as_ref());
     let subject = match outcome {
         Outcome::Good => format!(
-            "backup good: {} tables, {} rows, {} in {}",
-            number(report.tables as u64),
-            number(report.rows),
+            "backup good: {}, {}, {} in {}",
+            count(report.tables as u64, "table"),
+            count(report.rows, "row"),
             bytes(report.size_bytes),
             took(report.took_ms)
         ),

@@ -14,6 +14,7 @@ use crate::postgres::programs::Programs;
 use crate::postgres::server::{OtherFacts, SequenceOwner, ServerFacts, TableFacts, TableKind};
 use pgkeep_model::name::TableName;
 use pgkeep_model::nearest::{nearest, nearest_table};
+use pgkeep_model::words::count;
 
 /// Most foreign keys that one remark names.
 const MAX_KEYS: usize = 5;
@@ -104,14 +105,14 @@ impl Selected<'_> {
             if let Some(other) = self.other(name) {
                 let extension = other.extension.as_ref().filter(|_| !other.has_own_rows)?;
                 return Some(format!(
-                    "`{name}` belongs to the extension `{extension}`, of which a dump holds `CREATE EXTENSION` only"
+                    "`{name}` belongs to the extension `{extension}`, and a dump holds only its `CREATE EXTENSION`"
                 ));
             }
             let owner = self.table(name)?.owner.as_ref()?;
             let owner_name = owner.table_name();
             let comes_along = self.chosen().is_chosen(&owner.schema, &owner.name);
             (owner.is_identity && !comes_along).then(|| {
-                format!("`{name}` is the identity of `{owner_name}`, and is dumped only with it")
+                format!("`{name}` is the identity sequence of `{owner_name}`, and is dumped only with it")
             })
         };
         self.selection.tables.iter().filter_map(say).collect()
@@ -121,7 +122,7 @@ impl Selected<'_> {
     pub(crate) fn why_not_dumped(&self, name: &TableName) -> Option<String> {
         let extension = self.other(name)?.extension.as_ref()?;
         Some(format!(
-            "it belongs to the extension `{extension}`, of which a dump holds `CREATE EXTENSION` only"
+            "it belongs to the extension `{extension}`, and a dump holds only its `CREATE EXTENSION`"
         ))
     }
 
@@ -135,8 +136,8 @@ impl Selected<'_> {
                 && !other.has_own_rows
                 && self.is_dumped(&other.schema, &other.name);
             let rows = match other.estimated_rows {
-                Some(rows) => format!("about {rows} rows"),
-                None => "rows that nobody has counted".to_owned(),
+                Some(rows) => format!("about {}", count(rows, "row")),
+                None => "an unknown number of rows".to_owned(),
             };
             let name = TableName::new(&other.schema, &other.name);
             is_lost.then(|| format!("`{name}` of the extension `{extension}`, {rows}"))
@@ -155,8 +156,8 @@ impl Selected<'_> {
         let chosen = tables.iter().filter_map(|name| {
             let extension = self.other(name)?.extension.as_ref()?;
             Some(format!(
-                "of `{name}` only the rows are dumped that the extension `{extension}` leaves to its users; a restore \
-                 needs the extension first"
+                "only those rows of `{name}` are dumped that the extension `{extension}` leaves to its users; a \
+                 restore needs the extension first"
             ))
         });
         let left_out = exclude_tables.iter().filter_map(|name| {
@@ -301,8 +302,8 @@ impl Selected<'_> {
             (None, table) => table?.kind,
         };
         match kind {
-            TableKind::View => Some("it is a view, which has none".to_owned()),
-            TableKind::Foreign => Some("a foreign table's are never dumped".to_owned()),
+            TableKind::View => Some("it is a view, which has no rows".to_owned()),
+            TableKind::Foreign => Some("the rows of a foreign table are never dumped".to_owned()),
             _ => None,
         }
     }
@@ -372,7 +373,7 @@ fn holds(names: &HashSet<(String, String)>, schema: &str, name: &str) -> bool {
 fn of_extension(other: &OtherFacts) -> Option<String> {
     let extension = other.extension.as_ref().filter(|_| !other.has_own_rows)?;
     Some(format!(
-        "it belongs to the extension `{extension}`, of which a dump holds `CREATE EXTENSION` only"
+        "it belongs to the extension `{extension}`, and a dump holds only its `CREATE EXTENSION`"
     ))
 }
 
@@ -554,7 +555,10 @@ mod tests {
         );
         assert!(told.contains("`geometry_columns` belongs"), "{told}");
         let told = gaps(&["users_id_seq"]);
-        assert!(told.contains("the identity of `public.users`"), "{told}");
+        assert!(
+            told.contains("the identity sequence of `public.users`"),
+            "{told}"
+        );
         for dumped in [
             &["users_id_seq", "users"][..],
             &["users_no_seq"],

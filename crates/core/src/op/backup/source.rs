@@ -12,10 +12,11 @@ use pgkeep_model::config::Preset;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::scan::{Finding, Scanner};
 use pgkeep_model::supabase;
+use pgkeep_model::words::count;
 
 impl Request {
-    /// Returns what is dumped of this database. A preset leaves schemas and tables out beside what was asked for; with an explicit
-    /// choice of tables or schemas it has no say.
+    /// Returns what is dumped of this database. A preset leaves schemas and tables out beside what was asked for; with
+    /// an explicit choice of tables or schemas it has no say.
     pub(crate) fn selection_on(&self, facts: &ServerFacts) -> Selection {
         let mut selection = self.selection.clone();
         let is_open = selection.tables.is_empty() && selection.schemas.is_empty();
@@ -55,7 +56,7 @@ impl Request {
         let lost: Vec<String> = lodgers.filter_map(supabase::Lodger::lost).collect();
         (!lost.is_empty()).then(|| {
             let text = format!(
-                "the preset leaves out what is yours in schemas of the platform; save it in another way: {}",
+                "the preset leaves out these objects of yours in the platform's schemas; save them in another way: {}",
                 lost.join("; ")
             );
             Finding::new("preset", text, None)
@@ -104,9 +105,9 @@ impl Attempt<'_> {
         let unknown = selected.missing();
         if !unknown.is_empty() {
             let message = format!(
-                "{} failed: {} selected names do not exist; {SAFE}",
+                "{} failed: {} not found; {SAFE}",
                 self.what(),
-                unknown.len()
+                count(unknown.len() as u64, "selected name")
             );
             return Err(Failure::new(Kind::Proof, "selected_table_missing", message)
                 .with_details(unknown)
@@ -115,9 +116,9 @@ impl Attempt<'_> {
         let not_dumped = selected.not_dumped();
         if !not_dumped.is_empty() {
             let message = format!(
-                "{} failed: {} selected names stand for nothing that `pg_dump` dumps; {SAFE}",
+                "{} failed: `pg_dump` dumps nothing for {}; {SAFE}",
                 self.what(),
-                not_dumped.len()
+                count(not_dumped.len() as u64, "selected name")
             );
             return Err(
                 Failure::new(Kind::Proof, "selected_table_not_dumped", message)
@@ -157,8 +158,8 @@ impl Attempt<'_> {
         let lost = selected.lost_rows();
         if !lost.is_empty() {
             let text = format!(
-                "rows are not in the backup, because `pg_dump` leaves tables of extensions out that are not marked by \
-                 `pg_extension_config_dump`: {}",
+                "rows are not in the backup, because `pg_dump` leaves out tables of extensions that are not marked \
+                 by `pg_extension_config_dump`: {}",
                 lost.join("; ")
             );
             let finding = Finding::new(EXTENSION_ROWS, text, None);
@@ -178,7 +179,7 @@ impl Attempt<'_> {
         });
         let user = &facts.user;
         let remarks = left_out.map(|name| {
-            let text = format!("`{name}` is left out: `{user}` may not read it whole");
+            let text = format!("`{name}` is left out: `{user}` cannot read all of it");
             Finding::new("preset", text, None)
         });
         self.report.warnings.extend(remarks);
@@ -203,7 +204,7 @@ impl Attempt<'_> {
             if read.can_read {
                 format!("`{name}` has row-level security, which hides rows from `{user}`")
             } else {
-                format!("`{name}` may not be read by `{user}`")
+                format!("`{name}` cannot be read by `{user}`")
             }
         });
         let (id, hint) = if first.can_read {
@@ -217,11 +218,10 @@ impl Attempt<'_> {
                 "`GRANT pg_read_all_data TO …` (PostgreSQL 14 and later), or leave the table out",
             )
         };
-        let count = unreadable.len();
-        let noun = if count == 1 { "table" } else { "tables" };
         let message = format!(
-            "{} failed: {count} {noun} cannot be read whole; {SAFE}",
-            self.what()
+            "{} failed: not all rows of {} can be read; {SAFE}",
+            self.what(),
+            count(unreadable.len() as u64, "table")
         );
         Err(Failure::new(Kind::Source, id, message)
             .with_details(details)
@@ -264,7 +264,7 @@ impl Attempt<'_> {
                 let why =
                     problem.map_or("it has no end marker", |problem| problem.message.as_str());
                 let message = format!(
-                    "{} failed: `pg_dumpall` ended well, but what it wrote is not whole: {why}; {SAFE}",
+                    "{} failed: `pg_dumpall` reported success, but its output is not complete: {why}; {SAFE}",
                     self.what()
                 );
                 Err(Failure::new(Kind::Proof, "globals_incomplete", message))

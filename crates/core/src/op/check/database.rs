@@ -1,4 +1,5 @@
-//! A database: the way to it, the programs, the login, and whether everything that a backup needs is there and readable.
+//! A database: the way to it, the programs, the login, and whether everything that a backup needs is there and
+//! readable.
 
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use pgkeep_model::connection::Connection;
 use pgkeep_model::failure::{Failure, Kind};
 use pgkeep_model::freshness::{Freshness, age};
 use pgkeep_model::nearest::nearest_table;
-use pgkeep_model::words::bytes;
+use pgkeep_model::words::{bytes, count, span};
 
 /// How long one database has for all questions to its server.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -123,7 +124,7 @@ impl Looking<'_> {
                 return self.say(
                     Verdict::Skipped,
                     "login",
-                    "there is no program to log in with",
+                    "there is no client program to log in with",
                 );
             }
         };
@@ -148,11 +149,11 @@ impl Looking<'_> {
         self.session(&newest, &facts).await;
     }
 
-    /// Whoever could log in has found a way: by another host of several, or by a name that only the C library knows.
+    /// Anyone who could log in has found a way: by another host of several, or by a name that only the C library knows.
     fn there_is_a_way(&mut self) {
         let lines = std::mem::take(&mut self.lines).into_iter();
         let mended = lines.map(|line| match (line.check, line.verdict) {
-            ("address", Verdict::Fail) => line.into_warning("the login worked all the same"),
+            ("address", Verdict::Fail) => line.into_warning("the login worked anyway"),
             _ => line,
         });
         self.lines = mended.collect();
@@ -214,7 +215,7 @@ impl Looking<'_> {
             "clock",
             "time_limits",
         ] {
-            self.say(Verdict::Skipped, check, "there is no login to look with");
+            self.say(Verdict::Skipped, check, "not known without a login");
         }
     }
 
@@ -249,11 +250,7 @@ impl Looking<'_> {
         let message = format!("as `{user}` into `{database}`, {size} on the server");
         self.say(Verdict::Ok, "login", message);
         if facts.session_settings_applied {
-            self.say(
-                Verdict::Ok,
-                "pooler",
-                "one session from question to question",
-            )
+            self.say(Verdict::Ok, "pooler", "one session from query to query")
         } else {
             self.lines.push(
                 Line::new(
@@ -262,7 +259,7 @@ impl Looking<'_> {
                     Verdict::Warn,
                     "a pooler refuses session settings: the text form of bytea and money is not fixed, and digests may differ",
                 )
-                .hint("connect to the server itself, or to a pooler's port for sessions"),
+                .hint("connect to the server directly, or to the pooler's session port"),
             )
         }
     }
@@ -282,12 +279,14 @@ impl Looking<'_> {
         let hidden = names(|one| one.can_read && one.hides_rows);
         let user = &facts.user;
         if unreadable.is_empty() {
-            let message = format!("`{user}` may read all {} tables and sequences", read.len());
+            let all = count(read.len() as u64, "table or sequence");
+            let message = format!("`{user}` can read everything that is dumped ({all})");
             self.say(Verdict::Ok, "rights", message);
         } else {
             let message = format!(
-                "`{user}` may not read {} tables or sequences",
-                unreadable.len()
+                "`{user}` cannot read {} of {} tables and sequences",
+                unreadable.len(),
+                read.len()
             );
             let failure = Failure::new(Kind::Source, "permission_denied", message)
                 .with_details(shortened(unreadable))
@@ -298,7 +297,10 @@ impl Looking<'_> {
             let message = format!("it hides no row from `{user}`");
             return self.say(Verdict::Ok, "row_security", message);
         }
-        let message = format!("it hides rows of {} tables from `{user}`", hidden.len());
+        let message = format!(
+            "it hides rows of {} from `{user}`",
+            count(hidden.len() as u64, "table")
+        );
         let failure = Failure::new(Kind::Source, "row_security", message)
             .with_details(shortened(hidden))
             .hint("dump as a role with BYPASSRLS, or as the owner where the table does not force it, or leave them out");
@@ -318,7 +320,10 @@ impl Looking<'_> {
         let wrong = [selected.missing(), selected.not_dumped()].concat();
         let remarks = selected.remarks();
         if !wrong.is_empty() {
-            let message = format!("{} selected names cannot be dumped", wrong.len());
+            let message = format!(
+                "{} cannot be dumped",
+                count(wrong.len() as u64, "selected name")
+            );
             let failure = Failure::new(Kind::Proof, "selected_table_missing", message);
             self.fail("selection", failure.with_details(shortened(wrong)));
         }
@@ -343,14 +348,13 @@ impl Looking<'_> {
         let lost = selected.lost_rows();
         if !lost.is_empty() {
             let message = format!(
-                "`pg_dump` leaves out the rows of {} tables, because their extensions do not mark them by \
-                 `pg_extension_config_dump`",
-                lost.len()
+                "`pg_dump` leaves out the rows of {} that extensions do not mark by `pg_extension_config_dump`",
+                count(lost.len() as u64, "table")
             );
             let line = Line::new(self.subject, "extension_rows", Verdict::Warn, message)
                 .with_details(shortened(lost));
             self.lines.push(line.hint(
-                "save them in another way, such as `COPY … TO`; what `CREATE EXTENSION` itself brings is not lost",
+                "save them in another way, such as `COPY … TO`; rows that `CREATE EXTENSION` itself adds are not lost",
             ));
         }
     }
@@ -371,30 +375,42 @@ impl Looking<'_> {
             }
             if !tables().any(|one| one.schema == schema && one.name == table) {
                 let known = tables().map(|one| (one.schema.as_str(), one.name.as_str()));
-                let near = nearest_table(name, known).map(|near| format!("; there is `{near}`"));
-                return Some(format!("`{name}` is not there{}", near.unwrap_or_default()));
+                let near =
+                    nearest_table(name, known).map(|near| format!("; did you mean `{near}`?"));
+                return Some(format!(
+                    "`{name}` does not exist{}",
+                    near.unwrap_or_default()
+                ));
             }
             let is_dumped = selected.is_dumped(schema, table);
             (!is_dumped).then(|| format!("`{name}` is left out of the dump"))
         };
         let wanted = backup.required.iter().map(|required| &required.table);
         let problems: Vec<String> = wanted.filter_map(problem).collect();
-        let count = backup.required.len();
-        if count == 0 {
+        let all = backup.required.len();
+        if all == 0 {
             let line = Line::new(
                 self.subject,
                 CHECK,
                 Verdict::Warn,
-                "no table is required: an empty or wrong database would pass for a good one",
+                "no table is required, so the backup of an empty or wrong database would count as good",
             );
             return self
                 .lines
                 .push(line.hint("`required_tables: […]`, or `--require`"));
         }
         if problems.is_empty() {
-            return self.say(Verdict::Ok, CHECK, format!("all {count} are there"));
+            return self.say(
+                Verdict::Ok,
+                CHECK,
+                if all == 1 {
+                    "the one that is required is there".to_owned()
+                } else {
+                    format!("all {all} are there")
+                },
+            );
         }
-        let message = format!("{} of {count} are not as required", problems.len());
+        let message = format!("{} of {all} would not be in the dump", problems.len());
         let failure = Failure::new(Kind::Proof, "required_table_missing", message);
         self.fail(CHECK, failure.with_details(problems));
     }
@@ -427,20 +443,20 @@ impl Looking<'_> {
         }
     }
 
-    /// Names the large objects that the role may not read. `pg_dump` takes them all, or none where it is told which tables
-    /// or schemas to dump.
+    /// Names the large objects that the role may not read. `pg_dump` takes them all, or none where it is told which
+    /// tables or schemas to dump.
     fn large_objects(&mut self, facts: &ServerFacts, closed: &[LargeObjects]) {
         const CHECK: &str = "large_objects";
         let user = &facts.user;
         let selection = self.checked.backup.selection_on(facts);
         if !selection.tables.is_empty() || !selection.schemas.is_empty() {
-            let message = "none is dumped: only what is selected is";
+            let message = "none is dumped, because only selected schemas or tables are";
             return self.say(Verdict::Ok, CHECK, message);
         }
         if closed.is_empty() {
-            return self.say(Verdict::Ok, CHECK, format!("`{user}` may read all of them"));
+            return self.say(Verdict::Ok, CHECK, format!("`{user}` can read all of them"));
         }
-        let count: u64 = closed.iter().map(|some| some.count).sum();
+        let all: u64 = closed.iter().map(|some| some.count).sum();
         let names = closed.iter().map(|some| {
             let (count, owner, first) = (some.count, &some.owner, some.first);
             match count {
@@ -448,7 +464,7 @@ impl Looking<'_> {
                 _ => format!("{count} of `{owner}`, such as {first}"),
             }
         });
-        let message = format!("`{user}` may not read {count} large objects");
+        let message = format!("`{user}` cannot read {}", count(all, "large object"));
         let failure = Failure::new(Kind::Source, "permission_denied", message)
             .with_details(shortened(names.collect()))
             .hint(LARGE_OBJECTS_HINT);
@@ -464,7 +480,8 @@ impl Looking<'_> {
         let transaction = limit("transaction_timeout");
         if transaction > 0 && programs.version.major < 17 {
             let message = format!(
-                "the role's `transaction_timeout` of {transaction} ms ends longer dumps: pg_dump {} does not switch it off",
+                "the role's `transaction_timeout` of {} ends longer dumps: pg_dump {} does not switch it off",
+                span(transaction.unsigned_abs().div_ceil(1000)),
                 programs.version
             );
             let line = Line::new(self.subject, "time_limits", Verdict::Warn, message);
@@ -536,7 +553,8 @@ fn standby(subject: &str, delay_ms: i64) -> Line {
         _ => (
             Verdict::Warn,
             format!(
-                "ends a dump that stands in recovery's way for {delay_ms} ms (`max_standby_streaming_delay`)"
+                "cancels a dump that delays recovery by more than {} (`max_standby_streaming_delay`)",
+                span(delay_ms.unsigned_abs().div_ceil(1000))
             ),
         ),
     };
@@ -561,7 +579,7 @@ mod tests {
         assert_eq!(standby("x", -1).verdict, Verdict::Ok);
         let warned = standby("x", 30_000);
         assert_eq!(warned.verdict, Verdict::Warn);
-        assert!(warned.message.contains("30000 ms") && !warned.hints.is_empty());
+        assert!(warned.message.contains("more than 30 s") && !warned.hints.is_empty());
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(super) async fn look(request: &Request, context: &Context) -> Result<Survey,
     let looked = survey(&options, &request.environment, context.stop.token());
     match timeout(LIMIT, looked).await {
         Ok(found) => found.map_err(|error| {
-            let message = format!("a drill could not start a server here: {error}");
+            let message = format!("no drill can start a server here: {error}");
             with_hints(line(Verdict::Warn, &message), &error)
         }),
         Err(_) => Err(line(Verdict::Warn, "PostgreSQL's programs did not answer")),
@@ -56,7 +56,7 @@ pub(super) fn judge(found: &Survey, newer: &[(&str, u32)]) -> Line {
         found: Vec::new(),
     });
     let message = format!(
-        "a drill could not start a server here for {}: the newest is PostgreSQL {version} in `{folder}`",
+        "no drill of {} can start a server here: the newest is PostgreSQL {version} in `{folder}`",
         databases.join(", ")
     );
     with_hints(Line::new(HERE, CHECK, Verdict::Warn, message), &missing)

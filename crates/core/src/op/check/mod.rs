@@ -1,7 +1,7 @@
 //! `check`: everything that can be wrong before it is wrong, a line each with its verdict and the next move.
 //!
-//! Nothing is changed but for one small object in each storage, which no listing takes for a backup and which is removed
-//! again. What hangs is given up; what does not depend on each other is asked side by side.
+//! Nothing is changed but for one small object in each storage, which no listing takes for a backup and which is
+//! removed again. What hangs is given up; what does not depend on each other is asked side by side.
 
 mod database;
 mod here;
@@ -251,8 +251,8 @@ fn newer<'a>(request: &'a Request, sizes: &[Sizes], here: Version) -> Vec<(&'a s
         .collect()
 }
 
-/// What the next backup of each database in a storage must find free: what a backup itself wants behind the last one, or
-/// else a quarter of the database, which dumps compress to.
+/// What the next backup of each database in a storage must find free: what a backup itself wants behind the last one,
+/// or else a quarter of the database, which dumps compress to.
 fn needed(request: &Request, named: &NamedStorage, sizes: &[Sizes]) -> Vec<u64> {
     let is_there = |checked: &Checked| {
         let storages = checked.backup.storages.iter();
@@ -313,7 +313,7 @@ fn overall(lines: &[Line], strict: bool) -> Option<Failure> {
         return Some(Failure::new(kind, id, message).with_details(failed));
     }
     let warned: Vec<String> = told(Verdict::Warn).collect();
-    let message = format!("{} of {} checks warn", warned.len(), lines.len());
+    let message = format!("{} of {} checks gave warnings", warned.len(), lines.len());
     let failure = Failure::new(Kind::AfterGood, "check_warned", message).with_details(warned);
     (strict && !failure.details.is_empty()).then_some(failure)
 }

@@ -11,7 +11,7 @@ use crate::clock::MAX_SKEW;
 use crate::context::Context;
 use crate::op::stored::{NamedStorage, storage_failure};
 use pgkeep_model::failure::{Failure, Kind, Result};
-use pgkeep_model::words::bytes;
+use pgkeep_model::words::{bytes, count, span};
 use pgkeep_storage::{Error, Storage, Version};
 
 /// How long a storage has for all of it. It is patient with itself for minutes, which is for backups.
@@ -105,7 +105,7 @@ impl Probing<'_> {
     async fn list(&mut self, check: &'static str) -> bool {
         match self.storage().list("").await {
             Ok(objects) => {
-                self.say(Verdict::Ok, check, format!("{} objects", objects.len()));
+                self.say(Verdict::Ok, check, count(objects.len() as u64, "object"));
                 true
             }
             Err(error) => {
@@ -142,7 +142,7 @@ impl Probing<'_> {
             .await
             .map_err(|error| storage_failure(&format!("cannot read from `{label}`"), &error))?;
         if read != TEXT.as_bytes() {
-            return wrong("gives other bytes back than were written");
+            return wrong("returns other bytes than were written");
         }
         if !is_listed {
             return Ok(());
@@ -164,13 +164,13 @@ impl Probing<'_> {
 
     /// Two writes that must be refused, as a lease asks for them.
     async fn conditions(&mut self, version: Option<Version>) {
-        const WITHOUT: &str = "only runs of one host are kept apart";
+        const WITHOUT: &str = "only runs on the same host wait for each other";
         const CHECK: &str = "conditional_writes";
         if version.is_none() {
             return self.say(
                 Verdict::Warn,
                 CHECK,
-                format!("it knows no conditional writes: {WITHOUT}"),
+                format!("it does not support conditional writes: {WITHOUT}"),
             );
         }
         let other = || Bytes::from_static(b"overwritten\n");
@@ -186,7 +186,7 @@ impl Probing<'_> {
             (Ok(_), _) | (_, Ok(_)) => self.say(
                 Verdict::Warn,
                 CHECK,
-                format!("it overwrites what it is told not to: {WITHOUT}"),
+                format!("it overwrites objects although the condition forbids it: {WITHOUT}"),
             ),
             (Err(Error::Exists(_)), Err(error)) | (Err(error), _) => {
                 self.say(Verdict::Warn, CHECK, format!("{error}: {WITHOUT}"));
@@ -234,7 +234,7 @@ impl Probing<'_> {
 
 /// Judges how far a clock is ahead of ours.
 pub(super) fn skew(subject: &str, ahead: SignedDuration) -> Line {
-    let seconds = ahead.as_secs().unsigned_abs();
+    let far = span(ahead.as_secs().unsigned_abs());
     let side = if ahead.is_negative() {
         "behind"
     } else {
@@ -248,10 +248,10 @@ pub(super) fn skew(subject: &str, ahead: SignedDuration) -> Line {
             "it agrees with this machine's",
         );
     }
-    let message = format!("it is {seconds} s {side} this machine's");
+    let message = format!("it is {far} {side} this machine's");
     Line::new(subject, "clock", Verdict::Warn, message).hint(
-        "set the clock that is wrong (NTP): ids, retention and freshness go by this machine's, and S3 refuses requests that \
-         are 15 minutes off",
+        "correct the wrong clock (NTP): ids, retention and freshness use this machine's, and S3 refuses requests \
+         that are 15 minutes off",
     )
 }
 
@@ -260,7 +260,10 @@ pub(super) fn space(named: &NamedStorage, free: Option<u64>, needed: &[u64]) -> 
     const CHECK: &str = "free_space";
     let line = |verdict, message: String| Line::new(&named.name, CHECK, verdict, message);
     let Some(free) = free else {
-        return line(Verdict::Skipped, "it does not tell".to_owned());
+        return line(
+            Verdict::Skipped,
+            "it does not report its free space".to_owned(),
+        );
     };
     let sum = needed
         .iter()

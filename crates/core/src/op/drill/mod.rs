@@ -99,7 +99,7 @@ pub struct Report {
     pub noted_in: Vec<String>,
     /// What was odd.
     pub warnings: Vec<String>,
-    /// Who was told, and whether it arrived.
+    /// Who was notified, and whether it arrived.
     pub notices: Vec<Delivery>,
     /// Why it failed.
     pub failure: Option<Failure>,
@@ -225,7 +225,7 @@ impl Drill<'_> {
 
     fn stopped(&self) -> Failure {
         let failure = self.context.stop.failure(&self.what());
-        failure.and_safe("what it made is gone again")
+        failure.and_safe("everything that it made was removed")
     }
 
     async fn try_run(&mut self) -> Result<()> {
@@ -269,9 +269,9 @@ impl Drill<'_> {
         let connection = server.connection().clone();
         let drilled = self.drill(manifest, &connection, &name).await;
         if let Err(error) = server.stop().await {
-            self.report
-                .warnings
-                .push(format!("the throw-away server did not go: {error}"));
+            self.report.warnings.push(format!(
+                "the throw-away server could not be removed: {error}"
+            ));
         }
         drilled
     }
@@ -375,8 +375,8 @@ impl Drill<'_> {
         }
     }
 
-    /// Damaged bytes, another content and a statement that the server refuses are a verdict on the backup. Anything else
-    /// is trouble with what the drill needs, and keeps its own code.
+    /// Damaged bytes, another content and a statement that the server refuses are a verdict on the backup. Anything
+    /// else is trouble with what the drill needs, and keeps its own code.
     fn as_drill(&self, mut failure: Failure) -> Failure {
         if matches!(failure.kind, Kind::Interrupted | Kind::Terminated) {
             return self.stopped();
@@ -387,7 +387,7 @@ impl Drill<'_> {
             format!("{} failed: {}", self.what(), failure.message)
         } else {
             format!(
-                "{} came to no verdict on the backup: {}",
+                "{} could not judge the backup: {}",
                 self.what(),
                 failure.message
             )
@@ -438,7 +438,7 @@ impl Drill<'_> {
             return Ok(());
         }
         let message = format!(
-            "{} failed: every table came back, but {} of {} assertions do not hold; the backup was not changed",
+            "{} failed: every table was restored, but {} of {} assertions failed; the backup was not changed",
             self.what(),
             failed.len(),
             self.report.assertions.len()
@@ -503,7 +503,7 @@ impl Drill<'_> {
                         "`{name}`, which a killed drill left behind, was dropped"
                     )),
                     Err(error) => self.report.warnings.push(format!(
-                        "`{name}`, which a killed drill left behind, stays: {error}"
+                        "`{name}`, which a killed drill left behind, could not be dropped: {error}"
                     )),
                 }
             }
@@ -538,7 +538,7 @@ impl Drill<'_> {
             return Ok(());
         }
         let message = format!(
-            "{} passed, but it could not be noted everywhere",
+            "{} passed, but this could not be recorded in every storage",
             self.what()
         );
         Err(Failure::new(Kind::AfterGood, "drill_not_noted", message).with_details(failed))
@@ -569,8 +569,8 @@ impl Drill<'_> {
 
 /// Settings of a server of our own that takes a dump of so many tables into a database of this name.
 ///
-/// Its table of locks has room for every table of the comparison, which `pg_dump` locks at once; the jobs of `pg_cron` do
-/// not run in it.
+/// Its table of locks has room for every table of the comparison, which `pg_dump` locks at once; the jobs of `pg_cron`
+/// do not run in it.
 fn settings_for(tables: usize, preload: &[String], name: &str) -> Vec<String> {
     let locks = LEAST_LOCKS + tables * LOCKS_OF_A_TABLE / SESSIONS;
     let mut settings = vec![format!("max_locks_per_transaction={locks}")];

@@ -6,7 +6,7 @@ use super::{Report, Request};
 use crate::op::notices::{database_of, note_failure, outcome, verdict, why};
 use crate::op::stored::Wanted;
 use pgkeep_model::notice::{Event, Notice, Outcome};
-use pgkeep_model::words::{number, took};
+use pgkeep_model::words::{count, took};
 
 /// Makes the notice of a drill.
 pub(super) fn of(request: &Request, report: &Report, now: Timestamp) -> Notice {
@@ -30,15 +30,16 @@ pub(super) fn of(request: &Request, report: &Report, now: Timestamp) -> Notice {
         notice.tables = Some(restore.tables.len() as u64);
         notice.dump_bytes = Some(restore.dump_bytes);
     }
-    notice.safe = "the backup was not changed, and what the drill made is gone".to_owned();
+    notice.safe =
+        "the backup was not changed, and everything that the drill made was removed".to_owned();
     note_failure(&mut notice, report.failure.as_ref());
     notice.verdict = verdict(outcome, "the backup can be restored");
     let back = took(report.recovery_ms());
     let subject = match outcome {
         Outcome::Good => format!(
-            "drill passed: {} rows of {} tables were back in {back}",
-            number(notice.rows.unwrap_or_default()),
-            number(notice.tables.unwrap_or_default()),
+            "drill passed: {} of {} restored in {back}",
+            count(notice.rows.unwrap_or_default(), "row"),
+            count(notice.tables.unwrap_or_default(), "table"),
         ),
         Outcome::GoodBut => format!("drill passed, but: {}", why(report.failure.as_ref())),
         Outcome::Failed => format!("drill FAILED: {}", why(report.failure.as_ref())),

@@ -210,7 +210,7 @@ fn judge_dump(
             "dump_incomplete",
             format!("{what}: {why}; {trust}"),
         )
-        .hint("`pgkeep inspect FILE` tells what the dump holds")
+        .hint("`pgkeep inspect FILE` shows what the dump holds")
     };
     if let Some(fault) = &outcome.fault {
         return Err(incomplete(&fault.message));
@@ -297,7 +297,7 @@ fn report(source: String, table: &TableName, written: Written, read_bytes: u64) 
 mod tests {
     use super::*;
 
-    /// Whoever shows how far it has come sees every byte of the dump.
+    /// Anyone who shows how far it has come sees every byte of the dump.
     #[tokio::test]
     async fn progress_counts_what_is_read() {
         let folder = tempfile::tempdir().unwrap();

@@ -111,7 +111,7 @@ impl Copy<'_> {
             if blocks.iter().all(|block| ranged.holds(*block)) {
                 Ok(ranged.telling(self.progress))
             } else {
-                Err("the table lies behind its end".to_owned())
+                Err("the table starts after its end".to_owned())
             }
         });
         let (written, read_bytes) = match &usable {
@@ -215,7 +215,7 @@ impl Proof {
         let why = match &outcome.fault {
             Some(fault) => Some(fault.in_words()),
             None if !is_same && !outcome.is_left => {
-                Some("the stored file is not the one of the manifest".to_owned())
+                Some("the stored file does not match the manifest".to_owned())
             }
             None => None,
         };
@@ -238,31 +238,34 @@ impl Proof {
 
     fn difference(&self, end: &End) -> Option<String> {
         let Some(table) = &end.table else {
-            return Some("no row of the table is where the manifest says".to_owned());
+            return Some("no row of the table is at the place that the manifest names".to_owned());
         };
         if table.rows != self.record.rows {
             let count = |rows: Option<u64>| rows.unwrap_or(0);
             return Some(format!(
-                "it has {} rows, and the manifest says {}",
+                "it has {} rows, but the manifest says {}",
                 count(table.rows),
                 count(self.record.rows)
             ));
         }
         if table.digest != self.record.digest {
-            return Some("its rows are not the ones of the manifest".to_owned());
+            return Some("its rows do not match the manifest".to_owned());
         }
         (table.columns != self.record.columns)
-            .then(|| "its columns are not the ones of the manifest".to_owned())
+            .then(|| "its columns do not match the manifest".to_owned())
     }
 
     fn damaged(&self, why: &str, is_begun: bool) -> Failure {
         let trust = if is_begun {
-            "what was printed must not be trusted"
+            "do not trust what was printed"
         } else {
             "nothing was written"
         };
         let message = format!("{}: {why}; {trust}", self.what);
-        let hint = format!("`pgkeep verify {}` tells what is damaged", self.manifest.id);
+        let hint = format!(
+            "`pgkeep verify {}` reports what is damaged",
+            self.manifest.id
+        );
         let failure = Failure::new(Kind::Damaged, "rows_damaged", message);
         handed_on(failure.hint(hint).of_copy(), is_begun)
     }

@@ -14,6 +14,7 @@ use pgkeep_model::restore::filter::is_sql_ascii;
 use pgkeep_model::rows::{BoundFilter, Column, csv_header, csv_row, json_row};
 use pgkeep_model::scan::{Notes, Scan, Scanner, Table, TextEncoding, Watch};
 use pgkeep_model::text_form::{ENCODING_OF_DATABASE, TextForm};
+use pgkeep_model::words::count;
 
 /// What pg_dump sets in front of rows; without `row_security = off` rows could be refused in silence.
 const SQL_SETTINGS: &str = "\
@@ -115,7 +116,7 @@ impl Extractor {
     /// Says what may be done with what went out so far.
     pub(super) fn trust(&self) -> &'static str {
         if self.picked.target.is_begun {
-            "what was printed must not be trusted"
+            "do not trust what was printed"
         } else {
             "nothing was written"
         }
@@ -324,7 +325,7 @@ fn write_line(line: &[u8], out: &mut Target) -> io::Result<()> {
 
 fn odd_row(what: &str, picked: &Picked, columns: usize) -> Failure {
     let trust = if picked.target.is_begun {
-        "what was printed must not be trusted"
+        "do not trust what was printed"
     } else {
         "nothing was written"
     };
@@ -341,15 +342,16 @@ impl End {
     pub(super) fn finish(mut self) -> Result<Written> {
         let mut warnings = Vec::new();
         if self.is_left {
-            let message = "nobody reads any more, so the rest was not read and nothing proven";
+            let message =
+                "the output was closed early, so the rest was not read and nothing was proven";
             warnings.push(message.to_owned());
         } else if self.rows.format == RowFormat::Sql && self.picked.table.is_some() {
             self.picked.target.hold(b"\\.\nCOMMIT;\n");
         }
         if self.picked.not_utf8 > 0 {
             warnings.push(format!(
-                "{} rows are not UTF-8: their values are read as ISO 8859-1",
-                self.picked.not_utf8
+                "{} not in UTF-8: the values are read as ISO 8859-1",
+                count(self.picked.not_utf8, "row")
             ));
         }
         Ok(Written {

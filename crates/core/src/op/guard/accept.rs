@@ -50,7 +50,7 @@ pub(super) async fn accept(
     if copies < request.copies.get() {
         let wanted = request.copies;
         return Err(format!(
-            "`{id}` is whole in {copies} of the {wanted} storages that must have it"
+            "`{id}` is complete in only {copies} of the {wanted} storages that must have it"
         ));
     }
     if let Some(doubt) = doubt(&manifest, request) {
@@ -73,7 +73,7 @@ fn age_doubt(started_at: Timestamp, max_age: Duration, now: Timestamp) -> Option
     if age > max_age {
         return Some(format!("is {} old", in_words(age.as_secs())));
     }
-    (-age > MAX_AHEAD).then(|| "is stamped in the future: a clock is wrong".to_owned())
+    (-age > MAX_AHEAD).then(|| "has a start time in the future: a clock is wrong".to_owned())
 }
 
 /// Returns the positions of the storages whose listing is what the manifest says.
@@ -92,10 +92,10 @@ fn doubt(manifest: &Manifest, request: &backup::Request) -> Option<String> {
         return Some("is encrypted, and could not be restored from here".to_owned());
     }
     if manifest.preset.as_deref() != request.preset.map(Preset::as_str) {
-        return Some("was made by another preset than it should now".to_owned());
+        return Some("was made with another preset than the one in use now".to_owned());
     }
     if request.globals && manifest.globals.is_none() {
-        return Some("has no roles and tablespaces beside it".to_owned());
+        return Some("has no roles and tablespaces stored with it".to_owned());
     }
     let missing = request
         .required
@@ -148,7 +148,7 @@ async fn is_of_this_database(
     if manifest.selection == request.selection_on(&facts).record() {
         Ok(())
     } else {
-        Err("leaves other things out than it should now".to_owned())
+        Err("leaves out other things than the configuration does now".to_owned())
     }
 }
 

@@ -1,7 +1,7 @@
-//! `guard`: runs a command only behind a proven backup, and knows the way back when it fails.
+//! `guard`: runs a command only behind a proven backup, and rolls back when it fails.
 //!
-//! It fails closed: without a backup that is stored, proven and kept, the command is never started. Where the way back is
-//! to be gone by itself, what stands against it is told before the command runs, too.
+//! It fails closed: without a backup that is stored, proven and kept, the command is never started. Where the way back
+//! is to be gone by itself, what prevents it is reported before the command runs, too.
 
 mod accept;
 
@@ -24,7 +24,7 @@ use pgkeep_model::manifest::{Manifest, SelectionRecord};
 use pgkeep_model::scan::NOT_UTF8;
 use pgkeep_model::shell;
 
-/// Ids of a stored backup's warnings that whoever relies on it later has to read, too: something is not in it.
+/// Ids of a stored backup's warnings that anyone who relies on it later has to read, too: something is not in it.
 const TOLD_AGAIN: &[&str] = &["preset", EXTENSION_ROWS, NOT_UTF8];
 
 /// What to guard, and how.
@@ -95,10 +95,10 @@ pub struct Report {
     pub took_ms: u64,
     /// What was odd.
     pub warnings: Vec<String>,
-    /// How many of these were told before the command ran.
+    /// How many of these were reported before the command ran.
     #[serde(skip)]
     pub told_before: usize,
-    /// Why the command was not run, or why the way back failed.
+    /// Why the command was not run, or why the rollback failed.
     pub failure: Option<Failure>,
 }
 
@@ -163,7 +163,7 @@ struct Guard<'a> {
     report: Report,
 }
 
-/// Makes or finds the backups, runs the command, and goes the way back where that was asked for.
+/// Makes or finds the backups, runs the command, and rolls back where that was asked for.
 pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) -> Report {
     let started = context.clock.monotonic();
     let mut guard = Guard {
@@ -203,7 +203,7 @@ impl Guard<'_> {
     async fn try_run(&mut self) -> Result<()> {
         let request = self.request;
         if request.restores {
-            // A backup takes long; what no backup could change is told before it.
+            // A backup takes long; what no backup could change is reported before it.
             for guarded in &request.guarded {
                 // What only the server can tell of a preset is looked at when the backup is there.
                 let gaps = guarded.backup.selection.record();
@@ -226,7 +226,7 @@ impl Guard<'_> {
                     return Err(self.no_way_back(failure));
                 }
                 Err(failure) => self.report.warnings.push(format!(
-                    "the way back would not work as things are: {}",
+                    "a rollback would not work at present: {}",
                     failure.message
                 )),
                 Ok(()) => {}
@@ -317,7 +317,7 @@ impl Guard<'_> {
             (Some(_), Some(failure)) if self.context.stop.is_requested() => {
                 Err(self.not_run(failure))
             }
-            // What is not found again is no way back, whatever else failed beside it.
+            // What is not found again is no rollback, whatever else failed beside it.
             (Some(_), Some(failure)) if !is_findable => Err(self.not_run(failure)),
             (Some(manifest), failure) => {
                 // What failed behind a good backup does not make it worse.
@@ -342,7 +342,7 @@ impl Guard<'_> {
         if let Some(gaps) = guarded.backup.selection.record() {
             let what = gaps.in_words();
             self.report.warnings.push(format!(
-                "`{id}` holds {what}: a database that is restored from it lacks the rest"
+                "`{id}` holds {what}: a database that is restored from it would lack the rest"
             ));
         }
         let outcome = &mut self.report.databases[at];
@@ -405,12 +405,12 @@ impl Guard<'_> {
         )
     }
 
-    /// Refuses to run the command where there is no way back from it.
+    /// Refuses to run the command where it cannot be rolled back.
     fn no_way_back(&self, failure: Failure) -> Failure {
         if self.context.stop.is_requested() {
             return failure;
         }
-        let message = format!("the way back would not work: {}", failure.message);
+        let message = format!("a rollback would not work: {}", failure.message);
         self.not_run(Failure {
             kind: Kind::Refused,
             message,
@@ -481,7 +481,7 @@ impl Guard<'_> {
             }
             Some(mut failure) => {
                 failure.message = format!(
-                    "{}, and its database was NOT put back: {}",
+                    "{}, and its database was NOT rolled back: {}",
                     command.words(),
                     failure.message
                 );

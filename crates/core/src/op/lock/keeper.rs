@@ -1,7 +1,7 @@
 //! Keeps one lease alive, proves on demand that it is still ours, and gives it back.
 //!
-//! One task owns the lease, so that renewals and proofs never meet. It takes nothing: a lease that is somebody else's is
-//! lost for good and left alone.
+//! One task owns the lease, so that renewals and proofs never meet. It takes nothing: a lease that is somebody else's
+//! is lost for good and left alone.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -38,7 +38,7 @@ pub(super) enum Fenced {
     Held,
     /// It is not.
     Lost,
-    /// Nobody can tell.
+    /// It is not known.
     Failed(Error),
 }
 
@@ -110,7 +110,7 @@ impl Place {
             Self::Asked(lease) => {
                 // The storage has failed already, and has been told of.
                 if let Err(error) = give_back(named.storage.as_ref(), key, *lease, None).await {
-                    tracing::info!(storage = named.name, %error, "a lease of ours may be left");
+                    tracing::info!(storage = named.name, %error, "a lease of this run may be left");
                 }
                 Ok(())
             }
@@ -217,11 +217,17 @@ impl Owned {
                     Ok(found) => {
                         return Ok(Renewed::Lost(format!("the lease is now held by {found}")));
                     }
-                    Err(_) => return Ok(Renewed::Lost("somebody overwrote the lease".to_owned())),
+                    Err(_) => {
+                        return Ok(Renewed::Lost(
+                            "another program overwrote the lease".to_owned(),
+                        ));
+                    }
                 },
                 Err(Error::NotFound(_)) => {
-                    // Whoever took it over may be done already.
-                    return Ok(Renewed::Lost("somebody took the lease away".to_owned()));
+                    // Anyone who took it over may be done already.
+                    return Ok(Renewed::Lost(
+                        "another program removed the lease".to_owned(),
+                    ));
                 }
                 Err(error) => return Err(error),
             }

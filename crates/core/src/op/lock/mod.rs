@@ -5,19 +5,20 @@
 //!
 //! - **The lock of this host comes first and is a must.** There is one for each storage and database, so that two
 //!   configurations with different storages do not disturb each other. Where it cannot be kept the run does not begin.
-//! - **A lease comes beside it, one for each storage.** A lease that another host holds ends the run, too. But a storage
-//!   that *cannot* hold a lease does not: one that ignores conditions keeps only the runs of this host apart
-//!   (`lease_not_exclusive`), and one that cannot be reached or refuses (`lease_failed`) will fail the run by itself in a
-//!   moment if it is needed. A backup that two hosts make at once is two backups; none at all is worse. What removes
-//!   objects asks [`Hold::is_leased`] first.
-//! - **A lease that is there is judged by whether it changes**, on this process's own monotonic clock: whoever renews it
-//!   is alive, whoever has not for as long as the lease lives is dead. Only a run of this very host is known to be dead at
-//!   once, because we have the lock that it would have.
-//! - **A lease is proven again before anything counts.** [`Hold::fence`] renews it by a conditional write, so nobody else
-//!   can have taken it, nor can take it within its whole life from then on. What is left is a process that stands still
-//!   for longer than that between the fence and the write behind it.
-//! - **Nothing is ever unlocked by hand.** [`Hold::release`] takes the leases away; a hold that is dropped without it, or a
-//!   killed process, leaves them to die by themselves: at once for this host's next run, after the lease's life for others.
+//! - **A lease comes beside it, one for each storage.** A lease that another host holds ends the run, too. But a
+//!   storage that *cannot* hold a lease does not: one that ignores conditions keeps only the runs of this host apart
+//!   (`lease_not_exclusive`), and one that cannot be reached or refuses (`lease_failed`) will fail the run by itself
+//!   in a moment if it is needed. A backup that two hosts make at once is two backups; none at all is worse. What
+//!   removes objects asks [`Hold::is_leased`] first.
+//! - **A lease that is there is judged by whether it changes**, on this process's own monotonic clock: anyone who
+//!   renews it is alive, anyone who has not for as long as the lease lives is dead. Only a run of this very host is
+//!   known to be dead at once, because we have the lock that it would have.
+//! - **A lease is proven again before anything counts.** [`Hold::fence`] renews it by a conditional write, so nobody
+//!   else can have taken it, nor can take it within its whole life from then on. What is left is a process that stands
+//!   still for longer than that between the fence and the write behind it.
+//! - **Nothing is ever unlocked by hand.** [`Hold::release`] takes the leases away; a hold that is dropped without it,
+//!   or a killed process, leaves them to die by themselves: at once for this host's next run, after the lease's life
+//!   for others.
 
 mod keeper;
 mod take;
@@ -108,7 +109,7 @@ pub struct Hold {
 enum Place {
     /// There is none, and nothing of ours is left.
     Without,
-    /// It was asked for, and nobody knows what came of it.
+    /// It was asked for, and the outcome is not known.
     Asked(Box<Lease>),
     /// It is ours, and kept alive.
     Kept(Keeper),
@@ -241,7 +242,7 @@ fn no_lock(what: &str, safe: &str, error: &lock::Error) -> Failure {
 fn busy(what: &str, safe: &str, who: &str) -> Failure {
     let message = format!("{what} failed: another run has the lock: {who}; {safe}");
     Failure::new(Kind::Busy, "busy", message).hint(
-        "`--lock-timeout 30m` waits for it; nothing has to be unlocked, a run that dies gives its lock up",
+        "`--lock-timeout 30m` waits for it; nothing has to be unlocked: a run that dies loses its lock",
     )
 }
 
@@ -268,7 +269,7 @@ impl Hold {
 
     /// Proves that the lease on the storage at this position is still ours, and renews it.
     ///
-    /// `lock_lost` ([`Kind::Busy`]) if it is not; the storage's own failure if nobody can tell. A storage without lease
+    /// `lock_lost` ([`Kind::Busy`]) if it is not; the storage's own failure if it is not known. A storage without lease
     /// has only this host's lock, which cannot be lost.
     pub async fn fence(&self, at: usize) -> Result<()> {
         if self.lost.is_cancelled() {
@@ -314,7 +315,8 @@ impl Hold {
         );
         let ttl = self.ttl.as_secs_f64();
         Failure::new(Kind::Busy, "lock_lost", message).hint(format!(
-            "a run loses its lock when it stands still for longer than {ttl} s: was the machine suspended or overloaded?"
+            "a run loses its lock when it makes no progress for longer than {ttl} s: was the machine suspended or \
+             overloaded?"
         ))
     }
 
@@ -343,7 +345,7 @@ impl Hold {
                 Err(_) => format!("no answer for {} s", limit.as_secs_f64()),
             };
             let text = format!(
-                "the lease in `{}` could not be given back: {why}; it ends by itself, for other hosts after {ttl} s",
+                "the lease in `{}` could not be released: {why}; it ends by itself, for other hosts after {ttl} s",
                 named.name
             );
             Some(Finding::new("lease_left", text, None))

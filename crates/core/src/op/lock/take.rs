@@ -1,7 +1,7 @@
 //! Takes the leases of all storages, one after the other in an order that all runs share, so that of two runs one wins.
 //!
-//! A lease of somebody else is watched until it changes or has lived its life. What was taken is written into the hold at
-//! once, so that a run that is stopped gives it back.
+//! A lease of somebody else is watched until it changes or has lived its life. What was taken is written into the hold
+//! at once, so that a run that is stopped gives it back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -190,7 +190,7 @@ impl<'a> Taking<'a> {
         let watch = self.watches[at].get_or_insert_with(|| Watch::new(version.clone()));
         let watched = watch.see(&version);
         let who = found.map_or_else(
-            || "somebody whose lease cannot be read".to_owned(),
+            || "a run whose lease cannot be read".to_owned(),
             ToString::to_string,
         );
         let name = &self.request.storages[at].name;
@@ -315,7 +315,12 @@ impl<'a> Taking<'a> {
         match answer(storage.create(key, other.clone())).await {
             Err(Error::Exists(_)) => {}
             Err(error) => return Err(warn(name, &error)),
-            Ok(_) => return Err(not_exclusive(name, "it overwrites what it is told not to")),
+            Ok(_) => {
+                return Err(not_exclusive(
+                    name,
+                    "it overwrites objects although the condition forbids it",
+                ));
+            }
         }
         match answer(storage.replace(key, other, &Version::never())).await {
             Err(Error::Changed(_)) => Ok(()),
@@ -368,7 +373,7 @@ fn warn(name: &str, error: &Error) -> Finding {
 
 fn not_exclusive(name: &str, why: &str) -> Finding {
     let text = format!(
-        "the storage `{name}` cannot hold a lease ({why}): only runs of this host are kept apart"
+        "the storage `{name}` cannot hold a lease ({why}): only runs on this host wait for each other"
     );
     Finding::new("lease_not_exclusive", text, None)
 }

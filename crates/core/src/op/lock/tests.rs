@@ -256,7 +256,7 @@ async fn a_lease_that_another_run_took_is_lost() {
         let failure = hold.fence(0).await.unwrap_err();
         assert_eq!((failure.kind, failure.id), (Kind::Busy, "lock_lost"));
         let who = if is_removed {
-            "somebody took the lease away".to_owned()
+            "another program removed the lease".to_owned()
         } else {
             theirs.to_string()
         };
@@ -319,7 +319,7 @@ async fn a_storage_that_ignores_conditions_keeps_this_host_apart_only() {
     assert_eq!(ids(&hold.warnings), ["lease_not_exclusive"]);
     let text = &hold.warnings[0].message;
     assert!(
-        text.ends_with("only runs of this host are kept apart"),
+        text.ends_with("only runs on this host wait for each other"),
         "{text}"
     );
     assert!(!hold.is_leased(0));

@@ -94,9 +94,7 @@ async fn remove(storage: &dyn Storage, backup: &Listed, right: &Right<'_>) -> Re
     let (bytes, manifest) = match right.ask(reading).await? {
         Ok(found) => found,
         Err(pgkeep_storage::Error::NotFound(_)) => {
-            return Ok(Outcome::Left(
-                "somebody else removed it meanwhile".to_owned(),
-            ));
+            return Ok(Outcome::Left("another run removed it meanwhile".to_owned()));
         }
         Err(error @ pgkeep_storage::Error::TooLarge { .. }) => return Ok(unreadable(&error)),
         Err(error) => {
@@ -113,7 +111,7 @@ async fn remove(storage: &dyn Storage, backup: &Listed, right: &Right<'_>) -> Re
             "cannot remove its manifest: {error}"
         )));
     }
-    // Whoever pins looks for the manifest behind it, as this looks for the pin behind the manifest: one of both sees
+    // Anyone who pins looks for the manifest behind it, as this looks for the pin behind the manifest: one of both sees
     // the other.
     let why = match right.look(storage, &pin).await {
         Err(pgkeep_storage::Error::NotFound(_)) => None,
@@ -126,7 +124,7 @@ async fn remove(storage: &dyn Storage, backup: &Listed, right: &Right<'_>) -> Re
         return Ok(match right.put(storage, &key, bytes).await {
             Ok(()) => Outcome::Left(why),
             Err(error) => Outcome::Failed(format!(
-                "{why}, and its manifest could not be put back: {error}"
+                "{why}, but its manifest could not be written back: {error}"
             )),
         });
     }
@@ -153,7 +151,7 @@ async fn remove_objects(storage: &dyn Storage, backup: &Listed, right: &Right<'_
         Outcome::Removed
     } else {
         Outcome::Failed(format!(
-            "its manifest is removed, and these objects are left behind: {}; `pgkeep sync` sweeps them after a day",
+            "its manifest is removed, and these objects are left behind: {}; `pgkeep sync` removes them after a day",
             failures.join(", ")
         ))
     }

@@ -208,19 +208,19 @@ pub(super) async fn prune(
             request.database
         );
         let failure = Failure::new(Kind::NotFound, "no_such_database", message);
-        report.failure = Some(failure.hint("`pgkeep list` shows what there is"));
+        report.failure = Some(failure.hint("`pgkeep list` shows the backups"));
     }
     report
 }
 
 /// Refuses a policy without any rule.
 pub fn empty_policy(what: &str) -> Failure {
-    let message = format!("{what} refused: the policy has no rule that keeps a backup; {SAFE}");
+    let message = format!("{what} refused: no retention rule is set; {SAFE}");
     Failure::new(Kind::Refused, "empty_policy", message)
         .hint("give `retention` in the configuration, or rules such as `--keep-daily 7`")
 }
 
-/// One failure never hides another: the worst decides the exit code, and all are told.
+/// One failure never hides another: the worst decides the exit code, and all are reported.
 pub fn worst(mut failures: Vec<Failure>) -> Option<Failure> {
     let rank = |failure: &Failure| match failure.kind {
         Kind::Interrupted | Kind::Terminated => 0,

@@ -26,6 +26,7 @@ use pgkeep_model::restore::compare::{
 use pgkeep_model::scan::{self, RowDigest, Scan, Scanner, SequenceValue, Table};
 use pgkeep_model::supabase;
 use pgkeep_model::text_form::TextForm;
+use pgkeep_model::words::count;
 
 /// Nobody else works in a database that was just restored.
 const LOCK_WAIT: Duration = Duration::from_secs(60);
@@ -264,7 +265,7 @@ fn beside(expected: &[Expected], scan: &Scan) -> Vec<String> {
         .tables
         .iter()
         .filter(|table| table.kind.is_some() && !known.contains(&table.full_name()));
-    more.map(|table| format!("`{}` is there and was not in the dump", table.full_name()))
+    more.map(|table| format!("`{}` exists, but was not in the dump", table.full_name()))
         .collect()
 }
 
@@ -469,7 +470,8 @@ pub(crate) fn judge(what: &str, compared: &Compared, large_objects: Option<u64>)
     problems.extend(compared.sequences.iter().cloned());
     if let Some(wanted) = large_objects.filter(|wanted| *wanted != compared.large_objects) {
         problems.push(format!(
-            "{wanted} large objects were dumped, {} came back",
+            "{} in the dump, but {} restored",
+            count(wanted, "large object"),
             compared.large_objects
         ));
         parts.push("the large objects".to_owned());
@@ -477,12 +479,10 @@ pub(crate) fn judge(what: &str, compared: &Compared, large_objects: Option<u64>)
     if problems.is_empty() {
         return Ok(());
     }
+    let is_one = |part: &str| part == ONE_SEQUENCE || part.starts_with("1 of ");
     let message = match parts.as_slice() {
-        [only] if only == ONE_SEQUENCE => format!("{what}: {only} is not as it was dumped"),
-        _ => format!(
-            "{what}: {} are not as they were dumped",
-            parts.join(" and ")
-        ),
+        [only] if is_one(only) => format!("{what}: {only} differs from the dump"),
+        _ => format!("{what}: {} differ from the dump", parts.join(" and ")),
     };
     Err(Failure::new(Kind::Damaged, "restore_differs", message).with_details(problems))
 }
@@ -551,7 +551,7 @@ mod tests {
         let told = judge("x", &missing, Some(2)).unwrap_err();
         assert_eq!(
             told.message,
-            "x: 1 of 3 tables and a sequence and the large objects are not as they were dumped"
+            "x: 1 of 3 tables and a sequence and the large objects differ from the dump"
         );
         assert_eq!(told.details[0], "public.root: it is missing");
     }

@@ -189,12 +189,12 @@ pub(crate) fn unusable(
         all.push(Unusable {
             id: "extension_not_allowed",
             text: format!(
-                "`{}` may not create {}, which only a superuser may",
+                "`{}` cannot create {}: only a superuser can",
                 facts.user,
                 named(&denied)
             ),
             hint: format!(
-                "a superuser makes an empty database with them, which this role then restores into; {}",
+                "let a superuser make an empty database that has them, and restore into it; {}",
                 skip(&denied)
             ),
         });
@@ -208,7 +208,7 @@ pub(crate) fn unusable(
         all.push(Unusable {
             id: "extension_not_loaded",
             text: format!(
-                "its server does not load {} when it starts, without which they cannot be created",
+                "its server does not load {} at its start, so they cannot be created",
                 named(&not_loaded)
             ),
             hint: format!(

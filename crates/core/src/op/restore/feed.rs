@@ -59,7 +59,7 @@ pub(crate) fn judge_file(
     if scan.cluster {
         let message = format!("{what}: it is the dump of a whole cluster");
         return Err(Failure::new(Kind::Refused, "cluster_dump_refused", message)
-            .hint("restore the dump of one database; `pgkeep inspect` tells what the file holds"));
+            .hint("restore the dump of one database; `pgkeep inspect` shows what the file holds"));
     }
     let is_waived =
         |id: &str| id == "end_marker_missing" && accept_no_end_marker && scan.statements > 0;

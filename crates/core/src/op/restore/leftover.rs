@@ -1,7 +1,7 @@
 //! What a killed restore leaves on a server, how it is known, and how the next one sweeps it.
 //!
-//! Until it was compared, a database bears a name of ours: the wanted one, a mark, and sixteen hex digits, the first eight of
-//! which are the second in which it was made. A comment says which process on which host restores into it.
+//! Until it was compared, a database bears a name of ours: the wanted one, a mark, and sixteen hex digits, the first
+//! eight of which are the second in which it was made. A comment says which process on which host restores into it.
 
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ pub(super) async fn sweep(
             said.push(match databases.drop_database(&name, cancel).await {
                 Ok(()) => format!("`{name}`, which a killed restore left behind, was dropped"),
                 Err(error) => {
-                    format!("`{name}`, which a killed restore left behind, stays: {error}")
+                    format!("`{name}`, which a killed restore left behind, could not be dropped: {error}")
                 }
             });
         }
@@ -108,7 +108,7 @@ pub(crate) async fn sweep_roles(
         match restorer::drop_role(databases, &role, cancel).await {
             Ok(()) => tracing::info!(role, "a role that a killed restore left behind was dropped"),
             Err(error) => {
-                tracing::warn!(role, %error, "a role that a killed restore left behind stays");
+                tracing::warn!(role, %error, "a role that a killed restore left behind could not be dropped");
             }
         }
     }

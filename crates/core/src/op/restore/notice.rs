@@ -5,12 +5,12 @@ use jiff::Timestamp;
 use super::{Report, Request, Source, Told};
 use crate::op::notices::{database_of, note_failure, outcome, verdict};
 use pgkeep_model::notice::{Event, Notice, Outcome};
-use pgkeep_model::words::{number, took};
+use pgkeep_model::words::{count, took};
 
 /// What is safe where nobody answered for the target.
 const UNSURE: &str = "look at the target before you use it; the backup was not changed";
 
-/// Makes the notice of single tables, or of their rows, that were brought into a database that holds others.
+/// Makes the notice of single tables, or of their rows, that were restored into a database that holds others.
 pub(super) fn of_parts(request: &Request, told: &Told<'_>, now: Timestamp) -> Notice {
     let database = database_of(told.backup_id)
         .or_else(|| named(request))
@@ -29,7 +29,7 @@ pub(super) fn of_parts(request: &Request, told: &Told<'_>, now: Timestamp) -> No
         safe_where_it_failed(told.is_unsure).to_owned()
     };
     note_failure(&mut notice, told.failure.as_ref());
-    notice.verdict = verdict(outcome, "the rows are as they were dumped");
+    notice.verdict = verdict(outcome, "the rows match the dump");
     let subject = subject(outcome, told.target, told.rows, told.took_ms, &notice);
     notice.with_subject(&subject)
 }
@@ -63,7 +63,7 @@ pub(super) fn of_whole(request: &Request, report: &Report, now: Timestamp) -> No
     }
     note_failure(&mut notice, report.failure.as_ref());
     let good = if report.compared {
-        "every table is as it was dumped"
+        "every table matches the dump"
     } else {
         "restored, not compared"
     };
@@ -90,7 +90,7 @@ fn safe_where_it_failed(is_unsure: bool) -> &'static str {
     if is_unsure {
         UNSURE
     } else {
-        "the target is as it was, and so is the backup"
+        "neither the target nor the backup was changed"
     }
 }
 
@@ -101,8 +101,8 @@ fn subject(outcome: Outcome, target: &str, rows: u64, took_ms: u64, notice: &Not
         .map(|failure| failure.message.as_str());
     match outcome {
         Outcome::Good => format!(
-            "restore done: {} rows into {target} in {}",
-            number(rows),
+            "restore done: {} into {target} in {}",
+            count(rows, "row"),
             took(took_ms)
         ),
         Outcome::GoodBut => format!("restore done, but: {}", message.unwrap_or_default()),

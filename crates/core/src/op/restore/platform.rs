@@ -48,8 +48,8 @@ pub(super) fn widen(options: &mut Options, opened: &Opened) {
 pub(super) fn refuse_pipe(request: &Request) -> Result<()> {
     match (&request.source, request.options.preset) {
         (Source::Stdin, Some(Preset::Supabase)) => {
-            let message = "a project's dump cannot come out of a pipe: what it brings of the platform decides what is made in \
-                           front of it, so the dump is read twice; nothing was changed";
+            let message = "the dump of a Supabase project cannot be restored from a pipe, because it is read twice; \
+                nothing was changed";
             let failure = Failure::new(Kind::Usage, "pipe_is_read_once", message);
             Err(failure.hint("write the dump into a file and restore that"))
         }

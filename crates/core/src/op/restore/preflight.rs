@@ -1,4 +1,4 @@
-//! Decides before anything is touched how a target takes a dump, or tells everything that stands against it at once.
+//! Decides before anything is touched how a target takes a dump, or tells all problems at once.
 
 use std::fmt::Display;
 
@@ -15,6 +15,7 @@ use pgkeep_model::restore::properties::Properties;
 use pgkeep_model::scan::Scan;
 use pgkeep_model::supabase;
 use pgkeep_model::text_form::TextForm;
+use pgkeep_model::words::bytes;
 
 /// Extensions that are in every database and are never created by a dump.
 pub(crate) const ALWAYS_THERE: &str = "plpgsql";
@@ -79,7 +80,7 @@ pub(crate) struct Target {
     pub free_bytes: Option<u64>,
 }
 
-/// One thing that stands against a restore.
+/// One thing that prevents a restore.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
     pub id: &'static str,
@@ -247,7 +248,7 @@ pub(crate) fn plan(
     }
 }
 
-/// Turns everything that stands against a restore into one failure.
+/// Turns everything that prevents a restore into one failure.
 pub(crate) fn failure(
     into: &Connection,
     name: &str,
@@ -271,7 +272,7 @@ pub(crate) fn failure(
             format!("{what}: {}; {safe}", one.text),
         ),
         all => {
-            let message = format!("{what}: {} things stand against it; {safe}", all.len());
+            let message = format!("{what}: {} problems; {safe}", all.len());
             let texts = all.iter().map(|problem| problem.text.clone());
             Failure::new(Kind::Refused, "target_not_ready", message).with_details(texts)
         }
@@ -300,7 +301,7 @@ fn place(needs: &Needs, target: &Target, plan: Plan, options: &Options) -> Optio
     if facts.is_standby {
         return Some(problem(
             "target_is_standby",
-            "its server is a standby, which takes no writes",
+            "its server is a standby, which accepts no writes",
             None,
         ));
     }
@@ -315,7 +316,8 @@ fn place(needs: &Needs, target: &Target, plan: Plan, options: &Options) -> Optio
         )
     };
     if plan == Plan::Replace && is_held {
-        let text = "Supabase's own services hold it, so that no other database can take its place";
+        let text =
+            "Supabase's own services keep it in use, so no other database can take its place";
         return Some(problem("platform_database", text, Some(&aside)));
     }
     if plan != Plan::Fill {
@@ -370,8 +372,8 @@ pub(crate) fn powers_of(needs: &Needs, target: &Target, options: &Options) -> Op
     powers(needs, &target.facts, &own, options)
 }
 
-/// A dump is SQL that somebody else may have written, or whoever could write to the database that it is of: functions
-/// of indexes and checks run while it is restored, and can do whatever the restoring role can.
+/// A dump is SQL that somebody else may have written, or anyone who could write to the database that it is of:
+/// functions of indexes and checks run while it is restored, and can do whatever the restoring role can.
 ///
 /// `rights` are the statements, each behind "; ", that let a role of its own work in the target.
 pub(crate) fn powers(
@@ -393,7 +395,7 @@ pub(crate) fn powers(
         }
         false => format!("`{user}` may become `{role}`, a role with powers over the server"),
     };
-    let text = format!("{what}, and whatever the dump's SQL says would run with those powers");
+    let text = format!("{what}, and all SQL of the dump would run with those powers");
     let owners = if needs.roles.is_empty() {
         String::new()
     } else {
@@ -407,13 +409,13 @@ pub(crate) fn powers(
         ""
     };
     let roles = if makes_roles && !makes_roles_itself {
-        "; the roles that are missing are made by somebody else, because CREATEROLE is such a power up to PostgreSQL 15"
+        "; let a superuser create the missing roles, because CREATEROLE is such a power up to PostgreSQL 15"
     } else {
         ""
     };
     let hint = format!(
-        "`--allow-superuser` restores all the same, where you trust the dump as you trust the server; or make a role for \
-         it: `CREATE ROLE restorer LOGIN CREATEDB{more}`{rights}{owners}{roles}"
+        "if you trust the dump as you trust the server, `--allow-superuser` restores anyway; or make a role for it: \
+         `CREATE ROLE restorer LOGIN CREATEDB{more}`{rights}{owners}{roles}"
     );
     Some(problem(SUPERUSER_REFUSED, text, Some(&hint)))
 }
@@ -479,7 +481,7 @@ pub(crate) fn tablespaces(
         facts.user,
         list(&names)
     );
-    let hint = "`--no-tablespaces` puts everything into the database's own";
+    let hint = "`--no-tablespaces` puts everything into the database's own tablespace";
     Some(problem("tablespace_missing", text, Some(hint)))
 }
 
@@ -568,7 +570,7 @@ pub(crate) fn roles(needs: &Needs, facts: &TargetFacts, options: &Options) -> Op
     }
     if options.create_missing_roles {
         let text = format!(
-            "`{}` may not create the missing roles {}",
+            "`{}` cannot create the missing roles {}",
             facts.user,
             list(&names)
         );
@@ -595,7 +597,7 @@ fn rights(target: &Target, plan: Plan) -> Vec<Problem> {
     let creates = matches!(plan, Plan::Create | Plan::Replace);
     lacks(
         creates && !facts.may_create_databases,
-        format!("`{user}` may not create databases"),
+        format!("`{user}` cannot create databases"),
         "`ALTER ROLE … CREATEDB`, or create an empty database yourself and restore into it",
     );
     lacks(
@@ -605,7 +607,7 @@ fn rights(target: &Target, plan: Plan) -> Vec<Problem> {
     );
     lacks(
         plan == Plan::Fill && !facts.may_create_schemas,
-        format!("`{user}` may not create anything in it"),
+        format!("`{user}` cannot create anything in it"),
         "restore as its owner, or grant CREATE on the database",
     );
     problems
@@ -614,8 +616,9 @@ fn rights(target: &Target, plan: Plan) -> Vec<Problem> {
 fn space(needs: &Needs, target: &Target) -> Option<Problem> {
     let free = target.free_bytes?;
     let text = format!(
-        "its server's disk has {free} bytes free, and the database had {} bytes",
-        needs.size_bytes
+        "its server's disk has {} free, but the database had {}",
+        bytes(free),
+        bytes(needs.size_bytes)
     );
     (free < needs.size_bytes).then(|| problem("no_space", text, None))
 }
@@ -754,7 +757,7 @@ mod tests {
         assert_eq!(told.kind.exit_code(), 25);
         assert!(
             told.message
-                .ends_with("5 things stand against it; the database was not changed"),
+                .ends_with("5 problems; the database was not changed"),
             "{}",
             told.message
         );

@@ -1,10 +1,10 @@
 //! The plain login role that restores for a superuser.
 //!
-//! A dump is SQL that whoever could write to its database may have written: functions of indexes, checks and defaults run
-//! while it is restored. So that none of it runs with a superuser's powers, a role without any carries it out, in a session
-//! of its own: a function can undo `SET ROLE`, but not another login. What only a superuser may do, and what runs nothing of
-//! the dump, the superuser's own sessions do: extensions before it, single statements in between, owners, rights and event
-//! triggers behind it.
+//! A dump is SQL that anyone who could write to its database may have written: functions of indexes, checks and
+//! defaults run while it is restored. So that none of it runs with a superuser's powers, a role without any carries it
+//! out, in a session of its own: a function can undo `SET ROLE`, but not another login. What only a superuser may do,
+//! and what runs nothing of the dump, the superuser's own sessions do: extensions before it, single statements in
+//! between, owners, rights and event triggers behind it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -87,7 +87,8 @@ pub(super) enum NoRestorer {
 }
 
 impl Restorer {
-    /// Makes the role and lets it log in; `home` is a database that lets us in. One that cannot log in is dropped again.
+    /// Makes the role and lets it log in; `home` is a database that lets us in. One that cannot log in is dropped
+    /// again.
     pub(super) async fn make(
         home: (&Databases, &Connection),
         psql: &impl Fn(&Connection) -> Psql,
@@ -195,8 +196,8 @@ SELECT format('GRANT CREATE ON TABLESPACE %I TO {role}', spcname) FROM pg_tables
         })
     }
 
-    /// What the role may do with the things of extensions: fill their tables, and use what reaches other servers as far as
-    /// they let a plain role.
+    /// What the role may do with the things of extensions: fill their tables, and use what reaches other servers as
+    /// far as they let a plain role.
     fn grants(&self) -> String {
         let role = quote(&self.role);
         format!(
@@ -208,8 +209,8 @@ SELECT format('GRANT ALL ON TABLE %s TO {role}', c.oid::regclass) FROM pg_extens
         )
     }
 
-    /// Lets the role make tables, and what they need, in these schemas of a database, as far as they are there. Foreign keys
-    /// may refer to these tables.
+    /// Lets the role make tables, and what they need, in these schemas of a database, as far as they are there.
+    /// Foreign keys may refer to these tables.
     pub(super) async fn let_make_tables(
         &self,
         inside: &Psql,
@@ -342,7 +343,8 @@ SELECT format('ALTER TYPE %s OWNER TO {role}', t.oid::regtype) FROM pg_type t
         )
     }
 
-    /// Carries out what waited, in the database that was restored and compared, and takes all from the role that it has.
+    /// Carries out what waited, in the database that was restored and compared, and takes all from the role that it
+    /// has.
     pub(super) async fn finish(
         &self,
         inside: &Psql,
@@ -422,7 +424,7 @@ fn end_sessions(role: &str) -> String {
 /// Says of a role that could not be made that it may be there, and what does without.
 pub(super) fn not_made(failure: Failure, left: Option<String>) -> Failure {
     let failure = failure.hint(
-        "`--allow-superuser` restores without such a role, where you trust the dump as you trust the server",
+        "if you trust the dump as you trust the server, `--allow-superuser` restores without such a role",
     );
     match left {
         Some(role) => failure.with_details([format!("the role `{role}` may be left behind")]),
@@ -508,7 +510,7 @@ impl Waiting<'_> {
             match late {
                 Late::Rights if self.is_scratch => say(self.to_look(&role).as_bytes()),
                 Late::Owner if self.is_scratch => {}
-                // Rights are given by owners, so whoever stays one is one first.
+                // Rights are given by owners, so anyone who stays one is one first.
                 Late::Owner => say(format!("REASSIGN OWNED BY {role} TO {heir};").as_bytes()),
                 // An event trigger would see this.
                 Late::Rights => {

@@ -1,4 +1,4 @@
-//! One restore from the first question to the last rename, and the way back from each point where it may fail.
+//! One restore from the first question to the last rename, and how it is undone from each point where it may fail.
 
 mod fill;
 mod follow_up;
@@ -56,7 +56,7 @@ pub(super) struct Run<'a> {
     no_stop: Late,
     /// What moves of the dump, for the watchdog.
     pulse: Arc<Pulse>,
-    /// Why copies were passed over.
+    /// Why copies were skipped.
     bad_copies: Vec<String>,
     /// What became of a transaction, or of the renames, that failed; and why that cannot be seen.
     fate: Option<Fate>,
@@ -71,7 +71,7 @@ pub(super) struct Run<'a> {
     unfilled: Vec<String>,
 }
 
-/// A dump that was brought in whole.
+/// A dump that was restored whole.
 struct Moved {
     scan: Scan,
     /// What of it was left out and is not there.
@@ -228,7 +228,7 @@ impl<'a> Run<'a> {
         is_good.and_then(|()| self.after_views(&what))
     }
 
-    /// Restores, or leaves the target as it was.
+    /// Restores, or leaves the target unchanged.
     async fn try_site(&mut self, opened: &Opened, site: &Site, made: &mut Made) -> Result<()> {
         if let Err(failure) = self.carry_out(opened, site, made).await {
             if self.report.restored {
@@ -404,7 +404,7 @@ impl<'a> Run<'a> {
             free_bytes,
         };
         let divides = is_divided(options, opened, &target.facts);
-        // What else stands against it is told before a role is made.
+        // What else prevents it is reported before a role is made.
         let assumed = Options {
             allow_superuser: options.allow_superuser || divides,
             ..options.clone()
@@ -649,7 +649,7 @@ impl<'a> Run<'a> {
         match fate {
             Fate::Done => {
                 self.warn(format!(
-                    "the connection was lost behind the last COMMIT, which was done: {error}"
+                    "the connection was lost after the last COMMIT, which was done: {error}"
                 ));
                 return Ok(());
             }
@@ -659,7 +659,7 @@ impl<'a> Run<'a> {
             Fate::Unknown | Fate::Undone => {}
         }
         let failure = self.failed(&error);
-        let said = "the rows are right, and the server refused to give them to their owners";
+        let said = "the rows are right, but the server refused to give them to their owners";
         Err(with_hint(
             of_statement(failure, &error, &self.what(), said),
             &error,
@@ -667,9 +667,7 @@ impl<'a> Run<'a> {
     }
 
     fn warn_not_compared(&mut self) {
-        self.warn(
-            "nothing was compared: that its rows are as they were dumped is not proven".into(),
-        );
+        self.warn("nothing was compared, so it is not proven that the rows match the dump".into());
     }
 
     /// Drops what killed restores of this name left behind.
@@ -681,7 +679,7 @@ impl<'a> Run<'a> {
         match leftover::sweep(databases, name, clock, self.stop()).await {
             Ok(said) => self.report.warnings.extend(said),
             Err(error) => self.warn(format!(
-                "what killed restores may have left behind could not be looked for: {error}"
+                "cannot look for what killed restores may have left behind: {error}"
             )),
         }
     }
@@ -772,8 +770,9 @@ impl<'a> Run<'a> {
         match self.request.source {
             Source::Stored { .. } => failure,
             Source::File(_) | Source::Stdin => failure.hint(
-                "a plain dump has times in the time zone of whoever wrote it: `--dump-time-zone NAME` compares in that \
-                 one; amounts of money are read as the server's `lc_monetary` says, and `PGOPTIONS='-c lc_monetary=C'` in front \
+                "a plain dump has times in the time zone of the session that wrote it: `--dump-time-zone NAME` \
+                 compares in that zone; amounts of money are read as the server's `lc_monetary` says, and \
+                 `PGOPTIONS='-c lc_monetary=C'` in front \
                  reads those that pgkeep dumped; `--no-compare` restores without the proof",
             ),
         }
@@ -799,7 +798,9 @@ impl<'a> Run<'a> {
             // The tag stays until nobody needs it: a restore that is killed in front of the renaming is known by it.
             let sql = format!("COMMENT ON DATABASE {} IS NULL", quote(name));
             if let Err(error) = databases.execute(&sql, &self.no_stop).await {
-                self.warn(format!("the comment of `{name}` is still ours: {error}"));
+                self.warn(format!(
+                    "the comment of `{name}` is still pgkeep's: {error}"
+                ));
             }
             return Ok(());
         }
@@ -816,7 +817,7 @@ impl<'a> Run<'a> {
         if let Ok(ended @ 1..) = swapped {
             let noun = if ended == 1 { "session" } else { "sessions" };
             self.warn(format!(
-                "{ended} {noun} of `{name}` had to end for it, with what they had not committed"
+                "{ended} {noun} of `{name}` had to be ended, and lost what was not committed"
             ));
         }
         if let Err(error) = swapped {
@@ -831,7 +832,7 @@ impl<'a> Run<'a> {
                 }
             }
             self.warn(format!(
-                "the connection was lost behind the renames, which were done: {error}"
+                "the connection was lost after the renames, which were done: {error}"
             ));
         }
         for held in &site.target.facts.subscriptions {
@@ -870,7 +871,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Leaves the target as it was, and says so in the failure.
+    /// Leaves the target unchanged, and says so in the failure.
     async fn undo(&mut self, failure: Failure, site: &Site, made: &Made) -> Failure {
         if let Some(kept) = self.kept_as.take() {
             return self.unseen(failure, site, &kept);
@@ -927,9 +928,9 @@ impl<'a> Run<'a> {
         self.report.is_unsure = true;
         let name = &site.target.name;
         failure
-            .and_safe("whether the database got its name cannot be seen, and nothing was dropped")
+            .and_safe("the database may or may not have got its name, and nothing was dropped")
             .hint(format!(
-                "where `{name}` is there, it is the restored one; else `ALTER DATABASE {} RENAME TO {}` names it, or \
+                "if `{name}` exists, it is the restored one; else `ALTER DATABASE {} RENAME TO {}` names it, or \
                  `DROP DATABASE` removes it",
                 quote(&site.name),
                 quote(name)
@@ -942,9 +943,9 @@ impl<'a> Run<'a> {
         self.report.is_unsure = true;
         let name = &site.target.name;
         failure
-            .and_safe("whether the databases were renamed cannot be seen, and nothing was dropped")
+            .and_safe("the databases may or may not have been renamed, and nothing was dropped")
             .hint(format!(
-                "where `{kept}` is there, it is the old database, and `{name}` is the restored one; else `{name}` is \
+                "if `{kept}` exists, it is the old database, and `{name}` is the restored one; else `{name}` is \
                  unchanged, and `DROP DATABASE {}` removes what was restored beside it",
                 quote(&site.name)
             ))
@@ -955,15 +956,15 @@ impl<'a> Run<'a> {
         match (site.plan, self.fate) {
             (Plan::Create | Plan::Replace, _) if made.is_left => "a database may be left behind",
             (Plan::Create, _) if !made.database => "nothing was changed",
-            (Plan::Create, _) => "the database that was made for it is gone again",
+            (Plan::Create, _) => "the database that was made for it was dropped",
             (Plan::Replace, _) => "the database was not changed",
             (Plan::Fill, Some(Fate::Done)) => {
                 "the database was empty and now holds what was restored"
             }
             (Plan::Fill, Some(Fate::Unknown)) => {
-                "whether the database is still empty cannot be seen: look before you use it"
+                "the database may not be empty any more: look before you use it"
             }
-            (Plan::Fill, _) => "the database is as empty as it was",
+            (Plan::Fill, _) => "the database is still empty",
         }
     }
 
@@ -1046,8 +1047,8 @@ fn sequences_of(scan: &Scan, without: &Without) -> Vec<SequenceValue> {
     scan.sequences.iter().filter(is_there).cloned().collect()
 }
 
-/// Free bytes on the server's disk, where the server runs here and its folder can be seen. A port of this machine may be
-/// the end of a tunnel; a socket is not.
+/// Free bytes on the server's disk, where the server runs here and its folder can be seen. A port of this machine may
+/// be the end of a tunnel; a socket is not.
 fn free_bytes(into: &Connection, environment: &Environment, facts: &TargetFacts) -> Option<u64> {
     let place = with_ambient_place(into, environment);
     let ambient = environment.for_connection(into);

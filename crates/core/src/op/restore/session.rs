@@ -1,5 +1,5 @@
-//! The sessions of a restore: the one place that starts `psql` for it, feeds it a script, watches it, asks, commits or rolls
-//! back, and finds out what became of a COMMIT whose answer was lost.
+//! The sessions of a restore: the one place that starts `psql` for it, feeds it a script, watches it, asks, commits or
+//! rolls back, and finds out what became of a COMMIT whose answer was lost.
 //!
 //! `psql` takes the end of its input for the end of the script, so its input lives until it is gone ([`Feed`] holds it,
 //! too): only a commit or a roll-back closes it.
@@ -74,7 +74,7 @@ pub(super) struct Sessions<'a> {
     pub limits: Limits,
     /// What moves, for the watchdog.
     pub pulse: Arc<Pulse>,
-    /// What moves, for whoever shows it.
+    /// What moves, for anyone who shows it.
     pub progress: Arc<Progress>,
     pub context: &'a Context,
 }
@@ -205,8 +205,8 @@ impl Sessions<'_> {
         }
     }
 
-    /// Carries out one of several scripts, in a database that is dropped where any of them fails. The caller watches them
-    /// all, and ends them by `halt`.
+    /// Carries out one of several scripts, in a database that is dropped where any of them fails. The caller watches
+    /// them all, and ends them by `halt`.
     pub(super) async fn one_of_many(
         &self,
         script: Script,
@@ -325,8 +325,8 @@ impl Sessions<'_> {
         }
     }
 
-    /// What only a superuser may make is made beside the session. Where the database stays, all is one transaction, whose
-    /// things nobody else sees.
+    /// What only a superuser may make is made beside the session. Where the database stays, all is one transaction,
+    /// whose things nobody else sees.
     fn aside(
         &self,
         request: &FeedRequest<'_>,
@@ -454,7 +454,7 @@ impl Sessions<'_> {
     }
 
     fn cannot_be_cut(&self) -> Fault {
-        let message = format!("{}: its dump cannot be read by parts", self.what());
+        let message = format!("{}: its dump cannot be read in parts", self.what());
         Fault::Failure(Failure::new(Kind::Unexpected, "cannot_be_cut", message))
     }
 
@@ -666,7 +666,8 @@ impl Sessions<'_> {
         failure
     }
 
-    /// Finds out what became of a transaction. Where the database is dropped or nothing was sent, nothing has to be asked.
+    /// Finds out what became of a transaction. Where the database is dropped or nothing was sent, nothing has to be
+    /// asked.
     async fn settle(&self, failure: Failure, track: &Track) -> Failed {
         if !self.is_lasting {
             return Failed {
@@ -698,8 +699,8 @@ impl Sessions<'_> {
     }
 }
 
-/// How long the server itself lets a session of ours wait for a lock where others work, in milliseconds: longer than the
-/// watchdog, which can name who holds it.
+/// How long the server itself lets a session of ours wait for a lock where others work, in milliseconds: longer than
+/// the watchdog, which can name who holds it.
 pub(super) fn limit_of_server(limits: Limits) -> i32 {
     let wait = limits.lock_wait;
     lock_timeout_ms(wait + wait / 2 + Duration::from_secs(5))

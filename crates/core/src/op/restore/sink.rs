@@ -172,8 +172,8 @@ impl Sink {
         self.progress.note_table(self.filter.scanner());
     }
 
-    /// Hands on a piece of rows whose COPY was handed on. What follows behind their end is blank space, or nothing of the
-    /// piece is handed on: it would be carried out.
+    /// Hands on a piece of rows whose COPY was handed on. What follows behind their end is blank space, or nothing of
+    /// the piece is handed on: it would be carried out.
     fn pass_rows(&mut self, of: &TableName, text: &[u8]) {
         if self.broken.is_some() {
             return;
@@ -195,8 +195,7 @@ impl Sink {
             (false, None) => &[],
         };
         if !behind.iter().all(u8::is_ascii_whitespace) {
-            let why =
-                "something else stands behind its rows, where the manifest says that they end";
+            let why = "other text follows its rows, where the manifest says that they end";
             self.damaged(of, why);
         } else if let Err(refusal) = pushed {
             self.broken = Some(Broken::Refused(refusal));
@@ -234,8 +233,8 @@ impl Sink {
         });
     }
 
-    /// Ends a text that is whole by itself, and says what it held; what was left out of it and is not there goes to `lost`,
-    /// what was held back to `held_back`. The next one begins with the settings of the dump.
+    /// Ends a text that is whole by itself, and says what it held; what was left out of it and is not there goes to
+    /// `lost`, what was held back to `held_back`. The next one begins with the settings of the dump.
     pub(super) fn turn(
         &mut self,
         lost: &mut Vec<String>,
@@ -274,8 +273,8 @@ impl Sink {
 fn needs_superuser() -> Refusal {
     Refusal {
         id: "superuser_needed",
-        why: "it makes something that only a superuser may make, such as an operator class, which cannot be done beside \
-              the one transaction that fills an existing database"
+        why: "it makes something that only a superuser can make, such as an operator class, and that is not \
+            possible in the one transaction that fills an existing database"
             .to_owned(),
         hint: Some(
             "restore it into a database that does not exist yet, or with `--replace`; `--allow-superuser` lets all of the \
@@ -408,7 +407,7 @@ mod tests {
     const BLOCK: &str = "COPY public.t (a) FROM stdin;\n1\n2\n\\.\n";
     const OTHER: &str = "\n\nCOPY public.u (a) FROM stdin;\n7\n\\.\n";
 
-    /// Returns what was handed on, and what stands against it.
+    /// Returns what was handed on, and what prevents it.
     fn handed_on(text: &str, cuts: &[usize]) -> (String, Option<String>) {
         let (mut output, input) = std::io::pipe().unwrap();
         let sink = Sink::new(input, &Rules::default(), &Arc::default());
@@ -447,7 +446,7 @@ mod tests {
                 prop_assert_eq!(broken, None);
                 prop_assert_eq!(handed_on.trim_end(), whole.trim_end());
             } else {
-                prop_assert!(broken.unwrap().contains("something else stands behind"));
+                prop_assert!(broken.unwrap().contains("other text follows its rows"));
             }
         }
     }

@@ -14,6 +14,7 @@ use crate::postgres::activity::{Session, sessions};
 use crate::postgres::error::Error;
 use crate::postgres::psql::Psql;
 use pgkeep_model::failure::{Failure, Kind};
+use pgkeep_model::words::span;
 
 /// How long a restore may stand still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,8 +189,8 @@ impl Verdict {
                 Kind::Source,
                 "restore_stalled",
                 format!(
-                    "{what}: it stood still for {} s: no byte was taken, no statement ended, and the server did not work",
-                    stall.as_secs()
+                    "{what}: it made no progress for {}: no byte was taken, no statement ended, and the server did not work",
+                    span(stall.as_secs())
                 ),
             )
             .hint("look at what feeds it, at the network and at `pg_stat_activity`; `--stall-timeout` or `stall_timeout` waits longer"),
@@ -197,8 +198,8 @@ impl Verdict {
                 Kind::Source,
                 "lock_timeout",
                 format!(
-                    "{what}: a statement waited {} s for a lock of {}",
-                    limits.lock_wait.as_secs(),
+                    "{what}: a statement waited {} for a lock of {}",
+                    span(limits.lock_wait.as_secs()),
                     blockers.join(", ")
                 ),
             )

@@ -35,7 +35,7 @@ const MANIFESTS_READ: usize = 5;
 /// How many notes about drills are read: one a month, and a backup that was drilled is seldom drilled again.
 const NOTES_READ: usize = 5;
 
-/// How many of them are told.
+/// How many of them are reported.
 const RUNS_TOLD: usize = 10;
 
 /// How many records are asked for at once.
@@ -85,7 +85,7 @@ pub struct Report {
     pub databases: Vec<Status>,
     /// Where was looked.
     pub storages: Vec<StorageState>,
-    /// Who was told, and whether it arrived.
+    /// Who was notified, and whether it arrived.
     pub notices: Vec<Delivery>,
     /// What is wrong; the worst decides the exit code.
     #[serde(skip)]
@@ -229,7 +229,7 @@ pub async fn run(request: Request) -> Result<Report> {
     })
 }
 
-/// Judges every database, and tells of each that needs somebody. Where no storage answered nobody can tell, and that is
+/// Judges every database, and tells of each that needs somebody. Where no storage answered it is not known, and that is
 /// told, too. The report and its exit code are those of [`run`].
 pub async fn run_and_tell(request: Request, context: &Context) -> Result<Report> {
     let now = request.now;
@@ -253,7 +253,7 @@ pub async fn run_and_tell(request: Request, context: &Context) -> Result<Report>
     }
 }
 
-/// Tells that nobody can tell how these databases stand, and returns the failure with what did not arrive.
+/// Tells that it is not known how these databases stand, and returns the failure with what did not arrive.
 pub async fn tell_unknown(
     watched: &[DatabaseName],
     failure: Failure,
@@ -373,12 +373,12 @@ fn unlikely(status: &Status, watched: &Watched, now: Timestamp) -> Option<String
         format!(", and the last run was {} ago", age(seconds))
     });
     Some(format!(
-        "it never had a backup{tried}: not judged; where the name is a mistake, remove what is stored under it, or name the \
-         databases that count by `-d` or in the configuration"
+        "it never had a backup{tried}: not judged; if the name is a mistake, remove what is stored under it, or \
+         name the databases to judge with `-d` or in the configuration"
     ))
 }
 
-/// Says what somebody should be told, the worst first.
+/// Says what needs attention, the worst first.
 fn alerts(status: &Status, watched: &Watched, listing: &Listing) -> Vec<String> {
     let stale = (status.freshness == Freshness::Stale).then(|| age_in_words(status));
     let silent = listing
@@ -397,8 +397,9 @@ fn alerts(status: &Status, watched: &Watched, listing: &Listing) -> Vec<String> 
 
 fn damaged(status: &Status) -> Option<String> {
     (status.damaged > 0).then(|| {
+        let verb = if status.damaged == 1 { "is" } else { "are" };
         format!(
-            "{} of {} backups are damaged",
+            "{} of {} backups {verb} damaged",
             status.damaged, status.backups
         )
     })
@@ -418,12 +419,12 @@ fn lacking(status: &Status) -> Vec<String> {
 fn age_in_words(status: &Status) -> String {
     match &status.newest_good {
         Some(newest) => format!(
-            "the newest good backup is `{}`, {} old; allowed are {}",
+            "the newest good backup is `{}`, {} old; the limit is {}",
             newest.id,
             age(newest.age_seconds),
             age(i64::try_from(status.max_age_seconds.unwrap_or_default()).unwrap_or(i64::MAX))
         ),
-        None => "there is no good backup at all".to_owned(),
+        None => "there is no good backup".to_owned(),
     }
 }
 
@@ -483,8 +484,8 @@ struct DrillNote {
     passed_at: Timestamp,
 }
 
-/// Finds the last drill in the newest runs, which begin with the newest, where it failed after the last that passed. One
-/// that was interrupted or gave way to another run says nothing.
+/// Finds the last drill in the newest runs, which begin with the newest, where it failed after the last that passed.
+/// One that was interrupted or gave way to another run says nothing.
 fn failed_drill(
     runs: &[RunRecord],
     passed_at: Option<Timestamp>,
@@ -529,16 +530,16 @@ impl LastDrill {
             age(i64::try_from(self.max_age_seconds.unwrap_or_default()).unwrap_or(i64::MAX));
         Some(match self.age_seconds {
             Some(seconds) => format!(
-                "the last drill that passed is {} old; allowed are {allowed}",
+                "the last drill that passed is {} old; the limit is {allowed}",
                 age(seconds)
             ),
-            None => format!("no drill has ever passed; one in {allowed} is wanted"),
+            None => format!("no drill has ever passed; one is due every {allowed}"),
         })
     }
 }
 
 /// Finds the newest good backup that retention counts too: one that is not stamped in the future, and whose manifest
-/// can be read and fits the listing. Says why newer ones were passed over.
+/// can be read and fits the listing. Says why newer ones were skipped.
 async fn newest_good(
     listing: &Listing,
     backups: &[&StoredBackup],
@@ -685,7 +686,7 @@ fn warnings(status: &Status) -> Vec<String> {
     warnings.extend(status.drill.iter().flat_map(LastDrill::problems));
     let last = status.last_runs.iter().find(|run| run.verb == "backup");
     if let Some(last) = last.filter(|run| !run.is_success()) {
-        let why = last.failure.as_deref().unwrap_or("nobody knows why");
+        let why = last.failure.as_deref().unwrap_or("the cause is not known");
         warnings.push(format!("the last backup run failed: {why}"));
     }
     warnings.extend(lacking(status));
@@ -715,7 +716,7 @@ fn drills_stale(databases: &[Status]) -> Option<Failure> {
         let names = names_of(&|_| true);
         (
             "drill_stale",
-            format!("no drill has passed for too long: {names}"),
+            format!("no drill has passed recently enough: {names}"),
         )
     } else {
         ("drill_failed", format!("the last drill failed: {failed}"))
@@ -740,25 +741,21 @@ fn sum_up(databases: &[Status], listing: &Listing) -> Option<Failure> {
         return drills_stale(databases).or_else(|| listing.partial_failure());
     }
     if stale.is_empty() {
-        let failure = Failure::new(
-            Kind::Stale,
-            "stale",
-            "nothing is stored: there is no good backup",
-        );
+        let failure = Failure::new(Kind::Stale, "stale", "no good backup is stored");
         return Some(failure.hint("`pgkeep backup` makes one"));
     }
     let names: Vec<String> = stale
         .iter()
         .map(|status| format!("`{}`", status.database))
         .collect();
-    let message = format!("no good backup is young enough: {}", names.join(", "));
+    let message = format!("no good backup is recent enough: {}", names.join(", "));
     let details: Vec<String> = stale
         .iter()
         .map(|status| format!("{}: {}", status.database, age_in_words(status)))
         .chain(listing.unanswered())
         .collect();
     let failure = Failure::new(Kind::Stale, "stale", message).with_details(details);
-    Some(failure.hint("`pgkeep status` shows the last runs; `pgkeep backup` makes a backup now"))
+    Some(failure.hint("`pgkeep status` shows the last runs; `pgkeep backup` makes a new backup"))
 }
 
 #[cfg(test)]

@@ -29,16 +29,16 @@ pub(super) fn of(status: &Status, code: Option<&Failure>, now: Timestamp) -> Opt
         Some(newest) => format!("the newest good backup is `{}`", newest.id),
         None => "there is no good backup".to_owned(),
     };
-    let next = "`pgkeep status` shows the last runs; `pgkeep backup` makes a backup now";
+    let next = "`pgkeep status` shows the last runs; `pgkeep backup` makes a new backup";
     notice.next = vec![next.to_owned()];
     Some(notice)
 }
 
-/// Makes the notice that nobody can tell how a database stands.
+/// Makes the notice that it is not known how a database stands.
 pub(super) fn of_no_status(database: &str, failure: &Failure, now: Timestamp) -> Notice {
     let mut notice = stale(database, &failure.message, now);
     note_failure(&mut notice, Some(failure));
-    notice.safe = "nobody can tell: no storage answered".to_owned();
+    notice.safe = "not known: no storage answered".to_owned();
     notice
 }
 

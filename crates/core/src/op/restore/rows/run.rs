@@ -38,7 +38,7 @@ use pgkeep_model::scan::{Scan, TextEncoding};
 /// The first major whose catalog tells all that is asked: generated columns, partition trees.
 const MIN_MAJOR: u32 = 12;
 
-const SAFE: &str = "the target is as it was";
+const SAFE: &str = "the target was not changed";
 
 /// One merge under way.
 pub(in crate::op::restore) struct Run<'a> {
@@ -180,7 +180,7 @@ impl<'a> Run<'a> {
             return Err(self.refused(
                 "server_too_old",
                 vec![format!(
-                    "the server is PostgreSQL {}; {MIN_MAJOR} is the first that this works with",
+                    "the server is PostgreSQL {}, and this needs {MIN_MAJOR} or later",
                     facts.version
                 )],
             ));
@@ -202,8 +202,8 @@ impl<'a> Run<'a> {
         done
     }
 
-    /// Makes a plain role that does for a superuser what the tables' owners may: indexes, checks and defaults of the target
-    /// call its functions.
+    /// Makes a plain role that does for a superuser what the tables' owners may: indexes, checks and defaults of the
+    /// target call its functions.
     async fn restorer(
         &mut self,
         records: &[TableRecord],
@@ -237,7 +237,7 @@ impl<'a> Run<'a> {
         let tag = leftover::tag(self.report.started_at);
         let clock = &*self.context.clock;
         if let Err(error) = leftover::sweep_roles(&home, clock, stop).await {
-            tracing::warn!(%error, "roles that killed restores left behind could not be looked for");
+            tracing::warn!(%error, "cannot look for roles that killed restores left behind");
         }
         let restorer = match Restorer::make((&home, of), &asks, &tag, clock, stop).await {
             Ok(restorer) => restorer,
@@ -265,7 +265,7 @@ impl<'a> Run<'a> {
                 restorer.role
             ));
         }
-        Err(refused(needed?).hint("`ALTER TABLE … OWNER TO` a role without such powers does, too"))
+        Err(refused(needed?).hint("or `ALTER TABLE … OWNER TO` a role without such powers"))
     }
 
     async fn carry_out(
@@ -284,7 +284,7 @@ impl<'a> Run<'a> {
             })
             .await;
         for message in &bad_copies {
-            let warning = format!("another copy is taken: {message}");
+            let warning = format!("trying another copy: {message}");
             self.report.warnings.push(warning);
         }
         match merged {
@@ -352,7 +352,7 @@ impl<'a> Run<'a> {
         TableName::new(to, &record.name)
     }
 
-    /// Finds each table in the target and names all that stands against the merge at once, in the order of filling.
+    /// Finds each table in the target and names all that prevents the merge at once, in the order of filling.
     async fn pairs(&mut self, records: Vec<TableRecord>, psql: &Psql) -> Result<Vec<Pair>> {
         let names: Vec<TableName> = records.iter().map(|record| self.mapped(record)).collect();
         let stop = self.context.stop.token();
@@ -393,7 +393,7 @@ impl<'a> Run<'a> {
                     .map_err(|error| self.failed(&error))?;
             let filled = there.iter().zip(are_filled).filter(|(_, filled)| *filled);
             problems.extend(
-                filled.map(|(table, _)| format!("`{}`: it holds rows already", table.table_name())),
+                filled.map(|(table, _)| format!("`{}`: it already has rows", table.table_name())),
             );
         }
         if !problems.is_empty() {
@@ -434,10 +434,18 @@ impl<'a> Run<'a> {
         );
         let failure = Failure::new(Kind::Refused, id, message);
         match self.mode {
-            Mode::Append => failure.hint("`--upsert` merges rows into a table that holds some, by its primary key"),
-            Mode::Upsert if failure.message.contains("row-level security") => failure.hint("merge as a superuser or as a role with BYPASSRLS"),
-            Mode::Upsert if failure.message.contains("its rule `") => failure.hint("`ALTER TABLE … DISABLE RULE …` for the time of the merge, or leave the table out"),
-            Mode::Upsert => failure.hint("`pgkeep extract` writes one table's rows as SQL, CSV or JSON Lines without any server"),
+            Mode::Append => failure
+                .hint("`--upsert` merges rows into a table that holds some, by its primary key"),
+            Mode::Upsert if failure.message.contains("row-level security") => {
+                failure.hint("merge as a superuser or as a role with BYPASSRLS")
+            }
+            Mode::Upsert if failure.message.contains("its rule `") => failure.hint(
+                "`ALTER TABLE … DISABLE RULE …` for the time of the merge, or leave the table out",
+            ),
+            Mode::Upsert => failure.hint(
+                "`pgkeep extract` writes one table's rows as SQL, CSV or JSON Lines \
+                without any server",
+            ),
         }
     }
 
@@ -461,7 +469,7 @@ impl<'a> Run<'a> {
         let encoding = dump.client_encoding.as_deref().unwrap_or("UTF8");
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
         if !encoding.bytes().all(is_plain) {
-            return Err(ranged.contradicts("its encoding is no word"));
+            return Err(ranged.contradicts("its encoding is not a plain word"));
         }
         let blocks = pairs.iter().flat_map(|pair| &pair.record.blocks);
         let progress = Arc::new(Progress::default());
@@ -513,7 +521,7 @@ impl<'a> Run<'a> {
             }
             Err(failed) => {
                 if let Some(error) = failed.stays {
-                    let warning = format!("whether the session is gone cannot be seen: {error}");
+                    let warning = format!("the session may still be there: {error}");
                     self.report.warnings.push(warning);
                 }
                 self.report.merged = failed.fate == Fate::Done;
@@ -587,7 +595,7 @@ impl Judge for Judgement<'_> {
             let dumped = (pair.record.rows.unwrap_or(0), pair.record.digest);
             if found != Some(dumped) {
                 let of = format!("`{}`", pair.record.full_name());
-                let why = "its rows are not the ones of the manifest";
+                let why = "its rows do not match the manifest";
                 return Err(self.ranged.damaged(&of, why));
             }
         }
@@ -646,7 +654,7 @@ impl Judge for Judgement<'_> {
             Broken::Refused(refusal) => self.ranged.damaged("its rows", &refusal.why),
             Broken::Unreadable(failure) => *failure,
             Broken::TooLong | Broken::Aside(_) | Broken::Gone => {
-                self.ranged.damaged("its rows", "they do not end")
+                self.ranged.damaged("its rows", "their end is missing")
             }
         }
     }
@@ -668,12 +676,16 @@ fn failed(doing: &str, error: &Error) -> Failure {
     let says = |text: &str| error.stderr.iter().any(|line| line.contains(text));
     if says("duplicate key value violates unique constraint") {
         return failure.hint(
-            "a unique constraint other than the primary key is checked row by row: where rows have exchanged their values, \
-             drop it, merge, and add it again; where a row that is not in the backup holds the value, that row has to go first",
+            "a unique constraint other than the primary key is checked row by row: if rows have exchanged their \
+             values, drop it, merge, and add it again; if a row that is not in the backup has the value, delete \
+             that row first",
         );
     }
     if says("violates foreign key constraint") {
-        return failure.hint("merge the tables that it refers to as well: `--table` may be repeated, and `--upsert` without it takes all");
+        return failure.hint(
+            "merge the tables that it refers to as well: `--table` may be repeated, and `--upsert` \
+            without it takes all",
+        );
     }
     failure
 }
@@ -689,9 +701,7 @@ fn in_words(failure: Failure, fate: Fate, is_commit_sent: bool) -> Failure {
             failure.and_safe("the rows are in their tables now, compared: the COMMIT was done")
         }
         Fate::Unknown => failure
-            .and_safe(
-                "whether the rows are in their tables cannot be seen: look before you merge again",
-            )
+            .and_safe("the rows may or may not be in their tables: look before you merge again")
             .hint("`--dry-run` shows what a merge would still do"),
     }
 }
@@ -706,7 +716,7 @@ fn with_safe(mut failure: Failure) -> Failure {
 
 /// The manifest tells where each table's rows lie.
 pub(crate) fn no_backup() -> Failure {
-    let message = "single tables come out of stored backups only; nothing was changed";
+    let message = "rows can only be merged from a stored backup; nothing was changed";
     Failure::new(Kind::Usage, "no_backup", message)
-        .hint("`pgkeep extract FILE --table T --format sql` reads one table out of a plain dump")
+        .hint("`pgkeep extract FILE --table T --format sql` reads one table from a plain dump")
 }

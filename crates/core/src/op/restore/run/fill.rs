@@ -59,7 +59,7 @@ impl Run<'_> {
             })
             .await;
         for message in &bad_copies {
-            self.warn(format!("another copy is taken: {message}"));
+            self.warn(format!("trying another copy: {message}"));
         }
         self.bad_copies = bad_copies;
         moved
@@ -203,9 +203,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// A dump gives things to their owners before it gives the owners their rights, and whoever is to own a table must
-    /// be able to create it. A superuser is above that; for anybody else the database's owner, who may create things in
-    /// `public`, comes first. What fails here fails again where it is told.
+    /// A dump gives things to their owners before it gives the owners their rights, and anyone who is to own a table
+    /// must be able to create it. A superuser is above that; for anybody else the database's owner, who may create
+    /// things in `public`, comes first. What fails here fails again where it is reported.
     async fn let_owners_in(&self, site: &Site, databases: &Databases) {
         let (options, facts) = (&self.options, &site.target.facts);
         if facts.is_superuser {
@@ -307,8 +307,8 @@ impl Run<'_> {
 
     /// What stands around the dump in its transaction.
     ///
-    /// A database that is there may give rights of its own to whatever is made in it. A fresh one does not; and who leaves
-    /// the dump's rights out may want those.
+    /// A database that is there may give rights of its own to whatever is made in it. A fresh one does not; and who
+    /// leaves the dump's rights out may want those.
     fn around(&self, site: &Site) -> SetAside {
         let mut around = match site.plan {
             // The role that restores for a superuser is new, so nobody gave rights to what it makes.
@@ -367,7 +367,7 @@ impl Run<'_> {
         if sha256 == stored.manifest.object.sha256 {
             return refused;
         }
-        let why = "its SHA-256 is not the manifest's, and the server refused what came out of it";
+        let why = "its SHA-256 does not match the manifest, and the server refused its content";
         let failure = self.damaged(stored, at, why);
         failure.with_details(refused.details)
     }
@@ -434,12 +434,12 @@ impl Run<'_> {
         let (object, dump) = (&stored.manifest.object, &stored.manifest.dump);
         let why = if size != object.size_bytes || sha256 != object.sha256 {
             format!(
-                "it has {size} bytes and SHA-256 {sha256}, and the manifest says {} and {}",
+                "it has {size} bytes and SHA-256 {sha256}, but the manifest says {} and {}",
                 object.size_bytes, object.sha256
             )
         } else if scan.bytes != dump.bytes {
             format!(
-                "it unpacks to {} bytes, and the manifest says {}",
+                "it unpacks to {} bytes, but the manifest says {}",
                 scan.bytes, dump.bytes
             )
         } else if let Some(problem) = scan.problems.first() {
@@ -517,7 +517,8 @@ struct Judgement<'a, 'r> {
     run: &'a Run<'r>,
     opened: &'a Opened,
     at: usize,
-    /// A database that was there already cannot be dropped, so it is asked before the COMMIT, by the session that fills it.
+    /// A database that was there already cannot be dropped, so it is asked before the COMMIT, by the session that
+    /// fills it.
     asks: bool,
     without: &'a Without,
     /// Tables, sequences and large objects that were handed on.
@@ -555,7 +556,7 @@ impl Judge for Judgement<'_, '_> {
         };
         let what = self.run.what();
         let compared = check::compare_filled(expected, sequences, answers).ok_or_else(|| {
-            let message = format!("{what}: what the server says of its tables cannot be read");
+            let message = format!("{what}: the server's list of tables cannot be read");
             Failure::new(Kind::Unexpected, "catalog_unreadable", message)
         })?;
         check::judge(&what, &compared, Some(*large_objects))

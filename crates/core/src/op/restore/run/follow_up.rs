@@ -1,6 +1,6 @@
 //! What comes behind the rows: statistics, and the database's own properties.
 //!
-//! Nothing here takes rows back. What fails is a warning; what was stopped is told as not done.
+//! Nothing here takes rows back. What fails is a warning; what was stopped is reported as not done.
 
 use super::{Run, Site};
 use crate::op::restore::preflight::Plan;
@@ -35,7 +35,7 @@ impl Run<'_> {
         Err(
             Failure::new(Kind::AfterGood, "stopped_after_restore", failure.message)
                 .with_details(left.cloned())
-                .hint("carry out in the database what is named here"),
+                .hint("carry out in the database the steps that are named here"),
         )
     }
 
@@ -93,8 +93,8 @@ impl Run<'_> {
             .hint("`REFRESH MATERIALIZED VIEW` fills a view once what it reads is there"))
     }
 
-    /// From here on row-level security holds for the owners of tables, too, and nobody but those who bypass it can compare
-    /// their rows; and event triggers fire.
+    /// From here on row-level security holds for the owners of tables, too, and nobody but those who bypass it can
+    /// compare their rows; and event triggers fire.
     pub(super) async fn carry_out_behind(&self, site: &Site, statements: &[String]) -> Result<()> {
         if statements.is_empty() {
             return Ok(());
@@ -130,7 +130,7 @@ impl Run<'_> {
         }
     }
 
-    /// What cannot be put back is told: it is no row that is missing.
+    /// What cannot be put back is reported: it is no row that is missing.
     pub(super) async fn put_back_properties(&mut self, site: &Site) {
         let back = self.properties_of(site);
         self.report.warnings.extend(back.warnings);
@@ -158,7 +158,7 @@ impl Run<'_> {
                     let first_line = error.stderr.first().cloned();
                     let said = first_line.unwrap_or_else(|| error.to_string());
                     self.warn(format!(
-                        "a property of the database was not put back: `{statement}`: {said}"
+                        "a property of the database was not restored: `{statement}`: {said}"
                     ));
                 }
             }

@@ -2,9 +2,9 @@
 //!
 //! The stored object is read by ranges: what stands around the data first, which is judged and planned by, then every
 //! table's rows by the session that brings them in. Each range goes through a filter of its own, and each table's rows
-//! must have the digest that the manifest tells, compared here and again in the database. Beside that the object is read
-//! once as a whole for its size and SHA-256, which cannot be had from ranges that are read out of order: nothing is
-//! proven, and the database not handed over, before both are right.
+//! must have the digest that the manifest tells, compared here and again in the database. Beside that the object is
+//! read once as a whole for its size and SHA-256, which cannot be had from ranges that are read out of order: nothing
+//! is proven, and the database not handed over, before both are right.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -35,8 +35,8 @@ use pgkeep_model::restore::order::{Gathering, Queue, Sections, Stage, can_be_emp
 use pgkeep_model::restore::script::{Asks, Script};
 use pgkeep_model::scan::{Block, RowDigest, Scan, SequenceValue, Table, TableKind, TextEncoding};
 
-/// Without `--jobs`, dumps below this length go through one session: starting a `psql` for each stage costs more than it
-/// saves.
+/// Without `--jobs`, dumps below this length go through one session: starting a `psql` for each stage costs more than
+/// it saves.
 const WORTH_IT: u64 = 32 << 20;
 
 /// How much of a text is judged at once: the filter copies what it holds back once for each piece.
@@ -73,7 +73,7 @@ struct Surveyed {
     held_back: HeldBack,
 }
 
-/// What several sessions brought in, added up.
+/// What several sessions restored, added up.
 #[derive(Default)]
 struct Sums {
     /// Rows and digest of each table.
@@ -145,7 +145,8 @@ impl Run<'_> {
             Some(free) => {
                 let jobs = free.saturating_sub(BESIDES).max(1);
                 self.warn(format!(
-                    "the server has room for {free} more sessions, {BESIDES} of which look after the restore, so {jobs} instead of {wanted} restore at once"
+                    "the server has room for {free} more sessions, {BESIDES} of which watch over the restore, so \
+                     {jobs} instead of {wanted} restore at once"
                 ));
                 jobs
             }
@@ -318,7 +319,7 @@ impl Run<'_> {
         Ok(sums)
     }
 
-    /// Holds what was brought in against the manifest.
+    /// Holds what was restored against the manifest.
     fn prove_sums(&self, crew: &Crew<'_>, sums: &Sums, scan: &Scan) -> Result<()> {
         let differs = |table: &&pgkeep_model::scan::Table| {
             let now = sums.tables.get(&table.full_name());
@@ -335,11 +336,11 @@ impl Run<'_> {
         let objects = crew.copy.stored.manifest.large_objects;
         let why = if let Some(table) = scan.tables.iter().find(differs) {
             format!(
-                "the rows of `{}` are not those of its manifest",
+                "the rows of `{}` do not match its manifest",
                 table.full_name()
             )
         } else if let Some(table) = sums.tables.keys().find(|table| !known.contains(table)) {
-            format!("it has rows of `{table}`, and its manifest has none")
+            format!("it has rows of `{table}`, but its manifest has none")
         } else if sums.large_objects != objects {
             format!(
                 "it has {} large objects, and its manifest {objects}",
@@ -427,7 +428,7 @@ impl Run<'_> {
     }
 }
 
-/// What is wrong with one task's part of the dump. What it brought in is proven with that of the others.
+/// What is wrong with one task's part of the dump. What it restored is proven with that of the others.
 struct Judgement<'a, 'r> {
     run: &'a Run<'r>,
     crew: &'a Crew<'a>,
@@ -490,12 +491,12 @@ fn other_tables(made: &[Table], manifest: &Manifest) -> Option<String> {
     if let Some(table) = made.iter().find(|table| table.rows.is_some()) {
         let name = table.full_name();
         return Some(format!(
-            "rows of `{name}` lie outside of the data section that its manifest tells"
+            "rows of `{name}` lie outside of the data section that its manifest names"
         ));
     }
     let differs = |name: &&TableName| found.get(name) != told.get(name);
     let name = found.keys().chain(told.keys()).filter(differs).min()?;
-    Some(format!("it does not make `{name}` as its manifest tells"))
+    Some(format!("it does not make `{name}` as its manifest says"))
 }
 
 /// Tables whose rows are written as frozen.

@@ -116,7 +116,7 @@ pub(super) async fn structure(ranged: &Ranged<'_>, manifest: &Manifest) -> Resul
     let first = starts.min().unwrap_or(bytes);
     let last = blocks.iter().map(end).max().unwrap_or(bytes);
     if last > bytes || first > last {
-        return Err(ranged.contradicts("its rows lie behind its end"));
+        return Err(ranged.contradicts("its rows start after its end"));
     }
     let data = manifest
         .sections
@@ -195,7 +195,7 @@ async fn text(ranged: &Ranged<'_>, start: u64, end: u64) -> Result<(Vec<u8>, u64
     if text.len() as u64 == length {
         Ok((text, read))
     } else {
-        // Whoever wished to stop is told so by the caller.
+        // Anyone who wished to stop is told so by the caller.
         Err(ranged.damaged(of, "it is shorter than the manifest says"))
     }
 }
@@ -203,7 +203,7 @@ async fn text(ranged: &Ranged<'_>, start: u64, end: u64) -> Result<(Vec<u8>, u64
 fn too_long(what: &str) -> Failure {
     let message = format!("{what}: it has more text outside of rows than is held in memory");
     Failure::new(Kind::Refused, "structure_too_long", message)
-        .hint("restore all of it into a database of its own, and take the table from there")
+        .hint("restore the whole dump into a new database, and copy the table from there")
 }
 
 /// Reads a file to its end, proves it and keeps what stands outside of its rows. It blocks.

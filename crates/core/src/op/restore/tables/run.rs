@@ -1,4 +1,4 @@
-//! One restore of single tables from the first question to the COMMIT, and the way back.
+//! One restore of single tables from the first question to the COMMIT, and how it is undone.
 
 mod carry_out;
 mod target;
@@ -56,7 +56,7 @@ enum Origin<'a> {
     File(&'a std::path::Path),
 }
 
-/// What is brought in, decided.
+/// What is restored, decided.
 struct Job<'a> {
     origin: Origin<'a>,
     selection: &'a Selection<'a>,
@@ -196,7 +196,7 @@ impl<'a> Run<'a> {
             })
             .await;
         for message in &bad_copies {
-            let warning = format!("another copy is taken: {message}");
+            let warning = format!("trying another copy: {message}");
             self.report.warnings.push(warning);
         }
         match restored {
@@ -304,9 +304,9 @@ impl<'a> Run<'a> {
             // What would be made cannot be tried in a database that is not there.
 
             self.report.created_roles = job.site.missing_roles.clone();
-            self.report
-                .warnings
-                .push("the database is missing and would be created; nothing was tried".to_owned());
+            self.report.warnings.push(
+                "the database does not exist and would be created; nothing was tried".to_owned(),
+            );
             Ok(())
         }
     }
@@ -345,11 +345,11 @@ impl<'a> Run<'a> {
             let what = self.what();
             if tables.has(&full) {
                 let message = format!(
-                    "{what}: `{}` has rows of `{name}` and not how it is made; {UNTOUCHED}",
+                    "{what}: `{}` has rows of `{name}`, but no CREATE TABLE; {UNTOUCHED}",
                     self.report.source
                 );
                 return Err(Failure::new(Kind::NotFound, "no_structure", message)
-                    .hint("`--data-only` fills a table that is there"));
+                    .hint("`--data-only` fills a table that already exists"));
             }
             let known: Vec<String> = made.iter().map(ToString::to_string).collect();
             let near = did_you_mean(&full.to_string(), known.iter().map(String::as_str));
@@ -373,11 +373,12 @@ impl<'a> Run<'a> {
             let name = &entry.expected.name;
             if entry.expected.rows.is_some() && entry.expected.digest.is_none() {
                 let message = format!(
-                    "{}: the rows of `{name}` are INSERT statements, and single tables come back by COPY only; {UNTOUCHED}",
+                    "{}: the rows of `{name}` are INSERT statements, and single tables can only be restored from \
+                     COPY; {UNTOUCHED}",
                     self.what()
                 );
                 return Err(Failure::new(Kind::Usage, "rows_are_inserts", message).hint(
-                    "`pgkeep restore` without `--table` brings the whole dump into a database of its own",
+                    "`pgkeep restore` without `--table` restores the whole dump into a new database",
                 ));
             }
             let is_bare = entry.expected.rows.is_none()
@@ -395,8 +396,8 @@ impl<'a> Run<'a> {
 
 fn unproven(manifest: &Manifest) -> String {
     format!(
-        "the backup was made by pgkeep {}, which recorded no checksum of the text around the rows: that tables, keys and \
-         sequence values are as they were dumped is not proven; `pgkeep verify {}` reads the whole backup and proves it",
+        "the backup was made by pgkeep {}, which recorded no checksum of the text around the rows: it is not proven \
+         that tables, keys and sequence values match the dump; `pgkeep verify {}` reads the whole backup and proves it",
         manifest.tools.pgkeep, manifest.id
     )
 }
@@ -410,8 +411,7 @@ fn with_safe(mut failure: Failure, safe: &str) -> Failure {
 
 /// What belongs to a table stands behind the rows, too.
 pub(crate) fn pipe_is_read_once() -> Failure {
-    let message = "single tables cannot come out of a pipe: what belongs to a table stands behind the rows, too, so \
-                   the dump is read twice; nothing was changed";
+    let message = "single tables cannot be restored from a pipe, because the dump is read twice; nothing was changed";
     Failure::new(Kind::Usage, "pipe_is_read_once", message)
-        .hint("write the dump into a file and restore out of that")
+        .hint("write the dump into a file and restore that")
 }

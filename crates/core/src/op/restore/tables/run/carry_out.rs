@@ -1,4 +1,4 @@
-//! Carries a plan out: one session, compared before its COMMIT, and the way back from each point where it may fail.
+//! Carries a plan out: one session, compared before its COMMIT, and how it is undone from each point where it may fail.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use pgkeep_model::scan::{Scan, Table, TableKind};
 const UTF8: &str = "\nSET client_encoding = 'UTF8';\n";
 
 impl Run<'_> {
-    /// Does it, or leaves the target as it was.
+    /// Does it, or leaves the target unchanged.
     pub(super) async fn carry_out(&mut self, job: &Job<'_>) -> Result<()> {
         let application = format!("{APPLICATION}{}", self.context.clock.hex(4));
         self.make_database(&job.site, &application).await?;
@@ -120,11 +120,11 @@ impl Run<'_> {
         };
         if fate == Fate::Done {
             self.report.warnings.push(format!(
-                "the connection was lost behind the last COMMIT, which was done: {error}"
+                "the connection was lost after the last COMMIT, which was done: {error}"
             ));
             return Ok(());
         }
-        let said = "the rows are right, and the server refused to give them to their owners";
+        let said = "the rows are right, but the server refused to give them to their owners";
         let told = of_statement(self.of_error(&error), &error, &self.what(), said);
         let mut failed = undone(with_hint(told, &error));
         failed.fate = fate;
@@ -150,10 +150,9 @@ impl Run<'_> {
                 failed.fate = Fate::Undone;
                 failed.stays = None;
             }
-            Err(error) => self
-                .report
-                .warnings
-                .push(format!("the tables could not be taken back: {error}")),
+            Err(error) => self.report.warnings.push(format!(
+                "the restored tables could not be removed again: {error}"
+            )),
         }
         failed
     }
@@ -209,7 +208,7 @@ impl Run<'_> {
                 Ok(()) => {
                     self.report.created = false;
                     self.drop_roles(site).await;
-                    with_safe(failure, "the database that was made for it is gone again")
+                    with_safe(failure, "the database that was made for it was dropped")
                 }
                 Err(error) => with_safe(failure, &format!("cleaning up failed, too: {error}"))
                     .hint(format!(
@@ -219,7 +218,7 @@ impl Run<'_> {
             };
         }
         if let Some(error) = failed.stays {
-            let warning = format!("whether the session is gone cannot be seen: {error}");
+            let warning = format!("the session may still be there: {error}");
             self.report.warnings.push(warning);
         }
         self.report.is_unsure = failed.fate == Fate::Unknown;
@@ -233,11 +232,9 @@ impl Run<'_> {
         with_safe(
             failure,
             match failed.fate {
-                Fate::Undone => "the target is as it was",
-                Fate::Done => "the tables are in the target now: look at them before you use them",
-                Fate::Unknown => {
-                    "whether the target is as it was cannot be seen: look before you use it"
-                }
+                Fate::Undone => "the target was not changed",
+                Fate::Done => "the tables are in the target now: check them before you use them",
+                Fate::Unknown => "the target may have been changed: look before you use it",
             },
         )
     }
@@ -350,8 +347,7 @@ impl Run<'_> {
     /// Takes note of how each table compares.
     fn take_note(&mut self, compared: Option<Compared>, is_equal: bool, is_done: bool) {
         if self.request.options.no_compare && is_done {
-            let warning =
-                "nothing was compared: that its rows are as they were dumped is not proven";
+            let warning = "nothing was compared, so it is not proven that the rows match the dump";
             self.report.warnings.push(warning.to_owned());
         }
         let Some(compared) = compared else { return };
@@ -375,25 +371,26 @@ impl Run<'_> {
         let is_plain = self.plain_role_restores;
         if is_plain && (says("must be owner of") || says("permission denied for")) {
             failure = failure.hint(
-                "a role without powers restores for a superuser; `--allow-superuser` restores with all powers, where you trust \
-                 the dump as you trust the server",
+                "pgkeep restores as a role without powers; if you trust the dump as you trust the server, \
+                 `--allow-superuser` restores with all powers",
             );
         }
         if says("violates foreign key constraint") {
             failure = failure.hint(
-                "rows that it refers to are gone: `--upsert` brings them back, or `--schema-map public=rescued` puts the \
-                 table beside the others, where foreign keys to them are left out",
+                "rows that it refers to are gone: `--upsert` restores them, or `--schema-map public=rescued` \
+                 restores the table into a schema of its own, without foreign keys to the others",
             );
         }
         if says("ERROR:  server \"") {
             failure = failure
-                .hint("the server of a foreign table does not come back with it: make it first");
+                .hint("the server of a foreign table is not restored with it: create it first");
         }
         if says("does not exist") && !self.unknown.is_empty() {
             let names = list(&self.unknown);
-            failure = failure.hint(if self.extensions.is_empty() { format!("neither the dump nor the target makes {names}") } else { format!(
-                    "neither the dump nor the target makes {names}: an extension may, and the dump's database had {}; \
-                     `CREATE EXTENSION` in the target comes first",
+            failure = failure.hint(if self.extensions.is_empty() { format!("neither the dump nor the target makes \
+                {names}") } else { format!(
+                    "neither the dump nor the target makes {names}: an extension may, and the dump's database had \
+                     {}; run `CREATE EXTENSION` in the target first",
                     list(&self.extensions)
                 ) });
         }
@@ -456,8 +453,9 @@ impl Judge for Judgement<'_, '_> {
         judged.map_err(|failure| match &self.job.origin {
             Origin::Copy(..) => failure,
             Origin::File(_) => failure.hint(
-                "a plain dump has times in the time zone of whoever wrote it: `--dump-time-zone NAME` compares in that \
-                 one; amounts of money are read as the server's `lc_monetary` says, and `PGOPTIONS='-c lc_monetary=C'` in front \
+                "a plain dump has times in the time zone of the session that wrote it: `--dump-time-zone NAME` \
+                 compares in that zone; amounts of money are read as the server's `lc_monetary` says, and \
+                 `PGOPTIONS='-c lc_monetary=C'` in front \
                  reads those that pgkeep dumped; `--no-compare` restores without the proof",
             ),
         })
@@ -474,7 +472,7 @@ impl Judge for Judgement<'_, '_> {
             }
             Broken::Unreadable(failure) => *failure,
             Broken::Aside(error) => self.run.refused_by_server(&error),
-            Broken::TooLong | Broken::Gone => self.damaged("its rows", "they do not end"),
+            Broken::TooLong | Broken::Gone => self.damaged("its rows", "their end is missing"),
         }
     }
 
@@ -506,7 +504,7 @@ impl Judgement<'_, '_> {
         let with_rows = scan.tables.iter().filter(|table| table.rows.is_some());
         let mut names = with_rows.map(Table::full_name);
         if let Some(name) = names.find(|name| !is_known(name)) {
-            let why = "its rows are among those of the tables that come back";
+            let why = "its rows are among those of the restored tables";
             return Err(self.damaged(&format!("`{name}`"), why));
         }
         for (entry, into) in &job.entries {
@@ -518,7 +516,7 @@ impl Judgement<'_, '_> {
             let found = table.and_then(|table| Some((table.rows?, table.digest?)));
             if found != Some((rows, digest)) {
                 let of = format!("`{}`", entry.expected.name);
-                let why = "its rows are not the ones that were dumped";
+                let why = "its rows differ from the dump";
                 return Err(self.damaged(&of, why));
             }
         }

@@ -1,4 +1,4 @@
-//! The target of single tables: what it is, what stands against them there, and the database that is made for them.
+//! The target of single tables: what it is, what prevents them there, and the database that is made for them.
 
 use std::collections::BTreeSet;
 
@@ -104,7 +104,7 @@ impl Run<'_> {
         let asks = |connection: &Connection| Psql::new(programs, environment, connection);
         let (home, clock) = (site.home(), &*self.context.clock);
         if let Err(error) = leftover::sweep_roles(&home, clock, self.stop()).await {
-            tracing::warn!(%error, "roles that killed restores left behind could not be looked for");
+            tracing::warn!(%error, "cannot look for roles that killed restores left behind");
         }
         let tag = leftover::tag(self.report.started_at);
         let made = Restorer::make((&home, &site.way), &asks, &tag, clock, self.stop()).await;
@@ -191,8 +191,8 @@ impl Run<'_> {
         present::read(&site.psql, names, self.stop()).await
     }
 
-    /// Passes the plan through the filter once, so that what it refuses is told before anything is touched, and takes note
-    /// of the roles and tablespaces that what is left speaks of and the server lacks.
+    /// Passes the plan through the filter once, so that what it refuses is reported before anything is touched, and
+    /// takes note of the roles and tablespaces that what is left speaks of and the server lacks.
     pub(super) fn look_at_text(&self, plan: &Plan, site: &mut Site) -> Result<()> {
         let mut scanner = Scanner::new();
         for text in [&plan.before, &plan.behind, &plan.locking, &plan.last] {
@@ -212,7 +212,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Names all that stands against it at once.
+    /// Names all its problems at once.
     pub(super) fn refuse(
         &self,
         selection: &Selection<'_>,
@@ -228,18 +228,18 @@ impl Run<'_> {
         };
         let mut problems = Vec::new();
         if facts.is_standby {
-            let text = "its server is a standby, which takes no writes";
+            let text = "its server is a standby, which accepts no writes";
             problems.push(problem("target_is_standby", text, None));
         }
         if facts.major() < MIN_MAJOR {
             let text = format!(
-                "its server is PostgreSQL {}, and {MIN_MAJOR} is the first that single tables come back to",
+                "its server is PostgreSQL {}, and restoring single tables needs {MIN_MAJOR} or later",
                 facts.version
             );
             problems.push(problem("server_too_old", text, None));
         }
         if !site.exists && !facts.may_create_databases {
-            let text = format!("`{}` may not create databases", facts.user);
+            let text = format!("`{}` cannot create databases", facts.user);
             problems.push(problem("rights_missing", text, None));
         }
         if !self.divides(facts) {
@@ -304,11 +304,12 @@ fn in_words(refused: &Refused, selection: &Selection<'_>) -> Problem {
         Refused::Taken(names) => problem(
             "table_exists",
             match names.as_slice() {
-                [name] => format!("`{name}` is there already"),
-                names => format!("{} are there already", preflight::list(names)),
+                [name] => format!("`{name}` already exists"),
+                names => format!("{} already exist", preflight::list(names)),
             },
             Some(
-                "`--schema-map public=rescued` puts the table beside it; `--upsert` merges its rows into the one that is there",
+                "`--schema-map public=rescued` restores the table into another schema; `--upsert` merges its rows \
+                 into the existing table",
             ),
         ),
         Refused::Needs {
@@ -321,17 +322,17 @@ fn in_words(refused: &Refused, selection: &Selection<'_>) -> Problem {
                 "`{}` would belong to `{other}`, whose rows it would be among",
                 selection.target(table)
             ),
-            Some(&format!("`--table {other}` brings it along")),
+            Some(&format!("`--table {other}` restores it as well")),
         ),
         Refused::Needs { table, other, .. } => problem(
             "needs_other_table",
             format!("`{table}` cannot be made without `{other}`"),
-            Some(&format!("`--table {other}` brings it along")),
+            Some(&format!("`--table {other}` restores it as well")),
         ),
         Refused::NoSchemas => problem(
             "names_without_schema",
             "the dump's names have no schema, as pg_dump wrote them before 2018, so `--schema-map` cannot be exact",
-            Some("restore the table into a database of its own"),
+            Some("restore the whole dump into a new database, and copy the table from there"),
         ),
     }
 }
