@@ -126,8 +126,9 @@ impl Shelf {
             "--password-file",
             &password,
         ];
-        // A role without powers restores, and cannot merge into tables of a superuser's that have triggers.
-        let is_single = |flag: &&str| matches!(*flag, "--upsert" | "--data-only");
+        // The tests' tables are a superuser's, to which a role without powers can make no foreign key.
+        let is_single =
+            |flag: &&str| matches!(*flag, "--table" | "-t" | "--upsert" | "--data-only");
         let is_pipe = what == "-";
         let is_said = more.contains(&"--plain-role") || more.contains(&"--allow-superuser");
         let allow =

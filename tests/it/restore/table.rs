@@ -533,7 +533,7 @@ fn partitions_and_children() {
     );
     database.sql("DROP SCHEMA aside CASCADE; DROP SCHEMA alone CASCADE; DROP TABLE ev_2, dogs");
     // To be among the rows of a superuser's table takes its owner.
-    let both = ["-t", "ev_2", "-t", "dogs"];
+    let both = ["-t", "ev_2", "-t", "dogs", "--plain-role"];
     let refused = shelf.restore("latest", &database.url(), &both).expect(20);
     let hints = refused.exit_error()["hints"].to_string();
     assert!(hints.contains("--allow-superuser"), "{refused}");

@@ -259,6 +259,22 @@ impl Databases {
         read(&answer)
     }
 
+    /// Returns the databases in which a role owns something.
+    pub async fn where_it_owns(
+        &self,
+        role: &str,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<String>, Error> {
+        let sql = format!(
+            "SELECT coalesce(jsonb_agg(DISTINCT coalesce(d.datname, 'the server itself')), '[]') FROM pg_shdepend s
+             JOIN pg_roles r ON r.oid = s.refobjid LEFT JOIN pg_database d ON d.oid = s.dbid
+             WHERE s.refclassid = 'pg_authid'::regclass AND s.deptype = 'o' AND r.rolname = {};",
+            literal(role)
+        );
+        let answer = self.psql.query(&sql, cancel, TIMEOUT).await?;
+        read(&answer)
+    }
+
     /// Carries out what needs databases without sessions, and says in the end who stays in which.
     async fn insist(
         &self,

@@ -361,6 +361,10 @@ impl Walk<'_> {
             Deed::ForeignKey(other) if self.is_moved(subject) => Fate::Out(format!(
                 "`{other}` is not restored with it, and a copy in another schema holds no rows of tables in use"
             )),
+            Deed::ForeignKey(other) if self.there.closed.contains(other) => Fate::Out(format!(
+                "`{other}` belongs to a superuser, as whom the check of the key would run: `--allow-superuser` restores it, or \
+                 the key is added by hand"
+            )),
             Deed::ForeignKey(other) if is_there(other) => Fate::Locking,
             Deed::ForeignKey(other) => Fate::Out(format!(
                 "`{other}` is not restored with it and does not exist"

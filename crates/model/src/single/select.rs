@@ -24,6 +24,8 @@ pub struct There {
     pub others: HashSet<TableName>,
     /// Languages in which functions can be made; none where nobody asked.
     pub languages: Option<HashSet<String>>,
+    /// Tables that belong to roles with powers over the server, where the one that restores has none.
+    pub closed: HashSet<TableName>,
 }
 
 /// A name that the target was asked for, and what it is there.
@@ -41,6 +43,9 @@ pub struct Found {
     pub routine: bool,
     /// Whether anything else has it.
     pub other: bool,
+    /// Whether it is a table of a role with powers over the server.
+    #[serde(default)]
+    pub is_powerful: bool,
 }
 
 impl There {
@@ -52,6 +57,9 @@ impl There {
         };
         for found in found {
             let name = TableName::new(found.schema, found.name);
+            if found.is_powerful {
+                there.closed.insert(name.clone());
+            }
             for (is_so, set) in [
                 (found.relation, &mut there.relations),
                 (found.is_type, &mut there.types),

@@ -55,6 +55,7 @@ fn a_partition_alone_loses_what_only_its_ancestors_had() {
     let left_out = |table: &str, there: &[&str]| -> Vec<String> {
         let selection = Selection::new(&structure, &[TableName::new("public", table)], &[]);
         let found = there.iter().map(|&name| Found {
+            is_powerful: false,
             schema: "public".to_owned(),
             name: name.to_owned(),
             relation: true,

@@ -509,9 +509,11 @@ impl Drill<'_> {
             }
         }
         // Their databases are gone first: a role that owns something stays.
-        restore::leftover::sweep_roles(&databases, &*self.context.clock, self.stop())
+        let swept = restore::leftover::sweep_roles(&databases, &*self.context.clock, self.stop())
             .await
-            .map_err(|error| self.failed(&error))
+            .map_err(|error| self.failed(&error))?;
+        self.report.warnings.extend(swept);
+        Ok(())
     }
 
     /// Notes the drill beside the copy that was restored: nothing was proven of the others.

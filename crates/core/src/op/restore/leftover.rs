@@ -8,12 +8,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use super::preflight::list;
 use super::restorer;
 use super::swap::beside;
 use crate::clock::Clock;
 use crate::lock::host_name;
 use crate::postgres::databases::Databases;
 use crate::postgres::error::Error;
+use pgkeep_model::name::quote;
 
 /// Marks in names, of a database that is being made and of one that is being filled.
 const MAKING: &str = "_making_";
@@ -83,18 +85,27 @@ pub(super) async fn sweep(
             });
         }
     }
-    sweep_roles(databases, clock, cancel).await?;
+    said.extend(sweep_roles(databases, clock, cancel).await?);
     Ok(said)
 }
 
+/// Says what a sweep of roles found. Where it could not look, only the log says so.
+pub(crate) fn said_of_roles(swept: Result<Vec<String>, Error>) -> Vec<String> {
+    swept.unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot look for roles that killed restores left behind");
+        Vec::new()
+    })
+}
+
 /// Drops the roles that killed restores and drills left behind. One may be of a restore into any database, so it is no
-/// news of this one and only noted in the log.
+/// news of this one and only noted in the log. What such a role owns was committed, and somebody may use it by now: then
+/// it stays, cannot log in any more, and what is returned says how to go on.
 pub(crate) async fn sweep_roles(
     databases: &Databases,
     clock: &dyn Clock,
     cancel: &CancellationToken,
-) -> Result<(), Error> {
-    let now = clock.now();
+) -> Result<Vec<String>, Error> {
+    let (mut said, now) = (Vec::new(), clock.now());
     for (role, comment) in databases
         .roles_with_comments(restorer::PREFIX, cancel)
         .await?
@@ -105,6 +116,18 @@ pub(crate) async fn sweep_roles(
             Life::Old if !databases.works_somewhere(&role, cancel).await? => {}
             _ => continue,
         }
+        let owning = databases.where_it_owns(&role, cancel).await?;
+        if !owning.is_empty() {
+            let name = quote(&role);
+            let closed = format!("ALTER ROLE {name} NOLOGIN");
+            databases.execute(&closed, cancel).await?;
+            said.push(format!(
+                "a killed restore left things in {} that belong to its role `{role}`, which cannot log in any more: there, \
+                 `REASSIGN OWNED BY {name} TO <owner>` keeps them, and `DROP OWNED BY {name}` drops them; `DROP ROLE {name}` is the last step",
+                list(&owning)
+            ));
+            continue;
+        }
         match restorer::drop_role(databases, &role, cancel).await {
             Ok(()) => tracing::info!(role, "a role that a killed restore left behind was dropped"),
             Err(error) => {
@@ -112,7 +135,7 @@ pub(crate) async fn sweep_roles(
             }
         }
     }
-    Ok(())
+    Ok(said)
 }
 
 fn seconds(now: Timestamp) -> u32 {

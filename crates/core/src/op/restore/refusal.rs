@@ -194,7 +194,7 @@ mod tests {
         for (line, says) in [
             (
                 "ERROR:  permission denied for schema public",
-                "`GRANT CREATE ON SCHEMA public TO …`",
+                "`GRANT CREATE ON SCHEMA \"public\" TO …`",
             ),
             (
                 "ERROR:  permission denied for schema My app",

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::postgres::databases::{self, Databases, Fate};
 use crate::postgres::error::{Error, Reason};
+use crate::postgres::present::is_powerful;
 use crate::postgres::psql::{ENCODING, OWN_PATH, PREAMBLE, Psql, WRITABLE, lock_timeout_ms};
 use crate::postgres::tables;
 use pgkeep_model::connection::Connection;
@@ -30,15 +31,14 @@ use pgkeep_model::scan::Late;
 /// How the role is called; nothing else is ever dropped by the sweep.
 pub(super) const PREFIX: &str = "pgkeep_restorer_";
 
-/// Roles of the server's own that reach its files and programs.
-const SERVER_ROLES: &str =
-    "'pg_execute_server_program', 'pg_write_server_files', 'pg_read_server_files'";
-
 /// A login takes a moment.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An extension like PostGIS takes seconds; owners of 20,000 tables a minute.
 const TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Two restores on one server must not change the same row of a catalog at once: whoever comes second would fail.
+const ALONE: &str = "SELECT pg_catalog.pg_advisory_xact_lock(8098990213);\n";
 
 /// Most that these statements print.
 const MAX_ANSWER: usize = 1 << 20;
@@ -151,7 +151,7 @@ COMMIT",
         let before = Present::read(inside, cancel).await?;
         let role = quote(&self.role);
         let mut sql = format!(
-            "SET lock_timeout = '60s';\nBEGIN;\nSELECT format('GRANT CONNECT, CREATE, TEMPORARY ON DATABASE %I TO {role}', current_database()) \\gexec
+            "SET lock_timeout = '60s';\nBEGIN;\n{ALONE}SELECT format('GRANT CONNECT, CREATE, TEMPORARY ON DATABASE %I TO {role}', current_database()) \\gexec
 SELECT format('GRANT USAGE, CREATE ON SCHEMA %I TO {role}', nspname) FROM pg_namespace WHERE nspname = 'public' \\gexec
 SELECT format('GRANT CREATE ON TABLESPACE %I TO {role}', spcname) FROM pg_tablespace WHERE spcname !~ '^pg_' \\gexec
 "
@@ -204,13 +204,16 @@ SELECT format('GRANT CREATE ON TABLESPACE %I TO {role}', spcname) FROM pg_tables
             "SELECT format('GRANT USAGE ON FOREIGN DATA WRAPPER %I TO {role}', fdwname) FROM pg_foreign_data_wrapper \\gexec
 SELECT DISTINCT format('GRANT USAGE ON SCHEMA %I TO {role}', n.nspname) FROM pg_extension e JOIN pg_namespace n
   ON n.oid = e.extnamespace OR n.oid IN (SELECT relnamespace FROM pg_class WHERE oid = ANY (e.extconfig)) WHERE n.nspname <> 'pg_catalog' \\gexec
-SELECT format('GRANT ALL ON TABLE %s TO {role}', c.oid::regclass) FROM pg_extension e JOIN pg_class c ON c.oid = ANY (e.extconfig) \\gexec
+SELECT format('GRANT SELECT, INSERT, UPDATE ON TABLE %s TO {role}', c.oid::regclass) FROM pg_extension e JOIN pg_class c ON c.oid = ANY (e.extconfig) \\gexec
 "
         )
     }
 
     /// Lets the role make tables, and what they need, in these schemas of a database, as far as they are there.
     /// Foreign keys may refer to these tables.
+    ///
+    /// Tables of roles with powers are not among those: a key is checked as the owner of the table that it refers to, and may call
+    /// what the dump brings.
     pub(super) async fn let_make_tables(
         &self,
         inside: &Psql,
@@ -227,17 +230,17 @@ SELECT format('GRANT ALL ON TABLE %s TO {role}', c.oid::regclass) FROM pg_extens
             .collect();
         let referred = serde_json::to_string(&names).expect("names are texts");
         let sql = format!(
-            "SET lock_timeout = '60s';\nBEGIN;
-SELECT format('GRANT CONNECT, CREATE, TEMPORARY ON DATABASE %I TO {role}', current_database()) \\gexec
+            "SET lock_timeout = '60s';\nBEGIN;\n{ALONE}SELECT format('GRANT CONNECT, CREATE, TEMPORARY ON DATABASE %I TO {role}', current_database()) \\gexec
 SELECT format('GRANT USAGE, CREATE ON SCHEMA %I TO {role}', nspname) FROM pg_namespace
   WHERE nspname IN (SELECT jsonb_array_elements_text({}::jsonb)) AND nspname !~ '^pg_' \\gexec
 SELECT format('GRANT REFERENCES ON TABLE %s TO {role}', c.oid::regclass)
   FROM jsonb_array_elements({}::jsonb) w JOIN pg_namespace n ON n.nspname = w->>0
-  JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w->>1 WHERE c.relkind IN ('r', 'p') AND nspname !~ '^pg_' \\gexec
+  JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w->>1 WHERE c.relkind IN ('r', 'p') AND nspname !~ '^pg_' AND NOT {} \\gexec
 SELECT format('GRANT CREATE ON TABLESPACE %I TO {role}', spcname) FROM pg_tablespace WHERE spcname !~ '^pg_' \\gexec
 {defaults}COMMIT;\n",
             literal(&schemas),
             literal(&referred),
+            is_powerful("c.relowner"),
         );
         run(inside, sql.into_bytes(), cancel).await
     }
@@ -258,9 +261,10 @@ SELECT format('GRANT CREATE ON TABLESPACE %I TO {role}', spcname) FROM pg_tables
         let wanted = serde_json::to_string(&names).expect("names are texts");
         let sql = format!(
             "SELECT coalesce(jsonb_agg(jsonb_build_object('schema', n.nspname, 'name', c.relname, 'owner', o.rolname, 'is_powerful',
-    EXISTS (SELECT FROM pg_roles x WHERE (x.rolsuper OR x.rolcreaterole OR x.rolname IN ({SERVER_ROLES})) AND pg_has_role(o.oid, x.oid, 'MEMBER')))), '[]')
+    {})), '[]')
   FROM jsonb_array_elements({}::jsonb) w JOIN pg_namespace n ON n.nspname = w->>0
   JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w->>1 JOIN pg_roles o ON o.oid = c.relowner;",
+            is_powerful("o.oid"),
             literal(&wanted)
         );
         let answer = inside.query(&sql, cancel, TIMEOUT).await?;
@@ -394,7 +398,10 @@ SELECT format('ALTER TYPE %s OWNER TO {role}', t.oid::regtype) FROM pg_type t
     ) -> Result<(), Error> {
         // Nobody waits for long: what is asked here is part of a failure that somebody wants to read.
         let mut sql = format!("SET lock_timeout = '10s';\n{}", end_sessions(&self.role));
-        sql += &format!("BEGIN;\nDROP OWNED BY {} CASCADE;\n", quote(&self.role));
+        sql += &format!(
+            "BEGIN;\n{ALONE}DROP OWNED BY {} CASCADE;\n",
+            quote(&self.role)
+        );
         // Where something else needs one by now, all stays as it is, and the failure says so.
         for extension in made.extensions.iter().rev() {
             sql += &format!("DROP EXTENSION IF EXISTS {};\n", quote(extension));
@@ -495,6 +502,7 @@ impl Waiting<'_> {
         }
         if is_one {
             say(b"BEGIN;");
+            say(ALONE.as_bytes());
         }
         say(self.around.before.as_bytes());
         say(b"SET client_encoding = 'UTF8';");

@@ -28,6 +28,10 @@ pub(super) fn carrier(said: &Said<'_>, tokens: &Tokens) -> Carrier {
     match said {
         // Several clauses in one statement may do anything, and pg_dump writes none.
         Said::Alter(_) if !is_single(tokens) => Carrier::Restorer,
+        // Of several things only the first would be looked at, and pg_dump names one.
+        Said::Rights(_) if tokens.are_rights_on_several() => {
+            Carrier::Withheld("rights on several things at once".to_owned())
+        }
         Said::Rights(rights) if is_of_server(rights, tokens) => {
             Carrier::Withheld("rights on what is the server's own".to_owned())
         }
@@ -89,12 +93,24 @@ fn altered(alter: &Alter<'_>, tokens: &Tokens) -> Carrier {
                 Carrier::Withheld("settings of a subscription".to_owned())
             }
         }
+        _ if alter.is_owner_change && is_given_to_server(tokens) => {
+            Carrier::Withheld("things that belong to a role of the server's own".to_owned())
+        }
         _ if alter.is_owner_change => Carrier::Superuser(Late::Owner),
         (Some(Target::Extension(_)), _) => Carrier::Nobody(None),
         (_, Action::RowSecurity { .. }) => Carrier::Superuser(Late::Rights),
         (Some(Target::Thing(Thing::Operators, _)), _) => Carrier::Between,
         _ => by_words(tokens),
     }
+}
+
+/// Tells whether the new owner is a predefined role: what it owns runs with its rights, such as to run programs. The owner
+/// of a database is one, too, and has no others.
+fn is_given_to_server(tokens: &Tokens) -> bool {
+    let mut cursor = Cursor::new(tokens);
+    let owner = cursor.seek(&["owner", "to"]).then(|| cursor.identifier());
+    let is_own = |owner: &[u8]| owner.starts_with(b"pg_") && owner != b"pg_database_owner";
+    owner.flatten().is_some_and(is_own)
 }
 
 fn described(target: &Target<'_>, tokens: &Tokens) -> Carrier {
@@ -293,6 +309,37 @@ mod tests {
             ("ALTER SUBSCRIPTION s OWNER TO app;", Rights),
             ("SET SESSION AUTHORIZATION 'app';", Rights),
             ("SECURITY LABEL FOR x ON TABLE public.t IS 'y';", Rights),
+        ] {
+            assert_eq!(carriers(sql), [Carrier::Superuser(late)], "{sql}");
+        }
+    }
+
+    #[test]
+    fn rights_on_several_things_and_owners_of_the_servers_own_are_withheld() {
+        for sql in [
+            "GRANT SELECT ON TABLE public.t, pg_catalog.pg_authid TO app;",
+            "GRANT ALL ON FUNCTION public.f(), pg_catalog.pg_read_file(text) TO app;",
+            "REVOKE SELECT ON TABLE public.t, public.secret FROM app;",
+            "ALTER TABLE public.t OWNER TO pg_execute_server_program;",
+            "ALTER TABLE public.t OWNER TO \"pg_write_server_files\";",
+        ] {
+            let carriers = carriers(sql);
+            assert!(matches!(carriers[..], [Carrier::Withheld(_)]), "{sql}");
+        }
+        for (sql, late) in [
+            (
+                "GRANT SELECT(a,b),UPDATE(b) ON TABLE public.t TO app;",
+                Late::Rights,
+            ),
+            (
+                "GRANT ALL ON FUNCTION public.f(integer, text) TO app;",
+                Late::Rights,
+            ),
+            ("GRANT SELECT ON TABLE public.t TO app, blog;", Late::Rights),
+            (
+                "ALTER SCHEMA public OWNER TO pg_database_owner;",
+                Late::Owner,
+            ),
         ] {
             assert_eq!(carriers(sql), [Carrier::Superuser(late)], "{sql}");
         }

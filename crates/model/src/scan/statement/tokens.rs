@@ -79,6 +79,16 @@ impl Tokens {
         list.any(|token| token.depth == 0 && token.kind == kind)
     }
 
+    /// Tells whether a GRANT or REVOKE speaks of several things at once: a comma stands between its ON and its TO or FROM.
+    pub(super) fn are_rights_on_several(&self) -> bool {
+        let outside = self.list.iter().filter(|token| token.depth == 0);
+        let word = |token: &Token| (token.kind == Kind::Word).then(|| self.text(*token));
+        outside
+            .skip_while(|token| word(token) != Some(b"on"))
+            .take_while(|token| !matches!(word(token), Some(b"to" | b"from")))
+            .any(|token| token.kind == Kind::Punct(b','))
+    }
+
     fn text(&self, token: Token) -> &[u8] {
         &self.text[token.start..token.end]
     }

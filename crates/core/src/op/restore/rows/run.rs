@@ -236,8 +236,9 @@ impl<'a> Run<'a> {
         let asks = |connection: &Connection| Psql::new(programs, environment, connection);
         let tag = leftover::tag(self.report.started_at);
         let clock = &*self.context.clock;
-        if let Err(error) = leftover::sweep_roles(&home, clock, stop).await {
-            tracing::warn!(%error, "cannot look for roles that killed restores left behind");
+        if !options.dry_run {
+            let swept = leftover::sweep_roles(&home, clock, stop).await;
+            self.report.warnings.extend(leftover::said_of_roles(swept));
         }
         let restorer = match Restorer::make((&home, of), &asks, &tag, clock, stop).await {
             Ok(restorer) => restorer,

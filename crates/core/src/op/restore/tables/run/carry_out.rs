@@ -47,6 +47,9 @@ impl Run<'_> {
                 let site = &job.site;
                 self.report.created_roles.clone_from(&site.missing_roles);
                 self.report.restored = !self.request.options.dry_run;
+                if self.request.options.dry_run {
+                    self.drop_roles(site).await;
+                }
                 Ok(())
             }
             Err(failed) => Err(self.undo(failed, job).await),

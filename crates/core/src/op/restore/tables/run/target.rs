@@ -103,8 +103,9 @@ impl Run<'_> {
         let programs = found.newest().map_err(|error| self.of_error(&error))?;
         let asks = |connection: &Connection| Psql::new(programs, environment, connection);
         let (home, clock) = (site.home(), &*self.context.clock);
-        if let Err(error) = leftover::sweep_roles(&home, clock, self.stop()).await {
-            tracing::warn!(%error, "cannot look for roles that killed restores left behind");
+        if !self.request.options.dry_run {
+            let swept = leftover::sweep_roles(&home, clock, self.stop()).await;
+            self.report.warnings.extend(leftover::said_of_roles(swept));
         }
         let tag = leftover::tag(self.report.started_at);
         let made = Restorer::make((&home, &site.way), &asks, &tag, clock, self.stop()).await;
@@ -180,6 +181,9 @@ impl Run<'_> {
             .await
             .map_err(|error| self.untouched(self.of_error(&error)))?;
         there.languages = Some(site.facts.languages.iter().cloned().collect());
+        if !self.divides(&site.facts) {
+            there.closed.clear();
+        }
         Ok(there)
     }
 
