@@ -425,9 +425,12 @@ fn units_are_written_started_and_taken_out() {
     // Somebody's own unit of such a name stays.
     fs::write(
         units.join("pgkeep-drill.timer"),
-        "[Timer]\nOnCalendar=daily\n",
+        "# Starts my own script, and pgkeep behind it.\n[Timer]\nOnCalendar=daily\n",
     )
     .unwrap();
+    let again = [&["deploy"], &install[..], &["--dir", &folder]].concat();
+    let refused = sandbox.pgkeep(again).run().expect(25);
+    assert!(refused.stderr().contains("pgkeep-drill.timer"), "{refused}");
     calls();
     let would = run(&["uninstall", "systemd", "--dry-run"]);
     assert_eq!(

@@ -199,7 +199,8 @@ fn amounts(status: &Status) -> Vec<Row> {
 
 fn history(status: &Status) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
-    if let Some(growth) = &status.growth {
+    // Backups of one day say nothing of growth.
+    if let Some(growth) = status.growth.as_ref().filter(|growth| growth.days >= 1.0) {
         let (from, to) = (bytes(growth.from_bytes), bytes(growth.to_bytes));
         rows.push((
             "growth",

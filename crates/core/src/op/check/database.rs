@@ -279,8 +279,10 @@ impl Looking<'_> {
         let hidden = names(|one| one.can_read && one.hides_rows);
         let user = &facts.user;
         if unreadable.is_empty() {
-            let all = count(read.len() as u64, "table or sequence");
-            let message = format!("`{user}` can read everything that is dumped ({all})");
+            let message = format!(
+                "`{user}` can read everything that is dumped (tables and sequences: {})",
+                read.len()
+            );
             self.say(Verdict::Ok, "rights", message);
         } else {
             let message = format!(

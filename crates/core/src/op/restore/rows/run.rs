@@ -438,7 +438,10 @@ impl<'a> Run<'a> {
             Mode::Append => failure
                 .hint("`--upsert` merges rows into a table that holds some, by its primary key"),
             Mode::Upsert if failure.message.contains("row-level security") => {
-                failure.hint("merge as a superuser or as a role with BYPASSRLS")
+                failure.hint(
+                    "merge as a role with BYPASSRLS, or as a superuser with `--allow-superuser`, where you trust the dump as you \
+                     trust the server",
+                )
             }
             Mode::Upsert if failure.message.contains("its rule `") => failure.hint(
                 "`ALTER TABLE … DISABLE RULE …` for the time of the merge, or leave the table out",
