@@ -735,6 +735,7 @@ mod tests {
             [
                 "SET event_triggers = off;",
                 "BEGIN;",
+                ALONE.trim_end(),
                 "ALTER TABLE t OWNER TO app;",
                 "REASSIGN OWNED BY \"r\" TO \"me\";",
                 "GRANT x;",
