@@ -76,6 +76,7 @@ fn help_is_as_committed() {
 fn constant(text: &str, sandbox: &Sandbox, more: &[(&str, &str)]) -> String {
     let root = sandbox.root().display().to_string();
     let mut text = text
+        .replace(&format!("{root}/work"), "<folder>")
         .replace(&root, "<sandbox>")
         .replace(env!("CARGO_BIN_EXE_pgkeep"), "pgkeep");
     for (from, to) in more {
