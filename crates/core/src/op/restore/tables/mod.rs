@@ -1,7 +1,8 @@
 //! `restore --table`: single tables with structure and rows, into a database that may hold others.
 //!
-//! All is one transaction: the rows are compared with what was dumped before its COMMIT, and a failure leaves the target
-//! as it was. Of a backup only the structure and these tables' rows are read.
+//! Structure and rows are one transaction: the rows are compared with what was dumped before its COMMIT, and a failure
+//! leaves the target as it was. Where a plain role restores for a superuser, owners and rights follow in a second one,
+//! and what the first brought is taken back should that fail. Of a backup only the structure and these tables' rows are read.
 
 mod input;
 mod run;

@@ -45,7 +45,10 @@ impl Run<'_> {
         match done {
             Ok(()) => {
                 let site = &job.site;
-                self.report.created_roles.clone_from(&site.missing_roles);
+                // Else they are noted as they are made.
+                if site.restorer.is_none() {
+                    self.report.created_roles.clone_from(&site.missing_roles);
+                }
                 self.report.restored = !self.request.options.dry_run;
                 if self.request.options.dry_run {
                     self.drop_roles(site).await;
@@ -62,9 +65,11 @@ impl Run<'_> {
         let Some((restorer, _)) = &site.restorer else {
             return Ok(());
         };
-        for sql in self.roles(site) {
+        self.report.created_roles.clear();
+        for (role, sql) in site.missing_roles.iter().zip(self.roles(site)) {
             let made = site.home().execute(&sql, self.stop()).await;
             made.map_err(|error| self.of_error(&error))?;
+            self.report.created_roles.push(role.clone());
         }
         let targets = job.entries.iter().map(|(_, into)| into);
         let names = job.selection.names_to_ask();
@@ -184,12 +189,13 @@ impl Run<'_> {
             .collect()
     }
 
-    /// Drops the roles that were made for the plain role; otherwise they went with the transaction.
+    /// Drops the roles that this run made for the plain role, and none that somebody made meanwhile; otherwise they went
+    /// with the transaction.
     async fn drop_roles(&mut self, site: &Site) {
-        if site.restorer.is_none() || !self.request.options.create_missing_roles {
+        if site.restorer.is_none() {
             return;
         }
-        for role in &site.missing_roles {
+        for role in &self.report.created_roles {
             let sql = format!("DROP ROLE IF EXISTS {}", quote(role));
             if site.home().execute(&sql, &self.no_stop).await.is_err() {
                 self.report.warnings.push(format!(
