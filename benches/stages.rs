@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, measurement::WallTime};
 use pgkeep_core::stream::compress::{Codec, Encoder};
-use pgkeep_core::stream::pipeline::{self, Progress};
+use pgkeep_core::stream::pipeline::{self, Form, Progress};
 use pgkeep_model::scan::{RowDigest, Scan, Scanner};
 
 /// Length of an input: beyond the caches of a core, as real dumps are.
@@ -138,7 +138,11 @@ fn pass(dump: &[u8], codec: Codec, threads: usize) -> u64 {
         }
     };
     let progress = Progress::default();
-    let passed = pipeline::run(dump, codec, threads, &progress, judge, &mut |_| Ok(()));
+    let form = Form {
+        codec,
+        recipients: None,
+    };
+    let passed = pipeline::run(dump, &form, threads, &progress, judge, &mut |_| Ok(()));
     passed.expect("the dump is whole").stored_bytes
 }
 

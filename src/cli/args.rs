@@ -75,6 +75,15 @@ pub struct StorageArgs {
     /// Region of the bucket [default: AWS_REGION, else us-east-1]
     #[arg(long, value_name = "REGION", help_heading = "Storage")]
     pub s3_region: Option<String>,
+    /// File of private keys of age that open encrypted backups (repeatable) [default: PGKEEP_IDENTITY_FILE, then `encryption.identity_file` of the configuration]
+    #[arg(
+        short = 'i',
+        long = "identity",
+        value_name = "FILE",
+        help_heading = "Storage",
+        hide_short_help = true
+    )]
+    pub identities: Vec<PathBuf>,
 }
 
 impl From<&StorageArgs> for StorageOverrides {
@@ -83,6 +92,7 @@ impl From<&StorageArgs> for StorageOverrides {
             storages: args.storages.clone(),
             s3_endpoint: args.s3_endpoint.clone(),
             s3_region: args.s3_region.clone(),
+            identities: args.identities.clone(),
         }
     }
 }

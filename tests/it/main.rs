@@ -15,6 +15,7 @@ mod dependencies;
 mod deploy;
 mod docs;
 mod drill;
+mod encryption;
 mod extract;
 mod guard;
 mod harness;

@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod context;
 pub mod copies;
+pub mod encryption;
 pub mod lock;
 pub mod log;
 pub mod notify;

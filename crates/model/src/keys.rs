@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::encryption::{EXTENSION, Fingerprint};
 use super::id::{BackupId, DatabaseName};
 use super::manifest::Manifest;
 
@@ -10,6 +11,9 @@ const PARTIAL: &str = "partial";
 
 /// Folder of run records.
 const RUNS: &str = "runs";
+
+/// Folder of the records that a private key opened a backup.
+const KEYS: &str = "keys";
 
 /// Name of the object by which one run at a time holds a database; it is no backup, and nobody else's either.
 const LEASE: &str = "lease.json";
@@ -25,10 +29,9 @@ pub fn is_lease(key: &str) -> bool {
         .is_some_and(|(database, name)| name == LEASE && database.parse::<DatabaseName>().is_ok())
 }
 
-/// Tells whether a suffix is that of SQL text, compressed or not, encrypted or not. This version does not encrypt, and
-/// must not take what a newer one wrote for a backup without its dump.
+/// Tells whether a suffix is that of SQL text, compressed or not, encrypted or not.
 fn is_sql(suffix: &str) -> bool {
-    let plain = suffix.strip_suffix(".age").unwrap_or(suffix);
+    let plain = suffix.strip_suffix(EXTENSION).unwrap_or(suffix);
     matches!(plain, "sql" | "sql.gz" | "sql.zst")
 }
 
@@ -45,9 +48,26 @@ pub fn run_of_key(key: &str) -> Option<BackupId> {
     (database == run.database().as_str()).then_some(run)
 }
 
-/// Tells whether pgkeep wrote an object of this key, be it of a backup, of a run or a lease.
+/// Returns the key of the record that a private key opened a backup of these recipients, in this run.
+pub fn key_proof_key(recipients: &Fingerprint, run: &BackupId) -> String {
+    format!("{}/{KEYS}/{recipients}.{run}.json", run.database())
+}
+
+/// Reads the key of such a record; none when it is not one.
+pub fn key_proof_of_key(key: &str) -> Option<(Fingerprint, BackupId)> {
+    let (folder, name) = key.rsplit_once('/')?;
+    let (recipients, run) = name.strip_suffix(".json")?.split_once('.')?;
+    let run: BackupId = run.parse().ok()?;
+    let database = folder.strip_suffix(KEYS)?.strip_suffix('/')?;
+    (database == run.database().as_str()).then_some((Fingerprint::parse(recipients)?, run))
+}
+
+/// Tells whether pgkeep wrote an object of this key, be it of a backup, of a run, of a private key or a lease.
 pub fn is_ours(key: &str) -> bool {
-    Place::of_key(key).is_some() || run_of_key(key).is_some() || is_lease(key)
+    Place::of_key(key).is_some()
+        || run_of_key(key).is_some()
+        || key_proof_of_key(key).is_some()
+        || is_lease(key)
 }
 
 /// Which backup a key belongs to: a full one of a database, or a one-off partial one.
@@ -70,6 +90,8 @@ pub enum Part {
     Manifest,
     /// The chunk index.
     Index,
+    /// Whom it is encrypted for, told by its key: a listing shows which backups need which private key.
+    Recipients,
     /// Kept until unpinned.
     Pin,
     /// Made before a deploy, which `keep_pre_deploy` counts by itself.
@@ -83,7 +105,8 @@ pub enum Part {
 }
 
 impl Place {
-    /// Returns the key of one of its objects; `extension` is what compression adds to `.sql`.
+    /// Returns the key of one of its objects; `extension` is what compression and encryption add to `.sql`, or the
+    /// fingerprint of the recipients.
     pub fn key(&self, part: Part, extension: &str) -> String {
         let Self { id, is_partial } = self;
         let folder = if *is_partial {
@@ -96,6 +119,7 @@ impl Place {
             Part::Globals => format!("{folder}/{id}.globals.sql{extension}"),
             Part::Manifest => format!("{folder}/{id}.manifest.json"),
             Part::Index => format!("{folder}/{id}.index"),
+            Part::Recipients => format!("{folder}/{id}.recipients.{extension}.json"),
             Part::Pin => format!("{folder}/{id}.pin.json"),
             Part::PreDeploy => format!("{folder}/{id}.pre-deploy.json"),
             Part::Guarded => format!("{folder}/{id}.guarded.json"),
@@ -114,6 +138,7 @@ impl Place {
             _ if suffix.strip_prefix("globals.").is_some_and(is_sql) => Part::Globals,
             "manifest.json" => Part::Manifest,
             "index" => Part::Index,
+            _ if fingerprint(suffix).is_some() => Part::Recipients,
             "pin.json" => Part::Pin,
             "pre-deploy.json" => Part::PreDeploy,
             "guarded.json" => Part::Guarded,
@@ -128,6 +153,12 @@ impl Place {
         };
         Some((Self { id, is_partial }, part))
     }
+}
+
+/// Reads whom a backup is encrypted for out of what stands behind its id.
+fn fingerprint(suffix: &str) -> Option<Fingerprint> {
+    let text = suffix.strip_prefix("recipients.")?.strip_suffix(".json")?;
+    Fingerprint::parse(text)
 }
 
 /// One backup as a listing shows it.
@@ -221,6 +252,19 @@ impl Listed {
         self.parts.contains_key(&Part::Drill)
     }
 
+    /// Returns whom it is encrypted for; none where it is not, or where that is told by its manifest alone.
+    pub fn recipients(&self) -> Option<(&str, Fingerprint)> {
+        let (key, _) = self.parts.get(&Part::Recipients)?.first()?;
+        let (_, suffix) = key.rsplit('/').next()?.split_once('.')?;
+        Some((key, fingerprint(suffix)?))
+    }
+
+    /// Tells whether its dump is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        let mut dumps = self.parts.get(&Part::Dump).into_iter().flatten();
+        dumps.any(|(key, _)| key.ends_with(EXTENSION))
+    }
+
     /// Tells whether it may be chosen as the latest.
     pub fn is_good(&self) -> bool {
         self.is_committed() && !self.is_damaged()
@@ -285,6 +329,7 @@ mod tests {
                 (Part::Globals, ".gz"),
                 (Part::Manifest, ""),
                 (Part::Index, ""),
+                (Part::Recipients, "0123456789abcdef"),
                 (Part::Pin, ""),
                 (Part::PreDeploy, ""),
                 (Part::Guarded, ""),
@@ -311,6 +356,8 @@ mod tests {
             "shop/x/shop-20260102T030405Z-7f3a.manifest.json",
             "shop/shop-20260102T030405Z-7f3a.sql.gz.part",
             "shop/runs/shop-20260102T030405Z-7f3a.json",
+            "shop/shop-20260102T030405Z-7f3a.recipients.json",
+            "shop/shop-20260102T030405Z-7f3a.recipients.0123456789ABCDEF.json",
         ] {
             assert_eq!(Place::of_key(key), None, "{key}");
         }
@@ -333,6 +380,46 @@ mod tests {
         ] {
             assert!(run_of_key(key).is_none() && !is_ours(key), "{key}");
         }
+    }
+
+    #[test]
+    fn proofs_of_keys_are_ours_and_no_backups() {
+        let run: BackupId = "shop-20260102T030405Z-7f3a".parse().unwrap();
+        let recipients = Fingerprint::parse("0123456789abcdef").unwrap();
+        let key = key_proof_key(&recipients, &run);
+        assert_eq!(
+            key,
+            "shop/keys/0123456789abcdef.shop-20260102T030405Z-7f3a.json"
+        );
+        assert_eq!(key_proof_of_key(&key), Some((recipients, run)));
+        assert!(is_ours(&key) && gather([(key.as_str(), 400)]).is_empty());
+        for key in [
+            "other/keys/0123456789abcdef.shop-20260102T030405Z-7f3a.json",
+            "shop/keys/shop-20260102T030405Z-7f3a.json",
+            "shop/keys/x.shop-20260102T030405Z-7f3a.json",
+            "keys/0123456789abcdef.shop-20260102T030405Z-7f3a.json",
+        ] {
+            assert!(key_proof_of_key(key).is_none() && !is_ours(key), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_listing_tells_whom_a_backup_is_encrypted_for() {
+        let id = "shop-20260102T030405Z-7f3a";
+        let keys = [
+            format!("shop/{id}.sql.gz.age"),
+            format!("shop/{id}.recipients.0123456789abcdef.json"),
+            format!("shop/{id}.manifest.json"),
+        ];
+        let listed = &gather(keys.iter().map(|key| (key.as_str(), 5)))[0];
+        let (key, recipients) = listed.recipients().unwrap();
+        assert_eq!(
+            (key, recipients.as_str()),
+            (keys[1].as_str(), "0123456789abcdef")
+        );
+        assert!(listed.is_encrypted() && listed.is_good());
+        let plain = &gather([(format!("shop/{id}.sql.gz").as_str(), 5)])[0];
+        assert!(plain.recipients().is_none() && !plain.is_encrypted());
     }
 
     #[test]

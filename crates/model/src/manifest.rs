@@ -9,6 +9,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::chunks::{ChunkIndex, is_sha256};
+use super::encryption::EncryptionRecord;
 use super::id::{BackupId, DatabaseName};
 use super::scan::{Block, Columns, Finding, Parent, RowDigest, Section, Table, TableKind};
 use super::text_form::TextForm;
@@ -49,9 +50,9 @@ pub struct Manifest {
     pub preset: Option<String>,
     /// How the dump is compressed.
     pub compression: CompressionRecord,
-    /// Recipients of the encryption; none when it is not encrypted.
+    /// How its objects are encrypted; none when they are not.
     #[serde(default)]
-    pub encryption: Option<Value>,
+    pub encryption: Option<EncryptionRecord>,
     /// The uncompressed dump.
     pub dump: DumpRecord,
     /// The stored dump, the same in every storage that has it.

@@ -93,6 +93,9 @@ pub struct BackupArgs {
     /// Without a level, gzip takes one from 3 to 5 that suits each chunk.
     #[arg(long, value_name = "METHOD[:LEVEL]")]
     pub compression: Option<String>,
+    /// Encrypt to this public key of age, such as age1… (repeatable) [default: `encryption` of the configuration]
+    #[arg(long = "recipient", value_name = "KEY")]
+    pub recipients: Vec<String>,
     /// Also store roles and tablespaces
     #[arg(long)]
     pub globals: bool,
@@ -158,6 +161,7 @@ impl From<&BackupArgs> for Overrides {
             exclude_schemas: args.exclude_schemas.clone(),
             structure_only: args.structure_only.clone(),
             compression: args.compression.clone(),
+            recipients: args.recipients.clone(),
             globals: args.globals,
             allow_empty: args.allow_empty,
             strict_warnings: args.strict_warnings,
@@ -301,6 +305,9 @@ pub(super) fn text(report: &Report, screen: Screen) -> String {
     let sha256 = report.sha256.as_deref().unwrap_or_default();
     out += &format!("  {proven}: pg_dump exited with 0, end marker seen{required}\n");
     out += &format!("  SHA-256 {sha256}\n");
+    if !report.recipients.is_empty() {
+        out += &format!("  encrypted for {}\n", report.recipients.join(", "));
+    }
     let restore = report.restore.as_deref().unwrap_or_default();
     screen.fitted(&out)
         + "  restore without pgkeep, in the folder of the file:\n"

@@ -5,6 +5,7 @@ mod proofs;
 use std::io::{Read, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -257,6 +258,7 @@ impl Demo<'_> {
         self.tell(&format!("\n4. the same checks of the file, which is an ordinary .sql.gz\n   $ pgkeep inspect {}\n", file.display()));
         let source = inspect::Source::File(file.to_owned());
         let report = inspect::run(&inspect::Request {
+            identities: Arc::default(),
             source,
             required: Vec::new(),
         });
@@ -274,6 +276,7 @@ impl Demo<'_> {
             .map_err(|error| broken("a temporary file", &error))?;
         let source = inspect::Source::File(half.path().to_owned());
         let report = inspect::run(&inspect::Request {
+            identities: Arc::default(),
             source,
             required: Vec::new(),
         });

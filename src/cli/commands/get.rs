@@ -24,6 +24,9 @@ pub struct GetArgs {
     /// Download roles and tablespaces instead of the dump
     #[arg(long)]
     pub globals: bool,
+    /// Decrypt it; the file stays compressed
+    #[arg(long)]
+    pub decrypt: bool,
     /// Replace an existing file
     #[arg(long)]
     pub force: bool,
@@ -40,6 +43,7 @@ impl From<&GetArgs> for Overrides {
             output: args.output.clone(),
             globals: args.globals,
             force: args.force,
+            decrypt: args.decrypt,
         }
     }
 }
@@ -60,11 +64,14 @@ pub(super) async fn run(
     if !is_stdout {
         output.report(&report, || {
             let file = report.file.as_deref().unwrap_or_default();
-            format!(
-                "{file}: {}, as in the manifest\n  SHA-256 {}\n",
-                bytes(report.size_bytes),
-                report.sha256
-            )
+            let (size, sha256) = (bytes(report.size_bytes), &report.sha256);
+            if report.decrypted {
+                format!(
+                    "{file}: decrypted\n  stored as {size}, SHA-256 {sha256}, as in the manifest\n"
+                )
+            } else {
+                format!("{file}: {size}, as in the manifest\n  SHA-256 {sha256}\n")
+            }
         });
     }
     report.failure.map_or(Ok(()), Err)

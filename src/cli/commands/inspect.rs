@@ -8,6 +8,7 @@ use crate::cli::output::{Output, bytes, counted, dumped_tables};
 use crate::cli::screen::Screen;
 use crate::cli::table::Table as Rows;
 use pgkeep_core::op::inspect::{Report, run as inspect};
+use pgkeep_core::setup::Setup;
 use pgkeep_core::setup::inspect::{Overrides, request};
 use pgkeep_model::failure::{Kind, Result};
 use pgkeep_model::scan::{Scan, SectionName, Table};
@@ -31,6 +32,9 @@ pub struct InspectArgs {
     /// Table that must be in the dump, such as users, or users=100 for at least 100 rows (repeatable)
     #[arg(long = "require", value_name = "TABLE")]
     pub required: Vec<String>,
+    /// File of private keys of age that open an encrypted dump (repeatable) [default: PGKEEP_IDENTITY_FILE]
+    #[arg(short = 'i', long = "identity", value_name = "FILE")]
+    pub identities: Vec<PathBuf>,
 }
 
 impl From<&InspectArgs> for Overrides {
@@ -38,12 +42,13 @@ impl From<&InspectArgs> for Overrides {
         Self {
             file: args.file.clone(),
             required: args.required.clone(),
+            identities: args.identities.clone(),
         }
     }
 }
 
-pub(super) fn run(args: &InspectArgs, output: &Output) -> Result<()> {
-    let report = inspect(&request(&args.into())?);
+pub(super) fn run(args: &InspectArgs, setup: &Setup, output: &Output) -> Result<()> {
+    let report = inspect(&request(&args.into(), setup)?);
     output.document(&report, || match &report.failure {
         // A file that cannot be opened is neither complete nor incomplete.
         Some(failure) if failure.kind == Kind::Usage => String::new(),

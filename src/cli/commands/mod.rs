@@ -10,6 +10,7 @@ mod extract;
 mod get;
 mod guard;
 mod inspect;
+mod keys;
 mod list;
 mod pin;
 mod prune;
@@ -35,6 +36,7 @@ use extract::ExtractArgs;
 use get::GetArgs;
 use guard::GuardArgs;
 use inspect::InspectArgs;
+use keys::KeysCommand;
 use list::ListArgs;
 use pgkeep_core::context::Context;
 use pgkeep_core::setup::Setup;
@@ -96,6 +98,9 @@ pub enum Command {
     /// Show what a retention policy would keep; storages are not read
     #[command(after_long_help = retention::AFTER_HELP)]
     Retention(RetentionArgs),
+    /// Keys of encrypted backups: make one, prove one, list which are needed
+    #[command(subcommand, after_long_help = keys::AFTER_HELP)]
+    Keys(KeysCommand),
     /// Write, show and describe the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -119,7 +124,7 @@ impl Command {
         context: &Context,
     ) -> Option<Result<()>> {
         match self {
-            Self::Inspect(args) => Some(inspect::run(args, output)),
+            Self::Inspect(args) => Some(inspect::run(args, setup, output)),
             Self::Retention(args) => Some(retention::run(args, setup, output, context)),
             Self::Config(command) => Some(config::run(command, setup, output)),
             Self::Completions(args) => {
@@ -154,6 +159,7 @@ impl Command {
             Self::Sync(args) => sync::run(args, setup, output, context).await,
             Self::Pin(args) => pin::run(args, setup, output, context).await,
             Self::Unpin(args) => pin::run_unpin(args, setup, output, context).await,
+            Self::Keys(command) => keys::run(command, setup, output, context).await,
             Self::Demo(args) => demo::run(args, setup, output, context).await,
             Self::Deploy(command) => deploy::run(command, setup, output, context).await,
             Self::Inspect(_)

@@ -123,6 +123,9 @@ fn facts(report: &Report) -> String {
         ),
         ("SHA-256", manifest.object.sha256.clone()),
     ];
+    if let Some(encryption) = &manifest.encryption {
+        rows.push(("encrypted for", encryption.recipients.join(", ")));
+    }
     if let Some(selection) = &manifest.selection {
         let selection = serde_json::to_string(selection).unwrap_or_default();
         rows.push(("selection", format!("NOT the whole database: {selection}")));

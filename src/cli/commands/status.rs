@@ -187,6 +187,17 @@ fn amounts(status: &Status) -> Vec<Row> {
     if !tiers.is_empty() {
         rows.push(("kept as", tiers.join(", ")));
     }
+    for set in &status.keys {
+        let proven = match set.proven_at {
+            Some(at) => format!("proven {}", at.strftime("%Y-%m-%d")),
+            None => "never proven".to_owned(),
+        };
+        let backups = counted(set.backups, "backup", "backups");
+        rows.push((
+            "encrypted for",
+            format!("{}: {backups}, {proven}", set.in_words()),
+        ));
+    }
     for copies in &status.storages {
         let count = number(copies.backups);
         rows.push((

@@ -21,7 +21,7 @@ use pgkeep_core::op::verify::{CopyReport, Report, place_in_words, run as verify}
 use pgkeep_core::setup::Setup;
 use pgkeep_core::setup::verify::{Overrides, request};
 use pgkeep_core::stream::pipeline::Progress;
-use pgkeep_model::failure::Result;
+use pgkeep_model::failure::{Kind, Result};
 
 pub(super) const AFTER_HELP: &str = "\
 Examples:
@@ -92,8 +92,10 @@ pub(super) async fn run(
     }
     report.failure.map_or(Ok(()), |mut failure| {
         if !output.json {
-            // The line of each copy has said it.
-            failure.details.clear();
+            // The line of each copy has said it, but not whose key is needed.
+            if failure.kind != Kind::Login {
+                failure.details.clear();
+            }
         }
         Err(failure)
     })
@@ -217,7 +219,13 @@ pub(super) fn line(copy: &CopyReport) -> String {
         (false, false) => "not proven",
     };
     let mut line = format!("{} in {}: {verdict}", copy.id, copy.storage);
-    if copy.ok {
+    if copy.ok && !copy.opened {
+        line += &format!(
+            ", {} read, every byte as stored; encrypted, and not opened without a key (`--identity`), {}",
+            bytes(copy.bytes),
+            took(copy.took_ms)
+        );
+    } else if copy.ok {
         line += &format!(
             ", {} read, {}, {}, {}",
             bytes(copy.bytes),

@@ -48,7 +48,7 @@ impl<'a> Target<'a> {
     }
 
     /// Databases whose name begins with the target's.
-    fn databases(&self) -> Vec<String> {
+    pub(crate) fn databases(&self) -> Vec<String> {
         let sql = format!(
             "SELECT datname FROM pg_database WHERE starts_with(datname, '{}') ORDER BY 1",
             self.name

@@ -81,6 +81,9 @@ fn close(schema: &mut Value) {
     }
 }
 
+/// Commands that have others below them.
+const PARENTS: [&str; 2] = ["config", "keys"];
+
 /// What a run of pgkeep was asked, as far as it decides what it prints.
 struct Asked<'a> {
     arguments: &'a [&'a str],
@@ -98,12 +101,13 @@ impl<'a> Asked<'a> {
         if arguments.iter().any(is_help) {
             return None;
         }
-        let is_command =
-            |name: &str| files().contains_key(name) || WITHOUT.contains(&name) || name == "config";
+        let is_command = |name: &str| {
+            files().contains_key(name) || WITHOUT.contains(&name) || PARENTS.contains(&name)
+        };
         let mut words = arguments.iter().filter(|word| !word.starts_with('-'));
         let command = match *words.find(|&&word| word == "unpin" || is_command(word))? {
             "unpin" => "pin".to_owned(),
-            "config" => format!("config-{}", words.next()?),
+            name if PARENTS.contains(&name) => format!("{name}-{}", words.next()?),
             name => name.to_owned(),
         };
         Some(Self { arguments, command })

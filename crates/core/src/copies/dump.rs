@@ -6,6 +6,7 @@ use super::listing::{NamedStorage, StoredBackup};
 use crate::stream::compress::Codec;
 use crate::stream::digest::sha256;
 use pgkeep_model::chunks::ChunkIndex;
+use pgkeep_model::encryption::{EXTENSION, METHOD};
 use pgkeep_model::keys::Part;
 use pgkeep_model::manifest::{Chunks, Manifest};
 use pgkeep_storage::Error;
@@ -31,13 +32,37 @@ pub(super) fn key_of(
     part: Part,
     named: &str,
 ) -> Result<String, String> {
-    let key = backup.place.key(part, codec_of(manifest)?.extension());
+    let key = backup.place.key(part, &extension(manifest)?);
     if named == key {
         return Ok(key);
     }
     Err(format!(
         "the manifest names the key `{named}`, but the backup's key is `{key}`"
     ))
+}
+
+/// Returns what compression and encryption add to `.sql` in keys.
+pub(crate) fn extension(manifest: &Manifest) -> Result<String, String> {
+    let codec = codec_of(manifest)?;
+    let Some(encryption) = &manifest.encryption else {
+        return Ok(codec.extension().to_owned());
+    };
+    if encryption.method != METHOD {
+        return Err(format!(
+            "the manifest names the encryption `{}`, which this pgkeep does not know",
+            encryption.method
+        ));
+    }
+    Ok(format!("{}{EXTENSION}", codec.extension()))
+}
+
+/// Returns the length of the compressed dump; none where the manifest contradicts itself.
+fn compressed_bytes(manifest: &Manifest) -> Option<u64> {
+    let stored = manifest.object.size_bytes;
+    match &manifest.encryption {
+        None => Some(stored),
+        Some(encryption) => encryption.places().text_bytes(stored),
+    }
 }
 
 fn codec_of(manifest: &Manifest) -> Result<Codec, String> {
@@ -78,7 +103,11 @@ pub(crate) async fn chunk_index(
             }
         }
     };
-    let (raw, stored) = (manifest.dump.bytes, manifest.object.size_bytes);
+    let raw = manifest.dump.bytes;
+    let Some(stored) = compressed_bytes(manifest) else {
+        let why = "the manifest names a size that no encrypted file has".to_owned();
+        return Ok(Err(why));
+    };
     Ok(
         match index.contradiction(raw, stored, codec.trailer_bytes()) {
             Some(why) => Err(why),

@@ -1,6 +1,6 @@
 //! What is stored where: listings of several storages seen as one, and the way from `latest` or an id to a backup.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,9 +10,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 
+use crate::encryption::Identities;
+use pgkeep_model::encryption::Fingerprint;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::{BackupId, DatabaseName};
-use pgkeep_model::keys::{Listed, Marks, Part, Place, databases, gather, run_of_key};
+use pgkeep_model::keys::{
+    Listed, Marks, Part, Place, databases, gather, key_proof_of_key, run_of_key,
+};
 use pgkeep_model::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError};
 use pgkeep_model::retention::is_ahead;
 use pgkeep_storage::{ANSWER_LIMIT, Haste, Storage};
@@ -35,6 +39,8 @@ pub struct NamedStorage {
     pub name: String,
     /// The storage.
     pub storage: Arc<dyn Storage>,
+    /// What opens encrypted backups there.
+    pub identities: Arc<Identities>,
 }
 
 /// One storage's part in a listing.
@@ -68,6 +74,8 @@ pub struct Listing {
     pub backups: Vec<StoredBackup>,
     /// All run records, oldest first, and the positions of the storages that have each.
     pub runs: BTreeMap<BackupId, Vec<usize>>,
+    /// The runs in which a private key opened a backup, by whom that was encrypted for.
+    pub proofs: BTreeMap<(DatabaseName, Fingerprint), BTreeSet<BackupId>>,
     failures: Vec<Failure>,
     /// The present moment: what is stamped behind it counts for nothing.
     now: Timestamp,
@@ -117,6 +125,11 @@ impl StoredBackup {
     /// Tells whether some storage has it whole and not known to be damaged.
     pub fn is_good(&self) -> bool {
         self.copies.values().any(Listed::is_good)
+    }
+
+    /// Tells whether its dump is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.copies.values().any(Listed::is_encrypted)
     }
 
     /// Tells whether it is pinned in some storage.
@@ -177,6 +190,7 @@ impl Listing {
         let mut failures = Vec::new();
         let mut found: BTreeMap<Place, StoredBackup> = BTreeMap::new();
         let mut runs: BTreeMap<BackupId, Vec<usize>> = BTreeMap::new();
+        let mut proofs: BTreeMap<_, BTreeSet<BackupId>> = BTreeMap::new();
         for (at, (named, answer)) in storages.iter().zip(answers).enumerate() {
             let url = named.storage.label().to_owned();
             let mut state = StorageState {
@@ -188,6 +202,13 @@ impl Listing {
                 Ok(objects) => {
                     let here = objects.iter().filter_map(|object| run_of_key(&object.key));
                     here.for_each(|run| runs.entry(run).or_default().push(at));
+                    let opened = objects
+                        .iter()
+                        .filter_map(|object| key_proof_of_key(&object.key));
+                    opened.for_each(|(recipients, run)| {
+                        let of = (run.database().clone(), recipients);
+                        proofs.entry(of).or_default().insert(run);
+                    });
                     for listed in gather(
                         objects
                             .iter()
@@ -224,6 +245,7 @@ impl Listing {
             states,
             backups: found.into_values().collect(),
             runs,
+            proofs,
             failures,
             now,
         })
@@ -589,7 +611,11 @@ mod tests {
         }
         let storage: Arc<dyn Storage> = memory.clone();
         let name = "here".to_owned();
-        let here = NamedStorage { name, storage };
+        let here = NamedStorage {
+            name,
+            storage,
+            identities: Arc::default(),
+        };
         let now = "2026-01-04T00:00:00Z".parse().unwrap();
         let listing = Listing::read(vec![here], None, now).await.unwrap();
         let backup = listing.find(&Wanted::parse(old).unwrap()).unwrap();

@@ -9,9 +9,11 @@ pub mod listing;
 mod ranged;
 mod stored;
 mod tap;
+mod unlock;
 
 pub(crate) use bridge::{Pieces, threads, with_pieces};
-pub(crate) use dump::{chunk_index, dump_key};
+pub(crate) use dump::{chunk_index, dump_key, extension};
 pub(crate) use ranged::{Fault, Ranged};
 pub(crate) use stored::Stored;
 pub(crate) use tap::{Seen, Tap};
+pub(crate) use unlock::Front;

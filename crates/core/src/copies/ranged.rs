@@ -1,16 +1,22 @@
 //! Reads parts of a stored dump by ranged requests, each piece of text in order on a thread that may block.
 
+use std::ops::Range;
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 use super::bridge::{Pieces, threads, with_pieces};
 use super::dump::{chunk_index, dump_key};
 use super::listing::{NamedStorage, storage_failure};
 use super::stored::Stored;
 use crate::context::Stop;
+use crate::encryption::Identities;
 use crate::stream::compress::Codec;
+use crate::stream::inlet::Access;
 use crate::stream::pipeline::{Closed, Progress};
 use crate::stream::stored::{Layout, read_chunks};
 use pgkeep_model::chunks::ChunkIndex;
+use pgkeep_model::encryption::{EncryptionRecord, Places};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::scan::Block;
 
@@ -18,12 +24,36 @@ use pgkeep_model::scan::Block;
 pub(crate) struct Ranged<'a> {
     named: &'a NamedStorage,
     codec: Codec,
+    /// How the dump is encrypted, and what opens it; none where it is not.
+    sealed: Option<Sealed>,
     key: String,
     index: Arc<ChunkIndex>,
     what: String,
     stop: Stop,
     /// How many stored bytes of the block under way were read.
     progress: Arc<Progress>,
+}
+
+/// What it takes to read parts of an encrypted dump.
+struct Sealed {
+    places: Places,
+    front: Bytes,
+    identities: Arc<Identities>,
+    object_bytes: u64,
+}
+
+impl Sealed {
+    /// Returns which bytes of the object hold a part of the compressed dump, and how they are read.
+    fn part(&self, wanted: Range<u64>) -> (Range<u64>, Access) {
+        let part = self.places.part(wanted.clone(), self.object_bytes);
+        let access = Access::Part {
+            identities: Arc::clone(&self.identities),
+            front: self.front.clone(),
+            start: part.range.start,
+            wanted,
+        };
+        (part.range, access)
+    }
 }
 
 impl<'a> Ranged<'a> {
@@ -49,12 +79,22 @@ impl<'a> Ranged<'a> {
         let what = of_copy(stored, at, what);
         let found = dump_key(&stored.backup, manifest);
         let (codec, key) = found.map_err(|why| contradicts(&what, &why))?;
-        let index = chunk_index(named, &stored.backup, manifest, codec)
-            .await
-            .map_err(|error| storage_failure(&what, &error))?;
-        Ok(index.map(|index| Self {
+        let found = chunk_index(named, &stored.backup, manifest, codec).await;
+        let index = match found.map_err(|error| storage_failure(&what, &error))? {
+            Ok(index) => index,
+            Err(why) => return Ok(Err(why)),
+        };
+        let front = stored.front(at, &what).await?;
+        let to_sealed = |(front, encryption): (_, &EncryptionRecord)| Sealed {
+            places: encryption.places(),
+            front,
+            identities: Arc::clone(stored.identities(at)),
+            object_bytes: manifest.object.size_bytes,
+        };
+        Ok(Ok(Self {
             named,
             codec,
+            sealed: front.zip(manifest.encryption.as_ref()).map(to_sealed),
             key,
             index,
             what,
@@ -130,7 +170,11 @@ impl<'a> Ranged<'a> {
             let why = "it starts after the end of the dump".to_owned();
             return (state, 0, Err(Fault::Damaged(why)));
         };
-        let range = self.index.start_of(chunks.start).0..self.index.start_of(chunks.end).0;
+        let wanted = self.index.start_of(chunks.start).0..self.index.start_of(chunks.end).0;
+        let (range, access) = match &self.sealed {
+            None => (wanted, Access::Plain),
+            Some(sealed) => sealed.part(wanted),
+        };
         let read_bytes = range.end - range.start;
         let stream = match self.named.storage.stream(&self.key, Some(range)).await {
             Ok(stream) => stream,
@@ -153,7 +197,7 @@ impl<'a> Ranged<'a> {
                     Ok(())
                 }
             };
-            let read = read_chunks(pieces, &layout, threads, &progress, &mut cut);
+            let read = read_chunks(pieces, access, &layout, threads, &progress, &mut cut);
             let ended = match read {
                 Err(error) => Err(Fault::Storage(error)),
                 Ok(outcome) => match outcome.fault {

@@ -1,5 +1,9 @@
 //! A stored backup, ready to be read: its manifest, the storages that have it, and one copy after the other.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::bridge::{ObjectReader, Pieces, Stream, reader, with_pieces};
@@ -8,6 +12,7 @@ use super::listing::{
     Listing, NamedStorage, StoredBackup, Wanted, database_of, doubtful, read_manifest,
     storage_failure, unless_removed,
 };
+use crate::encryption::Identities;
 use pgkeep_model::failure::{Failure, Kind, Origin, Result};
 use pgkeep_model::id::DatabaseName;
 use pgkeep_model::keys::Part;
@@ -24,6 +29,8 @@ pub(crate) struct Stored {
     passed_over: Vec<String>,
     /// Says which backups would be newer, and are stamped in the future.
     ahead: Vec<String>,
+    /// Headers of encrypted copies, by the position of the storage.
+    fronts: Mutex<BTreeMap<usize, Bytes>>,
 }
 
 impl Stored {
@@ -50,7 +57,23 @@ impl Stored {
             listing,
             backup,
             doubt,
+            fronts: Mutex::default(),
         })
+    }
+
+    /// Returns what opens encrypted backups in the storage at a position.
+    pub(crate) fn identities(&self, at: usize) -> &Arc<Identities> {
+        &self.listing.storages[at].identities
+    }
+
+    pub(super) fn known_front(&self, at: usize) -> Option<Bytes> {
+        let fronts = self.fronts.lock().unwrap_or_else(PoisonError::into_inner);
+        fronts.get(&at).cloned()
+    }
+
+    pub(super) fn keep_front(&self, at: usize, front: &Bytes) {
+        let mut fronts = self.fronts.lock().unwrap_or_else(PoisonError::into_inner);
+        fronts.insert(at, front.clone());
     }
 
     /// Returns what is not good of what is stored, behind a run that is: a storage that did not answer, newer backups
@@ -132,6 +155,8 @@ impl Stored {
             self.storage_name(at)
         );
         let object = &self.manifest.object;
+        // What the key does not open although it should is this copy's fault.
+        self.front(at, &what).await?;
         let stream = self.stream(at, Part::Dump, &object.key, &what).await?;
         Ok(reader(stream))
     }
@@ -144,6 +169,7 @@ impl Stored {
         work: impl FnOnce(Pieces) -> T + Send + 'static,
     ) -> Result<T> {
         let object = &self.manifest.object;
+        self.front(at, what).await?;
         let stream = self.stream(at, Part::Dump, &object.key, what).await?;
         with_pieces(stream, work).await
     }

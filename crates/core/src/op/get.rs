@@ -1,6 +1,9 @@
 //! `get`: downloads a stored object and checks it on the way.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -9,9 +12,13 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use crate::context::Context;
-use crate::copies::Stored;
 use crate::copies::listing::{NamedStorage, Wanted, storage_failure};
+use crate::copies::{Stored, with_pieces};
 use crate::stream::beside::Beside;
+use crate::stream::inlet::Access;
+use crate::stream::pipeline::{Closed, Progress};
+use crate::stream::stored::{Outcome, read_file};
+use pgkeep_model::encryption::EXTENSION;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::DatabaseName;
 use pgkeep_model::keys::Part;
@@ -28,6 +35,8 @@ pub struct Request {
     pub wanted: Wanted,
     /// Roles and tablespaces instead of the dump.
     pub globals: bool,
+    /// Whether what is encrypted is written as it was before; it stays compressed.
+    pub decrypt: bool,
     /// Where to write.
     pub output: Output,
 }
@@ -52,10 +61,12 @@ pub struct Report {
     pub id: String,
     /// The file; none for standard output.
     pub file: Option<String>,
-    /// Its size.
+    /// Size of the stored object.
     pub size_bytes: u64,
-    /// Its SHA-256, the one of the manifest.
+    /// SHA-256 of the stored object, the one of the manifest.
     pub sha256: String,
+    /// Whether it was decrypted, so that the file is not the stored object.
+    pub decrypted: bool,
     /// The storage it came from.
     pub storage: String,
     /// Copies that were tried before and found bad.
@@ -72,6 +83,11 @@ pub async fn run(request: Request, context: &Context) -> Result<Report> {
     let what = format!("cannot get `{}`", stored.manifest.id);
     let (object, part) = wanted_object(&stored.manifest, request.globals)?;
     let mut warnings = stored.warnings();
+    let decrypt = request.decrypt && stored.manifest.encryption.is_some();
+    if decrypt {
+        let unlocked = stored.unlock(&what).await;
+        unlocked.map_err(|failure| failure.and_safe("nothing was written"))?;
+    }
     let fetched = stored
         .try_copies(&what, &mut warnings, async |at| {
             let copy = Copy {
@@ -79,6 +95,7 @@ pub async fn run(request: Request, context: &Context) -> Result<Report> {
                 at,
                 part,
                 object,
+                decrypt,
             };
             let file = copy.fetch(&request.output, context).await?;
             Ok(copy.report(file))
@@ -114,6 +131,7 @@ struct Copy<'a> {
     at: usize,
     part: Part,
     object: &'a StoredObject,
+    decrypt: bool,
 }
 
 impl Copy<'_> {
@@ -135,6 +153,20 @@ impl Copy<'_> {
 
     async fn fetch(&self, output: &Output, context: &Context) -> Result<Option<PathBuf>> {
         match output {
+            Output::Stdout if self.decrypt => {
+                let begun = Arc::new(AtomicBool::new(false));
+                let copied = self.decrypt_to(std::io::stdout(), &begun, context).await;
+                // What was printed cannot be taken back.
+                let is_begun = begun.load(Ordering::Relaxed);
+                copied.map_err(|failure| {
+                    if is_begun {
+                        failure.handed_on()
+                    } else {
+                        failure
+                    }
+                })?;
+                Ok(None)
+            }
             Output::Stdout => {
                 let (mut out, mut is_begun) = (tokio::io::stdout(), false);
                 let copied = self.copy_to(&mut out, &mut is_begun, context).await;
@@ -151,7 +183,11 @@ impl Copy<'_> {
             }
             Output::File { path, replace } => {
                 let key = self.key()?;
-                let name = key.rsplit('/').next().unwrap_or_default();
+                let own = key.rsplit('/').next().unwrap_or_default();
+                let name = match own.strip_suffix(EXTENSION) {
+                    Some(name) if self.decrypt => name,
+                    _ => own,
+                };
                 let path = path.clone().unwrap_or_else(|| PathBuf::from(name));
                 self.write_file(&path, *replace, context).await?;
                 Ok(Some(path))
@@ -164,10 +200,90 @@ impl Copy<'_> {
         let beside = Beside::start(path, replace, "get")?;
         let cloned = beside.file().try_clone();
         let file = cloned.map_err(|error| beside.cannot_write(&error))?;
-        let mut out = tokio::fs::File::from_std(file);
-        self.copy_to(&mut out, &mut false, context).await?;
+        if self.decrypt {
+            self.decrypt_to(file, &Arc::default(), context).await?;
+        } else {
+            let mut out = tokio::fs::File::from_std(file);
+            self.copy_to(&mut out, &mut false, context).await?;
+        }
         let finish = tokio::task::spawn_blocking(|| beside.finish());
         finish.await.expect("renaming does not panic").map(drop)
+    }
+
+    /// Writes what was encrypted; `is_begun` says whether any byte went out.
+    async fn decrypt_to(
+        &self,
+        mut out: impl Write + Send + 'static,
+        is_begun: &Arc<AtomicBool>,
+        context: &Context,
+    ) -> Result<()> {
+        let what = self.what();
+        let stream = self
+            .stored
+            .stream(self.at, self.part, &self.object.key, &what)
+            .await?;
+        let access = Access::Whole(Arc::clone(self.stored.identities(self.at)));
+        let (stop, begun, object) = (
+            context.stop.clone(),
+            Arc::clone(is_begun),
+            self.object.clone(),
+        );
+        let said = what.clone();
+        let work = move |pieces| -> Result<Option<Outcome>> {
+            let io =
+                |error| Failure::new(Kind::Storage, "cannot_write", format!("{said}: {error}"));
+            let (mut held, mut written) = (Bytes::new(), Ok(()));
+            let mut take = |piece: Bytes| {
+                begun.fetch_or(!held.is_empty(), Ordering::Relaxed);
+                written = out.write_all(&std::mem::replace(&mut held, piece));
+                match written {
+                    Ok(()) if !stop.is_requested() => Ok(()),
+                    _ => Err(Closed),
+                }
+            };
+            let read = read_file(pieces, access, &Progress::default(), &mut take);
+            written.map_err(io)?;
+            let outcome = read.map_err(|error| storage_failure(&said, &error))?;
+            let is_same =
+                outcome.stored_bytes == object.size_bytes && outcome.sha256 == object.sha256;
+            if outcome.is_left || outcome.fault.is_some() || !is_same {
+                return Ok(Some(outcome));
+            }
+            out.write_all(&held)
+                .and_then(|()| out.flush())
+                .map_err(io)?;
+            Ok(None)
+        };
+        match with_pieces(stream, work).await?? {
+            None => Ok(()),
+            Some(outcome) if outcome.is_left => {
+                let failure = context.stop.failure(&what);
+                Err(failure.and_safe("nothing was written"))
+            }
+            Some(outcome) => Err(match outcome.fault {
+                Some(fault) if outcome.sha256 == self.object.sha256 => {
+                    // The bytes are those that were stored: it is the key that is wrong.
+                    Failure::new(
+                        Kind::Login,
+                        "wrong_identity",
+                        format!("{what}: {}", fault.message),
+                    )
+                }
+                _ => self.damaged(outcome.stored_bytes, &outcome.sha256),
+            }),
+        }
+    }
+
+    fn damaged(&self, size: u64, sha256: &str) -> Failure {
+        let message = format!(
+            "{}: the stored object is damaged: it has {size} bytes and SHA-256 {sha256}, but the manifest says {} and {}",
+            self.what(),
+            self.object.size_bytes,
+            self.object.sha256
+        );
+        Failure::new(Kind::Damaged, "object_damaged", message)
+            .of_copy()
+            .hint("`pgkeep list` shows other backups")
     }
 
     /// Copies the object; `is_begun` says whether any byte went out.
@@ -211,14 +327,7 @@ impl Copy<'_> {
             out.write_all(&held).await.map_err(io)?;
             return out.flush().await.map_err(io);
         }
-        let message = format!(
-            "{what}: the stored object is damaged: it has {size} bytes and SHA-256 {sha256}, but the manifest says {} \
-             and {}",
-            self.object.size_bytes, self.object.sha256
-        );
-        Err(Failure::new(Kind::Damaged, "object_damaged", message)
-            .of_copy()
-            .hint("`pgkeep list` shows other backups"))
+        Err(self.damaged(size, &sha256))
     }
 
     fn report(&self, file: Option<PathBuf>) -> Report {
@@ -227,6 +336,7 @@ impl Copy<'_> {
             file: file.map(|path| path.display().to_string()),
             size_bytes: self.object.size_bytes,
             sha256: self.object.sha256.clone(),
+            decrypted: self.decrypt,
             storage: self.named().name.clone(),
             warnings: Vec::new(),
             failure: None,

@@ -3,9 +3,11 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::encryption::{IDENTITY_HINT, Identities};
 use crate::stream::read::{ReadError, read_dump};
 use pgkeep_model::failure::{Failure, Kind};
 use pgkeep_model::required::{RequiredOutcome, RequiredTable};
@@ -16,6 +18,8 @@ use pgkeep_model::scan::{Finding, Scan, Scanner};
 pub struct Request {
     /// Where the dump comes from.
     pub source: Source,
+    /// What opens an encrypted one.
+    pub identities: Arc<Identities>,
     /// Tables that must be in it.
     pub required: Vec<RequiredTable>,
 }
@@ -47,8 +51,11 @@ pub struct Report {
 /// Scans a dump. It blocks for as long as reading takes.
 pub fn run(request: &Request) -> Report {
     let (file, result) = match &request.source {
-        Source::File(path) => (path.display().to_string(), open(path).map(scan)),
-        Source::Stdin => ("-".to_owned(), Ok(scan(io::stdin()))),
+        Source::File(path) => (
+            path.display().to_string(),
+            open(path).map(|file| scan(file, &request.identities)),
+        ),
+        Source::Stdin => ("-".to_owned(), Ok(scan(io::stdin(), &request.identities))),
     };
     let (mut scan, read, opened) = match result {
         Ok((scan, read)) => (scan, read, None),
@@ -93,9 +100,9 @@ fn open(path: &Path) -> Result<File, Failure> {
         .map_err(|error| Failure::new(Kind::Usage, "cannot_open", format!("{what}: {error}")))
 }
 
-fn scan(input: impl Read + Send) -> (Scan, Result<u64, ReadError>) {
+fn scan(input: impl Read + Send, identities: &Identities) -> (Scan, Result<u64, ReadError>) {
     let mut scanner = Scanner::new();
-    let read = read_dump(input, &mut |piece| scanner.push(piece));
+    let read = read_dump(input, identities, &mut |piece| scanner.push(piece));
     (scanner.finish(), read)
 }
 
@@ -108,6 +115,11 @@ fn note_read_error(scan: &mut Scan, read: &Result<u64, ReadError>) -> Option<&'s
             ("not_a_plain_dump", foreign.hint())
         }
         ReadError::Damaged { .. } => ("compressed_stream_damaged", None),
+        ReadError::Locked(error) => {
+            scan.problems.clear();
+            let id = error.id().unwrap_or("encrypted_file_damaged");
+            (id, Some(IDENTITY_HINT))
+        }
         ReadError::Io(_) => ("cannot_read", None),
     };
     scan.problems
@@ -128,17 +140,18 @@ fn judge(
     let failure = if !scan.complete {
         let first = scan.problems.first()?;
         let message = format!("`{file}` is not a complete dump: {}", first.message);
-        let id = if first.id == "not_a_plain_dump" {
-            "not_a_plain_dump"
-        } else {
-            "dump_incomplete"
+        let (kind, id) = match first.id.as_str() {
+            "not_a_plain_dump" => (Kind::Proof, "not_a_plain_dump"),
+            "no_identity" => (Kind::Login, "no_identity"),
+            "wrong_identity" => (Kind::Login, "wrong_identity"),
+            _ => (Kind::Proof, "dump_incomplete"),
         };
         let more = scan
             .problems
             .iter()
             .skip(1)
             .map(|problem| problem.message.clone());
-        Failure::new(Kind::Proof, id, message)
+        Failure::new(kind, id, message)
             .with_details(more)
             .with_details(missing)
     } else if !missing.is_empty() {

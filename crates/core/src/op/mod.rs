@@ -11,6 +11,7 @@ pub mod get;
 pub mod guard;
 mod history;
 pub mod inspect;
+pub mod keys;
 pub mod list;
 pub mod lock;
 pub mod notices;

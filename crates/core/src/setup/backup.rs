@@ -14,6 +14,7 @@ use crate::op::lock::LockSettings;
 use crate::postgres::dump::Selection;
 use crate::postgres::programs::Search;
 use crate::stream::compress::Codec;
+use crate::stream::pipeline::Form;
 use pgkeep_model::config::{Compression, CompressionMethod, DatabaseConfig, Preset, Retention};
 use pgkeep_model::connection::{Connection, ConnectionError};
 use pgkeep_model::failure::{Failure, Kind, Result};
@@ -52,6 +53,8 @@ pub struct Overrides {
     pub structure_only: Vec<String>,
     /// `gzip`, `zstd` or `none`, with a level such as `gzip:6`.
     pub compression: Option<String>,
+    /// Public keys of age to encrypt to, instead of those of the configuration.
+    pub recipients: Vec<String>,
     /// Store roles and tablespaces, too.
     pub globals: bool,
     /// Accept a database without any table.
@@ -181,6 +184,13 @@ fn request(
         }
         None => connection,
     };
+    let (recipients, refused) =
+        match setup.recipients(&overrides.recipients, config.encryption.as_ref()) {
+            Ok(recipients) => (recipients, None),
+            // The databases beside it are backed up all the same.
+            Err(failure) => (None, Some(failure)),
+        };
+    let storages = setup.with_identities(storages, &overrides.storage.identities)?;
     let (selection, is_partial) = selection(overrides, &config)?;
     let mut required: Vec<_> = config.required_tables.clone();
     RequiredTable::add(&mut required, required_tables(&overrides.required)?);
@@ -204,7 +214,11 @@ fn request(
         environment: setup.program_environment(),
         storages,
         copies,
-        codec: codec(overrides.compression.as_deref(), config.compression)?,
+        form: Form {
+            codec: codec(overrides.compression.as_deref(), config.compression)?,
+            recipients,
+        },
+        refused,
         required,
         selection,
         is_partial,
@@ -266,7 +280,11 @@ pub fn defaults(name: DatabaseName, setup: &Setup, lock: LockSettings) -> Reques
         environment: setup.program_environment(),
         storages: Vec::new(),
         copies: NonZeroUsize::MIN,
-        codec: default_codec(config.compression),
+        form: Form {
+            codec: default_codec(config.compression),
+            recipients: None,
+        },
+        refused: None,
         required: Vec::new(),
         selection: Selection::default(),
         is_partial: false,

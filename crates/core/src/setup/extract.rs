@@ -37,6 +37,7 @@ pub fn request(overrides: &Overrides, setup: &Setup) -> Result<Request> {
         rows: rows(overrides)?,
         output: target(overrides),
         source: source(overrides, setup)?,
+        identities: setup.identities(&overrides.storage.identities)?,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::Setup;
 use super::flags::required_tables;
 use crate::op::inspect::{Request, Source};
 use pgkeep_model::failure::Result;
@@ -11,12 +12,14 @@ use pgkeep_model::failure::Result;
 pub struct Overrides {
     /// The dump; `-` is standard input.
     pub file: PathBuf,
+    /// Files of private keys that open an encrypted one.
+    pub identities: Vec<PathBuf>,
     /// Tables that must be in it.
     pub required: Vec<String>,
 }
 
 /// Returns the request to inspect a dump.
-pub fn request(overrides: &Overrides) -> Result<Request> {
+pub fn request(overrides: &Overrides, setup: &Setup) -> Result<Request> {
     let source = if overrides.file.as_os_str() == "-" {
         Source::Stdin
     } else {
@@ -24,6 +27,7 @@ pub fn request(overrides: &Overrides) -> Result<Request> {
     };
     Ok(Request {
         source,
+        identities: setup.identities_of(&overrides.identities)?,
         required: required_tables(&overrides.required)?,
     })
 }

@@ -97,6 +97,7 @@ pub fn request(overrides: &Overrides, setup: &Setup) -> Result<Request> {
         into,
         search: setup.search(overrides.bin_dir.as_deref())?,
         environment: setup.program_environment(),
+        identities: setup.identities(&overrides.storage.identities)?,
         goal,
         options: Options {
             dry_run: overrides.dry_run,

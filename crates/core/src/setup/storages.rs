@@ -26,6 +26,8 @@ pub struct StorageOverrides {
     pub s3_endpoint: Option<String>,
     /// Region of the bucket.
     pub s3_region: Option<String>,
+    /// Files of private keys that open encrypted backups.
+    pub identities: Vec<PathBuf>,
 }
 
 impl Setup {
@@ -52,7 +54,7 @@ impl Setup {
                 .iter()
                 .map(|url| self.open_flag(url, places))
                 .collect();
-            return self.usable(opened?);
+            return self.with_identities(self.usable(opened?)?, &places.identities);
         }
         let config = self.config()?.ok_or_else(no_storage)?;
         let names: Vec<String> = match &self.database {
@@ -63,7 +65,7 @@ impl Setup {
                 .map(|(name, _)| name.clone())
                 .collect(),
         };
-        self.open_named(config, &names)
+        self.with_identities(self.open_named(config, &names)?, &places.identities)
     }
 
     /// Opens storages to read from: a folder that is not there is not made.
@@ -152,7 +154,7 @@ impl Setup {
         })
     }
 
-    fn expand_home(&self, path: &Path) -> PathBuf {
+    pub(super) fn expand_home(&self, path: &Path) -> PathBuf {
         match (path.strip_prefix("~"), self.var("HOME")) {
             (Ok(rest), Some(home)) => Path::new(&home).join(rest),
             _ => path.to_owned(),
@@ -215,7 +217,11 @@ impl Opened {
     fn or_absent(self) -> NamedStorage {
         let Self { name, url, opened } = self;
         let storage = opened.unwrap_or_else(|error| Arc::new(Absent::new(url, &error)));
-        NamedStorage { name, storage }
+        NamedStorage {
+            name,
+            storage,
+            identities: Arc::default(),
+        }
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Overrides {
     pub globals: bool,
     /// Replace a file that is there.
     pub force: bool,
+    /// Decrypt what is encrypted.
+    pub decrypt: bool,
 }
 
 impl Overrides {
@@ -63,6 +65,7 @@ pub fn get(overrides: &Overrides, setup: &Setup) -> Result<get::Request> {
         database: setup.database_name()?,
         wanted: overrides.wanted()?,
         globals: overrides.globals,
+        decrypt: overrides.decrypt,
         output,
     })
 }

@@ -1,23 +1,24 @@
-//! Drives a dump from its source to its last consumer: read, scan, cut, compress on all cores, hash, hand over.
+//! Drives a dump from its source to its last consumer: read, scan, cut, compress on all cores, encrypt, hash, hand over.
 //!
 //! The consumer hears of the end only after the source was found good. Memory is bounded by the number of chunks
 //! under way; a consumer that is slow slows the source down.
 
 use std::io::{self, Read};
 use std::ops::Range;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use super::digest::sha256;
+use super::outlet::{NotOut, Outlet};
+use crate::encryption::Recipients;
 use bytes::Bytes;
-use pgkeep_model::words::hex;
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::compress::{Codec, Encoded, Encoder, Frame};
+pub use super::progress::{Closed, Progress};
 use pgkeep_model::chunks::ChunkIndex;
+use pgkeep_model::encryption::EXTENSION;
 use pgkeep_model::scan::{Scan, Scanner};
 
 /// Uncompressed size at which a chunk is cut: small enough that one table's rows can be read without much beside
@@ -38,81 +39,15 @@ pub(super) const MAX_THREADS: usize = 8;
 /// Chunks that wait for a thread, so that none is idle while `pg_dump` catches its breath.
 pub(super) const CHUNKS_WAITING: usize = 4;
 
-/// How far a dump has come, for whoever shows it.
-#[derive(Debug, Default)]
-pub struct Progress {
-    raw_bytes: AtomicU64,
-    stored_bytes: AtomicU64,
-    tables_done: AtomicU64,
-    is_waiting: AtomicBool,
-    current_table: Mutex<Option<String>>,
-}
-
-impl Progress {
-    /// Returns how many bytes of the dump were read.
-    pub fn raw_bytes(&self) -> u64 {
-        self.raw_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Returns how many compressed bytes were handed over.
-    pub fn stored_bytes(&self) -> u64 {
-        self.stored_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Takes note of so many bytes and tables more, for several readers at once.
-    pub fn note_more(&self, bytes: u64, tables: u64) {
-        self.raw_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.tables_done.fetch_add(tables, Ordering::Relaxed);
-    }
-
-    /// Returns how many tables had rows so far.
-    pub fn tables_done(&self) -> u64 {
-        self.tables_done.load(Ordering::Relaxed)
-    }
-
-    /// Tells whether the reader waits for the source, and not for a consumer.
-    pub fn is_waiting(&self) -> bool {
-        self.is_waiting.load(Ordering::Relaxed)
-    }
-
-    /// Returns the table whose rows are being read.
-    pub fn current_table(&self) -> Option<String> {
-        self.current_table
-            .lock()
-            .map_or(None, |table| table.clone())
-    }
-
-    /// Takes note of how many stored bytes were read.
-    pub fn note_stored(&self, bytes: u64) {
-        self.stored_bytes.store(bytes, Ordering::Relaxed);
-    }
-
-    /// Takes note of how far a scanner has come.
-    pub fn note_scan(&self, scanner: &Scanner) {
-        self.raw_bytes.store(scanner.position(), Ordering::Relaxed);
-        let done = scanner.tables_with_rows() as u64;
-        self.tables_done.store(done, Ordering::Relaxed);
-        self.note_table(scanner);
-    }
-
-    /// Takes note of the table whose rows are under way.
-    pub fn note_table(&self, scanner: &Scanner) {
-        let current = scanner
-            .current_table()
-            .map(|table| table.full_name().to_string());
-        if let Ok(mut table) = self.current_table.lock() {
-            *table = current;
-        }
-    }
-}
-
 /// What passed through.
 #[derive(Debug)]
 pub struct Passed {
     /// What the scanner found.
     pub scan: Scan,
-    /// Where each chunk lies.
+    /// Where each chunk lies, in the file that was encrypted where it was.
     pub chunks: ChunkIndex,
+    /// Length of the header that encryption put in front; none where nothing was encrypted.
+    pub header_bytes: Option<u64>,
     /// Bytes handed over.
     pub stored_bytes: u64,
     /// SHA-256 of the bytes handed over, in hex.
@@ -131,27 +66,54 @@ pub enum PipelineError<E> {
     /// A codec failed.
     #[error("cannot compress the dump: {0}")]
     Compress(io::Error),
+    /// Encryption failed.
+    #[error("cannot encrypt the dump: {0}")]
+    Encrypt(io::Error),
     /// Nobody takes the bytes any more.
     #[error("nobody takes the dump any more")]
     Closed,
 }
 
-/// The consumer is gone.
-#[derive(Debug)]
-pub struct Closed;
+impl<E> From<NotOut> for PipelineError<E> {
+    fn from(why: NotOut) -> Self {
+        match why {
+            NotOut::Closed => Self::Closed,
+            NotOut::Encrypt(error) => Self::Encrypt(error),
+        }
+    }
+}
 
-/// Passes `source` through scanner, `codec` and hash to `hand_over`, on `threads` compressing threads (at most eight).
+/// What a dump becomes on its way.
+#[derive(Clone, Debug)]
+pub struct Form {
+    /// How it is compressed.
+    pub codec: Codec,
+    /// Who can open it; none where it is not encrypted.
+    pub recipients: Option<Arc<Recipients>>,
+}
+
+impl Form {
+    /// Returns what is added to `.sql` in keys.
+    pub fn extension(&self) -> String {
+        let sealed = self.recipients.as_ref().map_or("", |_| EXTENSION);
+        format!("{}{sealed}", self.codec.extension())
+    }
+}
+
+/// Passes `source` through scanner, codec, encryption and hash to `hand_over`, on `threads` compressing threads (at most
+/// eight).
 ///
 /// When `source` ends, `judge` sees what was found and decides; only when it agrees are the last bytes handed over
 /// and the end reported. It blocks: call it on a thread that may.
 pub fn run<E: Send>(
     source: impl Read + Send,
-    codec: Codec,
+    form: &Form,
     threads: usize,
     progress: &Progress,
     judge: impl FnOnce(&Scan) -> Result<(), E> + Send,
     hand_over: &mut dyn FnMut(Bytes) -> Result<(), Closed>,
 ) -> Result<Passed, PipelineError<E>> {
+    let codec = form.codec;
     let threads = threads.clamp(1, MAX_THREADS);
     let (work, jobs) = sync_channel::<Job>(CHUNKS_WAITING);
     let (in_order, ordered) = sync_channel::<Ordered<E>>(threads + CHUNKS_WAITING);
@@ -174,7 +136,7 @@ pub fn run<E: Send>(
             is_inside: false,
         };
         scope.spawn(move || cutter.run(source, progress, judge));
-        collect(codec, ordered, progress, hand_over)
+        collect(form, ordered, progress, hand_over)
     })
 }
 
@@ -266,9 +228,9 @@ impl<E> Cutter<E> {
         let mut scanner = Scanner::new();
         loop {
             self.make_room();
-            progress.is_waiting.store(true, Ordering::Relaxed);
+            progress.note_waiting(true);
             let read = source.read(&mut self.buffer[self.unsent.end..]);
-            progress.is_waiting.store(false, Ordering::Relaxed);
+            progress.note_waiting(false);
             let count = match read {
                 Ok(0) => break,
                 Ok(count) => count,
@@ -347,29 +309,19 @@ impl<E> Cutter<E> {
 }
 
 fn collect<E>(
-    codec: Codec,
+    form: &Form,
     ordered: Receiver<Ordered<E>>,
     progress: &Progress,
     hand_over: &mut dyn FnMut(Bytes) -> Result<(), Closed>,
 ) -> Result<Passed, PipelineError<E>> {
-    let mut frame = Frame::new(codec);
+    let mut frame = Frame::new(form.codec);
     let mut chunks = ChunkIndex {
         header_bytes: frame.header().len() as u64,
         ..ChunkIndex::default()
     };
-    let mut hash = Sha256::new();
-    let (mut stored_bytes, mut sums) = (0, Vec::new());
-    let mut pass = |bytes: Bytes| {
-        hash.update(&bytes);
-        stored_bytes += bytes.len() as u64;
-        progress.stored_bytes.store(stored_bytes, Ordering::Relaxed);
-        if bytes.is_empty() {
-            Ok(())
-        } else {
-            hand_over(bytes).map_err(|Closed| PipelineError::Closed)
-        }
-    };
-    pass(frame.header())?;
+    let mut sums = Vec::new();
+    let mut outlet = Outlet::open(form.recipients.as_deref(), progress, hand_over)?;
+    outlet.pass(frame.header())?;
     for item in ordered {
         match item {
             Ordered::Chunk(encoded) => {
@@ -382,17 +334,19 @@ fn collect<E>(
                 frame.add(&encoded);
                 sums.push(sha256);
                 chunks.push(encoded.raw_bytes as u32, encoded.bytes.len() as u32);
-                pass(encoded.bytes.into())?;
+                outlet.pass(encoded.bytes.into())?;
             }
             Ordered::End(end) => {
                 let scan = (*end)?;
-                pass(frame.trailer())?;
+                outlet.pass(frame.trailer())?;
                 chunks.set_around_rows(sums);
+                let ended = outlet.finish()?;
                 return Ok(Passed {
                     scan,
                     chunks,
-                    stored_bytes,
-                    sha256: hex(&hash.finalize()),
+                    header_bytes: ended.header_bytes,
+                    stored_bytes: ended.stored_bytes,
+                    sha256: ended.sha256,
                 });
             }
         }
@@ -405,7 +359,15 @@ fn collect<E>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::encryption::Identities;
     use pgkeep_model::scan::Block;
+
+    fn form(codec: Codec) -> Form {
+        Form {
+            codec,
+            recipients: None,
+        }
+    }
 
     const HEAD: &str = "--\n-- PostgreSQL database dump\n--\n\nSET x = 1;\n";
     const END: &str = "\n--\n-- PostgreSQL database dump complete\n--\n\n";
@@ -449,7 +411,7 @@ mod tests {
         };
         let result = run(
             source,
-            codec,
+            &form(codec),
             2,
             &Progress::default(),
             judge,
@@ -475,8 +437,10 @@ mod tests {
             assert_eq!(passed.scan.bytes, text.len() as u64);
             assert_eq!(passed.sha256, sha256(&out));
             let mut back = Vec::new();
-            crate::stream::read::read_dump(&out[..], &mut |piece| back.extend_from_slice(piece))
-                .unwrap();
+            crate::stream::read::read_dump(&out[..], &Identities::default(), &mut |piece| {
+                back.extend_from_slice(piece)
+            })
+            .unwrap();
             assert!(back == text.as_bytes());
         }
     }
@@ -525,7 +489,7 @@ mod tests {
         let judge = |_: &Scan| Ok::<(), String>(());
         let result = run(
             text.as_bytes(),
-            Codec::None,
+            &form(Codec::None),
             2,
             &Progress::default(),
             judge,

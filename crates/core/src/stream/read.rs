@@ -1,15 +1,17 @@
-//! Reads a dump from a file or a pipe, decompressed by its content, piece by piece.
+//! Reads a dump from a file or a pipe, decrypted and decompressed by its content, piece by piece.
 //!
 //! Decompression runs on a thread of its own beside anyone who takes the pieces. A stream that is cut or damaged is an
 //! error behind its last good piece, never an early end.
 
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
+use age::armor::ArmoredReader;
 use flate2::read::MultiGzDecoder;
 use thiserror::Error;
 
+use crate::encryption::{CannotOpen, Identities};
 use pgkeep_model::format::{Foreign, Format, HEAD_BYTES};
 
 /// Size of a piece. It fits the second-level cache of a core, so that the reader's bytes are still there when the
@@ -35,6 +37,9 @@ pub enum ReadError {
         /// What the decompressor said.
         source: io::Error,
     },
+    /// It is encrypted, and no key opens it.
+    #[error("it is encrypted with age: {0}")]
+    Locked(CannotOpen),
     /// The file or pipe itself failed.
     #[error("cannot read on: {0}")]
     Io(#[from] io::Error),
@@ -42,10 +47,43 @@ pub enum ReadError {
 
 /// Feeds the dump in `input` to `take`, piece by piece, and returns its length.
 ///
-/// gzip (any number of members) and zstd are recognised by their content.
-pub fn read_dump(input: impl Read + Send, take: &mut dyn FnMut(&[u8])) -> Result<u64, ReadError> {
+/// gzip (any number of members) and zstd are recognised by their content, and age, which `identities` open.
+pub fn read_dump(
+    input: impl Read + Send,
+    identities: &Identities,
+    take: &mut dyn FnMut(&[u8]),
+) -> Result<u64, ReadError> {
     let (head, input) = look_ahead(input)?;
     match Format::detect(&head) {
+        Format::Foreign(Foreign::Age) => {
+            let buffered = BufReader::with_capacity(PIECE_BYTES, ArmoredReader::new(input));
+            let opened = identities.open_buffered(buffered);
+            let decrypted = Decrypted(opened.map_err(ReadError::Locked)?);
+            let (inner, input) = look_ahead(decrypted)?;
+            read_format(Format::detect(&inner), input, take)
+        }
+        format => read_format(format, input, take),
+    }
+}
+
+/// Says of what cannot be decrypted that this is the matter, whatever reads it.
+struct Decrypted<R>(R);
+
+impl<R: Read> Read for Decrypted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => error,
+            kind => io::Error::new(kind, format!("it cannot be decrypted: {error}")),
+        })
+    }
+}
+
+fn read_format(
+    format: Format,
+    input: impl Read + Send,
+    take: &mut dyn FnMut(&[u8]),
+) -> Result<u64, ReadError> {
+    match format {
         Format::Plain => read_plain(input, take),
         Format::Gzip => read_compressed("gzip", MultiGzDecoder::new(input), take),
         Format::Zstd => read_compressed("zstd", zstd::stream::read::Decoder::new(input)?, take),
@@ -158,7 +196,9 @@ mod tests {
 
     fn read(bytes: &[u8]) -> (Vec<u8>, Result<u64, ReadError>) {
         let mut out = Vec::new();
-        let result = read_dump(bytes, &mut |piece| out.extend_from_slice(piece));
+        let result = read_dump(bytes, &Identities::default(), &mut |piece| {
+            out.extend_from_slice(piece)
+        });
         (out, result)
     }
 

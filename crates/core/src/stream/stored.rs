@@ -1,4 +1,4 @@
-//! Reads a stored dump back: hashes every byte, decompresses its chunks on all cores, and hands the text over in order.
+//! Reads a stored dump back: hashes every byte, decrypts it, decompresses its chunks on all cores, and hands the text over in order.
 //!
 //! What contradicts the chunk index is reported with its place, never skipped; the rest is still hashed, so that
 //! anyone who asks knows what the object is now. Memory is bounded by the number of chunks under way.
@@ -17,8 +17,10 @@ use sha2::{Digest, Sha256};
 
 use super::compress::{Codec, Frame};
 use super::decompress::Decoder;
+use super::inlet::{Access, Inlet};
 use super::pipeline::{CHUNKS_WAITING, Closed, MAX_THREADS, Progress};
 use super::read::{ReadError, read_dump};
+use crate::encryption::Identities;
 use pgkeep_model::chunks::ChunkIndex;
 
 /// What was read.
@@ -45,6 +47,8 @@ pub struct Fault {
     pub stored_offset: Option<u64>,
     /// Offset in the dump of the chunk's first byte.
     pub dump_offset: u64,
+    /// Id of the failure, where it is the key that is missing or wrong.
+    pub locked: Option<&'static str>,
 }
 
 impl Fault {
@@ -93,11 +97,12 @@ impl<'a> Layout<'a> {
     }
 }
 
-/// Reads chunks on `threads` decompressing threads (at most eight), and hands their text to `take` in order.
+/// Reads chunks, decrypted by `access`, on `threads` decompressing threads (at most eight), and hands their text to `take` in order.
 ///
 /// An error of `pieces` ends the reading; nothing else does, but a consumer that leaves. It blocks.
 pub fn read_chunks<E: Send>(
     pieces: impl Iterator<Item = Result<Bytes, E>> + Send,
+    access: Access,
     layout: &Layout<'_>,
     threads: usize,
     progress: &Progress,
@@ -117,15 +122,12 @@ pub fn read_chunks<E: Send>(
         }
         let splitter = Splitter {
             layout,
-            pieces,
+            inlet: Inlet::new(pieces, access, progress),
             piece: Bytes::new(),
-            hash: Sha256::new(),
-            stored_bytes: 0,
             work,
             in_order,
             empty,
             flags,
-            progress,
         };
         scope.spawn(move || splitter.run());
         let collector = Collector {
@@ -234,23 +236,19 @@ fn decode_jobs(codec: Codec, jobs: &Mutex<Receiver<Job<'_>>>) {
 /// Hashes the object and cuts it into chunks.
 struct Splitter<'a, P, E> {
     layout: &'a Layout<'a>,
-    pieces: P,
+    inlet: Inlet<'a, P, E>,
     /// What is left of the piece under way.
     piece: Bytes,
-    hash: Sha256,
-    stored_bytes: u64,
     work: SyncSender<Job<'a>>,
     in_order: SyncSender<Ordered<E>>,
     empty: Receiver<Buffers>,
     flags: &'a Flags,
-    progress: &'a Progress,
 }
 
 impl<E, P: Iterator<Item = Result<Bytes, E>>> Splitter<'_, P, E> {
     fn run(mut self) {
-        let end = self
-            .read_all()
-            .map(|()| (self.stored_bytes, hex(&self.hash.finalize())));
+        let read = self.read_all();
+        let end = read.map(|()| self.inlet.finish());
         let _ = self.in_order.send(Ordered::End(end)); // a collector that is gone has told why
     }
 
@@ -258,11 +256,8 @@ impl<E, P: Iterator<Item = Result<Bytes, E>>> Splitter<'_, P, E> {
         if let Some(fault) = self.read_layout()? {
             self.send(Ordered::Broken(fault));
         }
-        let mut rest = Vec::new();
-        while !Flags::is_set(&self.flags.is_left) && self.fill(&mut rest, usize::MAX)? {
-            rest.clear();
-        }
-        Ok(())
+        let is_left = &self.flags.is_left;
+        self.inlet.drain(|| !Flags::is_set(is_left))
     }
 
     /// Reads what the layout tells, and returns the first place where there is something else.
@@ -279,7 +274,9 @@ impl<E, P: Iterator<Item = Result<Bytes, E>>> Splitter<'_, P, E> {
             let header = Frame::new(codec).header();
             self.fill_to(&mut bytes, index.header_bytes.min(64) as usize)?;
             if bytes != header {
-                return Ok(Some(fault("it does not begin as pgkeep's files do", 0, 0)));
+                let damage = self.inlet.damage();
+                let why = damage.unwrap_or("it does not begin as pgkeep's files do");
+                return Ok(Some(fault(why, 0, 0)));
             }
         }
         for chunk in chunks {
@@ -287,9 +284,12 @@ impl<E, P: Iterator<Item = Result<Bytes, E>>> Splitter<'_, P, E> {
             let mut buffers = self.empty.try_recv().unwrap_or_default();
             buffers.stored.clear();
             if !self.fill_to(&mut buffers.stored, stored as usize)? {
-                let message = format!(
-                    "it ends too early, after {}",
-                    bytes_in_words(self.stored_bytes)
+                let message = self.inlet.damage().map_or_else(
+                    || {
+                        let stored = bytes_in_words(self.inlet.stored_bytes());
+                        format!("it ends too early, after {stored}")
+                    },
+                    str::to_owned,
                 );
                 return Ok(Some(fault(message, stored_offset, dump_offset)));
             }
@@ -303,6 +303,9 @@ impl<E, P: Iterator<Item = Result<Bytes, E>>> Splitter<'_, P, E> {
         let expected = if is_whole { codec.trailer_bytes() } else { 0 };
         bytes.clear();
         self.fill_to(&mut bytes, expected as usize + 1)?;
+        if let Some(damage) = self.inlet.damage() {
+            return Ok(Some(fault(damage, stored_offset, dump_offset)));
+        }
         self.send(Ordered::Trailer(bytes));
         Ok(None)
     }
@@ -321,13 +324,10 @@ impl<E, P: Iterator<Item = Result<Bytes, E>>> Splitter<'_, P, E> {
     /// Takes at most `limit` bytes more; false at the end of the object.
     fn fill(&mut self, bytes: &mut Vec<u8>, limit: usize) -> Result<bool, E> {
         while self.piece.is_empty() {
-            let Some(piece) = self.pieces.next() else {
+            let Some(piece) = self.inlet.next()? else {
                 return Ok(false);
             };
-            self.piece = piece?;
-            self.hash.update(&self.piece);
-            self.stored_bytes += self.piece.len() as u64;
-            self.progress.note_stored(self.stored_bytes);
+            self.piece = piece;
         }
         let count = self.piece.len().min(limit);
         bytes.extend_from_slice(&self.piece[..count]);
@@ -364,6 +364,7 @@ fn fault(message: impl Into<String>, stored_offset: u64, dump_offset: u64) -> Fa
         message: message.into(),
         stored_offset: Some(stored_offset),
         dump_offset,
+        locked: None,
     }
 }
 
@@ -455,9 +456,10 @@ impl Collector<'_> {
 
 /// Reads a whole object without an index, on one decompressing thread; its text may have `limit` bytes.
 ///
-/// It recognises gzip and zstd by content. An error of `pieces` ends the reading. It blocks.
+/// It recognises gzip and zstd by content, and age, which `identities` open. An error of `pieces` ends the reading. It blocks.
 pub fn read_serially<E: Send>(
     pieces: impl Iterator<Item = Result<Bytes, E>> + Send,
+    identities: &Identities,
     limit: u64,
     progress: &Progress,
     take: &mut dyn FnMut(&[u8]) -> Result<(), Closed>,
@@ -473,7 +475,7 @@ pub fn read_serially<E: Send>(
         progress,
     };
     let mut raw_bytes = 0;
-    let read = read_dump(&mut source, &mut |piece| {
+    let read = read_dump(&mut source, identities, &mut |piece| {
         if Flags::is_set(&flags.is_broken) || Flags::is_set(&flags.is_left) {
             return;
         }
@@ -494,6 +496,10 @@ pub fn read_serially<E: Send>(
     if let Some(error) = source.error {
         return Err(error);
     }
+    let locked = match &read {
+        Err(ReadError::Locked(error)) => error.id(),
+        _ => None,
+    };
     let message = match read {
         _ if is_left => None,
         _ if is_too_long => Some(format!("it holds more than {limit} bytes")),
@@ -509,7 +515,38 @@ pub fn read_serially<E: Send>(
             message,
             stored_offset: None,
             dump_offset: raw_bytes,
+            locked,
         }),
+        is_left,
+    })
+}
+
+/// Reads a whole object, and hands what was encrypted to `take`, still compressed. It blocks.
+///
+/// Only the hash tells whether the last pieces are good: `take` keeps them back until then.
+pub fn read_file<E>(
+    pieces: impl Iterator<Item = Result<Bytes, E>>,
+    access: Access,
+    progress: &Progress,
+    take: &mut dyn FnMut(Bytes) -> Result<(), Closed>,
+) -> Result<Outcome, E> {
+    let mut inlet = Inlet::new(pieces, access, progress);
+    let (mut raw_bytes, mut is_left) = (0, false);
+    while let Some(piece) = inlet.next()? {
+        raw_bytes += piece.len() as u64;
+        is_left = take(piece).is_err();
+        if is_left {
+            break;
+        }
+    }
+    inlet.drain(|| !is_left)?;
+    let fault = inlet.damage().map(|why| fault(why, 0, raw_bytes));
+    let (stored_bytes, sha256) = inlet.finish();
+    Ok(Outcome {
+        stored_bytes,
+        sha256,
+        raw_bytes,
+        fault,
         is_left,
     })
 }

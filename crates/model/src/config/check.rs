@@ -5,9 +5,11 @@ use secrecy::ExposeSecret;
 use super::reader::{Fields, Reader, join};
 use super::setting::Group;
 use super::types::{
-    Compression, Connection, DatabaseConfig, Retention, Retries, StorageConfig, StorageUrl,
+    Compression, Connection, DatabaseConfig, Encryption, Retention, Retries, StorageConfig,
+    StorageUrl,
 };
 use super::url;
+use crate::encryption::recipient_kind;
 use crate::name::TableName;
 
 /// Keys that say where a server is and that `url` says too.
@@ -35,6 +37,23 @@ pub(super) fn level(compression: &mut Compression, reader: &mut Reader, fields: 
         });
         let why = format!("does not fit: `{}` {limit}", method.as_str());
         reader.refuse_key(fields, "level", why);
+    }
+}
+
+/// Somebody must be able to open the backups; whether a recipient is a valid one is seen when it is used.
+pub(super) fn encryption(encryption: &mut Encryption, reader: &mut Reader, fields: &Fields) {
+    if let Some(field) = fields.find("recipients") {
+        for text in &encryption.recipients {
+            if let Err(why) = recipient_kind(text) {
+                // The text may be a private key, which no message shows.
+                reader.refuse(field, format!("holds an entry that {why}"));
+            }
+        }
+    }
+    if encryption.recipients.is_empty() && encryption.recipients_file.is_none() {
+        let why = "names nobody who can open the backups: give `recipients` or `recipients_file`; \
+                   `pgkeep keys generate` makes a key";
+        reader.refuse(&fields.here, why);
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) enum Kind {
     /// An `http://` or `https://` address.
     Endpoint,
     Path,
+    /// A list of paths.
+    Paths,
     /// A file whose content is the secret of the key without `_file`.
     SecretFile,
     /// `true` or `false`.

@@ -32,9 +32,9 @@ pub use placed::placed;
 pub use reader::{parse_duration, parse_duration_or_off, parse_span, parse_timezone};
 pub use schema::config_schema;
 pub use types::{
-    Compression, CompressionMethod, Config, Connection, DatabaseConfig, DrillConfig, KeepPreDeploy,
-    LogConfig, PostgresConfig, Preset, RequiredTable, Retention, Retries, StorageConfig,
-    StorageUrl,
+    Compression, CompressionMethod, Config, Connection, DatabaseConfig, DrillConfig, Encryption,
+    KeepPreDeploy, LogConfig, PostgresConfig, Preset, RequiredTable, Retention, Retries,
+    StorageConfig, StorageUrl,
 };
 pub use url::redact as redact_connection_url;
 

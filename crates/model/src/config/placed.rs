@@ -22,6 +22,10 @@ impl Config {
             let connection = &mut database.connection;
             place_some(&mut connection.passfile);
             place_some(&mut connection.sslrootcert);
+            if let Some(encryption) = &mut database.encryption {
+                place_some(&mut encryption.recipients_file);
+                encryption.identity_file.iter_mut().for_each(place);
+            }
         };
         place_database(&mut self.defaults);
         for (_, database) in &mut self.databases {

@@ -279,6 +279,11 @@ impl<'a> Reader<'a> {
     }
 
     fn note_unknown(&mut self, entry: &Field, section: &'static Section) {
+        if section.name == "encryption" && entry.name.starts_with("pass") {
+            let why = "is refused for backups: a passphrase would lie on every host that makes them, and whoever takes \
+                       such a host could read them all; a host with `recipients` can write them and read none";
+            return self.refuse(entry, why);
+        }
         let near = nearest(entry.name, section.keys.iter().map(|key| key.name));
         let advice = match (near, self.home_of(entry.name)) {
             (Some(near), _) => format!("; did you mean `{near}`?"),

@@ -118,7 +118,7 @@ fn shape(kind: Kind) -> Value {
             let item = reference_to(section);
             json!({"anyOf": [item, {"type": "array", "items": item}]})
         }
-        Kind::Tables | Kind::Schemas | Kind::Texts | Kind::Databases => {
+        Kind::Tables | Kind::Schemas | Kind::Texts | Kind::Paths | Kind::Databases => {
             json!({"anyOf": [text(), {"type": "array", "items": text()}]})
         }
         Kind::RequiredTables(section) => {

@@ -291,6 +291,16 @@ impl Setting for Vec<String> {
     }
 }
 
+impl Item for PathBuf {
+    fn read(reader: &mut Reader, item: &Field) -> Option<Self> {
+        reader.text(item).map(Self::from)
+    }
+
+    fn show(&self) -> Shown {
+        self.display().to_string().into()
+    }
+}
+
 impl Setting for Vec<SecretString> {
     fn unset(_: &Key) -> Self {
         Self::new()

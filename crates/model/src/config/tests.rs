@@ -680,7 +680,7 @@ fn full() -> String {
     let keys = "password: ${SECRET}\npassfile: ./pass\nsslmode: require\nsslrootcert: ca.pem\npreset: supabase\n\
         required_tables: [users, 'billing.\"Invoice Lines\"', {name: orders, min_rows: 2}]\nstorages: far\ncopies: 1\n\
         tables: [Users]\nexclude_tables: [b]\nschemas: [Public]\nexclude_schemas: ['\"S x\"']\nstructure_only: [c]\n\
-        compression: {method: zstd, level: 19}\nglobals: ${YES}\nkeep_runs: 90d\nlock_timeout: 45m\nlock_wait_timeout: 90 min\nstall_timeout: off\n\
+        compression: {method: zstd, level: 19}\nencryption: {recipients: age1lvyvwawkr0mcnnnncaghunadrqkmuf9e6507x9y920xxpp866cnql7dp2z, recipients_file: keys.txt, identity_file: [key.txt]}\nglobals: ${YES}\nkeep_runs: 90d\nlock_timeout: 45m\nlock_wait_timeout: 90 min\nstall_timeout: off\n\
         connect_timeout: 5s\nretries: {attempts: 5, delay: 1m}\nallow_empty: true\nstrict_warnings: true\nmax_age: 1d 2h\n\
         retention: {keep_last: 1, keep_hourly: 2, keep_daily: \"${KEEP}\", keep_weekly: 3, keep_monthly: 4, keep_yearly: 5, keep_within: 1 month, keep_pre_deploy: 90d, timezone: Europe/Berlin}\n\
         drill: {url: 'postgres://d:${SECRET}@h/x', allow_superuser: true, max_age: 40d, skip_extensions: [pg_cron], assertions: [{name: some, sql: SELECT 1, expect: equals 1}, {name: app, command: [./smoke, '${SECRET}']}]}\n\
@@ -838,6 +838,10 @@ fn effective_config_shows_every_key() {
     );
     assert_eq!(
         here("/databases/shop/compression", &super::types::COMPRESSION),
+        [] as [&str; 0]
+    );
+    assert_eq!(
+        here("/databases/shop/encryption", &super::types::ENCRYPTION),
         [] as [&str; 0]
     );
     assert_eq!(
@@ -1175,11 +1179,11 @@ fn the_example_holds_every_key_with_its_default() {
 fn the_table_of_keys_tells_the_real_defaults() {
     // Writes every default of the table into a config; it must mean the same as one without them.
     fn defaults(section: &Section) -> String {
+        // What has no default of its own and cannot be empty.
+        let is_off = |inner: &Section| ["retention", "encryption"].contains(&inner.name);
         let one = |key: &super::keys::Key| match (key.default, key.kind) {
             (Some(default), _) => Some(format!("{}: {default}", key.name)),
-            (None, Kind::Section(inner) | Kind::SectionOrChoice(inner, _))
-                if inner.name != "retention" =>
-            {
+            (None, Kind::Section(inner) | Kind::SectionOrChoice(inner, _)) if !is_off(inner) => {
                 Some(format!("{}: {{{}}}", key.name, defaults(inner)))
             }
             _ => None,

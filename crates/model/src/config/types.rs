@@ -42,6 +42,7 @@ const SSL_MODES: &[&str] = &[
     "verify-full",
 ];
 const METHODS: &[&str] = &["gzip", "zstd", "none"];
+const OFF: &[&str] = &["off"];
 const PRESETS: &[&str] = &["supabase"];
 const MAIL_TLS: &[&str] = &["starttls", "implicit", "none"];
 const PING_STYLES: &[&str] = &["healthchecks", "plain"];
@@ -121,6 +122,9 @@ group! {
         structure_only: Vec<TableName> = Tables;
         /// How the dump is compressed: a method, or a method and a level.
         compression: Compression = SectionOrChoice(&COMPRESSION, METHODS);
+        /// Who can open the backups; `off` where the defaults encrypt and this database does not. Default: they are not
+        /// encrypted.
+        encryption: Option<Encryption> = SectionOrChoice(&ENCRYPTION, OFF);
         /// Whether roles and tablespaces are dumped too, beside the database.
         globals: bool = Flag, default "false";
         /// How old the record of a run becomes before `prune` removes it.
@@ -261,6 +265,19 @@ impl CompressionMethod {
             Self::Zstd => Some(19),
             Self::None => None,
         }
+    }
+}
+
+group! {
+    /// Who can open the backups.
+    pub struct Encryption: PartialEq, Eq {
+        /// Public keys of age that backups are encrypted to; the private key of any of them opens them.
+        recipients: Vec<String> = Texts;
+        /// File of such keys, one a line.
+        recipients_file: Option<PathBuf> = Path;
+        /// Files of private keys, tried in this order, for commands that read backups. A host that only makes backups
+        /// needs none.
+        identity_file: Vec<PathBuf> = Paths;
     }
 }
 
@@ -504,6 +521,7 @@ sections! {
         key("min_rows", Kind::Count(0, u64::MAX), "How many rows it must have at least. Default: none are asked for."),
     ];
     COMPRESSION: "compression", "under `compression`", "How the dump is compressed.", Compression::KEYS;
+    ENCRYPTION: "encryption", "under `encryption`", "Who can open the backups.", Encryption::KEYS;
     RETRIES: "retries", "under `retries`", "When a failed run is tried again.", Retries::KEYS;
     RETENTION: "retention", "under `retention`",
         "Which backups are kept. What any rule keeps is kept; the newest good backup and pinned ones always are.", Retention::KEYS;

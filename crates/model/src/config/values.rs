@@ -7,8 +7,8 @@ use super::setting::{Blank, Group, Item, Scalar, Setting};
 use super::shown::{Keys, Shown};
 use super::tree::Value;
 use super::types::{
-    Compression, CompressionMethod, DrillConfig, KeepPreDeploy, LogConfig, PostgresConfig, Preset,
-    RequiredTable, Retention, Retries,
+    Compression, CompressionMethod, DrillConfig, Encryption, KeepPreDeploy, LogConfig,
+    PostgresConfig, Preset, RequiredTable, Retention, Retries,
 };
 use crate::notice::{MailTls, PingStyle};
 
@@ -114,6 +114,31 @@ impl Setting for Option<Retention> {
     fn put(&self, keys: &mut Keys, key: &Key) {
         if let Some(retention) = self {
             put_nested(retention, keys, key);
+        }
+    }
+}
+
+/// Switched off, or who can open the backups.
+impl Setting for Option<Encryption> {
+    fn unset(_: &Key) -> Self {
+        None
+    }
+
+    fn read(reader: &mut Reader, fields: &Fields, name: &str) -> Option<Self> {
+        let field = fields.find(name)?;
+        if !matches!(field.node.value, Value::Text(_)) {
+            return read_nested(reader, field, check::encryption).map(Some);
+        }
+        let off = |text: &str| match text {
+            "off" => Ok(None),
+            _ => Err("must hold `recipients`, or be `off`".to_owned()),
+        };
+        reader.scalar(field, off)
+    }
+
+    fn put(&self, keys: &mut Keys, key: &Key) {
+        if let Some(encryption) = self {
+            put_nested(encryption, keys, key);
         }
     }
 }

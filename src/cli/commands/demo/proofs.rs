@@ -69,6 +69,7 @@ impl Demo<'_> {
             "\n9. restored by pgkeep, which compares the result\n   $ pgkeep restore --storage {folder} --into pagila_again\n"
         ));
         let request = restore::Request {
+            identities: Arc::default(),
             source: restore::Source::Stored {
                 storages: self.storages()?,
                 database: Some(name()),
@@ -123,6 +124,7 @@ impl Demo<'_> {
             pgkeep_core::op::stored::storage_failure("cannot open the folder", &error)
         })?;
         Ok(vec![NamedStorage {
+            identities: Arc::default(),
             name: "demo".to_owned(),
             storage: Arc::new(storage),
         }])

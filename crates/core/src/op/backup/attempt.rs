@@ -146,7 +146,7 @@ impl<'a> Attempt<'a> {
 
     /// Starts an upload to every storage, before the dump: a storage that takes none is reported at once.
     async fn start_uploads(&mut self, source: &Source) -> Result<FanOut> {
-        let key = self.place.key(Part::Dump, self.request.codec.extension());
+        let key = self.place.key(Part::Dump, &self.request.form.extension());
         let expected = source.facts.database.size_bytes / GUESSED_RATIO;
         let copies = self.request.copies.get();
         let uploads = FanOut::start(
@@ -281,12 +281,12 @@ impl<'a> Attempt<'a> {
         FanOut,
     ) {
         let (output, progress) = (dump.take_output(), Arc::clone(progress));
-        let (codec, threads) = (self.request.codec, self.request.threads);
+        let (form, threads) = (self.request.form.clone(), self.request.threads);
         let judge = self.judge(source);
         let moved = tokio::task::spawn_blocking(move || {
             let mut hand_over =
                 |bytes: Bytes| -> std::result::Result<(), Closed> { fan_out.send(&bytes) };
-            let result = pipeline::run(output, codec, threads, &progress, judge, &mut hand_over);
+            let result = pipeline::run(output, &form, threads, &progress, judge, &mut hand_over);
             (result, fan_out)
         });
         match moved.await {
@@ -386,7 +386,7 @@ impl<'a> Attempt<'a> {
         let finished_at = self.context.clock.now();
         self.take_note(&proven, source);
         let globals = globals
-            .map(|globals| record::pack_globals(&self.place, self.request.codec, &globals))
+            .map(|globals| record::pack_globals(&self.place, &self.request.form, &globals))
             .transpose()?;
         let (chunks, index) = self.index(&proven.passed);
         let manifest = record::manifest(
@@ -408,6 +408,7 @@ impl<'a> Attempt<'a> {
         let mut beside: Vec<(String, Bytes)> = Vec::new();
         beside.extend(globals.map(|(record, bytes)| (record.object.key, bytes)));
         beside.extend(index.map(|bytes| (self.place.key(Part::Index, ""), bytes)));
+        beside.extend(record::recipients(&self.request.form, &self.place));
         beside.extend(marks(self.request, &self.place, finished_at));
         let ready = self.put_beside(proven.taken, &beside).await;
         self.put_manifests(ready, &manifest).await?;
@@ -483,6 +484,8 @@ impl<'a> Attempt<'a> {
         report.stored_bytes =
             manifest.object.size_bytes + manifest.to_json().len() as u64 + beside_bytes;
         report.sha256 = Some(manifest.object.sha256.clone());
+        let encryption = manifest.encryption.iter();
+        report.recipients = encryption.flat_map(|one| one.recipients.clone()).collect();
         report.manifest_key = Some(self.place.key(Part::Manifest, ""));
         report.restore = Some(manifest.restore.clone());
         report.manifest = Some(manifest);

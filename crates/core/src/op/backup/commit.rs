@@ -14,6 +14,7 @@ use super::attempt::{Attempt, SAFE};
 use super::fan_out::GIVEN_UP;
 use crate::clock::{ahead, off_in_words};
 use crate::op::stored::{NamedStorage, room_behind, storage_failure};
+use pgkeep_model::encryption::Fingerprint;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::keys::{Part, gather};
 use pgkeep_model::manifest::{MAX_MANIFEST_BYTES, Manifest};
@@ -482,12 +483,16 @@ impl Attempt<'_> {
     /// The manifest goes first, so that none ever points at nothing, and whether it is gone is returned. What cannot be
     /// removed behind it is an orphan, which no listing counts.
     async fn remove_all(&self, storage: &dyn Storage) -> bool {
-        let extension = self.request.codec.extension();
+        let form = &self.request.form;
+        let extension = &form.extension();
+        let texts = form.recipients.as_ref().map_or(&[][..], |all| all.texts());
+        let recipients = Fingerprint::of(texts).to_string();
         let parts = [
             (Part::Manifest, ""),
             (Part::Dump, extension),
             (Part::Globals, extension),
             (Part::Index, ""),
+            (Part::Recipients, &recipients),
             (Part::Pin, ""),
             (Part::PreDeploy, ""),
         ];

@@ -7,6 +7,7 @@
 mod after;
 mod attempt;
 mod commit;
+pub(crate) mod encryption;
 mod fan_out;
 mod notice;
 mod record;
@@ -27,7 +28,7 @@ use crate::context::Context;
 use crate::postgres::dump::Selection;
 use crate::postgres::environment::Environment;
 use crate::postgres::programs::Search;
-use crate::stream::compress::Codec;
+use crate::stream::pipeline::Form;
 use pgkeep_model::config::{Preset, Retention, Retries};
 use pgkeep_model::connection::Connection;
 use pgkeep_model::failure::{Failure, Kind};
@@ -54,8 +55,10 @@ pub struct Request {
     pub storages: Vec<NamedStorage>,
     /// How many storages must take the backup for it to count.
     pub copies: NonZeroUsize,
-    /// How to compress.
-    pub codec: Codec,
+    /// How the dump is compressed and encrypted.
+    pub form: Form,
+    /// Why it cannot begin, as where nobody knows whom it is to be encrypted for; the other databases can.
+    pub refused: Option<Failure>,
     /// Tables that must be in the dump.
     pub required: Vec<RequiredTable>,
     /// What is left out.
@@ -105,11 +108,16 @@ pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) 
         settings: &request.lock,
         on_wait: &|text| observer.note(Event::Waiting { text }),
     };
-    let mut report = match lock::acquire(&lock, context).await {
+    let acquired = match encryption::prove(request) {
+        Ok(()) => lock::acquire(&lock, context).await,
+        Err(failure) => Err(failure),
+    };
+    let mut report = match acquired {
         Ok(hold) => {
             let mut report = attempts(request, context, observer, &hold).await;
             report.stage = report.failure.as_ref().map(|why| stages.reached(why));
             after::prune_behind(request, &mut report, &hold, context).await;
+            encryption::warn_of_keys(request, &mut report, context).await;
             report.warnings.extend(hold.warnings.iter().cloned());
             report.warnings.extend(hold.release().await);
             report
@@ -121,6 +129,7 @@ pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) 
             report
         }
     };
+    report.warnings.extend(encryption::missing_keys(request));
     report.started_at = started_at;
     report.took_ms = context.clock.millis_since(started);
     if !context.stop.is_requested() {
@@ -220,6 +229,7 @@ impl Report {
             size_bytes: 0,
             stored_bytes: 0,
             sha256: None,
+            recipients: Vec::new(),
             manifest_key: None,
             storages: request.storages.iter().map(not_stored).collect(),
             prune: None,

@@ -8,8 +8,9 @@ use crate::postgres::globals::Globals;
 use crate::postgres::server::{Extension as ServerExtension, ServerFacts};
 use crate::stream::compress::{Codec, Encoder, Frame};
 use crate::stream::digest::sha256;
-use crate::stream::pipeline::Passed;
+use crate::stream::pipeline::{Form, Passed};
 use pgkeep_model::chunks::{ChunkIndex, ChunkOffsets};
+use pgkeep_model::encryption::{EncryptionRecord, Fingerprint, METHOD};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::keys::{Part, Place};
 use pgkeep_model::manifest::{
@@ -42,7 +43,8 @@ pub(super) fn manifest(request: &Request, found: Found<'_>) -> Manifest {
         sha256,
         ..
     } = found.passed;
-    let key = found.place.key(Part::Dump, request.codec.extension());
+    let form = &request.form;
+    let key = found.place.key(Part::Dump, &form.extension());
     Manifest {
         format: FORMAT,
         id: found.place.id.clone(),
@@ -50,7 +52,7 @@ pub(super) fn manifest(request: &Request, found: Found<'_>) -> Manifest {
         trigger: request.trigger,
         started_at: found.place.id.started_at(),
         finished_at: found.finished_at,
-        restore: restore_line(&found, request.codec, &key),
+        restore: restore_line(&found, form, &key),
         server: found.server,
         tools: Tools {
             pgkeep: env!("CARGO_PKG_VERSION").to_owned(),
@@ -58,8 +60,8 @@ pub(super) fn manifest(request: &Request, found: Found<'_>) -> Manifest {
         },
         selection: found.selection,
         preset: request.preset.map(|preset| preset.as_str().to_owned()),
-        compression: compression(request.codec),
-        encryption: None,
+        compression: compression(form.codec),
+        encryption: encryption(form, found.passed),
         dump: dump(scan),
         object: StoredObject {
             key,
@@ -88,6 +90,15 @@ fn compression(codec: Codec) -> CompressionRecord {
         method: method.to_owned(),
         level,
     }
+}
+
+fn encryption(form: &Form, passed: &Passed) -> Option<EncryptionRecord> {
+    let (recipients, header_bytes) = form.recipients.as_ref().zip(passed.header_bytes)?;
+    Some(EncryptionRecord {
+        method: METHOD.to_owned(),
+        recipients: recipients.texts().to_vec(),
+        header_bytes,
+    })
 }
 
 fn dump(scan: &Scan) -> DumpRecord {
@@ -171,12 +182,17 @@ fn without_secret(setting: &str) -> String {
 /// Nothing in it needs quoting: the id's grammar leaves nothing to quote, and an encoding that is no plain word is
 /// left out, because the server is not to be trusted with a shell. Locales that fit only some encodings may be missing
 /// elsewhere, so other encodings than UTF-8 get the locale that fits all.
-fn restore_line(found: &Found<'_>, codec: Codec, key: &str) -> String {
+fn restore_line(found: &Found<'_>, form: &Form, key: &str) -> String {
     let file = key.rsplit('/').next().unwrap_or(key);
-    let unpack = match codec {
+    let unpack = match form.codec {
         Codec::Gzip { .. } => "gunzip -c",
         Codec::Zstd { .. } => "zstd -dc",
         Codec::None => "cat",
+    };
+    let read = match (&form.recipients, form.codec) {
+        (None, _) => format!("{unpack} {file}"),
+        (Some(_), Codec::None) => format!("age -d -i KEY {file}"),
+        (Some(_), _) => format!("age -d -i KEY {file} | {unpack}"),
     };
     let encoding = &found.server.encoding;
     let is_plain = !encoding.is_empty()
@@ -194,28 +210,41 @@ fn restore_line(found: &Found<'_>, codec: Codec, key: &str) -> String {
         .map(|form| form.for_psql(found.server.fixed_text_form))
         .unwrap_or_default();
     format!(
-        "createdb {options} {target} && {unpack} {file} | {front}psql -X -v ON_ERROR_STOP=1 -d {target}{behind}"
+        "createdb {options} {target} && {read} | {front}psql -X -v ON_ERROR_STOP=1 -d {target}{behind}"
     )
 }
 
-/// Compresses roles and tablespaces, and records them.
+/// Returns the note on the recipients, whose key tells them in every listing; none where nothing is encrypted.
+pub(super) fn recipients(form: &Form, place: &Place) -> Option<(String, Bytes)> {
+    let recipients = form.recipients.as_ref()?.texts();
+    let key = place.key(Part::Recipients, Fingerprint::of(recipients).as_str());
+    let note = serde_json::json!({"format": 1, "recipients": recipients});
+    Some((key, Bytes::from(format!("{note:#}\n"))))
+}
+
+/// Compresses and encrypts roles and tablespaces, and records them.
 pub(super) fn pack_globals(
     place: &Place,
-    codec: Codec,
+    form: &Form,
     globals: &Globals,
 ) -> Result<(GlobalsRecord, Bytes)> {
+    let codec = form.codec;
     let pack = || {
         let mut frame = Frame::new(codec);
         let encoded = Encoder::new(codec)?.encode(&globals.sql)?;
         frame.add(&encoded);
-        Ok([&frame.header()[..], &encoded.bytes, &frame.trailer()].concat())
+        let packed = [&frame.header()[..], &encoded.bytes, &frame.trailer()].concat();
+        match &form.recipients {
+            Some(recipients) => recipients.seal_all(&packed),
+            None => Ok(packed),
+        }
     };
     let unexpected = |error: std::io::Error| {
         Failure::new(Kind::Unexpected, "compression_failed", error.to_string())
     };
     let bytes = pack().map_err(unexpected)?;
     let object = StoredObject {
-        key: place.key(Part::Globals, codec.extension()),
+        key: place.key(Part::Globals, &form.extension()),
         size_bytes: bytes.len() as u64,
         sha256: sha256(&bytes),
     };

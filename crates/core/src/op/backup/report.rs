@@ -44,6 +44,8 @@ pub struct Report {
     pub stored_bytes: u64,
     /// SHA-256 of the stored dump.
     pub sha256: Option<String>,
+    /// Whom it is encrypted for; empty where it is not.
+    pub recipients: Vec<String>,
     /// Key of the manifest below each storage.
     pub manifest_key: Option<String>,
     /// What each storage made of it.

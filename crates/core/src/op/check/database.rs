@@ -9,6 +9,7 @@ use super::storage::skew;
 use super::{Checked, Line, Sizes, Verdict};
 use crate::clock::ahead;
 use crate::context::Context;
+use crate::op::backup::encryption;
 use crate::op::backup::selected::{Read, Selected};
 use crate::op::status::{self, Status, Watched};
 use crate::postgres::address::{self, Way};
@@ -18,8 +19,10 @@ use crate::postgres::psql::Psql;
 use crate::postgres::server::ServerFacts;
 use crate::postgres::session::{LargeObjects, SessionFacts};
 use pgkeep_model::connection::Connection;
+use pgkeep_model::encryption::Fingerprint;
 use pgkeep_model::failure::{Failure, Kind};
 use pgkeep_model::freshness::{Freshness, age};
+use pgkeep_model::key_sets::{self, KeySet};
 use pgkeep_model::nearest::nearest_table;
 use pgkeep_model::words::{bytes, count, span};
 
@@ -69,7 +72,10 @@ pub(super) async fn check(checked: &Checked, context: &Context) -> (Vec<Line>, S
         );
     }
     match found {
-        Ok(Ok(status)) => looking.freshness(&status),
+        Ok(Ok(status)) => {
+            looking.freshness(&status);
+            looking.keys(&status.keys);
+        }
         Ok(Err(failure)) => looking.say(Verdict::Skipped, "freshness", failure.message),
         Err(_) => looking.say(Verdict::Skipped, "freshness", "a storage did not answer"),
     }
@@ -505,6 +511,63 @@ impl Looking<'_> {
         self.say(Verdict::Ok, "time_limits", message);
     }
 
+    /// Whether backups can be encrypted, and whether anybody can open them again.
+    fn keys(&mut self, sets: &[KeySet]) {
+        const CHECK: &str = "encryption";
+        let backup = &self.checked.backup;
+        let identities = backup
+            .storages
+            .iter()
+            .find(|named| !named.identities.is_empty());
+        if let Err(failure) = encryption::prove(backup) {
+            return self.fail(CHECK, failure);
+        }
+        let Some(recipients) = backup.form.recipients.as_ref().map(|all| all.texts()) else {
+            let message = "backups are not encrypted: anyone who can read a storage can read them";
+            let hint = "`encryption: {recipients: [age1…]}` encrypts them; `pgkeep keys generate` makes a key";
+            let line = Line::new(self.subject, CHECK, Verdict::Skipped, message);
+            return self.lines.push(line.hint(hint));
+        };
+        let opened = if identities.is_some() {
+            " and opened again"
+        } else {
+            ""
+        };
+        let to = count(recipients.len() as u64, "recipient");
+        let message = format!("a probe was encrypted to {to}{opened}");
+        self.say(Verdict::Ok, CHECK, message);
+        if identities.is_some() {
+            let message = "the private key lies on this host, which writes the backups: anyone who takes the host over can \
+                           read them all";
+            let hint =
+                "keep it where backups are restored, and prove it there with `pgkeep keys prove`";
+            let line = Line::new(self.subject, "identity", Verdict::Warn, message);
+            self.lines.push(line.hint(hint));
+        }
+        let missing = backup
+            .storages
+            .first()
+            .map(|named| named.identities.missing());
+        for why in missing.into_iter().flatten() {
+            self.say(Verdict::Warn, "identity", why.clone());
+        }
+        let mut told = key_sets::warnings(sets, self.context.clock.now());
+        let is_new = sets
+            .first()
+            .is_none_or(|set| set.fingerprint != Fingerprint::of(recipients));
+        if is_new {
+            told.push(
+                "no backup is encrypted for the recipients of the configuration yet".to_owned(),
+            );
+        }
+        if is_new && recipients.len() < 2 {
+            told.push(key_sets::ONLY_ONE.to_owned());
+        }
+        for warning in told {
+            self.say(Verdict::Warn, "key", warning);
+        }
+    }
+
     fn freshness(&mut self, status: &Status) {
         const CHECK: &str = "freshness";
         self.sizes.backup = status.newest_good.as_ref().map(|newest| newest.size_bytes);
@@ -535,7 +598,11 @@ impl Looking<'_> {
             Freshness::NotJudged => Line::new(self.subject, CHECK, Verdict::Ok, message)
                 .hint("`max_age` says how old it may become"),
         };
-        self.lines.push(line.with_details(status.warnings.clone()));
+        // What is said of keys has lines of its own.
+        let of_keys = key_sets::warnings(&status.keys, self.context.clock.now());
+        let mut odd = status.warnings.clone();
+        odd.retain(|warning| !of_keys.contains(warning));
+        self.lines.push(line.with_details(odd));
     }
 }
 

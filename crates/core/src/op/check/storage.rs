@@ -298,6 +298,7 @@ mod tests {
     #[test]
     fn room_is_judged_by_the_next_backups() {
         let named = NamedStorage {
+            identities: Arc::default(),
             name: "local".into(),
             storage: Arc::new(Memory::new()),
         };

@@ -7,6 +7,7 @@ mod assertions;
 mod notice;
 mod url;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::event::Observer;
+use super::keys::proof;
 use super::notices;
 use super::restore::{self, Ended, Goal, Options, SQL_FAILED, Source, extensions, keep_record};
 use super::stored::{NamedStorage, Wanted};
@@ -243,6 +245,7 @@ impl Drill<'_> {
         };
         self.report.backup_id = Some(stored.manifest.id.to_string());
         self.report.warnings.extend(stored.warnings());
+        stored.unlock(&self.what()).await?;
         match &self.request.server {
             Some(server) => {
                 self.sweep(server).await?;
@@ -252,6 +255,7 @@ impl Drill<'_> {
             None => self.on_own_server(&stored.manifest).await?,
         }
         self.report.passed = true;
+        proof::leave(&stored, "drill", self.context).await;
         self.note(&stored).await?;
         match self.not_good.take() {
             Some(failure) => Err(failure),
@@ -338,6 +342,7 @@ impl Drill<'_> {
             into: scratch.clone(),
             search: self.request.search.clone(),
             environment: self.request.environment.clone(),
+            identities: Arc::default(),
             goal: Goal::Whole,
             options: Options {
                 create_missing_roles: true,

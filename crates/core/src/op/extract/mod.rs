@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use super::stored::{NamedStorage, Wanted};
 use crate::context::Context;
+use crate::encryption::{IDENTITY_HINT, Identities};
 use crate::stream::pipeline::Progress;
 use crate::stream::stored::{Outcome, read_serially};
 use pgkeep_model::failure::{Failure, Kind, Result};
@@ -39,6 +40,8 @@ pub struct Request {
     pub rows: Rows,
     /// Where they go.
     pub output: Output,
+    /// What opens an encrypted file; backups have those of their storages.
+    pub identities: Arc<Identities>,
 }
 
 /// Which rows, and how they are written.
@@ -149,10 +152,16 @@ fn from_dump(request: &Request, stop: crate::context::Stop, progress: &Progress)
     };
     let what = format!("cannot extract `{}` from `{name}`", request.rows.table);
     let mut extractor = Extractor::new(&request.rows, &request.output, false, &what, stop)?;
-    let read = read_serially(pieces(input), u64::MAX, progress, &mut |piece| {
-        progress.note_more(piece.len() as u64, 0);
-        extractor.push(piece)
-    });
+    let read = read_serially(
+        pieces(input),
+        &request.identities,
+        u64::MAX,
+        progress,
+        &mut |piece| {
+            progress.note_more(piece.len() as u64, 0);
+            extractor.push(piece)
+        },
+    );
     let outcome = read.map_err(|error| {
         let message = format!("{what}: cannot read on: {error}; {}", extractor.trust());
         Failure::new(Kind::Usage, "cannot_read", message)
@@ -213,6 +222,10 @@ fn judge_dump(
         .hint("`pgkeep inspect FILE` shows what the dump holds")
     };
     if let Some(fault) = &outcome.fault {
+        if let Some(id) = fault.locked {
+            let message = format!("{what}: {}; {trust}", fault.message);
+            return Err(Failure::new(Kind::Login, id, message).hint(IDENTITY_HINT));
+        }
         return Err(incomplete(&fault.message));
     }
     let found = find(&scan.tables, name);
@@ -316,6 +329,7 @@ mod tests {
                 path: folder.path().join("a.csv"),
                 replace: false,
             },
+            identities: Arc::default(),
         };
         let progress = Arc::new(Progress::default());
         let context = Context::new(Arc::new(crate::clock::SystemClock));

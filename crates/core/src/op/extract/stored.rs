@@ -7,6 +7,7 @@ use super::{Report, Request, RowFormat, no_rows, no_table};
 use crate::context::Context;
 use crate::copies::listing::{NamedStorage, Wanted, storage_failure};
 use crate::copies::{Fault, Pieces, Ranged, Stored, threads};
+use crate::encryption::Identities;
 use crate::stream::pipeline::Progress;
 use crate::stream::stored::read_serially;
 use pgkeep_model::failure::{Failure, Kind, Result};
@@ -33,6 +34,7 @@ pub(super) async fn run(
     let manifest = Arc::new(stored.manifest.clone());
     let record = Arc::new(record(&manifest, &request.rows.table, &what)?);
     let mut warnings = stored.warnings();
+    stored.unlock(&what).await?;
     let extracted = stored
         .try_copies(&what, &mut warnings, async |at| {
             let proof = Proof {
@@ -65,10 +67,6 @@ pub(super) async fn run(
 }
 
 fn record(manifest: &Manifest, name: &TableName, what: &str) -> Result<TableRecord> {
-    if manifest.encryption.is_some() {
-        let message = format!("{what}: it is encrypted, and this pgkeep cannot decrypt");
-        return Err(Failure::new(Kind::Program, "encrypted", message));
-    }
     let is_it = |record: &&TableRecord| {
         record.name == name.name && record.schema == name.schema_or_public()
     };
@@ -187,7 +185,8 @@ impl Copy<'_> {
     async fn whole(&self) -> Result<(Written, u64)> {
         let extractor = self.extractor(false)?;
         let (proof, progress) = (self.proof.clone(), Arc::clone(self.progress));
-        let work = move |pieces| proof.read_whole(pieces, extractor, &progress);
+        let identities = Arc::clone(self.stored.identities(self.at));
+        let work = move |pieces| proof.read_whole(pieces, &identities, extractor, &progress);
         let read = self.stored.read_pieces(self.at, &self.proof.what, work);
         let written = read.await??;
         Ok((written, self.proof.manifest.object.size_bytes))
@@ -198,11 +197,12 @@ impl Proof {
     fn read_whole(
         &self,
         pieces: Pieces,
+        identities: &Identities,
         mut extractor: Extractor,
         progress: &Progress,
     ) -> Result<Written> {
         let limit = self.manifest.dump.bytes;
-        let read = read_serially(pieces, limit, progress, &mut |piece| {
+        let read = read_serially(pieces, identities, limit, progress, &mut |piece| {
             progress.note_more(piece.len() as u64, 0);
             extractor.push(piece)
         });

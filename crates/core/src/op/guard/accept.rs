@@ -88,9 +88,6 @@ fn good_copies(backup: &StoredBackup, manifest: &Manifest) -> Vec<usize> {
 
 /// Says what speaks against the backup by its manifest alone.
 fn doubt(manifest: &Manifest, request: &backup::Request) -> Option<String> {
-    if manifest.encryption.is_some() {
-        return Some("is encrypted, and could not be restored from here".to_owned());
-    }
     if manifest.preset.as_deref() != request.preset.map(Preset::as_str) {
         return Some("was made with another preset than the one in use now".to_owned());
     }

@@ -5,6 +5,7 @@
 
 mod accept;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -63,7 +64,7 @@ pub struct RestoreLine {
 }
 
 impl RestoreLine {
-    fn of(&self, id: &BackupId, database: &str) -> String {
+    fn of(&self, id: &BackupId, database: &str, is_encrypted: bool) -> String {
         let Self {
             program,
             into,
@@ -76,7 +77,8 @@ impl RestoreLine {
             None if is_bare => shell::word(database),
             None => "\"$DATABASE_URL\"".to_owned(),
         };
-        format!("{program} restore {id} --into={into} --replace{flags}")
+        let key = if is_encrypted { " --identity KEY" } else { "" };
+        format!("{program} restore {id} --into={into} --replace{flags}{key}")
     }
 }
 
@@ -347,7 +349,10 @@ impl Guard<'_> {
         }
         let outcome = &mut self.report.databases[at];
         outcome.backup_id = Some(id.to_string());
-        outcome.restore = Some(guarded.line.of(id, &manifest.server.database));
+        outcome.restore = Some({
+            let is_encrypted = manifest.encryption.is_some();
+            guarded.line.of(id, &manifest.server.database, is_encrypted)
+        });
         outcome.pin.clone_from(&guarded.backup.pin);
         outcome.selection.clone_from(&manifest.selection);
         self.observer.note(Event::Ready {
@@ -374,6 +379,7 @@ impl Guard<'_> {
             into: guarded.backup.connection.clone(),
             search: guarded.backup.search.clone(),
             environment: guarded.backup.environment.clone(),
+            identities: Arc::default(),
             goal: Goal::Whole,
             options: Options {
                 replace: true,
@@ -562,7 +568,7 @@ mod tests {
                 into: into.map(str::to_owned),
                 flags: " --storage /b".into(),
             }
-            .of(&id, database);
+            .of(&id, database, false);
             let start = format!("pgkeep -c /etc/x.yaml restore {id} --into=");
             let rest = line.strip_prefix(&start).unwrap();
             let into = rest.strip_suffix(" --replace --storage /b").unwrap();

@@ -47,6 +47,7 @@ impl Host {
         let storages: Vec<NamedStorage> = (1..)
             .zip(storages)
             .map(|(number, memory)| NamedStorage {
+                identities: Arc::default(),
                 name: format!("m{number}"),
                 storage: Arc::new(memory.clone()),
             })

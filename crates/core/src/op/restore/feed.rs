@@ -1,6 +1,7 @@
 //! The words for a dump that cannot be restored: unreadable, refused by the filter, or incomplete.
 
 use crate::copies::Seen;
+use crate::encryption::IDENTITY_HINT;
 use crate::stream::read::ReadError;
 use pgkeep_model::failure::{Failure, Kind};
 use pgkeep_model::restore::filter::Refusal;
@@ -33,6 +34,10 @@ pub(crate) fn unreadable(what: &str, error: &ReadError, seen: &Seen) -> Failure 
         ReadError::Damaged { .. } => {
             Failure::new(Kind::Damaged, "compressed_stream_damaged", message)
         }
+        ReadError::Locked(error) => match error.id() {
+            Some(id) => Failure::new(Kind::Login, id, message).hint(IDENTITY_HINT),
+            None => Failure::new(Kind::Damaged, "encrypted_file_damaged", message),
+        },
         ReadError::Io(_) => Failure::new(Kind::Storage, "cannot_read", message).of_copy(),
     }
 }

@@ -24,6 +24,7 @@ pub(crate) mod swap;
 pub mod tables;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -31,6 +32,7 @@ use serde::Serialize;
 use super::stored::{NamedStorage, Wanted};
 use super::{history, notices};
 use crate::context::Context;
+use crate::encryption::Identities;
 use crate::notify::Delivery;
 use crate::op::event::{Event, Observer, Silent};
 use crate::postgres::environment::Environment;
@@ -63,6 +65,8 @@ pub struct Request {
     pub search: Search,
     /// What programs may see of the environment.
     pub environment: Environment,
+    /// What opens an encrypted file; backups have those of their storages.
+    pub identities: Arc<Identities>,
     /// What of the dump.
     pub goal: Goal,
     /// How.

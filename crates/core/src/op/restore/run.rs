@@ -24,6 +24,7 @@ use super::{Options, Report, Request, Source, swap};
 use crate::context::{Context, Late};
 use crate::copies::{Stored, Tap};
 use crate::op::event::{Event, Observer};
+use crate::op::keys::proof;
 use crate::postgres::databases::{Databases, is_subscribed};
 use crate::postgres::environment::Environment;
 use crate::postgres::error::{Error, Reason};
@@ -222,7 +223,10 @@ impl<'a> Run<'a> {
             self.report.target
         );
         let is_good = match opened {
-            Opened::Stored(stored) => stored.after_good(&what, &self.bad_copies),
+            Opened::Stored(stored) => {
+                proof::leave(&stored, "restore", self.context).await;
+                stored.after_good(&what, &self.bad_copies)
+            }
             _ => Ok(()),
         };
         is_good.and_then(|()| self.after_views(&what))
@@ -300,6 +304,12 @@ impl<'a> Run<'a> {
                 };
                 self.report.backup_id = Some(stored.manifest.id.to_string());
                 self.report.warnings.extend(stored.warnings());
+                let doing = self.doing();
+                let unlocked = tokio::select! {
+                    unlocked = stored.unlock(&doing) => unlocked,
+                    () = self.stop().cancelled() => return Err(self.stopped("nothing was changed")),
+                };
+                unlocked.map_err(|failure| failure.and_safe("nothing was changed"))?;
                 Ok(Opened::Stored(Box::new(stored)))
             }
             Source::File(path) => self.prove_file(path).await,
@@ -323,10 +333,11 @@ impl<'a> Run<'a> {
         };
         let (tap, seen) = Tap::new(file, false);
         let give_up = Arc::clone(&seen);
+        let identities = Arc::clone(&self.request.identities);
         let reading = tokio::task::spawn_blocking(move || {
             let mut filter = Filter::new(rules);
             let mut refusal = None;
-            let read = read_dump(tap, &mut |piece| {
+            let read = read_dump(tap, &identities, &mut |piece| {
                 if refusal.is_none()
                     && let Err(error) = filter.push(piece, &mut |_| {})
                 {

@@ -22,6 +22,7 @@ use super::stall::{Pulse, Watchdog};
 use crate::context::Context;
 use crate::copies::listing::storage_failure;
 use crate::copies::{Fault as Reading, Ranged, Seen, Stored, Tap, threads};
+use crate::encryption::Identities;
 use crate::postgres::databases::{end_sessions, fate_of};
 use crate::postgres::error::Error;
 use crate::postgres::feed::{Answers, Feed, FeedRequest};
@@ -92,10 +93,10 @@ pub(super) struct Supply<'a> {
 pub(super) enum From<'a> {
     /// One storage's copy of a backup, and how it is read by parts.
     Copy(&'a Stored, usize, Option<&'a Ranged<'a>>),
-    /// A plain dump that was proven.
-    File(&'a Path),
-    /// Standard input.
-    Pipe,
+    /// A plain dump that was proven, and what opens it.
+    File(&'a Path, &'a Arc<Identities>),
+    /// Standard input, and what opens it.
+    Pipe(&'a Arc<Identities>),
 }
 
 impl<'a> Supply<'a> {
@@ -447,8 +448,11 @@ impl Sessions<'_> {
                 From::Copy(_, _, Some(ranged)) => {
                     self.hand_on_rows(ranged, supply, all, sink, handed).await
                 }
-                From::File(path) => self.hand_on_rows_of_file(path, supply, all, sink).await,
-                From::Copy(..) | From::Pipe => (sink, Err(self.cannot_be_cut())),
+                From::File(path, identities) => {
+                    self.hand_on_rows_of_file(path, identities, supply, all, sink)
+                        .await
+                }
+                From::Copy(..) | From::Pipe(_) => (sink, Err(self.cannot_be_cut())),
             },
         }
     }
@@ -483,17 +487,22 @@ impl Sessions<'_> {
         sink: Sink,
         handed: &mut Handed,
     ) -> (Sink, std::result::Result<(), Fault>) {
-        let (input, is_hashed, length): (Box<dyn Read + Send>, _, _) = match supply.from {
+        type Input = Box<dyn Read + Send>;
+        let (input, identities, length): (Input, _, _) = match supply.from {
             From::Copy(stored, at, _) => match stored.read(at).await {
-                Ok(reader) => (Box::new(reader), true, Some(stored.manifest.dump.bytes)),
+                Ok(reader) => {
+                    let length = Some(stored.manifest.dump.bytes);
+                    (Box::new(reader), stored.identities(at), length)
+                }
                 Err(failure) => return (sink, Err(Fault::Failure(failure))),
             },
-            From::File(path) => match open_file(path) {
-                Ok(file) => (Box::new(file), false, None),
+            From::File(path, identities) => match open_file(path) {
+                Ok(file) => (Box::new(file), identities, None),
                 Err(failure) => return (sink, Err(Fault::Failure(failure))),
             },
-            From::Pipe => (Box::new(std::io::stdin()), false, None),
+            From::Pipe(identities) => (Box::new(std::io::stdin()), identities, None),
         };
+        let (identities, is_hashed) = (Arc::clone(identities), length.is_some());
         let (tap, seen) = Tap::new(input, is_hashed);
         let _give_up = GiveUp(Arc::clone(&seen));
         handed.seen = Some(Arc::clone(&seen));
@@ -502,7 +511,7 @@ impl Sessions<'_> {
         // the end of the program.
         let moving = tokio::task::spawn_blocking(move || {
             let mut sink = sink;
-            let read = read_dump(tap, &mut |piece| {
+            let read = read_dump(tap, &identities, &mut |piece| {
                 sink.pass(piece);
                 let free = || FREE_BYTES.max(seen.bytes().saturating_mul(MAX_RATIO));
                 if sink.position() > length.unwrap_or_else(free) {
@@ -555,6 +564,7 @@ impl Sessions<'_> {
     async fn hand_on_rows_of_file(
         &self,
         path: &Path,
+        identities: &Arc<Identities>,
         supply: &Supply<'_>,
         all: Vec<Rows>,
         sink: Sink,
@@ -566,10 +576,11 @@ impl Sessions<'_> {
         let (tap, seen) = Tap::new(opened, false);
         let _give_up = GiveUp(Arc::clone(&seen));
         let (watch, encoding) = (Arc::clone(&seen), supply.encoding);
+        let identities = Arc::clone(identities);
         // It ends with the file, with `psql`, or with the wish to stop.
         let moving = tokio::task::spawn_blocking(move || {
             let mut cut = Cut::new(&all, encoding, sink);
-            let read = read_dump(tap, &mut |piece| {
+            let read = read_dump(tap, &identities, &mut |piece| {
                 if cut.take(piece).is_err() {
                     seen.give_up();
                 }

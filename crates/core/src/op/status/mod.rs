@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::context::Context;
 use crate::copies::listing::in_the_future;
 use crate::notify::Delivery;
+use crate::op::keys::sets;
 use crate::op::notices;
 use crate::op::stored::{Listing, NamedStorage, StorageState, StoredBackup, read_manifest};
 use pgkeep_model::config::Retention;
@@ -21,6 +22,7 @@ use pgkeep_model::drill::DEFAULT_MAX_AGE;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::freshness::{Freshness, Growth, Success, age, growth, judge, success};
 use pgkeep_model::id::{BackupId, DatabaseName};
+use pgkeep_model::key_sets::{self, KeySet};
 use pgkeep_model::keys::{Part, run_key};
 use pgkeep_model::notice::Notice;
 use pgkeep_model::retention::{Candidate, plan};
@@ -127,6 +129,8 @@ pub struct Status {
     pub success_since: Timestamp,
     /// How the backups have grown in about 30 days.
     pub growth: Option<Growth>,
+    /// Which private keys the encrypted backups need, those of the newest first.
+    pub keys: Vec<KeySet>,
     /// What is odd, in words.
     pub warnings: Vec<String>,
     /// What somebody should be told: stale, damaged, lacking copies, not drilled for long.
@@ -319,6 +323,7 @@ async fn status(
         .filter(|backup| backup.is_good() && !listing.is_ahead(backup))
         .map(|backup| (backup.place.id.started_at(), backup.size_bytes()))
         .collect();
+    let keys = sets(listing, &watched.name).await;
     let mut status = Status {
         database: watched.name.to_string(),
         freshness: judge(
@@ -344,6 +349,7 @@ async fn status(
         },
         last_runs: runs.into_iter().take(RUNS_TOLD).collect(),
         growth: growth(&sizes, LOOK_BACK),
+        keys,
         warnings: Vec::new(),
         alerts: Vec::new(),
     };
@@ -353,6 +359,7 @@ async fn status(
     }
     status.alerts = alerts(&status, watched, listing);
     doubts.extend(warnings(&status));
+    doubts.extend(key_sets::warnings(&status.keys, now));
     status.warnings = doubts;
     status
 }

@@ -30,6 +30,7 @@ pub(super) async fn verify(
         damaged: false,
         marked,
         removed: false,
+        opened: false,
         bytes: 0,
         tables: 0,
         rows: 0,
@@ -128,6 +129,7 @@ async fn read(look: &Look<'_>, report: &mut CopyReport) -> Result<Option<Seen>, 
 
 fn note(seen: &Seen, report: &mut CopyReport) {
     report.bytes = seen.stored_bytes.unwrap_or(0);
+    report.opened = seen.opened;
     report.tables = seen.tables;
     report.rows = seen.rows;
     report.warnings.extend(seen.warnings.iter().cloned());

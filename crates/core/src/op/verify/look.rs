@@ -6,12 +6,13 @@ use crate::context::Context;
 use crate::copies::listing::{
     NamedStorage, StoredBackup, manifest_failure, manifest_of_copy, storage_failure,
 };
-use crate::copies::{chunk_index, dump_key, threads, with_pieces};
+use crate::copies::{Front, chunk_index, dump_key, extension, threads, with_pieces};
 use crate::op::event::{Event, Observer};
 use crate::stream::compress::Codec;
 use crate::stream::digest::sha256;
+use crate::stream::inlet::Access;
 use crate::stream::pipeline::Progress;
-use crate::stream::stored::{Layout, Outcome, read_chunks, read_serially};
+use crate::stream::stored::{Layout, Outcome, read_chunks, read_file, read_serially};
 use pgkeep_model::chunks::ChunkIndex;
 use pgkeep_model::failure::{Failure, Kind};
 use pgkeep_model::keys::Part;
@@ -51,6 +52,8 @@ pub(super) struct Seen {
     pub minor: Vec<String>,
     /// What is odd.
     pub warnings: Vec<String>,
+    /// Whether what the bytes hold was read, and not the bytes alone.
+    pub opened: bool,
 }
 
 /// Problems between a manifest and a dump whose bytes are the stored ones.
@@ -72,6 +75,14 @@ impl Seen {
         }
     }
 
+    fn missing(key: String) -> Self {
+        let message = format!("the dump `{key}` is missing");
+        Self {
+            key,
+            ..Self::wrong("object_missing", message)
+        }
+    }
+
     /// Tells whether the stored bytes themselves are wrong, and not only what a manifest says of their content.
     pub(super) fn is_wrong_in_bytes(&self) -> bool {
         let is_of_content = |problem: &Problem| OF_CONTENT.contains(&problem.id);
@@ -82,6 +93,14 @@ impl Seen {
     pub(super) fn is_same_bytes(&self, other: &Self) -> bool {
         (self.stored_bytes, &self.sha256) == (other.stored_bytes, &other.sha256)
     }
+}
+
+/// A dump to be read.
+struct ToRead<'a> {
+    manifest: &'a Manifest,
+    codec: Codec,
+    key: &'a str,
+    access: Access,
 }
 
 /// A dump that was read: what the reader and the scanner say.
@@ -105,19 +124,12 @@ impl Look<'_> {
             Ok(manifest) => manifest,
             Err(seen) => return Ok(seen),
         };
-        if manifest.encryption.is_some() {
-            let message = format!(
-                "{}: it is encrypted, and this pgkeep cannot decrypt",
-                self.what()
-            );
-            return Err(Failure::new(Kind::Program, "encrypted", message));
-        }
         let (codec, key) = match dump_key(self.backup, &manifest) {
             Ok(found) => found,
             Err(why) => return Ok(Seen::wrong("manifest_contradicts", why)),
         };
         let mut seen = self.dump(&manifest, codec, key, is_again).await?;
-        self.globals(&manifest, codec, &mut seen).await?;
+        self.globals(&manifest, &mut seen).await?;
         Ok(seen)
     }
 
@@ -199,9 +211,17 @@ impl Look<'_> {
                 None
             }
         };
-        let mut read = self
-            .read(manifest, codec, &key, index.take(), is_again)
-            .await;
+        let access = self.access(manifest, &key).await?;
+        let Some(access) = access else {
+            return self.bytes_alone(manifest, key, is_again).await;
+        };
+        let to_read = ToRead {
+            manifest,
+            codec,
+            key: &key,
+            access,
+        };
+        let mut read = self.read(&to_read, index.take(), is_again).await;
         if let Ok((outcome, _)) = &read
             && let Some(fault) = &outcome.fault
             && is_what_was_stored(manifest, outcome)
@@ -209,17 +229,11 @@ impl Look<'_> {
             // The bytes are the ones that were stored, so it must be the index that is wrong.
             let found = Problem::new("", &fault.message).message;
             warnings.push(no_index(&found));
-            read = self.read(manifest, codec, &key, None, is_again).await;
+            read = self.read(&to_read, None, is_again).await;
         }
         let (outcome, scan) = match read {
             Ok(found) => found,
-            Err(Error::NotFound(_)) => {
-                let message = format!("the dump `{key}` is missing");
-                return Ok(Seen {
-                    key,
-                    ..Seen::wrong("object_missing", message)
-                });
-            }
+            Err(Error::NotFound(_)) => return Ok(Seen::missing(key)),
             Err(error) => return Err(self.failed(&error)),
         };
         warnings.extend(
@@ -237,18 +251,59 @@ impl Look<'_> {
             sha256: Some(outcome.sha256),
             minor: Vec::new(),
             warnings,
+            opened: true,
         })
     }
 
-    /// Reads the dump through the scanner, in parallel where there is an index.
-    async fn read(
+    /// Returns how the dump is read; none where it is encrypted and there is no key.
+    async fn access(&self, manifest: &Manifest, key: &str) -> Result<Option<Access>, Failure> {
+        let Some(encryption) = &manifest.encryption else {
+            return Ok(Some(Access::Plain));
+        };
+        let identities = &self.named.identities;
+        if identities.is_empty() {
+            return Ok(None);
+        }
+        let front = Front {
+            named: self.named,
+            key,
+            encryption,
+            object_bytes: manifest.object.size_bytes,
+            what: &self.what(),
+        };
+        match front.open().await {
+            Err(failure) if failure.kind == Kind::Login => Err(failure),
+            // What is damaged is read all the same, and told with its place.
+            _ => Ok(Some(Access::Whole(Arc::clone(identities)))),
+        }
+    }
+
+    /// Compares the stored bytes alone, which no key is needed for.
+    async fn bytes_alone(
         &self,
         manifest: &Manifest,
-        codec: Codec,
-        key: &str,
-        index: Option<Arc<ChunkIndex>>,
+        key: String,
         is_again: bool,
-    ) -> Read {
+    ) -> Result<Seen, Failure> {
+        let progress = self.announce(manifest, is_again);
+        let stream = match self.named.storage.stream(&key, None).await {
+            Ok(stream) => stream,
+            Err(Error::NotFound(_)) => return Ok(Seen::missing(key)),
+            Err(error) => return Err(self.failed(&error)),
+        };
+        let work = move |pieces| read_file(pieces, Access::Plain, &progress, &mut |_| Ok(()));
+        let read = with_pieces(stream, work).await?;
+        let outcome = read.map_err(|error| self.failed(&error))?;
+        Ok(Seen {
+            key,
+            stored_bytes: Some(outcome.stored_bytes),
+            problems: problems(manifest, &outcome, None),
+            sha256: Some(outcome.sha256),
+            ..Seen::default()
+        })
+    }
+
+    fn announce(&self, manifest: &Manifest, is_again: bool) -> Arc<Progress> {
         let progress = Arc::new(Progress::default());
         self.observer.note(Event::Verifying {
             id: &self.backup.place.id,
@@ -257,6 +312,25 @@ impl Look<'_> {
             progress: &progress,
             is_again,
         });
+        progress
+    }
+
+    /// Reads the dump through the scanner, in parallel where there is an index.
+    async fn read(
+        &self,
+        to_read: &ToRead<'_>,
+        index: Option<Arc<ChunkIndex>>,
+        is_again: bool,
+    ) -> Read {
+        let ToRead {
+            manifest,
+            codec,
+            key,
+            access,
+        } = to_read;
+        let (codec, access) = (*codec, access.clone());
+        let identities = Arc::clone(&self.named.identities);
+        let progress = self.announce(manifest, is_again);
         let stream = self.named.storage.stream(key, None).await?;
         let limit = manifest.dump.bytes;
         let work = move |pieces| {
@@ -270,12 +344,13 @@ impl Look<'_> {
             let outcome = match &index {
                 Some(index) => read_chunks(
                     pieces,
+                    access,
                     &Layout::whole(codec, index),
                     threads(),
                     &progress,
                     &mut take,
                 ),
-                None => read_serially(pieces, limit, &progress, &mut take),
+                None => read_serially(pieces, &identities, limit, &progress, &mut take),
             }?;
             // With all of its text there, the scanner knows more than that a checksum is wrong.
             let is_all = outcome.fault.is_none() || outcome.raw_bytes == limit;
@@ -287,16 +362,11 @@ impl Look<'_> {
         read.unwrap_or_else(|failure| Err(Error::failed(failure.message)))
     }
 
-    async fn globals(
-        &self,
-        manifest: &Manifest,
-        codec: Codec,
-        seen: &mut Seen,
-    ) -> Result<(), Failure> {
-        let Some(record) = &manifest.globals else {
+    async fn globals(&self, manifest: &Manifest, seen: &mut Seen) -> Result<(), Failure> {
+        let (Some(record), Ok(extension)) = (&manifest.globals, extension(manifest)) else {
             return Ok(());
         };
-        let key = self.backup.place.key(Part::Globals, codec.extension());
+        let key = self.backup.place.key(Part::Globals, &extension);
         let object = &record.object;
         let read = self.named.storage.get(&key, object.size_bytes).await;
         let why = match read {

@@ -15,8 +15,9 @@ use futures_util::future::join_all;
 use serde::Serialize;
 
 use super::event::{Event, Observer};
+use super::keys::proof::Opened;
 use super::notices;
-use super::stored::{Listing, NamedStorage, StorageState, StoredBackup, Wanted};
+use super::stored::{Listing, NamedStorage, StorageState, StoredBackup, Wanted, read_manifest};
 use crate::clock::Clock;
 use crate::context::Context;
 use crate::copies::listing::database_of;
@@ -91,6 +92,7 @@ pub async fn run(request: Request, context: &Context, observer: &dyn Observer) -
             copies.push(report);
         }
     }
+    leave_proofs(&listing, &copies, context).await;
     let failure = judge(&listing, &copies);
     let notices = tell(&listing, &copies, context).await;
     Ok(Report {
@@ -100,6 +102,31 @@ pub async fn run(request: Request, context: &Context, observer: &dyn Observer) -
         notices,
         storages: listing.states,
     })
+}
+
+/// Leaves a record for the newest backup of each database that a key opened and that is good.
+async fn leave_proofs(listing: &Listing, copies: &[CopyReport], context: &Context) {
+    let mut seen = BTreeSet::new();
+    for copy in copies.iter().filter(|copy| copy.ok && copy.opened) {
+        let mut backups = listing.backups.iter();
+        let found = backups.find(|backup| backup.place.id.to_string() == copy.id);
+        let Some(backup) = found.filter(|backup| backup.is_encrypted()) else {
+            continue;
+        };
+        if !seen.insert(backup.place.id.database()) {
+            continue;
+        }
+        let read = read_manifest(listing, backup).await;
+        if let Some(encryption) = read.ok().and_then(|(manifest, _)| manifest.encryption) {
+            let opened = Opened {
+                listing,
+                backup: &backup.place.id,
+                recipients: &encryption.recipients,
+                verb: "verify",
+            };
+            opened.leave_if_due(context).await;
+        }
+    }
 }
 
 /// Tells of damage, of all databases at once so that no notice waits for another.

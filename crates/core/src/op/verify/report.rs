@@ -24,6 +24,8 @@ pub struct CopyReport {
     pub marked: bool,
     /// Whether it was removed while it was read, as retention does: nothing is wrong with that.
     pub removed: bool,
+    /// Whether what it holds was read, and not its stored bytes alone, as of an encrypted one without a key.
+    pub opened: bool,
     /// Stored bytes of the dump that were read.
     pub bytes: u64,
     /// Tables found.

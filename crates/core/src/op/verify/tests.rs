@@ -49,6 +49,7 @@ async fn listing() -> Listing {
     let named = NamedStorage {
         name: "here".to_owned(),
         storage: Arc::new(memory),
+        identities: Arc::default(),
     };
     let now = "2026-01-05T00:00:00Z".parse().unwrap();
     Listing::read(vec![named], None, now).await.unwrap()
@@ -64,6 +65,7 @@ fn copy(id: &str, is_ok: bool) -> CopyReport {
         damaged: !is_ok,
         marked: !is_ok,
         removed: false,
+        opened: is_ok,
         bytes: 0,
         tables: 0,
         rows: 0,

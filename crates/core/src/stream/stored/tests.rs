@@ -2,8 +2,11 @@
 
 use super::super::digest::sha256;
 use super::*;
+use crate::encryption::Recipients;
 use crate::stream::compress::Encoder;
+use pgkeep_model::encryption::Places;
 use proptest::prelude::*;
+use std::sync::Arc;
 
 const CODECS: [Codec; 3] = [
     Codec::Gzip { level: None },
@@ -54,6 +57,7 @@ fn read(bytes: &[u8], layout: &Layout<'_>, size: usize) -> (Vec<u8>, Outcome) {
     };
     let outcome = read_chunks(
         pieces(bytes, size),
+        Access::Plain,
         layout,
         3,
         &Progress::default(),
@@ -83,8 +87,14 @@ fn what_was_stored_reads_back_with_and_without_an_index() {
             Ok(())
         };
         let limit = chunks.concat().len() as u64;
-        let outcome =
-            read_serially(pieces(&bytes, 5000), limit, &Progress::default(), &mut take).unwrap();
+        let outcome = read_serially(
+            pieces(&bytes, 5000),
+            &Identities::default(),
+            limit,
+            &Progress::default(),
+            &mut take,
+        )
+        .unwrap();
         assert_eq!(
             (outcome.fault, outcome.sha256),
             (None, sha256(&bytes)),
@@ -220,6 +230,7 @@ fn a_bomb_without_index_ends_at_its_limit() {
     };
     let outcome = read_serially(
         pieces(&bomb, 4096),
+        &Identities::default(),
         1 << 20,
         &Progress::default(),
         &mut take,
@@ -243,10 +254,17 @@ fn an_error_of_the_source_is_no_damage() {
     let mut take = |_: &[u8]| Ok(());
     let layout = Layout::whole(CODECS[0], &index);
     let progress = Progress::default();
-    let read = read_chunks(broken(), &layout, 2, &progress, &mut take);
+    let read = read_chunks(broken(), Access::Plain, &layout, 2, &progress, &mut take);
     assert_eq!(read.unwrap_err(), "cut");
     assert_eq!(
-        read_serially(broken(), u64::MAX, &progress, &mut take).unwrap_err(),
+        read_serially(
+            broken(),
+            &Identities::default(),
+            u64::MAX,
+            &progress,
+            &mut take
+        )
+        .unwrap_err(),
         "cut"
     );
 }
@@ -263,9 +281,22 @@ fn a_consumer_that_leaves_ends_the_reading() {
         let layout = Layout::whole(CODECS[2], &index);
         let progress = Progress::default();
         let read = if is_serial {
-            read_serially(pieces(&bytes, 4096), u64::MAX, &progress, &mut take)
+            read_serially(
+                pieces(&bytes, 4096),
+                &Identities::default(),
+                u64::MAX,
+                &progress,
+                &mut take,
+            )
         } else {
-            read_chunks(pieces(&bytes, 4096), &layout, 2, &progress, &mut take)
+            read_chunks(
+                pieces(&bytes, 4096),
+                Access::Plain,
+                &layout,
+                2,
+                &progress,
+                &mut take,
+            )
         };
         let outcome = read.unwrap();
         assert!(
@@ -290,5 +321,158 @@ proptest! {
         // Plain text has no checksum of its own, and zstd has bits that mean nothing.
         let is_harmless = codec == 2 || (codec == 1 && out == chunks.concat());
         prop_assert!(outcome.fault.is_some() || is_harmless, "byte {} bit {}", at, bit);
+    }
+}
+
+/// A key, and everything that it opens.
+struct Key {
+    identities: Arc<Identities>,
+    recipients: Recipients,
+}
+
+fn key() -> Key {
+    let key = age::x25519::Identity::generate();
+    let mut identities = Identities::default();
+    identities.add(&key.to_string()).unwrap();
+    Key {
+        identities: Arc::new(identities),
+        recipients: Recipients::parse(&[key.to_public().to_string()]).unwrap(),
+    }
+}
+
+fn read_sealed(bytes: &[u8], key: &Key, layout: &Layout<'_>) -> (Vec<u8>, Outcome) {
+    let mut out = Vec::new();
+    let mut take = |piece: &[u8]| {
+        out.extend_from_slice(piece);
+        Ok(())
+    };
+    let access = Access::Whole(Arc::clone(&key.identities));
+    let progress = Progress::default();
+    let read = read_chunks(pieces(bytes, 5000), access, layout, 3, &progress, &mut take);
+    (out, read.unwrap())
+}
+
+#[test]
+fn what_was_encrypted_reads_back_with_its_key_alone() {
+    let (chunks, key, other) = (chunks(), key(), key());
+    for codec in CODECS {
+        let (plain, index) = store(codec, &chunks);
+        let bytes = key.recipients.seal_all(&plain).unwrap();
+        let layout = Layout::whole(codec, &index);
+        let (out, outcome) = read_sealed(&bytes, &key, &layout);
+        assert_eq!(outcome.fault, None, "{codec:?}");
+        assert!(out == chunks.concat());
+        // What is hashed is what is stored.
+        let stored = (outcome.stored_bytes, outcome.sha256);
+        assert_eq!(stored, (bytes.len() as u64, sha256(&bytes)));
+        let (out, outcome) = read_sealed(&bytes, &other, &layout);
+        assert!(out.is_empty() && outcome.fault.is_some());
+        assert_eq!(outcome.sha256, sha256(&bytes));
+        let mut out = Vec::new();
+        let mut take = |piece: &[u8]| {
+            out.extend_from_slice(piece);
+            Ok(())
+        };
+        let (limit, progress) = (chunks.concat().len() as u64, Progress::default());
+        let serially = pieces(&bytes, 5000);
+        let read = read_serially(serially, &key.identities, limit, &progress, &mut take);
+        assert_eq!(read.unwrap().fault, None, "{codec:?}");
+        assert!(out == chunks.concat());
+    }
+}
+
+#[test]
+fn an_encrypted_part_is_read_alone() {
+    let (chunks, key) = (chunks(), key());
+    for codec in CODECS {
+        let (plain, index) = store(codec, &chunks);
+        let bytes = key.recipients.seal_all(&plain).unwrap();
+        let front_bytes = bytes.len() - plain.len() - 16 * plain.len().div_ceil(65_536);
+        let places = Places::new(front_bytes as u64 - 16);
+        for (from, to) in [(0, 1), (5, 9), (19, 20), (0, 20)] {
+            let wanted = index.start_of(from).0..index.start_of(to).0;
+            let part = places.part(wanted.clone(), bytes.len() as u64);
+            let access = Access::Part {
+                identities: Arc::clone(&key.identities),
+                front: Bytes::copy_from_slice(&bytes[..front_bytes]),
+                start: part.range.start,
+                wanted,
+            };
+            let stretch = &bytes[part.range.start as usize..part.range.end as usize];
+            let mut out = Vec::new();
+            let mut take = |piece: &[u8]| {
+                out.extend_from_slice(piece);
+                Ok(())
+            };
+            let (layout, progress) = (Layout::part(codec, &index, from..to), Progress::default());
+            let read = read_chunks(
+                pieces(stretch, 999),
+                access,
+                &layout,
+                2,
+                &progress,
+                &mut take,
+            );
+            assert_eq!(read.unwrap().fault, None, "{codec:?} {from}..{to}");
+            assert!(out == chunks[from..to].concat());
+        }
+    }
+}
+
+/// Cut by a byte or at a chunk's end, lengthened, chunks swapped, the header of another file.
+#[test]
+fn each_damage_of_an_encrypted_file_is_told() {
+    let (chunks, key) = (chunks(), key());
+    let codec = Codec::Gzip { level: None };
+    let (plain, index) = store(codec, &chunks);
+    let bytes = key.recipients.seal_all(&plain).unwrap();
+    let other = key.recipients.seal_all(&plain).unwrap();
+    let chunks_from = bytes.len() - plain.len() - 16 * plain.len().div_ceil(65_536);
+    let whole_chunk = 65_536 + 16;
+    let mut swapped = bytes.clone();
+    let (left, right) = swapped.split_at_mut(chunks_from + whole_chunk);
+    left[chunks_from..].swap_with_slice(&mut right[..whole_chunk]);
+    let longer = [&bytes[..], b"x"].concat();
+    let foreign = [&other[..chunks_from], &bytes[chunks_from..]].concat();
+    let damaged: [(&str, &[u8]); 8] = [
+        ("cut by a byte", &bytes[..bytes.len() - 1]),
+        (
+            "cut at a chunk's end",
+            &bytes[..chunks_from + 2 * whole_chunk],
+        ),
+        ("cut behind the nonce", &bytes[..chunks_from]),
+        ("cut in the header", &bytes[..50]),
+        ("nothing", b""),
+        ("lengthened", &longer),
+        ("swapped", &swapped),
+        ("another's header", &foreign),
+    ];
+    for (name, damaged) in damaged {
+        let layout = Layout::whole(codec, &index);
+        let (out, outcome) = read_sealed(damaged, &key, &layout);
+        assert!(outcome.fault.is_some(), "{name}");
+        assert!(chunks.concat().starts_with(&out), "{name}");
+        assert_eq!(outcome.sha256, sha256(damaged), "{name}");
+        let mut take = |_: &[u8]| Ok(());
+        let progress = Progress::default();
+        let serially = pieces(damaged, 5000);
+        let read = read_serially(serially, &key.identities, u64::MAX, &progress, &mut take);
+        assert!(read.unwrap().fault.is_some(), "{name}");
+    }
+}
+
+/// The last chunk of a text of a multiple of 64 KiB is as long as the others.
+#[test]
+fn a_text_of_whole_chunks_reads_back() {
+    let key = key();
+    for count in [1, 2, 5] {
+        let chunks = vec![vec![b'x'; 65_536]; count];
+        let (plain, index) = store(Codec::None, &chunks);
+        let bytes = key.recipients.seal_all(&plain).unwrap();
+        let layout = Layout::whole(Codec::None, &index);
+        let (out, outcome) = read_sealed(&bytes, &key, &layout);
+        assert_eq!((outcome.fault, out.len()), (None, plain.len()));
+        let (_, outcome) = read_sealed(&bytes[..bytes.len() - 1], &key, &layout);
+        assert!(outcome.fault.is_some());
     }
 }

@@ -158,13 +158,8 @@ impl<'a> Run<'a> {
         };
         self.report.backup_id = Some(stored.manifest.id.to_string());
         self.report.warnings.extend(stored.warnings());
-        if stored.manifest.encryption.is_some() {
-            let message = format!(
-                "{}: the backup is encrypted, and this pgkeep cannot decrypt; {SAFE}",
-                self.what()
-            );
-            return Err(Failure::new(Kind::Program, "encrypted", message));
-        }
+        let unlocked = stored.unlock(&self.what()).await;
+        unlocked.map_err(|failure| failure.and_safe(SAFE))?;
         let records = self.records(&stored)?;
         let found = self
             .request

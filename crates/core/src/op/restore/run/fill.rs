@@ -245,8 +245,8 @@ impl Run<'_> {
         let asks = script.one_transaction && site.plan == Plan::Fill;
         let from = match opened {
             Opened::Stored(stored) => From::Copy(stored, at, None),
-            Opened::File { path, .. } => From::File(path),
-            Opened::Pipe => From::Pipe,
+            Opened::File { path, .. } => From::File(path, &self.request.identities),
+            Opened::Pipe => From::Pipe(&self.request.identities),
         };
         let supply = Supply::new(from, TextEncoding::Utf8);
         let mut judge = Judgement {

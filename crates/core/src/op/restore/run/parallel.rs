@@ -98,8 +98,7 @@ impl Run<'_> {
             return Ok(None);
         };
         let sections = Sections::of(&stored.manifest.sections);
-        let is_plain = stored.manifest.encryption.is_none() && site.plan != Plan::Fill;
-        let (Some(sections), true) = (sections, is_plain) else {
+        let (Some(sections), true) = (sections, site.plan != Plan::Fill) else {
             return Ok(None);
         };
         let jobs = self.jobs(stored.manifest.dump.bytes, site).await;

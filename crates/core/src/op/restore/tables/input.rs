@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::context::Stop;
 use crate::copies::{Ranged, Tap};
+use crate::encryption::Identities;
 use crate::op::restore::feed::{judge_file, refused, unreadable};
 use crate::op::restore::source::open_file;
 use crate::stream::pipeline::Progress;
@@ -209,6 +210,7 @@ fn too_long(what: &str) -> Failure {
 /// Reads a file to its end, proves it and keeps what stands outside of its rows. It blocks.
 pub(super) fn prove(
     path: &Path,
+    identities: &Identities,
     accept_no_end_marker: bool,
     stop: &Stop,
     progress: &Arc<Progress>,
@@ -221,7 +223,7 @@ pub(super) fn prove(
     };
     let (mut filter, mut refusal) = (Filter::new(rules), None);
     let mut outside = Outside::default();
-    let read = read_dump(tap, &mut |piece| {
+    let read = read_dump(tap, identities, &mut |piece| {
         if refusal.is_some() || stop.is_requested() {
             return seen.give_up();
         }

@@ -13,6 +13,7 @@ use super::{Report, Restored};
 use crate::context::{Context, Late};
 use crate::copies::{Ranged, Stored};
 use crate::op::event::{Event, Observer};
+use crate::op::keys::proof;
 use crate::op::restore::preflight::Needs;
 use crate::op::restore::stall::Pulse;
 use crate::op::restore::{Chosen, Request, Source};
@@ -184,11 +185,8 @@ impl<'a> Run<'a> {
         };
         self.report.backup_id = Some(stored.manifest.id.to_string());
         self.report.warnings.extend(stored.warnings());
-        if stored.manifest.encryption.is_some() {
-            let why = "the backup is encrypted, and this pgkeep cannot decrypt";
-            let message = format!("{}: {why}; {UNTOUCHED}", self.what());
-            return Err(Failure::new(Kind::Program, "encrypted", message));
-        }
+        let unlocked = stored.unlock(&self.what()).await;
+        unlocked.map_err(|failure| self.untouched(failure))?;
         let (what, mut bad_copies) = (self.what(), Vec::new());
         let restored = stored
             .try_copies(&what, &mut bad_copies, async |at| {
@@ -200,6 +198,10 @@ impl<'a> Run<'a> {
             self.report.warnings.push(warning);
         }
         match restored {
+            Ok(()) if !self.request.options.dry_run => {
+                proof::leave(&stored, "restore", self.context).await;
+                stored.after_good("the tables are restored", &bad_copies)
+            }
             Ok(()) => stored.after_good("the tables are restored", &bad_copies),
             Err(failure) => Err(stored.unless_removed(&what, failure).await),
         }
@@ -243,8 +245,11 @@ impl<'a> Run<'a> {
         });
         let accept = self.request.options.accept_no_end_marker;
         let (stop, path) = (self.context.stop.clone(), path.to_owned());
+        let identities = Arc::clone(&self.request.identities);
         // It ends with the file, or with the wish to stop.
-        let proving = tokio::task::spawn_blocking(move || prove(&path, accept, &stop, &progress));
+        let proving = tokio::task::spawn_blocking(move || {
+            prove(&path, &identities, accept, &stop, &progress)
+        });
         let proven = tokio::select! {
             proven = proving => proven.expect("reading does not panic"),
             () = self.stop().cancelled() => return Err(self.stopped(UNTOUCHED)),

@@ -286,7 +286,7 @@ impl Run<'_> {
         };
         let from = match &job.origin {
             Origin::Copy(stored, at, ranged) => From::Copy(stored, *at, Some(ranged)),
-            Origin::File(path) => From::File(path),
+            Origin::File(path) => From::File(path, &self.request.identities),
         };
         let supply = Supply::new(from, job.encoding);
         let script = self.script(job);
