@@ -233,6 +233,9 @@ class Contenders:
 
     def __init__(self, server, pgkeep, work, s3_port):
         self.server, self.pgkeep, self.work, self.s3_port = server, pgkeep, work, s3_port
+        self.key = work / "key"
+        made = subprocess.run([pgkeep, "--json", "keys", "generate", "-o", self.key], capture_output=True, check=True)
+        self.recipient = json.loads(made.stdout)["recipient"]
         dump = [str(server.bin / "pg_dump"), "-d", server.url]
         self.all = {
             "pg_dump > /dev/null": lambda: (Run([dump]), None),
@@ -241,8 +244,10 @@ class Contenders:
             "pg_dump -Fc": lambda: self.to_file([*dump, "-Fc", "-f"]),
             "pg_dump -Fd -j2": lambda: self.to_file([*dump, "-Fd", "-j2", "-f"]),
             "pgkeep, folder, gzip": lambda: self.keep("gzip", str(work / "store")),
+            "pgkeep, folder, gzip, encrypted": lambda: self.keep("gzip", str(work / "store"), ["--recipient", self.recipient]),
             "pgkeep, folder, zstd": lambda: self.keep("zstd", str(work / "store")),
             "pgkeep, S3, gzip": lambda: self.keep("gzip", "s3://bench/pg"),
+            "pgkeep, S3, gzip, encrypted": lambda: self.keep("gzip", "s3://bench/pg", ["--recipient", self.recipient]),
         }
 
     def pipe(self, dump, packer):
@@ -254,9 +259,9 @@ class Contenders:
         run = Run([[*argv, str(out)]])
         return run, size_of(out)
 
-    def keep(self, compression, storage):
+    def keep(self, compression, storage, more=()):
         argv = [str(self.pgkeep), "backup", "--url", self.server.url, "--storage", storage, "--name", "bench",
-                "--compression", compression, "--progress", "never", "-q"]
+                "--compression", compression, "--progress", "never", "-q", *more]
         environment = {}
         folder = self.work / "store"
         if storage.startswith("s3:"):
@@ -478,7 +483,7 @@ class Counter:
     """Stands between a client and a server of this machine, and counts what the server sends."""
 
     def __init__(self, port):
-        self.server_port, self.bytes = port, 0
+        self.server_port, self.bytes, self.reads = port, 0, 0
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self.accept, daemon=True).start()
@@ -494,34 +499,54 @@ class Counter:
         while piece := source.recv(1 << 16):
             if is_counted:
                 self.bytes += len(piece)
+            elif piece.startswith(b"GET ") and b".sql.gz" in piece.split(b"\r\n", 1)[0]:
+                self.reads += 1
             target.sendall(piece)
         target.shutdown(socket.SHUT_WR)
 
 
 def print_single(contenders, rounds):
     """One small table with its structure out of the whole backup in a bucket, and what is read for it."""
-    run, size = contenders.all["pgkeep, S3, gzip"]()
+    print()
+    for name, more in {"pgkeep, S3, gzip": [], "pgkeep, S3, gzip, encrypted": ["--identity", str(contenders.key)]}.items():
+        print_single_of(contenders, name, more, rounds)
+
+
+def print_single_of(contenders, stored, more, rounds):
+    run, size = contenders.all[stored]()
     if run.failure() or not size:
         sys.exit(f"error: {run.failure() or 'stored nothing'}")
     server, name = contenders.server, "bench_restored"
     url = server.url.removesuffix("/bench") + f"/{name}"
     counter = Counter(contenders.s3_port)
     argv = [str(contenders.pgkeep), "restore", "latest", "--storage", "s3://bench/pg", "--s3-endpoint",
-            f"http://127.0.0.1:{counter.port}", "--table", "settings", "--into", url, "--allow-superuser", "--progress", "never", "-q"]
-    walls, read = [], []
+            f"http://127.0.0.1:{counter.port}", "--table", "settings", "--into", url, "--allow-superuser", "--progress", "never", "-q", *more]
+    walls, read, reads = [], [], []
     for _ in range(rounds):
         server.sql(f"DROP DATABASE IF EXISTS {name}", "template1")
         server.sql(f"CREATE DATABASE {name} TEMPLATE template0", "template1")
-        before = counter.bytes
+        before = counter.bytes, counter.reads
         run = Run([argv], environment=S3_ENVIRONMENT)
         if run.failure():
             sys.exit(f"error: {run.failure()}")
         walls.append(run.wall)
-        read.append(counter.bytes - before)
+        read.append(counter.bytes - before[0])
+        reads.append(counter.reads - before[1])
     server.sql(f"DROP DATABASE IF EXISTS {name}", "template1")
-    print(f"\n- one table of 1000 rows out of {size / 1e6:.0f} MB in S3, compared: "
-          f"{statistics.median(walls):.2f} s ({min(walls):.2f}–{max(walls):.2f}), {max(read) / 1e3:.0f} kB read")
+    kind = "encrypted" if more else "plain"
+    print(f"- one table of 1000 rows out of {size / 1e6:.0f} MB in S3, {kind}, compared: "
+          f"{statistics.median(walls):.2f} s ({min(walls):.2f}–{max(walls):.2f}), {max(read) / 1e3:.0f} kB read, "
+          f"{max(reads)} requests for the dump")
     contenders.clear()
+
+
+def print_encryption(results):
+    """What encryption costs: the wall time of a round with it, to that of the same round without."""
+    for place in ("folder", "S3"):
+        plain, sealed = (results.get(f"pgkeep, {place}, gzip{end}") for end in ("", ", encrypted"))
+        if isinstance(plain, list) and isinstance(sealed, list) and plain and sealed:
+            ratios = ratios_of([run for run, _, _ in sealed], [run for run, _, _ in plain])
+            print(f"\n- encryption, to the same backup without, {place}: {ratios}")
 
 
 def huge_row(contenders, size_mb):
@@ -582,7 +607,9 @@ def bench(options, server, work):
         plain = work / "plain.sql"
         Run([[str(server.bin / "pg_dump"), "-d", server.url]], stdout=plain)
         print(f"- {plain.stat().st_size / 1e6:.0f} MB of plain dump, {options.rounds} rounds, medians\n")
-        print_table(measure(contenders, options.rounds), plain.stat().st_size)
+        results = measure(contenders, options.rounds)
+        print_table(results, plain.stat().st_size)
+        print_encryption(results)
         print_reading(plain, pgkeep, options.rounds)
         print_catalogue(contenders, work, options.rounds)
         contenders.all = every
