@@ -252,8 +252,6 @@ fn other_files_get_a_clear_verdict() {
         (b"BZh91AY&SY", "bzip2"),
         (b"\x04\x22\x4d\x18\x64\x40", "lz4"),
         (b"PK\x03\x04\x14\0", "zip archive"),
-        (b"age-encryption.org/v1\n-> X25519 x", "age"),
-        (b"-----BEGIN AGE ENCRYPTED FILE-----\n", "age"),
         (&data::gzip(b"PGDMP\x01\x0e\x00"), "custom format"),
         (&data::gzip(b""), "it is empty"),
     ] {
@@ -265,6 +263,20 @@ fn other_files_get_a_clear_verdict() {
         assert!(message.contains(words), "{words}: {message}");
         let hints = run.exit_error()["hints"].clone();
         assert_eq!(hints.as_array().map(Vec::len), Some(1), "{words}: {run}");
+    }
+}
+
+/// It may well be a dump, for whoever has the key.
+#[test]
+fn an_encrypted_file_asks_for_its_key() {
+    let sandbox = Sandbox::new();
+    for bytes in [
+        &b"age-encryption.org/v1\n-> X25519 x"[..],
+        b"-----BEGIN AGE ENCRYPTED FILE-----\n",
+    ] {
+        let error = inspect(&sandbox, bytes).expect(12).exit_error();
+        assert_eq!(error["id"], "no_identity", "{error}");
+        assert!(error["hints"][0].as_str().unwrap().contains("--identity"));
     }
 }
 

@@ -18,9 +18,6 @@ pub const EXTENSION: &str = ".age";
 /// Largest header that is read: one recipient takes about 100 bytes, a post-quantum one about 1.6 KB.
 pub const MAX_HEADER_BYTES: u64 = 64 * 1024;
 
-/// How much of a file is read first: the header of twenty ordinary recipients fits.
-pub const FIRST_BYTES: u64 = 4096;
-
 /// Bytes of text in a chunk.
 const CHUNK_BYTES: u64 = 64 * 1024;
 
@@ -44,6 +41,17 @@ pub struct EncryptionRecord {
 }
 
 impl EncryptionRecord {
+    /// Refuses what no age file has.
+    pub fn check(&self) -> Result<(), String> {
+        if self.header_bytes > MAX_HEADER_BYTES - NONCE_BYTES {
+            return Err("its header of encryption is longer than one can be".to_owned());
+        }
+        if !are_words(&self.recipients) {
+            return Err("a recipient in it is no word".to_owned());
+        }
+        Ok(())
+    }
+
     /// Returns the fingerprint of its recipients.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(&self.recipients)
@@ -55,6 +63,12 @@ impl EncryptionRecord {
             header_bytes: self.header_bytes,
         }
     }
+}
+
+/// Tells whether each recipient is one word of printable letters, so that none of them can forge a line of a report.
+pub fn are_words(recipients: &[String]) -> bool {
+    let is_word = |text: &String| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
+    recipients.iter().all(is_word)
 }
 
 /// Where the text of an age file lies, by the length of its header.
@@ -80,7 +94,7 @@ impl Places {
 
     /// Returns where the first chunk begins.
     pub fn first_chunk(self) -> u64 {
-        self.header_bytes + NONCE_BYTES
+        self.header_bytes.saturating_add(NONCE_BYTES)
     }
 
     /// Returns how many bytes of text an object of this size holds; none where no object can have that size.
@@ -167,6 +181,11 @@ pub enum NotRecipient {
         "is a post-quantum recipient of a kind that pgkeep cannot encrypt to; one that begins with `age1tagpq1` or `age1` works"
     )]
     Hybrid,
+    /// A recipient, and more.
+    #[error(
+        "has something behind the recipient, which stands alone: put a comment (`#`) on a line of its own"
+    )]
+    More,
     /// Something else.
     #[error(
         "is no recipient of age; one looks like `age1…`, and `age-keygen` or `pgkeep keys generate` makes one"
@@ -195,6 +214,9 @@ pub fn recipient_kind(text: &str) -> Result<RecipientKind, NotRecipient> {
     }
     if lower.starts_with("ssh-") || lower.starts_with("ecdsa-") || lower.starts_with("sk-") {
         return Err(NotRecipient::Ssh);
+    }
+    if lower.starts_with("age1") && lower.contains(char::is_whitespace) {
+        return Err(NotRecipient::More);
     }
     // In bech32 the last 1 ends the name.
     let name = match lower.rsplit_once('1') {
@@ -251,6 +273,7 @@ mod tests {
             ),
             ("AGE-PLUGIN-YUBIKEY-1XYZ", Err(NotRecipient::PrivateKey)),
             ("ssh-ed25519 AAAAC3Nza", Err(NotRecipient::Ssh)),
+            ("age1lvyvwawkr0 # mine", Err(NotRecipient::More)),
             ("hunter2", Err(NotRecipient::Other)),
             ("age", Err(NotRecipient::Other)),
             ("", Err(NotRecipient::Other)),

@@ -412,6 +412,9 @@ impl Manifest {
                 self.database
             ));
         }
+        if let Some(encryption) = &self.encryption {
+            encryption.check()?;
+        }
         if !is_sha256(&self.object.sha256) {
             return Err("its SHA-256 is not 64 hex digits".to_owned());
         }

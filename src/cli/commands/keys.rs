@@ -58,7 +58,7 @@ pub struct ProveArgs {
     #[arg(value_name = "ID")]
     pub id: Option<String>,
     /// Only record that another host opened the backup ID, where that host may not write to the storage
-    #[arg(long)]
+    #[arg(long, requires = "id", conflicts_with = "identities")]
     pub told: bool,
     /// Where to look.
     #[command(flatten)]
@@ -165,7 +165,7 @@ async fn run_prove(
 
 fn opened(report: &Report) -> String {
     let by = match (report.opened_by.as_slice(), &report.storage) {
-        (_, None) => "recorded: another host opened it".to_owned(),
+        (_, None) => "opened by another host".to_owned(),
         ([], Some(storage)) => format!("opened, from {storage}"),
         (keys, Some(storage)) => {
             format!("opened by the key of {}, from {storage}", keys.join(", "))

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use super::generate;
 use crate::restore::Target;
 use crate::support::oracle::KEY;
-use crate::support::postgres::USER;
+use crate::support::postgres::{TestDatabase, USER};
 use crate::support::sandbox::Outcome;
-use crate::support::{CANARY, Sandbox, data, postgres, skip};
+use crate::support::{CANARY, Sandbox, Server, data, postgres, skip};
 
 /// A backup of the sample database, encrypted, in `backups`.
 struct Encrypted<'a> {
@@ -39,6 +39,14 @@ fn encrypted<'a>() -> Option<Encrypted<'a>> {
     let server = postgres()?;
     let database = server.database();
     database.load(&data::dump("../../assets/pagila.sql.gz"));
+    Some(encrypted_of(server, &database, "gzip"))
+}
+
+fn encrypted_of<'a>(
+    server: &'a Server,
+    database: &TestDatabase<'a>,
+    compression: &str,
+) -> Encrypted<'a> {
     let sandbox = Sandbox::new();
     let recipient = generate(&sandbox, KEY);
     generate(&sandbox, "other.txt");
@@ -53,18 +61,20 @@ fn encrypted<'a>() -> Option<Encrypted<'a>> {
         "shop",
         "--recipient",
         &recipient,
+        "--compression",
+        compression,
     ];
     sandbox.pgkeep(command).run().expect(0);
-    let target = Target::beside(&database, server);
+    let target = Target::beside(database, server);
     let secret = format!(":{}@", crate::support::secret::percent_encoded(CANARY));
     let into = server
         .url_as(USER, CANARY, &target.name)
         .replacen(&secret, "@", 1);
-    Some(Encrypted {
+    Encrypted {
         sandbox,
         target,
         into,
-    })
+    }
 }
 
 #[test]
@@ -102,6 +112,44 @@ fn everything_comes_back_with_the_key_and_nothing_is_touched_without() {
     ];
     let report = all.run(&[&rows[..], &key].concat()).expect(0).summary();
     assert_eq!(report["tables"][0]["insert"], json!(19), "{report}");
+}
+
+/// Whatever is damaged ends as damage, and the database that was made for it is gone.
+#[test]
+fn damage_ends_a_whole_restore_as_damage() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    database.sql("CREATE TABLE t AS SELECT i, md5(i::text) FROM generate_series(1, 40000) i");
+    for compression in ["gzip", "zstd", "none"] {
+        let all = encrypted_of(server, &database, compression);
+        let folder = std::fs::read_dir(all.sandbox.path("backups/shop")).unwrap();
+        let mut files = folder.map(|entry| entry.unwrap().path());
+        let dump = files
+            .find(|path| path.to_string_lossy().ends_with(".age"))
+            .unwrap();
+        let whole = std::fs::read(&dump).unwrap();
+        let middle = whole.len() / 2;
+        let flipped = |at: usize| {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            bytes
+        };
+        for (what, bytes) in [
+            ("cut by a byte", whole[..whole.len() - 1].to_vec()),
+            ("the first chunk", flipped(400)),
+            ("the middle", flipped(middle)),
+            ("the last byte", flipped(whole.len() - 1)),
+        ] {
+            std::fs::write(&dump, bytes).unwrap();
+            let restore = ["restore", "latest", "--identity", KEY];
+            let refused = all.run(&restore).expect(23);
+            assert_eq!(
+                all.target.databases(),
+                [""; 0],
+                "{compression}, {what}: {refused}"
+            );
+        }
+    }
 }
 
 #[test]

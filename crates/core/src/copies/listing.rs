@@ -345,6 +345,11 @@ impl Listing {
         is_ahead(backup.place.id.started_at(), self.now)
     }
 
+    /// Tells whether a run is stamped so far in the future that it counts for nothing.
+    pub(crate) fn is_in_the_future(&self, run: &BackupId) -> bool {
+        is_ahead(run.started_at(), self.now)
+    }
+
     /// Returns the good backups that count for nothing because they are stamped in the future.
     fn ahead(&self) -> impl Iterator<Item = &BackupId> {
         let ahead = self

@@ -1,24 +1,33 @@
 //! Whether the keys at hand open a backup, known from its first bytes, before anything else is read or touched.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 
 use super::listing::{NamedStorage, storage_failure};
 use super::stored::Stored;
+use crate::context::Stop;
 use crate::encryption::CannotOpen;
-use pgkeep_model::encryption::{EncryptionRecord, MAX_HEADER_BYTES};
+use pgkeep_model::encryption::EncryptionRecord;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::keys::Part;
+use pgkeep_model::words::number;
 
 impl Stored {
     /// Makes sure that the keys at hand open the backup. Of one that is not encrypted nothing is read.
-    pub(crate) async fn unlock(&self, what: &str) -> Result<()> {
+    ///
+    /// A key in hardware may wait for a finger: a wish to stop ends that.
+    pub(crate) async fn unlock(&self, what: &str, stop: &Stop) -> Result<()> {
         if self.manifest.encryption.is_none() {
             return Ok(());
         }
         let mut bad = Vec::new();
         let unlock = async |at| self.front(at, what).await.map(drop);
-        self.try_copies(what, &mut bad, unlock).await
+        tokio::select! {
+            unlocked = self.try_copies(what, &mut bad, unlock) => unlocked,
+            () = stop.token().cancelled() => Err(stop.failure(what)),
+        }
     }
 
     /// Returns header and nonce of an encrypted copy, which the keys at hand open. They are fetched once.
@@ -30,6 +39,7 @@ impl Stored {
             return Ok(Some(front));
         }
         let key = self.key(Part::Dump, &self.manifest.object.key, what)?;
+        self.check_length(at, &key, what)?;
         let begin = Front {
             named: &self.listing.storages[at],
             key: &key,
@@ -40,6 +50,32 @@ impl Stored {
         let front = begin.open().await?;
         self.keep_front(at, &front);
         Ok(Some(front))
+    }
+}
+
+impl Stored {
+    /// A copy that is listed with another length than the manifest says is damaged, whatever a part of it would be.
+    fn check_length(&self, at: usize, key: &str, what: &str) -> Result<()> {
+        let copy = self.backup.copies.get(&at);
+        let mut parts = copy
+            .into_iter()
+            .flat_map(|copy| copy.parts.values().flatten());
+        let listed = parts.find(|(found, _)| found == key).map(|(_, size)| *size);
+        let wanted = self.manifest.object.size_bytes;
+        match listed {
+            Some(size) if size != wanted => {
+                let message = format!(
+                    "{what}: the copy in `{}` is damaged: it has {} bytes, but the manifest says {}",
+                    self.storage_name(at),
+                    number(size),
+                    number(wanted)
+                );
+                Err(Failure::new(Kind::Damaged, "object_damaged", message)
+                    .of_copy()
+                    .hint("`pgkeep verify` reports what is damaged"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -59,18 +95,22 @@ impl Front<'_> {
         let identities = &self.named.identities;
         if identities.is_empty() {
             let recipients = &self.encryption.recipients;
-            return Err(no_identity(self.what, recipients, identities.missing()));
+            return Err(no_identity(self.what, recipients, &identities.missing()));
         }
         let front = self.fetch().await?;
-        match identities.open(&front[..]) {
-            Ok(_) => Ok(front),
-            Err(error) => Err(self.locked(&error)),
+        let (keys, bytes) = (Arc::clone(identities), front.clone());
+        // Awaited here; a plugin may block for as long as nobody touches its key.
+        let opening = tokio::task::spawn_blocking(move || keys.open(&bytes[..]).map(drop));
+        match opening.await {
+            Ok(Ok(())) => Ok(front),
+            Ok(Err(error)) => Err(self.locked(&error)),
+            Err(error) => Err(self.locked(&CannotOpen::Plugin(error.to_string()))),
         }
     }
 
     async fn fetch(&self) -> Result<Bytes> {
         let length = self.encryption.places().first_chunk();
-        if length > MAX_HEADER_BYTES.min(self.object_bytes) {
+        if length > self.object_bytes {
             let why = "the manifest names a header that cannot be one";
             let message = format!("{}: {why}", self.what);
             return Err(Failure::new(Kind::Damaged, "manifest_contradicts", message).of_copy());
@@ -106,7 +146,7 @@ impl Front<'_> {
                 damaged("the key that it was encrypted for does not open its header")
             }
             CannotOpen::NoIdentity => {
-                no_identity(what, recipients, self.named.identities.missing())
+                no_identity(what, recipients, &self.named.identities.missing())
             }
             CannotOpen::WrongIdentity => {
                 let message = format!(
@@ -118,6 +158,9 @@ impl Front<'_> {
                     recipients,
                 )
                 .hint("`--identity FILE` names the file of a private key; several can be given")
+            }
+            CannotOpen::Passphrase => {
+                damaged("it is encrypted with a passphrase, and not for recipients")
             }
             CannotOpen::Plugin(_) => {
                 let message = format!("{what}: the backup is encrypted, and {error}");

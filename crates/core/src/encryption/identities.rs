@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io::{BufRead, Read};
+use std::io::{self, BufRead, Read};
 use std::sync::{Mutex, PoisonError};
 
 use age::secrecy::{ExposeSecret, SecretString};
@@ -21,6 +21,8 @@ pub struct Identities {
     recipients: Vec<String>,
     /// Why files that should have held keys gave none.
     missing: Vec<String>,
+    /// The same of files that are not there, which is as it should be on a host that makes backups.
+    absent: Vec<String>,
     /// Keys of files that were opened: one that hardware holds is asked once for each file.
     opened: Mutex<HashMap<Vec<u8>, FileKey>>,
 }
@@ -44,6 +46,9 @@ pub enum BadIdentity {
         "it is encrypted with a passphrase itself; `age -d -o OTHER FILE` opens it, on a host that may hold it"
     )]
     Encrypted,
+    /// It is no text at all.
+    #[error("{0}")]
+    NoText(&'static str),
     /// A plugin is missing.
     #[error("it needs a plugin of age that is not in PATH: {0}")]
     Plugin(String),
@@ -61,8 +66,11 @@ pub enum CannotOpen {
     /// It is none, or its header was changed.
     #[error("{0}")]
     Damaged(String),
-    /// A plugin said so.
-    #[error("a plugin of age failed: {0}")]
+    /// It is encrypted with a passphrase.
+    #[error("it is encrypted with a passphrase, which is not asked for: `age -d FILE` opens it")]
+    Passphrase,
+    /// A key, or the plugin that holds it, failed.
+    #[error("a key failed: {0}")]
     Plugin(String),
 }
 
@@ -71,7 +79,7 @@ impl CannotOpen {
     pub(crate) fn id(&self) -> Option<&'static str> {
         match self {
             Self::NoIdentity => Some("no_identity"),
-            Self::WrongIdentity | Self::Plugin(_) => Some("wrong_identity"),
+            Self::WrongIdentity | Self::Passphrase | Self::Plugin(_) => Some("wrong_identity"),
             Self::Damaged(_) => None,
         }
     }
@@ -129,9 +137,19 @@ impl Identities {
         self.missing.push(why);
     }
 
-    /// Returns why files gave no key.
-    pub fn missing(&self) -> &[String] {
+    /// The same of a file that is not there.
+    pub fn note_absent(&mut self, why: String) {
+        self.absent.push(why);
+    }
+
+    /// Returns why files that are there gave no key.
+    pub fn unusable(&self) -> &[String] {
         &self.missing
+    }
+
+    /// Returns why files gave no key, those that are not there among them.
+    pub fn missing(&self) -> Vec<String> {
+        [&self.missing[..], &self.absent].concat()
     }
 
     /// Tells whether there is no key.
@@ -149,10 +167,7 @@ impl Identities {
         if self.keys.is_empty() {
             return Err(CannotOpen::NoIdentity);
         }
-        let decryptor = Decryptor::new(input).map_err(CannotOpen::from)?;
-        decryptor
-            .decrypt(std::iter::once(&Remembering(self) as &dyn Identity))
-            .map_err(CannotOpen::from)
+        self.decrypt(Decryptor::new(input))
     }
 
     /// The same for an input that holds more than what is asked for, which is faster.
@@ -160,16 +175,63 @@ impl Identities {
         if self.keys.is_empty() {
             return Err(CannotOpen::NoIdentity);
         }
-        let decryptor = Decryptor::new_buffered(input).map_err(CannotOpen::from)?;
-        decryptor
-            .decrypt(std::iter::once(&Remembering(self) as &dyn Identity))
-            .map_err(CannotOpen::from)
+        self.decrypt(Decryptor::new_buffered(input))
     }
 
-    fn unwrap(&self, stanzas: &[Stanza]) -> Option<Result<FileKey, DecryptError>> {
-        let mut keys = self.keys.iter();
-        keys.find_map(|key| key.unwrap_stanzas(stanzas))
+    fn decrypt<R: Read>(
+        &self,
+        read: Result<Decryptor<R>, DecryptError>,
+    ) -> Result<Opened<R>, CannotOpen> {
+        let decryptor = read.map_err(|error| bad_header(&error))?;
+        if decryptor.is_scrypt() {
+            return Err(CannotOpen::Passphrase);
+        }
+        let all = Remembering(self);
+        let keys = std::iter::once(&all as &dyn Identity);
+        decryptor.decrypt(keys).map_err(|error| match error {
+            DecryptError::NoMatchingKeys => CannotOpen::WrongIdentity,
+            DecryptError::InvalidMac => CannotOpen::Damaged(
+                "its header was changed: its checksum does not match".to_owned(),
+            ),
+            // The header was read already: whatever fails now is a key, or the program that holds it.
+            error => CannotOpen::Plugin(first_line(&error.to_string())),
+        })
     }
+
+    /// Tries every key. One that fails does not hide a good one behind it.
+    fn unwrap(&self, stanzas: &[Stanza]) -> Option<Result<FileKey, DecryptError>> {
+        let mut failed = None;
+        for key in &self.keys {
+            match key.unwrap_stanzas(stanzas) {
+                Some(Ok(key)) => return Some(Ok(key)),
+                Some(Err(error)) => failed = failed.or(Some(Err(error))),
+                None => {}
+            }
+        }
+        failed
+    }
+}
+
+/// Says what is wrong with a header.
+fn bad_header(error: &DecryptError) -> CannotOpen {
+    CannotOpen::Damaged(match error {
+        DecryptError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            "it ends within its header".to_owned()
+        }
+        DecryptError::Io(error) => format!("its header cannot be read: {error}"),
+        DecryptError::UnknownFormat => {
+            "it is no age file, or one of a version that is not known".to_owned()
+        }
+        _ => "its header is damaged".to_owned(),
+    })
+}
+
+/// A plugin's words without the marks around its name, and without advice that is about age's own program.
+fn first_line(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    line.chars()
+        .filter(|c| !c.is_control() && !('\u{2066}'..='\u{2069}').contains(c))
+        .collect()
 }
 
 /// Tells what somebody may have taken for an identity.
@@ -178,7 +240,7 @@ fn what_instead(line: &str) -> &'static str {
     if lower.starts_with("age1") {
         "is a recipient, the public half; a private key begins with `AGE-SECRET-KEY-1`"
     } else if lower.starts_with("age-secret-key-") || lower.starts_with("age-plugin-") {
-        "is a private key that was cut or mistyped: its checksum is wrong"
+        "is a private key that was cut or mistyped, or has something behind it"
     } else if lower.starts_with("-----begin openssh") || lower.starts_with("ssh-") {
         "is of SSH; `ssh-to-age -private-key` turns an ed25519 key into an identity"
     } else {
@@ -225,22 +287,6 @@ fn name_of(stanzas: &[Stanza]) -> Vec<u8> {
         name.push(b'\n');
     }
     name
-}
-
-impl From<DecryptError> for CannotOpen {
-    fn from(error: DecryptError) -> Self {
-        match error {
-            DecryptError::NoMatchingKeys => Self::WrongIdentity,
-            DecryptError::Plugin(_) | DecryptError::PluginResolve(_) => {
-                Self::Plugin(error.to_string())
-            }
-            DecryptError::Io(error) => Self::Damaged(format!("its header cannot be read: {error}")),
-            DecryptError::InvalidMac => {
-                Self::Damaged("its header was changed: its checksum does not match".to_owned())
-            }
-            error => Self::Damaged(format!("its header is damaged: {error}")),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -312,6 +358,36 @@ mod tests {
         assert!(identities.open(&self::sealed(&to_a)[..]).is_err());
     }
 
+    /// As a plugin does whose hardware is not there.
+    struct Failing;
+
+    impl Identity for Failing {
+        fn unwrap_stanza(&self, _: &Stanza) -> Option<Result<FileKey, DecryptError>> {
+            let error = io::Error::new(io::ErrorKind::BrokenPipe, "it died");
+            Some(Err(DecryptError::Io(error)))
+        }
+    }
+
+    #[test]
+    fn a_key_that_fails_hides_no_good_one_and_damages_no_file() {
+        let (a, to_a) = key();
+        let sealed = sealed(&to_a);
+        let mut identities = Identities::default();
+        identities.keys.push(Box::new(Failing));
+        let error = identities.open(&sealed[..]).err();
+        assert!(matches!(error, Some(CannotOpen::Plugin(why)) if why.contains("it died")));
+        identities.add(&a.to_string()).unwrap();
+        identities.open(&sealed[..]).unwrap();
+    }
+
+    #[test]
+    fn a_passphrase_is_told_from_a_wrong_key() {
+        let encryptor = age::Encryptor::with_user_passphrase("hunter2".to_owned().into());
+        let sealed = encryptor.wrap_output(Vec::new()).unwrap().finish().unwrap();
+        let error = file(&[&key().0]).open(&sealed[..]).err();
+        assert!(matches!(error, Some(CannotOpen::Passphrase)));
+    }
+
     #[test]
     fn files_come_with_comments_and_any_line_ends() {
         let (a, to_a) = key();
@@ -321,7 +397,7 @@ mod tests {
         );
         let mut identities = Identities::default();
         identities.add(&text.into()).unwrap();
-        assert_eq!(identities.recipients(), [to_a.clone()]);
+        assert_eq!(identities.recipients(), std::slice::from_ref(&to_a));
         for (text, why) in [
             (String::new(), "no private key"),
             ("# nothing\n".to_owned(), "no private key"),

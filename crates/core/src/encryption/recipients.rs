@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::plugin::Words;
 use super::{CannotOpen, Identities, Sealed};
-use pgkeep_model::encryption::{MAX_HEADER_BYTES, NotRecipient, RecipientKind, recipient_kind};
+use pgkeep_model::encryption::{MAX_HEADER_BYTES, RecipientKind, recipient_kind};
 
 /// What is encrypted and opened before anything is relied on.
 const PROBE: &[u8] = b"pgkeep";
@@ -47,7 +47,14 @@ impl Recipients {
             texts: Vec::new(),
             parsed: Vec::new(),
         };
-        for (at, text) in texts.iter().enumerate() {
+        for (at, written) in texts.iter().enumerate() {
+            // Capitals are another way to write the same key.
+            let is_upper = !written.bytes().any(|b| b.is_ascii_lowercase());
+            let text = if is_upper {
+                &written.to_ascii_lowercase()
+            } else {
+                written
+            };
             if all.texts.contains(text) {
                 continue;
             }
@@ -136,15 +143,6 @@ fn boxed<R: Recipient + Send + Sync + 'static>(
     parsed.map(|recipient| Box::new(recipient) as Box<dyn Recipient + Send + Sync>)
 }
 
-impl From<NotRecipient> for BadRecipient {
-    fn from(why: NotRecipient) -> Self {
-        Self {
-            at: 0,
-            why: why.to_string(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,7 +156,8 @@ mod tests {
 
     #[test]
     fn hardware_keys_need_no_plugin_to_encrypt_to() {
-        let recipients = Recipients::parse(&owned(&[ONE, TAG, ONE])).unwrap();
+        let capitals = ONE.to_ascii_uppercase();
+        let recipients = Recipients::parse(&owned(&[ONE, TAG, ONE, &capitals])).unwrap();
         assert_eq!(recipients.texts(), [ONE, TAG]);
         recipients.prove(&Identities::default()).unwrap();
         let text = String::from_utf8_lossy(&recipients.seal_all(b"x").unwrap()).into_owned();

@@ -85,7 +85,7 @@ pub async fn run(request: Request, context: &Context) -> Result<Report> {
     let mut warnings = stored.warnings();
     let decrypt = request.decrypt && stored.manifest.encryption.is_some();
     if decrypt {
-        let unlocked = stored.unlock(&what).await;
+        let unlocked = stored.unlock(&what, &context.stop).await;
         unlocked.map_err(|failure| failure.and_safe("nothing was written"))?;
     }
     let fetched = stored
@@ -262,12 +262,9 @@ impl Copy<'_> {
             }
             Some(outcome) => Err(match outcome.fault {
                 Some(fault) if outcome.sha256 == self.object.sha256 => {
-                    // The bytes are those that were stored: it is the key that is wrong.
-                    Failure::new(
-                        Kind::Login,
-                        "wrong_identity",
-                        format!("{what}: {}", fault.message),
-                    )
+                    let message =
+                        format!("{what}: the stored object is damaged: {}", fault.message);
+                    Failure::new(Kind::Damaged, "object_damaged", message).of_copy()
                 }
                 _ => self.damaged(outcome.stored_bytes, &outcome.sha256),
             }),

@@ -118,7 +118,7 @@ fn note_read_error(scan: &mut Scan, read: &Result<u64, ReadError>) -> Option<&'s
         ReadError::Locked(error) => {
             scan.problems.clear();
             let id = error.id().unwrap_or("encrypted_file_damaged");
-            (id, Some(IDENTITY_HINT))
+            (id, error.id().map(|_| IDENTITY_HINT))
         }
         ReadError::Io(_) => ("cannot_read", None),
     };

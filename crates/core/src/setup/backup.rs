@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -218,6 +219,7 @@ fn request(
             codec: codec(overrides.compression.as_deref(), config.compression)?,
             recipients,
         },
+        probe_keys: setup.probe_keys(&overrides.storage.identities, config.encryption.as_ref())?,
         refused,
         required,
         selection,
@@ -284,6 +286,7 @@ pub fn defaults(name: DatabaseName, setup: &Setup, lock: LockSettings) -> Reques
             codec: default_codec(config.compression),
             recipients: None,
         },
+        probe_keys: Arc::default(),
         refused: None,
         required: Vec::new(),
         selection: Selection::default(),

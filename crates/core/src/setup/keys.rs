@@ -1,6 +1,7 @@
 //! Files of keys: recipients that backups are encrypted to, and identities that open them.
 
 use std::fs;
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,9 +11,9 @@ use secrecy::SecretString;
 use super::Setup;
 use super::databases::database_config;
 use crate::copies::listing::NamedStorage;
-use crate::encryption::{Identities, Recipients};
+use crate::encryption::{BadIdentity, Identities, Recipients};
 use pgkeep_model::config::{Config, Encryption};
-use pgkeep_model::encryption::{lines_of_recipients, recipient_kind};
+use pgkeep_model::encryption::lines_of_recipients;
 use pgkeep_model::failure::{Failure, Kind, Result};
 
 /// Names a file of private keys, where no flag does.
@@ -51,14 +52,35 @@ impl Setup {
         Ok(Arc::new(identities))
     }
 
+    /// Returns the private keys that must open what is written for a database: those of these files, or those that its
+    /// own configuration names. What the environment names may be there for other databases.
+    pub(super) fn probe_keys(
+        &self,
+        named: &[PathBuf],
+        configured: Option<&Encryption>,
+    ) -> Result<Arc<Identities>> {
+        if !named.is_empty() {
+            return self.identities_of(named);
+        }
+        let mut identities = Identities::default();
+        let own = configured
+            .into_iter()
+            .flat_map(|encryption| &encryption.identity_file);
+        self.add_what_is_there(&mut identities, own.map(PathBuf::as_path));
+        Ok(Arc::new(identities))
+    }
+
     fn add_what_is_there<'a>(
         &self,
         identities: &mut Identities,
         paths: impl IntoIterator<Item = &'a Path>,
     ) {
         for path in paths {
-            if let Err(failure) = self.add_identities(identities, path) {
-                identities.note_missing(failure.message);
+            let is_there = self.expand_home(path).exists();
+            match self.add_identities(identities, path) {
+                Ok(()) => {}
+                Err(failure) if is_there => identities.note_missing(failure.message),
+                Err(failure) => identities.note_absent(failure.message),
             }
         }
     }
@@ -104,10 +126,14 @@ impl Setup {
             return Err(bad("identity_open_to_all", why).hint(hint));
         }
         let text = self.read_text(path).map_err(|error| {
+            if error.kind() == io::ErrorKind::InvalidData {
+                return bad("bad_identity", what_instead(path).to_string());
+            }
             let message = format!("cannot read the identity file `{name}`: {error}");
             self.unread("cannot_read_identity", message)
         })?;
-        let keys = text.lines().map(str::trim);
+        let bare = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        let keys = bare.lines().map(str::trim);
         for key in keys.filter(|line| !line.is_empty() && !line.starts_with('#')) {
             self.hide(Some(&key.into()));
         }
@@ -138,19 +164,33 @@ impl Setup {
         configured: Option<&Encryption>,
     ) -> Result<Option<Arc<Recipients>>> {
         if !flags.is_empty() {
-            return parsed("--recipient", flags.to_vec()).map(Some);
+            let named = flags
+                .iter()
+                .map(|text| ("`--recipient`".to_owned(), text.clone()));
+            return parsed(named.collect()).map(Some);
         }
         let Some(encryption) = configured else {
             return Ok(None);
         };
-        let mut texts = encryption.recipients.clone();
+        let mut found: Vec<(String, String)> = encryption
+            .recipients
+            .iter()
+            .enumerate()
+            .map(|(at, text)| {
+                (
+                    format!("entry {} of `encryption.recipients`", at + 1),
+                    text.clone(),
+                )
+            })
+            .collect();
         if let Some(path) = &encryption.recipients_file {
-            texts.extend(self.recipients_of_file(path)?);
+            found.extend(self.recipients_of_file(path)?);
         }
-        parsed("encryption.recipients", texts).map(Some)
+        parsed(found).map(Some)
     }
 
-    fn recipients_of_file(&self, path: &Path) -> Result<Vec<String>> {
+    /// Each with words for where it stands.
+    fn recipients_of_file(&self, path: &Path) -> Result<Vec<(String, String)>> {
         let name = path.display();
         let text = self.read_text(&self.expand_home(path)).map_err(|error| {
             let message = format!("cannot read the recipients file `{name}`: {error}");
@@ -162,20 +202,34 @@ impl Setup {
             return Err(Failure::new(Kind::Usage, "bad_recipient", message)
                 .hint("one public key of age a line, such as `age1…`"));
         }
-        let check = |(line, text): (usize, &str)| match recipient_kind(text) {
-            Ok(_) => Ok(text.to_owned()),
-            Err(why) => {
-                let message = format!("line {line} of the recipients file `{name}` {why}");
-                Err(Failure::new(Kind::Usage, "bad_recipient", message))
-            }
+        let of = |(line, text): (usize, &str)| {
+            (
+                format!("line {line} of the recipients file `{name}`"),
+                text.to_owned(),
+            )
         };
-        lines.into_iter().map(check).collect()
+        Ok(lines.into_iter().map(of).collect())
     }
 }
 
-fn parsed(of: &str, texts: Vec<String>) -> Result<Arc<Recipients>> {
+/// Tells what a file is that is no text.
+fn what_instead(path: &Path) -> BadIdentity {
+    let mut head = [0; 32];
+    let read = fs::File::open(path).and_then(|mut file| file.read(&mut head));
+    match &head[..read.unwrap_or(0)] {
+        head if head.starts_with(b"age-encryption.org/") => BadIdentity::Encrypted,
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
+            BadIdentity::NoText("it is text in UTF-16: save it as UTF-8")
+        }
+        _ => BadIdentity::NoText("it is no text"),
+    }
+}
+
+/// Reads recipients, each with words for where it stands.
+fn parsed(found: Vec<(String, String)>) -> Result<Arc<Recipients>> {
+    let (places, texts): (Vec<String>, Vec<String>) = found.into_iter().unzip();
     let parsed = Recipients::parse(&texts).map_err(|bad| {
-        let message = format!("entry {} of `{of}` {bad}", bad.at + 1);
+        let message = format!("{} {bad}", places[bad.at]);
         Failure::new(Kind::Usage, "bad_recipient", message)
     });
     parsed.map(Arc::new)

@@ -59,8 +59,17 @@ pub fn read_dump(
             let buffered = BufReader::with_capacity(PIECE_BYTES, ArmoredReader::new(input));
             let opened = identities.open_buffered(buffered);
             let decrypted = Decrypted(opened.map_err(ReadError::Locked)?);
-            let (inner, input) = look_ahead(decrypted)?;
-            read_format(Format::detect(&inner), input, take)
+            let undecryptable = |error| ReadError::Damaged {
+                format: "encrypted",
+                at: 0,
+                source: error,
+            };
+            let (inner, input) = look_ahead(decrypted).map_err(undecryptable)?;
+            // The file itself is read by whoever knows when that fails.
+            match read_format(Format::detect(&inner), input, take) {
+                Err(ReadError::Io(error)) => Err(undecryptable(error)),
+                read => read,
+            }
         }
         format => read_format(format, input, take),
     }

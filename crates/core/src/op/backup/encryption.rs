@@ -1,16 +1,18 @@
 //! Proves before a backup that it can be encrypted, and opened again where a key is at hand. There is no backup in plain
 //! text where an encrypted one was asked for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::attempt::SAFE;
 use super::{Report, Request};
 use crate::context::Context;
+use crate::context::Stop;
 use crate::copies::listing::Listing;
-use crate::encryption::{CannotOpen, CannotUse, Identities};
+use crate::encryption::{CannotOpen, CannotUse};
 use crate::op::keys::sets;
 use pgkeep_model::failure::{Failure, Kind, Result};
-use pgkeep_model::key_sets;
+use pgkeep_model::key_sets::{self, KeySets};
 use pgkeep_model::scan::Finding;
 
 /// How long looking for the proofs of keys may take behind a backup.
@@ -27,7 +29,7 @@ pub(super) async fn warn_of_keys(request: &Request, report: &mut Report, context
         let listing = Listing::read(request.storages.clone(), Some(&request.name), now).await;
         match listing {
             Ok(listing) => sets(&listing, &request.name).await,
-            Err(_) => Vec::new(),
+            Err(_) => KeySets::default(),
         }
     };
     let sets = tokio::select! {
@@ -41,12 +43,9 @@ pub(super) async fn warn_of_keys(request: &Request, report: &mut Report, context
 
 /// Says of files that should hold a key why they do not.
 pub(super) fn missing_keys(request: &Request) -> Vec<Finding> {
-    let mut storages = request.storages.iter();
-    let missing = storages
-        .next()
-        .map_or(&[][..], |named| named.identities.missing());
+    let unusable = request.probe_keys.unusable();
     let finding = |why: &String| Finding::new("identity_unusable", why.clone(), None);
-    missing
+    unusable
         .iter()
         .filter(|_| request.form.recipients.is_some())
         .map(finding)
@@ -54,7 +53,7 @@ pub(super) fn missing_keys(request: &Request) -> Vec<Finding> {
 }
 
 /// Encrypts a probe, and opens it with the keys at hand.
-pub(crate) fn prove(request: &Request) -> Result<()> {
+pub(crate) async fn prove(request: &Request, stop: &Stop) -> Result<()> {
     let what = format!("backup of `{}` failed", request.name);
     if let Some(failure) = &request.refused {
         let message = format!("{what}: {}", failure.message);
@@ -67,12 +66,16 @@ pub(crate) fn prove(request: &Request) -> Result<()> {
     let Some(recipients) = &request.form.recipients else {
         return Ok(());
     };
-    let none = Identities::default();
-    let mut storages = request.storages.iter();
-    let identities = storages
-        .next()
-        .map_or(&none, |named| named.identities.as_ref());
-    let failure = match recipients.prove(identities) {
+    let (recipients, keys) = (Arc::clone(recipients), Arc::clone(&request.probe_keys));
+    let texts = recipients.texts().to_vec();
+    // Awaited here; a plugin may block for as long as nobody touches its key.
+    let proving = tokio::task::spawn_blocking(move || recipients.prove(&keys));
+    let proven = tokio::select! {
+        proven = proving => proven,
+        () = stop.token().cancelled() => return Err(stop.failure(&what).and_safe(SAFE)),
+    };
+    let outcome = proven.unwrap_or_else(|error| Err(CannotUse::Sealing(error.to_string())));
+    let failure = match outcome {
         Ok(()) => return Ok(()),
         Err(CannotUse::Sealing(why)) => {
             let message = format!("{what}: nothing can be encrypted to its recipients: {why}");
@@ -88,7 +91,7 @@ pub(crate) fn prove(request: &Request) -> Result<()> {
                 "{what}: what is encrypted to its recipients could not be opened with the key at hand: {error}"
             );
             Failure::new(Kind::Login, "wrong_identity", message)
-                .with_details(recipients.texts().iter().cloned())
+                .with_details(texts)
                 .hint("name the private key of one of these recipients in `encryption.identity_file`, or none at all: \
                       a host that only makes backups needs none")
         }

@@ -17,6 +17,7 @@ mod source;
 mod stage;
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -25,6 +26,7 @@ use super::event::{Event, Observer};
 use super::lock::{self, Hold, LockRequest, LockSettings};
 use super::stored::NamedStorage;
 use crate::context::Context;
+use crate::encryption::Identities;
 use crate::postgres::dump::Selection;
 use crate::postgres::environment::Environment;
 use crate::postgres::programs::Search;
@@ -57,6 +59,8 @@ pub struct Request {
     pub copies: NonZeroUsize,
     /// How the dump is compressed and encrypted.
     pub form: Form,
+    /// Keys that must open what is written, where there are any: those that were named for this database.
+    pub probe_keys: Arc<Identities>,
     /// Why it cannot begin, as where nobody knows whom it is to be encrypted for; the other databases can.
     pub refused: Option<Failure>,
     /// Tables that must be in the dump.
@@ -108,7 +112,7 @@ pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) 
         settings: &request.lock,
         on_wait: &|text| observer.note(Event::Waiting { text }),
     };
-    let acquired = match encryption::prove(request) {
+    let acquired = match encryption::prove(request, &context.stop).await {
         Ok(()) => lock::acquire(&lock, context).await,
         Err(failure) => Err(failure),
     };

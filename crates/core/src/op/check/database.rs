@@ -22,7 +22,7 @@ use pgkeep_model::connection::Connection;
 use pgkeep_model::encryption::Fingerprint;
 use pgkeep_model::failure::{Failure, Kind};
 use pgkeep_model::freshness::{Freshness, age};
-use pgkeep_model::key_sets::{self, KeySet};
+use pgkeep_model::key_sets;
 use pgkeep_model::nearest::nearest_table;
 use pgkeep_model::words::{bytes, count, span};
 
@@ -74,7 +74,7 @@ pub(super) async fn check(checked: &Checked, context: &Context) -> (Vec<Line>, S
     match found {
         Ok(Ok(status)) => {
             looking.freshness(&status);
-            looking.keys(&status.keys);
+            looking.keys(&status).await;
         }
         Ok(Err(failure)) => looking.say(Verdict::Skipped, "freshness", failure.message),
         Err(_) => looking.say(Verdict::Skipped, "freshness", "a storage did not answer"),
@@ -512,14 +512,14 @@ impl Looking<'_> {
     }
 
     /// Whether backups can be encrypted, and whether anybody can open them again.
-    fn keys(&mut self, sets: &[KeySet]) {
+    async fn keys(&mut self, status: &Status) {
         const CHECK: &str = "encryption";
         let backup = &self.checked.backup;
         let identities = backup
             .storages
             .iter()
             .find(|named| !named.identities.is_empty());
-        if let Err(failure) = encryption::prove(backup) {
+        if let Err(failure) = encryption::prove(backup, &self.context.stop).await {
             return self.fail(CHECK, failure);
         }
         let Some(recipients) = backup.form.recipients.as_ref().map(|all| all.texts()) else {
@@ -547,12 +547,13 @@ impl Looking<'_> {
         let missing = backup
             .storages
             .first()
-            .map(|named| named.identities.missing());
+            .map(|named| named.identities.unusable());
         for why in missing.into_iter().flatten() {
             self.say(Verdict::Warn, "identity", why.clone());
         }
-        let mut told = key_sets::warnings(sets, self.context.clock.now());
-        let is_new = sets
+        let mut told = status.of_keys.clone();
+        let is_new = status
+            .keys
             .first()
             .is_none_or(|set| set.fingerprint != Fingerprint::of(recipients));
         if is_new {
@@ -599,9 +600,8 @@ impl Looking<'_> {
                 .hint("`max_age` says how old it may become"),
         };
         // What is said of keys has lines of its own.
-        let of_keys = key_sets::warnings(&status.keys, self.context.clock.now());
         let mut odd = status.warnings.clone();
-        odd.retain(|warning| !of_keys.contains(warning));
+        odd.retain(|warning| !status.of_keys.contains(warning));
         self.lines.push(line.with_details(odd));
     }
 }

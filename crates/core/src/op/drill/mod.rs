@@ -245,7 +245,7 @@ impl Drill<'_> {
         };
         self.report.backup_id = Some(stored.manifest.id.to_string());
         self.report.warnings.extend(stored.warnings());
-        stored.unlock(&self.what()).await?;
+        stored.unlock(&self.what(), &self.context.stop).await?;
         match &self.request.server {
             Some(server) => {
                 self.sweep(server).await?;

@@ -34,7 +34,7 @@ pub(super) async fn run(
     let manifest = Arc::new(stored.manifest.clone());
     let record = Arc::new(record(&manifest, &request.rows.table, &what)?);
     let mut warnings = stored.warnings();
-    stored.unlock(&what).await?;
+    stored.unlock(&what, &context.stop).await?;
     let extracted = stored
         .try_copies(&what, &mut warnings, async |at| {
             let proof = Proof {

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::sets;
 use crate::copies::listing::{Listing, NamedStorage, StorageState};
-use pgkeep_model::failure::{Failure, Result};
+use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::DatabaseName;
 use pgkeep_model::key_sets::{KeySet, warnings};
 
@@ -67,6 +67,13 @@ pub async fn run(request: Request) -> Result<Report> {
         .collect();
     names.sort();
     names.dedup();
+    if let (Some(database), true) = (&request.database, names.is_empty()) {
+        let message = format!("there is no backup of `{database}`");
+        return Err(listing.partial_failure().unwrap_or_else(|| {
+            Failure::new(Kind::NotFound, "no_such_backup", message)
+                .hint("`pgkeep list` shows what is there")
+        }));
+    }
     let mut databases = Vec::new();
     for name in names {
         let all = sets(&listing, &name).await;
@@ -77,7 +84,11 @@ pub async fn run(request: Request) -> Result<Report> {
             database: name.to_string(),
             plain: plain.count() as u64,
             warnings: warnings(&all, request.now),
-            sets: all.into_iter().map(|set| opened(set, &listing)).collect(),
+            sets: all
+                .sets
+                .into_iter()
+                .map(|set| opened(set, &listing))
+                .collect(),
         });
     }
     Ok(Report {

@@ -26,8 +26,6 @@ const READ_BYTES: u64 = 128 * 1024;
 pub struct Request {
     /// Where it is, and what opens it.
     pub storages: Vec<NamedStorage>,
-    /// Its database.
-    pub database: Option<DatabaseName>,
     /// Which one.
     pub wanted: Wanted,
     /// Whether another host has opened it, and this one only records that.
@@ -63,13 +61,7 @@ pub struct Report {
 /// Opens the first bytes of a backup with the keys at hand.
 pub async fn run(request: Request, context: &Context) -> Result<Report> {
     let started_at = context.clock.now();
-    let stored = Stored::open(
-        &request.storages,
-        request.database.clone(),
-        &request.wanted,
-        started_at,
-    )
-    .await?;
+    let stored = Stored::open(&request.storages, None, &request.wanted, started_at).await?;
     let id = stored.manifest.id.clone();
     let what = format!("cannot prove a key with `{id}`");
     let Some(encryption) = &stored.manifest.encryption else {
@@ -81,6 +73,7 @@ pub async fn run(request: Request, context: &Context) -> Result<Report> {
     let storage = if request.is_told {
         None
     } else {
+        stored.unlock(&what, &context.stop).await?;
         let open_at = async |at| {
             open(&stored, at, encryption, &what)
                 .await
@@ -96,7 +89,11 @@ pub async fn run(request: Request, context: &Context) -> Result<Report> {
         listing: &stored.listing,
         backup: &id,
         recipients: &encryption.recipients,
-        verb: "keys prove",
+        verb: if request.is_told {
+            "told"
+        } else {
+            "keys prove"
+        },
     };
     let left = proof.leave(context).await;
     let mine = stored
@@ -111,7 +108,7 @@ pub async fn run(request: Request, context: &Context) -> Result<Report> {
     opened_by.sort();
     opened_by.dedup();
     let fingerprint = encryption.fingerprint();
-    let mut others = sets(&stored.listing, id.database()).await;
+    let mut others = sets(&stored.listing, id.database()).await.sets;
     others.retain(|set| set.fingerprint != fingerprint);
     let (recorded, failed): (Vec<_>, Vec<_>) =
         left.into_iter().partition(|one| one.error.is_none());
@@ -126,7 +123,7 @@ pub async fn run(request: Request, context: &Context) -> Result<Report> {
         opened_by,
         storage,
         recorded_in: recorded.into_iter().map(|left| left.storage).collect(),
-        failure: not_left(&id.to_string(), &not_recorded),
+        failure: not_left(&id.to_string(), request.is_told, &not_recorded),
         not_recorded,
         others,
         warnings,
@@ -136,17 +133,26 @@ pub async fn run(request: Request, context: &Context) -> Result<Report> {
 }
 
 /// Who may only read a storage proves a key all the same; the host that may write has to be told.
-fn not_left(id: &str, not_recorded: &[String]) -> Option<Failure> {
+fn not_left(id: &str, is_told: bool, not_recorded: &[String]) -> Option<Failure> {
     if not_recorded.is_empty() {
         return None;
     }
-    let message = format!("the key opens `{id}`, but this could not be recorded in every storage");
+    let message = if is_told {
+        format!("that a key opened `{id}` could not be recorded in every storage")
+    } else {
+        format!("the key opens `{id}`, but this could not be recorded in every storage")
+    };
     let failure = Failure::new(Kind::AfterGood, "proof_not_recorded", message)
-        .with_details(not_recorded.iter().cloned())
-        .hint(format!(
-            "`pgkeep keys prove {id} --told`, on a host that may write there, records it; or allow writing below `keys/`"
-        ));
-    Some(failure)
+        .with_details(not_recorded.iter().cloned());
+    let database = id.rsplitn(3, '-').nth(2).unwrap_or(id);
+    let allow = format!("allow writing below `{database}/keys/`");
+    Some(if is_told {
+        failure.hint(allow)
+    } else {
+        failure.hint(format!(
+            "`pgkeep keys prove {id} --told`, on a host that may write there, records it; or {allow}"
+        ))
+    })
 }
 
 async fn note(

@@ -3,9 +3,9 @@
 use serde::Deserialize;
 
 use crate::copies::listing::{Listing, StoredBackup, read_manifest};
-use pgkeep_model::encryption::{EncryptionRecord, Fingerprint};
+use pgkeep_model::encryption::{EncryptionRecord, Fingerprint, are_words};
 use pgkeep_model::id::{BackupId, DatabaseName};
-use pgkeep_model::key_sets::KeySet;
+use pgkeep_model::key_sets::{KeySet, KeySets};
 use pgkeep_model::keys::Listed;
 
 /// Largest note on the recipients that is read.
@@ -18,16 +18,16 @@ struct Note {
 }
 
 /// Returns the sets, the newest backup's first. Each takes one small request, for the names of its recipients.
-pub(crate) async fn sets(listing: &Listing, database: &DatabaseName) -> Vec<KeySet> {
+pub(crate) async fn sets(listing: &Listing, database: &DatabaseName) -> KeySets {
     let is_of_it = |backup: &&StoredBackup| {
         let place = &backup.place;
-        place.id.database() == database
-            && !place.is_partial
-            && backup.is_committed()
-            && backup.is_encrypted()
+        place.id.database() == database && !place.is_partial && backup.is_good()
     };
+    let newest = listing.backups.iter().rfind(is_of_it);
+    let is_newest_plain = newest.is_some_and(|backup| !backup.is_encrypted());
     let mut sets: Vec<KeySet> = Vec::new();
-    for backup in listing.backups.iter().rev().filter(is_of_it) {
+    let encrypted = |backup: &&StoredBackup| is_of_it(backup) && backup.is_encrypted();
+    for backup in listing.backups.iter().rev().filter(encrypted) {
         let noted = backup.copies.values().find_map(Listed::recipients);
         let record = match noted {
             Some(_) => None,
@@ -38,7 +38,10 @@ pub(crate) async fn sets(listing: &Listing, database: &DatabaseName) -> Vec<KeyS
             continue;
         };
         match sets.iter_mut().find(|set| set.fingerprint == fingerprint) {
-            Some(set) => set.backups += 1,
+            Some(set) => {
+                set.backups += 1;
+                set.since = backup.place.id.started_at();
+            }
             None => sets.push(KeySet {
                 recipients: match record {
                     Some(record) => Some(record.recipients),
@@ -46,12 +49,16 @@ pub(crate) async fn sets(listing: &Listing, database: &DatabaseName) -> Vec<KeyS
                 },
                 backups: 1,
                 newest: backup.place.id.to_string(),
+                since: backup.place.id.started_at(),
                 proven_at: proven(listing, database, &fingerprint).map(BackupId::started_at),
                 fingerprint,
             }),
         }
     }
-    sets
+    KeySets {
+        sets,
+        is_newest_plain,
+    }
 }
 
 /// Returns the last run in which a key opened a backup for these recipients.
@@ -62,7 +69,9 @@ pub(super) fn proven<'a>(
 ) -> Option<&'a BackupId> {
     let of = (database.clone(), recipients.clone());
     let runs = listing.proofs.get(&of)?;
-    runs.iter().max_by_key(|run| run.started_at())
+    // One from the future says nothing: a clock is or was wrong.
+    let past = runs.iter().filter(|run| !listing.is_in_the_future(run));
+    past.max_by_key(|run| run.started_at())
 }
 
 /// Reads whom a backup is encrypted for out of the note beside it, or else out of its manifest.
@@ -78,7 +87,8 @@ async fn recipients(listing: &Listing, backup: &StoredBackup) -> Option<Vec<Stri
         let note: Option<Note> = serde_json::from_slice(&bytes).ok();
         let recipients = note.map(|note| note.recipients);
         // A note that names others than its key is wrong.
-        if let Some(recipients) = recipients.filter(|all| Fingerprint::of(all) == fingerprint) {
+        let is_right = |all: &Vec<String>| Fingerprint::of(all) == fingerprint && are_words(all);
+        if let Some(recipients) = recipients.filter(is_right) {
             return Some(recipients);
         }
     }

@@ -304,11 +304,7 @@ impl<'a> Run<'a> {
                 };
                 self.report.backup_id = Some(stored.manifest.id.to_string());
                 self.report.warnings.extend(stored.warnings());
-                let doing = self.doing();
-                let unlocked = tokio::select! {
-                    unlocked = stored.unlock(&doing) => unlocked,
-                    () = self.stop().cancelled() => return Err(self.stopped("nothing was changed")),
-                };
+                let unlocked = stored.unlock(&self.doing(), &self.context.stop).await;
                 unlocked.map_err(|failure| failure.and_safe("nothing was changed"))?;
                 Ok(Opened::Stored(Box::new(stored)))
             }

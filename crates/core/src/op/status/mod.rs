@@ -131,6 +131,9 @@ pub struct Status {
     pub growth: Option<Growth>,
     /// Which private keys the encrypted backups need, those of the newest first.
     pub keys: Vec<KeySet>,
+    /// What of [`Status::warnings`] is about keys.
+    #[serde(skip)]
+    pub of_keys: Vec<String>,
     /// What is odd, in words.
     pub warnings: Vec<String>,
     /// What somebody should be told: stale, damaged, lacking copies, not drilled for long.
@@ -323,7 +326,7 @@ async fn status(
         .filter(|backup| backup.is_good() && !listing.is_ahead(backup))
         .map(|backup| (backup.place.id.started_at(), backup.size_bytes()))
         .collect();
-    let keys = sets(listing, &watched.name).await;
+    let key_sets = sets(listing, &watched.name).await;
     let mut status = Status {
         database: watched.name.to_string(),
         freshness: judge(
@@ -349,7 +352,8 @@ async fn status(
         },
         last_runs: runs.into_iter().take(RUNS_TOLD).collect(),
         growth: growth(&sizes, LOOK_BACK),
-        keys,
+        keys: key_sets.sets.clone(),
+        of_keys: Vec::new(),
         warnings: Vec::new(),
         alerts: Vec::new(),
     };
@@ -358,8 +362,10 @@ async fn status(
         doubts.push(doubt);
     }
     status.alerts = alerts(&status, watched, listing);
+    status.alerts.extend(key_sets::alert(&key_sets, now));
     doubts.extend(warnings(&status));
-    doubts.extend(key_sets::warnings(&status.keys, now));
+    status.of_keys = key_sets::warnings(&key_sets, now);
+    doubts.extend(status.of_keys.iter().cloned());
     status.warnings = doubts;
     status
 }

@@ -31,6 +31,7 @@ pub(super) async fn verify(
         marked,
         removed: false,
         opened: false,
+        locked: None,
         bytes: 0,
         tables: 0,
         rows: 0,
@@ -129,6 +130,7 @@ async fn read(look: &Look<'_>, report: &mut CopyReport) -> Result<Option<Seen>, 
 
 fn note(seen: &Seen, report: &mut CopyReport) {
     report.bytes = seen.stored_bytes.unwrap_or(0);
+    report.locked.clone_from(&seen.locked);
     report.opened = seen.opened;
     report.tables = seen.tables;
     report.rows = seen.rows;

@@ -54,6 +54,8 @@ pub(super) struct Seen {
     pub warnings: Vec<String>,
     /// Whether what the bytes hold was read, and not the bytes alone.
     pub opened: bool,
+    /// Why a key that was given does not open it.
+    pub locked: Option<Failure>,
 }
 
 /// Problems between a manifest and a dump whose bytes are the stored ones.
@@ -93,6 +95,15 @@ impl Seen {
     pub(super) fn is_same_bytes(&self, other: &Self) -> bool {
         (self.stored_bytes, &self.sha256) == (other.stored_bytes, &other.sha256)
     }
+}
+
+/// How the stored bytes can be read.
+enum Opening {
+    With(Access),
+    /// The key is the right one, and the header does not open; it says why.
+    Broken(Access, String),
+    /// There is no key, or none that opens it, which the failure says.
+    Locked(Option<Failure>),
 }
 
 /// A dump to be read.
@@ -211,9 +222,16 @@ impl Look<'_> {
                 None
             }
         };
-        let access = self.access(manifest, &key).await?;
-        let Some(access) = access else {
-            return self.bytes_alone(manifest, key, is_again).await;
+        let (access, header) = match self.access(manifest, &key).await? {
+            Opening::With(access) => (access, None),
+            Opening::Broken(access, why) => (access, Some(why)),
+            Opening::Locked(failure) => {
+                let seen = self.bytes_alone(manifest, key, is_again).await?;
+                return Ok(Seen {
+                    locked: failure,
+                    ..seen
+                });
+            }
         };
         let to_read = ToRead {
             manifest,
@@ -247,22 +265,27 @@ impl Look<'_> {
             stored_bytes: Some(outcome.stored_bytes),
             tables: scan.as_ref().map_or(0, |scan| scan.tables.len() as u64),
             rows: scan.as_ref().map_or(0, Scan::rows),
-            problems: problems(manifest, &outcome, scan.as_ref()),
+            problems: header
+                .into_iter()
+                .map(|why| Problem::new("header_damaged", &why))
+                .chain(problems(manifest, &outcome, scan.as_ref()))
+                .collect(),
             sha256: Some(outcome.sha256),
             minor: Vec::new(),
             warnings,
             opened: true,
+            locked: None,
         })
     }
 
-    /// Returns how the dump is read; none where it is encrypted and there is no key.
-    async fn access(&self, manifest: &Manifest, key: &str) -> Result<Option<Access>, Failure> {
+    /// Returns how the dump is read.
+    async fn access(&self, manifest: &Manifest, key: &str) -> Result<Opening, Failure> {
         let Some(encryption) = &manifest.encryption else {
-            return Ok(Some(Access::Plain));
+            return Ok(Opening::With(Access::Plain));
         };
         let identities = &self.named.identities;
         if identities.is_empty() {
-            return Ok(None);
+            return Ok(Opening::Locked(None));
         }
         let front = Front {
             named: self.named,
@@ -271,10 +294,12 @@ impl Look<'_> {
             object_bytes: manifest.object.size_bytes,
             what: &self.what(),
         };
+        let whole = Access::Whole(Arc::clone(identities));
         match front.open().await {
-            Err(failure) if failure.kind == Kind::Login => Err(failure),
-            // What is damaged is read all the same, and told with its place.
-            _ => Ok(Some(Access::Whole(Arc::clone(identities)))),
+            Ok(_) => Ok(Opening::With(whole)),
+            Err(failure) if failure.kind == Kind::Login => Ok(Opening::Locked(Some(failure))),
+            // It is read all the same, and told with its place where it has one.
+            Err(failure) => Ok(Opening::Broken(whole, failure.message)),
         }
     }
 

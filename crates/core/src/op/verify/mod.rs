@@ -88,6 +88,20 @@ pub async fn run(request: Request, context: &Context, observer: &dyn Observer) -
                 }
                 Which::All | Which::Sample(_) => {}
             }
+            if let Some(locked) = report
+                .locked
+                .take()
+                .filter(|_| report.failure.is_none() && report.ok)
+            {
+                match &request.which {
+                    Which::One(_) => {
+                        report.ok = false;
+                        report.failure = Some(locked);
+                    }
+                    // Of many, some may need a key that is kept elsewhere.
+                    Which::All | Which::Sample(_) => report.warnings.push(locked.message),
+                }
+            }
             observer.note(Event::Verified(&report));
             copies.push(report);
         }
@@ -110,7 +124,8 @@ async fn leave_proofs(listing: &Listing, copies: &[CopyReport], context: &Contex
     for copy in copies.iter().filter(|copy| copy.ok && copy.opened) {
         let mut backups = listing.backups.iter();
         let found = backups.find(|backup| backup.place.id.to_string() == copy.id);
-        let Some(backup) = found.filter(|backup| backup.is_encrypted()) else {
+        let is_full = |backup: &&StoredBackup| backup.is_encrypted() && !backup.place.is_partial;
+        let Some(backup) = found.filter(is_full) else {
             continue;
         };
         if !seen.insert(backup.place.id.database()) {

@@ -26,6 +26,9 @@ pub struct CopyReport {
     pub removed: bool,
     /// Whether what it holds was read, and not its stored bytes alone, as of an encrypted one without a key.
     pub opened: bool,
+    /// Why a key that was given does not open it; its bytes were compared all the same.
+    #[serde(skip)]
+    pub locked: Option<Failure>,
     /// Stored bytes of the dump that were read.
     pub bytes: u64,
     /// Tables found.

@@ -66,6 +66,7 @@ fn copy(id: &str, is_ok: bool) -> CopyReport {
         marked: !is_ok,
         removed: false,
         opened: is_ok,
+        locked: None,
         bytes: 0,
         tables: 0,
         rows: 0,

@@ -158,7 +158,7 @@ impl<'a> Run<'a> {
         };
         self.report.backup_id = Some(stored.manifest.id.to_string());
         self.report.warnings.extend(stored.warnings());
-        let unlocked = stored.unlock(&self.what()).await;
+        let unlocked = stored.unlock(&self.what(), &self.context.stop).await;
         unlocked.map_err(|failure| failure.and_safe(SAFE))?;
         let records = self.records(&stored)?;
         let found = self

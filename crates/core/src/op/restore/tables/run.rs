@@ -185,7 +185,7 @@ impl<'a> Run<'a> {
         };
         self.report.backup_id = Some(stored.manifest.id.to_string());
         self.report.warnings.extend(stored.warnings());
-        let unlocked = stored.unlock(&self.what()).await;
+        let unlocked = stored.unlock(&self.what(), &self.context.stop).await;
         unlocked.map_err(|failure| self.untouched(failure))?;
         let (what, mut bad_copies) = (self.what(), Vec::new());
         let restored = stored
