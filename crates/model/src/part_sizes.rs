@@ -36,6 +36,36 @@ const PLANNED_PARTS: u64 = 8_000;
 /// Share of the bytes sent so far that a part may have once the expectation is passed.
 const GROWTH_DIVISOR: u64 = 400;
 
+/// What a store takes at most in one upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most parts.
+    pub max_parts: u32,
+    /// Largest part, in bytes.
+    pub max_part_bytes: u64,
+}
+
+impl Limits {
+    /// Those of S3 and GCS.
+    /// <https://cloud.google.com/storage/quotas#requests>
+    pub const S3: Self = Self {
+        max_parts: MAX_PARTS,
+        max_part_bytes: MAX_PART_BYTES,
+    };
+
+    /// Those of Azure's block blobs. What its smaller parts cost at the end, its larger number of parts gives back.
+    /// <https://learn.microsoft.com/en-us/rest/api/storageservices/understanding-block-blobs--append-blobs--and-page-blobs>
+    pub const AZURE: Self = Self {
+        max_parts: 50_000,
+        max_part_bytes: 4_000 * MIB,
+    };
+
+    /// Returns a part's size as far as the store takes it.
+    pub fn cap(self, part_bytes: u64) -> u64 {
+        part_bytes.min(self.max_part_bytes)
+    }
+}
+
 /// Tells how large the next part of an upload is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartSizes {
@@ -149,6 +179,21 @@ mod tests {
                 assert!(parts <= MAX_PARTS as usize, "{expected}: {parts} parts");
             }
         }
+    }
+
+    #[test]
+    fn a_store_with_smaller_parts_takes_the_largest_object_too() {
+        for expected in [0, 16 * GIB, 100_000_000_000, MAX_OBJECT_BYTES] {
+            let sizes = PartSizes::new(Some(expected));
+            let (mut parts, mut sent) = (0, 0);
+            while sent < 2 * MAX_OBJECT_BYTES {
+                sent += Limits::AZURE.cap(sizes.size_of(sent));
+                parts += 1;
+            }
+            assert!(parts <= Limits::AZURE.max_parts, "{expected}: {parts}");
+        }
+        assert_eq!(Limits::S3.cap(MAX_PART_BYTES), MAX_PART_BYTES);
+        assert!(Limits::AZURE.cap(MAX_PART_BYTES) < MAX_PART_BYTES);
     }
 
     #[test]

@@ -198,7 +198,7 @@ fn redact_assignments(text: &str) -> Option<String> {
 }
 
 /// Returns a text without percent-encoding, as far as it has any; what is broken stays.
-pub(crate) fn percent_decoded(text: &str) -> String {
+pub fn percent_decoded(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;

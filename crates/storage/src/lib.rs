@@ -1,10 +1,12 @@
-//! Where backups live: a few verbs over keys, the same for a folder, S3 and memory.
+//! Where backups live: a few verbs over keys, the same for a folder, a bucket of S3, GCS or Azure, and memory.
 //!
 //! An object becomes visible whole or not at all. Listings are complete or an error, never cut short in silence.
 
 mod absent;
+mod azure;
 mod cloud;
 mod folder;
+mod gcs;
 mod haste;
 pub mod key;
 mod memory;
@@ -21,11 +23,16 @@ use jiff::Timestamp;
 use thiserror::Error;
 
 pub use absent::Absent;
+pub use azure::{Azure, AzureCredentials, AzureOptions};
+pub use cloud::environment::CloudEnvironment;
+pub use cloud::options::CloudOptions;
+pub use cloud::source::CredentialSource;
 pub use folder::Folder;
+pub use gcs::{Gcs, GcsCredentials, GcsOptions};
 pub use haste::{ANSWER_LIMIT, Haste};
 pub use memory::{Memory, Verb};
-pub use open::open;
-pub use s3::{CredentialSource, Credentials, S3, S3Environment, S3Options};
+pub use open::{Options, open};
+pub use s3::{Credentials, S3, S3Options};
 
 /// What a storage says when a verb fails.
 #[derive(Debug, Error)]
@@ -47,6 +54,8 @@ pub enum Error {
     Denied {
         /// What was refused, in words.
         message: String,
+        /// What to do about it.
+        hint: Option<String>,
     },
     /// The object is larger than the reader allows.
     #[error("`{key}` is larger than {limit} bytes")]
@@ -98,7 +107,9 @@ impl Error {
     /// Returns the next move, where one is known.
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Self::Setup { hint, .. } | Self::Failed { hint, .. } => hint.as_deref(),
+            Self::Setup { hint, .. } | Self::Denied { hint, .. } | Self::Failed { hint, .. } => {
+                hint.as_deref()
+            }
             _ => None,
         }
     }
@@ -164,6 +175,11 @@ pub trait Storage: Send + Sync {
 
     /// Returns what tells this storage from all others, also where two ways of writing its name differ.
     fn identity(&self) -> String;
+
+    /// Returns as whom it is used, in words and without secrets; `None` where nobody logs in.
+    fn login(&self) -> Option<&str> {
+        None
+    }
 
     /// Writes a small object unless the key exists ([`Error::Exists`]).
     ///

@@ -5,23 +5,38 @@ use std::sync::Arc;
 
 use url::Url;
 
-use super::{Error, Folder, Result, S3, S3Options, Storage};
+use super::{Azure, AzureOptions, Error, Folder, Gcs, GcsOptions, Result, S3, S3Options, Storage};
 
-const SUPPORTED: &str =
-    "use a folder (`./backups`, `file:///var/backups`) or a bucket (`s3://bucket/prefix`)";
+const SUPPORTED: &str = "use a folder (`./backups`, `file:///var/backups`) or a bucket (`s3://bucket/prefix`, \
+                         `gs://bucket/prefix`, `az://container/prefix`)";
 
-/// Opens the storage that `url` names: a path, `file://` or `s3://bucket/prefix`.
+/// What is set about a storage beyond its URL, for every kind that there is; the URL chooses one.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// For `s3://`.
+    pub s3: S3Options,
+    /// For `gs://`.
+    pub gcs: GcsOptions,
+    /// For `az://`.
+    pub azure: AzureOptions,
+}
+
+/// Opens the storage that `url` names: a path, `file://`, `s3://bucket/prefix`, `gs://bucket/prefix` or
+/// `az://container/prefix`.
 ///
-/// `s3` is used for buckets only. A leading `~/` is a path like any other: whoever knows the home expands it first.
-pub fn open(url: &str, s3: &S3Options) -> Result<Arc<dyn Storage>> {
-    match url.split_once("://") {
-        None => Ok(Arc::new(Folder::open(Path::new(url))?)),
-        Some(("file", _)) => Ok(Arc::new(Folder::open(&file_path(url)?)?)),
-        Some(("s3", rest)) => {
-            let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-            Ok(Arc::new(S3::open(check_bucket(bucket)?, prefix, s3)?))
-        }
-        Some((scheme, _)) => Err(Error::setup(
+/// A leading `~/` is a path like any other: whoever knows the home expands it first.
+pub fn open(url: &str, options: &Options) -> Result<Arc<dyn Storage>> {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return Ok(Arc::new(Folder::open(Path::new(url))?));
+    };
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let bucket = || check_bucket(scheme, bucket);
+    match scheme {
+        "file" => Ok(Arc::new(Folder::open(&file_path(url)?)?)),
+        "s3" => Ok(Arc::new(S3::open(bucket()?, prefix, &options.s3)?)),
+        "gs" => Ok(Arc::new(Gcs::open(bucket()?, prefix, &options.gcs)?)),
+        "az" => Ok(Arc::new(Azure::open(bucket()?, prefix, &options.azure)?)),
+        _ => Err(Error::setup(
             format!(
                 "storages with `{}://` are not supported",
                 scheme.escape_debug()
@@ -39,7 +54,7 @@ fn file_path(url: &str) -> Result<PathBuf> {
 }
 
 /// Checks a bucket's name, so that nothing else (a login, a port) can hide in its place.
-fn check_bucket(bucket: &str) -> Result<&str> {
+fn check_bucket<'u>(scheme: &str, bucket: &'u str) -> Result<&'u str> {
     let is_fine = bucket
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
@@ -48,7 +63,9 @@ fn check_bucket(bucket: &str) -> Result<&str> {
     }
     Err(Error::setup(
         "the storage's URL names a bucket that cannot exist",
-        "it looks like `s3://bucket/prefix`; keys belong in the configuration or the environment",
+        format!(
+            "it looks like `{scheme}://bucket/prefix`; keys belong in the configuration or the environment"
+        ),
     ))
 }
 
@@ -57,7 +74,9 @@ mod tests {
     use super::*;
 
     fn label(url: &str) -> Result<String> {
-        open(url, &S3Options::default()).map(|storage| storage.label().to_owned())
+        let mut options = Options::default();
+        options.azure.account = Some("acme".to_owned());
+        open(url, &options).map(|storage| storage.label().to_owned())
     }
 
     #[test]
@@ -73,13 +92,18 @@ mod tests {
     fn a_bucket_has_its_prefix_in_the_label() {
         assert_eq!(label("s3://acme/pg/").unwrap(), "s3://acme/pg");
         assert_eq!(label("s3://acme").unwrap(), "s3://acme");
+        assert_eq!(label("gs://acme/pg/").unwrap(), "gs://acme/pg");
+        assert_eq!(label("az://backups/pg").unwrap(), "az://backups/pg");
     }
 
     #[test]
     fn refuses_what_it_does_not_know_and_repeats_no_secret() {
         for url in [
-            "gs://acme",
-            "az://acme",
+            "abfss://acme",
+            "gs://",
+            "gs://key:hunter2@acme/x",
+            "az:///x",
+            "az://acme.blob.core.windows.net@hunter2/x",
             "ftp://x/y",
             "s3://",
             "s3:///x",
@@ -91,7 +115,10 @@ mod tests {
             assert!(matches!(error, Error::Setup { .. }), "{url}: {error}");
             assert!(!format!("{error:?}").contains("hunter2"));
         }
-        let error = label("gs://acme").unwrap_err();
-        assert!(error.hint().unwrap().contains("s3://bucket"), "{error:?}");
+        let error = label("abfss://acme").unwrap_err();
+        assert!(
+            error.hint().unwrap().contains("az://container"),
+            "{error:?}"
+        );
     }
 }

@@ -1,15 +1,32 @@
 //! What every storage keeps, tested by one suite over all of them; what only one can break, in a module of its own.
 
+mod azure;
 mod folder;
+mod gcs;
 mod s3;
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
-use pgkeep_storage::{Error, Memory, Result, Storage, Upload, Version};
+use pgkeep_storage::{CloudOptions, Error, Memory, Result, Storage, Upload, Version};
 
 /// Longer than two parts of 5 MiB, and no multiple of anything.
 const LARGE: usize = 11 * 1024 * 1024 + 7;
+
+/// Patience of a test: enough for a few tries.
+fn patience(endpoint: &str) -> CloudOptions {
+    CloudOptions {
+        endpoint: Some(endpoint.to_owned()),
+        allow_http: true,
+        part_size_bytes: Some(5 << 20),
+        // A busy machine may stand still for a while.
+        stall_timeout: Duration::from_secs(15),
+        retry_budget: Duration::from_secs(1),
+        ..CloudOptions::default()
+    }
+}
 
 /// Makes bytes of which every 8 KiB differ, so that parts in the wrong order or place show.
 fn pattern(size: usize) -> Bytes {

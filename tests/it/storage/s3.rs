@@ -10,25 +10,19 @@ use jiff::{SignedDuration, Timestamp};
 use pgkeep_storage::{CredentialSource, Credentials, Error, S3, S3Options, Storage};
 use secrecy::SecretString;
 
-use super::{LARGE, conforms, eventually, keys, pattern, read, store, upload};
+use super::{LARGE, conforms, eventually, keys, patience, pattern, read, store, upload};
 use crate::support::s3::S3Server;
 use crate::support::scripted_s3::{Fault, Rule, ScriptedS3};
 
-/// Patience of a test: enough for a few tries.
 fn options(server: &S3Server) -> S3Options {
     S3Options {
-        endpoint: Some(server.endpoint.clone()),
+        cloud: patience(&server.endpoint),
         region: Some("eu-west-1".to_owned()),
         credentials: Credentials::Keys {
             access_key_id: server.access_key.clone(),
             secret_access_key: server.secret_key.clone().into(),
             session_token: None,
         },
-        allow_http: true,
-        part_size_bytes: Some(5 << 20),
-        // A busy machine may stand still for a while.
-        stall_timeout: Duration::from_secs(15),
-        retry_budget: Duration::from_secs(1),
         ..S3Options::default()
     }
 }
@@ -39,10 +33,8 @@ fn open(server: &S3Server) -> S3 {
 
 /// Opens a storage that takes less than a second's silence for a stall.
 fn open_impatient(server: &S3Server) -> S3 {
-    let options = S3Options {
-        stall_timeout: Duration::from_millis(700),
-        ..options(server)
-    };
+    let mut options = options(server);
+    options.cloud.stall_timeout = Duration::from_millis(700);
     S3::open(&server.bucket, "pg/prod", &options).unwrap()
 }
 
@@ -101,10 +93,8 @@ async fn objects_below_one_part_are_one_put() {
 #[tokio::test]
 async fn parts_are_equal_where_the_size_was_right() {
     let server = ScriptedS3::start();
-    let automatic = S3Options {
-        part_size_bytes: None,
-        ..options(&server)
-    };
+    let mut automatic = options(&server);
+    automatic.cloud.part_size_bytes = None;
     // A slow machine may send a part twice; what counts is how many there are.
     let parts = || {
         let log = server.log();
@@ -587,7 +577,7 @@ async fn p21_redirects_are_not_followed() {
 async fn p21_encryption_that_fails_is_not_given_up() {
     let server = ScriptedS3::start();
     let mut encrypted = options(&server);
-    encrypted.endpoint = Some(server.endpoint.replace("http://", "https://"));
+    encrypted.cloud.endpoint = Some(server.endpoint.replace("http://", "https://"));
     let storage = S3::open(&server.bucket, "", &encrypted).unwrap();
     let failed = storage.put("a", "x".into()).await.unwrap_err();
     let text = failed.to_string();
@@ -595,7 +585,7 @@ async fn p21_encryption_that_fails_is_not_given_up() {
     assert_eq!(server.log(), []);
 
     let mut plain = options(&server);
-    plain.allow_http = false;
+    plain.cloud.allow_http = false;
     let refused = S3::open(&server.bucket, "", &plain).err().unwrap();
     assert!(matches!(refused, Error::Setup { .. }));
 }
@@ -608,8 +598,8 @@ async fn p21_an_unknown_authority_is_refused_until_it_is_configured() {
     };
     let anywhere = S3Server::start();
     let mut unknown = options(&anywhere);
-    unknown.allow_http = false;
-    unknown.endpoint = Some(server.endpoint.clone());
+    unknown.cloud.allow_http = false;
+    unknown.cloud.endpoint = Some(server.endpoint.clone());
     let storage = S3::open("acme", "", &unknown).unwrap();
     let failed = storage.list("").await.unwrap_err();
     assert!(
@@ -623,12 +613,12 @@ async fn p21_an_unknown_authority_is_refused_until_it_is_configured() {
 
     // It answers with a page of its own, which is no list, but it is trusted enough to be asked.
     let mut known = unknown;
-    known.ca_certificate = Some(server.files.path().join("ca.pem"));
+    known.cloud.ca_certificate = Some(server.files.path().join("ca.pem"));
     let storage = S3::open("acme", "", &known).unwrap();
     let failed = storage.list("").await.unwrap_err();
     assert!(failed.to_string().contains("not a list"), "{failed:?}");
 
-    known.ca_certificate = Some(server.files.path().join("missing.pem"));
+    known.cloud.ca_certificate = Some(server.files.path().join("missing.pem"));
     let refused = S3::open("acme", "", &known).err().unwrap();
     assert!(matches!(refused, Error::Setup { .. }), "{refused}");
 }

@@ -2,8 +2,10 @@
 //!
 //! Every run has a time limit, and after every run no child process and no secret may be left (oracles O5 and O6).
 
+pub mod azurite;
 pub mod data;
 pub mod fake;
+pub mod gcs;
 pub mod mail;
 pub mod oracle;
 pub mod pooler;

@@ -20,10 +20,11 @@ use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s_fs::FileSystem;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
 use super::CANARY;
+use super::gcs::Gcs;
 
 /// What a server answers, or the reason for which it closes the connection without an answer.
 pub type Answer = io::Result<Response<Body>>;
@@ -32,7 +33,7 @@ pub type Answer = io::Result<Response<Body>>;
 #[async_trait]
 pub trait Front: Send + Sync + 'static {
     /// Answers a request, by passing it on or otherwise.
-    async fn answer(&self, request: Request<Incoming>, service: &S3Service) -> Answer;
+    async fn answer(&self, request: Request<Incoming>, service: &Service) -> Answer;
 }
 
 /// Passes everything on.
@@ -40,15 +41,50 @@ struct Plain;
 
 #[async_trait]
 impl Front for Plain {
-    async fn answer(&self, request: Request<Incoming>, service: &S3Service) -> Answer {
-        pass_on(request, service).await
+    async fn answer(&self, request: Request<Incoming>, service: &Service) -> Answer {
+        service.answer(request).await
     }
 }
 
-/// Lets the real service answer.
-pub async fn pass_on(request: Request<Incoming>, service: &S3Service) -> Answer {
+/// What answers in the end.
+#[derive(Clone)]
+pub enum Service {
+    /// S3.
+    S3(S3Service),
+    /// S3 that speaks GCS's dialect.
+    Gcs(S3Service, Arc<Gcs>),
+    /// A server elsewhere, to which requests go as they are.
+    At(SocketAddr),
+}
+
+impl Service {
+    /// Lets it answer.
+    pub async fn answer(&self, request: Request<Incoming>) -> Answer {
+        match self {
+            Self::S3(service) => call(request, service).await,
+            Self::Gcs(service, gcs) => gcs.answer(request, |request| call(request, service)).await,
+            Self::At(address) => forward(request, *address).await,
+        }
+    }
+}
+
+async fn call(request: Request<Incoming>, service: &S3Service) -> Answer {
     let answer = service.call(request.map(Body::from)).await;
     answer.map_err(|error| io::Error::other(Box::<dyn StdError + Send + Sync>::from(error)))
+}
+
+async fn forward(request: Request<Incoming>, address: SocketAddr) -> Answer {
+    let socket = TokioIo::new(TcpStream::connect(address).await?);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(socket)
+        .await
+        .map_err(io::Error::other)?;
+    // Ends with its one request.
+    tokio::spawn(connection);
+    let answer = sender
+        .send_request(request)
+        .await
+        .map_err(io::Error::other)?;
+    Ok(answer.map(Body::from))
 }
 
 /// A running server with one empty bucket.
@@ -75,17 +111,27 @@ impl S3Server {
 
     /// Starts a server whose requests pass through `front` first.
     pub fn start_behind(front: Arc<dyn Front>) -> Self {
+        Self::start_as(front, None)
+    }
+
+    /// Starts a server that speaks GCS's dialect where one is given.
+    pub fn start_as(front: Arc<dyn Front>, gcs: Option<Arc<Gcs>>) -> Self {
         let root = tempfile::tempdir().unwrap();
         let (access_key, secret_key, bucket) = ("AKIATEST", CANARY, "acme-backups");
         std::fs::create_dir(root.path().join(bucket)).unwrap();
         let mut builder = S3ServiceBuilder::new(FileSystem::new(root.path()).unwrap());
-        builder.set_auth(SimpleAuth::from_single(access_key, secret_key));
-        let service = builder.build();
+        let service = match gcs {
+            Some(gcs) => {
+                gcs.root.set(root.path().to_owned()).unwrap();
+                Service::Gcs(builder.build(), gcs)
+            }
+            None => {
+                builder.set_auth(SimpleAuth::from_single(access_key, secret_key));
+                Service::S3(builder.build())
+            }
+        };
         let (stop, stopped) = oneshot::channel();
-        let (started, address) = mpsc::channel();
-        // Joined when the server is dropped.
-        let thread = std::thread::spawn(move || run(front, service, started, stopped));
-        let address = address.recv().unwrap();
+        let (address, thread) = listen(front, service, stopped);
         Self {
             endpoint: format!("http://{address}"),
             access_key: access_key.to_owned(),
@@ -138,9 +184,21 @@ impl Drop for S3Server {
     }
 }
 
+/// Listens on a free port and on a thread of its own, which ends when it is told so.
+pub fn listen(
+    front: Arc<dyn Front>,
+    service: Service,
+    stopped: oneshot::Receiver<()>,
+) -> (SocketAddr, JoinHandle<()>) {
+    let (started, address) = mpsc::channel();
+    // Joined when the server is dropped.
+    let thread = std::thread::spawn(move || run(front, service, started, stopped));
+    (address.recv().unwrap(), thread)
+}
+
 fn run(
     front: Arc<dyn Front>,
-    service: S3Service,
+    service: Service,
     started: mpsc::Sender<SocketAddr>,
     stopped: oneshot::Receiver<()>,
 ) {
@@ -160,7 +218,7 @@ fn run(
     runtime.shutdown_background();
 }
 
-async fn serve(listener: TcpListener, front: Arc<dyn Front>, service: S3Service) {
+async fn serve(listener: TcpListener, front: Arc<dyn Front>, service: Service) {
     loop {
         let Ok((socket, _)) = listener.accept().await else {
             continue;

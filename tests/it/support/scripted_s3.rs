@@ -1,4 +1,4 @@
-//! A real S3 server that misbehaves on demand: rules say which request meets which fault, and a log counts them all.
+//! A real S3 server, one that speaks GCS's dialect, or a proxy in front of another server, that misbehaves on demand: rules say which request meets which fault, and a log counts them all.
 //!
 //! ```ignore
 //! let server = ScriptedS3::start();
@@ -8,11 +8,13 @@
 //! ```
 
 use std::io;
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,10 +24,11 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_LENGTH, HeaderValue, IF_NONE_MATCH};
 use hyper::{Request, Response};
 use s3s::Body;
-use s3s::service::S3Service;
+use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
-use super::s3::{Answer, Front, S3Server, pass_on};
+use super::gcs::Gcs;
+use super::s3::{Answer, Front, S3Server, Service, listen};
 
 /// What happens to a request.
 #[derive(Clone, Debug)]
@@ -158,6 +161,8 @@ pub struct Seen {
     pub path: String,
     /// Raw query, empty where there was none.
     pub query: String,
+    /// Which bytes were asked for, empty where all were.
+    pub range: String,
 }
 
 /// A server with a script. It offers all that [`S3Server`] offers.
@@ -206,10 +211,93 @@ impl ScriptedS3 {
 
     /// Counts requests by method and a part of their query (empty for any).
     pub fn count(&self, method: &str, query: &str) -> usize {
-        let log = self.script.log.lock().unwrap();
-        log.iter()
-            .filter(|seen| seen.method == method && seen.query.contains(query))
-            .count()
+        self.script.count(method, query)
+    }
+}
+
+/// A server with a script that speaks GCS's dialect. It offers all that [`ScriptedS3`] offers.
+pub struct ScriptedGcs {
+    server: ScriptedS3,
+    /// What it knows besides.
+    pub gcs: Arc<Gcs>,
+}
+
+impl ScriptedGcs {
+    /// Starts a server without rules.
+    pub fn start() -> Self {
+        let (script, gcs) = (Arc::new(Script::default()), Arc::new(Gcs::default()));
+        let front = Arc::clone(&script) as Arc<dyn Front>;
+        let server = S3Server::start_as(front, Some(Arc::clone(&gcs)));
+        script.bucket_dir.set(server.bucket_dir()).unwrap();
+        Self {
+            server: ScriptedS3 { server, script },
+            gcs,
+        }
+    }
+}
+
+impl Deref for ScriptedGcs {
+    type Target = ScriptedS3;
+
+    fn deref(&self) -> &ScriptedS3 {
+        &self.server
+    }
+}
+
+/// A script in front of a server elsewhere.
+pub struct ScriptedProxy {
+    /// Where it answers: `127.0.0.1:<port>`.
+    pub address: SocketAddr,
+    script: Arc<Script>,
+    /// Dropping it tells the thread to end.
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl ScriptedProxy {
+    /// Starts one without rules in front of a server.
+    pub fn start(server: SocketAddr) -> Self {
+        let script = Arc::new(Script::default());
+        script.bucket_dir.set(PathBuf::new()).unwrap();
+        let front = Arc::clone(&script) as Arc<dyn Front>;
+        let (stop, stopped) = oneshot::channel();
+        let (address, thread) = listen(front, Service::At(server), stopped);
+        Self {
+            address,
+            script,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    /// Adds a rule. The first rule that matches a request decides.
+    pub fn on(&self, rule: Rule) {
+        self.script.rules.lock().unwrap().push(rule);
+    }
+
+    /// Takes all rules away.
+    pub fn behave(&self) {
+        self.script.rules.lock().unwrap().clear();
+    }
+
+    /// Returns all requests so far.
+    pub fn log(&self) -> Vec<Seen> {
+        self.script.log.lock().unwrap().clone()
+    }
+
+    /// Counts requests by method and a part of their query (empty for any).
+    pub fn count(&self, method: &str, query: &str) -> usize {
+        self.script.count(method, query)
+    }
+}
+
+impl Drop for ScriptedProxy {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic of the server has shown in the test already.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -223,11 +311,13 @@ impl Deref for ScriptedS3 {
 
 #[async_trait]
 impl Front for Script {
-    async fn answer(&self, request: Request<Incoming>, service: &S3Service) -> Answer {
+    async fn answer(&self, request: Request<Incoming>, service: &Service) -> Answer {
         let seen = Seen {
             method: request.method().to_string(),
-            path: request.uri().path().to_owned(),
+            // GCS's clients escape slashes, too.
+            path: request.uri().path().replace("%2F", "/").replace("%2E", "."),
             query: request.uri().query().unwrap_or_default().to_owned(),
+            range: header(&request, "range"),
         };
         self.log.lock().unwrap().push(seen.clone());
         let fault = {
@@ -241,13 +331,20 @@ impl Front for Script {
             let _ = std::fs::remove_file(&file);
         }
         match fault {
-            None => pass_on(request, service).await,
+            None => service.answer(request).await,
             Some(fault) => misbehave(fault, request, service, file).await,
         }
     }
 }
 
 impl Script {
+    fn count(&self, method: &str, query: &str) -> usize {
+        let log = self.log.lock().unwrap();
+        log.iter()
+            .filter(|seen| seen.method == method && seen.query.contains(query))
+            .count()
+    }
+
     /// Returns where the object of a path lies.
     fn file_of(&self, path: &str) -> PathBuf {
         let key = path.splitn(3, '/').nth(2).unwrap_or_default();
@@ -256,10 +353,18 @@ impl Script {
     }
 }
 
+/// Returns a header as text; Azure's clients write ranges into one of their own.
+fn header(request: &Request<Incoming>, name: &str) -> String {
+    let names = [name.to_owned(), format!("x-ms-{name}")];
+    let found = names.iter().find_map(|name| request.headers().get(name));
+    let text = found.and_then(|value| value.to_str().ok());
+    text.unwrap_or_default().to_owned()
+}
+
 async fn misbehave(
     fault: Fault,
     request: Request<Incoming>,
-    service: &S3Service,
+    service: &Service,
     file: PathBuf,
 ) -> Answer {
     match fault {
@@ -280,24 +385,24 @@ async fn misbehave(
             read_request(request, bytes).await;
             Err(io::Error::other("cut as scripted"))
         }
-        Fault::CutAnswer(bytes) => Ok(limit(pass_on(request, service).await?, bytes, None)),
+        Fault::CutAnswer(bytes) => Ok(limit(service.answer(request).await?, bytes, None)),
         Fault::LoseAnswer => {
-            pass_on(request, service).await?;
+            service.answer(request).await?;
             Err(io::Error::other("lost as scripted"))
         }
         Fault::SlowAnswer(rate) => {
             let pause = Duration::from_secs_f64(1.0 / rate as f64);
-            let answer = pass_on(request, service).await?;
+            let answer = service.answer(request).await?;
             Ok(limit(answer, usize::MAX, Some(pause)))
         }
         Fault::ClaimSize(size) => {
-            let mut answer = pass_on(request, service).await?;
+            let mut answer = service.answer(request).await?;
             let headers = answer.headers_mut();
             headers.insert(CONTENT_LENGTH, HeaderValue::from(size));
             Ok(answer)
         }
         Fault::Truncate(bytes) => {
-            let answer = pass_on(request, service).await?;
+            let answer = service.answer(request).await?;
             let stored = std::fs::File::options().write(true).open(file)?;
             stored.set_len(bytes)?;
             Ok(answer)

@@ -1,4 +1,4 @@
-//! The program that prints S3 credentials, run for a storage that asks for them.
+//! The program that prints credentials of a bucket, run for a storage that asks for them.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -17,11 +17,23 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// Most that such a program prints.
 const MAX_OUTPUT_BYTES: usize = 64 * 1024;
 
+/// How the Azure CLI prints a token for its own login.
+const AZURE_CLI: [&str; 7] = [
+    "az",
+    "account",
+    "get-access-token",
+    "--resource",
+    "https://storage.azure.com",
+    "--output",
+    "json",
+];
+
 /// A program and its arguments, in the shape of AWS `credential_process`.
 #[derive(Debug)]
 pub(super) struct CredentialCommand {
     command: Vec<SecretString>,
     environment: Environment,
+    words: &'static str,
 }
 
 impl CredentialCommand {
@@ -36,6 +48,15 @@ impl CredentialCommand {
         Self {
             command,
             environment,
+            words: "what `credential_command` prints",
+        }
+    }
+
+    /// The Azure CLI, and so whoever logged in by it.
+    pub(super) fn azure_cli(variables: Vec<(OsString, OsString)>) -> Self {
+        Self {
+            words: "whoever logged in by the Azure CLI (`az login`)",
+            ..Self::new(AZURE_CLI.map(SecretString::from).to_vec(), variables)
         }
     }
 }
@@ -54,5 +75,9 @@ impl CredentialSource for CredentialCommand {
         String::from_utf8(captured.stdout)
             .map(SecretString::from)
             .map_err(|_| "it printed no text".to_owned())
+    }
+
+    fn words(&self) -> &'static str {
+        self.words
     }
 }

@@ -5,6 +5,7 @@
 //! Nothing here prints or reads the process's own environment; what comes to light is handed to the [`Door`].
 
 pub mod backup;
+mod buckets;
 pub mod check;
 mod credentials;
 mod databases;

@@ -8,12 +8,37 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::notify::secret_forms;
 use pgkeep_model::config::Config;
 use pgkeep_model::connection::Connection;
+use pgkeep_model::redact::percent_decoded;
 
 /// Variables whose values are secrets, whoever set them.
-const SECRET_VARIABLES: [&str; 3] = ["PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+const SECRET_VARIABLES: [&str; 13] = [
+    "PGPASSWORD",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AZURE_CLIENT_SECRET",
+    "AZURE_STORAGE_ACCESS_KEY",
+    "AZURE_STORAGE_ACCOUNT_KEY",
+    "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_MASTER_KEY",
+    "AZURE_STORAGE_SAS_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_STORAGE_TOKEN",
+    "GOOGLE_BEARER_TOKEN",
+    "GOOGLE_SERVICE_ACCOUNT_KEY",
+];
+
+/// Variables that name a file with a secret in it. Its place is said where it cannot be read.
+const NAMES_OF_FILES: [&str; 3] = [
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AZURE_FEDERATED_TOKEN_FILE",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+];
 
 /// Parts of the names of variables that hold secrets. What is hidden too much does no harm.
 const SECRET_NAMES: [&str; 6] = ["PASS", "SECRET", "TOKEN", "KEY", "CREDENTIAL", "AUTH"];
+
+/// Shorter lines of a private key would match by accident.
+const MIN_LINE: usize = 16;
 
 /// Returns the secrets of the environment, the passwords of its URLs among them, and every value that may be one by the
 /// name of its variable.
@@ -27,7 +52,9 @@ pub(super) fn secrets_of_environment(
         };
         let upper = name.to_uppercase();
         if SECRET_VARIABLES.contains(&name) {
-            known.push(value.into());
+            known.extend(forms_of(value).map(SecretString::from));
+        } else if NAMES_OF_FILES.contains(&name) {
+            continue;
         } else if SECRET_NAMES.iter().any(|part| upper.contains(part)) {
             guessed.push(value.into());
         } else if value.contains("://") {
@@ -54,12 +81,17 @@ pub(super) fn secrets(config: &Config) -> Vec<String> {
             .or_else(|| keys.password.clone())
     });
     let keys = config.storages.iter().flat_map(|(_, storage)| {
-        [
-            storage.secret_access_key.clone(),
-            storage.session_token.clone(),
-        ]
-        .into_iter()
-        .flatten()
+        let all = [
+            &storage.secret_access_key,
+            &storage.session_token,
+            &storage.service_account,
+            &storage.account_key,
+            &storage.sas_token,
+            &storage.access_token,
+            &storage.client_secret,
+        ];
+        let given = all.into_iter().flatten();
+        given.flat_map(|secret| forms_of(secret.expose_secret()).map(SecretString::from))
     });
     let notifiers = config.notify.iter().flat_map(secret_forms);
     let drills = config.databases.iter().filter_map(|(_, database)| {
@@ -74,4 +106,56 @@ pub(super) fn secrets(config: &Config) -> Vec<String> {
         .map(|secret| secret.expose_secret().to_owned())
         .filter(|secret| !secret.is_empty())
         .collect()
+}
+
+/// Returns a secret and what in it is one by itself: the signature of a SAS token, which a URL may hold without the rest, and the private
+/// key in the JSON of a service account.
+fn forms_of(secret: &str) -> impl Iterator<Item = String> {
+    let pairs = secret.split(['?', '&']);
+    let signatures = pairs
+        .filter_map(|pair| pair.strip_prefix("sig="))
+        .flat_map(|signature| [signature.to_owned(), percent_decoded(signature)]);
+    let json = serde_json::from_str::<serde_json::Value>(secret).ok();
+    let key = json.and_then(|json| Some(json.get("private_key")?.as_str()?.to_owned()));
+    let lines: Vec<String> = key
+        .iter()
+        .flat_map(|key| key.lines())
+        .filter(|line| line.len() >= MIN_LINE && !line.starts_with("-----"))
+        .map(str::to_owned)
+        .collect();
+    let parts: Vec<String> = signatures.chain(key).chain(lines).collect();
+    parts.into_iter().chain([secret.to_owned()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_secret_in_a_secret_is_found() {
+        let sas = "?sv=2023&sp=r&sig=ab%2Fcd%3D";
+        let forms: Vec<String> = forms_of(sas).collect();
+        assert_eq!(forms, ["ab%2Fcd%3D", "ab/cd=", sas]);
+        let line = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC";
+        let json = format!(
+            r#"{{"private_key": "-----BEGIN PRIVATE KEY-----\n{line}\n-----END PRIVATE KEY-----\n"}}"#
+        );
+        assert!(forms_of(&json).any(|form| form == line));
+        assert_eq!(forms_of("plain").collect::<Vec<_>>(), ["plain"]);
+    }
+
+    #[test]
+    fn a_file_with_a_secret_may_be_named() {
+        let variables = [
+            ("GOOGLE_APPLICATION_CREDENTIALS", "/run/key.json"),
+            ("AZURE_STORAGE_SAS_TOKEN", "sv=x&sig=y1234"),
+        ];
+        let environment = variables.map(|(name, value)| (name.into(), value.into()));
+        let (known, guessed) = secrets_of_environment(&HashMap::from(environment));
+        let known: Vec<&str> = known.iter().map(ExposeSecret::expose_secret).collect();
+        assert_eq!(
+            (known, guessed.len()),
+            (vec!["y1234", "y1234", "sv=x&sig=y1234"], 0)
+        );
+    }
 }

@@ -2,25 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
-
-use secrecy::ExposeSecret;
 
 use super::Setup;
-use super::credentials::CredentialCommand;
 use super::databases::database_config;
 use crate::copies::listing::{NamedStorage, storage_failure};
 use pgkeep_model::config::{Config, StorageConfig, StorageUrl};
 use pgkeep_model::failure::{Failure, Kind, Result};
-use pgkeep_storage::{Absent, Credentials, S3Environment, S3Options, Storage};
-
-/// How long a check sends a request again.
-const CHECK_BUDGET: Duration = Duration::from_secs(1);
+use pgkeep_storage::{Absent, Storage};
 
 /// Storages that somebody names for one run.
 #[derive(Clone, Debug, Default)]
 pub struct StorageOverrides {
-    /// Folders or `s3://bucket/prefix`; none at all means those of the configuration.
+    /// Folders or buckets (`s3://`, `gs://`, `az://`); none at all means those of the configuration.
     pub storages: Vec<String>,
     /// Endpoint of an S3-compatible service.
     pub s3_endpoint: Option<String>,
@@ -41,7 +34,7 @@ impl Setup {
         let named = places.storages.iter().filter_map(|url| url.parse().ok());
         let folders = named.chain(configured).filter_map(|url| match url {
             StorageUrl::Folder(path) => Some(self.expand_home(&path)),
-            StorageUrl::S3 { .. } => None,
+            _ => None,
         });
         Ok(folders.filter(|path| !path.exists()).collect())
     }
@@ -144,9 +137,9 @@ impl Setup {
         let url = match &config.url {
             // Said in messages and in lines to paste, which are read elsewhere.
             StorageUrl::Folder(path) => absolute(&self.expand_home(path)).display().to_string(),
-            s3 @ StorageUrl::S3 { .. } => s3.to_string(),
+            bucket => bucket.to_string(),
         };
-        let opened = pgkeep_storage::open(&url, &self.s3_options(config));
+        let opened = pgkeep_storage::open(&url, &self.bucket_options(config));
         Ok(Opened {
             name: name.to_owned(),
             url,
@@ -158,45 +151,6 @@ impl Setup {
         match (path.strip_prefix("~"), self.var("HOME")) {
             (Ok(rest), Some(home)) => Path::new(&home).join(rest),
             _ => path.to_owned(),
-        }
-    }
-
-    fn s3_options(&self, config: &StorageConfig) -> S3Options {
-        let credentials = match (&config.access_key_id, &config.secret_access_key) {
-            (Some(id), Some(secret)) => Credentials::Keys {
-                access_key_id: id.expose_secret().to_owned(),
-                secret_access_key: secret.clone(),
-                session_token: config.session_token.clone(),
-            },
-            _ if !config.credential_command.is_empty() => {
-                let environment = self.environment.as_ref().clone().into_iter().collect();
-                Credentials::Source(Arc::new(CredentialCommand::new(
-                    config.credential_command.clone(),
-                    environment,
-                )))
-            }
-            _ => Credentials::Environment,
-        };
-        let default = S3Options::default();
-        S3Options {
-            // Anyone who checks wants to hear what is wrong now.
-            retry_budget: if self.is_check {
-                CHECK_BUDGET
-            } else {
-                default.retry_budget
-            },
-            environment: S3Environment::new(self.environment.as_ref().clone()),
-            endpoint: config.endpoint.clone(),
-            region: config.region.clone(),
-            path_style: config.path_style,
-            credentials,
-            part_size_bytes: config.part_size_bytes,
-            allow_http: config
-                .endpoint
-                .as_ref()
-                .is_some_and(|endpoint| endpoint.starts_with("http://")),
-            ca_certificate: config.ca_certificate.clone(),
-            ..default
         }
     }
 }

@@ -3,11 +3,7 @@
 use secrecy::ExposeSecret;
 
 use super::reader::{Fields, Reader, join};
-use super::setting::Group;
-use super::types::{
-    Compression, Connection, DatabaseConfig, Encryption, Retention, Retries, StorageConfig,
-    StorageUrl,
-};
+use super::types::{Compression, Connection, DatabaseConfig, Encryption, Retention, Retries};
 use super::url;
 use crate::encryption::recipient_kind;
 use crate::name::TableName;
@@ -121,46 +117,6 @@ fn required(reader: &mut Reader, fields: &Fields, database: &DatabaseConfig, tab
     let line = fields.find(left_out_by).unwrap_or(&fields.here).line;
     let message = format!("`{path}` holds a table that `{left_out_by}` leaves out");
     reader.note(line, message);
-}
-
-/// Checks a storage as a whole.
-pub(super) fn storage(storage: &StorageConfig, reader: &mut Reader, fields: &Fields) {
-    // An empty one stands for a `url` that is no good, which is a problem of its own.
-    if matches!(&storage.url, StorageUrl::Folder(path) if !path.as_os_str().is_empty()) {
-        note_keys_of_s3(reader, fields);
-    }
-    credentials(reader, fields);
-}
-
-fn note_keys_of_s3(reader: &mut Reader, fields: &Fields) {
-    for field in StorageConfig::KEYS
-        .iter()
-        .filter(|key| key.name != "url")
-        .filter_map(|key| fields.find(key.name))
-    {
-        reader.refuse(field, "is only for `s3://` storages");
-    }
-}
-
-/// Credentials come from one place, and whole.
-fn credentials(reader: &mut Reader, fields: &Fields) {
-    let given = |name| fields.find_or_file(name);
-    let id = given("access_key_id");
-    let secret = given("secret_access_key");
-    if let (Some(field), None) | (None, Some(field)) = (&id, &secret) {
-        let other = if id.is_some() {
-            "secret_access_key"
-        } else {
-            "access_key_id"
-        };
-        reader.refuse(field, format!("needs `{other}` as well"));
-    }
-    if let (Some(token), None, None) = (given("session_token"), &id, &secret) {
-        reader.refuse(token, "needs `access_key_id` as well");
-    }
-    if let (Some(command), Some(_)) = (fields.find("credential_command"), id.or(secret)) {
-        reader.refuse(command, "cannot be combined with an access key");
-    }
 }
 
 fn note_parts_beside_url(reader: &mut Reader, fields: &Fields) {

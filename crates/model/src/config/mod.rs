@@ -3,6 +3,7 @@
 //! Promises that a file is taken whole or refused with all of its problems at once, each with its line; nothing
 //! is guessed and no unset variable becomes an empty value. Reads no file and no environment by itself.
 
+mod buckets;
 mod check;
 mod drill;
 mod expand;

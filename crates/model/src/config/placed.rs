@@ -17,6 +17,7 @@ impl Config {
                 place(path);
             }
             place_some(&mut storage.ca_certificate);
+            place_some(&mut storage.federated_token_file);
         }
         let place_database = |database: &mut DatabaseConfig| {
             let connection = &mut database.connection;

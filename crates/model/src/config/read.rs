@@ -8,7 +8,7 @@ use super::reader::{Field, Fields, Reader};
 use super::setting::{Group, Setting};
 use super::tree::Node;
 use super::types::{Config, Connection, DatabaseConfig, ROOT, SECTIONS, StorageConfig};
-use super::{Problem, Unset, check};
+use super::{Problem, Unset, buckets, check};
 use crate::id::DatabaseName;
 
 /// Stands for the whole file.
@@ -97,7 +97,7 @@ fn read_storages(
         names.push(name.clone());
         if let Some(fields) = reader.open(&field) {
             let storage = StorageConfig::read_new(reader, &fields);
-            check::storage(&storage, reader, &fields);
+            buckets::check(&storage, reader, &fields);
             storages.push((name, storage));
         }
     }

@@ -617,8 +617,8 @@ fn tells_the_problems_of_a_storage() {
     }
     for (url, expected) in [
         (
-            "gs://b",
-            "line 1: `storages.x.url` `gs://` is not supported yet; use a folder or `s3://`",
+            "abfss://c@acme.dfs.core.windows.net",
+            "line 1: `storages.x.url` is written `az://container/prefix`, with `account` beside it",
         ),
         (
             "s3://k:c4n4ry@b",
@@ -632,9 +632,58 @@ fn tells_the_problems_of_a_storage() {
             "./b, region: x",
             "line 1: `storages.x.region` is only for `s3://` storages",
         ),
+        (
+            "./b, endpoint: 'https://x.example'",
+            "line 1: `storages.x.endpoint` is only for `s3://`, `gs://` and `az://` storages",
+        ),
+        (
+            "gs://b, path_style: true",
+            "line 1: `storages.x.path_style` is only for `s3://` storages",
+        ),
+        (
+            "s3://b, account: acme",
+            "line 1: `storages.x.account` is only for `az://` storages",
+        ),
+        (
+            "s3://b, access_token: c4n4ry",
+            "line 1: `storages.x.access_token` is only for `gs://` and `az://` storages",
+        ),
+        (
+            "az://b, service_account_file: /run/pw",
+            "line 1: `storages.x.service_account_file` is only for `gs://` storages",
+        ),
+        (
+            "gs://b, access_token: c4n4ry, credential_command: [x]",
+            "line 1: `storages.x.credential_command` cannot be combined with `access_token`",
+        ),
+        (
+            "az://b, account_key: c4n4ry, use_azure_cli: true",
+            "line 1: `storages.x.use_azure_cli` cannot be combined with `account_key`",
+        ),
+        (
+            "az://b, client_id: a, tenant_id: t",
+            "line 1: `storages.x.tenant_id` needs `client_secret` or `federated_token_file` as well",
+        ),
+        (
+            "az://b, client_id: a, client_secret: c4n4ry",
+            "line 1: `storages.x.client_secret` needs `tenant_id` as well",
+        ),
+        (
+            "az://b, client_id: a, tenant_id: t, client_secret: c4n4ry, federated_token_file: /t",
+            "line 1: `storages.x.federated_token_file` cannot be combined with `client_secret`",
+        ),
     ] {
         let text = format!("storages: {{x: {{url: {url}}}}}\ndatabases: {{a: {{service: a}}}}\n");
         assert_eq!(problems(&text), [expected]);
+    }
+    for keys in [
+        "gs://b, anonymous: true",
+        "az://b, account_key: c4n4ry, use_azure_cli: false",
+        "az://b, client_id: a",
+        "az://b, client_id: a, tenant_id: t, federated_token_file: /t",
+    ] {
+        let text = format!("storages: {{x: {{url: {keys}}}}}\ndatabases: {{a: {{service: a}}}}\n");
+        good(&text);
     }
 }
 
@@ -687,7 +736,12 @@ fn full() -> String {
         host: db\nport: 5433\nuser: app\ndatabase: 2024";
     let storage = "  far:\n    url: s3://b/p\n    endpoint: https://s3.example.com\n    region: eu\n    path_style: false\n    access_key_id: ${SECRET}\n    \
         secret_access_key_file: /run/pw\n    session_token: ${SECRET}\n    part_size: 8MiB\n    ca_certificate: ca.pem\n  \
-        vault:\n    url: s3://v\n    credential_command: [prog, --token, '${SECRET}']\n";
+        vault:\n    url: s3://v\n    credential_command: [prog, --token, '${SECRET}']\n  \
+        key: {url: 'gs://g/p', service_account: '${SECRET}'}\n  token: {url: 'gs://g', access_token: '${SECRET}'}\n  \
+        blob: {url: 'az://c/p', account: acme, account_key: '${SECRET}'}\n  sas: {url: 'az://c', account: acme, sas_token: '${SECRET}'}\n  \
+        app: {url: 'az://c', client_id: a, client_secret: '${SECRET}', tenant_id: t, authority_host: 'https://login.example'}\n  \
+        aks: {url: 'az://c', client_id: a, federated_token_file: ./token, tenant_id: t}\n  cli: {url: 'az://c', use_azure_cli: true}\n  \
+        nobody: {url: 'az://c', anonymous: true}\n";
     let keys = keys.replace('\n', "\n    ");
     format!(
         "databases:\n  shop:\n    service: shop\n    {keys}\nstorages:\n{storage}postgres:\n  bin_dir: /opt/pg\nlog:\n  file: ./pgkeep.log\n  max_size: 1MiB\n  keep: 0\n\
@@ -844,15 +898,29 @@ fn effective_config_shows_every_key() {
         here("/databases/shop/encryption", &super::types::ENCRYPTION),
         [] as [&str; 0]
     );
-    assert_eq!(
-        here("/storages/far", &super::types::STORAGE),
-        [
-            "access_key_id_file",
-            "secret_access_key_file",
-            "session_token_file",
-            "credential_command"
-        ]
-    );
+    // No storage has all keys: most are for one kind, and a login comes from one place.
+    let is_nowhere = |key: &&str| {
+        let names = [
+            "far", "vault", "key", "token", "blob", "sas", "app", "aks", "cli", "nobody",
+        ];
+        let mut storages = names
+            .iter()
+            .map(|name| here(&format!("/storages/{name}"), &super::types::STORAGE));
+        storages.all(|missing| missing.contains(key))
+    };
+    let keys = super::types::STORAGE.keys.iter().map(|key| key.name);
+    let nowhere: Vec<_> = keys.filter(is_nowhere).collect();
+    let files = [
+        "access_key_id",
+        "secret_access_key",
+        "session_token",
+        "service_account",
+        "account_key",
+        "sas_token",
+        "access_token",
+        "client_secret",
+    ];
+    assert_eq!(nowhere, files.map(|name| format!("{name}_file")));
     assert_eq!(here("/log", &super::types::LOG), [] as [&str; 0]);
     assert_eq!(here("", &super::types::ROOT), ["defaults"]);
     assert_eq!(
@@ -1059,6 +1127,18 @@ fn example_env() -> Fake {
         .file("/run/secrets/s3_access_key_id", "x")
         .file("/run/secrets/s3_secret_access_key", "x")
         .file("/run/secrets/s3_session_token", "x")
+        .file("/run/secrets/gcp_key.json", "{}")
+        .var("GCP_KEY", "{}")
+        .var("GCP_TOKEN", "x")
+        .var("AZURE_KEY", "x")
+        .var("AZURE_SAS", "sv=x&sig=y")
+        .var("AZURE_APP_SECRET", "x")
+        .var("AZURE_TOKEN", "x")
+        .file("/run/secrets/azure_key", "x")
+        .file("/run/secrets/azure_sas", "sv=x&sig=y")
+        .file("/run/secrets/azure_app_secret", "x")
+        .file("/run/secrets/azure_token", "x")
+        .file("/run/secrets/gcp_token", "x")
         .var("SMTP_PASSWORD", "x")
         .var("SLACK_URL", "https://hooks.slack.com/services/x")
         .var("DISCORD_URL", "https://discord.com/api/webhooks/1/x")
@@ -1142,7 +1222,29 @@ fn the_example_is_good_with_every_key_set() {
         .iter()
         .map(|(name, _)| name.as_str())
         .collect();
-    assert_eq!(names, ["local", "offsite", "mirror", "vault"]);
+    assert_eq!(
+        names,
+        [
+            "local",
+            "offsite",
+            "mirror",
+            "vault",
+            "google",
+            "google_key",
+            "google_token",
+            "blobs",
+            "blobs_sas",
+            "blobs_app",
+            "blobs_files",
+            "blobs_sas_file",
+            "blobs_app_file",
+            "blobs_token_file",
+            "blobs_token",
+            "blobs_aks",
+            "blobs_cli",
+            "emulator",
+        ]
+    );
     let retention = config.database("shop").unwrap().retention.as_ref();
     assert_eq!(retention.unwrap().keep_monthly, Some(12));
 }

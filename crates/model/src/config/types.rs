@@ -330,9 +330,9 @@ pub enum KeepPreDeploy {
 group! {
     /// A place for backups.
     pub struct StorageConfig {
-        /// A folder, file:///folder, or s3://bucket/prefix.
+        /// A folder, file:///folder, s3://bucket/prefix, gs://bucket/prefix, or az://container/prefix.
         url: StorageUrl = StorageUrl, required: true;
-        /// Address of an S3 service other than AWS.
+        /// Address of an S3 service other than AWS, of a cloud other than the public one, or of an emulator.
         endpoint: Option<String> = Endpoint;
         /// Region of the bucket. Default: what the environment or the service says.
         region: Option<String> = Text;
@@ -344,7 +344,31 @@ group! {
         secret_access_key: Option<SecretString> = Secret, file "File that holds the secret of the access key.";
         /// Token of a temporary access key.
         session_token: Option<SecretString> = Secret, file "File that holds the token of a temporary access key.";
-        /// Program and arguments that print temporary credentials; no shell reads them.
+        /// JSON key of a service account. Default: what the environment or the machine offers.
+        service_account: Option<SecretString> = Secret, file "File that holds the JSON key of a service account.";
+        /// Storage account that the container is in. Default: what the environment says.
+        account: Option<String> = Text;
+        /// Key of the storage account. Default: what the environment or the machine offers.
+        account_key: Option<SecretString> = Secret, file "File that holds the key of the storage account.";
+        /// Shared access signature of the container or the storage account.
+        sas_token: Option<SecretString> = Secret, file "File that holds the shared access signature.";
+        /// Bearer token, which ends soon and is not renewed.
+        access_token: Option<SecretString> = Secret, file "File that holds the bearer token.";
+        /// Application to log in as; alone, a managed identity of this machine.
+        client_id: Option<String> = Text;
+        /// Secret of the application.
+        client_secret: Option<SecretString> = Secret, file "File that holds the secret of the application.";
+        /// Tenant that the application belongs to.
+        tenant_id: Option<String> = Text;
+        /// File with a token that the tenant trusts instead of the application's secret, as AKS makes it.
+        federated_token_file: Option<PathBuf> = Path;
+        /// Address that hands out tokens in clouds other than the public one.
+        authority_host: Option<String> = Endpoint;
+        /// Whether the login of the Azure CLI is used, by its program az.
+        use_azure_cli: Option<bool> = Flag;
+        /// Whether requests are sent without a login, as to an emulator.
+        anonymous: Option<bool> = Flag;
+        /// Program and arguments that print temporary credentials or a token; no shell reads them.
         credential_command: Vec<SecretString> = Command;
         /// Size of every part of an upload. Default: grows with the database, so that no size is a limit.
         part_size_bytes: Option<u64> = Size(5 << 20, 1 << 30), as "part_size";
@@ -533,7 +557,7 @@ sections! {
         key("expect", Kind::Text, "What the query must answer: equals X, at_least N, at_most N or no_rows."),
         key("command", Kind::Command, "A program and its arguments, which must exit with 0; it finds the database by PGKEEP_SCRATCH_URL and DATABASE_URL."),
     ];
-    STORAGE: "storage", "in a storage", "A place that backups are stored in. All keys but url are for s3:// alone.", StorageConfig::KEYS;
+    STORAGE: "storage", "in a storage", "A place that backups are stored in. All keys but url are for buckets alone, and most for one kind of them.", StorageConfig::KEYS;
     POSTGRES: "postgres", "under `postgres`", "The PostgreSQL client programs.", PostgresConfig::KEYS;
     NOTIFIER: "notifier", "in an entry of `notify`", "Where a notice is sent: exactly one of the keys.", &[
         key("email", Kind::Section(&EMAIL), "Sends e-mail."),

@@ -20,6 +20,9 @@ const POSTGRES: [&str; 2] = ["postgres://", "postgresql://"];
 /// Where a value brings quotation marks along, out of an env file or from a shell that did not take them.
 const QUOTED: &str = "begins with a quotation mark, which is part of the value; remove it";
 
+/// What a storage is.
+const WANTED: &str = "must be a folder, `file:///folder`, `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`";
+
 /// Parameters of a connection URL that are shown; any other may be a secret.
 const SHOWN_PARAMETERS: [&str; 6] = ["host", "port", "user", "dbname", "sslmode", "service"];
 
@@ -35,9 +38,35 @@ pub enum StorageUrl {
         /// What every key starts with, without slashes at its ends; may be empty.
         prefix: String,
     },
+    /// A bucket of Google Cloud Storage.
+    Gcs {
+        /// The bucket.
+        bucket: String,
+        /// What every key starts with, without slashes at its ends; may be empty.
+        prefix: String,
+    },
+    /// A container of Azure Blob Storage.
+    Azure {
+        /// The container.
+        container: String,
+        /// What every key starts with, without slashes at its ends; may be empty.
+        prefix: String,
+    },
 }
 
-/// Reads `./backups`, `file:///srv/backups` or `s3://bucket/prefix`.
+impl StorageUrl {
+    /// Returns the scheme of its URL; `file` for a folder.
+    pub fn scheme(&self) -> &'static str {
+        match self {
+            Self::Folder(_) => "file",
+            Self::S3 { .. } => "s3",
+            Self::Gcs { .. } => "gs",
+            Self::Azure { .. } => "az",
+        }
+    }
+}
+
+/// Reads `./backups`, `file:///srv/backups`, `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`.
 ///
 /// The error tells what is wrong, to stand behind a name for the URL; it never shows the URL.
 impl FromStr for StorageUrl {
@@ -50,10 +79,15 @@ impl FromStr for StorageUrl {
 
 impl fmt::Display for StorageUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Folder(path) => write!(f, "{}", path.display()),
-            Self::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
-            Self::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
+        let (bucket, prefix) = match self {
+            Self::Folder(path) => return write!(f, "{}", path.display()),
+            Self::S3 { bucket, prefix } | Self::Gcs { bucket, prefix } => (bucket, prefix),
+            Self::Azure { container, prefix } => (container, prefix),
+        };
+        write!(f, "{}://{bucket}", self.scheme())?;
+        match prefix.as_str() {
+            "" => Ok(()),
+            prefix => write!(f, "/{prefix}"),
         }
     }
 }
@@ -172,11 +206,17 @@ fn parse_storage(text: &str) -> Result<StorageUrl, String> {
     };
     match scheme {
         "file" => parse_file_url(text),
-        "s3" => parse_s3(rest),
-        "gs" | "az" | "abfs" | "abfss" => Err(format!(
-            "`{scheme}://` is not supported yet; use a folder or `s3://`"
-        )),
-        _ => Err("must be a folder, `file:///folder` or `s3://bucket/prefix`".into()),
+        "s3" => parse_bucket(rest, "s3", "`access_key_id` and `secret_access_key`")
+            .map(|(bucket, prefix)| StorageUrl::S3 { bucket, prefix }),
+        "gs" => parse_bucket(rest, "gs", "`service_account_file`")
+            .map(|(bucket, prefix)| StorageUrl::Gcs { bucket, prefix }),
+        "az" => parse_bucket(rest, "az", "`account`, and a key of it")
+            .map(|(container, prefix)| StorageUrl::Azure { container, prefix }),
+        "gcs" => Err("is written `gs://bucket/prefix`".into()),
+        "azure" | "abfs" | "abfss" | "wasb" | "wasbs" => {
+            Err("is written `az://container/prefix`, with `account` beside it".into())
+        }
+        _ => Err(WANTED.into()),
     }
 }
 
@@ -184,11 +224,12 @@ fn parse_folder(text: &str) -> Result<StorageUrl, String> {
     if text == "~" || text.starts_with("~/") {
         return Err("starts with `~`, which only a shell knows; write `${HOME}`".into());
     }
-    if text.starts_with("s3:") || text.starts_with("file:") {
+    let schemes = ["s3:", "gs:", "az:", "file:"];
+    if schemes.iter().any(|scheme| text.starts_with(scheme)) {
         return Err("lacks `//` behind its scheme, as in `s3://bucket/prefix`".into());
     }
     if text.is_empty() || text.contains('\0') {
-        return Err("must be a folder, `file:///folder` or `s3://bucket/prefix`".into());
+        return Err(WANTED.into());
     }
     Ok(StorageUrl::Folder(PathBuf::from(text)))
 }
@@ -207,11 +248,10 @@ fn parse_file_url(text: &str) -> Result<StorageUrl, String> {
     }
 }
 
-fn parse_s3(rest: &str) -> Result<StorageUrl, String> {
+/// Reads a bucket and a prefix; `keys` are where a login belongs.
+fn parse_bucket(rest: &str, scheme: &str, keys: &str) -> Result<(String, String), String> {
     if rest.contains('@') {
-        return Err(
-            "must not hold credentials; give `access_key_id` and `secret_access_key`".into(),
-        );
+        return Err(format!("must not hold credentials; give {keys}"));
     }
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     // Wider than AWS's rule, because other services allow more; only what would change the request is refused.
@@ -222,7 +262,9 @@ fn parse_s3(rest: &str) -> Result<StorageUrl, String> {
             .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
         && !bucket.bytes().all(|b| b == b'.');
     if !is_bucket {
-        return Err("has no valid bucket name; it looks like `s3://bucket/prefix`".into());
+        return Err(format!(
+            "has no valid bucket name; it looks like `{scheme}://bucket/prefix`"
+        ));
     }
     let prefix = prefix.trim_matches('/');
     let is_prefix = !prefix.contains(['?', '#', '\\'])
@@ -234,10 +276,7 @@ fn parse_s3(rest: &str) -> Result<StorageUrl, String> {
     if !is_prefix {
         return Err("has a prefix with `?`, `#`, `\\`, `//`, `.` or `..` in it".into());
     }
-    Ok(StorageUrl::S3 {
-        bucket: bucket.into(),
-        prefix: prefix.into(),
-    })
+    Ok((bucket.into(), prefix.into()))
 }
 
 /// Tells why a text is not the address of an S3 service.
@@ -363,6 +402,20 @@ mod tests {
             ("s3://acme", s3("acme", "")),
             ("s3://acme/", s3("acme", "")),
             ("s3://acme/pg/prod/", s3("acme", "pg/prod")),
+            (
+                "gs://acme/pg",
+                StorageUrl::Gcs {
+                    bucket: "acme".into(),
+                    prefix: "pg".into(),
+                },
+            ),
+            (
+                "az://backups",
+                StorageUrl::Azure {
+                    container: "backups".into(),
+                    prefix: String::new(),
+                },
+            ),
         ] {
             let url: StorageUrl = text.parse().unwrap();
             assert_eq!(url, expected, "{text}");
@@ -389,8 +442,18 @@ mod tests {
             ("s3://acme/a/../b", "has a prefix"),
             ("s3://acme/a//b", "has a prefix"),
             ("s3://acme/a?b", "has a prefix"),
-            ("gs://acme", "`gs://` is not supported yet"),
-            ("az://acme", "`az://` is not supported yet"),
+            ("gs://", "has no valid bucket name; it looks like `gs://"),
+            ("gs:acme", "lacks `//`"),
+            (
+                "gs://key:secret@acme",
+                "must not hold credentials; give `service_account_file`",
+            ),
+            (
+                "az://c@acme.blob.core.windows.net",
+                "must not hold credentials; give `account`",
+            ),
+            ("gcs://acme", "is written `gs://"),
+            ("abfss://c@acme.dfs.core.windows.net/x", "is written `az://"),
             ("ftp://user:secret@acme", "must be a folder"),
         ] {
             let error = text.parse::<StorageUrl>().unwrap_err();

@@ -1,21 +1,33 @@
 //! One bucket as pgkeep uses it, whatever store it lies in: every request goes through here, with its retries and its words.
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
+use super::codes::Dialect;
 use super::compared::Compared;
 use super::fault::Trouble;
 use super::retry::Patience;
 use crate::{Error, Object, Result};
-use pgkeep_model::part_sizes::PartSizes;
+use pgkeep_model::part_sizes::{Limits, PartSizes};
 
 /// What a store has to offer: objects, and uploads in parts.
-pub(crate) trait Store: ObjectStore + MultipartStore {}
+#[async_trait]
+pub(crate) trait Store: Send + Sync + 'static {
+    /// What object_store knows the store as.
+    type Objects: ObjectStore + MultipartStore;
 
-impl<S: ObjectStore + MultipartStore> Store for S {}
+    /// Returns it.
+    fn objects(&self) -> &Self::Objects;
+
+    /// Removes one object.
+    async fn delete(&self, path: &Path) -> object_store::Result<()> {
+        self.objects().delete(path).await
+    }
+}
 
 /// A bucket and a prefix, with what it takes to talk to them.
 pub(crate) struct Client<S> {
@@ -26,7 +38,11 @@ pub(crate) struct Client<S> {
     pub(crate) patience: Patience,
     /// Set where the configuration fixes the size of parts.
     pub(crate) part_sizes: Option<PartSizes>,
+    pub(crate) limits: Limits,
     pub(crate) compared: Compared,
+    pub(crate) dialect: &'static Dialect,
+    /// Who signs, in words.
+    pub(crate) login: String,
 }
 
 impl<S: Store> Client<S> {
@@ -37,7 +53,7 @@ impl<S: Store> Client<S> {
 
     /// Says in words what went wrong.
     pub(crate) fn explain(&self, trouble: Trouble, verb: &str, key: &str) -> Error {
-        trouble.explain(&self.label, &what(verb, key))
+        trouble.explain(self.dialect, &self.label, &what(verb, key))
     }
 
     /// Says in words why something could not be read.
@@ -51,7 +67,10 @@ impl<S: Store> Client<S> {
     /// Looks an object up.
     pub(crate) async fn find(&self, key: &str) -> std::result::Result<Object, Trouble> {
         let path = self.path(key);
-        let meta = self.patience.persist(|| self.store.head(&path)).await?;
+        let meta = self
+            .patience
+            .persist(|| self.store.objects().head(&path))
+            .await?;
         Ok(to_object(key, &meta))
     }
 
@@ -88,8 +107,7 @@ impl<S: Store> Client<S> {
             return put.map_err(|trouble| self.explain(trouble, "writing", key));
         }
         // It was free a moment ago: either somebody else was faster, or the answer to our own first try got lost.
-        let is_conflict = matches!(trouble.status(), Some(409 | 412));
-        match is_conflict {
+        match trouble.is_conflict() {
             true if self.holds(key, &bytes).await => Ok(()),
             true => Err(Error::Exists(key.to_owned())),
             false => Err(self.explain(trouble, "writing", key)),
@@ -106,7 +124,7 @@ impl<S: Store> Client<S> {
         let put = self.patience.persist_slowly(|| {
             let options = PutOptions::from(mode.clone());
             let payload = PutPayload::from(bytes.clone());
-            self.store.put_opts(&path, payload, options)
+            self.store.objects().put_opts(&path, payload, options)
         });
         put.await.map(drop)
     }
@@ -115,7 +133,7 @@ impl<S: Store> Client<S> {
     async fn holds(&self, key: &str, bytes: &Bytes) -> bool {
         let path = self.path(key);
         let read = self.patience.persist(|| async {
-            let found = self.store.get(&path).await?;
+            let found = self.store.objects().get(&path).await?;
             if found.meta.size != bytes.len() as u64 {
                 return Ok(None);
             }

@@ -10,7 +10,6 @@ pub(crate) enum Compared {
     /// The entity tag, as S3 and Azure do.
     ETag,
     /// The number of the write, as GCS does.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no store of this kind yet"))]
     Generation,
 }
 

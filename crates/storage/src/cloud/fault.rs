@@ -11,6 +11,7 @@ use quick_xml::Reader;
 use quick_xml::events::Event;
 use serde::Deserialize;
 
+use super::codes::{self, Dialect};
 use crate::Error;
 
 /// Longest message of a store that is passed on.
@@ -81,21 +82,49 @@ pub(crate) struct XmlError {
     pub(crate) code: String,
     pub(crate) message: String,
     pub(crate) region: Option<String>,
+    /// What GCS has to say besides, such as which right is missing.
+    details: Option<String>,
+    /// The same of Azure.
+    authentication_error_detail: Option<String>,
 }
 
 impl XmlError {
     /// Reads an error document; `None` if it is something else.
     pub(crate) fn parse(body: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(body).ok()?;
+        let text = without_mark(std::str::from_utf8(body).ok()?);
         if root_name(text)? != "Error" {
             return None;
         }
         let mut document: Self = quick_xml::de::from_str(text).ok()?;
-        if let Some((end, _)) = document.message.char_indices().nth(MAX_MESSAGE) {
-            document.message.truncate(end);
-        }
+        document.message = document.words();
         Some(document)
     }
+
+    /// Joins what is said in several places. Azure ends its message with lines about the request.
+    fn words(&self) -> String {
+        let told = self.authentication_error_detail.as_deref();
+        // Else it is what the signature was made of.
+        let detail = told.filter(|text| !text.to_ascii_lowercase().contains("signature d"));
+        let more = [self.details.as_deref(), detail].into_iter().flatten();
+        let mut words = first_line(&self.message).to_owned();
+        for text in more.map(first_line).filter(|text| !text.is_empty()) {
+            words = format!("{words} {text}");
+        }
+        if let Some((end, _)) = words.char_indices().nth(MAX_MESSAGE) {
+            words.truncate(end);
+        }
+        words
+    }
+}
+
+/// Returns a text up to its first line end.
+pub(super) fn first_line(text: &str) -> &str {
+    text.trim().lines().next().unwrap_or_default()
+}
+
+/// Takes off the byte order mark that Azure's documents begin with.
+pub(crate) fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 /// Returns the name of a document's root element. Deserializing alone takes any document for the expected one.
@@ -224,18 +253,35 @@ impl Trouble {
     /// Tells whether there is no such thing, in a bucket that is there.
     pub(crate) fn is_missing(&self) -> bool {
         match self {
-            Self::Refused(refusal) => refusal.status == 404 && refusal.code != "NoSuchBucket",
+            Self::Refused(refusal) => refusal.status == 404 && !codes::is_no_bucket(&refusal.code),
             _ => false,
         }
     }
 
-    /// Says it in words; `what` is what was being done to which thing.
-    pub(crate) fn explain(self, label: &str, what: &str) -> Error {
+    /// Tells whether a condition of the request was not met: the key is taken, or holds something else.
+    pub(crate) fn is_conflict(&self) -> bool {
         match self {
-            Self::Refused(refusal) => refusal.explain(label, what),
-            Self::Outage(outage) => outage.explain(label, what),
+            Self::Refused(refusal) => {
+                let is_conflict = matches!(refusal.status, 409 | 412);
+                is_conflict && !self.is_retained() || codes::is_taken(&refusal.code)
+            }
+            _ => false,
+        }
+    }
+
+    /// Tells whether a lock or a retention policy of the store forbids to remove or to overwrite an object.
+    pub(crate) fn is_retained(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if codes::is_retained(&refusal.code))
+    }
+
+    /// Says it in words; `what` is what was being done to which thing.
+    pub(crate) fn explain(self, dialect: &Dialect, label: &str, what: &str) -> Error {
+        match self {
+            Self::Refused(refusal) => refusal.explain(dialect, label, what),
+            Self::Outage(outage) => outage.explain(dialect, label, what),
             Self::NoCredentials(missing) => Error::Denied {
                 message: format!("{what} in `{label}` failed: {missing}"),
+                hint: Some(dialect.login.to_owned()),
             },
             Self::Other(error) => failed(
                 format!("{what} in `{label}` failed: the answer was not understood"),
@@ -247,21 +293,21 @@ impl Trouble {
 }
 
 impl Refusal {
-    fn is_passing(&self) -> bool {
-        let is_passing_code = matches!(
-            self.code.as_str(),
-            "InternalError" | "SlowDown" | "ServiceUnavailable" | "RequestTimeout" | "Throttling"
-        );
-        is_passing_code || matches!(self.status, 408 | 429 | 500 | 502..=599)
+    pub(super) fn is_passing(&self) -> bool {
+        codes::is_passing(&self.code) || matches!(self.status, 408 | 429 | 500 | 502..=599)
     }
 
-    fn explain(self, label: &str, what: &str) -> Error {
+    fn explain(self, dialect: &Dialect, label: &str, what: &str) -> Error {
         let what = format!("{what} in `{label}` failed");
         match (self.status, self.code.as_str()) {
-            (_, "NoSuchBucket") => Error::setup(
-                format!("{what}: the bucket does not exist"),
-                "make the bucket, or correct the storage's `url`, `endpoint` or `region`",
+            (_, code) if codes::is_no_bucket(code) => Error::setup(
+                format!("{what}: the {} does not exist", dialect.place),
+                dialect.no_place,
             ),
+            (_, code) if codes::is_retained(code) => Error::Denied {
+                message: format!("{what}: it is retained: {}", self.words()),
+                hint: Some(codes::RETAINED.to_owned()),
+            },
             (_, "RequestTimeTooSkewed") => {
                 let message = format!("{what}: {}", self.skew());
                 failed(message, Some("set the clock, for instance with NTP"), self)
@@ -273,6 +319,7 @@ impl Refusal {
             (401 | 403, _) | (_, "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired") => {
                 Error::Denied {
                     message: format!("{what}: refused with {}", self.words()),
+                    hint: (dialect.denied)(self.status, &self.code).map(str::to_owned),
                 }
             }
             _ => failed(format!("{what}: answered {}", self.words()), None, self),
@@ -317,13 +364,14 @@ impl Refusal {
 }
 
 impl Outage {
-    fn explain(self, label: &str, what: &str) -> Error {
+    fn explain(self, dialect: &Dialect, label: &str, what: &str) -> Error {
         if self.is_metadata {
             return Error::Denied {
                 message: format!(
                     "{what} in `{label}` failed: there are no credentials: none in the configuration, none in the \
                      environment, and no metadata service answers"
                 ),
+                hint: Some(dialect.login.to_owned()),
             };
         }
         let (message, hint) = match self.kind {
@@ -333,7 +381,7 @@ impl Outage {
             ),
             OutageKind::UnknownHost => (
                 format!("its host is not known: {self}"),
-                "check the storage's `endpoint`, and the resolver of this machine",
+                dialect.unknown_host,
             ),
             OutageKind::Tls => (
                 format!("no encrypted connection: {self}; plain HTTP was not tried"),
@@ -414,7 +462,7 @@ mod tests {
     fn a_wrong_clock_is_said_in_words() {
         let mut skewed = refusal(403, "RequestTimeTooSkewed");
         skewed.clock_ahead = Some(SignedDuration::from_mins(-125));
-        let error = skewed.explain("s3://b", "writing `k`");
+        let error = skewed.explain(&codes::S3, "s3://b", "writing `k`");
         assert!(matches!(error, Error::Failed { .. }));
         assert!(
             error
@@ -422,6 +470,58 @@ mod tests {
                 .contains("clock is 2h 5m behind the storage's"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn what_the_clouds_say_besides_is_passed_on() {
+        let gcs = "<?xml version='1.0' encoding='UTF-8'?><Error><Code>AccessDenied</Code><Message>Access denied.</Message>\
+                   <Details>x@y.iam.gserviceaccount.com does not have storage.objects.create access.</Details></Error>";
+        let azure = "\u{feff}<?xml version=\"1.0\" encoding=\"utf-8\"?><Error><Code>AuthenticationFailed</Code><Message>\
+                     Server failed to authenticate the request.\nRequestId:1-2\nTime:2026</Message><AuthenticationErrorDetail>\
+                     Signature not valid in the specified time frame: Expiry [x]</AuthenticationErrorDetail></Error>";
+        let signed = azure.replace(
+            "Signature not valid in",
+            "Signature did not match. String to sign used was",
+        );
+        for (body, message) in [
+            (
+                gcs,
+                "Access denied. x@y.iam.gserviceaccount.com does not have storage.objects.create access.",
+            ),
+            (
+                azure,
+                "Server failed to authenticate the request. Signature not valid in the specified time frame: Expiry [x]",
+            ),
+            (&signed, "Server failed to authenticate the request."),
+        ] {
+            assert_eq!(XmlError::parse(body.as_bytes()).unwrap().message, message);
+        }
+    }
+
+    #[test]
+    fn a_retained_object_is_no_conflict() {
+        let trouble = |status, code| Trouble::Refused(refusal(status, code));
+        for (status, code) in [
+            (409, "BlobImmutableDueToPolicy"),
+            (403, "RetentionPolicyNotMet"),
+            (403, "ObjectUnderActiveHold"),
+            (412, "retentionPolicyNotMet"),
+        ] {
+            let trouble = trouble(status, code);
+            assert!(trouble.is_retained() && !trouble.is_conflict(), "{code}");
+            let error = trouble.explain(&codes::GCS, "gs://b", "removing `k`");
+            assert!(error.to_string().contains("it is retained"), "{error}");
+            assert!(error.hint().is_some());
+        }
+        for (status, code) in [
+            (409, "BlobAlreadyExists"),
+            (412, ""),
+            (403, "UnauthorizedBlobOverwrite"),
+        ] {
+            assert!(trouble(status, code).is_conflict(), "{code}");
+        }
+        assert!(!trouble(404, "ContainerNotFound").is_missing());
+        assert!(trouble(404, "BlobNotFound").is_missing());
     }
 
     #[test]

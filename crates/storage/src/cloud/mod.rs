@@ -4,11 +4,16 @@
 //! request goes through [`transport`], which knows what a store's refusals and outages mean.
 
 pub(crate) mod client;
+pub(crate) mod codes;
 pub(crate) mod compared;
+pub(crate) mod environment;
 pub(crate) mod fault;
+pub(crate) mod options;
 mod pace;
+pub(crate) mod pages;
 mod reading;
 pub(crate) mod retry;
+pub(crate) mod source;
 pub(crate) mod transport;
 mod upload;
 mod versioned;
@@ -52,6 +57,10 @@ impl<B: Bucket + 'static> Storage for B {
 
     fn identity(&self) -> String {
         Bucket::identity(self)
+    }
+
+    fn login(&self) -> Option<&str> {
+        Some(&self.client().login)
     }
 
     async fn put(&self, key: &str, bytes: Bytes) -> Result<()> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
-use object_store::{GetOptions, GetRange, GetResult};
+use object_store::{GetOptions, GetRange, GetResult, ObjectStore as _};
 
 use super::client::{Client, Store, to_object};
 use super::fault::Trouble;
@@ -126,7 +126,7 @@ async fn request<S: Store>(
             if_match: if_match.clone(),
             ..GetOptions::default()
         };
-        client.store.get_opts(&path, options)
+        client.store.objects().get_opts(&path, options)
     });
     get.await
 }

@@ -12,14 +12,16 @@ use bytes::Bytes;
 use http_body::Body;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
-use object_store::ClientConfigKey;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
 };
 use object_store::{ClientOptions, HeaderMap};
 use reqwest::{Method, StatusCode};
+use url::Url;
 
-use super::fault::{NoCredentials, Outage, OutageKind, Refusal, XmlError, into_http_error};
+use super::fault::{
+    NoCredentials, Outage, OutageKind, Refusal, XmlError, first_line, into_http_error,
+};
 use super::pace::{CountedBody, Pace, PacedBody, standstill};
 use crate::{Error, Result};
 
@@ -31,53 +33,48 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where there is no metadata service, nothing answers at all; where there is one, it is on the same host.
 const METADATA_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Hands object_store its connections: one kind for the store, one for the cloud's metadata service.
+/// Hands object_store its connections.
 #[derive(Clone, Debug)]
 pub(crate) struct Connector {
-    store: HttpClient,
-    metadata: HttpClient,
-    is_plain_http: bool,
+    http: HttpClient,
 }
 
 impl Connector {
-    /// Prepares connections. `certificates` are trusted besides the system's.
+    /// Prepares connections to the store at `url`, to whoever hands out tokens, and to the cloud's metadata service.
+    /// `certificates` are trusted besides the system's.
     pub(crate) fn new(
-        is_plain_http: bool,
+        url: &Url,
         certificates: Vec<reqwest::Certificate>,
         stall_timeout: Duration,
     ) -> Result<Self> {
         let store = builder()
-            .https_only(!is_plain_http)
+            .https_only(url.scheme() != "http")
             .connect_timeout(CONNECT_TIMEOUT)
             .tls_certs_merge(certificates);
         // Answers on a link-local address, in plain HTTP by design, and never through a proxy.
         let metadata = builder()
             .no_proxy()
             .connect_timeout(METADATA_CONNECT_TIMEOUT);
+        let transport = Transport {
+            store: build(store)?,
+            metadata: build(metadata)?,
+            store_authority: url.authority().to_owned(),
+            stall_timeout,
+        };
         Ok(Self {
-            store: connect(store, stall_timeout, false)?,
-            metadata: connect(metadata, METADATA_CONNECT_TIMEOUT * 5, true)?,
-            is_plain_http,
+            http: HttpClient::new(transport),
         })
     }
 
-    /// Returns the connections to the store.
-    pub(crate) fn store(&self) -> &HttpClient {
-        &self.store
+    /// Returns the connections, for requests that object_store has no verb for.
+    pub(crate) fn http(&self) -> &HttpClient {
+        &self.http
     }
 }
 
 impl HttpConnector for Connector {
-    /// object_store asks for plain HTTP only for metadata services, or for an endpoint that says so itself.
-    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let wants_http = options.get_config_value(&ClientConfigKey::AllowHttp);
-        let is_metadata = !self.is_plain_http && wants_http.as_deref() == Some("true");
-        let client = if is_metadata {
-            &self.metadata
-        } else {
-            &self.store
-        };
-        Ok(client.clone())
+    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(self.http.clone())
     }
 }
 
@@ -87,45 +84,67 @@ fn builder() -> reqwest::ClientBuilder {
         .http1_only()
 }
 
-fn connect(
-    builder: reqwest::ClientBuilder,
-    stall_timeout: Duration,
-    is_metadata: bool,
-) -> Result<HttpClient> {
-    let client = builder.build().map_err(|error| Error::Failed {
+fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client> {
+    builder.build().map_err(|error| Error::Failed {
         message: "cannot prepare HTTPS connections".to_owned(),
         hint: None,
         source: Some(Box::new(error)),
-    })?;
-    Ok(HttpClient::new(Transport {
-        client,
-        stall_timeout,
-        is_metadata,
-    }))
+    })
+}
+
+/// Whom a request goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whom {
+    Store,
+    /// Who hands out tokens for a login.
+    Tokens,
+    /// The cloud's metadata service, or another one on this machine.
+    Metadata,
 }
 
 #[derive(Debug)]
 struct Transport {
-    client: reqwest::Client,
+    store: reqwest::Client,
+    metadata: reqwest::Client,
+    /// Host and port of the store, as URLs write them.
+    store_authority: String,
     stall_timeout: Duration,
-    is_metadata: bool,
 }
 
 #[async_trait]
 impl HttpService for Transport {
     async fn call(&self, request: HttpRequest) -> std::result::Result<HttpResponse, HttpError> {
+        let whom = self.whom(&request);
+        let host = request.uri().host().unwrap_or_default().to_owned();
+        let is_metadata = whom == Whom::Metadata;
+        let (client, stall_timeout) = match whom {
+            Whom::Store | Whom::Tokens => (&self.store, self.stall_timeout),
+            Whom::Metadata => (&self.metadata, METADATA_CONNECT_TIMEOUT * 5),
+        };
+        let stall = Outage {
+            kind: OutageKind::Stalled,
+            why: format!("nothing moved for {} s", stall_timeout.as_secs_f64()),
+            is_metadata,
+        };
         let progress = Arc::new(AtomicU64::new(0));
         let request = to_reqwest(request, &progress)?;
         let is_post = request.method() == Method::POST;
+        let outage = |outage: Outage| {
+            // The store is not to blame for those that it trusts.
+            let why = match whom {
+                Whom::Tokens => format!("`{host}`, which hands out the login: {}", outage.why),
+                _ => outage.why,
+            };
+            into_http_error(Outage { why, ..outage })
+        };
         let response = tokio::select! {
-            answer = self.client.execute(request) => answer
-                .map_err(|error| into_http_error(Outage::of(error, self.is_metadata)))?,
-            () = standstill(&progress, self.stall_timeout) => {
-                return Err(into_http_error(self.stall()));
+            answer = client.execute(request) => {
+                answer.map_err(|error| outage(Outage::of(error, is_metadata)))?
             }
+            () = standstill(&progress, stall_timeout) => return Err(outage(stall)),
         };
         let status = response.status();
-        if !status.is_success() && self.is_metadata {
+        if !status.is_success() && is_metadata {
             // Its 404 is about credentials, and must not be taken for a missing object.
             let why = format!(
                 "the metadata service answered with status {}",
@@ -134,51 +153,87 @@ impl HttpService for Transport {
             return Err(into_http_error(NoCredentials(why)));
         }
         if !status.is_success() {
-            return Err(self.refused(response).await);
+            let (refusal, body) = refused(response, stall_timeout).await;
+            return Err(match whom {
+                // Neither must the 404 of a tenant that does not exist.
+                Whom::Tokens if !refusal.is_passing() => {
+                    let words = login_words(status, &body);
+                    into_http_error(NoCredentials(format!(
+                        "`{host}` refuses the login: {words}"
+                    )))
+                }
+                _ => into_http_error(refusal),
+            });
         }
+        let pace = if is_post {
+            Pace::WhileItWorks
+        } else {
+            Pace::Steady
+        };
+        let answer = paced(response, stall_timeout, pace, stall);
         if is_post {
-            return unmask(status, self.paced(response, Pace::WhileItWorks)).await;
+            return unmask(status, answer).await;
         }
-        Ok(self.paced(response, Pace::Steady))
+        Ok(answer)
     }
 }
 
 impl Transport {
-    /// What a request that stands still fails with.
-    fn stall(&self) -> Outage {
-        Outage {
-            kind: OutageKind::Stalled,
-            why: format!("nothing moved for {} s", self.stall_timeout.as_secs_f64()),
-            is_metadata: self.is_metadata,
+    fn whom(&self, request: &HttpRequest) -> Whom {
+        let uri = request.uri();
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        if authority.eq_ignore_ascii_case(&self.store_authority) {
+            Whom::Store
+        } else if uri.scheme_str() == Some("http") {
+            Whom::Metadata
+        } else {
+            Whom::Tokens
         }
     }
+}
 
-    /// Wraps the body so that it fails when it stands still.
-    fn paced(&self, response: reqwest::Response, pace: Pace) -> HttpResponse {
-        let (mut parts, _) = HttpResponse::new(Bytes::new().into()).into_parts();
-        parts.status = response.status();
-        parts.headers = response.headers().clone();
-        let body = PacedBody::new(response.into(), self.stall_timeout, pace, self.stall());
-        HttpResponse::from_parts(parts, HttpResponseBody::new(body))
-    }
+/// Wraps the body so that it fails when it stands still.
+fn paced(
+    response: reqwest::Response,
+    stall_timeout: Duration,
+    pace: Pace,
+    stall: Outage,
+) -> HttpResponse {
+    let (mut parts, _) = HttpResponse::new(Bytes::new().into()).into_parts();
+    parts.status = response.status();
+    parts.headers = response.headers().clone();
+    let body = PacedBody::new(response.into(), stall_timeout, pace, stall);
+    HttpResponse::from_parts(parts, HttpResponseBody::new(body))
+}
 
-    async fn refused(&self, response: reqwest::Response) -> HttpError {
-        let status = response.status();
-        let headers = response.headers().clone();
-        let mut body = Vec::new();
-        let mut response = response;
-        // A refusal whose explanation is cut off or slow is still a refusal.
-        let read = async {
-            while let Ok(Some(bytes)) = response.chunk().await {
-                body.extend_from_slice(&bytes);
-                if body.len() > MAX_ERROR_BYTES {
-                    break;
-                }
+/// Reads why a request was refused.
+async fn refused(mut response: reqwest::Response, stall_timeout: Duration) -> (Refusal, Vec<u8>) {
+    let status = response.status();
+    let headers = response.headers().clone();
+    let mut body = Vec::new();
+    // A refusal whose explanation is cut off or slow is still a refusal.
+    let read = async {
+        while let Ok(Some(bytes)) = response.chunk().await {
+            body.extend_from_slice(&bytes);
+            if body.len() > MAX_ERROR_BYTES {
+                break;
             }
-        };
-        let _ = tokio::time::timeout(self.stall_timeout, read).await;
-        into_http_error(refusal(status, &headers, &body))
-    }
+        }
+    };
+    let _ = tokio::time::timeout(stall_timeout, read).await;
+    (refusal(status, &headers, &body), body)
+}
+
+/// Says why a login was refused, in the words of OAuth (RFC 6749, 5.2) as far as there are any.
+fn login_words(status: StatusCode, body: &[u8]) -> String {
+    let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = |pointer| json.pointer(pointer).and_then(serde_json::Value::as_str);
+    let code = text("/error").or_else(|| text("/error/status"));
+    let message = text("/error_description").or_else(|| text("/error/message"));
+    let words = [code, message.map(first_line)].into_iter().flatten();
+    words.fold(format!("status {}", status.as_u16()), |all, word| {
+        format!("{all} {word}")
+    })
 }
 
 /// Builds what reqwest sends, with a body that reports how far it got.
@@ -219,9 +274,15 @@ fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Refusal {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let date = header("date").and_then(|text| DateTimeParser::new().parse_timestamp(text).ok());
     let document = XmlError::parse(body).unwrap_or_default();
+    // Azure tells it in a header, too, which answers to HEAD have.
+    let code = if document.code.is_empty() {
+        header("x-ms-error-code").unwrap_or_default().to_owned()
+    } else {
+        document.code
+    };
     Refusal {
         status: status.as_u16(),
-        code: document.code,
+        code,
         message: document.message,
         region: header("x-amz-bucket-region")
             .map(str::to_owned)
@@ -244,6 +305,54 @@ fn parse_retry_after(text: &str, server_now: Option<Timestamp>) -> Option<Durati
 #[cfg(test)]
 mod tests {
     use super::*;
+    use object_store::client::HttpRequestBody;
+
+    #[test]
+    fn whoever_is_not_the_store_hands_out_credentials() {
+        let url = Url::parse("https://acme.blob.core.windows.net/").unwrap();
+        let connector = Connector::new(&url, Vec::new(), Duration::from_secs(1)).unwrap();
+        drop(connector);
+        let transport = Transport {
+            store: pgkeep_https::client().build().unwrap(),
+            metadata: pgkeep_https::client().build().unwrap(),
+            store_authority: url.authority().to_owned(),
+            stall_timeout: Duration::from_secs(1),
+        };
+        for (uri, expected) in [
+            ("https://acme.blob.core.windows.net/c/k", Whom::Store),
+            ("https://ACME.blob.core.windows.net/c/k?x=y", Whom::Store),
+            ("https://acme.blob.core.windows.net.evil/c", Whom::Tokens),
+            ("https://login.microsoftonline.com/t/oauth2", Whom::Tokens),
+            ("http://169.254.169.254/metadata", Whom::Metadata),
+        ] {
+            let mut request = HttpRequest::new(HttpRequestBody::empty());
+            *request.uri_mut() = uri.parse().unwrap();
+            assert_eq!(transport.whom(&request), expected, "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_refused_login_is_told_in_its_own_words() {
+        let status = StatusCode::UNAUTHORIZED;
+        for (body, words) in [
+            ("", "status 401"),
+            ("<html>", "status 401"),
+            (
+                r#"{"error": "invalid_grant", "error_description": "Bad Request"}"#,
+                "status 401 invalid_grant Bad Request",
+            ),
+            (
+                r#"{"error": "invalid_client", "error_description": "AADSTS7000215: Invalid client secret.\r\nTrace ID: x"}"#,
+                "status 401 invalid_client AADSTS7000215: Invalid client secret.",
+            ),
+            (
+                r#"{"error": {"status": "PERMISSION_DENIED", "message": "no"}}"#,
+                "status 401 PERMISSION_DENIED no",
+            ),
+        ] {
+            assert_eq!(login_words(status, body.as_bytes()), words);
+        }
+    }
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {

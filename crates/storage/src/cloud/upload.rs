@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use object_store::PutPayload;
-use object_store::multipart::PartId;
+use object_store::multipart::{MultipartStore as _, PartId};
 use object_store::path::Path;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
@@ -17,7 +17,7 @@ use tracing::Instrument as _;
 use super::client::{Client, Store};
 use super::fault::Trouble;
 use crate::{Error, Result, Upload};
-use pgkeep_model::part_sizes::{MAX_PARTS, PartSizes};
+use pgkeep_model::part_sizes::PartSizes;
 
 /// Room that a new buffer takes at once; larger parts let it grow, so that a part of GiBs is not paid for in advance.
 const FIRST_ROOM_BYTES: u64 = 16 * 1024 * 1024;
@@ -66,7 +66,7 @@ impl<S: Store> CloudUpload<S> {
     /// Fills parts, and sends each full one.
     async fn take(&mut self, mut bytes: Bytes) -> Result<()> {
         while !bytes.is_empty() {
-            let part_bytes = self.sizes.size_of(self.cut_bytes);
+            let part_bytes = self.client.limits.cap(self.sizes.size_of(self.cut_bytes));
             if self.buffer.capacity() == 0 {
                 self.buffer = self.spare.pop().unwrap_or_default();
                 self.buffer
@@ -86,7 +86,7 @@ impl<S: Store> CloudUpload<S> {
     async fn send_part(&mut self) -> Result<()> {
         let id = self.upload_id().await?;
         let index = self.parts.len();
-        if index >= MAX_PARTS as usize {
+        if index >= self.client.limits.max_parts as usize {
             return Err(self.too_many_parts());
         }
         let bytes = std::mem::take(&mut self.buffer).freeze();
@@ -99,7 +99,7 @@ impl<S: Store> CloudUpload<S> {
         // Awaited by `await_part`; the set ends it when the upload is given up or dropped.
         self.in_flight.spawn(
             async move {
-                let (store, path, id) = (&client.store, &path, &id);
+                let (store, path, id) = (client.store.objects(), &path, &id);
                 let sent = client
                     .patience
                     .persist_slowly(|| {
@@ -118,7 +118,7 @@ impl<S: Store> CloudUpload<S> {
         if let Some(id) = &self.upload_id {
             return Ok(id.clone());
         }
-        let (store, path) = (&self.client.store, &self.path);
+        let (store, path) = (self.client.store.objects(), &self.path);
         let started = self
             .client
             .patience
@@ -173,7 +173,7 @@ impl<S: Store> CloudUpload<S> {
         let id = self.upload_id().await?;
         let awaited: Option<Vec<PartId>> = self.parts.iter().cloned().collect();
         let parts = awaited.expect("every part was awaited");
-        let (store, path) = (&self.client.store, &self.path);
+        let (store, path) = (self.client.store.objects(), &self.path);
         let completed = self
             .client
             .patience
@@ -216,8 +216,8 @@ impl<S: Store> CloudUpload<S> {
     fn too_many_parts(&self) -> Error {
         Error::Failed {
             message: format!(
-                "writing `{}` in `{}` failed: it needs more than {MAX_PARTS} parts",
-                self.key, self.client.label
+                "writing `{}` in `{}` failed: it needs more than {} parts",
+                self.key, self.client.label, self.client.limits.max_parts
             ),
             hint: Some("set a larger `part_size`, or none".to_owned()),
             source: None,
@@ -269,7 +269,7 @@ impl<S: Store> Drop for CloudUpload<S> {
 }
 
 async fn abort<S: Store>(client: &Client<S>, key: &str, path: &Path, id: String) -> Result<()> {
-    let store = &client.store;
+    let store = client.store.objects();
     let patience = client.patience.brief();
     let aborted = patience.persist(|| store.abort_multipart(path, &id));
     match aborted.await {

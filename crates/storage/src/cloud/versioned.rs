@@ -5,7 +5,7 @@
 //! what the store then shows. <https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html>
 
 use bytes::Bytes;
-use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 
 use super::client::{Client, Store};
 use super::fault::Trouble;
@@ -19,7 +19,7 @@ pub(crate) async fn create<S: Store>(
 ) -> Result<Version> {
     match put(client, key, &bytes, PutMode::Create).await {
         Ok(version) => version,
-        Err(trouble) if matches!(trouble.status(), Some(409 | 412)) => {
+        Err(trouble) if trouble.is_conflict() => {
             let ours = ours(client, key, &bytes).await;
             ours.ok_or_else(|| Error::Exists(key.to_owned()))
         }
@@ -54,7 +54,7 @@ pub(crate) async fn get<S: Store>(
 ) -> Result<(Bytes, Version)> {
     let path = client.path(key);
     let read = client.patience.persist(|| async {
-        let found = client.store.get(&path).await?;
+        let found = client.store.objects().get(&path).await?;
         let meta = found.meta.clone();
         // What is too large is not read at all.
         let bytes = if meta.size <= limit {
@@ -81,7 +81,7 @@ async fn put<S: Store>(
     let put = client.patience.persist(|| {
         let options = PutOptions::from(mode.clone());
         let payload = PutPayload::from(bytes.clone());
-        client.store.put_opts(&path, payload, options)
+        client.store.objects().put_opts(&path, payload, options)
     });
     let done = put.await?;
     Ok(to_version(client, key, done.e_tag, done.version))
@@ -95,7 +95,7 @@ async fn ours<S: Store>(client: &Client<S>, key: &str, bytes: &Bytes) -> Option<
 }
 
 fn is_changed(trouble: &Trouble) -> bool {
-    trouble.is_missing() || matches!(trouble.status(), Some(409 | 412))
+    trouble.is_missing() || trouble.is_conflict()
 }
 
 fn explain<S: Store>(client: &Client<S>, key: &str, trouble: Trouble) -> Error {

@@ -43,6 +43,7 @@ pub(super) fn reading(label: &str, key: &str, error: impl Into<io::Error>) -> Er
         Some(Errno::NOENT) => Error::NotFound(key.to_owned()),
         Some(Errno::ACCESS | Errno::PERM) => Error::Denied {
             message: format!("`{key}` in `{label}`: permission denied"),
+            hint: None,
         },
         Some(Errno::LOOP | Errno::NOTDIR | Errno::ISDIR) => in_the_way(label, key),
         _ => other(format!("`{key}` in `{label}`: {}", plain(&error)), error),

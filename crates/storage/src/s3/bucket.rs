@@ -1,21 +1,32 @@
 //! A bucket of S3: how it is opened, and what its own requests need besides.
 
-use std::path::Path as FilePath;
 use std::sync::Arc;
-use std::time::Duration;
 
+use object_store::ClientOptions;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum};
 use object_store::client::HttpClient;
-use object_store::{ClientOptions, RetryConfig};
 use secrecy::ExposeSecret;
+use url::Url;
 
-use super::credentials::{Credentials, SourceProvider};
-use super::options::{S3Options, Target};
-use crate::cloud::client::{Client, check_prefix};
+use super::credentials::{self, Credentials};
+use super::options::{S3Options, Target, builder_of};
+use crate::cloud::client::{Client, Store, check_prefix};
+use crate::cloud::codes;
 use crate::cloud::compared::Compared;
+use crate::cloud::options::no_retries;
 use crate::cloud::retry::Patience;
+use crate::cloud::source::SourceProvider;
 use crate::cloud::transport::Connector;
 use crate::{Error, Result};
+use pgkeep_model::part_sizes::Limits;
+
+impl Store for AmazonS3 {
+    type Objects = Self;
+
+    fn objects(&self) -> &Self {
+        self
+    }
+}
 
 /// A bucket and a prefix. Clones share connections and credentials.
 #[derive(Clone)]
@@ -23,7 +34,7 @@ pub(super) struct Bucket {
     pub(super) client: Arc<Client<AmazonS3>>,
     /// For the requests that object_store has no verb for.
     pub(super) http: HttpClient,
-    pub(super) url: String,
+    pub(super) url: Url,
     pub(super) region: String,
 }
 
@@ -35,10 +46,15 @@ impl Bucket {
                 "it looks like `s3://bucket/prefix`",
             ));
         }
-        let environment = options.environment.builder();
+        let environment = builder_of(&options.cloud.environment);
         let target = options.target(bucket, &environment)?;
-        let certificates = load_certificates(options.ca_certificate.as_deref())?;
-        let connector = Connector::new(target.is_plain_http, certificates, options.stall_timeout)?;
+        let cloud = &options.cloud;
+        let connector = Connector::new(
+            &target.bucket_url,
+            cloud.certificates()?,
+            cloud.stall_timeout,
+        )?;
+        let login = credentials::words(&options.credentials, &environment);
         let store = build(bucket, options, environment, &target, connector.clone())?;
         let prefix = check_prefix(prefix)?;
         let label = format!("s3://{bucket}/{prefix}")
@@ -46,15 +62,18 @@ impl Bucket {
             .to_owned();
         let client = Client {
             store,
-            patience: Patience::new(options.retry_budget, &label),
+            patience: Patience::new(cloud.retry_budget, &label),
             label,
             prefix,
-            part_sizes: options.part_sizes()?,
+            part_sizes: cloud.part_sizes()?,
+            limits: Limits::S3,
             compared: Compared::ETag,
+            dialect: &codes::S3,
+            login,
         };
         Ok(Self {
             client: Arc::new(client),
-            http: connector.store().clone(),
+            http: connector.http().clone(),
             url: target.bucket_url,
             region: target.region,
         })
@@ -91,9 +110,14 @@ fn build(
         .with_region(&target.region)
         // The bucket is in the URL already, wherever it belongs; virtual-hosted means to leave it alone. This key
         // wins over whatever endpoint the environment names.
-        .with_config(AmazonS3ConfigKey::S3Endpoint, &target.bucket_url)
+        .with_config(
+            AmazonS3ConfigKey::S3Endpoint,
+            target.bucket_url.as_str().trim_end_matches('/'),
+        )
         .with_virtual_hosted_style_request(true)
-        .with_client_options(ClientOptions::new().with_allow_http(target.is_plain_http))
+        .with_client_options(
+            ClientOptions::new().with_allow_http(target.bucket_url.scheme() == "http"),
+        )
         .with_http_connector(connector)
         .with_retry(no_retries())
         .with_skip_signature(false)
@@ -108,35 +132,4 @@ fn build(
         message: format!("`s3://{bucket}` cannot be used: {error}"),
         hint: None,
     })
-}
-
-/// Turns off object_store's own retries: they neither sign anew nor know `Retry-After`.
-fn no_retries() -> RetryConfig {
-    RetryConfig {
-        max_retries: 0,
-        retry_timeout: Duration::ZERO,
-        ..RetryConfig::default()
-    }
-}
-
-fn load_certificates(path: Option<&FilePath>) -> Result<Vec<reqwest::Certificate>> {
-    let Some(path) = path else {
-        return Ok(Vec::new());
-    };
-    let refuse = |why: String| {
-        Error::setup(
-            format!(
-                "the CA certificate `{}` cannot be used: {why}",
-                path.display()
-            ),
-            "`ca_certificate` is the path of a PEM file",
-        )
-    };
-    let pem = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
-    let found =
-        reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| refuse(error.to_string()))?;
-    if found.is_empty() {
-        return Err(refuse("it holds no certificate".to_owned()));
-    }
-    Ok(found)
 }

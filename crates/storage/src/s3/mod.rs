@@ -5,20 +5,22 @@
 
 mod bucket;
 mod credentials;
-mod listing;
 mod options;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use object_store::aws::AmazonS3;
+use object_store::aws::{AmazonS3, AwsAuthorizer};
+use object_store::client::{HttpRequest, HttpRequestBody};
 
-use crate::cloud::{self, client::Client};
+use crate::cloud;
+use crate::cloud::client::Client;
+use crate::cloud::pages::{self, Paged, generic, text_of};
 use crate::{Object, Result, Swept};
 use bucket::Bucket;
-pub use credentials::{CredentialSource, Credentials};
-pub use options::{S3Environment, S3Options};
+pub use credentials::Credentials;
+pub use options::S3Options;
 
 /// Keeps objects in a bucket, below a prefix. Clones share connections and credentials.
 #[derive(Clone)]
@@ -45,14 +47,30 @@ impl cloud::Bucket for S3 {
     }
 
     fn identity(&self) -> String {
-        format!("s3 {} {}", self.bucket.url, self.bucket.client.prefix)
+        let url = self.bucket.url.as_str().trim_end_matches('/');
+        format!("s3 {url} {}", self.bucket.client.prefix)
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Object>> {
-        listing::list(&self.bucket, prefix).await
+        pages::list(self, prefix).await
     }
 
     async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<Swept> {
-        listing::sweep(&self.bucket, prefix, older_than).await
+        pages::sweep(self, prefix, older_than).await
+    }
+}
+
+#[async_trait]
+impl Paged for S3 {
+    async fn ask(&self, query: &[(&str, &str)]) -> object_store::Result<String> {
+        let bucket = &self.bucket;
+        let credentials = bucket.client.store.credentials();
+        let credential = credentials.get_credential().await?;
+        let mut url = bucket.url.clone();
+        url.query_pairs_mut().extend_pairs(query);
+        let mut request = HttpRequest::new(HttpRequestBody::empty());
+        *request.uri_mut() = url.as_str().parse().map_err(generic)?;
+        AwsAuthorizer::new(&credential, "s3", &bucket.region).try_authorize(&mut request, None)?;
+        text_of(bucket.http.execute(request).await.map_err(generic)?).await
     }
 }

@@ -345,6 +345,7 @@ async fn a_storage_without_conditions_is_said_to_be_one() {
 async fn a_storage_that_fails_is_left_to_the_run() {
     let denied = || Error::Denied {
         message: "refused".to_owned(),
+        hint: None,
     };
     let broken = || Error::failed("broken");
     for fault in [denied as fn() -> Error, broken] {
@@ -363,6 +364,7 @@ async fn a_storage_that_fails_is_left_to_the_run() {
 async fn who_may_not_remove_leaves_word_that_the_lease_is_free() {
     let denied = || Error::Denied {
         message: "refused".to_owned(),
+        hint: None,
     };
     for verbs in [&[Verb::Remove][..], &[Verb::Remove, Verb::Get]] {
         let (first, second, memory) = (Host::new(), Host::new(), Memory::new());
