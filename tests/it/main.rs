@@ -8,6 +8,7 @@ mod actions;
 mod backup;
 mod check;
 mod circles;
+mod clouds;
 mod copies;
 mod corpus;
 mod demo;

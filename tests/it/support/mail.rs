@@ -97,7 +97,7 @@ fn python() -> Option<PathBuf> {
 }
 
 /// Makes an authority and a certificate for `localhost`. One that signs itself may not stand for a server.
-fn certify(folder: &Path) {
+pub(super) fn certify(folder: &Path) {
     let run = |arguments: &str| {
         let status = Command::new("openssl")
             .args(arguments.split(' '))

@@ -81,6 +81,10 @@ impl Probing<'_> {
     }
 
     async fn look(&mut self) {
+        if let Some(login) = self.storage().login() {
+            let line = self.line("credentials", Verdict::Ok, login);
+            self.lines.push(line);
+        }
         let is_listed = self.list("list").await;
         let version = match self.write().await {
             Ok(version) => version,
