@@ -29,7 +29,7 @@ const WRONG: &[(i32, &[&str])] = &[
     ),
     (
         2,
-        &["backup", "--url", "postgresql:///d", "--storage", "gs://b"],
+        &["backup", "--url", "postgresql:///d", "--storage", "abfss://b"],
     ),
     (
         2,
