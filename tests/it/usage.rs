@@ -29,7 +29,13 @@ const WRONG: &[(i32, &[&str])] = &[
     ),
     (
         2,
-        &["backup", "--url", "postgresql:///d", "--storage", "abfss://b"],
+        &[
+            "backup",
+            "--url",
+            "postgresql:///d",
+            "--storage",
+            "abfss://b",
+        ],
     ),
     (
         2,

@@ -157,9 +157,22 @@ async fn versions(storage: &dyn Storage) {
     storage.remove(key).await.unwrap();
 }
 
-/// Of many who replace the same version, one does. For storages that promise it; the S3 server of the tests looks first
+/// Of many who make the same object, one does; of many who replace the same version, one does. For storages that promise it; the S3 server of the tests looks first
 /// and writes then, as no real one does.
 async fn contests(storage: &dyn Storage) {
+    for round in 0..5 {
+        let all = (0..8).map(|who| async move {
+            let bytes = format!("{round} {who}");
+            storage.create("contest", bytes.into()).await
+        });
+        let ends = futures_util::future::join_all(all).await;
+        let (made, late): (Vec<_>, Vec<_>) = ends.into_iter().partition(Result::is_ok);
+        assert_eq!((made.len(), late.len()), (1, 7));
+        for end in late {
+            assert!(matches!(end, Err(Error::Exists(_))), "{end:?}");
+        }
+        storage.remove("contest").await.unwrap();
+    }
     for round in 0..20 {
         let start = storage.create("contest", "start".into()).await.unwrap();
         let all = (0..8).map(|who| {

@@ -8,6 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::Setup;
 use super::credentials::CredentialCommand;
+use super::secrets::forms_of;
 use pgkeep_model::config::{StorageConfig, StorageUrl};
 use pgkeep_storage::{
     AzureCredentials, AzureOptions, CloudEnvironment, CloudOptions, CredentialSource, Credentials,
@@ -94,12 +95,28 @@ impl Setup {
             (None, None) if is_anonymous => GcsCredentials::Anonymous,
             (None, None) => match self.source(config) {
                 Some(source) => GcsCredentials::Source(source),
-                None => GcsCredentials::Environment,
+                None => {
+                    self.hide_logins_of_google();
+                    GcsCredentials::Environment
+                }
             },
         };
         GcsOptions {
             cloud: self.cloud_options(config),
             credentials,
+        }
+    }
+
+    /// The files that may hold the login are read by the storage; what is secret in them is known from here on.
+    fn hide_logins_of_google(&self) {
+        let environment = CloudEnvironment::new(self.environment.as_ref().clone());
+        for path in GcsCredentials::files(&environment) {
+            // One that cannot be read is told of when it is used.
+            if let Ok(text) = self.read_text(&path) {
+                for secret in forms_of(&text) {
+                    self.hide(Some(&secret.into()));
+                }
+            }
         }
     }
 

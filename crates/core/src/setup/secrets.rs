@@ -37,6 +37,9 @@ const NAMES_OF_FILES: [&str; 3] = [
 /// Parts of the names of variables that hold secrets. What is hidden too much does no harm.
 const SECRET_NAMES: [&str; 6] = ["PASS", "SECRET", "TOKEN", "KEY", "CREDENTIAL", "AUTH"];
 
+/// What is secret in the JSON of a login for Google Cloud.
+const SECRETS_OF_LOGINS: [&str; 3] = ["private_key", "client_secret", "refresh_token"];
+
 /// Shorter lines of a private key would match by accident.
 const MIN_LINE: usize = 16;
 
@@ -108,22 +111,25 @@ pub(super) fn secrets(config: &Config) -> Vec<String> {
         .collect()
 }
 
-/// Returns a secret and what in it is one by itself: the signature of a SAS token, which a URL may hold without the rest, and the private
-/// key in the JSON of a service account.
-fn forms_of(secret: &str) -> impl Iterator<Item = String> {
+/// Returns a secret and what in it is one by itself: the signature of a SAS token, which a URL may hold without the rest,
+/// and what is secret in the JSON of a login.
+pub(super) fn forms_of(secret: &str) -> impl Iterator<Item = String> {
     let pairs = secret.split(['?', '&']);
     let signatures = pairs
         .filter_map(|pair| pair.strip_prefix("sig="))
         .flat_map(|signature| [signature.to_owned(), percent_decoded(signature)]);
-    let json = serde_json::from_str::<serde_json::Value>(secret).ok();
-    let key = json.and_then(|json| Some(json.get("private_key")?.as_str()?.to_owned()));
-    let lines: Vec<String> = key
+    let json = serde_json::from_str::<serde_json::Value>(secret).unwrap_or_default();
+    let held = SECRETS_OF_LOGINS.iter().filter_map(|name| json.get(name));
+    let keys: Vec<String> = held
+        .filter_map(|value| value.as_str().map(str::to_owned))
+        .collect();
+    let lines: Vec<String> = keys
         .iter()
         .flat_map(|key| key.lines())
         .filter(|line| line.len() >= MIN_LINE && !line.starts_with("-----"))
         .map(str::to_owned)
         .collect();
-    let parts: Vec<String> = signatures.chain(key).chain(lines).collect();
+    let parts: Vec<String> = signatures.chain(keys.clone()).chain(lines).collect();
     parts.into_iter().chain([secret.to_owned()])
 }
 

@@ -65,6 +65,15 @@ const FILES: [&str; 3] = [
 const USUAL_FILE: &str = "application_default_credentials.json";
 
 impl GcsCredentials {
+    /// Names the files that may hold the login, as the environment says; they need not be there.
+    pub fn files(environment: &CloudEnvironment) -> Vec<PathBuf> {
+        let named = FILES.iter().filter_map(|name| environment.get(name));
+        named
+            .map(PathBuf::from)
+            .chain(usual_file(environment))
+            .collect()
+    }
+
     /// Finds out who signs; reads the file that holds the login, if it is one.
     pub(super) fn resolve(&self, environment: &CloudEnvironment) -> Result<Login> {
         let login = |kind, words: &str| Login {
