@@ -40,8 +40,9 @@ struct Blob {
 
 #[derive(Deserialize)]
 struct Properties {
+    /// There for every object; what folders have is nobody's promise.
     #[serde(rename = "Content-Length")]
-    size_bytes: u64,
+    size_bytes: Option<u64>,
     #[serde(rename = "Last-Modified")]
     modified: String,
     #[serde(rename = "ResourceType")]
@@ -104,15 +105,17 @@ fn to_object(
     let Some(key) = own_key(client, &blob.name).filter(|_| !blob.is_folder()) else {
         return Ok(None);
     };
-    let modified_at = time(&blob.properties.modified).ok_or_else(|| {
+    let properties = &blob.properties;
+    let known = time(&properties.modified).zip(properties.size_bytes);
+    let (modified_at, size_bytes) = known.ok_or_else(|| {
         Fault::Told(Error::failed(format!(
-            "listing in `{}` failed: `{key}` has no time that can be read",
+            "listing in `{}` failed: `{key}` has no time or size that can be read",
             client.label
         )))
     })?;
     Ok(Some(Object {
         key: key.to_owned(),
-        size_bytes: blob.properties.size_bytes,
+        size_bytes,
         modified_at,
     }))
 }
@@ -177,8 +180,8 @@ mod tests {
     #[test]
     fn pages_are_read_as_azure_writes_them() {
         let text = "<EnumerationResults ServiceEndpoint=\"https://a/\" ContainerName=\"c\"><Prefix>pg/</Prefix><Blobs>\
-            <Blob><Name>pg/shop</Name><Properties><Creation-Time>x</Creation-Time><Last-Modified>Wed, 09 Sep 2026 09:20:02 GMT\
-            </Last-Modified><Content-Length>0</Content-Length><ResourceType>directory</ResourceType></Properties><OrMetadata/></Blob>\
+            <Blob><Name Encoded=\"true\">pg/shop%0B</Name><Properties><Creation-Time>x</Creation-Time><Last-Modified>Wed, 09 Sep 2026 \
+            09:20:02 GMT</Last-Modified><ResourceType>directory</ResourceType></Properties><OrMetadata/></Blob>\
             <Blob><Name>pg/old</Name><Properties><Last-Modified>Wed, 09 Sep 2026 09:20:02 GMT</Last-Modified><Content-Length>0\
             </Content-Length></Properties><Metadata><Hdi_isfolder>true</Hdi_isfolder></Metadata></Blob>\
             <Blob><Name>pg/shop/a</Name><Properties><Last-Modified>Wed, 09 Sep 2026 09:20:02 GMT</Last-Modified>\
@@ -188,7 +191,7 @@ mod tests {
         let folders: Vec<_> = page.blobs.blob.iter().map(Blob::is_folder).collect();
         assert_eq!(folders, [true, true, false]);
         assert_eq!(page.next_marker.as_deref(), Some(""));
-        assert_eq!(page.blobs.blob[2].properties.size_bytes, 7);
+        assert_eq!(page.blobs.blob[2].properties.size_bytes, Some(7));
         let at = time(&page.blobs.blob[2].properties.modified).unwrap();
         assert_eq!(at.to_string(), "2026-09-09T09:20:02Z");
 
