@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use pgkeep_storage::{Azure, AzureCredentials, AzureOptions, Error, Result, Storage};
 
 use super::{LARGE, conforms, contests, keys, patience, pattern, read, store, upload};
@@ -319,6 +319,34 @@ async fn refusals_are_told_with_what_to_do() {
             "{code}: {replaced:?}"
         );
     }
+}
+
+/// Azure calls a wrong clock a wrong key.
+#[tokio::test]
+async fn a_wrong_clock_is_named() {
+    let Some(scripted) = Scripted::start() else {
+        return;
+    };
+    let there = Timestamp::now() - SignedDuration::from_mins(125);
+    let date = jiff::fmt::rfc2822::DateTimePrinter::new()
+        .timestamp_to_rfc9110_string(&there)
+        .unwrap();
+    scripted.on(Rule::new(
+        "PUT",
+        refusal(403, "AuthenticationFailed").header("date", date),
+    )
+    .times(1));
+    scripted.on(Rule::new("PUT", refusal(403, "AuthenticationFailed")));
+    let storage = scripted.open();
+    let failed = storage.put("a", "x".into()).await.unwrap_err();
+    let text = failed.to_string();
+    assert!(
+        text.contains("clock is 2h 5m") && text.contains("ahead of"),
+        "{text}"
+    );
+    assert!(failed.hint().unwrap().contains("NTP"), "{failed:?}");
+    let failed = storage.put("a", "x".into()).await.unwrap_err();
+    assert!(failed.hint().unwrap().contains("key"), "{failed:?}");
 }
 
 #[tokio::test]

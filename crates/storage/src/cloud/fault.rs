@@ -110,11 +110,16 @@ impl XmlError {
         for text in more.map(first_line).filter(|text| !text.is_empty()) {
             words = format!("{words} {text}");
         }
-        if let Some((end, _)) = words.char_indices().nth(MAX_MESSAGE) {
-            words.truncate(end);
-        }
-        words
+        shortened(words)
     }
+}
+
+/// Returns as much of a foreign message as is passed on.
+pub(super) fn shortened(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(MAX_MESSAGE) {
+        text.truncate(end);
+    }
+    text
 }
 
 /// Returns a text up to its first line end.
