@@ -93,7 +93,7 @@ pub struct BackupArgs {
     /// Without a level, gzip takes one from 3 to 5 that suits each chunk.
     #[arg(long, value_name = "METHOD[:LEVEL]")]
     pub compression: Option<String>,
-    /// Encrypt to this public key of age, such as age1… (repeatable) [default: `encryption` of the configuration]
+    /// Encrypt to this public key of age, such as age1... (repeatable) [default: `encryption` of the configuration]
     #[arg(long = "recipient", value_name = "KEY")]
     pub recipients: Vec<String>,
     /// Also store roles and tablespaces
