@@ -234,6 +234,10 @@ impl Observer for Shown {
                 self.turn_to(Some(("compare", None)));
                 self.start("compare", progress, bytes, tables);
             }
+            Event::Copying { progress, bytes } => {
+                self.turn_to(Some(("copy", database)));
+                self.start("copy", progress, bytes, 0);
+            }
             Event::Ended => self.finish(),
             Event::Of { event, .. } => self.note(*event),
             // `verify` and `guard` show these in words of their own.

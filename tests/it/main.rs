@@ -36,6 +36,7 @@ mod status;
 mod storage;
 mod supabase;
 mod support;
+mod sync;
 mod terminal;
 mod tidy;
 mod usage;

@@ -45,7 +45,7 @@ fn template(shop: &Shop) -> (String, Vec<(String, Vec<u8>)>) {
 }
 
 /// Puts copies of one backup under other ids, below `root`.
-fn stock(shop: &Shop, root: &Path, ids: &[String]) {
+pub fn stock(shop: &Shop, root: &Path, ids: &[String]) {
     let (id, objects) = template(shop);
     let started = |id: &str| {
         let time = &id[5..21];
@@ -762,6 +762,11 @@ fn p22_sync_without_a_lease_removes_nothing() {
     stock(&shop, &bucket(&server), &nights());
     let orphan = bucket(&server).join("shop/shop-20260105T030000Z-0001.manifest.json");
     fs::remove_file(orphan).unwrap();
+    let touched = Command::new("touch")
+        .args(["-d", "2 days ago"])
+        .arg(bucket(&server).join("shop/shop-20260105T030000Z-0001.sql.gz"))
+        .status();
+    assert!(touched.unwrap().success());
     let before = server.keys();
     let flags = Oracle::new(&shop.sandbox, vec![Place::Bucket(&server)]).flags();
     let all = ["--json", "-d", "shop", "sync"]

@@ -57,6 +57,9 @@ pub struct RunRecord {
     /// How many backups it removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removed: Option<u64>,
+    /// How many copies it brought to a storage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copied: Option<u64>,
     /// What there is to say of it: the reason of a pin, where a restore went to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -86,6 +89,7 @@ impl RunRecord {
             rows: None,
             tables: None,
             removed: None,
+            copied: None,
             reason: None,
             undelivered: Vec::new(),
             pgkeep: env!("CARGO_PKG_VERSION").to_owned(),

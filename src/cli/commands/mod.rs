@@ -68,7 +68,8 @@ pub enum Command {
     /// Remove the backups that the retention policy does not keep
     #[command(after_long_help = prune::AFTER_HELP)]
     Prune(PruneArgs),
-    /// Remove what dead runs left in the storages, older than a day
+    /// Bring every kept backup to each storage, and remove what dead runs left
+    #[command(after_long_help = sync::AFTER_HELP)]
     Sync(SyncArgs),
     /// Keep a backup until it is unpinned
     Pin(PinArgs),

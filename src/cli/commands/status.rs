@@ -200,9 +200,19 @@ fn amounts(status: &Status) -> Vec<Row> {
     }
     for copies in &status.storages {
         let count = number(copies.backups);
+        let missing = if copies.missing > 0 {
+            let (missing, kept) = (number(copies.missing), number(status.kept));
+            format!("; lacks {missing} of {kept} kept backups: `pgkeep sync`")
+        } else {
+            String::new()
+        };
         rows.push((
             "in",
-            format!("{}: {count}, {}", copies.name, bytes(copies.size_bytes)),
+            format!(
+                "{}: {count}, {}{missing}",
+                copies.name,
+                bytes(copies.size_bytes)
+            ),
         ));
     }
     rows

@@ -64,7 +64,14 @@ pub enum Event<'a> {
         /// Tables with rows.
         tables: u64,
     },
-    /// A stage of a restore ended.
+    /// Copies go from storage to storage.
+    Copying {
+        /// How far they have come.
+        progress: &'a Arc<Progress>,
+        /// How many bytes they have in all.
+        bytes: u64,
+    },
+    /// A stage of a restore, or of a sync, ended.
     Ended,
     /// A stored copy is read to verify it.
     Verifying {

@@ -8,14 +8,16 @@ use crate::op::prune::SAFE;
 use crate::op::sync::Request;
 use pgkeep_model::failure::Result;
 
-/// Where is swept, and how.
+/// Where is copied and swept, and how.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
-    /// Remove nothing.
+    /// Change nothing.
     pub dry_run: bool,
+    /// Read every copy.
+    pub verify: bool,
     /// How long to wait for another run of the same database.
     pub lock_timeout: Option<String>,
-    /// Where to sweep.
+    /// The storages.
     pub storage: StorageOverrides,
 }
 
@@ -27,13 +29,20 @@ pub fn lock(overrides: &Overrides, setup: &Setup) -> Result<LockSettings> {
 
 /// With `--storage` the one database there, otherwise every database of the configuration, or the one of `-d`.
 pub async fn requests(overrides: &Overrides, setup: &Setup) -> Result<Vec<Opened<Request>>> {
-    let dry_run = overrides.dry_run;
+    let (dry_run, verify) = (overrides.dry_run, overrides.verify);
     if !overrides.storage.storages.is_empty() {
         let storages = setup.storages_to_read(&overrides.storage)?;
         let database = only_database(setup, &storages).await?;
+        let policy = if setup.names_a_database() {
+            setup.retention().ok().flatten()
+        } else {
+            None
+        };
         return Ok(vec![Ok(Request {
             database,
             storages,
+            policy,
+            verify,
             dry_run,
         })]);
     }
@@ -44,6 +53,8 @@ pub async fn requests(overrides: &Overrides, setup: &Setup) -> Result<Vec<Opened
             Ok(storages) => Ok(Request {
                 database,
                 storages,
+                policy: section.retention,
+                verify,
                 dry_run,
             }),
             Err(failure) => Err((database, failure.and_safe(SAFE))),

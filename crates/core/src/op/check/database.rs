@@ -91,6 +91,7 @@ async fn newest(checked: &Checked, context: &Context) -> pgkeep_model::failure::
             max_age: checked.max_age,
             retention: None,
             storages: Vec::new(),
+            copies: None,
             is_found: false,
             is_drill_expected: false,
             drill_max_age: None,

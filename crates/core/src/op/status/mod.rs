@@ -23,7 +23,7 @@ use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::freshness::{Freshness, Growth, Success, age, growth, judge, success};
 use pgkeep_model::id::{BackupId, DatabaseName};
 use pgkeep_model::key_sets::{self, KeySet};
-use pgkeep_model::keys::{Part, run_key};
+use pgkeep_model::keys::{Listed, Part, run_key};
 use pgkeep_model::notice::Notice;
 use pgkeep_model::retention::{Candidate, plan};
 use pgkeep_model::runs::{MAX_RECORD_BYTES, RunRecord};
@@ -72,6 +72,8 @@ pub struct Watched {
     pub retention: Option<Retention>,
     /// Names of the storages that should hold its backups.
     pub storages: Vec<String>,
+    /// How many of them must; none where one is enough.
+    pub copies: Option<usize>,
     /// Whether nobody named it: something of this name was stored, be it by mistake.
     pub is_found: bool,
     /// Whether drills are expected.
@@ -111,6 +113,13 @@ pub struct Status {
     pub drill: Option<LastDrill>,
     /// Number of backups, one-off partial ones aside.
     pub backups: u64,
+    /// How many of them the policy keeps; all where there is none.
+    pub kept: u64,
+    /// How many of those that are kept have fewer good copies than the database asks for.
+    pub few_copies: u64,
+    /// How many copies it asks for; none where one is enough.
+    #[serde(skip)]
+    copies_wanted: Option<usize>,
     /// How many of them are damaged.
     pub damaged: u64,
     /// How many are pinned.
@@ -205,6 +214,8 @@ pub struct Copies {
     pub backups: u64,
     /// Their size.
     pub size_bytes: u64,
+    /// Number of backups that the policy keeps and that are good elsewhere, but not there.
+    pub missing: u64,
     /// Id of the newest good one there.
     pub newest_good: Option<String>,
     /// Whether the newest good one of all storages is there; what is newer there may be damaged, or from the future.
@@ -292,6 +303,7 @@ fn found(listing: &Listing) -> Vec<Watched> {
         max_age: None,
         retention: None,
         storages: Vec::new(),
+        copies: None,
         is_found: true,
         is_drill_expected: false,
         drill_max_age: None,
@@ -321,6 +333,7 @@ async fn status(
     let runs = last_runs(&watched.name, listing).await;
     let drill = last_drill(watched, listing, &backups, &runs, now).await;
     let since = runs.last().map_or(now, |run| run.started_at);
+    let kept = kept(watched, &backups, now);
     let sizes: Vec<(Timestamp, u64)> = backups
         .iter()
         .filter(|backup| backup.is_good() && !listing.is_ahead(backup))
@@ -338,11 +351,14 @@ async fn status(
         newest_drilled: drilled.map(|backup| Newest::of(backup, now)),
         drill,
         backups: backups.len() as u64,
+        kept: kept.len() as u64,
+        few_copies: few_copies(watched, listing, &kept),
+        copies_wanted: watched.copies,
         damaged: backups.iter().filter(|backup| !backup.is_good()).count() as u64,
         pinned: backups.iter().filter(|backup| backup.is_pinned()).count() as u64,
         size_bytes: backups.iter().map(|backup| backup.size_bytes()).sum(),
         tiers: tiers(watched, &backups, now),
-        storages: copies(watched, listing, &backups, newest_good.as_ref()),
+        storages: copies(watched, listing, &backups, &kept, newest_good.as_ref()),
         newest_good,
         success: success(&runs, now - LOOK_BACK),
         success_since: if runs.len() < RUNS_READ {
@@ -403,7 +419,8 @@ fn alerts(status: &Status, watched: &Watched, listing: &Listing) -> Vec<String> 
     let all = stale
         .into_iter()
         .chain(damaged(status))
-        .chain(lacking(status));
+        .chain(lacking(status))
+        .chain(short_of_copies(status));
     let drill = status.drill.iter().flat_map(LastDrill::problems);
     all.chain(silent).chain(drill).collect()
 }
@@ -416,6 +433,20 @@ fn damaged(status: &Status) -> Option<String> {
             status.damaged, status.backups
         )
     })
+}
+
+/// Says how many backups have fewer copies than the database asks for.
+fn short_of_copies(status: &Status) -> Option<String> {
+    let wanted = status.copies_wanted.filter(|_| status.few_copies > 0)?;
+    let verb = if status.few_copies == 1 {
+        "has"
+    } else {
+        "have"
+    };
+    let (few, kept) = (status.few_copies, status.kept);
+    Some(format!(
+        "{few} of {kept} kept backups {verb} fewer than {wanted} good copies; `pgkeep sync` brings what another storage has"
+    ))
 }
 
 /// Names the storages that lack the newest good backup.
@@ -619,21 +650,63 @@ fn tiers(watched: &Watched, backups: &[&StoredBackup], now: Timestamp) -> BTreeM
     shares
 }
 
+/// Returns the storages that should hold a database's backups, with their positions.
+fn meant<'a>(
+    watched: &'a Watched,
+    listing: &'a Listing,
+) -> impl Iterator<Item = (usize, &'a StorageState)> {
+    let is_meant = |name: &String| watched.storages.is_empty() || watched.storages.contains(name);
+    let states = listing.states.iter().enumerate();
+    states.filter(move |(_, state)| is_meant(&state.name))
+}
+
+/// Returns the backups that the policy keeps; all where there is none.
+fn kept<'a>(
+    watched: &Watched,
+    backups: &[&'a StoredBackup],
+    now: Timestamp,
+) -> Vec<&'a StoredBackup> {
+    let candidate =
+        |backup: &&StoredBackup| Candidate::stored(backup.place.id.started_at(), backup.marks());
+    let candidates: Vec<Candidate> = backups.iter().map(candidate).collect();
+    let policy = watched.retention.as_ref();
+    let Some(plan) = policy.and_then(|policy| plan(policy, &candidates, now).ok()) else {
+        return backups.to_vec();
+    };
+    let kept = backups
+        .iter()
+        .zip(plan.verdicts)
+        .filter(|(_, verdict)| verdict.keep);
+    kept.map(|(backup, _)| *backup).collect()
+}
+
+/// Counts the backups that have fewer good copies than the database asks for. A storage that did not answer may have one.
+fn few_copies(watched: &Watched, listing: &Listing, kept: &[&StoredBackup]) -> u64 {
+    let Some(wanted) = watched.copies else {
+        return 0;
+    };
+    let has_few = |backup: &&&StoredBackup| {
+        let may_have = |(at, state): &(usize, &StorageState)| {
+            state.error.is_some() || backup.copies.get(at).is_some_and(Listed::is_good)
+        };
+        meant(watched, listing).filter(may_have).count() < wanted
+    };
+    kept.iter().filter(has_few).count() as u64
+}
+
 fn copies(
     watched: &Watched,
     listing: &Listing,
     backups: &[&StoredBackup],
+    kept: &[&StoredBackup],
     newest: Option<&Newest>,
 ) -> Vec<Copies> {
-    let is_meant = |name: &String| watched.storages.is_empty() || watched.storages.contains(name);
-    let answered = listing
-        .states
-        .iter()
-        .enumerate()
-        .filter(|(_, state)| state.error.is_none());
-    answered
-        .filter(|(_, state)| is_meant(&state.name))
+    let meant = meant(watched, listing).filter(|(_, state)| state.error.is_none());
+    meant
         .map(|(at, state)| {
+            let is_missing = |backup: &&&StoredBackup| {
+                backup.is_good() && !backup.copies.get(&at).is_some_and(Listed::is_good)
+            };
             let here: Vec<_> = backups
                 .iter()
                 .filter_map(|backup| {
@@ -645,6 +718,7 @@ fn copies(
                 name: state.name.clone(),
                 backups: here.len() as u64,
                 size_bytes: here.iter().map(|(_, copy)| copy.size_bytes()).sum(),
+                missing: kept.iter().filter(is_missing).count() as u64,
                 has_newest: here.iter().any(|(backup, copy)| {
                     copy.is_good()
                         && newest.is_some_and(|newest| newest.id == backup.place.id.to_string())
@@ -703,6 +777,7 @@ fn warnings(status: &Status) -> Vec<String> {
         warnings.push(format!("the last backup run failed: {why}"));
     }
     warnings.extend(lacking(status));
+    warnings.extend(short_of_copies(status));
     warnings
 }
 

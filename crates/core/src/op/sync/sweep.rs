@@ -1,55 +1,26 @@
-//! `sync`: sweeps what dead runs left behind: objects that no manifest speaks for, and unfinished uploads.
+//! Sweeps what dead runs left behind: objects that no manifest speaks for, and unfinished uploads.
 //!
 //! It touches nothing younger than a day and nothing while another run holds the database, so what a live run has
 //! stored and not yet committed is safe twice over.
+
+use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::history::{self, keep_record};
-use super::lock::{self, Hold, LockRequest, LockSettings};
-use super::prune::worst;
-use super::removal::Right;
-use super::stored::{NamedStorage, storage_failure};
+use super::{Request, SAFE};
 use crate::context::Context;
+use crate::op::lock::Hold;
+use crate::op::removal::Right;
+use crate::op::stored::{NamedStorage, storage_failure};
 use pgkeep_model::failure::{Failure, Kind, Result};
-use pgkeep_model::id::DatabaseName;
-use pgkeep_model::keys::{Listed, Part, gather};
-use pgkeep_model::scan::Finding;
+use pgkeep_model::keys::{Listed, Part, Place, gather};
 use pgkeep_model::words::count;
 use pgkeep_storage::Object;
 
 /// Anything younger may belong to a run that is still alive somewhere: no dump takes a day without its lease renewed.
 const ORPHAN_AGE: SignedDuration = SignedDuration::from_hours(24);
-
-const SAFE: &str = "nothing was removed";
-
-/// What to sweep.
-pub struct Request {
-    /// The database.
-    pub database: DatabaseName,
-    /// The storages.
-    pub storages: Vec<NamedStorage>,
-    /// Whether what would be swept is only told.
-    pub dry_run: bool,
-}
-
-/// What was swept.
-#[derive(Debug, Serialize)]
-pub struct Report {
-    /// The database.
-    pub database: String,
-    /// Whether nothing was to be removed.
-    pub dry_run: bool,
-    /// What each storage had.
-    pub storages: Vec<Swept>,
-    /// What was odd.
-    pub warnings: Vec<Finding>,
-    /// How it failed.
-    #[serde(skip)]
-    pub failure: Option<Failure>,
-}
 
 /// What one storage had.
 #[derive(Debug, Default, Serialize)]
@@ -70,7 +41,7 @@ pub struct Swept {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     #[serde(skip)]
-    failure: Option<Failure>,
+    pub(super) failure: Option<Failure>,
 }
 
 /// Objects that no manifest speaks for.
@@ -89,37 +60,14 @@ pub struct Orphan {
     pub error: Option<String>,
 }
 
-/// Sweeps under a lock of its own; a dry run takes none.
-pub async fn run(request: &Request, settings: &LockSettings, context: &Context) -> Report {
-    if request.dry_run {
-        return sweep_all(request, None, context).await;
-    }
-    let started_at = context.clock.now();
-    let lock = LockRequest {
-        database: &request.database,
-        storages: &request.storages,
-        verb: "sync",
-        safe: SAFE,
-        settings,
-        on_wait: &|text| tracing::warn!("{text}"),
-    };
-    let report = match lock::acquire(&lock, context).await {
-        Ok(hold) => {
-            let mut report = sweep_all(request, Some(&hold), context).await;
-            report.warnings.extend(hold.warnings.iter().cloned());
-            report.warnings.extend(hold.release().await);
-            report
-        }
-        Err(failure) => Report::failed(&request.database, request.dry_run, failure),
-    };
-    let run = history::run_id(&request.database, started_at, context);
-    let mut record = history::record(run, "sync", started_at, report.failure.as_ref(), context);
-    record.removed = Some(report.removed());
-    keep_record(&request.storages, record, context).await;
-    report
-}
-
-async fn sweep_all(request: &Request, hold: Option<&Hold>, context: &Context) -> Report {
+/// Sweeps every storage at once; without a hold it only tells. What is `spared` is left alone: it is a copy of a backup
+/// that another storage has, and will be one again.
+pub(super) async fn sweep_all(
+    request: &Request,
+    spared: &BTreeSet<Place>,
+    hold: Option<&Hold>,
+    context: &Context,
+) -> Vec<Swept> {
     let one = |(at, named): (usize, &NamedStorage)| {
         let named = named.clone();
         async move {
@@ -135,25 +83,20 @@ async fn sweep_all(request: &Request, hold: Option<&Hold>, context: &Context) ->
                 url: named.storage.label().to_owned(),
                 ..Swept::default()
             };
-            if let Err(failure) = sweep(&mut swept, request, &named, &right).await {
+            if let Err(failure) = sweep(&mut swept, request, spared, &named, &right).await {
                 swept.error = Some(failure.message.clone());
                 swept.failure = Some(failure);
             }
             swept
         }
     };
-    let mut storages = join_all(request.storages.iter().enumerate().map(one)).await;
-    let failures = storages.iter_mut().filter_map(|swept| swept.failure.take());
-    let failure = worst(failures.collect());
-    Report {
-        failure,
-        ..Report::new(&request.database, request.dry_run, storages)
-    }
+    join_all(request.storages.iter().enumerate().map(one)).await
 }
 
 async fn sweep(
     swept: &mut Swept,
     request: &Request,
+    spared: &BTreeSet<Place>,
     named: &NamedStorage,
     right: &Right<'_>,
 ) -> Result<()> {
@@ -166,13 +109,13 @@ async fn sweep(
             storage_failure(&format!("{} failed: cannot list it", right.what), &error)
                 .and_safe(&format!("{SAFE} there"))
         })?;
-    let (old, young) = orphans(&objects, before);
+    let (old, young) = orphans(&objects, spared, before);
     swept.young = young;
     swept.orphans = old.iter().map(Orphan::new).collect();
     let Some(hold) = right.hold else {
         return Ok(());
     };
-    if !hold.is_leased(right.at) {
+    if !old.is_empty() && !hold.is_leased(right.at) {
         return Err(no_lease(right));
     }
     let mut failed = 0;
@@ -215,7 +158,11 @@ fn no_lease(right: &Right<'_>) -> Failure {
 }
 
 /// Splits what no manifest speaks for into the old and the ids of the young.
-fn orphans(objects: &[Object], before: Timestamp) -> (Vec<Listed>, Vec<String>) {
+fn orphans(
+    objects: &[Object],
+    spared: &BTreeSet<Place>,
+    before: Timestamp,
+) -> (Vec<Listed>, Vec<String>) {
     let listed = gather(objects.iter().map(|o| (o.key.as_str(), o.size_bytes)));
     let is_old = |orphan: &Listed| {
         let is_written_long_ago = objects
@@ -226,7 +173,7 @@ fn orphans(objects: &[Object], before: Timestamp) -> (Vec<Listed>, Vec<String>) 
     };
     let (old, young): (Vec<Listed>, Vec<Listed>) = listed
         .into_iter()
-        .filter(|backup| !backup.is_committed())
+        .filter(|backup| !backup.is_committed() && !spared.contains(&backup.place))
         .partition(is_old);
     let young = young.iter().map(|orphan| orphan.place.id.to_string());
     (old, young.collect())
@@ -266,31 +213,6 @@ impl Orphan {
     }
 }
 
-impl Report {
-    /// Reports a sweep that did not begin.
-    pub fn failed(database: &DatabaseName, dry_run: bool, failure: Failure) -> Self {
-        Self {
-            failure: Some(failure),
-            ..Self::new(database, dry_run, Vec::new())
-        }
-    }
-
-    fn new(database: &DatabaseName, dry_run: bool, storages: Vec<Swept>) -> Self {
-        Self {
-            database: database.to_string(),
-            dry_run,
-            storages,
-            warnings: Vec::new(),
-            failure: None,
-        }
-    }
-
-    fn removed(&self) -> u64 {
-        let orphans = self.storages.iter().flat_map(|swept| &swept.orphans);
-        orphans.filter(|orphan| orphan.removed).count() as u64
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -319,7 +241,8 @@ mod tests {
             object("shop/lease.json", 900),
             object("shop/runs/shop-20260301T000000Z-0001.json", 900),
         ];
-        let (old, young) = orphans(&objects, now - ORPHAN_AGE);
+        let spared = BTreeSet::new();
+        let (old, young) = orphans(&objects, &spared, now - ORPHAN_AGE);
         let old: Vec<String> = old
             .iter()
             .map(|orphan| orphan.place.id.to_string())
@@ -332,5 +255,12 @@ mod tests {
             young,
             ["shop-20260303T000000Z-0001", "shop-20260310T110000Z-0001"]
         );
+        // A copy that lost its manifest is no leftover where another storage has the backup.
+        let spared = [Place {
+            id: "shop-20260302T000000Z-0001".parse().unwrap(),
+            is_partial: false,
+        }];
+        let (old, _) = orphans(&objects, &spared.into(), now - ORPHAN_AGE);
+        assert_eq!(old.len(), 1);
     }
 }
