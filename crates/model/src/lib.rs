@@ -25,6 +25,7 @@ pub mod part_sizes;
 pub mod pin;
 pub mod proof;
 pub mod redact;
+pub mod remote;
 pub mod required;
 pub mod restore;
 pub mod retention;

@@ -1,4 +1,5 @@
-//! Where backups live: a few verbs over keys, the same for a folder, a bucket of S3, GCS or Azure, and memory.
+//! Where backups live: a few verbs over keys, the same for a folder, a bucket of S3, GCS or Azure, what rclone reaches, and
+//! memory.
 //!
 //! An object becomes visible whole or not at all. Listings are complete or an error, never cut short in silence.
 
@@ -11,6 +12,7 @@ mod haste;
 pub mod key;
 mod memory;
 mod open;
+mod rclone;
 mod read;
 mod s3;
 
@@ -32,6 +34,7 @@ pub use gcs::{Gcs, GcsCredentials, GcsOptions};
 pub use haste::{ANSWER_LIMIT, Haste};
 pub use memory::{Memory, Verb};
 pub use open::{Options, open};
+pub use rclone::{Rclone, RcloneOptions};
 pub use s3::{Credentials, S3, S3Options};
 
 /// What a storage says when a verb fails.
@@ -73,6 +76,14 @@ pub enum Error {
         /// What to do about it.
         hint: Option<String>,
     },
+    /// A program that reaches it is missing, or too old.
+    #[error("{message}")]
+    Program {
+        /// What is wrong, in words.
+        message: String,
+        /// What to do about it.
+        hint: String,
+    },
     /// Anything else: full, unreachable, broken.
     #[error("{message}")]
     Failed {
@@ -110,6 +121,7 @@ impl Error {
             Self::Setup { hint, .. } | Self::Denied { hint, .. } | Self::Failed { hint, .. } => {
                 hint.as_deref()
             }
+            Self::Program { hint, .. } => Some(hint),
             _ => None,
         }
     }

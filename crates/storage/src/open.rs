@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use url::Url;
 
-use super::{Azure, AzureOptions, Error, Folder, Gcs, GcsOptions, Result, S3, S3Options, Storage};
+use super::{
+    Azure, AzureOptions, Error, Folder, Gcs, GcsOptions, Rclone, RcloneOptions, Result, S3,
+    S3Options, Storage,
+};
 
 const SUPPORTED: &str = "use a folder (`./backups`, `file:///var/backups`) or a bucket (`s3://bucket/prefix`, \
-                         `gs://bucket/prefix`, `az://container/prefix`)";
+                         `gs://bucket/prefix`, `az://container/prefix`), or what rclone reaches (`rclone:remote:path`)";
 
 /// What is set about a storage beyond its URL, for every kind that there is; the URL chooses one.
 #[derive(Clone, Debug, Default)]
@@ -19,13 +22,19 @@ pub struct Options {
     pub gcs: GcsOptions,
     /// For `az://`.
     pub azure: AzureOptions,
+    /// For `rclone:`.
+    pub rclone: RcloneOptions,
 }
 
 /// Opens the storage that `url` names: a path, `file://`, `s3://bucket/prefix`, `gs://bucket/prefix` or
-/// `az://container/prefix`.
+/// `az://container/prefix`, or `rclone:remote:path`.
 ///
 /// A leading `~/` is a path like any other: whoever knows the home expands it first.
 pub fn open(url: &str, options: &Options) -> Result<Arc<dyn Storage>> {
+    // A setting of a remote may be an address.
+    if let Some(remote) = url.strip_prefix("rclone:") {
+        return Ok(Arc::new(Rclone::open(remote, &options.rclone)?));
+    }
     let Some((scheme, rest)) = url.split_once("://") else {
         return Ok(Arc::new(Folder::open(Path::new(url))?));
     };
@@ -94,6 +103,13 @@ mod tests {
         assert_eq!(label("s3://acme").unwrap(), "s3://acme");
         assert_eq!(label("gs://acme/pg/").unwrap(), "gs://acme/pg");
         assert_eq!(label("az://backups/pg").unwrap(), "az://backups/pg");
+    }
+
+    #[test]
+    fn a_remote_of_rclone_is_opened_without_starting_it() {
+        assert_eq!(label("rclone:nas:pg/").unwrap(), "rclone:nas:pg");
+        let error = label("rclone::sftp,host=nas,pass=hunter2:pg").unwrap_err();
+        assert!(matches!(error, Error::Setup { .. }) && !format!("{error:?}").contains("hunter2"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod pooler;
 pub mod postgres;
 pub mod processes;
 pub mod proxy;
+pub mod rclone;
 pub mod receiver;
 pub mod s3;
 pub mod sandbox;

@@ -582,6 +582,9 @@ pub fn storage_failure(what: &str, error: &pgkeep_storage::Error) -> Failure {
         pgkeep_storage::Error::Unconditional(_) => (Kind::Storage, "storage_unconditional", None),
         pgkeep_storage::Error::Denied { hint, .. } => (Kind::Login, "storage_denied", hint.clone()),
         pgkeep_storage::Error::TooLarge { .. } => (Kind::Damaged, "object_too_large", None),
+        pgkeep_storage::Error::Program { hint, .. } => {
+            (Kind::Program, "program_missing", Some(hint.clone()))
+        }
         pgkeep_storage::Error::Setup { hint, .. } => (Kind::Usage, "storage_setup", hint.clone()),
         pgkeep_storage::Error::Failed { hint, .. } => {
             (Kind::Storage, "storage_failed", hint.clone())

@@ -12,7 +12,7 @@ use super::secrets::forms_of;
 use pgkeep_model::config::{StorageConfig, StorageUrl};
 use pgkeep_storage::{
     AzureCredentials, AzureOptions, CloudEnvironment, CloudOptions, CredentialSource, Credentials,
-    GcsCredentials, GcsOptions, Options, S3Options,
+    GcsCredentials, GcsOptions, Options, RcloneOptions, S3Options,
 };
 
 /// How long a check sends a request again.
@@ -27,6 +27,7 @@ impl Setup {
             StorageUrl::S3 { .. } => options.s3 = self.s3_options(config),
             StorageUrl::Gcs { .. } => options.gcs = self.gcs_options(config),
             StorageUrl::Azure { .. } => options.azure = self.azure_options(config),
+            StorageUrl::Rclone { .. } => options.rclone = RcloneOptions::new(self.variables()),
         }
         options
     }

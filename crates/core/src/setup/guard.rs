@@ -225,7 +225,7 @@ fn absolute(path: &Path) -> String {
 
 /// A folder's path means the same elsewhere when it is absolute; a home is expanded by pgkeep itself.
 fn storage_word(url: &str) -> String {
-    if url.contains("://") || url.starts_with('~') {
+    if url.contains("://") || url.starts_with("rclone:") || url.starts_with('~') {
         shell::word(url)
     } else {
         absolute(&PathBuf::from(url))

@@ -13,7 +13,7 @@ use pgkeep_storage::{Absent, Storage};
 /// Storages that somebody names for one run.
 #[derive(Clone, Debug, Default)]
 pub struct StorageOverrides {
-    /// Folders or buckets (`s3://`, `gs://`, `az://`); none at all means those of the configuration.
+    /// Folders, buckets (`s3://`, `gs://`, `az://`) or remotes (`rclone:`); none at all means those of the configuration.
     pub storages: Vec<String>,
     /// Endpoint of an S3-compatible service.
     pub s3_endpoint: Option<String>,
@@ -63,8 +63,8 @@ impl Setup {
 
     /// Opens storages to read from: a folder that is not there is not made.
     pub fn storages_to_read(&self, places: &StorageOverrides) -> Result<Vec<NamedStorage>> {
-        let folders = places.storages.iter().filter(|url| !url.contains("://"));
-        for folder in folders {
+        let is_folder = |url: &&String| !url.contains("://") && !url.starts_with("rclone:");
+        for folder in places.storages.iter().filter(is_folder) {
             let path = self.expand_home(Path::new(folder));
             if places.storages.len() == 1 && !path.exists() {
                 let message = format!("there is no folder `{}`", path.display());

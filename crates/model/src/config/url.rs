@@ -21,7 +21,7 @@ const POSTGRES: [&str; 2] = ["postgres://", "postgresql://"];
 const QUOTED: &str = "begins with a quotation mark, which is part of the value; remove it";
 
 /// What a storage is.
-const WANTED: &str = "must be a folder, `file:///folder`, `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`";
+const WANTED: &str = "must be a folder, `file:///folder`, `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix` or `rclone:remote:path`";
 
 /// Parameters of a connection URL that are shown; any other may be a secret.
 const SHOWN_PARAMETERS: [&str; 6] = ["host", "port", "user", "dbname", "sslmode", "service"];
@@ -52,6 +52,11 @@ pub enum StorageUrl {
         /// What every key starts with, without slashes at its ends; may be empty.
         prefix: String,
     },
+    /// Whatever rclone reaches.
+    Rclone {
+        /// The remote with its path, as rclone takes it, without a slash at its end.
+        remote: String,
+    },
 }
 
 impl StorageUrl {
@@ -62,11 +67,13 @@ impl StorageUrl {
             Self::S3 { .. } => "s3",
             Self::Gcs { .. } => "gs",
             Self::Azure { .. } => "az",
+            Self::Rclone { .. } => "rclone",
         }
     }
 }
 
-/// Reads `./backups`, `file:///srv/backups`, `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`.
+/// Reads `./backups`, `file:///srv/backups`, `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix` or
+/// `rclone:remote:path`.
 ///
 /// The error tells what is wrong, to stand behind a name for the URL; it never shows the URL.
 impl FromStr for StorageUrl {
@@ -83,6 +90,7 @@ impl fmt::Display for StorageUrl {
             Self::Folder(path) => return write!(f, "{}", path.display()),
             Self::S3 { bucket, prefix } | Self::Gcs { bucket, prefix } => (bucket, prefix),
             Self::Azure { container, prefix } => (container, prefix),
+            Self::Rclone { remote } => return write!(f, "rclone:{remote}"),
         };
         write!(f, "{}://{bucket}", self.scheme())?;
         match prefix.as_str() {
@@ -200,6 +208,12 @@ fn is_host(text: &str) -> bool {
 fn parse_storage(text: &str) -> Result<StorageUrl, String> {
     if text.starts_with(QUOTATION_MARKS) {
         return Err(QUOTED.to_owned());
+    }
+    // A setting of a remote may be an address.
+    if let Some(remote) = text.strip_prefix("rclone:") {
+        crate::remote::check(remote)?;
+        let remote = remote.trim_end_matches('/').to_owned();
+        return Ok(StorageUrl::Rclone { remote });
     }
     let Some((scheme, rest)) = text.split_once("://") else {
         return parse_folder(text);
@@ -400,6 +414,12 @@ mod tests {
             ("/srv/b", folder("/srv/b")),
             ("file:///srv/my%20b", folder("/srv/my b")),
             ("s3://acme", s3("acme", "")),
+            (
+                "rclone::sftp,host=nas:pg/",
+                StorageUrl::Rclone {
+                    remote: ":sftp,host=nas:pg".into(),
+                },
+            ),
             ("s3://acme/", s3("acme", "")),
             ("s3://acme/pg/prod/", s3("acme", "pg/prod")),
             (
@@ -454,6 +474,8 @@ mod tests {
             ),
             ("gcs://acme", "is written `gs://"),
             ("abfss://c@acme.dfs.core.windows.net/x", "is written `az://"),
+            ("rclone:backups", "must name a remote"),
+            ("rclone::sftp,host=a,pass=secret@:x", "has `pass` in it"),
             ("ftp://user:secret@acme", "must be a folder"),
         ] {
             let error = text.parse::<StorageUrl>().unwrap_err();
