@@ -254,6 +254,43 @@ fn a_long_index_comes_along() {
     }
 }
 
+/// Encrypted bytes are copied as they are, with what a listing tells of their recipients, and no key is asked for.
+#[test]
+fn an_encrypted_backup_comes_with_its_recipients() {
+    let both = Both::new();
+    let key = both.shop.sandbox.path("key.txt");
+    let generate = ["keys", "generate", "--output", key.to_str().unwrap()];
+    both.shop.sandbox.pgkeep(generate).run().expect(0);
+    let text = fs::read_to_string(&key).unwrap();
+    let public = text
+        .lines()
+        .find_map(|line| line.strip_prefix("# public key: "))
+        .unwrap();
+    both.shop
+        .run(&both.oracle(), &["--globals", "--recipient", public])
+        .run()
+        .expect(0);
+    let whole = both.held();
+    assert!(
+        whole[0].keys().any(|key| key.contains(".recipients.")),
+        "{whole:?}"
+    );
+    for key in whole[1].keys() {
+        fs::remove_file(both.roots()[1].join(key)).unwrap();
+        let real = report(&both.sync(&["--verify"]).expect(0));
+        let state = &real["copies"][0]["state"];
+        assert_eq!(
+            *state == "unmarked",
+            key.contains(".recipients."),
+            "{key}: {real}"
+        );
+        assert_eq!(both.held(), whole, "{key}");
+    }
+    fs::remove_dir_all(both.roots()[1].join("shop")).unwrap();
+    both.sync(&[]).expect(0);
+    both.assert_same();
+}
+
 /// Moving house: the new storage gets everything, pins and marks too, and nothing that the policy drops.
 #[test]
 fn an_empty_storage_is_filled_with_what_is_kept() {

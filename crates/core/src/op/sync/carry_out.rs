@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use super::plan::{Aside, Described, Examined, Held, Holding};
+use super::plan::{Aside, Beside, Described, Examined, Held, Holding};
 use super::transfer::{Broken, copy, prove};
 use crate::context::Context;
 use crate::op::lock::Hold;
@@ -108,8 +108,9 @@ impl Carrier<'_> {
         for &object in &lacking {
             written += self.copy(&mut job, object).await?;
         }
-        for part in job.examined.lacking_beside(&held) {
-            written += self.copy_beside(&job, part).await?;
+        let beside: Vec<Beside> = job.examined.lacking_beside(&held).cloned().collect();
+        for one in &beside {
+            written += self.copy_beside(&job, one).await?;
         }
         self.prove_right(&job).await?;
         if held.is_marked {
@@ -297,20 +298,12 @@ impl Carrier<'_> {
         Err(self.no_source(job, &wanted, last))
     }
 
-    /// Copies what lies beside a backup and says why it is kept. One that was taken away meanwhile does not come.
-    async fn copy_beside(&self, job: &Job<'_>, part: Part) -> std::result::Result<u64, End> {
-        let found = job
-            .examined
-            .beside
-            .iter()
-            .find(|(known, ..)| *known == part);
-        let Some(&(_, _, from)) = found else {
-            return Ok(0);
-        };
-        let key = job.examined.place.key(part, "");
+    /// Copies what lies beside a backup. A pin that was taken away meanwhile does not come.
+    async fn copy_beside(&self, job: &Job<'_>, beside: &Beside) -> std::result::Result<u64, End> {
+        let (key, from) = (&beside.key, beside.at);
         let source = self.listing.storages[from].storage.as_ref();
         let target = self.target(job).storage.as_ref();
-        let bytes = match self.soon(source.get(&key, MAX_BESIDE_BYTES)).await {
+        let bytes = match self.soon(source.get(key, MAX_BESIDE_BYTES)).await {
             Ok(bytes) => bytes,
             Err(Error::NotFound(_)) => return Ok(0),
             Err(error) => {
@@ -319,14 +312,14 @@ impl Carrier<'_> {
             }
         };
         let size_bytes = bytes.len() as u64;
-        match self.soon(target.put(&key, bytes)).await {
+        match self.soon(target.put(key, bytes)).await {
             Ok(()) => {}
             Err(Error::Exists(_)) => return Ok(0),
             Err(error) => return Err(self.failed(job, &error)),
         }
         // Nobody waits for our lock to unpin.
-        if let Err(Error::NotFound(_)) = self.soon(source.head(&key)).await {
-            self.remove(job, &key).await?;
+        if let Err(Error::NotFound(_)) = self.soon(source.head(key)).await {
+            self.remove(job, key).await?;
             return Ok(0);
         }
         Ok(size_bytes)

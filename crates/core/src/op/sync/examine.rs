@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use super::plan::{Aside, BESIDE, Described, Examined, Held, Holding};
+use super::plan::{Aside, BESIDE, Beside, Described, Examined, Held, Holding};
 use super::transfer::{Broken, prove};
 use crate::op::stored::{
     Listing, StoredBackup, manifest_failure, manifest_of_copy, storage_failure,
@@ -238,22 +238,22 @@ impl Looking<'_> {
         copies.find_map(|copy| size_in(copy, key))
     }
 
-    /// Finds what lies beside the copies: why the backup is kept, and the note of a drill.
-    fn beside(&self, backup: &StoredBackup) -> Vec<(Part, u64, usize)> {
+    /// Finds what lies beside the copies that are committed.
+    fn beside(&self, backup: &StoredBackup) -> Vec<Beside> {
         let find = |part: Part| {
-            let key = backup.place.key(part, "");
             let mut copies = backup.copies.iter();
             copies.find_map(|(&at, copy)| {
                 let is_told = copy.is_committed() && self.storages.contains(&at);
-                let size = size_in(copy, &key).filter(|_| is_told)?;
-                Some((part, size, at))
+                let (key, size_bytes) = copy.parts.get(&part).filter(|_| is_told)?.first()?;
+                Some(Beside {
+                    part,
+                    key: key.clone(),
+                    size_bytes: *size_bytes,
+                    at,
+                })
             })
         };
-        BESIDE
-            .into_iter()
-            .chain([Part::Drill])
-            .filter_map(find)
-            .collect()
+        BESIDE.into_iter().filter_map(find).collect()
     }
 }
 

@@ -6,8 +6,25 @@ use pgkeep_model::failure::Failure;
 use pgkeep_model::keys::{Part, Place};
 use pgkeep_model::words::number;
 
-/// What comes along with a copy and is no part of what the manifest proves: why the backup is kept.
-pub(super) const BESIDE: [Part; 3] = [Part::Pin, Part::PreDeploy, Part::Guarded];
+/// What comes along with a copy and is no part of what the manifest proves: why the backup is kept, who can open it, and
+/// the note of a drill.
+pub(super) const BESIDE: [Part; 5] = [
+    Part::Pin,
+    Part::PreDeploy,
+    Part::Guarded,
+    Part::Recipients,
+    Part::Drill,
+];
+
+/// A small object that lies beside a backup somewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Beside {
+    pub part: Part,
+    pub key: String,
+    pub size_bytes: u64,
+    /// The storage that has it.
+    pub at: usize,
+}
 
 /// An object as the manifest describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +123,7 @@ pub enum State {
     Missing,
     /// It is, and something of it is missing or wrong.
     Damaged,
-    /// It is whole, and lacks what says why it is kept.
+    /// It is whole, and lacks something small beside it: why it is kept, or who can open it.
     Unmarked,
 }
 
@@ -121,8 +138,8 @@ pub(super) struct Examined {
     pub manifest_bytes: u64,
     /// One for each storage that answered.
     pub held: Vec<Held>,
-    /// What lies beside it somewhere, with its size and the storage that has it.
-    pub beside: Vec<(Part, u64, usize)>,
+    /// What lies beside it somewhere.
+    pub beside: Vec<Beside>,
     /// Sizes by listing of objects whose manifest says none.
     pub listed_bytes: Vec<Option<u64>>,
 }
@@ -180,25 +197,22 @@ impl Examined {
         if !wrong.is_empty() {
             return Some((State::Damaged, wrong.join("; ")));
         }
-        let beside = self.lacking_beside(held).into_iter();
+        let beside = self.lacking_beside(held);
         let words: Vec<String> = beside
-            .map(|part| format!("`{}` is missing", self.place.key(part, "")))
+            .map(|beside| format!("`{}` is missing", beside.key))
             .collect();
         (!words.is_empty()).then(|| (State::Unmarked, words.join("; ")))
     }
 
     /// Returns what lies beside another copy and not beside this one.
-    pub(super) fn lacking_beside(&self, held: &Held) -> Vec<Part> {
-        let parts = self.beside.iter().map(|(part, ..)| *part);
-        let is_wanted = |part: &Part| match part {
+    pub(super) fn lacking_beside<'e>(&'e self, held: &'e Held) -> impl Iterator<Item = &'e Beside> {
+        let is_wanted = move |beside: &&Beside| match beside.part {
             // It was the bytes of a copy that were restored: those that are brought are the same.
             Part::Drill => self.needs_manifest(held),
             _ => true,
         };
-        parts
-            .filter(is_wanted)
-            .filter(|part| !held.beside.contains(part))
-            .collect()
+        let wanted = self.beside.iter().filter(is_wanted);
+        wanted.filter(|beside| !held.beside.contains(&beside.part))
     }
 
     /// Returns the storages that may have an object, those that proved it first.
@@ -244,12 +258,8 @@ impl Examined {
         } else {
             0
         };
-        let lacking = self.lacking_beside(held);
-        let beside = self
-            .beside
-            .iter()
-            .filter(|(part, ..)| lacking.contains(part));
-        objects + manifest + beside.map(|(_, size, _)| size).sum::<u64>()
+        let beside = self.lacking_beside(held).map(|beside| beside.size_bytes);
+        objects + manifest + beside.sum::<u64>()
     }
 }
 
@@ -272,7 +282,14 @@ mod tests {
             manifest_at: 0,
             manifest_bytes: 7,
             held,
-            beside: vec![(Part::Pin, 1, 0), (Part::Drill, 2, 0)],
+            beside: [(Part::Pin, 1), (Part::Drill, 2)]
+                .map(|(part, size_bytes)| Beside {
+                    part,
+                    key: String::new(),
+                    size_bytes,
+                    at: 0,
+                })
+                .into(),
             listed_bytes: vec![None, None],
         }
     }
@@ -316,7 +333,11 @@ mod tests {
         let mut unpinned = held(1, Listed, [Listed, Listed]);
         unpinned.beside.clear();
         let examined = examined(vec![unpinned.clone()]);
-        assert_eq!(examined.lacking_beside(&unpinned), [Part::Pin]);
+        let lacking: Vec<Part> = examined
+            .lacking_beside(&unpinned)
+            .map(|beside| beside.part)
+            .collect();
+        assert_eq!(lacking, [Part::Pin]);
         assert_eq!(examined.lacking_bytes(&unpinned), 1);
         assert_eq!(examined.lack(&unpinned).unwrap().0, State::Unmarked);
     }
