@@ -34,17 +34,17 @@ pub fn check(remote: &str) -> Result<(), String> {
     if name.is_empty() {
         return Err(WANTED.to_owned());
     }
+    for (key, value) in settings {
+        if is_secret(key, value) {
+            return Err(told(name, key, remote.starts_with(':')));
+        }
+    }
     if path.starts_with("//") {
         return Err("has an address without quotes; write it as `url='https://…'`".to_owned());
     }
     // rclone takes both for what they are elsewhere, and keys come behind.
     if path.contains('\\') || path.split('/').any(|part| part == "..") {
         return Err("has a path with `\\` or `..` in it".to_owned());
-    }
-    for (key, value) in settings {
-        if is_secret(key, value) {
-            return Err(told(name, key, remote.starts_with(':')));
-        }
     }
     Ok(())
 }
