@@ -4,6 +4,9 @@ use super::reader::{Fields, Reader};
 use super::setting::Group;
 use super::types::{StorageConfig, StorageUrl};
 
+/// Keys of a storage of any kind.
+const KEYS_OF_ALL: [&str; 2] = ["url", "append_only"];
+
 const ALL: &[&str] = &["s3", "gs", "az"];
 const S3: &[&str] = &["s3"];
 const GCS: &[&str] = &["gs"];
@@ -37,7 +40,7 @@ pub(super) fn check(storage: &StorageConfig, reader: &mut Reader, fields: &Field
 fn note_keys_of_others(scheme: &str, reader: &mut Reader, fields: &Fields) {
     for field in StorageConfig::KEYS
         .iter()
-        .filter(|key| key.name != "url")
+        .filter(|key| !KEYS_OF_ALL.contains(&key.name))
         .filter_map(|key| fields.find(key.name))
     {
         let schemes = schemes(field.key.name);

@@ -3,10 +3,13 @@
 use secrecy::ExposeSecret;
 
 use super::reader::{Fields, Reader, join};
-use super::types::{Compression, Connection, DatabaseConfig, Encryption, Retention, Retries};
+use super::types::{
+    Compression, Connection, DatabaseConfig, Encryption, LockConfig, Retention, Retries, THIS_HOST,
+};
 use super::url;
 use crate::encryption::recipient_kind;
 use crate::name::TableName;
+use crate::nearest::did_you_mean;
 
 /// Keys that say where a server is and that `url` says too.
 const PARTS_OF_URL: [&str; 5] = ["host", "port", "user", "database", "service"];
@@ -71,6 +74,22 @@ pub(super) fn retention(_: &mut Retention, reader: &mut Reader, fields: &Fields)
             "give at least one rule such as `keep_daily: 7`, or leave `retention` out to keep all";
         reader.refuse(&fields.here, format!("keeps nothing; {advice}"));
     }
+}
+
+/// A lease lives in a storage of this file, or on this host.
+pub(super) fn lock(lock: &mut LockConfig, reader: &mut Reader, fields: &Fields) {
+    let (Some(name), Some(field)) = (&lock.storage, fields.find("storage")) else {
+        return;
+    };
+    let known = &reader.storages;
+    // Where the storages themselves are missing, that is the problem.
+    if name == THIS_HOST || known.is_empty() || known.contains(name) {
+        return;
+    }
+    let names = known.iter().map(String::as_str).chain([THIS_HOST]);
+    let advice = did_you_mean(name, names);
+    let why = format!("is neither a storage of this file nor `{THIS_HOST}`{advice}");
+    reader.refuse(field, why);
 }
 
 /// Checks what only the finished database shows.

@@ -34,8 +34,8 @@ pub use reader::{parse_duration, parse_duration_or_off, parse_span, parse_timezo
 pub use schema::config_schema;
 pub use types::{
     Compression, CompressionMethod, Config, Connection, DatabaseConfig, DrillConfig, Encryption,
-    KeepPreDeploy, LogConfig, PostgresConfig, Preset, RequiredTable, Retention, Retries,
-    StorageConfig, StorageUrl,
+    KeepPreDeploy, LeasePlace, LockConfig, LogConfig, PostgresConfig, Preset, RequiredTable,
+    Retention, Retries, StorageConfig, StorageUrl,
 };
 pub use url::redact as redact_connection_url;
 

@@ -40,5 +40,7 @@ fn config(config: &Config) -> Shown {
     keys.put_list("notify", &config.notify, Item::show);
     let is_logged = config.log.file.is_some();
     keys.put_some("log", is_logged.then(|| config.log.shown()));
+    let is_placed = config.lock.storage.is_some();
+    keys.put_some("lock", is_placed.then(|| config.lock.shown()));
     keys.into()
 }

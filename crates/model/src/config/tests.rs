@@ -735,7 +735,7 @@ fn full() -> String {
         drill: {url: 'postgres://d:${SECRET}@h/x', allow_superuser: true, max_age: 40d, skip_extensions: [pg_cron], assertions: [{name: some, sql: SELECT 1, expect: equals 1}, {name: app, command: [./smoke, '${SECRET}']}]}\n\
         host: db\nport: 5433\nuser: app\ndatabase: 2024";
     let storage = "  far:\n    url: s3://b/p\n    endpoint: https://s3.example.com\n    region: eu\n    path_style: false\n    access_key_id: ${SECRET}\n    \
-        secret_access_key_file: /run/pw\n    session_token: ${SECRET}\n    part_size: 8MiB\n    ca_certificate: ca.pem\n  \
+        secret_access_key_file: /run/pw\n    session_token: ${SECRET}\n    part_size: 8MiB\n    ca_certificate: ca.pem\n    append_only: ${YES}\n  \
         vault:\n    url: s3://v\n    credential_command: [prog, --token, '${SECRET}']\n  \
         key: {url: 'gs://g/p', service_account: '${SECRET}'}\n  token: {url: 'gs://g', access_token: '${SECRET}'}\n  \
         blob: {url: 'az://c/p', account: acme, account_key: '${SECRET}'}\n  sas: {url: 'az://c', account: acme, sas_token: '${SECRET}'}\n  \
@@ -744,7 +744,7 @@ fn full() -> String {
         nobody: {url: 'az://c', anonymous: true}\n";
     let keys = keys.replace('\n', "\n    ");
     format!(
-        "databases:\n  shop:\n    service: shop\n    {keys}\nstorages:\n{storage}postgres:\n  bin_dir: /opt/pg\nlog:\n  file: ./pgkeep.log\n  max_size: 1MiB\n  keep: 0\n\
+        "databases:\n  shop:\n    service: shop\n    {keys}\nstorages:\n{storage}postgres:\n  bin_dir: /opt/pg\nlog:\n  file: ./pgkeep.log\n  max_size: 1MiB\n  keep: 0\nlock: {{storage: vault}}\n\
         notify:\n  - slack: {{url: 'https://hooks.example/${{SECRET}}', on: [stale, failure]}}\n  \
         - webhook: {{url: 'https://u:${{SECRET}}@h:81/x', secret: '${{SECRET}}', headers: {{X-Key: '${{SECRET}}'}}, databases: shop, ca_certificate: ca.pem}}\n  \
         - email: {{host: mail, user: a, password: '${{SECRET}}', from: A <a@b>, to: [c@d, E <e@f>], on: success}}\n  \
@@ -835,6 +835,8 @@ fn every_value_arrives() {
         (far.part_size_bytes, far.path_style),
         (Some(8 << 20), Some(false))
     );
+    assert!(far.append_only && !config.storage("vault").unwrap().append_only);
+    assert_eq!(config.lease_place(), LeasePlace::Storage("vault".into()));
     let command: Vec<&str> = config
         .storage("vault")
         .unwrap()
@@ -857,6 +859,31 @@ fn every_value_arrives() {
         "log: {max_size: 10MiB, keep: 5}\ndatabases: {a: {host: h}}\nstorages: {x: {url: 's3://b'}}",
     );
     assert_eq!(with_defaults.log, LogConfig::default());
+}
+
+#[test]
+fn a_lease_lives_in_a_storage_of_the_file_or_on_this_host() {
+    let with = |name: &str, lock: &str| {
+        format!(
+            "storages: {{{name}: {{url: ./b, append_only: true}}}}\ndatabases: {{a: {{service: a}}}}\n{lock}\n"
+        )
+    };
+    let place = |name, lock| good(&with(name, lock)).lease_place();
+    assert_eq!(place("x", ""), LeasePlace::EachStorage);
+    assert_eq!(
+        place("x", "lock: {storage: x}"),
+        LeasePlace::Storage("x".into())
+    );
+    assert_eq!(place("x", "lock: {storage: local}"), LeasePlace::ThisHost);
+    // A storage may be called so, and is meant then.
+    let local = LeasePlace::Storage("local".into());
+    assert_eq!(place("local", "lock: {storage: local}"), local);
+    assert_eq!(
+        problems(&with("offsite", "lock: {storage: offsit}")),
+        [
+            "line 3: `lock.storage` is neither a storage of this file nor `local`; did you mean `offsite`?"
+        ]
+    );
 }
 
 #[test]
@@ -1203,7 +1230,7 @@ fn the_example_is_good_as_it_is() {
     let (first, sections) = set.split_at(6);
     let top: Vec<&str> = EXAMPLE.lines().skip(2).take(6).collect();
     assert_eq!(first, top);
-    assert_eq!(sections, ["defaults:", "postgres:", "log:"]);
+    assert_eq!(sections, ["defaults:", "postgres:", "log:", "lock:"]);
 }
 
 #[test]

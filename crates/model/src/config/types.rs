@@ -58,6 +58,8 @@ pub struct Config {
     pub postgres: PostgresConfig,
     /// The log file.
     pub log: LogConfig,
+    /// Where the lease of a run lives.
+    pub lock: LockConfig,
     /// What a database has that gives no keys of its own.
     pub defaults: DatabaseConfig,
     /// Where notices about runs are sent.
@@ -76,6 +78,29 @@ impl Config {
         let found = self.storages.iter().find(|(n, _)| n == name);
         found.map(|(_, storage)| storage)
     }
+
+    /// Returns where the lease of a run lives. A storage that is called `local` is meant before this host is.
+    pub fn lease_place(&self) -> LeasePlace {
+        match &self.lock.storage {
+            None => LeasePlace::EachStorage,
+            Some(name) if name == THIS_HOST && self.storage(name).is_none() => LeasePlace::ThisHost,
+            Some(name) => LeasePlace::Storage(name.clone()),
+        }
+    }
+}
+
+/// What `lock.storage` says for no storage at all.
+pub(super) const THIS_HOST: &str = "local";
+
+/// Where the lease of a run lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeasePlace {
+    /// In each storage that the run works on.
+    EachStorage,
+    /// In this storage alone, whichever the run works on.
+    Storage(String),
+    /// Nowhere: only runs of this host wait for each other.
+    ThisHost,
 }
 
 group! {
@@ -95,6 +120,15 @@ group! {
         max_size_bytes: u64 = Size(MIN_LOG_SIZE, 1 << 40), as "max_size", default "10MiB";
         /// How many files that were put aside are kept.
         keep: u32 = Count(0, 1000), default "5";
+    }
+}
+
+group! {
+    /// Where runs of different hosts see each other.
+    pub struct LockConfig: PartialEq, Eq {
+        /// The one storage that holds the lease, by its name; `local` keeps it on this host alone. Default: each
+        /// storage holds one.
+        storage: Option<String> = Text;
     }
 }
 
@@ -374,6 +408,9 @@ group! {
         part_size_bytes: Option<u64> = Size(5 << 20, 1 << 30), as "part_size";
         /// Certificates to trust for the endpoint, beside the usual ones.
         ca_certificate: Option<PathBuf> = Path;
+        /// Whether nothing is ever removed from it: for a key without the right to delete, or a bucket whose lifecycle
+        /// frees the space.
+        append_only: bool = Flag, default "false";
     }
 }
 
@@ -491,6 +528,7 @@ macro_rules! defaults {
 defaults!(
     PostgresConfig,
     LogConfig,
+    LockConfig,
     DatabaseConfig,
     Connection,
     Compression,
@@ -537,6 +575,7 @@ sections! {
         key("postgres", Kind::Section(&POSTGRES), "The PostgreSQL client programs."),
         key("notify", Kind::Sections(&NOTIFIER), "Where notices about runs are sent."),
         key("log", Kind::Section(&LOG), "A log file in addition to what is printed."),
+        key("lock", Kind::Section(&LOCK), "Where runs of different hosts see each other."),
     ];
     DATABASE: "database", "in a database or under `defaults`",
         "A database: how to reach it, what must be in its dump, where its backups go.", DatabaseConfig::KEYS;
@@ -557,7 +596,7 @@ sections! {
         key("expect", Kind::Text, "What the query must answer: equals X, at_least N, at_most N or no_rows."),
         key("command", Kind::Command, "A program and its arguments, which must exit with 0; it finds the database by PGKEEP_SCRATCH_URL and DATABASE_URL."),
     ];
-    STORAGE: "storage", "in a storage", "A place that backups are stored in. All keys but url are for buckets alone, and most for one kind of them.", StorageConfig::KEYS;
+    STORAGE: "storage", "in a storage", "A place that backups are stored in. All keys but url and append_only are for buckets alone, and most for one kind of them.", StorageConfig::KEYS;
     POSTGRES: "postgres", "under `postgres`", "The PostgreSQL client programs.", PostgresConfig::KEYS;
     NOTIFIER: "notifier", "in an entry of `notify`", "Where a notice is sent: exactly one of the keys.", &[
         key("email", Kind::Section(&EMAIL), "Sends e-mail."),
@@ -572,4 +611,5 @@ sections! {
     WEBHOOK: "webhook", "under `webhook`", "An address that takes a JSON document.", join!(WebhookConfig::KEYS, ON, Scope::KEYS);
     PING: "ping", "under `ping`", "A service that alarms when no ping comes. It gets pings for backups only.", join!(PingConfig::KEYS, Scope::KEYS);
     LOG: "log", "under `log`", "A log file in addition to what is printed; `--log-file` overrides it.", LogConfig::KEYS;
+    LOCK: "lock", "under `lock`", "Where runs of different hosts see each other.", LockConfig::KEYS;
 }

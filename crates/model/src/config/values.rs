@@ -7,7 +7,7 @@ use super::setting::{Blank, Group, Item, Scalar, Setting};
 use super::shown::{Keys, Shown};
 use super::tree::Value;
 use super::types::{
-    Compression, CompressionMethod, DrillConfig, Encryption, KeepPreDeploy, LogConfig,
+    Compression, CompressionMethod, DrillConfig, Encryption, KeepPreDeploy, LockConfig, LogConfig,
     PostgresConfig, Preset, RequiredTable, Retention, Retries,
 };
 use crate::notice::{MailTls, PingStyle};
@@ -84,6 +84,7 @@ nested! {
     DrillConfig: check::nothing;
     PostgresConfig: check::nothing;
     LogConfig: check::nothing;
+    LockConfig: check::lock;
 }
 
 fn read_nested<T: Group>(
