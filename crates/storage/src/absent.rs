@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use jiff::Timestamp;
 
-use super::{Error, Object, Result, Storage, Swept, Upload, Version};
+use super::{Error, Object, Removed, Result, Storage, Swept, Upload, Version};
 
 /// Stands for a storage that could not be opened.
 pub struct Absent {
@@ -84,7 +84,7 @@ impl Storage for Absent {
         self.error()
     }
 
-    async fn remove(&self, _: &str) -> Result<()> {
+    async fn remove(&self, _: &str) -> Result<Removed> {
         self.error()
     }
 

@@ -4,6 +4,7 @@
 //! An object becomes visible whole or not at all. Listings are complete or an error, never cut short in silence.
 
 mod absent;
+mod append_only;
 mod azure;
 mod cloud;
 mod folder;
@@ -12,6 +13,7 @@ mod haste;
 pub mod key;
 mod memory;
 mod open;
+mod protection;
 mod rclone;
 mod read;
 mod s3;
@@ -25,6 +27,7 @@ use jiff::Timestamp;
 use thiserror::Error;
 
 pub use absent::Absent;
+pub use append_only::AppendOnly;
 pub use azure::{Azure, AzureCredentials, AzureOptions};
 pub use cloud::environment::CloudEnvironment;
 pub use cloud::options::CloudOptions;
@@ -34,6 +37,7 @@ pub use gcs::{Gcs, GcsCredentials, GcsOptions};
 pub use haste::{ANSWER_LIMIT, Haste};
 pub use memory::{Memory, Verb};
 pub use open::{Options, open};
+pub use protection::{Answer, Lock, Period, Protection, Versions};
 pub use rclone::{Rclone, RcloneOptions};
 pub use s3::{Credentials, S3, S3Options};
 
@@ -57,6 +61,16 @@ pub enum Error {
     Denied {
         /// What was refused, in words.
         message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// The object is there to stay: a lock, a retention policy or a hold forbids to remove or to replace it.
+    #[error("{message}")]
+    Retained {
+        /// What was refused, in words.
+        message: String,
+        /// Until when, where the storage tells.
+        until: Option<Timestamp>,
         /// What to do about it.
         hint: Option<String>,
     },
@@ -118,13 +132,23 @@ impl Error {
     /// Returns the next move, where one is known.
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Self::Setup { hint, .. } | Self::Denied { hint, .. } | Self::Failed { hint, .. } => {
-                hint.as_deref()
-            }
+            Self::Setup { hint, .. }
+            | Self::Denied { hint, .. }
+            | Self::Retained { hint, .. }
+            | Self::Failed { hint, .. } => hint.as_deref(),
             Self::Program { hint, .. } => Some(hint),
             _ => None,
         }
     }
+}
+
+/// What became of a removed object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// It is gone, and its bytes are free; or it was not there.
+    Freed,
+    /// Nobody sees it any more, and its bytes are kept: the storage keeps versions or deleted objects for a while.
+    Hidden,
 }
 
 /// Result of a verb.
@@ -236,8 +260,8 @@ pub trait Storage: Send + Sync {
     /// Lists every object whose key starts with `prefix`, sorted by key.
     async fn list(&self, prefix: &str) -> Result<Vec<Object>>;
 
-    /// Removes an object; one that is already gone is not an error.
-    async fn remove(&self, key: &str) -> Result<()>;
+    /// Removes an object; one that is already gone is not an error, and one that must stay is [`Error::Retained`].
+    async fn remove(&self, key: &str) -> Result<Removed>;
 
     /// Removes unfinished writes under `prefix` that no live run can own: staging files whose writer is dead,
     /// multipart uploads started before `older_than`.
@@ -246,6 +270,16 @@ pub trait Storage: Send + Sync {
     /// Returns how many bytes can still be written, where the storage can tell.
     async fn free_bytes(&self) -> Option<u64> {
         None
+    }
+
+    /// Returns what keeps objects from being destroyed, as far as the storage tells; none where it has nothing of the kind.
+    async fn protection(&self) -> Option<Protection> {
+        None
+    }
+
+    /// Tells whether nothing is to be removed here, so that asking for it makes no sense.
+    fn is_append_only(&self) -> bool {
+        false
     }
 }
 

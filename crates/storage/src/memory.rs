@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use jiff::Timestamp;
 
-use super::{Error, Object, Result, Storage, Swept, Upload, Version, key, read};
+use super::{Error, Object, Removed, Result, Storage, Swept, Upload, Version, key, read};
 
 /// Streams hand out pieces of this size, so that readers meet more than one.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -62,6 +62,8 @@ struct State {
     /// Writes so far, which are the versions.
     writes: u64,
     ignores_conditions: bool,
+    /// Until when objects stay as they are; none where they may change.
+    locked_until: Option<Option<Timestamp>>,
 }
 
 #[derive(Clone)]
@@ -72,6 +74,18 @@ struct Stored {
 }
 
 impl State {
+    /// Fails where an object is there and locked.
+    fn check_unlocked(&self, key: &str) -> Result<()> {
+        match self.locked_until {
+            Some(until) if self.objects.contains_key(key) => Err(Error::Retained {
+                message: format!("`{key}` is retained"),
+                until,
+                hint: None,
+            }),
+            _ => Ok(()),
+        }
+    }
+
     fn write(&mut self, key: &str, bytes: Bytes, modified_at: Timestamp) -> Version {
         self.writes += 1;
         let version = Version::of(self.writes.to_string());
@@ -109,6 +123,16 @@ impl Memory {
     /// Lets [`Storage::create`] and [`Storage::replace`] overwrite whatever is there, as some stores do.
     pub fn ignore_conditions(&self) {
         self.lock().ignores_conditions = true;
+    }
+
+    /// Keeps every object as it is, as a bucket with a lock does; it says until when if that is given.
+    pub fn lock_objects(&self, until: Option<Timestamp>) {
+        self.lock().locked_until = Some(until);
+    }
+
+    /// Lets objects be replaced and removed again.
+    pub fn unlock_objects(&self) {
+        self.lock().locked_until = None;
     }
 
     /// Returns all keys, sorted.
@@ -193,6 +217,7 @@ impl Storage for Memory {
         if !is_it && !state.ignores_conditions {
             return Err(Error::Changed(key.to_owned()));
         }
+        state.check_unlocked(key)?;
         Ok(state.write(key, bytes, Timestamp::now()))
     }
 
@@ -255,11 +280,13 @@ impl Storage for Memory {
             .collect())
     }
 
-    async fn remove(&self, key: &str) -> Result<()> {
+    async fn remove(&self, key: &str) -> Result<Removed> {
         self.enter(Verb::Remove)?;
         key::check(key)?;
-        self.lock().objects.remove(key);
-        Ok(())
+        let mut state = self.lock();
+        state.check_unlocked(key)?;
+        state.objects.remove(key);
+        Ok(Removed::Freed)
     }
 
     async fn sweep(&self, prefix: &str, _older_than: Timestamp) -> Result<Swept> {

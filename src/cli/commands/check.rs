@@ -23,7 +23,8 @@ Examples:
   pgkeep check --send-test               also sends a test notice
 
 Each line is ok, WARN, FAIL or skipped, with the reason and what to do. What hangs is given up after some seconds. Each \
-storage gets one small object, which no command takes for a backup and which is removed again. Nothing else is changed.
+storage gets one small object, which no command takes for a backup and which is removed again; where a lock would keep \
+it, that is done only with --write. Nothing else is changed.
 
 The exit code is that of the worst failed line: 2 configuration, 12 login, 20 database, 21 required tables, 22 storage, \
 24 stale, 26 programs. Warnings do not change it, but with --strict they make it 3.";
@@ -37,6 +38,9 @@ pub struct CheckArgs {
     /// Send a test notice to every notifier of the configuration
     #[arg(long)]
     pub send_test: bool,
+    /// Write the small object also where it has to stay: in a locked bucket or an append-only storage
+    #[arg(long)]
+    pub write: bool,
     /// URL of the database [default: from the configuration, DATABASE_URL or libpq's variables]
     #[arg(long, value_name = "URL", hide_env_values = true)]
     pub url: Option<String>,
@@ -65,6 +69,7 @@ impl From<&CheckArgs> for Overrides {
         Self {
             strict: args.strict,
             send_test: args.send_test,
+            write: args.write,
             url: args.url.clone(),
             name: args.name.clone(),
             password_file: args.password_file.clone(),

@@ -581,6 +581,9 @@ pub fn storage_failure(what: &str, error: &pgkeep_storage::Error) -> Failure {
         pgkeep_storage::Error::Changed(_) => (Kind::Storage, "object_changed", None),
         pgkeep_storage::Error::Unconditional(_) => (Kind::Storage, "storage_unconditional", None),
         pgkeep_storage::Error::Denied { hint, .. } => (Kind::Login, "storage_denied", hint.clone()),
+        pgkeep_storage::Error::Retained { hint, .. } => {
+            (Kind::Refused, "object_retained", hint.clone())
+        }
         pgkeep_storage::Error::TooLarge { .. } => (Kind::Damaged, "object_too_large", None),
         pgkeep_storage::Error::Program { hint, .. } => {
             (Kind::Program, "program_missing", Some(hint.clone()))

@@ -10,9 +10,11 @@ use super::history;
 use super::stored::{Listing, NamedStorage, StoredBackup, Wanted, storage_failure};
 use crate::context::Context;
 use pgkeep_model::failure::{Failure, Kind, Result};
-use pgkeep_model::id::DatabaseName;
+use pgkeep_model::id::{BackupId, DatabaseName};
 use pgkeep_model::keys::{Listed, Part};
+use pgkeep_model::lease::whole_seconds;
 use pgkeep_model::pin::{MAX_PIN_BYTES, Pin};
+use pgkeep_storage::Error;
 
 /// What to pin or unpin.
 pub struct Request {
@@ -133,11 +135,10 @@ async fn change(
     let id = &backup.place.id;
     let storage = named.storage.as_ref();
     let Some(pin) = pin else {
-        let failed = |error| {
-            storage_failure(&format!("cannot unpin `{id}` in `{}`", named.name), &error)
-                .and_safe("it is still pinned there")
-        };
-        storage.remove(&key).await.map_err(failed)?;
+        storage
+            .remove(&key)
+            .await
+            .map_err(|error| still_pinned(named, id, &error))?;
         return Ok(if copy.is_pinned() {
             Change::Made
         } else {
@@ -150,7 +151,7 @@ async fn change(
     };
     match storage.put(&key, Bytes::from(pin.to_json())).await {
         Ok(()) => {}
-        Err(pgkeep_storage::Error::Exists(_)) => {
+        Err(Error::Exists(_)) => {
             return Ok(Change::None(Some(reason(named, &key).await)));
         }
         Err(error) => return Err(failed(error)),
@@ -159,7 +160,7 @@ async fn change(
     // the other.
     match storage.head(&backup.place.key(Part::Manifest, "")).await {
         Ok(_) => Ok(Change::Made),
-        Err(pgkeep_storage::Error::NotFound(_)) => {
+        Err(Error::NotFound(_)) => {
             storage.remove(&key).await.map_err(failed)?;
             let message = format!(
                 "`{id}` is not pinned in `{}`: it was just removed there",
@@ -175,6 +176,24 @@ async fn change(
             ),
             &error,
         )),
+    }
+}
+
+/// A pin is an object like any other: what may not be removed stays, and so does the backup.
+fn still_pinned(named: &NamedStorage, id: &BackupId, error: &Error) -> Failure {
+    let what = format!("cannot unpin `{id}` in `{}`", named.name);
+    let failure = storage_failure(&what, error).and_safe("it is still pinned there");
+    match error {
+        Error::Retained { .. } if named.storage.is_append_only() => failure.hint(
+            "the pin is an object there, and `append_only` removes none: unpin with `--storage` and a key that may delete",
+        ),
+        Error::Retained { until: Some(until), .. } => {
+            failure.hint(format!("unpin it after {}", whole_seconds(*until)))
+        }
+        Error::Denied { .. } => {
+            failure.hint("unpin with a key that may delete: the pin is an object like any other")
+        }
+        _ => failure,
     }
 }
 

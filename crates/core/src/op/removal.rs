@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::lock::Hold;
 use crate::context::Context;
 use pgkeep_model::failure::{Failure, Result};
-use pgkeep_storage::{Object, Storage};
+use pgkeep_storage::{Object, Removed, Storage};
 
 /// What is safe to say when removing ended before its end.
 const REST: &str = "what was not yet removed is still there";
@@ -65,7 +65,7 @@ impl Right<'_> {
         &self,
         storage: &dyn Storage,
         key: &str,
-    ) -> pgkeep_storage::Result<()> {
+    ) -> pgkeep_storage::Result<Removed> {
         self.soon(storage.remove(key)).await
     }
 

@@ -20,6 +20,8 @@ const NO_DATABASE: &str = "no_database";
 pub struct Overrides {
     /// A warning fails the run.
     pub strict: bool,
+    /// Write a small object also where it will have to stay.
+    pub write: bool,
     /// Send a test to everyone whom the configuration tells of runs.
     pub send_test: bool,
     /// Connection to the database.
@@ -84,6 +86,7 @@ pub fn request(overrides: &Overrides, setup: &Setup, context: &Context) -> Resul
         search: setup.search(overrides.bin_dir.as_deref())?,
         environment: setup.program_environment(),
         strict: overrides.strict,
+        write: overrides.write,
     })
 }
 

@@ -10,8 +10,9 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
 use super::codes::Dialect;
 use super::compared::Compared;
 use super::fault::Trouble;
+use super::hiding;
 use super::retry::Patience;
-use crate::{Error, Object, Result};
+use crate::{Error, Object, Removed, Result};
 use pgkeep_model::part_sizes::{Limits, PartSizes};
 
 /// What a store has to offer: objects, and uploads in parts.
@@ -107,7 +108,8 @@ impl<S: Store> Client<S> {
             return put.map_err(|trouble| self.explain(trouble, "writing", key));
         }
         // It was free a moment ago: either somebody else was faster, or the answer to our own first try got lost.
-        match trouble.is_conflict() {
+        // A locked object may be refused before the condition is looked at.
+        match trouble.is_conflict() || trouble.is_retained() {
             true if self.holds(key, &bytes).await => Ok(()),
             true => Err(Error::Exists(key.to_owned())),
             false => Err(self.explain(trouble, "writing", key)),
@@ -143,12 +145,13 @@ impl<S: Store> Client<S> {
     }
 
     /// Removes an object; one that is gone is fine.
-    pub(crate) async fn remove(&self, key: &str) -> Result<()> {
+    pub(crate) async fn remove(&self, key: &str) -> Result<Removed> {
         let path = self.path(key);
-        match self.patience.persist(|| self.store.delete(&path)).await {
-            Ok(()) => Ok(()),
-            Err(trouble) if trouble.is_missing() => Ok(()),
-            Err(trouble) => Err(self.explain(trouble, "removing", key)),
+        let removal = self.patience.persist(|| self.store.delete(&path));
+        match hiding::watched(removal).await {
+            (Ok(()), removed) => Ok(removed),
+            (Err(trouble), _) if trouble.is_missing() => Ok(Removed::Freed),
+            (Err(trouble), _) => Err(self.explain(trouble, "removing", key)),
         }
     }
 
@@ -159,7 +162,7 @@ impl<S: Store> Client<S> {
             return Ok(found);
         }
         let after = match self.remove(key).await {
-            Ok(()) => "it was removed again".to_owned(),
+            Ok(_) => "it was removed again".to_owned(),
             Err(error) => format!("it is still there: {error}"),
         };
         Err(Error::failed(format!(

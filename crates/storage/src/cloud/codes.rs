@@ -75,7 +75,7 @@ pub(crate) static AZURE: Dialect = Dialect {
 };
 
 /// What to do where an object is retained.
-pub(super) const RETAINED: &str =
+pub(crate) const RETAINED: &str =
     "it goes once its retention or hold ends; pgkeep cannot shorten that";
 
 /// Tells whether it is the bucket or container that is not there.
@@ -88,12 +88,18 @@ pub(super) fn is_no_bucket(code: &str) -> bool {
 
 /// Tells whether a retention policy, a lock or a hold forbids to remove or to overwrite an object.
 ///
+/// R2, GCS and Azure have codes for that. S3 has none: there a removal hides, and what is refused of a version is known by
+/// its words, as is anything under a lock of MinIO's.
+/// <https://developers.cloudflare.com/r2/api/error-codes>,
 /// <https://cloud.google.com/storage/docs/xml-api/reference-status>,
 /// <https://learn.microsoft.com/en-us/azure/storage/blobs/immutable-storage-overview>
-pub(super) fn is_retained(code: &str) -> bool {
-    code.eq_ignore_ascii_case("RetentionPolicyNotMet")
+pub(super) fn is_retained(status: u16, code: &str, message: &str) -> bool {
+    let is_said = message.contains("object lock") || message.contains("WORM protected");
+    code == "ObjectLockedByBucketPolicy"
+        || code.eq_ignore_ascii_case("RetentionPolicyNotMet")
         || code.eq_ignore_ascii_case("ObjectUnderActiveHold")
         || code.starts_with("BlobImmutableDueTo")
+        || (is_said && matches!(status, 400 | 403 | 409))
 }
 
 /// Tells whether the key is taken, where the status says something else: a SAS token that may create and not write.

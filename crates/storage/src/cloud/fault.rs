@@ -276,7 +276,7 @@ impl Trouble {
 
     /// Tells whether a lock or a retention policy of the store forbids to remove or to overwrite an object.
     pub(crate) fn is_retained(&self) -> bool {
-        matches!(self, Self::Refused(refusal) if codes::is_retained(&refusal.code))
+        matches!(self, Self::Refused(refusal) if refusal.is_retained())
     }
 
     /// Says it in words; `what` is what was being done to which thing.
@@ -302,17 +302,25 @@ impl Refusal {
         codes::is_passing(&self.code) || matches!(self.status, 408 | 429 | 500 | 502..=599)
     }
 
+    /// Tells whether a lock or a retention policy forbids to remove or to overwrite the object.
+    fn is_retained(&self) -> bool {
+        codes::is_retained(self.status, &self.code, &self.message)
+    }
+
     fn explain(self, dialect: &Dialect, label: &str, what: &str) -> Error {
         let what = format!("{what} in `{label}` failed");
+        if self.is_retained() {
+            return Error::Retained {
+                message: format!("{what}: it is retained: {}", self.words()),
+                until: None,
+                hint: Some(codes::RETAINED.to_owned()),
+            };
+        }
         match (self.status, self.code.as_str()) {
             (_, code) if codes::is_no_bucket(code) => Error::setup(
                 format!("{what}: the {} does not exist", dialect.place),
                 dialect.no_place,
             ),
-            (_, code) if codes::is_retained(code) => Error::Denied {
-                message: format!("{what}: it is retained: {}", self.words()),
-                hint: Some(codes::RETAINED.to_owned()),
-            },
             (_, "RequestTimeTooSkewed") => {
                 let message = format!("{what}: {}", self.skew());
                 failed(message, Some("set the clock, for instance with NTP"), self)
@@ -461,6 +469,44 @@ mod tests {
         ] {
             assert!(!refusal(status, code).is_passing(), "{status} {code}");
         }
+    }
+
+    #[test]
+    fn what_a_lock_keeps_is_told_from_a_missing_right() {
+        let explained = |status, code: &str, message: &str| {
+            let mut refusal = refusal(status, code);
+            refusal.message = message.to_owned();
+            refusal.explain(&codes::S3, "s3://b", "removing `k`")
+        };
+        let is_retained = |error: &Error| matches!(error, Error::Retained { until: None, .. });
+        for (status, code, message) in [
+            (409, "ObjectLockedByBucketPolicy", ""),
+            (403, "RetentionPolicyNotMet", ""),
+            (403, "ObjectUnderActiveHold", ""),
+            (409, "BlobImmutableDueToPolicy", ""),
+            (409, "BlobImmutableDueToLegalHold", ""),
+            (
+                400,
+                "InvalidRequest",
+                "Object is WORM protected and cannot be overwritten",
+            ),
+            (
+                403,
+                "AccessDenied",
+                "Access Denied because object protected by object lock.",
+            ),
+        ] {
+            let error = explained(status, code, message);
+            assert!(is_retained(&error), "{error:?}");
+        }
+        let denied = explained(403, "AccessDenied", "Access Denied");
+        assert!(matches!(denied, Error::Denied { .. }), "{denied:?}");
+        let missing = explained(
+            404,
+            "ObjectLockConfigurationNotFoundError",
+            "Object Lock configuration does not exist",
+        );
+        assert!(!is_retained(&missing), "{missing:?}");
     }
 
     #[test]

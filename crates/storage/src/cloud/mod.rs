@@ -8,6 +8,7 @@ pub(crate) mod codes;
 pub(crate) mod compared;
 pub(crate) mod environment;
 pub(crate) mod fault;
+mod hiding;
 pub(crate) mod options;
 mod pace;
 pub(crate) mod pages;
@@ -26,7 +27,9 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use jiff::Timestamp;
 
-use crate::{Object, Result, Storage, Swept, Upload, Version, key, read};
+use crate::{
+    Error, Object, Protection, Removed, Result, Storage, Swept, Upload, Version, key, read,
+};
 use client::{Client, Store};
 use upload::CloudUpload;
 
@@ -47,6 +50,16 @@ pub(crate) trait Bucket: Send + Sync {
 
     /// See [`Storage::sweep`]; the prefix was checked.
     async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<Swept>;
+
+    /// See [`Storage::protection`].
+    async fn protection(&self) -> Option<Protection> {
+        None
+    }
+
+    /// Finds out more about a removal that was refused: whether the object is locked, and until when.
+    async fn why_kept(&self, _key: &str, refused: Error) -> Error {
+        refused
+    }
 }
 
 #[async_trait]
@@ -121,13 +134,22 @@ impl<B: Bucket + 'static> Storage for B {
         Bucket::list(self, prefix).await
     }
 
-    async fn remove(&self, key: &str) -> Result<()> {
+    async fn remove(&self, key: &str) -> Result<Removed> {
         key::check(key)?;
-        self.client().remove(key).await
+        match self.client().remove(key).await {
+            Err(refused @ (Error::Denied { .. } | Error::Retained { .. })) => {
+                Err(self.why_kept(key, refused).await)
+            }
+            removed => removed,
+        }
     }
 
     async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<Swept> {
         key::check_prefix(prefix)?;
         Bucket::sweep(self, prefix, older_than).await
+    }
+
+    async fn protection(&self) -> Option<Protection> {
+        Bucket::protection(self).await
     }
 }

@@ -22,6 +22,7 @@ use url::Url;
 use super::fault::{
     NoCredentials, Outage, OutageKind, Refusal, XmlError, first_line, into_http_error, shortened,
 };
+use super::hiding;
 use super::pace::{CountedBody, Pace, PacedBody, standstill};
 use crate::{Error, Result};
 
@@ -133,6 +134,7 @@ impl HttpService for Transport {
         let progress = Arc::new(AtomicU64::new(0));
         let request = to_reqwest(request, &progress)?;
         let is_post = request.method() == Method::POST;
+        let is_delete = request.method() == Method::DELETE;
         let outage = |outage: Outage| {
             // The store is not to blame for those that it trusts.
             let why = match whom {
@@ -168,6 +170,9 @@ impl HttpService for Transport {
                 }
                 _ => into_http_error(refusal),
             });
+        }
+        if is_delete {
+            hiding::note(response.headers());
         }
         let pace = if is_post {
             Pace::WhileItWorks

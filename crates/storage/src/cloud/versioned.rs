@@ -19,7 +19,8 @@ pub(crate) async fn create<S: Store>(
 ) -> Result<Version> {
     match put(client, key, &bytes, PutMode::Create).await {
         Ok(version) => version,
-        Err(trouble) if trouble.is_conflict() => {
+        // A locked object may be refused before the condition is looked at.
+        Err(trouble) if trouble.is_conflict() || trouble.is_retained() => {
             let ours = ours(client, key, &bytes).await;
             ours.ok_or_else(|| Error::Exists(key.to_owned()))
         }

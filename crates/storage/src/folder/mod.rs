@@ -23,7 +23,7 @@ use futures_util::stream::{self, BoxStream};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use super::{Error, Object, Result, Storage, Swept, Upload, Version, key, read};
+use super::{Error, Object, Removed, Result, Storage, Swept, Upload, Version, key, read};
 use staging::Staging;
 use tree::Tree;
 use upload::FolderUpload;
@@ -153,10 +153,11 @@ impl Storage for Folder {
         self.blocking(move |tree| tree.list(&prefix)).await
     }
 
-    async fn remove(&self, key: &str) -> Result<()> {
+    async fn remove(&self, key: &str) -> Result<Removed> {
         key::check(key)?;
         let key = key.to_owned();
-        self.blocking(move |tree| tree.remove(&key)).await
+        self.blocking(move |tree| tree.remove(&key)).await?;
+        Ok(Removed::Freed)
     }
 
     /// Removes staging files below the folder that `prefix` names; their age does not matter, only whether the

@@ -22,7 +22,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 
-use super::{Error, Object, Result, Storage, Swept, Upload, Version, key, read};
+use super::{Error, Object, Removed, Result, Storage, Swept, Upload, Version, key, read};
 use listing::{Entry, folder_of, leftovers, objects, unfinished};
 pub use options::RcloneOptions;
 use process::{Ended, Input, Program, Run, place};
@@ -302,9 +302,10 @@ impl Storage for Rclone {
         objects(&entries, folder, prefix)
     }
 
-    async fn remove(&self, key: &str) -> Result<()> {
+    /// What a service behind rclone keeps of a removed file is not told.
+    async fn remove(&self, key: &str) -> Result<Removed> {
         key::check(key)?;
-        self.remote.remove(key).await
+        self.remote.remove(key).await.map(|()| Removed::Freed)
     }
 
     async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<Swept> {

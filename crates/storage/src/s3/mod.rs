@@ -3,21 +3,22 @@
 //! An object becomes visible by one request at the end and is measured afterwards; listings are read to their last
 //! page or are an error. It never follows a redirect, never falls back to plain HTTP, and keeps no data on disk.
 
+mod ask;
 mod bucket;
 mod credentials;
 mod options;
+mod protection;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use object_store::aws::{AmazonS3, AwsAuthorizer};
-use object_store::client::{HttpRequest, HttpRequestBody};
+use object_store::aws::AmazonS3;
 
 use crate::cloud;
 use crate::cloud::client::Client;
-use crate::cloud::pages::{self, Paged, generic, text_of};
-use crate::{Object, Result, Swept};
+use crate::cloud::pages::{self, Paged};
+use crate::{Error, Object, Protection, Result, Swept};
 use bucket::Bucket;
 pub use credentials::Credentials;
 pub use options::S3Options;
@@ -58,19 +59,19 @@ impl cloud::Bucket for S3 {
     async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<Swept> {
         pages::sweep(self, prefix, older_than).await
     }
+
+    async fn protection(&self) -> Option<Protection> {
+        Some(protection::of_bucket(&self.bucket).await)
+    }
+
+    async fn why_kept(&self, key: &str, refused: Error) -> Error {
+        protection::why_kept(&self.bucket, key, refused).await
+    }
 }
 
 #[async_trait]
 impl Paged for S3 {
     async fn ask(&self, query: &[(&str, &str)]) -> object_store::Result<String> {
-        let bucket = &self.bucket;
-        let credentials = bucket.client.store.credentials();
-        let credential = credentials.get_credential().await?;
-        let mut url = bucket.url.clone();
-        url.query_pairs_mut().extend_pairs(query);
-        let mut request = HttpRequest::new(HttpRequestBody::empty());
-        *request.uri_mut() = url.as_str().parse().map_err(generic)?;
-        AwsAuthorizer::new(&credential, "s3", &bucket.region).try_authorize(&mut request, None)?;
-        text_of(bucket.http.execute(request).await.map_err(generic)?).await
+        ask::get(&self.bucket, None, query).await
     }
 }

@@ -55,12 +55,12 @@ impl S3Options {
         let endpoint = (self.cloud.endpoint.clone())
             .or_else(|| from_env(AmazonS3ConfigKey::S3Endpoint))
             .or_else(|| from_env(AmazonS3ConfigKey::Endpoint));
-        let is_aws = endpoint.is_none();
         // Certificates of `*.s3.<region>.amazonaws.com` do not cover bucket names with dots.
-        let is_path_style = self.path_style.unwrap_or(!is_aws || bucket.contains('.'));
+        let is_path_style = (self.path_style).unwrap_or(endpoint.is_some() || bucket.contains('.'));
         let endpoint = endpoint.unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com"));
         let way_out = "the configuration or `--s3-endpoint`";
         let url = self.cloud.check_endpoint(&endpoint, way_out)?;
+        let is_aws = (url.host_str()).is_some_and(|host| host.ends_with(".amazonaws.com"));
         Ok(Target {
             bucket_url: bucket_url(&url, bucket, is_path_style)?,
             region,

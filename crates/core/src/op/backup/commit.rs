@@ -499,7 +499,7 @@ impl Attempt<'_> {
         for (part, extension) in parts {
             let key = self.place.key(part, extension);
             let removed = tokio::time::timeout(LOOK_TIMEOUT, storage.remove(&key)).await;
-            if !matches!(removed, Ok(Ok(()))) {
+            if !matches!(removed, Ok(Ok(_))) {
                 tracing::warn!(
                     storage = storage.label(),
                     key,

@@ -1,10 +1,12 @@
 //! `check`: everything that can be wrong before it is wrong, a line each with its verdict and the next move.
 //!
 //! Nothing is changed but for one small object in each storage, which no listing takes for a backup and which is
-//! removed again. What hangs is given up; what does not depend on each other is asked side by side.
+//! removed again; where it could not be, because a lock keeps what is written, it is written only if somebody asks for
+//! it. What hangs is given up; what does not depend on each other is asked side by side.
 
 mod database;
 mod here;
+mod protection;
 mod storage;
 
 use std::time::Duration;
@@ -39,6 +41,8 @@ pub struct Request {
     pub environment: Environment,
     /// Whether warnings make the check fail.
     pub strict: bool,
+    /// Whether an object is written where it will have to stay.
+    pub write: bool,
 }
 
 /// One database.
@@ -198,7 +202,7 @@ pub async fn run(request: &Request, context: &Context) -> Report {
         request
             .storages
             .iter()
-            .map(|named| storage::check(named, context)),
+            .map(|named| storage::check(named, request.write, context)),
     );
     let more: Vec<BoxFuture<'_, Vec<Line>>> = request
         .probes

@@ -6,13 +6,14 @@ use bytes::Bytes;
 use jiff::SignedDuration;
 use tokio::time::timeout;
 
+use super::protection::{self, Seen};
 use super::{Line, Verdict};
 use crate::clock::MAX_SKEW;
 use crate::context::Context;
 use crate::op::stored::{NamedStorage, storage_failure};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::words::{bytes, count, span};
-use pgkeep_storage::{Error, Storage, Version};
+use pgkeep_storage::{Error, Lock, Protection, Removed, Storage, Version};
 
 /// How long a storage has for all of it. It is patient with itself for minutes, which is for backups.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -29,10 +30,20 @@ struct Probing<'a> {
     context: &'a Context,
     key: String,
     lines: Vec<Line>,
+    /// Whether an object is written where it will have to stay.
+    is_told_to_write: bool,
+    /// What the storage tells of its versions and locks.
+    protection: Option<Protection>,
+    /// Why nothing is written, if nothing is.
+    unwritten: Option<String>,
 }
 
 /// Looks at a storage; returns its lines and how much room it has.
-pub(super) async fn check(named: &NamedStorage, context: &Context) -> (Vec<Line>, Option<u64>) {
+pub(super) async fn check(
+    named: &NamedStorage,
+    is_told_to_write: bool,
+    context: &Context,
+) -> (Vec<Line>, Option<u64>) {
     // At the root, where no backup and no database's folder is, and with an ending that no part of a backup has.
     let random = context.clock.hex(4);
     let mut probing = Probing {
@@ -40,6 +51,9 @@ pub(super) async fn check(named: &NamedStorage, context: &Context) -> (Vec<Line>
         context,
         key: format!("pgkeep-check-{random}.probe"),
         lines: Vec::new(),
+        is_told_to_write,
+        protection: None,
+        unwritten: None,
     };
     let ended = tokio::select! {
         ended = timeout(LIMIT, probing.look()) => ended.is_ok(),
@@ -51,7 +65,14 @@ pub(super) async fn check(named: &NamedStorage, context: &Context) -> (Vec<Line>
         let line = probing.fail("round_trip", failure);
         probing.lines.push(line);
     }
-    probing.remove().await;
+    let is_refused = probing.remove().await;
+    let seen = (probing.protection.as_ref()).map(|found| Seen {
+        found,
+        is_append_only: named.storage.is_append_only(),
+        is_refused,
+    });
+    let line = seen.map(|seen| protection::judge(&named.name, &seen));
+    probing.lines.extend(line);
     let free = timeout(REMOVE_LIMIT, named.storage.free_bytes()).await;
     (probing.lines, free.ok().flatten())
 }
@@ -86,6 +107,19 @@ impl Probing<'_> {
             self.lines.push(line);
         }
         let is_listed = self.list("list").await;
+        self.protection = self.storage().protection().await;
+        self.unwritten = self.why_not_written();
+        if let Some(why) = self.unwritten.clone() {
+            for check in ["round_trip", "conditional_writes", "clock"] {
+                let line = self.line(check, Verdict::Skipped, &why);
+                let hint = "`--write` writes a small object that stays there";
+                self.lines.push(match check {
+                    "round_trip" => line.hint(hint),
+                    _ => line,
+                });
+            }
+            return;
+        }
         let version = match self.write().await {
             Ok(version) => version,
             Err(line) => {
@@ -104,6 +138,23 @@ impl Probing<'_> {
         }
         self.conditions(version).await;
         self.clock().await;
+    }
+
+    /// Says why an object would have to stay, unless somebody wants it written all the same.
+    fn why_not_written(&self) -> Option<String> {
+        if self.is_told_to_write {
+            return None;
+        }
+        if self.storage().is_append_only() {
+            return Some("not tried: the storage is `append_only`".to_owned());
+        }
+        let lock = self.protection.as_ref()?.lock.known()?;
+        match lock {
+            Lock::Default { period, .. } => Some(format!(
+                "not tried: the bucket locks what is written for {period}"
+            )),
+            Lock::Off | Lock::NoDefault => None,
+        }
     }
 
     async fn list(&mut self, check: &'static str) -> bool {
@@ -166,17 +217,17 @@ impl Probing<'_> {
         }
     }
 
-    /// Two writes that must be refused, as a lease asks for them.
+    /// Two writes that must be refused and one that must not, as a lease asks for them.
     async fn conditions(&mut self, version: Option<Version>) {
         const WITHOUT: &str = "only runs on the same host wait for each other";
         const CHECK: &str = "conditional_writes";
-        if version.is_none() {
+        let Some(version) = version else {
             return self.say(
                 Verdict::Warn,
                 CHECK,
                 format!("it does not support conditional writes: {WITHOUT}"),
             );
-        }
+        };
         let other = || Bytes::from_static(b"overwritten\n");
         let again = self.storage().create(&self.key, other()).await;
         let replaced = self
@@ -184,18 +235,35 @@ impl Probing<'_> {
             .replace(&self.key, other(), &Version::never())
             .await;
         match (again, replaced) {
-            (Err(Error::Exists(_)), Err(Error::Changed(_))) => {
-                self.say(Verdict::Ok, CHECK, "writes that must be refused are");
+            (Err(Error::Exists(_)), Err(Error::Changed(_))) => {}
+            (Err(Error::Exists(_)), Err(Error::Retained { .. })) => {
+                return self.not_overwritten();
             }
-            (Ok(_), _) | (_, Ok(_)) => self.say(
-                Verdict::Warn,
-                CHECK,
-                format!("it overwrites objects although the condition forbids it: {WITHOUT}"),
-            ),
+            (Ok(_), _) | (_, Ok(_)) => {
+                return self.say(
+                    Verdict::Warn,
+                    CHECK,
+                    format!("it overwrites objects although the condition forbids it: {WITHOUT}"),
+                );
+            }
             (Err(Error::Exists(_)), Err(error)) | (Err(error), _) => {
-                self.say(Verdict::Warn, CHECK, format!("{error}: {WITHOUT}"));
+                return self.say(Verdict::Warn, CHECK, format!("{error}: {WITHOUT}"));
             }
         }
+        let same = Bytes::from_static(TEXT.as_bytes());
+        match self.storage().replace(&self.key, same, &version).await {
+            Ok(_) => self.say(Verdict::Ok, CHECK, "writes that must be refused are"),
+            Err(Error::Retained { .. }) => self.not_overwritten(),
+            Err(error) => self.say(Verdict::Warn, CHECK, format!("{error}: {WITHOUT}")),
+        }
+    }
+
+    fn not_overwritten(&mut self) {
+        let message = "it forbids overwriting, so it cannot hold a lease: only runs on the same host wait for each other";
+        let line = self.line("conditional_writes", Verdict::Warn, message);
+        self.lines.push(line.hint(
+            "`lock: {storage: NAME}` puts the lease into a storage that can hold it, `lock: {storage: local}` does without",
+        ));
     }
 
     /// The storage's clock, by the time that it gives to what was just written.
@@ -211,23 +279,54 @@ impl Probing<'_> {
         self.lines.push(line);
     }
 
-    /// Takes the object away, which may be there although its write failed.
-    async fn remove(&mut self) {
+    /// Takes the object away, which may be there although its write failed. Tells whether the storage refused that.
+    async fn remove(&mut self) -> bool {
+        const CHECK: &str = "remove";
+        if let Some(why) = self.unwritten.clone() {
+            self.say(Verdict::Skipped, CHECK, why);
+            return false;
+        }
         let removed = timeout(REMOVE_LIMIT, self.storage().remove(&self.key)).await;
         let was_written = !self
             .lines
             .iter()
             .any(|line| line.check == "round_trip" && line.verdict == Verdict::Fail);
         match removed {
-            Ok(Ok(())) if was_written => self.say(Verdict::Ok, "remove", "removed again"),
-            Ok(Ok(())) => {}
+            Ok(Ok(Removed::Freed)) if was_written => {
+                self.say(Verdict::Ok, CHECK, "removed again");
+            }
+            Ok(Ok(Removed::Hidden)) if was_written => self.say(
+                Verdict::Ok,
+                CHECK,
+                "hidden, not freed: the storage keeps what is removed, until its lifecycle frees it",
+            ),
+            Ok(Ok(_)) => {}
             // Where nothing could be written, nothing has to go.
             _ if !was_written => {
-                self.say(Verdict::Skipped, "remove", "nothing was proven to be there")
+                self.say(Verdict::Skipped, CHECK, "nothing was proven to be there");
+            }
+            Ok(Err(error @ (Error::Denied { .. } | Error::Retained { .. }))) => {
+                self.refused(&error);
+                return true;
             }
             Ok(Err(error)) => self.left_behind(&error),
-            Err(_) => self.left_behind(&pgkeep_storage::Error::failed("it did not answer")),
+            Err(_) => self.left_behind(&Error::failed("it did not answer")),
         }
+        false
+    }
+
+    /// Backups work without removals; retention does not.
+    fn refused(&mut self, error: &Error) {
+        let key = &self.key;
+        if self.storage().is_append_only() {
+            let message = format!("`{key}` stays, as everything in an `append_only` storage");
+            return self.say(Verdict::Ok, "remove", message);
+        }
+        let message = format!("`{key}` stays, and so will old backups: {error}");
+        let line = self.line("remove", Verdict::Warn, message);
+        self.lines.push(line.hint(
+            "`append_only: true` tells pgkeep that nothing is to be removed there; see the chapter on immutable storages",
+        ));
     }
 
     fn left_behind(&mut self, error: &Error) {

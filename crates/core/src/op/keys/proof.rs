@@ -119,7 +119,7 @@ impl Opened<'_> {
 async fn remove(named: &NamedStorage, keys: &[String]) {
     for key in keys {
         let removed = tokio::time::timeout(WRITE_LIMIT, named.storage.remove(key)).await;
-        if !matches!(removed, Ok(Ok(()))) {
+        if !matches!(removed, Ok(Ok(_))) {
             tracing::debug!(storage = %named.name, key, "an older record of a key was left");
             return;
         }

@@ -255,8 +255,10 @@ pub(super) async fn give_back(
                 return Ok(());
             }
             match storage.remove(key).await {
-                Err(error @ Error::Denied { .. }) => (error, Some(version)),
-                removed => return removed,
+                Err(error @ (Error::Denied { .. } | Error::Retained { .. })) => {
+                    (error, Some(version))
+                }
+                removed => return removed.map(drop),
             }
         }
         Err(Error::NotFound(_)) => return Ok(()),

@@ -166,7 +166,7 @@ fn disagreeing(look: &Look<'_>) -> Failure {
 async fn lift_mark(look: &Look<'_>, report: &mut CopyReport) {
     let key = look.backup.place.key(Part::Damaged, "");
     let warning = match look.named.storage.remove(&key).await {
-        Ok(()) => {
+        Ok(_) => {
             report.marked = false;
             "it was marked as damaged and is good: the mark was removed, and the copy counts again"
                 .to_owned()
