@@ -20,7 +20,7 @@ use pgkeep_core::context::Context;
 use pgkeep_core::lock::StateFolder;
 use pgkeep_core::op::backup::{Report, Request, run as backup};
 use pgkeep_core::op::inspect;
-use pgkeep_core::op::lock::LockSettings;
+use pgkeep_core::op::lock::{Leases, LockSettings};
 use pgkeep_core::postgres::environment::Environment;
 use pgkeep_core::postgres::error::Error;
 use pgkeep_core::postgres::process::Program;
@@ -222,6 +222,7 @@ impl Demo<'_> {
             path: self.state.clone(),
             is_shared: false,
         }];
+        lock.leases = Leases::Each;
         Ok(lock)
     }
 

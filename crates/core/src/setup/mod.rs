@@ -42,10 +42,10 @@ use secrecy::SecretString;
 use crate::context::Context;
 use crate::lock::{StateFolder, host_name};
 use crate::notify::Notifiers;
-use crate::op::lock::LockSettings;
+use crate::op::lock::{Leases, LockSettings};
 use crate::postgres::environment::Environment;
 use crate::postgres::programs::Search;
-use pgkeep_model::config::{self, Config, Env, Problem};
+use pgkeep_model::config::{self, Config, Env, LeasePlace, Problem};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::lease;
 use pgkeep_model::redact::Redactor;
@@ -190,6 +190,19 @@ impl Setup {
             folders: self.state_folders(),
             ttl,
             wait,
+            leases: self.leases()?,
+        })
+    }
+
+    /// Returns where leases live: as the configuration says, if it was read. A run that needs none is not stopped by it.
+    fn leases(&self) -> Result<Leases> {
+        let Some(Ok(Some(Configured { config, .. }))) = self.config.get() else {
+            return Ok(Leases::Each);
+        };
+        Ok(match config.lease_place() {
+            LeasePlace::EachStorage => Leases::Each,
+            LeasePlace::ThisHost => Leases::ThisHost,
+            LeasePlace::Storage(name) => Leases::In(self.open_one(config, &name)?),
         })
     }
 

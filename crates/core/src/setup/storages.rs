@@ -8,7 +8,7 @@ use super::databases::database_config;
 use crate::copies::listing::{NamedStorage, storage_failure};
 use pgkeep_model::config::{Config, StorageConfig, StorageUrl};
 use pgkeep_model::failure::{Failure, Kind, Result};
-use pgkeep_storage::{Absent, Storage};
+use pgkeep_storage::{Absent, AppendOnly, Storage};
 
 /// Storages that somebody names for one run.
 #[derive(Clone, Debug, Default)]
@@ -92,6 +92,12 @@ impl Setup {
         Ok(opened.into_iter().map(Opened::or_absent).collect())
     }
 
+    /// Opens one storage of the configuration; one that cannot be used says why whenever it is asked.
+    pub(super) fn open_one(&self, config: &Config, name: &str) -> Result<NamedStorage> {
+        let opened = self.opened(config, &[name.to_owned()])?.pop();
+        Ok(opened.expect("one name, one storage").or_absent())
+    }
+
     fn opened(&self, config: &Config, names: &[String]) -> Result<Vec<Opened>> {
         let find = |name: &String| {
             let storage = config
@@ -139,7 +145,14 @@ impl Setup {
             StorageUrl::Folder(path) => absolute(&self.expand_home(path)).display().to_string(),
             bucket => bucket.to_string(),
         };
-        let opened = pgkeep_storage::open(&url, &self.bucket_options(config));
+        let kept = |storage| -> Arc<dyn Storage> {
+            if config.append_only {
+                Arc::new(AppendOnly::new(storage))
+            } else {
+                storage
+            }
+        };
+        let opened = pgkeep_storage::open(&url, &self.bucket_options(config)).map(kept);
         Ok(Opened {
             name: name.to_owned(),
             url,

@@ -16,6 +16,9 @@
 //! - **A lease is proven again before anything counts.** [`Hold::fence`] renews it by a conditional write, so nobody
 //!   else can have taken it, nor can take it within its whole life from then on. What is left is a process that stands
 //!   still for longer than that between the fence and the write behind it.
+//! - **Where the leases live can be said.** One storage may hold the lease for all of them ([`Leases::In`]), for a bucket
+//!   that forbids overwriting holds none; or none does ([`Leases::ThisHost`]), which takes the word of whoever set it up
+//!   that no other host works on these storages. Both are told of.
 //! - **Nothing is ever unlocked by hand.** [`Hold::release`] takes the leases away; a hold that is dropped without it,
 //!   or a killed process, leaves them to die by themselves: at once for this host's next run, after the lease's life
 //!   for others.
@@ -26,6 +29,7 @@ mod take;
 mod tests;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,6 +70,41 @@ pub struct LockSettings {
     pub ttl: Duration,
     /// How long a run waits for another one that is alive.
     pub wait: Duration,
+    /// Where the leases live.
+    pub leases: Leases,
+}
+
+/// Where the leases of a run live.
+#[derive(Clone, Default)]
+pub enum Leases {
+    /// In each storage that the run works on.
+    #[default]
+    Each,
+    /// In this one, for all of them.
+    In(NamedStorage),
+    /// Nowhere: no other host works on these storages, as the configuration says.
+    ThisHost,
+}
+
+impl fmt::Debug for Leases {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Each => f.write_str("Each"),
+            Self::In(named) => write!(f, "In({})", named.name),
+            Self::ThisHost => f.write_str("ThisHost"),
+        }
+    }
+}
+
+impl Leases {
+    /// Returns the storages that hold leases for a run on these.
+    fn storages(&self, worked_on: &[NamedStorage]) -> Vec<NamedStorage> {
+        match self {
+            Self::Each => worked_on.to_vec(),
+            Self::In(named) => vec![named.clone()],
+            Self::ThisHost => Vec::new(),
+        }
+    }
 }
 
 /// What is to be locked, and by whom.
@@ -91,11 +130,13 @@ pub struct Hold {
     safe: String,
     context: Context,
     ttl: Duration,
+    leases: Leases,
+    /// The storages that hold leases.
     storages: Vec<NamedStorage>,
     /// Key of the lease in every storage.
     key: String,
     claim: Claim,
-    /// What became of each storage's lease, in the order of the storages.
+    /// What became of each of their leases, in their order.
     places: Vec<Place>,
     lost: CancellationToken,
     ended: CancellationToken,
@@ -129,14 +170,17 @@ pub async fn acquire(request: &LockRequest<'_>, context: &Context) -> Result<Hol
         taken = lock_host(request, context, &what, started) => taken?,
         () = stop.cancelled() => return Err(stopped()),
     };
+    let leases = request.settings.leases.clone();
+    let storages = leases.storages(request.storages);
     let mut hold = Hold {
         safe: request.safe.to_owned(),
         context: context.clone(),
         ttl: request.settings.ttl,
-        storages: request.storages.to_vec(),
         key: lease_key(request.database),
         claim: claim(request, folder.identity()),
-        places: request.storages.iter().map(|_| Place::Without).collect(),
+        places: storages.iter().map(|_| Place::Without).collect(),
+        leases,
+        storages,
         lost: CancellationToken::new(),
         ended: stop.child_token(),
         warnings: Vec::new(),
@@ -148,7 +192,10 @@ pub async fn acquire(request: &LockRequest<'_>, context: &Context) -> Result<Hol
         () = stop.cancelled() => Err(stopped()),
     };
     match taken {
-        Ok(()) => Ok(hold),
+        Ok(()) => {
+            hold.warnings.extend(hold.said());
+            Ok(hold)
+        }
         Err(failure) => {
             hold.release().await;
             Err(failure)
@@ -180,9 +227,12 @@ async fn lock_host(
     what: &str,
     started: Instant,
 ) -> Result<(Arc<LockFolder>, HostLock)> {
+    // Anyone who finds a lease of this host dead holds the lock that its run had.
+    let leased = request.settings.leases.storages(request.storages);
     let names: BTreeSet<String> = request
         .storages
         .iter()
+        .chain(&leased)
         .map(|named| lock_name(request.database, named))
         .collect();
     let holder = lock::Holder {
@@ -262,9 +312,45 @@ impl Hold {
         &self.ended
     }
 
-    /// Tells whether a storage's lease is held; without it other hosts are not kept away from that storage.
+    /// Tells whether other hosts are kept away from the storage at this position: a lease is held for it, or the
+    /// configuration says that there are no others.
     pub fn is_leased(&self, at: usize) -> bool {
-        matches!(self.places[at], Place::Kept(_) | Place::Shared(_))
+        match self.place_for(at) {
+            Some(place) => matches!(self.places[place], Place::Kept(_) | Place::Shared(_)),
+            None => true,
+        }
+    }
+
+    /// Returns where the lease for the storage at this position stands; none where no storage holds one.
+    fn place_for(&self, at: usize) -> Option<usize> {
+        match self.leases {
+            Leases::Each => Some(at),
+            Leases::In(_) => Some(0),
+            Leases::ThisHost => None,
+        }
+    }
+
+    /// Says where the lease is, unless it is where everybody looks for it.
+    fn said(&self) -> Option<Finding> {
+        let (id, text) = match &self.leases {
+            Leases::Each => return None,
+            // What is wrong with it is told already.
+            Leases::In(_) if !self.is_leased(0) => return None,
+            Leases::In(named) => (
+                "lease_elsewhere",
+                format!(
+                    "the lease of this run is in the storage `{}` alone, as `lock.storage` says: a host that does not \
+                     use it there is not kept away",
+                    named.name
+                ),
+            ),
+            Leases::ThisHost => (
+                "lock_local",
+                "`lock.storage: local` keeps the lock on this host: no other host is kept away from these storages"
+                    .to_owned(),
+            ),
+        };
+        Some(Finding::new(id, text, None))
     }
 
     /// Proves that the lease on the storage at this position is still ours, and renews it.
@@ -275,6 +361,9 @@ impl Hold {
         if self.lost.is_cancelled() {
             return Err(self.lost_failure());
         }
+        let Some(at) = self.place_for(at) else {
+            return Ok(());
+        };
         let at = match self.places[at] {
             Place::Shared(with) => with,
             _ => at,

@@ -82,7 +82,7 @@ impl Watch {
 impl<'a> Taking<'a> {
     pub(super) fn new(request: &'a LockRequest<'a>, hold: &'a mut Hold, started: Instant) -> Self {
         Self {
-            watches: request.storages.iter().map(|_| None).collect(),
+            watches: hold.storages.iter().map(|_| None).collect(),
             request,
             hold,
             started,
@@ -92,8 +92,8 @@ impl<'a> Taking<'a> {
 
     /// Takes every lease that can be had; fails only where a run that is alive has one.
     pub(super) async fn take_all(mut self) -> Result<()> {
-        let mut order: Vec<usize> = (0..self.request.storages.len()).collect();
-        order.sort_by_cached_key(|&at| self.request.storages[at].storage.identity());
+        let mut order: Vec<usize> = (0..self.hold.storages.len()).collect();
+        order.sort_by_cached_key(|&at| self.hold.storages[at].storage.identity());
         for at in order {
             self.take(at).await?;
         }
@@ -102,7 +102,7 @@ impl<'a> Taking<'a> {
 
     async fn take(&mut self, at: usize) -> Result<()> {
         let claim = Claim {
-            lock: lock_name(self.request.database, &self.request.storages[at]),
+            lock: lock_name(self.request.database, &self.hold.storages[at]),
             ..self.hold.claim.clone()
         };
         let won = self
@@ -119,8 +119,8 @@ impl<'a> Taking<'a> {
                     Some(warning),
                 )
             }
-            Won::Ours(lease, version) => match self.probe(at, &lease).await {
-                Ok(()) => (self.keep(at, lease, version), None),
+            Won::Ours(lease, version) => match self.probe(at, &lease, &version).await {
+                Ok(version) => (self.keep(at, lease, version), None),
                 Err(warning) => {
                     self.discard(at, lease).await;
                     (Place::Without, Some(warning))
@@ -133,7 +133,7 @@ impl<'a> Taking<'a> {
     }
 
     fn storage(&self, at: usize) -> Arc<dyn Storage> {
-        Arc::clone(&self.request.storages[at].storage)
+        Arc::clone(&self.hold.storages[at].storage)
     }
 
     fn keep(&self, at: usize, lease: Lease, version: Version) -> Place {
@@ -193,7 +193,7 @@ impl<'a> Taking<'a> {
             || "a run whose lease cannot be read".to_owned(),
             ToString::to_string,
         );
-        let name = &self.request.storages[at].name;
+        let name = &self.hold.storages[at].name;
         let pause = self.request.settings.ttl / LOOKS_PER_TTL;
         match decide(found, claim, watched) {
             Decision::Own => return Ok(Some(Won::Shared(self.taken_for(found, at)))),
@@ -224,11 +224,8 @@ impl<'a> Taking<'a> {
 
     /// Finds the storage for which we took a lease.
     fn taken_for(&self, lease: Option<&Lease>, otherwise: usize) -> usize {
-        let request = self.request;
-        let mut names = request
-            .storages
-            .iter()
-            .map(|named| lock_name(request.database, named));
+        let mut names =
+            (self.hold.storages.iter()).map(|named| lock_name(self.request.database, named));
         let is_it = |name: String| lease.is_some_and(|lease| lease.lock == name);
         names.position(is_it).unwrap_or(otherwise)
     }
@@ -252,12 +249,16 @@ impl<'a> Taking<'a> {
             }
             // Another one was faster, or the holder is alive after all.
             Err(Error::Changed(_)) => None,
+            Err(error @ (Error::Denied { .. } | Error::Retained { .. })) => Some(Won::Without {
+                warning: warn_of_renewal(&self.hold.storages[at].name, &error),
+                is_unsure: false,
+            }),
             Err(error) => Some(self.without(at, error)),
         }
     }
 
     fn note_taken(&mut self, at: usize, found: Option<&Lease>, why: Why) {
-        let name = &self.request.storages[at].name;
+        let name = &self.hold.storages[at].name;
         let who = found.map(|lease| format!(": {lease}")).unwrap_or_default();
         match why {
             Why::Expired => {
@@ -304,10 +305,16 @@ impl<'a> Taking<'a> {
         }
     }
 
-    /// Sees whether the storage refuses what it must refuse, with the lease that is ours at stake and nothing else.
-    async fn probe(&self, at: usize, lease: &Lease) -> std::result::Result<(), Finding> {
+    /// Sees whether the storage refuses what it must refuse and takes a sign of life, with the lease that is ours at stake
+    /// and nothing else.
+    async fn probe(
+        &self,
+        at: usize,
+        lease: &Lease,
+        version: &Version,
+    ) -> std::result::Result<Version, Finding> {
         let (storage, key) = (self.storage(at), &self.hold.key);
-        let name = &self.request.storages[at].name;
+        let name = &self.hold.storages[at].name;
         // The same lease to every reader, and other bytes to the storage.
         let mut other = lease.to_json();
         other.push(b'\n');
@@ -323,10 +330,13 @@ impl<'a> Taking<'a> {
             }
         }
         match answer(storage.replace(key, other, &Version::never())).await {
-            Err(Error::Changed(_)) => Ok(()),
-            Err(error) => Err(warn(name, &error)),
-            Ok(_) => Err(not_exclusive(name, "it overwrites what has changed")),
+            Err(Error::Changed(_)) => {}
+            Err(error) => return Err(warn(name, &error)),
+            Ok(_) => return Err(not_exclusive(name, "it overwrites what has changed")),
         }
+        // A bucket that forbids overwriting takes the first lease and no sign of life.
+        let renewed = answer(storage.replace(key, text(lease), version)).await;
+        renewed.map_err(|error| warn_of_renewal(name, &error))
     }
 
     /// Takes a lease away that keeps nobody out.
@@ -334,7 +344,7 @@ impl<'a> Taking<'a> {
         let storage = self.storage(at);
         let gone = give_back(storage.as_ref(), &self.hold.key, lease, None);
         if !matches!(timeout(RELEASE_LIMIT, gone).await, Ok(Ok(()))) {
-            let name = &self.request.storages[at].name;
+            let name = &self.hold.storages[at].name;
             tracing::warn!(storage = name, "a lease that has no effect was left behind");
         }
     }
@@ -342,7 +352,7 @@ impl<'a> Taking<'a> {
     fn without(&self, at: usize, error: Error) -> Won {
         let is_unsure = matches!(error, Error::Failed { .. });
         Won::Without {
-            warning: warn(&self.request.storages[at].name, &error),
+            warning: warn(&self.hold.storages[at].name, &error),
             is_unsure,
         }
     }
@@ -363,8 +373,10 @@ async fn answer<T>(
 }
 
 fn warn(name: &str, error: &Error) -> Finding {
-    if let Error::Unconditional(why) = error {
-        return not_exclusive(name, why);
+    match error {
+        Error::Unconditional(why) => return not_exclusive(name, why),
+        Error::Retained { .. } => return not_overwritten(name, "the storage forbids overwriting"),
+        _ => {}
     }
     let text =
         format!("there is no lease in `{name}`, so other hosts are not kept away from it: {error}");
@@ -376,4 +388,22 @@ fn not_exclusive(name: &str, why: &str) -> Finding {
         "the storage `{name}` cannot hold a lease ({why}): only runs on this host wait for each other"
     );
     Finding::new("lease_not_exclusive", text, None)
+}
+
+/// A key may be one that writes new objects and replaces none: on GCS that takes the right to delete.
+fn warn_of_renewal(name: &str, error: &Error) -> Finding {
+    match error {
+        Error::Denied { .. } => not_overwritten(name, "its key may not overwrite"),
+        _ => warn(name, error),
+    }
+}
+
+/// Says the next move, too: a finding has no hint of its own.
+fn not_overwritten(name: &str, why: &str) -> Finding {
+    let text = format!(
+        "`{name}` cannot hold a lease ({why}): only runs on this host wait for each other; set \
+         `lock: {{storage: NAME}}` to a storage that can hold it, or `lock: {{storage: local}}` if no other host works \
+         on these storages"
+    );
+    Finding::new("lease_not_overwritten", text, None)
 }

@@ -31,6 +31,7 @@ impl Host {
                 folders: vec![state_folder(state.path())],
                 ttl: TTL,
                 wait: Duration::ZERO,
+                leases: Leases::Each,
             },
             said: Mutex::default(),
             state,
@@ -339,6 +340,89 @@ async fn a_storage_without_conditions_is_said_to_be_one() {
         assert_eq!(ids(&hold.warnings), ["lease_not_exclusive"], "{verb:?}");
         assert_eq!(memory.keys(), [""; 0], "{verb:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storage_that_forbids_overwriting_holds_no_lease_and_stops_no_run() {
+    let (host, memory) = (Host::new(), Memory::new());
+    memory.lock_objects(None);
+    // The first run finds out; the lease that it made is there to stay, and the next one knows whose it was.
+    for _ in 0..2 {
+        let hold = host.hold([&memory]).await;
+        assert_eq!(ids(&hold.warnings), ["lease_not_overwritten"]);
+        let text = &hold.warnings[0].message;
+        assert!(text.contains("`lock: {storage: local}`"), "{text}");
+        assert!(!hold.is_leased(0));
+        hold.fence(0).await.unwrap();
+        assert!(hold.release().await.is_empty());
+        assert_eq!(memory.keys(), [KEY]);
+    }
+    // Another host has to wait until it knows that nobody renews it.
+    let other = Host::new().waiting(TTL * 2);
+    let (taken, took) = other.timed([&memory]).await;
+    let hold = taken.unwrap();
+    assert_eq!(ids(&hold.warnings), ["lease_not_overwritten"]);
+    assert!(took >= TTL && took < TTL * 2, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_may_not_overwrite_is_told_with_the_same_way_out() {
+    let denied = || Error::Denied {
+        message: "refused".to_owned(),
+        hint: None,
+    };
+    let (host, memory) = (Host::new(), Memory::new());
+    host.hold([&memory]).await.release().await;
+    overwrite(&memory);
+    memory.fail(Verb::Replace, denied);
+    let later = host.waiting(TTL * 2);
+    let hold = later.hold([&memory]).await;
+    assert_eq!(ids(&hold.warnings), ["lease_not_overwritten"]);
+    assert!(!hold.is_leased(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_storage_holds_the_lease_for_all() {
+    let (locked, open) = (Memory::new(), Memory::new());
+    locked.lock_objects(None);
+    let with = |mut host: Host| {
+        host.settings.leases = Leases::In(NamedStorage {
+            name: "mirror".to_owned(),
+            storage: Arc::new(open.clone()),
+            identities: Arc::default(),
+        });
+        host
+    };
+    let (first, second) = (with(Host::new()), with(Host::new()));
+    let hold = first.hold([&locked]).await;
+    assert_eq!(ids(&hold.warnings), ["lease_elsewhere"]);
+    assert!(hold.is_leased(0));
+    hold.fence(0).await.unwrap();
+    assert_eq!(locked.keys(), [""; 0], "nothing is written there");
+    assert_eq!(open.keys(), [KEY]);
+    assert_eq!(refused(second.acquire([&locked]).await).id, "busy");
+    // Its loss is the loss of the lock on all.
+    overwrite(&open);
+    assert_eq!(hold.fence(0).await.unwrap_err().id, "lock_lost");
+    drop(hold);
+    // A run that died here is known to be dead at once, though it worked on another storage.
+    open.remove(KEY).await.unwrap();
+    drop(first.hold([&locked]).await);
+    let (taken, took) = first.timed([&locked]).await;
+    assert_eq!((taken.is_ok(), took), (true, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_of_this_host_alone_is_told() {
+    let (mut host, memory) = (Host::new(), Memory::new());
+    host.settings.leases = Leases::ThisHost;
+    let hold = host.hold([&memory, &Memory::new()]).await;
+    assert_eq!(ids(&hold.warnings), ["lock_local"]);
+    assert!(hold.is_leased(0) && hold.is_leased(1), "as it was told");
+    hold.fence(1).await.unwrap();
+    assert_eq!(memory.keys(), [""; 0]);
+    assert_eq!(refused(host.acquire([&memory]).await).id, "busy");
+    assert!(hold.release().await.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
