@@ -1,6 +1,7 @@
 //! Run records: one small object per run of a verb that matters, failed ones too. History and audit log.
 //!
-//! They tell `status` how runs went; nothing is ever decided by them, so one that cannot be read is merely left out.
+//! They tell `status` how runs went. One thing is decided by them: what a storage refused to remove lately is no news in a
+//! plan. So one that cannot be read is merely left out.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,9 @@ pub struct RunRecord {
     /// How many copies it brought to a storage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copied: Option<u64>,
+    /// Backups that retention lets go and that a storage refused to remove, by their ids.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<String>,
     /// What there is to say of it: the reason of a pin, where a restore went to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -90,6 +94,7 @@ impl RunRecord {
             tables: None,
             removed: None,
             copied: None,
+            refused: Vec::new(),
             reason: None,
             undelivered: Vec::new(),
             pgkeep: env!("CARGO_PKG_VERSION").to_owned(),

@@ -291,6 +291,9 @@ pub(super) fn text(report: &Report, screen: Screen) -> String {
                 line.reasons.join(", ")
             );
         }
+        for note in &account.notes {
+            out += &format!("  retention in {}: {note}\n", account.url);
+        }
     }
     let required = match report.required_tables.len() {
         0 => String::new(),

@@ -13,6 +13,7 @@ use pgkeep_core::setup::Setup;
 use pgkeep_core::setup::prune::{Overrides, requests};
 use pgkeep_model::failure::{Failure, Result};
 use pgkeep_model::id::DatabaseName;
+use pgkeep_model::lease::whole_seconds;
 
 pub(super) const AFTER_HELP: &str = "\
 Examples:
@@ -132,14 +133,22 @@ fn account_text(account: &Account, is_dry: bool, screen: Screen) -> String {
             .texts(&[3])
             .lead(2);
         for (line, is_kept) in &lines {
-            let because = match &line.error {
-                Some(error) => format!("{}; not removed: {error}", line.reasons.join(", ")),
-                None => line.reasons.join(", "),
+            let reasons = line.reasons.join(", ");
+            let because = match (&line.error, line.retained_until) {
+                (Some(error), _) => format!("{reasons}; not removed: {error}"),
+                (None, Some(until)) => {
+                    format!("{reasons}; retained until {}", whole_seconds(until))
+                }
+                (None, None) if line.retained => format!("{reasons}; retained by the storage"),
+                (None, None) => reasons,
             };
             let mark = match (is_kept, line.removed, is_dry) {
                 (true, ..) => "keep",
+                (false, ..) if account.append_only => "stays",
                 (false, _, true) => "would remove",
+                (false, Some(true), _) if line.hidden => "hidden",
                 (false, Some(true), _) => "removed",
+                (false, ..) if line.retained => "retained",
                 (false, ..) => "NOT removed",
             };
             shown.add_row([
@@ -158,11 +167,15 @@ fn account_text(account: &Account, is_dry: bool, screen: Screen) -> String {
         let more = (account.left.len() - MAX_LEFT) as u64;
         out += &format!("skipped: {} more objects\n", number(more));
     }
+    let is_dry = is_dry && !account.append_only;
     let gone = account
         .remove
         .iter()
         .filter(|line| is_dry || line.removed == Some(true));
-    let freed: u64 = gone.clone().map(|line| line.size_bytes).sum();
+    let freed: u64 = (gone.clone())
+        .filter(|line| !line.hidden)
+        .map(|line| line.size_bytes)
+        .sum();
     out += &format!(
         "{} kept, {} {}{}\n",
         number(account.keep.len() as u64),
@@ -177,5 +190,8 @@ fn account_text(account: &Account, is_dry: bool, screen: Screen) -> String {
             freed => format!(" ({})", bytes(freed)),
         }
     );
+    for note in &account.notes {
+        out += &screen.fitted(&format!("note: {note}\n"));
+    }
     out
 }

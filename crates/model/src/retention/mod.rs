@@ -132,8 +132,13 @@ pub struct Plan {
 impl Plan {
     /// Tells whether it removes more than half of more than ten: rather a slip in the policy than a wish.
     pub fn removes_too_much(&self) -> bool {
-        let all = self.verdicts.len();
-        all > SMALL_PLAN && 2 * self.removed() > all
+        self.removes_too_much_besides(0)
+    }
+
+    /// Tells the same of what it removes besides so many that were to go before and are still there.
+    pub fn removes_too_much_besides(&self, known: usize) -> bool {
+        let all = self.verdicts.len().saturating_sub(known);
+        all > SMALL_PLAN && 2 * self.removed().saturating_sub(known) > all
     }
 
     /// Returns how many backups it removes.

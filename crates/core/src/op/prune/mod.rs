@@ -3,10 +3,15 @@
 //! First the plan, from one LIST, then the deeds. It removes only what the plan names, proves before each removal that
 //! the lock is still held, that nobody pinned the backup meanwhile and that its manifest can be read, and takes the
 //! manifest before the objects, so that a crash leaves an orphan and never a manifest that points at nothing.
+//!
+//! A storage that keeps what it was told to remove is no failure where it does so on purpose: what a lock retains is
+//! noted, and so is what is hidden only because older versions are kept.
 
 mod carry_out;
 mod plan;
+mod refused;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -27,6 +32,9 @@ use pgkeep_model::scan::Finding;
 
 /// What is safe to say of a prune that did not begin.
 pub(crate) const SAFE: &str = "nothing was removed";
+
+/// How many refused removals a record names. A name has at most 150 bytes, and a record at most 256 KiB.
+const MAX_REFUSED: usize = 1000;
 
 /// Whose backups are pruned, and by which policy.
 pub struct Request {
@@ -77,6 +85,15 @@ pub struct Account {
     pub left: Vec<Left>,
     /// How many records of old runs go.
     pub old_runs: u64,
+    /// Whether nothing is removed here, because the configuration says so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub append_only: bool,
+    /// Bytes of removed backups that the storage keeps as older versions, until its lifecycle frees them.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub hidden_bytes: u64,
+    /// What the storage made of removals, in words; none of it is a failure.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Why nothing was removed here, or why removing ended early.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -103,9 +120,25 @@ pub struct Line {
     /// Whether it was removed; absent where it was not to be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub removed: Option<bool>,
+    /// Whether its bytes are still there though it was removed: the storage keeps older versions, or a lock keeps them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub hidden: bool,
+    /// Whether the storage's lock or retention policy kept it: it stays whole and is tried again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub retained: bool,
+    /// Until when, where the storage tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retained_until: Option<Timestamp>,
     /// Why it was not removed though it was to be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Whether the storage refused to remove it.
+    #[serde(skip)]
+    is_refused: bool,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// An object that is left alone.
@@ -131,6 +164,16 @@ struct Task {
     /// Backups to remove, newest first, in the order of the account's lines.
     removals: Vec<Listed>,
     old_runs: Vec<String>,
+}
+
+impl Task {
+    /// Removes nothing, as the configuration of the storage says.
+    fn left_alone(mut self) -> Account {
+        for line in &mut self.account.remove {
+            line.removed = Some(false);
+        }
+        self.account
+    }
 }
 
 /// Plans and carries out under a lock of its own; a dry run only plans and takes none.
@@ -185,6 +228,7 @@ pub(super) async fn prune(
             };
             match plan::task(request, &named, made, &right, now).await {
                 Ok(task) if request.dry_run || task.account.failure.is_some() => task.account,
+                Ok(task) if task.account.append_only => task.left_alone(),
                 Ok(task) => carry_out::carry_out(task, &named, &right).await,
                 Err(failure) => Account::refused(&named, failure),
             }
@@ -286,9 +330,18 @@ impl Report {
         lines.filter(|line| line.removed == Some(true)).count() as u64
     }
 
+    /// Returns the ids of backups that some storage refused to remove, each once.
+    pub(super) fn refused(&self) -> Vec<String> {
+        let lines = self.storages.iter().flat_map(|account| &account.remove);
+        let refused = lines.filter(|line| line.is_refused);
+        let ids: BTreeSet<&String> = refused.map(|line| &line.id).collect();
+        ids.into_iter().rev().take(MAX_REFUSED).cloned().collect()
+    }
+
     fn record(&self, run: BackupId, started_at: Timestamp, context: &Context) -> RunRecord {
         let mut record = history::record(run, "prune", started_at, self.failure.as_ref(), context);
         record.removed = Some(self.removed());
+        record.refused = self.refused();
         record
     }
 }

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Account, Left, Line, Made, Request, SAFE, Task, empty_policy};
+use super::{Account, Left, Line, Made, Request, SAFE, Task, empty_policy, refused};
 use crate::op::removal::Right;
 use crate::op::stored::{NamedStorage, manifest_of_copy, storage_failure};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::keys::{Listed, Part, gather, is_lease, is_ours, run_of_key};
 use pgkeep_model::retention::{Candidate, MAX_AHEAD, Plan, Refusal, Verdict, plan};
+use pgkeep_model::words::{bytes, count};
 use pgkeep_storage::Object;
 
 /// Looks at one storage and decides what is to be done there.
@@ -39,7 +40,8 @@ pub(super) async fn task(
         plan(&request.policy, candidates, now).map_err(|Refusal::EmptyPolicy| empty_policy(what))
     };
     let mut decided = decide(&candidates)?;
-    if !request.dry_run {
+    let is_append_only = named.storage.is_append_only();
+    if !request.dry_run && !is_append_only {
         let mut proven = BTreeSet::new();
         while prove_kept(
             named,
@@ -55,8 +57,16 @@ pub(super) async fn task(
         }
     }
     let mut task = sort(request, named, &objects, backups, &decided, now);
-    if decided.removes_too_much() && !request.allow_mass_delete {
-        task.account.fail(mass_delete(what, &decided));
+    if is_append_only {
+        task.keep_all();
+    } else if decided.removes_too_much() && !request.allow_mass_delete {
+        // What the storage would not let go lately is no slip in the policy of today.
+        let known = refused::lately(named, &objects, right).await?;
+        let ids = task.account.remove.iter();
+        let is_known = ids.filter(|line| known.contains(&line.id)).count();
+        if decided.removes_too_much_besides(is_known) {
+            task.account.fail(mass_delete(what, &decided));
+        }
     }
     Ok(task)
 }
@@ -199,6 +209,28 @@ fn sort(
     }
 }
 
+impl Task {
+    /// Plans to remove nothing from a storage that is only written to, and says what its lifecycle is to free.
+    fn keep_all(&mut self) {
+        self.removals.clear();
+        self.old_runs.clear();
+        self.account.old_runs = 0;
+        self.account.append_only = true;
+        let lines = &self.account.remove;
+        let size: u64 = lines.iter().map(|line| line.size_bytes).sum();
+        let note = match lines.len() {
+            0 => return,
+            amount => format!(
+                "`append_only`: pgkeep removes nothing here; {} ({}) beyond retention {} left to the bucket's lifecycle",
+                count(amount as u64, "backup"),
+                bytes(size),
+                if amount == 1 { "is" } else { "are" }
+            ),
+        };
+        self.account.notes.push(note);
+    }
+}
+
 fn line(backup: &Listed, verdict: &Verdict) -> Line {
     Line {
         id: backup.place.id.to_string(),
@@ -207,7 +239,11 @@ fn line(backup: &Listed, verdict: &Verdict) -> Line {
         tiers: verdict.tiers().iter().map(ToString::to_string).collect(),
         reasons: verdict.reasons.iter().map(ToString::to_string).collect(),
         removed: None,
+        hidden: false,
+        retained: false,
+        retained_until: None,
         error: None,
+        is_refused: false,
     }
 }
 
