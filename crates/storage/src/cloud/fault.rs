@@ -298,6 +298,18 @@ impl Trouble {
 }
 
 impl Refusal {
+    /// Finds the refusal that lies behind an error.
+    pub(super) fn behind<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
+        chain(error).find_map(|inner| inner.downcast_ref())
+    }
+
+    /// Tells whether a write was refused because a bucket with object lock wants a checksum: each store says it in its
+    /// own way.
+    pub(super) fn wants_checksum(&self) -> bool {
+        let is_said = self.message.to_ascii_lowercase().contains("content-md5");
+        self.status == 400 && (is_said || self.code == "MissingContentMD5")
+    }
+
     pub(super) fn is_passing(&self) -> bool {
         codes::is_passing(&self.code) || matches!(self.status, 408 | 429 | 500 | 502..=599)
     }
@@ -562,7 +574,7 @@ mod tests {
             assert!(trouble.is_retained() && !trouble.is_conflict(), "{code}");
             let error = trouble.explain(&codes::GCS, "gs://b", "removing `k`");
             assert!(error.to_string().contains("it is retained"), "{error}");
-            assert!(error.hint().is_some());
+            assert!(matches!(error, Error::Retained { .. }), "{error:?}");
         }
         for (status, code) in [
             (409, "BlobAlreadyExists"),

@@ -15,6 +15,7 @@ pub(crate) mod pages;
 mod reading;
 pub(crate) mod retry;
 pub(crate) mod source;
+mod sums;
 pub(crate) mod transport;
 mod upload;
 mod versioned;

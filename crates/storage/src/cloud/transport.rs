@@ -1,10 +1,10 @@
 //! How requests reach the store: refusals and outages become typed errors, and a request that stands still is ended.
 //!
 //! It never follows a redirect (credentials would go along) and has no limit on a request's whole length, only on how
-//! long nothing moves. Trying again is not its business.
+//! long nothing moves. Trying again is not its business, but for a write that a store wants a checksum of.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -24,6 +24,7 @@ use super::fault::{
 };
 use super::hiding;
 use super::pace::{CountedBody, Pace, PacedBody, standstill};
+use super::sums;
 use crate::{Error, Result};
 
 /// Longest error document that is read.
@@ -65,6 +66,7 @@ impl Connector {
             metadata: build(metadata)?,
             store_authority: url.authority().to_owned(),
             stall_timeout,
+            is_summed: AtomicBool::new(false),
         };
         Ok(Self {
             http: HttpClient::new(transport),
@@ -114,11 +116,35 @@ struct Transport {
     /// Host and port of the store, as URLs write them.
     store_authority: String,
     stall_timeout: Duration,
+    /// Whether the store wants a checksum of what is written, as it turned out.
+    is_summed: AtomicBool,
 }
 
 #[async_trait]
 impl HttpService for Transport {
-    async fn call(&self, request: HttpRequest) -> std::result::Result<HttpResponse, HttpError> {
+    async fn call(&self, mut request: HttpRequest) -> std::result::Result<HttpResponse, HttpError> {
+        if request.method() != Method::PUT || self.whom(&request) != Whom::Store {
+            return self.send(request).await;
+        }
+        if self.is_summed.load(Ordering::Relaxed) {
+            sums::add(&mut request);
+            return self.send(request).await;
+        }
+        // The bytes are shared, not copied.
+        let mut again = request.clone();
+        match self.send(request).await {
+            Err(error) if Refusal::behind(&error).is_some_and(Refusal::wants_checksum) => {
+                self.is_summed.store(true, Ordering::Relaxed);
+                sums::add(&mut again);
+                self.send(again).await
+            }
+            answered => answered,
+        }
+    }
+}
+
+impl Transport {
+    async fn send(&self, request: HttpRequest) -> std::result::Result<HttpResponse, HttpError> {
         let whom = self.whom(&request);
         let host = request.uri().host().unwrap_or_default().to_owned();
         let is_metadata = whom == Whom::Metadata;
@@ -185,9 +211,7 @@ impl HttpService for Transport {
         }
         Ok(answer)
     }
-}
 
-impl Transport {
     fn whom(&self, request: &HttpRequest) -> Whom {
         let uri = request.uri();
         let authority = uri.authority().map_or("", |authority| authority.as_str());
@@ -332,6 +356,7 @@ mod tests {
             metadata: pgkeep_https::client().build().unwrap(),
             store_authority: url.authority().to_owned(),
             stall_timeout: Duration::from_secs(1),
+            is_summed: AtomicBool::new(false),
         };
         for (uri, expected) in [
             ("https://acme.blob.core.windows.net/c/k", Whom::Store),

@@ -13,6 +13,9 @@ use crate::cloud::codes;
 use crate::cloud::fault::{Trouble, root_name};
 use crate::{Answer, Error, Lock, Period, Protection, Versions};
 
+/// AWS's name of the document, and that of stores which name it after the request.
+const VERSIONING: [&str; 2] = ["VersioningConfiguration", "GetBucketVersioningResponse"];
+
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct VersioningConfiguration {
@@ -57,8 +60,8 @@ enum Told<T> {
 
 /// Asks a bucket for its versions and its lock.
 pub(super) async fn of_bucket(bucket: &Bucket) -> Protection {
-    let versioning = ask(bucket, None, "versioning", "VersioningConfiguration");
-    let lock = ask(bucket, None, "object-lock", "ObjectLockConfiguration");
+    let versioning = ask(bucket, None, "versioning", &VERSIONING);
+    let lock = ask(bucket, None, "object-lock", &["ObjectLockConfiguration"]);
     let (versioning, lock) = tokio::join!(versioning, lock);
     Protection {
         versions: match versioning {
@@ -79,7 +82,7 @@ pub(super) async fn of_bucket(bucket: &Bucket) -> Protection {
 /// Its current version is asked about, which is what a removal without a version's id is about.
 pub(super) async fn why_kept(bucket: &Bucket, key: &str, refused: Error) -> Error {
     let what = format!("removing `{key}` in `{}` failed", bucket.client.label);
-    let told = ask::<Retention>(bucket, Some(key), "retention", "Retention").await;
+    let told = ask::<Retention>(bucket, Some(key), "retention", &["Retention"]).await;
     let until = match &told {
         Told::Known(found) => found.retain_until_date,
         _ => None,
@@ -141,18 +144,18 @@ fn lock_of(found: &ObjectLockConfiguration) -> Lock {
     }
 }
 
-/// Asks one question, whose answer is a document of this name.
+/// Asks one question, whose answer is a document with one of these names.
 async fn ask<T: DeserializeOwned>(
     bucket: &Bucket,
     key: Option<&str>,
     question: &str,
-    root: &str,
+    roots: &[&str],
 ) -> Told<T> {
     let query = [(question, "")];
     let patience = bucket.client.patience.brief();
     let answer = patience.persist(|| ask::get(bucket, key, &query)).await;
     match answer {
-        Ok(text) if root_name(&text).as_deref() == Some(root) => {
+        Ok(text) if root_name(&text).is_some_and(|root| roots.contains(&root.as_str())) => {
             match quick_xml::de::from_str(&text) {
                 Ok(found) => Told::Known(found),
                 Err(_) => Told::Unknown("the answer was not understood".to_owned()),
