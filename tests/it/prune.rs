@@ -297,7 +297,7 @@ fn refusals_remove_nothing() {
 }
 
 /// The folder in which the server keeps what lies under the tests' prefix.
-fn bucket(server: &ScriptedS3) -> PathBuf {
+pub fn bucket(server: &ScriptedS3) -> PathBuf {
     Place::Bucket(server).file("")
 }
 

@@ -7,6 +7,7 @@ pub mod data;
 pub mod fake;
 pub mod gcs;
 pub mod mail;
+pub mod moto;
 pub mod oracle;
 pub mod pooler;
 pub mod postgres;
