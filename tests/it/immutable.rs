@@ -204,6 +204,24 @@ fn an_object_locked_bucket_is_backed_up_to_and_pruned_day_by_day() {
     assert_eq!(manifests, 3, "nothing was freed");
 }
 
+/// A locked bucket takes no part without a checksum, either.
+#[test]
+fn a_large_dump_goes_into_a_locked_bucket_in_parts() {
+    let Some(server) = Moto::start(Keeps::Locked(30), ALL) else {
+        return;
+    };
+    let mut shop = shop_with(&server.storages("    part_size: 5MiB\n"), "");
+    shop.dumps(json!({ "one_line_bytes": 12 << 20 }));
+    let config = std::fs::read_to_string(shop.sandbox.path("pgkeep.yaml")).unwrap();
+    let plain = config.replace("retries:", "compression: none\n    retries:");
+    shop.sandbox.write("pgkeep.yaml", plain);
+    let outcome = run(&shop, &["--json", "backup"]).expect(0);
+    assert_eq!(warnings(&outcome), [""; 0]);
+    let stored = outcome.summary()["backups"][0]["size_bytes"].as_u64();
+    assert!(stored > Some(10 << 20), "more than two parts: {stored:?}");
+    run(&shop, &["--json", "verify", "--all"]).expect(0);
+}
+
 /// R2's bucket locks and GCS's retention: an object is neither replaced nor removed. R2 answers before it looks at the
 /// condition of a write.
 fn forbids_overwriting() -> ScriptedS3 {
@@ -476,4 +494,12 @@ fn check_tells_a_bucket_that_forbids_overwriting() {
         message.contains("stays, and so will old backups"),
         "{message}"
     );
+    // Where the lease lives elsewhere, nothing is missing.
+    server.behave();
+    server.on(Rule::new("DELETE", locked()));
+    configure(&shop, &storages_of(&server, ""), "lock: {storage: local}\n");
+    let outcome = run(&shop, &["--json", "check"]);
+    let (verdict, message) = checked(&outcome, "conditional_writes");
+    assert_eq!(verdict, "skipped", "{outcome}");
+    assert!(message.contains("no lease is kept here"), "{message}");
 }

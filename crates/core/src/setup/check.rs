@@ -87,6 +87,7 @@ pub fn request(overrides: &Overrides, setup: &Setup, context: &Context) -> Resul
         environment: setup.program_environment(),
         strict: overrides.strict,
         write: overrides.write,
+        leases: setup.leases()?,
     })
 }
 

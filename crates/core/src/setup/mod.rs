@@ -195,7 +195,7 @@ impl Setup {
     }
 
     /// Returns where leases live: as the configuration says, if it was read. A run that needs none is not stopped by it.
-    fn leases(&self) -> Result<Leases> {
+    pub(super) fn leases(&self) -> Result<Leases> {
         let Some(Ok(Some(Configured { config, .. }))) = self.config.get() else {
             return Ok(Leases::Each);
         };

@@ -16,6 +16,7 @@ use futures_util::future::{BoxFuture, join_all};
 use serde::Serialize;
 
 use super::backup;
+use super::lock::Leases;
 use super::stored::{NamedStorage, room_behind};
 use crate::context::Context;
 use crate::postgres::environment::Environment;
@@ -43,6 +44,8 @@ pub struct Request {
     pub strict: bool,
     /// Whether an object is written where it will have to stay.
     pub write: bool,
+    /// Where the leases of runs live.
+    pub leases: Leases,
 }
 
 /// One database.
@@ -202,7 +205,7 @@ pub async fn run(request: &Request, context: &Context) -> Report {
         request
             .storages
             .iter()
-            .map(|named| storage::check(named, request.write, context)),
+            .map(|named| storage::check(named, request, context)),
     );
     let more: Vec<BoxFuture<'_, Vec<Line>>> = request
         .probes

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use tokio::time::timeout;
 
 use super::protection::{self, Seen};
-use super::{Line, Verdict};
+use super::{Line, Request, Verdict};
 use crate::clock::MAX_SKEW;
 use crate::context::Context;
 use crate::op::stored::{NamedStorage, storage_failure};
@@ -32,6 +32,8 @@ struct Probing<'a> {
     lines: Vec<Line>,
     /// Whether an object is written where it will have to stay.
     is_told_to_write: bool,
+    /// Whether runs keep a lease here.
+    holds_lease: bool,
     /// What the storage tells of its versions and locks.
     protection: Option<Protection>,
     /// Why nothing is written, if nothing is.
@@ -41,7 +43,7 @@ struct Probing<'a> {
 /// Looks at a storage; returns its lines and how much room it has.
 pub(super) async fn check(
     named: &NamedStorage,
-    is_told_to_write: bool,
+    request: &Request,
     context: &Context,
 ) -> (Vec<Line>, Option<u64>) {
     // At the root, where no backup and no database's folder is, and with an ending that no part of a backup has.
@@ -51,7 +53,8 @@ pub(super) async fn check(
         context,
         key: format!("pgkeep-check-{random}.probe"),
         lines: Vec::new(),
-        is_told_to_write,
+        is_told_to_write: request.write,
+        holds_lease: request.leases.has(named),
         protection: None,
         unwritten: None,
     };
@@ -221,6 +224,10 @@ impl Probing<'_> {
     async fn conditions(&mut self, version: Option<Version>) {
         const WITHOUT: &str = "only runs on the same host wait for each other";
         const CHECK: &str = "conditional_writes";
+        if !self.holds_lease {
+            let message = "not needed: `lock.storage` says that no lease is kept here";
+            return self.say(Verdict::Skipped, CHECK, message);
+        }
         let Some(version) = version else {
             return self.say(
                 Verdict::Warn,

@@ -606,7 +606,11 @@ async fn replace(named: &NamedStorage, key: &str, bytes: &Bytes) -> pgkeep_stora
         Err(pgkeep_storage::Error::Exists(_)) => {
             let (_, version) = named.storage.get_versioned(key, MAX_NOTE_BYTES).await?;
             match named.storage.replace(key, bytes.clone(), &version).await {
-                Ok(_) | Err(pgkeep_storage::Error::Unconditional(_)) => Ok(()),
+                Ok(_)
+                | Err(
+                    pgkeep_storage::Error::Unconditional(_)
+                    | pgkeep_storage::Error::Retained { .. },
+                ) => Ok(()),
                 Err(error) => Err(error),
             }
         }

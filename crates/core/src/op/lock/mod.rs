@@ -97,6 +97,15 @@ impl fmt::Debug for Leases {
 }
 
 impl Leases {
+    /// Tells whether runs keep a lease in this storage.
+    pub fn has(&self, named: &NamedStorage) -> bool {
+        match self {
+            Self::Each => true,
+            Self::In(holder) => holder.storage.identity() == named.storage.identity(),
+            Self::ThisHost => false,
+        }
+    }
+
     /// Returns the storages that hold leases for a run on these.
     fn storages(&self, worked_on: &[NamedStorage]) -> Vec<NamedStorage> {
         match self {
