@@ -61,7 +61,7 @@ pub enum When {
 /// Where backups live.
 #[derive(Clone, Debug, Default, Args)]
 pub struct StorageArgs {
-    /// Storage: a folder, or a bucket as s3://NAME/PREFIX, gs:// or az:// (repeatable) [default: those of the configuration]
+    /// Storage: a folder, or a bucket as s3://NAME/PREFIX, gs:// or az://, or rclone:REMOTE:PATH (repeatable) [default: those of the configuration]
     #[arg(long = "storage", value_name = "URL", help_heading = "Storage")]
     pub storages: Vec<String>,
     /// Endpoint of an S3-compatible service

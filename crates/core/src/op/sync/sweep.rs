@@ -121,9 +121,11 @@ async fn sweep(
     let mut failed = 0;
     for (orphan, listed) in swept.orphans.iter_mut().zip(&old) {
         right.prove().await?;
-        orphan.error = remove(named, listed, right).await?;
-        orphan.removed = orphan.error.is_none();
-        failed += usize::from(!orphan.removed);
+        let left = remove(named, listed, right).await?;
+        orphan.removed = left.is_none();
+        // What a lock keeps is no failure: it goes when it may.
+        failed += usize::from(left.as_ref().is_some_and(|left| !left.is_retained));
+        orphan.error = left.map(|left| left.why);
     }
     right.prove().await?;
     let unfinished = match right.ask(named.storage.sweep(&prefix, before)).await? {
@@ -179,25 +181,44 @@ fn orphans(
     (old, young.collect())
 }
 
-/// Removes the objects of an orphan, unless a manifest has come about. Says why it did not.
-async fn remove(
-    named: &NamedStorage,
-    orphan: &Listed,
-    right: &Right<'_>,
-) -> Result<Option<String>> {
+/// Why something of an orphan is still there.
+struct Left {
+    why: String,
+    /// Whether the storage keeps it on purpose, for a while.
+    is_retained: bool,
+}
+
+impl Left {
+    fn failed(why: String) -> Self {
+        Self {
+            why,
+            is_retained: false,
+        }
+    }
+}
+
+/// Removes the objects of an orphan, unless a manifest has come about. Returns why it did not.
+async fn remove(named: &NamedStorage, orphan: &Listed, right: &Right<'_>) -> Result<Option<Left>> {
     let manifest = orphan.place.key(Part::Manifest, "");
     match right.ask(named.storage.head(&manifest)).await? {
         Err(pgkeep_storage::Error::NotFound(_)) => {}
-        Ok(_) => return Ok(Some("it has a manifest by now".to_owned())),
-        Err(error) => return Ok(Some(format!("cannot look for its manifest: {error}"))),
+        Ok(_) => return Ok(Some(Left::failed("it has a manifest by now".to_owned()))),
+        Err(error) => {
+            let why = format!("cannot look for its manifest: {error}");
+            return Ok(Some(Left::failed(why)));
+        }
     }
-    let mut failures = Vec::new();
+    let (mut failures, mut is_retained) = (Vec::new(), true);
     for (key, _) in orphan.parts.values().flatten() {
         if let Err(error) = right.remove(named.storage.as_ref(), key).await {
+            is_retained &= matches!(error, pgkeep_storage::Error::Retained { .. });
             failures.push(format!("`{key}`: {error}"));
         }
     }
-    Ok((!failures.is_empty()).then(|| failures.join("; ")))
+    Ok((!failures.is_empty()).then(|| Left {
+        why: failures.join("; "),
+        is_retained,
+    }))
 }
 
 impl Orphan {
