@@ -17,6 +17,8 @@ use crate::support::sandbox::{Outcome, Run};
 use crate::support::scripted_s3::{Fault, Rule, ScriptedS3, Seen};
 use crate::support::{Oracle, Place, skip};
 
+mod sweep;
+
 /// A folder and a bucket that should hold the same.
 struct Both {
     shop: Shop,
@@ -451,6 +453,14 @@ fn a_mark_of_damage_goes_with_the_damage() {
         (&real["copies"][0]["copied"], &real["copied_bytes"]),
         (&json!(true), &json!(0))
     );
+    assert_eq!(both.held(), whole);
+    // The mark may be about the manifest, whose size says nothing.
+    let manifest = both.bucket(id, "manifest.json");
+    let bytes = fs::read(&manifest).unwrap();
+    fs::write(&manifest, [b"[", &bytes[1..]].concat()).unwrap();
+    fs::write(both.bucket(id, "damaged.json"), "{}").unwrap();
+    let real = report(&both.sync(&[]).expect(0));
+    assert!(real["copied_bytes"].as_u64().unwrap() > 0, "{real}");
     assert_eq!(both.held(), whole);
 }
 

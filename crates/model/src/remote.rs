@@ -5,14 +5,20 @@
 const WANTED: &str = "must name a remote and a path: `rclone:remote:path`, or `rclone::sftp,host=nas,user=backup,key_file=/root/.ssh/id:path`";
 
 /// Parts of a setting's name that tell that its value is a secret.
-const SECRET_PARTS: [&str; 7] = [
-    "pass",
-    "secret",
-    "token",
-    "pem",
-    "credentials",
-    "sas_url",
+const SECRET_PARTS: [&str; 13] = [
+    "2fa",
+    "access_grant",
+    "authorization",
+    "connection_string",
     "cookie",
+    "credentials",
+    "headers",
+    "pass",
+    "pem",
+    "sas_url",
+    "secret",
+    "ssh",
+    "token",
 ];
 
 /// Settings whose names have such a part and whose values are none.
@@ -64,7 +70,7 @@ fn told(name: &str, key: &str, is_without_file: bool) -> String {
 }
 
 fn is_secret(key: &str, value: &str) -> bool {
-    if value.contains("://") && value.contains('@') {
+    if value.contains("://") && value.contains(['@', '?']) {
         return true;
     }
     let key = key.to_ascii_lowercase();

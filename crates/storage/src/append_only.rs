@@ -86,6 +86,7 @@ impl Storage for AppendOnly {
     async fn remove(&self, key: &str) -> Result<Removed> {
         match self.inner.head(key).await {
             Err(Error::NotFound(_)) => Ok(Removed::Freed),
+            Err(error @ Error::Failed { .. }) => Err(error),
             _ => Err(Error::Retained {
                 message: format!(
                     "removing `{key}` in `{}` was not tried: the storage is `append_only`",

@@ -194,6 +194,13 @@ impl Setup {
         })
     }
 
+    /// The same for a verb that changes what others back up: it locks as the configuration says, also where flags say
+    /// everything else. One that cannot be read stops nothing.
+    pub fn lock_as_configured(&self, wait: Duration) -> Result<LockSettings> {
+        let _ = self.config(); // once it is read, `leases` goes by it
+        self.lock(wait)
+    }
+
     /// Returns where leases live: as the configuration says, if it was read. A run that needs none is not stopped by it.
     pub(super) fn leases(&self) -> Result<Leases> {
         let Some(Ok(Some(Configured { config, .. }))) = self.config.get() else {

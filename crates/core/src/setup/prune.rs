@@ -50,7 +50,7 @@ pub async fn requests(overrides: &Overrides, setup: &Setup) -> Result<Planned> {
             Ok(found) => found,
             Err(unusable) => return Ok(Err(unusable)),
         };
-        let lock = setup.lock(wait.or(config_wait).unwrap_or_default())?;
+        let lock = setup.lock_as_configured(wait.or(config_wait).unwrap_or_default())?;
         Ok(Ok((request, lock)))
     });
     Ok(Planned {

@@ -8,6 +8,7 @@ use super::databases::database_config;
 use crate::copies::listing::{NamedStorage, storage_failure};
 use pgkeep_model::config::{Config, StorageConfig, StorageUrl};
 use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::id::DatabaseName;
 use pgkeep_storage::{Absent, AppendOnly, Storage};
 
 /// Storages that somebody names for one run.
@@ -72,6 +73,30 @@ impl Setup {
             }
         }
         self.storages(places)
+    }
+
+    /// Tells whether the configuration has storages of this database beside these. One that cannot be opened is one, and
+    /// a configuration that cannot be read may have some.
+    pub(super) fn knows_more_storages(
+        &self,
+        database: &DatabaseName,
+        named: &[NamedStorage],
+    ) -> bool {
+        let config = match self.config() {
+            Ok(Some(config)) => config,
+            Ok(None) => return false,
+            Err(_) => return true,
+        };
+        let Some(section) = config.database(database.as_str()) else {
+            return false;
+        };
+        let given: Vec<String> = named.iter().map(|one| one.storage.identity()).collect();
+        match self.open_named(config, &section.storages) {
+            Ok(all) => all
+                .iter()
+                .any(|one| !given.contains(&one.storage.identity())),
+            Err(_) => true,
+        }
     }
 
     /// Opens storages of the configuration by their names; at least one must be usable.

@@ -24,7 +24,7 @@ pub struct Overrides {
 /// Returns how the runs lock.
 pub fn lock(overrides: &Overrides, setup: &Setup) -> Result<LockSettings> {
     let wait = duration_or_off("--lock-timeout", overrides.lock_timeout.as_deref())?;
-    setup.lock(wait.unwrap_or_default())
+    setup.lock_as_configured(wait.unwrap_or_default())
 }
 
 /// With `--storage` the one database there, otherwise every database of the configuration, or the one of `-d`.
@@ -38,9 +38,11 @@ pub async fn requests(overrides: &Overrides, setup: &Setup) -> Result<Vec<Opened
         } else {
             None
         };
+        let is_partial = setup.knows_more_storages(&database, &storages);
         return Ok(vec![Ok(Request {
             database,
             storages,
+            is_partial,
             policy,
             verify,
             dry_run,
@@ -52,6 +54,7 @@ pub async fn requests(overrides: &Overrides, setup: &Setup) -> Result<Vec<Opened
         requests.push(match setup.open_named(config, &section.storages) {
             Ok(storages) => Ok(Request {
                 database,
+                is_partial: false,
                 storages,
                 policy: section.retention,
                 verify,

@@ -1270,6 +1270,7 @@ fn the_example_is_good_with_every_key_set() {
             "blobs_aks",
             "blobs_cli",
             "emulator",
+            "nas",
         ]
     );
     let retention = config.database("shop").unwrap().retention.as_ref();

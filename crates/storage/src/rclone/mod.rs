@@ -132,9 +132,13 @@ impl Remote {
             .await;
         let printed = match listed {
             Ok(printed) => printed,
-            // A folder that is not there holds nothing.
+            // A folder that is not there holds nothing; one of which a part could not be read tells the same code.
             Err(Ended::Code(code, words)) if fault::is_absent(code, &words) => {
-                return Ok(Vec::new());
+                if self.is_absent(folder).await? {
+                    return Ok(Vec::new());
+                }
+                let what = format!("listing `{}`", self.label);
+                return Err(Ended::Code(code, words).error(&what));
             }
             Err(ended) => return Err(ended.error(&format!("listing `{}`", self.label))),
         };
@@ -144,6 +148,20 @@ impl Remote {
                 self.label
             ))
         })
+    }
+
+    /// Tells whether a folder itself is not there.
+    async fn is_absent(&self, folder: &str) -> Result<bool> {
+        let verb = ["lsjson", "--stat", "--no-mimetype"];
+        let looked = self
+            .program
+            .output(&verb, &[&self.place(folder)], 64 * 1024)
+            .await;
+        match looked {
+            Ok(printed) => Ok(printed.trim_ascii() == b"null"),
+            Err(Ended::Code(code, words)) if fault::is_absent(code, &words) => Ok(true),
+            Err(ended) => Err(ended.error(&format!("looking for `{}`", self.label))),
+        }
     }
 
     async fn head(&self, key: &str) -> Result<Object> {

@@ -314,7 +314,8 @@ impl Probing<'_> {
             }
             Ok(Err(error @ (Error::Denied { .. } | Error::Retained { .. }))) => {
                 self.refused(&error);
-                return true;
+                // Where pgkeep itself does not try, nobody knows what the key may do.
+                return !self.storage().is_append_only();
             }
             Ok(Err(error)) => self.left_behind(&error),
             Err(_) => self.left_behind(&Error::failed("it did not answer")),

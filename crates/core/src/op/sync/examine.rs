@@ -191,7 +191,8 @@ impl Looking<'_> {
         let key = backup.place.key(Part::Manifest, "");
         let size = size_in(listed, &key);
         held.manifest = Holding::Listed;
-        if !self.verify && size == Some(manifest.len() as u64) {
+        // A mark may be about the manifest itself.
+        if !self.verify && !held.is_marked && size == Some(manifest.len() as u64) {
             return Ok(());
         }
         match self.manifest(backup, held.at).await? {

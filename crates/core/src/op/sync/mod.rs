@@ -39,6 +39,8 @@ pub struct Request {
     pub policy: Option<Retention>,
     /// Whether every copy is read, and not only listed.
     pub verify: bool,
+    /// Whether the configuration knows further storages of the database, which are not looked at.
+    pub is_partial: bool,
     /// Whether what would be done is only told.
     pub dry_run: bool,
 }
@@ -115,7 +117,20 @@ async fn sync(
     let mut swept = Vec::new();
     // Anyone who wants to stop has been told so once.
     if !context.stop.is_requested() {
-        swept = sweep::sweep_all(request, &repaired.spared, hold, context).await;
+        let unseen = match repaired.unlisted.first() {
+            Some((name, _)) => Some(format!("`{name}` did not answer, and may have its manifest")),
+            None if request.is_partial => Some(
+                "not every storage of the configuration was named, and another may have its manifest"
+                    .to_owned(),
+            ),
+            None => None,
+        };
+        let sweep = sweep::Sweep {
+            request,
+            spared: &repaired.spared,
+            unseen: unseen.as_deref(),
+        };
+        swept = sweep.all(hold, context).await;
     }
     failures.extend(swept.iter_mut().filter_map(|swept| swept.failure.take()));
     // A storage that cannot be listed is told of once.

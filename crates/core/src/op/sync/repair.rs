@@ -13,10 +13,10 @@ use super::plan::{Aside, Examined, Held};
 use crate::context::Context;
 use crate::op::event::{Event, Observer};
 use crate::op::lock::Hold;
-use crate::op::stored::{Listing, StoredBackup};
+use crate::op::stored::{Listing, OBJECT_EXISTS, StoredBackup};
 use crate::stream::pipeline::Progress;
 use pgkeep_model::failure::{Failure, Kind};
-use pgkeep_model::keys::Place;
+use pgkeep_model::keys::{Marks, Place};
 use pgkeep_model::retention::{Candidate, plan};
 use pgkeep_model::scan::Finding;
 
@@ -179,8 +179,13 @@ impl Run<'_> {
                 is_of && backup.is_committed()
             })
             .collect();
+        // Copies that are each damaged in another object make a whole backup together: only looking tells.
         let candidate = |backup: &&StoredBackup| {
-            Candidate::stored(backup.place.id.started_at(), backup.marks())
+            let marks = Marks {
+                is_damaged: false,
+                ..backup.marks()
+            };
+            Candidate::stored(backup.place.id.started_at(), marks)
         };
         let mut candidates: Vec<Candidate> = backups.iter().map(candidate).collect();
         let mut seen: BTreeMap<usize, Option<Kept>> = BTreeMap::new();
@@ -203,8 +208,13 @@ impl Run<'_> {
             }
         };
         repaired.kept = keep.iter().filter(|keep| **keep).count() as u64;
-        let kept = backups.iter().zip(&keep).filter(|(_, keep)| **keep);
-        repaired.spared = kept.map(|(backup, _)| backup.place.clone()).collect();
+        // A part without its manifest may be the last good one of a backup whose manifest another storage has.
+        let committed = looking
+            .listing
+            .backups
+            .iter()
+            .filter(|one| one.is_committed());
+        repaired.spared = committed.map(|backup| backup.place.clone()).collect();
         let seen = seen.into_iter().rev().filter(|(at, _)| keep[*at]);
         Ok(seen.filter_map(|(_, one)| one).collect())
     }
@@ -400,8 +410,11 @@ impl Run<'_> {
                 }
                 Err(End::Target(failure)) => {
                     line.error = Some(failure.message.clone());
-                    // A storage that refuses to let go of one copy may take another.
-                    if failure.kind != Kind::Refused {
+                    // A storage that refuses to let go of one copy, or has it meanwhile, may take another.
+                    let is_of_this_copy = failure.kind == Kind::Refused
+                        || failure.id == OBJECT_EXISTS
+                        || (line.state == State::Damaged && failure.id == "storage_denied");
+                    if !is_of_this_copy {
                         let why = format!("not tried: `{}` failed before", line.storage);
                         given_up.insert(at, why);
                     }

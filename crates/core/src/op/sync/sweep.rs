@@ -60,46 +60,55 @@ pub struct Orphan {
     pub error: Option<String>,
 }
 
-/// Sweeps every storage at once; without a hold it only tells. What is `spared` is left alone: it is a copy of a backup
-/// that another storage has, and will be one again.
-pub(super) async fn sweep_all(
-    request: &Request,
-    spared: &BTreeSet<Place>,
-    hold: Option<&Hold>,
-    context: &Context,
-) -> Vec<Swept> {
-    let one = |(at, named): (usize, &NamedStorage)| {
-        let named = named.clone();
-        async move {
-            let what = format!("sync of `{}` in `{}`", request.database, named.name);
-            let right = Right {
-                hold,
-                at,
-                context,
-                what: &what,
-            };
-            let mut swept = Swept {
-                name: named.name.clone(),
-                url: named.storage.label().to_owned(),
-                ..Swept::default()
-            };
-            if let Err(failure) = sweep(&mut swept, request, spared, &named, &right).await {
-                swept.error = Some(failure.message.clone());
-                swept.failure = Some(failure);
+/// What is swept, and what is not.
+pub(super) struct Sweep<'a> {
+    pub request: &'a Request,
+    /// What is left alone: a copy of a backup that another storage has, and that will be one again.
+    pub spared: &'a BTreeSet<Place>,
+    /// Why it is not known what other storages have; no orphan is removed then.
+    pub unseen: Option<&'a str>,
+}
+
+impl Sweep<'_> {
+    /// Sweeps every storage at once; without a hold it only tells.
+    pub(super) async fn all(&self, hold: Option<&Hold>, context: &Context) -> Vec<Swept> {
+        let one = |(at, named): (usize, &NamedStorage)| {
+            let named = named.clone();
+            async move {
+                let what = format!("sync of `{}` in `{}`", self.request.database, named.name);
+                let right = Right {
+                    hold,
+                    at,
+                    context,
+                    what: &what,
+                };
+                let mut swept = Swept {
+                    name: named.name.clone(),
+                    url: named.storage.label().to_owned(),
+                    ..Swept::default()
+                };
+                if let Err(failure) = sweep(&mut swept, self, &named, &right).await {
+                    swept.error = Some(failure.message.clone());
+                    swept.failure = Some(failure);
+                }
+                swept
             }
-            swept
-        }
-    };
-    join_all(request.storages.iter().enumerate().map(one)).await
+        };
+        join_all(self.request.storages.iter().enumerate().map(one)).await
+    }
 }
 
 async fn sweep(
     swept: &mut Swept,
-    request: &Request,
-    spared: &BTreeSet<Place>,
+    about: &Sweep<'_>,
     named: &NamedStorage,
     right: &Right<'_>,
 ) -> Result<()> {
+    let Sweep {
+        request,
+        spared,
+        unseen,
+    } = about;
     let prefix = format!("{}/", request.database);
     let before = right.context.clock.now() - ORPHAN_AGE;
     let objects = right
@@ -120,6 +129,10 @@ async fn sweep(
     }
     let mut failed = 0;
     for (orphan, listed) in swept.orphans.iter_mut().zip(&old) {
+        if let Some(why) = unseen {
+            orphan.error = Some((*why).to_owned());
+            continue;
+        }
         right.prove().await?;
         let left = remove(named, listed, right).await?;
         orphan.removed = left.is_none();
