@@ -3,6 +3,8 @@
 //! Versions, locks and rights are those of a real server (`moto`); what no server at hand does, such as R2's bucket locks
 //! and their words, is scripted request by request.
 
+use std::fs;
+
 use serde_json::{Value, json};
 
 use crate::backup::{Shop, facts};
@@ -302,6 +304,23 @@ fn what_a_lock_kept_last_time_is_no_mass_delete() {
     let before = run(&shop, &["--json", "prune"]).expect(25);
     assert_eq!(before.exit_error()["id"], "mass_delete", "{before}");
     run(&shop, &["--json", "prune", "--allow-mass-delete"]).expect(0);
+    // What the bucket kept says nothing of another storage, also where the records came along.
+    let mirror = shop.sandbox.path("mirror");
+    stock(&shop, &mirror, &nights());
+    let runs = bucket(&server).join("shop/runs");
+    let into = mirror.join("shop/runs");
+    fs::create_dir_all(&into).unwrap();
+    for record in fs::read_dir(runs).unwrap() {
+        let record = record.unwrap();
+        fs::copy(record.path(), into.join(record.file_name())).unwrap();
+    }
+    let both = storages_of(&server, "  mirror:\n    url: ./mirror\n");
+    configure(&shop, &both, local);
+    let outcome = run(&shop, &["--json", "prune"]).expect(25);
+    let storages = outcome.json()["databases"][0]["storages"].clone();
+    assert!(storages[0]["error"].is_null(), "{outcome}");
+    assert!(storages[1]["error"].is_string(), "{outcome}");
+    configure(&shop, &storages_of(&server, ""), local);
     for kept in [16, 17] {
         let outcome = run(&shop, &["--json", "prune"]).expect(0);
         assert_eq!(account(&outcome)["remove"].as_array().unwrap().len(), kept);

@@ -3,6 +3,8 @@
 //! They tell `status` how runs went. One thing is decided by them: what a storage refused to remove lately is no news in a
 //! plan. So one that cannot be read is merely left out.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -61,9 +63,9 @@ pub struct RunRecord {
     /// How many copies it brought to a storage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copied: Option<u64>,
-    /// Backups that retention lets go and that a storage refused to remove, by their ids.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub refused: Vec<String>,
+    /// Ids of backups that retention lets go and that a storage refused to remove, by the storage's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused: BTreeMap<String, Vec<String>>,
     /// What there is to say of it: the reason of a pin, where a restore went to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -94,7 +96,7 @@ impl RunRecord {
             tables: None,
             removed: None,
             copied: None,
-            refused: Vec::new(),
+            refused: BTreeMap::new(),
             reason: None,
             undelivered: Vec::new(),
             pgkeep: env!("CARGO_PKG_VERSION").to_owned(),

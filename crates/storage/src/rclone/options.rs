@@ -36,6 +36,34 @@ const ALLOWED: [&str; 20] = [
 /// What the names of rclone's own variables begin with.
 const PREFIX: &str = "RCLONE_";
 
+/// Settings of rclone that would hide objects or keep a command from doing what it is asked to, without [`PREFIX`]. See
+/// <https://rclone.org/filtering/>.
+const UNWANTED: [&str; 23] = [
+    "BACKUP_DIR",
+    "DRY_RUN",
+    "EXCLUDE",
+    "EXCLUDE_FROM",
+    "EXCLUDE_IF_PRESENT",
+    "FILES_FROM",
+    "FILES_FROM_RAW",
+    "FILTER",
+    "FILTER_FROM",
+    "HASH_FILTER",
+    "IGNORE_CASE",
+    "IGNORE_EXISTING",
+    "INCLUDE",
+    "INCLUDE_FROM",
+    "INTERACTIVE",
+    "LOG_FILE",
+    "MAX_AGE",
+    "MAX_DEPTH",
+    "MAX_SIZE",
+    "MAX_TRANSFER",
+    "MIN_AGE",
+    "MIN_SIZE",
+    "SUFFIX",
+];
+
 /// Where the program is looked for if nobody says.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
@@ -62,8 +90,11 @@ impl RcloneOptions {
     /// Picks what rclone may see out of our own environment, which the caller hands in.
     pub fn new(own: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         let is_allowed = |name: &OsStr| {
-            ALLOWED.iter().any(|allowed| name == *allowed)
-                || name.to_string_lossy().starts_with(PREFIX)
+            let shown = name.to_string_lossy();
+            match shown.strip_prefix(PREFIX) {
+                Some(setting) => !UNWANTED.contains(&setting),
+                None => ALLOWED.iter().any(|allowed| name == *allowed),
+            }
         };
         let mut environment: Vec<(OsString, OsString)> = own
             .into_iter()
@@ -120,6 +151,8 @@ mod tests {
         let own = [
             ("RCLONE_SFTP_PASS", "hunter2"),
             ("RCLONE_CONFIG", "/etc/rclone.conf"),
+            ("RCLONE_MAX_DEPTH", "1"),
+            ("RCLONE_EXCLUDE", "*.json"),
             ("HOME", "/root"),
             ("PGPASSWORD", "hunter2"),
             ("AWS_SECRET_ACCESS_KEY", "hunter2"),

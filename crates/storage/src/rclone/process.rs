@@ -25,6 +25,9 @@ const WORDS_BYTES: usize = 4096;
 /// How much is read at once.
 const PIECE_BYTES: usize = 256 * 1024;
 
+/// How much longer a move may say nothing: many services copy what they rename, and tell nothing meanwhile.
+const MOVE_FACTOR: u32 = 10;
+
 /// What every run is told: never to ask anybody, when a connection that moves nothing is dead, and to do a thing once.
 /// Single requests are tried again all the same; a whole run that is repeated would print twice, or miss what it moved.
 const ALWAYS: [&str; 4] = [
@@ -82,7 +85,10 @@ impl Program {
             group,
             words: Some(words),
             redactor: Arc::clone(&self.redactor),
-            stall_timeout: self.options.stall_timeout,
+            stall_timeout: match verb {
+                ["moveto", ..] => self.options.stall_timeout * MOVE_FACTOR,
+                _ => self.options.stall_timeout,
+            },
             verb: verb.first().copied().unwrap_or_default().to_owned(),
             is_over: false,
         })

@@ -138,7 +138,9 @@ pub(super) async fn keep_record(
         record.rows = Some(report.rows);
         record.tables = Some(report.tables as u64);
         record.removed = report.prune.as_ref().map(prune::Report::removed);
-        record.refused = (report.prune.as_ref()).map_or_else(Vec::new, prune::Report::refused);
+        record.refused = (report.prune.as_ref())
+            .map(prune::Report::refused)
+            .unwrap_or_default();
     }
     history::keep_record(&request.storages, record, context).await;
 }

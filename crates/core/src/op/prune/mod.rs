@@ -11,7 +11,7 @@ mod carry_out;
 mod plan;
 mod refused;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -330,12 +330,19 @@ impl Report {
         lines.filter(|line| line.removed == Some(true)).count() as u64
     }
 
-    /// Returns the ids of backups that some storage refused to remove, each once.
-    pub(super) fn refused(&self) -> Vec<String> {
-        let lines = self.storages.iter().flat_map(|account| &account.remove);
-        let refused = lines.filter(|line| line.is_refused);
-        let ids: BTreeSet<&String> = refused.map(|line| &line.id).collect();
-        ids.into_iter().rev().take(MAX_REFUSED).cloned().collect()
+    /// Returns the ids of backups that each storage refused to remove, by its name.
+    pub(super) fn refused(&self) -> BTreeMap<String, Vec<String>> {
+        let most = MAX_REFUSED / self.storages.len().max(1);
+        let mut refused = BTreeMap::new();
+        for account in &self.storages {
+            let lines = account.remove.iter().filter(|line| line.is_refused);
+            let ids: BTreeSet<&String> = lines.map(|line| &line.id).collect();
+            if !ids.is_empty() {
+                let newest = ids.into_iter().rev().take(most).cloned();
+                refused.insert(account.name.clone(), newest.collect());
+            }
+        }
+        refused
     }
 
     fn record(&self, run: BackupId, started_at: Timestamp, context: &Context) -> RunRecord {

@@ -15,7 +15,7 @@ use pgkeep_storage::Object;
 /// How many records are read. Pins, drills and restores leave some in between, and so does a prune that refused its plan.
 const MAX_READ: usize = 20;
 
-/// Returns the ids of backups that were to go lately and that a storage kept.
+/// Returns the ids of backups that were to go lately and that this storage kept. What another one kept says nothing of it.
 pub(super) async fn lately(
     named: &NamedStorage,
     objects: &[Object],
@@ -30,7 +30,8 @@ pub(super) async fn lately(
     for (run, key) in runs.into_iter().take(MAX_READ) {
         let read = right.ask(named.storage.get(key, MAX_RECORD_BYTES)).await?;
         let record = read.ok().and_then(|bytes| RunRecord::read(&bytes, &run));
-        refused.extend(record.into_iter().flat_map(|record| record.refused));
+        let here = record.and_then(|mut record| record.refused.remove(&named.name));
+        refused.extend(here.into_iter().flatten());
     }
     Ok(refused)
 }
