@@ -16,8 +16,8 @@ pub const MAX_OBJECT_BYTES: u64 = 5 * 1024 * 1024 * MIB;
 
 const MIB: u64 = 1024 * 1024;
 
-/// Part size of small objects: two parts in flight and one filling stay at 24 MiB.
-const SMALL_PART_BYTES: u64 = 8 * MIB;
+/// Part size of small objects: two parts in flight and one filling stay at 21 MiB.
+const SMALL_PART_BYTES: u64 = 7 * MIB;
 
 /// Part size that may be used below [`MODEST_OBJECT_BYTES`]: one in flight and one filling stay at 28 MiB.
 const MODEST_PART_BYTES: u64 = 14 * MIB;
@@ -155,10 +155,10 @@ mod tests {
     }
 
     #[test]
-    fn small_and_unknown_objects_have_parts_of_8_mib() {
+    fn small_and_unknown_objects_have_parts_of_7_mib() {
         assert_eq!(
             cut(PartSizes::new(None), 20 * MIB),
-            [8 * MIB, 8 * MIB, 4 * MIB]
+            [7 * MIB, 7 * MIB, 6 * MIB]
         );
         assert!(is_uniform(&cut(PartSizes::new(None), 16 * GIB)));
         assert!(is_uniform(&cut(PartSizes::new(Some(1)), 16 * GIB)));
