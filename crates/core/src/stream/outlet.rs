@@ -13,7 +13,7 @@ use pgkeep_model::encryption::NONCE_BYTES;
 use pgkeep_model::words::hex;
 
 /// Encrypted bytes come 64 KiB at a time; so many are handed over at once.
-const PIECE_BYTES: usize = 512 * 1024;
+const PIECE_BYTES: usize = 256 * 1024;
 
 /// Why bytes did not go out.
 pub(super) enum NotOut {
@@ -141,7 +141,7 @@ impl Write for Taker<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.count(bytes);
         if self.gathered.capacity() == 0 {
-            self.gathered.reserve(PIECE_BYTES + 128 * 1024);
+            self.gathered.reserve(PIECE_BYTES + 64 * 1024);
         }
         self.gathered.extend_from_slice(bytes);
         if self.gathered.len() >= PIECE_BYTES {
