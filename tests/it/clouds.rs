@@ -232,6 +232,33 @@ fn check_tells_as_whom_gcs_is_used() {
 }
 
 #[test]
+fn check_says_what_a_thief_could_do_on_gcs() {
+    let server = ScriptedGcs::start();
+    let shop = shop(&in_gcs(&server, &json!({"anonymous": true})));
+    let said = || {
+        let outcome = shop.sandbox.pgkeep(["--json", "check"]).run();
+        let lines = outcome.json()["checks"].as_array().unwrap().clone();
+        let found = lines.into_iter().find(|line| line["check"] == "protection");
+        let line = found.unwrap_or_else(|| panic!("no such line: {outcome}"));
+        let text = |field: &str| line[field].as_str().unwrap().to_owned();
+        (text("verdict"), text("message"))
+    };
+    let (verdict, message) = said();
+    assert_eq!(verdict, "skipped", "{message}");
+    assert!(message.contains("cannot be read: 403"), "{message}");
+
+    server
+        .gcs
+        .is(r#"{"softDeletePolicy": {"retentionDurationSeconds": "604800"}}"#);
+    let (verdict, message) = said();
+    assert_eq!(verdict, "warn", "{message}");
+    assert!(
+        message.ends_with("can be brought back for 7 days, and is gone then"),
+        "{message}"
+    );
+}
+
+#[test]
 fn the_metadata_server_of_google_is_asked() {
     let server = ScriptedGcs::start();
     server.gcs.take_only("t0ken-of-the-machine");

@@ -39,6 +39,8 @@ pub enum Versions {
     On,
     /// They are not any more; those from before are still there.
     Suspended,
+    /// They are not, but what is removed or overwritten can be brought back this long (Google's and Azure's soft delete).
+    Restorable(Period),
 }
 
 /// Whether objects are locked.
@@ -55,20 +57,37 @@ pub enum Lock {
         /// Whether somebody with a further right may lift it (AWS's governance mode).
         can_be_lifted: bool,
     },
+    /// Each is kept by a policy, whose length the storage does not tell.
+    Policy,
 }
 
 /// A length of time as buckets count it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Period {
+    /// Hours.
+    Hours(u64),
     /// Days.
     Days(u64),
     /// Years.
     Years(u64),
 }
 
+impl Period {
+    /// Makes one of seconds: whole days, or else the hours that are full.
+    pub fn of_seconds(seconds: u64) -> Self {
+        const DAY: u64 = 24 * 60 * 60;
+        if seconds > 0 && seconds.is_multiple_of(DAY) {
+            Self::Days(seconds / DAY)
+        } else {
+            Self::Hours(seconds / (60 * 60))
+        }
+    }
+}
+
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (count, unit) = match self {
+            Self::Hours(count) => (count, "hour"),
             Self::Days(count) => (count, "day"),
             Self::Years(count) => (count, "year"),
         };
@@ -83,6 +102,8 @@ mod tests {
 
     #[test]
     fn a_period_agrees_with_its_number() {
+        assert_eq!(Period::of_seconds(604_800).to_string(), "7 days");
+        assert_eq!(Period::of_seconds(90_000).to_string(), "25 hours");
         assert_eq!(Period::Days(30).to_string(), "30 days");
         assert_eq!(Period::Years(1).to_string(), "1 year");
     }

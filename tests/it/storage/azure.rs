@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
-use pgkeep_storage::{Azure, AzureCredentials, AzureOptions, Error, Result, Storage};
+use pgkeep_storage::{
+    Answer, Azure, AzureCredentials, AzureOptions, Error, Lock, Result, Storage, Versions,
+};
 
 use super::{LARGE, conforms, contests, keys, patience, pattern, read, store, upload};
 use crate::support::azurite::{ACCOUNT, Container, account_key, azurite};
@@ -449,4 +451,17 @@ async fn of_two_uploads_to_one_key_one_is_stored_whole() {
     assert!(!ended.is_empty(), "{first:?} {second:?}");
     let stored = read(&storage, "k", None).await.unwrap();
     assert!(stored == ours || stored == theirs);
+}
+
+#[tokio::test]
+async fn a_container_tells_its_policy_and_the_accounts_soft_delete() {
+    let Some(server) = azurite() else { return };
+    let container = Container::make(server);
+    let storage = Azure::open(&container.name, "", &options(&server.endpoint())).unwrap();
+    let found = storage.protection().await.unwrap();
+    assert_eq!(found.versions, Answer::Is(Versions::Off));
+    assert_eq!(found.lock, Answer::Is(Lock::Off));
+    container.remove();
+    let found = storage.protection().await.unwrap();
+    assert!(found.lock.known().is_none(), "{found:?}");
 }

@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use pgkeep_storage::{CredentialSource, Error, Gcs, GcsCredentials, GcsOptions, Storage};
+use pgkeep_storage::{
+    Answer, CredentialSource, Error, Gcs, GcsCredentials, GcsOptions, Lock, Period, Storage,
+    Versions,
+};
 use secrecy::SecretString;
 use std::sync::Arc;
 
@@ -346,4 +349,32 @@ fn private_key() -> Option<String> {
         .ok()?;
     assert!(made.status.success(), "{made:?}");
     String::from_utf8(made.stdout).ok()
+}
+
+#[tokio::test]
+async fn a_bucket_tells_its_versions_and_its_lock() {
+    let server = ScriptedGcs::start();
+    let storage = open(&server);
+    let found = storage.protection().await.unwrap();
+    let Answer::Unknown(why) = found.versions else {
+        panic!("{found:?}")
+    };
+    assert!(why.contains("403"), "{why}");
+    server.gcs.is(
+        r#"{"versioning": {"enabled": true}, "retentionPolicy": {"retentionPeriod": "86400", "isLocked": true}}"#,
+    );
+    let found = storage.protection().await.unwrap();
+    assert_eq!(found.versions, Answer::Is(Versions::On));
+    let lock = Lock::Default {
+        period: Period::Days(1),
+        can_be_lifted: false,
+    };
+    assert_eq!(found.lock, Answer::Is(lock));
+    let asked = server.log();
+    assert!(
+        asked
+            .iter()
+            .any(|seen| seen.path == format!("/storage/v1/b/{}", server.bucket)),
+        "{asked:?}"
+    );
 }

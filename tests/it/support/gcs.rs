@@ -23,6 +23,8 @@ pub struct Gcs {
     token: Mutex<Option<String>>,
     /// The tokens that came.
     seen: Mutex<Vec<String>>,
+    /// What the JSON API says of the bucket; none where the login may not ask.
+    resource: Mutex<Option<String>>,
     writing: tokio::sync::Mutex<()>,
     /// Where the bucket's folder is; set once the server runs.
     pub root: OnceLock<PathBuf>,
@@ -32,6 +34,11 @@ impl Gcs {
     /// From now on every other token is refused.
     pub fn take_only(&self, token: &str) {
         *self.token.lock().unwrap() = Some(token.to_owned());
+    }
+
+    /// From now on the bucket may be asked about, and is this.
+    pub fn is(&self, resource: &str) {
+        *self.resource.lock().unwrap() = Some(resource.to_owned());
     }
 
     /// Returns the tokens that came, without those that came right before.
@@ -55,6 +62,12 @@ impl Gcs {
         let wanted = self.token.lock().unwrap().clone();
         if wanted.is_some_and(|wanted| wanted != token) {
             return Ok(refuse(401, "AuthenticationRequired"));
+        }
+        if request.uri().path().starts_with("/storage/v1/b/") {
+            return Ok(match self.resource.lock().unwrap().clone() {
+                Some(resource) => Response::new(Body::from(resource)),
+                None => refuse(403, "AccessDenied"),
+            });
         }
         let method = request.method().clone();
         let query = request.uri().query().unwrap_or_default().to_owned();

@@ -6,6 +6,7 @@
 mod credentials;
 mod listing;
 mod options;
+mod protection;
 mod store;
 mod target;
 
@@ -20,7 +21,7 @@ use crate::cloud::codes;
 use crate::cloud::compared::Compared;
 use crate::cloud::retry::Patience;
 use crate::cloud::transport::Connector;
-use crate::{Error, Object, Result, Swept};
+use crate::{Error, Object, Protection, Result, Swept};
 pub use credentials::AzureCredentials;
 pub use options::AzureOptions;
 use pgkeep_model::part_sizes::Limits;
@@ -89,5 +90,9 @@ impl cloud::Bucket for Azure {
     /// Blocks that no list names are in no listing, and Azure removes them.
     async fn sweep(&self, _: &str, _: Timestamp) -> Result<Swept> {
         Ok(Swept::default())
+    }
+
+    async fn protection(&self) -> Option<Protection> {
+        Some(protection::of_container(self).await)
     }
 }

@@ -1,10 +1,10 @@
 //! Requests to a container: object_store's, and those of our own, signed alike.
 
 use async_trait::async_trait;
-use object_store::ClientOptions;
 use object_store::azure::{AzureAuthorizer, MicrosoftAzure};
 use object_store::client::{HttpClient, HttpRequest, HttpRequestBody, HttpResponse};
 use object_store::path::Path;
+use object_store::{ClientOptions, HeaderMap};
 use reqwest::Method;
 use reqwest::header::HeaderValue;
 use url::Url;
@@ -79,6 +79,25 @@ impl AzureStore {
     pub(super) async fn ask(&self, query: &[(&str, &str)]) -> object_store::Result<String> {
         let mut url = self.container.clone();
         url.query_pairs_mut().extend_pairs(query);
+        text_of(self.send(Method::GET, &url).await?).await
+    }
+
+    /// Asks what the container is, which its answer's headers tell.
+    pub(super) async fn container_properties(&self) -> object_store::Result<HeaderMap> {
+        let mut url = self.container.clone();
+        url.query_pairs_mut().append_pair("restype", "container");
+        let answer = self.send(Method::GET, &url).await?;
+        Ok(answer.headers().clone())
+    }
+
+    /// Asks what the account's blobs are subject to.
+    pub(super) async fn service_properties(&self) -> object_store::Result<String> {
+        let mut url = self.container.clone();
+        let (account, _) = url.path().rsplit_once('/').unwrap_or_default();
+        let account = format!("{account}/");
+        url.set_path(&account);
+        url.query_pairs_mut()
+            .extend_pairs([("restype", "service"), ("comp", "properties")]);
         text_of(self.send(Method::GET, &url).await?).await
     }
 

@@ -5,6 +5,7 @@
 
 mod credentials;
 mod options;
+mod protection;
 
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ use crate::cloud::options::no_retries;
 use crate::cloud::pages::{self, Paged, generic, text_of};
 use crate::cloud::retry::Patience;
 use crate::cloud::transport::Connector;
-use crate::{Error, Object, Result, Swept};
+use crate::{Error, Object, Protection, Result, Swept};
 pub use credentials::GcsCredentials;
 pub use options::GcsOptions;
 use pgkeep_model::part_sizes::Limits;
@@ -123,13 +124,27 @@ impl cloud::Bucket for Gcs {
     async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<Swept> {
         pages::sweep(self, prefix, older_than).await
     }
+
+    async fn protection(&self) -> Option<Protection> {
+        Some(protection::of_bucket(self).await)
+    }
 }
 
-#[async_trait]
-impl Paged for Gcs {
-    async fn ask(&self, query: &[(&str, &str)]) -> object_store::Result<String> {
+impl Gcs {
+    /// Asks the JSON API what the bucket is.
+    async fn resource(&self) -> object_store::Result<String> {
         let mut url = self.url.clone();
-        url.query_pairs_mut().extend_pairs(query);
+        let (path, bucket) = url.path().rsplit_once('/').unwrap_or_default();
+        let path = format!("{path}/storage/v1/b/{bucket}");
+        url.set_path(&path);
+        url.query_pairs_mut().append_pair(
+            "fields",
+            "versioning,retentionPolicy,objectRetention,softDeletePolicy",
+        );
+        self.get(&url).await
+    }
+
+    async fn get(&self, url: &Url) -> object_store::Result<String> {
         let mut request = HttpRequest::new(HttpRequestBody::empty());
         *request.uri_mut() = url.as_str().parse().map_err(generic)?;
         if !self.is_anonymous {
@@ -141,5 +156,14 @@ impl Paged for Gcs {
             request.headers_mut().insert(AUTHORIZATION, value);
         }
         text_of(self.http.execute(request).await.map_err(generic)?).await
+    }
+}
+
+#[async_trait]
+impl Paged for Gcs {
+    async fn ask(&self, query: &[(&str, &str)]) -> object_store::Result<String> {
+        let mut url = self.url.clone();
+        url.query_pairs_mut().extend_pairs(query);
+        self.get(&url).await
     }
 }

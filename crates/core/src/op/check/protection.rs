@@ -34,7 +34,7 @@ fn verdict(seen: &Seen<'_>) -> (Verdict, String) {
     }) = lock
     {
         let lifted = if *can_be_lifted {
-            ", unless that key may lift the lock (governance mode)"
+            ", unless that key may lift the lock (governance mode, or a policy that is not locked)"
         } else {
             ""
         };
@@ -43,6 +43,13 @@ fn verdict(seen: &Seen<'_>) -> (Verdict, String) {
             format!(
                 "locked for {period} from being written: a thief with this key can hide backups, not destroy them{lifted}"
             ),
+        );
+    }
+    if lock == Some(&Lock::Policy) {
+        return (
+            Verdict::Ok,
+            "locked by an immutability policy or a legal hold: a thief with this key can destroy nothing while it lasts"
+                .to_owned(),
         );
     }
     if seen.is_refused {
@@ -68,10 +75,13 @@ fn verdict(seen: &Seen<'_>) -> (Verdict, String) {
         ),
         (Some(versions), Some(_)) => {
             let versions = match versions {
-                Versions::Suspended => "suspended",
-                _ => "off",
+                Versions::Suspended => "versioning suspended".to_owned(),
+                Versions::Restorable(period) => {
+                    format!("what is removed can be brought back for {period}, and is gone then")
+                }
+                _ => "versioning off".to_owned(),
             };
-            (Verdict::Warn, open(seen, &format!("no object lock, versioning {versions}")))
+            (Verdict::Warn, open(seen, &format!("no object lock, {versions}")))
         }
         _ => {
             let unread = [unknown(&seen.found.versions), unknown(&seen.found.lock)];
@@ -177,6 +187,20 @@ mod tests {
                 "locked for 30 days",
             ),
             (unknown(), locked(true), false, Verdict::Ok, "governance"),
+            (
+                unknown(),
+                Answer::Is(Lock::Policy),
+                false,
+                Verdict::Ok,
+                "immutability policy",
+            ),
+            (
+                Answer::Is(Versions::Restorable(Period::Days(7))),
+                Answer::Is(Lock::Off),
+                false,
+                Verdict::Warn,
+                "brought back for 7 days",
+            ),
             (
                 Answer::Is(Versions::Off),
                 Answer::Is(Lock::Off),

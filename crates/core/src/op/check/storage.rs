@@ -156,6 +156,9 @@ impl Probing<'_> {
             Lock::Default { period, .. } => Some(format!(
                 "not tried: the bucket locks what is written for {period}"
             )),
+            Lock::Policy => {
+                Some("not tried: the container keeps what is written for a time".to_owned())
+            }
             Lock::Off | Lock::NoDefault => None,
         }
     }
