@@ -120,6 +120,7 @@ impl Fixture {
             selection,
             lock_wait_timeout: Duration::from_millis(300),
             snapshot: None,
+            read_by_others: &[],
             sections: &[],
         };
         request.start(&self.cancel).unwrap()

@@ -88,6 +88,12 @@ pub struct BackupArgs {
         help_heading = "Selection"
     )]
     pub structure_only: Vec<String>,
+    /// How many sessions read large tables at once, or auto: one for each core, at most four [default: 1]
+    ///
+    /// They share one snapshot, and the stored dump is the same. It takes load on the server, and pays where one
+    /// connection is slower than the rest.
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<String>,
     /// gzip, zstd or none, with or without a level, such as zstd:6 [default: gzip]
     ///
     /// Without a level, gzip takes one from 3 to 5 that suits each chunk.
@@ -160,6 +166,7 @@ impl From<&BackupArgs> for Overrides {
             schemas: args.schemas.clone(),
             exclude_schemas: args.exclude_schemas.clone(),
             structure_only: args.structure_only.clone(),
+            jobs: args.jobs.clone(),
             compression: args.compression.clone(),
             recipients: args.recipients.clone(),
             globals: args.globals,

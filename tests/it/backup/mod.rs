@@ -3,6 +3,7 @@
 //! `shop` is made of fakes and takes tens of milliseconds; what needs PostgreSQL's own behaviour asks the real one.
 
 mod dump;
+mod jobs;
 mod life;
 mod lock;
 mod real;

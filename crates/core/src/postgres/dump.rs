@@ -61,6 +61,8 @@ pub struct DumpRequest<'a> {
     pub lock_wait_timeout: Duration,
     /// A snapshot that another session has exported.
     pub snapshot: Option<&'a str>,
+    /// Tables whose rows others read in that snapshot: they are left out, and no partition or child with them.
+    pub read_by_others: &'a [TableName],
     /// Only these parts; all of them where none is named.
     pub sections: &'a [Section],
 }
@@ -134,6 +136,9 @@ impl DumpRequest<'_> {
         let selection = self.selection;
         let mut arguments = self.table_arguments("exclude-table", &selection.exclude_tables);
         arguments.extend(self.table_arguments("exclude-table-data", &selection.structure_only));
+        let others = self.read_by_others.iter();
+        arguments
+            .extend(others.map(|name| format!("--exclude-table-data={}", exact_pattern(name))));
         // Beside --table, pg_dump ignores --exclude-schema, too.
         arguments.extend(selection.exclude_schemas.iter().map(|schema| {
             if selection.tables.is_empty() {
@@ -249,6 +254,7 @@ mod tests {
             selection,
             lock_wait_timeout: Duration::from_secs(3),
             snapshot: None,
+            read_by_others: &[],
             sections: &[],
         }
         .arguments()

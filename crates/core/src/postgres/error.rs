@@ -71,6 +71,11 @@ pub enum Reason {
         /// On which relations, as SQL.
         relations: String,
     },
+    /// A table was dropped or renamed between two looks at it.
+    TableGone {
+        /// Which one.
+        table: String,
+    },
     /// The session ended in the middle.
     ConnectionLost,
     /// A standby had to cancel the query to go on with recovery.
@@ -186,6 +191,7 @@ impl Error {
             | Reason::ConnectionLost
             | Reason::RecoveryConflict
             | Reason::LockTimeout { .. }
+            | Reason::TableGone { .. }
             | Reason::Killed(_) => true,
             Reason::Stopped(stop) => matches!(stop, Stop::Stalled | Stop::TimedOut | Stop::Hung),
             _ => false,
@@ -222,6 +228,7 @@ impl Error {
             Reason::PermissionDenied { .. } => "permission_denied",
             Reason::RowSecurity { .. } => "row_security",
             Reason::LockTimeout { .. } => "lock_timeout",
+            Reason::TableGone { .. } => "table_gone",
             Reason::ConnectionLost => "connection_lost",
             Reason::RecoveryConflict => "recovery_conflict",
             Reason::TooLargeField { .. } => "field_too_large",
@@ -371,6 +378,9 @@ impl fmt::Display for Error {
             Reason::LockTimeout { relations } => {
                 write!(f, "another session held a lock on {relations} for too long")
             }
+            Reason::TableGone { table } => {
+                write!(f, "{table} was dropped or renamed while the dump began")
+            }
             Reason::ConnectionLost => f.write_str("the connection to the server was lost"),
             Reason::RecoveryConflict => f.write_str("the standby cancelled the query to go on with recovery"),
             Reason::TooLargeField { table: Some(table) } => {
@@ -467,6 +477,20 @@ fn classify_statement(message: &str, all: &str) -> Option<Reason> {
     {
         return Some(Reason::LockTimeout {
             relations: shorten(relations),
+        });
+    }
+    // Whoever waits for it to himself would wait for us, and we for him.
+    if let Some(relation) = message.strip_prefix("could not obtain lock on relation \"") {
+        return Some(Reason::LockTimeout {
+            relations: format!("`{}`", relation.trim_end_matches('"')),
+        });
+    }
+    if let Some(table) = between(message, "relation \"", "\" does not exist")
+        && message.starts_with("relation \"")
+        && between(all, "LOCK TABLE ", " IN ACCESS SHARE MODE").is_some()
+    {
+        return Some(Reason::TableGone {
+            table: format!("`{table}`"),
         });
     }
     let is_out_of_memory = message.starts_with("out of memory");
@@ -799,6 +823,20 @@ mod tests {
                 "pg_dump: error: query failed: ERROR:  canceling statement due to statement timeout\npg_dump: detail: Query was: LOCK TABLE public.secret IN ACCESS SHARE MODE",
                 Reason::LockTimeout {
                     relations: "`public.secret`".into(),
+                },
+                true,
+            ),
+            (
+                "pg_dump: error: query failed: ERROR:  relation \"public.gone\" does not exist\npg_dump: detail: Query was: LOCK TABLE public.gone IN ACCESS SHARE MODE",
+                Reason::TableGone {
+                    table: "`public.gone`".into(),
+                },
+                true,
+            ),
+            (
+                "psql:<stdin>:9: ERROR:  could not obtain lock on relation \"t\"\npsql:<stdin>:9: STATEMENT:  LOCK TABLE ONLY \"public\".\"t\" IN ACCESS SHARE MODE NOWAIT;",
+                Reason::LockTimeout {
+                    relations: "`t`".into(),
                 },
                 true,
             ),

@@ -429,6 +429,11 @@ impl Output {
         bytes
     }
 
+    /// Forgets that the last read gave little: more is about to come, because more was asked for.
+    pub(super) fn await_more(&mut self) {
+        self.gave_little = false;
+    }
+
     /// Waits for the exit status behind the last byte and tells it.
     fn finish(&mut self) -> io::Result<usize> {
         let Some((status, stop)) = self.shared.wait_status(self.eof_grace) else {

@@ -36,7 +36,7 @@ SET idle_in_transaction_session_timeout = 0;
 pub(crate) const WRITABLE: &str = "SET default_transaction_read_only = off;\n";
 
 /// Limits that only some versions know, and that end a session of ours as the ones above would.
-const MORE_LIMITS: &str = "\
+pub(super) const MORE_LIMITS: &str = "\
 SELECT pg_catalog.count(pg_catalog.set_config(name, '0', false)) AS pgkeep_limits FROM pg_catalog.pg_settings
   WHERE name ~ '^(transaction|idle_session)_timeout$' AND setting <> '0' \\gset
 ";

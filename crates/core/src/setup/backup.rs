@@ -10,13 +10,15 @@ use super::flags::{duration, duration_or_off, required_tables};
 use super::pin::reason_needed;
 use super::{Setup, StorageOverrides, Target};
 use crate::copies::listing::NamedStorage;
-use crate::op::backup::Request;
+use crate::op::backup::{Reading, Request};
 use crate::op::lock::LockSettings;
 use crate::postgres::dump::Selection;
 use crate::postgres::programs::Search;
 use crate::stream::compress::Codec;
 use crate::stream::pipeline::Form;
-use pgkeep_model::config::{Compression, CompressionMethod, DatabaseConfig, Preset, Retention};
+use pgkeep_model::config::{
+    Compression, CompressionMethod, DatabaseConfig, Jobs, Preset, Retention,
+};
 use pgkeep_model::connection::{Connection, ConnectionError};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::DatabaseName;
@@ -24,6 +26,9 @@ use pgkeep_model::manifest::Trigger;
 use pgkeep_model::name::{TableName, parse_schema};
 use pgkeep_model::pin::PRE_DEPLOY;
 use pgkeep_model::required::RequiredTable;
+
+/// Only for tests: how many bytes make a table a large one, which is then read page by page.
+const TEST_LARGE_BYTES: &str = "PGKEEP_TEST_LARGE_BYTES";
 
 /// What somebody wants otherwise for one run.
 #[derive(Clone, Debug, Default)]
@@ -54,6 +59,8 @@ pub struct Overrides {
     pub structure_only: Vec<String>,
     /// `gzip`, `zstd` or `none`, with a level such as `gzip:6`.
     pub compression: Option<String>,
+    /// How many sessions read large tables at once, or `auto`.
+    pub jobs: Option<String>,
     /// Public keys of age to encrypt to, instead of those of the configuration.
     pub recipients: Vec<String>,
     /// Store roles and tablespaces, too.
@@ -245,6 +252,7 @@ fn request(
         retention: config.retention.filter(|_| !overrides.no_prune),
         keep_runs: config.keep_runs,
         threads: available_parallelism().map_or(1, NonZeroUsize::get),
+        reading: reading(overrides.jobs.as_deref(), config.jobs, setup)?,
         lock: setup.lock(
             duration_or_off("--lock-timeout", overrides.lock_timeout.as_deref())?
                 .or(config.lock_timeout)
@@ -303,8 +311,35 @@ pub fn defaults(name: DatabaseName, setup: &Setup, lock: LockSettings) -> Reques
         retention: None,
         keep_runs: config.keep_runs,
         threads: available_parallelism().map_or(1, NonZeroUsize::get),
+        reading: Reading::default(),
         lock,
     }
+}
+
+/// Reads `4` or `auto`; the configuration's where the flag is not there.
+fn reading(flag: Option<&str>, config: Jobs, setup: &Setup) -> Result<Reading> {
+    let jobs = match flag {
+        Some(text) => text.parse().map_err(|why: String| {
+            Failure::new(
+                Kind::Usage,
+                "bad_jobs",
+                format!("cannot read `--jobs {text}`: {why}"),
+            )
+        })?,
+        None => config,
+    };
+    let mut reading = Reading {
+        jobs,
+        ..Reading::default()
+    };
+    if let Some(text) = setup.var(TEST_LARGE_BYTES) {
+        reading.large_bytes = text.parse().map_err(|_| {
+            let message = format!("`{TEST_LARGE_BYTES}` is not a number of bytes");
+            Failure::new(Kind::Usage, "bad_environment", message)
+        })?;
+        reading.pages = 1;
+    }
+    Ok(reading)
 }
 
 /// Overrides replace the configuration's selection; what they leave out makes the backup a partial one.

@@ -15,4 +15,5 @@ mod outlet;
 pub mod pipeline;
 mod progress;
 pub mod read;
+pub mod splice;
 pub mod stored;

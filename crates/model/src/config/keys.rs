@@ -49,6 +49,8 @@ pub(super) enum Kind {
     Span,
     /// A whole number in a range, or a length of time on the calendar.
     CountOrSpan(u64, u64),
+    /// `auto`, or how many.
+    Jobs,
     /// A number of bytes in a range.
     Size(u64, u64),
     /// The name of a time zone.

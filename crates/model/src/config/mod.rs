@@ -7,6 +7,7 @@ mod buckets;
 mod check;
 mod drill;
 mod expand;
+mod jobs;
 mod keys;
 mod notify;
 mod placed;
@@ -29,6 +30,7 @@ use std::fmt;
 use crate::redact::percent_decoded;
 
 pub use expand::Env;
+pub use jobs::Jobs;
 pub use placed::placed;
 pub use reader::{parse_duration, parse_duration_or_off, parse_span, parse_timezone};
 pub use schema::config_schema;

@@ -97,6 +97,9 @@ fn shape(kind: Kind) -> Value {
             json!({"anyOf": [time(), {"const": 0}, {"enum": ["off", false]}]})
         }
         Kind::CountOrSpan(min, max) => json!({"anyOf": [integer(min, max), time()]}),
+        Kind::Jobs => {
+            json!({"anyOf": [{"enum": ["auto"]}, integer(1, 32), {"$ref": "#/$defs/reference"}]})
+        }
         Kind::Size(min, max) => {
             let text = json!({"type": "string", "pattern": "^[0-9.]+ ?([KMG]i?)?B?$|\\$\\{"});
             json!({"anyOf": [text, integer(min, max)]})

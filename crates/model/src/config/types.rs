@@ -9,6 +9,7 @@ use jiff::Span;
 use jiff::tz::TimeZone;
 use secrecy::SecretString;
 
+use super::jobs::Jobs;
 use super::keys::{Key, Kind, Section, key, required};
 use super::section::{group, join};
 use super::setting::Group;
@@ -156,6 +157,9 @@ group! {
         structure_only: Vec<TableName> = Tables;
         /// How the dump is compressed: a method, or a method and a level.
         compression: Compression = SectionOrChoice(&COMPRESSION, METHODS);
+        /// How many sessions read large tables at once, in one snapshot; `auto` is one for each core, at most four. With
+        /// 1, pg_dump reads all tables.
+        jobs: Jobs = Jobs, default "1";
         /// Who can open the backups; `off` where the defaults encrypt and this database does not. Default: they are not
         /// encrypted.
         encryption: Option<Encryption> = SectionOrChoice(&ENCRYPTION, OFF);

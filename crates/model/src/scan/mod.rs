@@ -220,6 +220,21 @@ impl Scanner {
         !self.tables.list.is_empty()
     }
 
+    /// Returns where the first statement begins that is data or follows the data, once it has ended; of a COPY, its rows
+    /// need not have come.
+    pub fn definitions_end(&self) -> Option<u64> {
+        let copy = match &self.mode {
+            Mode::CopyHead(block) | Mode::Copy(block) => Some(block.start),
+            Mode::Sql => None,
+        };
+        self.places.definitions_end().or(copy)
+    }
+
+    /// Tells whether a table was made, and not dropped again.
+    pub fn has_made(&self, name: &TableName) -> bool {
+        self.tables.has_made(name.schema_or_public(), &name.name)
+    }
+
     /// Returns how many tables had rows so far.
     pub fn tables_with_rows(&self) -> usize {
         self.tables.with_rows

@@ -16,6 +16,14 @@ impl Places {
         self.data_end = end;
     }
 
+    /// Returns where what is not a definition begins.
+    pub(super) fn definitions_end(&self) -> Option<u64> {
+        self.data_start
+            .into_iter()
+            .chain(self.post_data_start)
+            .min()
+    }
+
     pub(super) fn sections(&self, bytes: u64) -> Vec<Section> {
         let section = |name, start, end| Section {
             name,

@@ -73,6 +73,13 @@ impl Tables {
         met.add_inserted(rows, bytes);
     }
 
+    /// Tells whether a table of the database itself was made, and not dropped again.
+    pub(super) fn has_made(&self, schema: &str, name: &str) -> bool {
+        let key = (None, schema.to_owned(), name.to_owned());
+        let met = self.index.get(&key).map(|at| &self.list[*at]);
+        met.is_some_and(|met| met.table.kind.is_some() && !met.is_dropped)
+    }
+
     /// Names the tables with rows that the dump calls UTF-8 and that are not.
     pub(super) fn not_utf8(&self) -> Vec<Finding> {
         self.list

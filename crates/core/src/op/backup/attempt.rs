@@ -10,6 +10,7 @@ use tracing::Instrument as _;
 
 use super::after::marks;
 use super::fan_out::{FanOut, GIVEN_UP};
+use super::programs::{Programs, Start, Stoppers};
 use super::record::{self, Found, Unplaced};
 use super::report::NOT_FOUND_AGAIN;
 use super::selected::Source;
@@ -19,10 +20,9 @@ use crate::context::Context;
 use crate::op::event::{Event, Observer};
 use crate::op::lock::Hold;
 use crate::op::stored::OBJECT_EXISTS;
-use crate::postgres::dump::{Dump, DumpRequest};
 use crate::postgres::error::Error;
 use crate::postgres::globals::Globals;
-use crate::postgres::process::{Stop as Why, Stopper};
+use crate::postgres::process::Stop as Why;
 use crate::stream::pipeline::{self, Closed, Passed, PipelineError, Progress};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::BackupId;
@@ -171,8 +171,13 @@ impl<'a> Attempt<'a> {
 
     /// Runs `pg_dump` through the pipeline into all storages. Nothing is visible afterwards as a backup.
     async fn dump(&mut self, source: &Source, uploads: FanOut) -> Result<Proven> {
-        let mut dump = match self.start_dump(source) {
-            Ok(dump) => dump,
+        let start = Start {
+            request: self.request,
+            source,
+            stop: self.stop(),
+        };
+        let mut programs = match start.programs().await {
+            Ok(programs) => programs,
             Err(error) => {
                 uploads.give_up().await;
                 return Err(self.failed(&error));
@@ -180,12 +185,12 @@ impl<'a> Attempt<'a> {
         };
         let progress = Arc::new(Progress::default());
         self.announce(source, &progress);
-        let done = self.watch(&dump, &uploads, &progress);
-        let (ended, uploads) = self.pump(source, &mut dump, uploads, &progress).await;
+        let done = self.watch(&programs.stoppers(), &uploads, &progress);
+        let (ended, uploads) = self.pump(source, &mut programs, uploads, &progress).await;
         done.cancel();
         match ended {
             Ok(passed) => {
-                let warnings = dump.wait().await.map_err(|error| self.failed(&error))?;
+                let warnings = programs.wait().await.map_err(|error| self.failed(&error))?;
                 let tables = match record::tables(&passed.scan, &passed.chunks) {
                     Ok(tables) => tables,
                     Err(unplaced) => {
@@ -205,30 +210,15 @@ impl<'a> Attempt<'a> {
                 })
             }
             Err(error) => {
-                dump.stopper().stop(Why::Interrupted).await;
+                programs.stoppers().stop(Why::Interrupted).await;
                 let taken = uploads.give_up().await;
                 self.note_given_up(&taken);
                 if let PipelineError::Refused(refusal) = &error {
                     self.report.required_tables.clone_from(&refusal.required);
                 }
-                Err(self.explain(error, &dump, taken).await)
+                Err(self.explain(error, programs, taken).await)
             }
         }
-    }
-
-    /// The program ends with its handle, with the stop token, or with the watchdog.
-    fn start_dump(&self, source: &Source) -> std::result::Result<Dump, Error> {
-        let request = DumpRequest {
-            programs: &source.programs,
-            environment: &self.request.environment,
-            connection: &self.request.connection,
-            server: &source.facts,
-            selection: &source.selection,
-            lock_wait_timeout: self.request.lock_wait_timeout,
-            snapshot: None,
-            sections: &[],
-        };
-        request.start(self.stop())
     }
 
     fn announce(&self, source: &Source, progress: &Arc<Progress>) {
@@ -247,20 +237,30 @@ impl<'a> Attempt<'a> {
     }
 
     /// Ends a dump that moves no byte for too long, or that too few storages take. The returned token ends the watch.
-    fn watch(&self, dump: &Dump, uploads: &FanOut, progress: &Arc<Progress>) -> CancellationToken {
+    fn watch(
+        &self,
+        stoppers: &Stoppers,
+        uploads: &FanOut,
+        progress: &Arc<Progress>,
+    ) -> CancellationToken {
         let done = CancellationToken::new();
         // Both end with the token, at the latest when the dump ends.
         if let Some(timeout) = self.request.stall_timeout {
             tokio::spawn(
-                watch_for_stall(dump.stopper(), Arc::clone(progress), timeout, done.clone())
-                    .in_current_span(),
+                watch_for_stall(
+                    stoppers.clone(),
+                    Arc::clone(progress),
+                    timeout,
+                    done.clone(),
+                )
+                .in_current_span(),
             );
         }
-        let (stopper, lost, ended) = (dump.stopper(), uploads.lost(), done.clone());
+        let (stoppers, lost, ended) = (stoppers.clone(), uploads.lost(), done.clone());
         tokio::spawn(
             async move {
                 tokio::select! {
-                    () = lost.cancelled() => stopper.stop(Why::Interrupted).await,
+                    () = lost.cancelled() => stoppers.stop(Why::Interrupted).await,
                     () = ended.cancelled() => {}
                 }
             }
@@ -273,20 +273,20 @@ impl<'a> Attempt<'a> {
     async fn pump(
         &self,
         source: &Source,
-        dump: &mut Dump,
+        programs: &mut Programs,
         mut fan_out: FanOut,
         progress: &Arc<Progress>,
     ) -> (
         std::result::Result<Passed, PipelineError<Box<Refusal>>>,
         FanOut,
     ) {
-        let (output, progress) = (dump.take_output(), Arc::clone(progress));
+        let (output, counted) = (programs.take_source(), Arc::clone(progress));
         let (form, threads) = (self.request.form.clone(), self.request.threads);
         let judge = self.judge(source);
         let moved = tokio::task::spawn_blocking(move || {
             let mut hand_over =
                 |bytes: Bytes| -> std::result::Result<(), Closed> { fan_out.send(&bytes) };
-            let result = pipeline::run(output, &form, threads, &progress, judge, &mut hand_over);
+            let result = pipeline::run(output, &form, threads, &counted, judge, &mut hand_over);
             (result, fan_out)
         });
         match moved.await {
@@ -328,7 +328,7 @@ impl<'a> Attempt<'a> {
     async fn explain(
         &self,
         error: PipelineError<Box<Refusal>>,
-        dump: &Dump,
+        programs: Programs,
         taken: Vec<Result<()>>,
     ) -> Failure {
         let lost = taken
@@ -340,7 +340,7 @@ impl<'a> Attempt<'a> {
             .into_iter()
             .filter_map(Result::err)
             .find(|failure| is_lost && failure.id != GIVEN_UP);
-        let program = dump.wait().await.err();
+        let program = programs.failure().await;
         match (error, program, storage) {
             (PipelineError::Refused(refusal), _, _) => refusal.failure,
             (PipelineError::Compress(error), _, _) => {
@@ -570,7 +570,7 @@ fn has_no_equivalent(error: &Error) -> bool {
 /// Ends a program that keeps its reader waiting for too long. Time in which a slow storage holds the reader up does
 /// not count: storages have limits of their own.
 async fn watch_for_stall(
-    stopper: Stopper,
+    stoppers: Stoppers,
     progress: Arc<Progress>,
     timeout: Duration,
     done: CancellationToken,
@@ -590,7 +590,7 @@ async fn watch_for_stall(
         };
         seen = now;
     }
-    stopper.stop(Why::Stalled).await;
+    stoppers.stop(Why::Stalled).await;
 }
 
 fn look_up(required: &[RequiredTable], scan: &Scan) -> Vec<RequiredOutcome> {

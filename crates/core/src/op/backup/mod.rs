@@ -10,6 +10,7 @@ mod commit;
 pub(crate) mod encryption;
 mod fan_out;
 mod notice;
+mod programs;
 mod record;
 pub(crate) mod report;
 pub(crate) mod selected;
@@ -40,6 +41,7 @@ use pgkeep_model::name::TableName;
 use pgkeep_model::required::RequiredTable;
 
 use attempt::{Attempt, NO_EQUIVALENT, SAFE};
+pub use programs::Reading;
 pub use report::{Report, StorageOutcome};
 use stage::Stages;
 
@@ -93,6 +95,8 @@ pub struct Request {
     pub keep_runs: Duration,
     /// Compressing threads.
     pub threads: usize,
+    /// How rows are read.
+    pub reading: Reading,
     /// How the run keeps others of the same database away.
     pub lock: LockSettings,
 }

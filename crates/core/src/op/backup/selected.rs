@@ -42,6 +42,7 @@ impl Source {
 /// A relation that `pg_dump` reads.
 pub(crate) struct Read {
     pub(crate) name: TableName,
+    pub(crate) kind: TableKind,
     /// The extension that it belongs to.
     pub(crate) extension: Option<String>,
     /// Whether its rows are read too.
@@ -259,6 +260,7 @@ impl Selected<'_> {
             };
             is_read.then(|| Read {
                 name: table.table_name(),
+                kind: table.kind,
                 extension: None,
                 has_rows,
                 can_read: table.can_read,
@@ -274,12 +276,21 @@ impl Selected<'_> {
         });
         let others = left_to_users.map(|other| Read {
             name: other.table_name(),
+            kind: other.kind,
             extension: other.extension.clone(),
             has_rows: true,
             can_read: other.can_read,
             hides_rows: other.row_security_applies,
         });
         tables.chain(others).collect()
+    }
+
+    /// Returns the ordinary tables whose rows `pg_dump` reads by this selection.
+    pub(crate) fn tables_with_rows(&self) -> Vec<TableName> {
+        let read = self.read().into_iter();
+        read.filter(|read| read.has_rows && read.kind == TableKind::Table)
+            .map(|read| read.name)
+            .collect()
     }
 
     fn comes_anyway(&self, name: &TableName) -> Option<String> {

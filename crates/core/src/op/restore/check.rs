@@ -138,6 +138,7 @@ impl Check<'_> {
             selection: &selection,
             lock_wait_timeout: LOCK_WAIT,
             snapshot: None,
+            read_by_others: &[],
             sections: &[],
         };
         let mut dump = request.start(cancel)?;
