@@ -11,6 +11,7 @@ use thiserror::Error;
 use super::chunks::{ChunkIndex, is_sha256};
 use super::encryption::EncryptionRecord;
 use super::id::{BackupId, DatabaseName};
+use super::limits::LimitRecord;
 use super::scan::{Block, Columns, Finding, Parent, RowDigest, Section, Table, TableKind};
 use super::text_form::TextForm;
 
@@ -64,6 +65,9 @@ pub struct Manifest {
     pub sections: Vec<Section>,
     /// Every table of the dump.
     pub tables: Vec<TableRecord>,
+    /// Which tables are not dumped whole, and what was kept of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<LimitRecord>,
     /// How many large objects the dump holds.
     #[serde(default)]
     pub large_objects: u64,

@@ -88,6 +88,11 @@ pub struct BackupArgs {
         help_heading = "Selection"
     )]
     pub structure_only: Vec<String>,
+    /// Dump only some rows of a table, and those that others refer to (repeatable)
+    ///
+    /// Such as events=newest:10000:created_at, images=last:30d:created_at or audit=where:'tenant = 7'.
+    #[arg(long = "limit", value_name = "TABLE=LIMIT", help_heading = "Selection")]
+    pub limits: Vec<String>,
     /// How many sessions read large tables at once, or auto: one for each core, at most four [default: 1]
     ///
     /// They share one snapshot, and the stored dump is the same. It takes load on the server, and pays where one
@@ -166,6 +171,7 @@ impl From<&BackupArgs> for Overrides {
             schemas: args.schemas.clone(),
             exclude_schemas: args.exclude_schemas.clone(),
             structure_only: args.structure_only.clone(),
+            limits: args.limits.clone(),
             jobs: args.jobs.clone(),
             compression: args.compression.clone(),
             recipients: args.recipients.clone(),
@@ -284,6 +290,9 @@ pub(super) fn text(report: &Report, screen: Screen) -> String {
             "NOT stored"
         };
         out += &format!("  {state} in {}\n", storage.url);
+    }
+    for limit in &report.limits {
+        out += &format!("  limited {}\n", limit.in_words());
     }
     for account in report.prune.iter().flat_map(|prune| &prune.storages) {
         let removed = account

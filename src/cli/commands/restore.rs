@@ -56,6 +56,9 @@ pub struct RestoreArgs {
     /// Replace an existing database; the old one is kept under another name
     #[arg(long)]
     pub replace: bool,
+    /// Replace it also by a backup that holds only some rows of its tables (see `limits`)
+    #[arg(long, requires = "replace")]
+    pub accept_limited: bool,
     /// Merge rows into existing tables, by primary key; without --table into every table that has one
     #[arg(long, conflicts_with_all = ["data_only", "replace", "no_owner", "no_privileges", "create_missing_roles", "skip_extensions", "no_tablespaces", "no_database_settings", "force_version", "force_locale", "accept_no_end_marker", "no_compare", "dump_time_zone", "jobs"], help_heading = "Single tables")]
     pub upsert: bool,
@@ -153,6 +156,7 @@ impl From<&RestoreArgs> for Overrides {
             into: args.into.clone(),
             password_file: args.password_file.clone(),
             replace: args.replace,
+            accept_limited: args.accept_limited,
             upsert: args.upsert,
             data_only: args.data_only,
             tables: args.tables.clone(),

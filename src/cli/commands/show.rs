@@ -126,6 +126,9 @@ fn facts(report: &Report) -> String {
     if let Some(encryption) = &manifest.encryption {
         rows.push(("encrypted for", encryption.recipients.join(", ")));
     }
+    for limit in &manifest.limits {
+        rows.push(("limited", limit.in_words()));
+    }
     if let Some(selection) = &manifest.selection {
         let selection = serde_json::to_string(selection).unwrap_or_default();
         rows.push(("selection", format!("NOT the whole database: {selection}")));

@@ -5,6 +5,7 @@
 mod dump;
 mod jobs;
 mod life;
+mod limits;
 mod lock;
 mod real;
 mod secrets;

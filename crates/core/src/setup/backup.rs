@@ -17,11 +17,12 @@ use crate::postgres::programs::Search;
 use crate::stream::compress::Codec;
 use crate::stream::pipeline::Form;
 use pgkeep_model::config::{
-    Compression, CompressionMethod, DatabaseConfig, Jobs, Preset, Retention,
+    Compression, CompressionMethod, DatabaseConfig, Jobs, Limits, Preset, Retention,
 };
 use pgkeep_model::connection::{Connection, ConnectionError};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::DatabaseName;
+use pgkeep_model::limits::{Limit, LimitError};
 use pgkeep_model::manifest::Trigger;
 use pgkeep_model::name::{TableName, parse_schema};
 use pgkeep_model::pin::PRE_DEPLOY;
@@ -59,6 +60,8 @@ pub struct Overrides {
     pub structure_only: Vec<String>,
     /// `gzip`, `zstd` or `none`, with a level such as `gzip:6`.
     pub compression: Option<String>,
+    /// Which rows of tables are kept, such as `events=newest:10000:created_at`.
+    pub limits: Vec<String>,
     /// How many sessions read large tables at once, or `auto`.
     pub jobs: Option<String>,
     /// Public keys of age to encrypt to, instead of those of the configuration.
@@ -199,7 +202,8 @@ fn request(
             Err(failure) => (None, Some(failure)),
         };
     let storages = setup.with_identities(storages, &overrides.storage.identities)?;
-    let (selection, is_partial) = selection(overrides, &config)?;
+    let (selection, is_selected) = selection(overrides, &config)?;
+    let is_partial = is_selected || !overrides.limits.is_empty();
     let mut required: Vec<_> = config.required_tables.clone();
     RequiredTable::add(&mut required, required_tables(&overrides.required)?);
     let wanted = overrides.copies.or(config.copies).unwrap_or(1);
@@ -230,6 +234,7 @@ fn request(
         refused,
         required,
         selection,
+        limits: limits(&overrides.limits, &config.limits)?,
         is_partial,
         preset: overrides.preset.or(config.preset),
         globals: overrides.globals || config.globals,
@@ -298,6 +303,7 @@ pub fn defaults(name: DatabaseName, setup: &Setup, lock: LockSettings) -> Reques
         refused: None,
         required: Vec::new(),
         selection: Selection::default(),
+        limits: Vec::new(),
         is_partial: false,
         preset: None,
         globals: config.globals,
@@ -314,6 +320,20 @@ pub fn defaults(name: DatabaseName, setup: &Setup, lock: LockSettings) -> Reques
         reading: Reading::default(),
         lock,
     }
+}
+
+/// Flags replace the limits of the configuration.
+fn limits(flags: &[String], config: &Limits) -> Result<Vec<Limit>> {
+    if flags.is_empty() {
+        return Ok(config.0.clone());
+    }
+    let read = |text: &String| {
+        text.parse().map_err(|error: LimitError| {
+            let message = format!("cannot read `--limit {text}`: {error}");
+            Failure::new(Kind::Usage, "bad_limit", message)
+        })
+    };
+    flags.iter().map(read).collect()
 }
 
 /// Reads `4` or `auto`; the configuration's where the flag is not there.

@@ -25,6 +25,8 @@ pub struct Overrides {
     pub password_file: Option<PathBuf>,
     /// Restore beside the database and put the copy into its place.
     pub replace: bool,
+    /// Do so also with a backup that holds only some rows.
+    pub accept_limited: bool,
     /// Merge rows into tables that are there.
     pub upsert: bool,
     /// Bring rows into tables that are there and empty.
@@ -102,6 +104,7 @@ pub fn request(overrides: &Overrides, setup: &Setup) -> Result<Request> {
         options: Options {
             dry_run: overrides.dry_run,
             replace: overrides.replace,
+            accept_limited: overrides.accept_limited,
             accept_no_end_marker: overrides.accept_no_end_marker,
             allow_superuser: overrides.allow_superuser,
             force_version: overrides.force_version,

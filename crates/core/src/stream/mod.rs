@@ -11,6 +11,7 @@ pub(crate) mod digest;
 pub mod fuzz;
 pub(crate) mod inlet;
 mod literal;
+pub mod not_valid;
 mod outlet;
 pub mod pipeline;
 mod progress;

@@ -79,6 +79,8 @@ pub(super) enum Kind {
     Section(&'static Section),
     /// The keys of a section, or one of the choices for the first of them.
     SectionOrChoice(&'static Section, &'static [&'static str]),
+    /// Names of tables, each with the keys of a section.
+    Limits(&'static Section),
     /// Free names, each with the keys of a section.
     Named(&'static Section),
 }
@@ -103,6 +105,7 @@ impl Kind {
             | Self::SectionOrChoice(section, _)
             | Self::Sections(section)
             | Self::RequiredTables(section)
+            | Self::Limits(section)
             | Self::Named(section) => Some(section),
             _ => None,
         }

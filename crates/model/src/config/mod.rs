@@ -9,6 +9,7 @@ mod drill;
 mod expand;
 mod jobs;
 mod keys;
+mod limits;
 mod notify;
 mod placed;
 mod read;
@@ -31,6 +32,7 @@ use crate::redact::percent_decoded;
 
 pub use expand::Env;
 pub use jobs::Jobs;
+pub use limits::Limits;
 pub use placed::placed;
 pub use reader::{parse_duration, parse_duration_or_off, parse_span, parse_timezone};
 pub use schema::config_schema;

@@ -10,13 +10,15 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
-use jiff::{Span, SpanRelativeTo, civil};
+use jiff::{Span, civil};
 use secrecy::SecretString;
 
 use super::expand::{Env, expand, read_placed_file};
 use super::keys::{Key, Kind, Section};
 use super::tree::{Entry, Node, Value};
 use super::{Problem, Unset};
+pub use crate::durations::parse_duration;
+pub(super) use crate::durations::show_duration;
 use crate::name::{NameError, TableName, parse_schema};
 use crate::nearest::{did_you_mean, nearest};
 
@@ -604,28 +606,6 @@ pub(super) fn choose<T: Copy>(
     found.ok_or_else(|| format!("must be {}", one_of(&names())))
 }
 
-/// Reads a length of time such as `90s`, `26h` or `2d` within limits; a day has 24 hours.
-///
-/// The error tells what is wrong, to stand behind a name for the text.
-pub fn parse_duration(text: &str, limits: &RangeInclusive<Duration>) -> Result<Duration, String> {
-    let wrong = || "must be a length of time such as `90s`, `10m`, `26h` or `30d`".to_owned();
-    let span: Span = text.parse().map_err(|_| wrong())?;
-    let signed = span
-        .to_duration(SpanRelativeTo::days_are_24_hours())
-        .map_err(|_| wrong())?;
-    // A negative one is below any limit.
-    let duration = Duration::try_from(signed).ok();
-    duration
-        .filter(|duration| limits.contains(duration))
-        .ok_or_else(|| {
-            format!(
-                "must be between {} and {}",
-                show_duration(*limits.start()),
-                show_duration(*limits.end())
-            )
-        })
-}
-
 /// Reads a length of time, or `0` or `off` for none.
 pub fn parse_duration_or_off(
     text: &str,
@@ -672,18 +652,6 @@ pub fn parse_timezone(text: &str) -> Result<TimeZone, String> {
     // Only a zone with a name can be written down again.
     zone.filter(|zone| zone.iana_name().is_some())
         .ok_or_else(|| "must be an IANA name such as `Europe/Berlin`".into())
-}
-
-/// Writes a duration as the config takes it.
-pub(super) fn show_duration(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    match (seconds, duration.subsec_nanos()) {
-        (1.., 0) if seconds.is_multiple_of(86_400) => format!("{}d", seconds / 86_400),
-        (1.., 0) if seconds.is_multiple_of(3600) => format!("{}h", seconds / 3600),
-        (1.., 0) if seconds.is_multiple_of(60) => format!("{}m", seconds / 60),
-        (_, 0) => format!("{seconds}s"),
-        (_, nanos) => format!("{seconds}s {nanos}ns"),
-    }
 }
 
 /// Reads a name, and refuses a pattern: it would be the name of a table that is not there.

@@ -132,6 +132,9 @@ fn shape(kind: Kind) -> Value {
         Kind::SectionOrChoice(section, choices) => {
             json!({"anyOf": [{"enum": choices}, reference_to(section), {"$ref": "#/$defs/reference"}]})
         }
+        Kind::Limits(section) => {
+            json!({"type": ["object", "null"], "additionalProperties": reference_to(section)})
+        }
         Kind::Named(section) => json!({
             "type": "object",
             "minProperties": 1,

@@ -728,7 +728,7 @@ fn the_least_config_has_the_documented_defaults() {
 fn full() -> String {
     let keys = "password: ${SECRET}\npassfile: ./pass\nsslmode: require\nsslrootcert: ca.pem\npreset: supabase\n\
         required_tables: [users, 'billing.\"Invoice Lines\"', {name: orders, min_rows: 2}]\nstorages: far\ncopies: 1\n\
-        tables: [Users]\nexclude_tables: [b]\nschemas: [Public]\nexclude_schemas: ['\"S x\"']\nstructure_only: [c]\n\
+        tables: [Users]\nexclude_tables: [b]\nschemas: [Public]\nexclude_schemas: ['\"S x\"']\nstructure_only: [c]\nlimits: {events: {last: 30d, by: at}}\n\
         compression: {method: zstd, level: 19}\nencryption: {recipients: age1lvyvwawkr0mcnnnncaghunadrqkmuf9e6507x9y920xxpp866cnql7dp2z, recipients_file: keys.txt, identity_file: [key.txt]}\nglobals: ${YES}\nkeep_runs: 90d\nlock_timeout: 45m\nlock_wait_timeout: 90 min\nstall_timeout: off\n\
         connect_timeout: 5s\nretries: {attempts: 5, delay: 1m}\nallow_empty: true\nstrict_warnings: true\nmax_age: 1d 2h\n\
         retention: {keep_last: 1, keep_hourly: 2, keep_daily: \"${KEEP}\", keep_weekly: 3, keep_monthly: 4, keep_yearly: 5, keep_within: 1 month, keep_pre_deploy: 90d, timezone: Europe/Berlin}\n\
@@ -1553,4 +1553,41 @@ fn the_example_removes_nothing() {
     );
     let above = EXAMPLE.split("#retention:").next().unwrap();
     assert!(above.contains("Once this is set, `pgkeep backup` removes the"));
+}
+
+#[test]
+fn limits_are_read_and_shown() {
+    let config = good(&in_database(
+        "limits: {events: {newest: 10000, by: created_at}, billing.images: {last: 30d, by: at, references: drop}, audit: \
+         {where: 'tenant = 7'}}",
+    ));
+    let limits = &config.databases[0].1.limits.0;
+    let keeps: Vec<String> = limits.iter().map(|limit| limit.keep.to_string()).collect();
+    assert_eq!(
+        keeps,
+        [
+            "newest 10000 by created_at",
+            "last 30d by at",
+            "where tenant = 7"
+        ]
+    );
+    for (text, why) in [
+        (
+            "{events: {newest: 10}}",
+            "`databases.shop.limits.events.by` is missing",
+        ),
+        ("{events: {by: at}}", "needs one of"),
+        ("{events: {newest: 1, last: 3d, by: at}}", "needs one of"),
+        ("{events: {where: x, by: at}}", "does not go with"),
+        ("{events: {newest: 0, by: at}}", "whole number from 1"),
+        (
+            "{events: {newest: 5, by: at, references: all}}",
+            "must be `keep` or `drop`",
+        ),
+        ("{a.b.c: {newest: 5, by: at}}", "a.b.c"),
+        ("{events: 5}", "must hold keys"),
+    ] {
+        let told = problems(&in_database(&format!("limits: {text}"))).join("\n");
+        assert!(told.contains(why), "{text}: {told}");
+    }
 }

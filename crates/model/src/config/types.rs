@@ -11,6 +11,7 @@ use secrecy::SecretString;
 
 use super::jobs::Jobs;
 use super::keys::{Key, Kind, Section, key, required};
+use super::limits::{self, Limits};
 use super::section::{group, join};
 use super::setting::Group;
 use super::url;
@@ -155,6 +156,8 @@ group! {
         exclude_schemas: Vec<String> = Schemas;
         /// Tables to dump without their rows, by exact name.
         structure_only: Vec<TableName> = Tables;
+        /// Which rows of a table are dumped, for each table that is not dumped whole.
+        limits: Limits = Limits(&LIMIT);
         /// How the dump is compressed: a method, or a method and a level.
         compression: Compression = SectionOrChoice(&COMPRESSION, METHODS);
         /// How many sessions read large tables at once, in one snapshot; `auto` is one for each core, at most four. With
@@ -587,6 +590,7 @@ sections! {
         required("name", Kind::Text, "Name of the table, with its schema where that is not `public`."),
         key("min_rows", Kind::Count(0, u64::MAX), "How many rows it must have at least. Default: none are asked for."),
     ];
+    LIMIT: "limit", "in an entry of `limits`", "Which rows of a table are dumped.", limits::KEYS;
     COMPRESSION: "compression", "under `compression`", "How the dump is compressed.", Compression::KEYS;
     ENCRYPTION: "encryption", "under `encryption`", "Who can open the backups.", Encryption::KEYS;
     RETRIES: "retries", "under `retries`", "When a failed run is tried again.", Retries::KEYS;

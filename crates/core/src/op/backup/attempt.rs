@@ -10,10 +10,12 @@ use tracing::Instrument as _;
 
 use super::after::marks;
 use super::fan_out::{FanOut, GIVEN_UP};
-use super::programs::{Programs, Start, Stoppers};
+use super::limited::Limited;
+use super::programs::{Programs, Stoppers};
 use super::record::{self, Found, Unplaced};
 use super::report::NOT_FOUND_AGAIN;
 use super::selected::Source;
+use super::start::{NotStarted, Start};
 use super::{Report, Request, ended};
 use crate::clock::off_in_words;
 use crate::context::Context;
@@ -27,6 +29,7 @@ use crate::stream::pipeline::{self, Closed, Passed, PipelineError, Progress};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::BackupId;
 use pgkeep_model::keys::{Part, Place};
+use pgkeep_model::limits::LimitRecord;
 use pgkeep_model::manifest::{Chunks, MAX_INLINE_CHUNKS, Manifest, TableRecord};
 use pgkeep_model::required::{RequiredOutcome, RequiredTable};
 use pgkeep_model::scan::{Finding, NOT_UTF8, Scan};
@@ -67,6 +70,8 @@ struct Proven {
     tables: Vec<TableRecord>,
     required: Vec<RequiredOutcome>,
     warnings: Vec<String>,
+    /// What came of the run's limits.
+    limits: Vec<LimitRecord>,
     /// How each storage took the object.
     taken: Vec<Result<()>>,
 }
@@ -178,9 +183,12 @@ impl<'a> Attempt<'a> {
         };
         let mut programs = match start.programs().await {
             Ok(programs) => programs,
-            Err(error) => {
+            Err(why) => {
                 uploads.give_up().await;
-                return Err(self.failed(&error));
+                return Err(match why {
+                    NotStarted::Program(error) => self.failed(&error),
+                    NotStarted::Refused(failure) => *failure,
+                });
             }
         };
         let progress = Arc::new(Progress::default());
@@ -200,12 +208,14 @@ impl<'a> Attempt<'a> {
                 };
                 let required = look_up(&self.request.required, &passed.scan);
                 let stored_bytes = passed.stored_bytes;
+                let limits = self.limits(programs.take_limited(), &passed.scan);
                 self.observer.note(Event::Storing);
                 Ok(Proven {
                     passed,
                     tables,
                     required,
                     warnings,
+                    limits,
                     taken: uploads.finish(stored_bytes).await,
                 })
             }
@@ -219,6 +229,15 @@ impl<'a> Attempt<'a> {
                 Err(self.explain(error, programs, taken).await)
             }
         }
+    }
+
+    /// Says what came of the run's limits, and warns of them.
+    fn limits(&mut self, limited: Option<Limited>, scan: &Scan) -> Vec<LimitRecord> {
+        let Some(mut limited) = limited else {
+            return Vec::new();
+        };
+        self.report.warnings.append(&mut limited.warnings);
+        limited.outcome(scan)
     }
 
     fn announce(&self, source: &Source, progress: &Arc<Progress>) {
@@ -399,6 +418,7 @@ impl<'a> Attempt<'a> {
                 pg_dump_version: source.programs.version.to_string(),
                 passed: &proven.passed,
                 tables: proven.tables,
+                limits: proven.limits,
                 required: &proven.required,
                 globals: globals.as_ref().map(|(record, _)| record.clone()),
                 chunks,
@@ -487,6 +507,7 @@ impl<'a> Attempt<'a> {
         let encryption = manifest.encryption.iter();
         report.recipients = encryption.flat_map(|one| one.recipients.clone()).collect();
         report.manifest_key = Some(self.place.key(Part::Manifest, ""));
+        report.limits.clone_from(&manifest.limits);
         report.restore = Some(manifest.restore.clone());
         report.manifest = Some(manifest);
     }

@@ -9,6 +9,7 @@ mod attempt;
 mod commit;
 pub(crate) mod encryption;
 mod fan_out;
+mod limited;
 mod notice;
 mod programs;
 mod record;
@@ -16,6 +17,7 @@ pub(crate) mod report;
 pub(crate) mod selected;
 mod source;
 mod stage;
+mod start;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -36,6 +38,7 @@ use pgkeep_model::config::{Preset, Retention, Retries};
 use pgkeep_model::connection::Connection;
 use pgkeep_model::failure::{Failure, Kind};
 use pgkeep_model::id::DatabaseName;
+use pgkeep_model::limits::Limit;
 use pgkeep_model::manifest::{SelectionRecord, Trigger};
 use pgkeep_model::name::TableName;
 use pgkeep_model::required::RequiredTable;
@@ -69,6 +72,8 @@ pub struct Request {
     pub required: Vec<RequiredTable>,
     /// What is left out.
     pub selection: Selection,
+    /// Which rows of tables are kept, for those that are not dumped whole.
+    pub limits: Vec<Limit>,
     /// Whether flags of this run, and not the configuration, left something out.
     pub is_partial: bool,
     /// Rules of a hosting service.
@@ -242,6 +247,7 @@ impl Report {
             storages: request.storages.iter().map(not_stored).collect(),
             prune: None,
             required_tables: Vec::new(),
+            limits: Vec::new(),
             warnings: Vec::new(),
             restore: None,
             stage: None,

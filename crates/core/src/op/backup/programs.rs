@@ -1,21 +1,22 @@
 //! The programs of one dump: `pg_dump`, and the sessions that read rows beside it in the same snapshot.
 
+use std::collections::HashSet;
 use std::io::Read;
 use std::num::NonZeroUsize;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio_util::sync::CancellationToken;
 
-use super::Request;
-use super::selected::Source;
+use super::limited::Limited;
+use super::start::{NotStarted, Start};
 use crate::postgres::dump::{Dump, DumpRequest};
 use crate::postgres::error::{Error, Reason};
 use crate::postgres::process::{Stop, Stopper};
 use crate::postgres::psql::Psql;
 use crate::postgres::rows::{Block, Large, OwnRows, ReadRequest, Readers, TableText};
 use crate::postgres::snapshot::Snapshot;
+use crate::stream::not_valid::NotValid;
 use crate::stream::splice::Spliced;
 use pgkeep_model::config::Jobs;
 use pgkeep_model::name::TableName;
@@ -78,6 +79,7 @@ struct Own {
     readers: Readers,
     rows: Option<OwnRows>,
     tables: Vec<TableName>,
+    limited: Option<Limited>,
 }
 
 /// Ends all of them from elsewhere.
@@ -91,16 +93,9 @@ impl Stoppers {
     }
 }
 
-/// What a dump is made of, and what ends it.
-pub(super) struct Start<'a> {
-    pub(super) request: &'a Request,
-    pub(super) source: &'a Source,
-    pub(super) stop: &'a CancellationToken,
-}
-
 impl Start<'_> {
     /// Starts the programs. They end with their handle, with the stop token, or with the watchdog.
-    pub(super) async fn programs(self) -> Result<Programs, Error> {
+    pub(super) async fn programs(self) -> Result<Programs, NotStarted> {
         let own = self.own().await?;
         let source = self.source;
         let request = DumpRequest {
@@ -122,7 +117,7 @@ impl Start<'_> {
     }
 
     /// Takes a snapshot and begins to read; none where `pg_dump` reads all by itself.
-    async fn own(&self) -> Result<Option<Own>, Error> {
+    async fn own(&self) -> Result<Option<Own>, NotStarted> {
         let Reading {
             jobs,
             large_bytes,
@@ -130,31 +125,56 @@ impl Start<'_> {
         } = self.request.reading;
         let source = self.source;
         let most = most_sessions(jobs);
-        if most == 1 {
+        let is_limited = !self.request.limits.is_empty();
+        if most == 1 && !is_limited {
             return Ok(None);
         }
         let psql = &self.psql();
         let tables = source.selected().tables_with_rows();
         let wait = self.request.lock_wait_timeout;
         let mut snapshot = Snapshot::take(psql, &tables, wait, self.stop).await?;
-        let large = Large {
-            bytes: large_bytes,
-            count: MAX_LARGE,
+        let limited = if is_limited {
+            Some(self.limited(&mut snapshot).await?)
+        } else {
+            None
         };
         let version = source.facts.version_num;
-        let found: Vec<TableText> = snapshot.ask(&large.question(&tables, version)).await?;
         let encoding = source.facts.dump_encoding();
-        // What we write ourselves is in UTF-8, whatever the dump is in.
-        let blocks: Vec<Block> = found
+        let mut blocks: Vec<Block> = limited
             .iter()
-            .map(|table| table.block(version, pages))
-            .filter(|block| encoding == "UTF8" || block.head.is_ascii())
+            .flat_map(|limited| limited.blocks.clone())
             .collect();
-        if blocks.is_empty() {
+        if let Some(block) = blocks
+            .iter()
+            .find(|block| encoding != "UTF8" && !block.head.is_ascii())
+        {
+            return Err(self.not_in_utf8(&block.table));
+        }
+        if most > 1 {
+            let large = Large {
+                bytes: large_bytes,
+                count: MAX_LARGE,
+            };
+            let found: Vec<TableText> = snapshot.ask(&large.question(&tables, version)).await?;
+            let is_limited: HashSet<TableName> =
+                blocks.iter().map(|block| block.table.clone()).collect();
+            // What we write ourselves is in UTF-8, whatever the dump is in.
+            let whole = found
+                .iter()
+                .map(|table| table.block(version, pages))
+                .filter(|block| encoding == "UTF8" || block.head.is_ascii())
+                .filter(|block| !is_limited.contains(&block.table));
+            blocks.extend(whole);
+        }
+        if blocks.is_empty() && !is_limited {
             return Ok(None);
         }
+        // As `pg_dump` does.
+        let name = |block: &Block| (block.table.schema.clone(), block.table.name.clone());
+        blocks.sort_by_key(name);
         let tables = blocks.iter().map(|block| block.table.clone()).collect();
         let sessions = match jobs {
+            _ if most == 1 => 1,
             Jobs::Fixed(_) => most,
             Jobs::Auto => most.min(snapshot.ask::<usize>(FREE_SESSIONS).await? / 2),
         };
@@ -171,6 +191,7 @@ impl Start<'_> {
             readers,
             rows: Some(rows),
             tables,
+            limited,
         }))
     }
 
@@ -198,7 +219,10 @@ impl Programs {
             // `pg_dump` writes only when it has locks of its own.
             Some(rows) => {
                 let rows = own.snapshot.confirm_before(rows);
-                Box::new(Spliced::new(output, rows, own.tables.clone()))
+                let spliced = Spliced::new(output, rows, own.tables.clone());
+                let limited = own.limited.as_ref();
+                let not_valid = limited.map_or_else(Vec::new, |limited| limited.not_valid.clone());
+                Box::new(NotValid::new(spliced, not_valid))
             }
             None => Box::new(output),
         }
@@ -211,6 +235,11 @@ impl Programs {
             readers.into_iter().chain([own.snapshot.stopper()])
         });
         Stoppers([self.dump.stopper()].into_iter().chain(own).collect())
+    }
+
+    /// Returns what the rows were limited to, once.
+    pub(super) fn take_limited(&mut self) -> Option<Limited> {
+        self.own.as_mut()?.limited.take()
     }
 
     /// Waits for the end of `pg_dump`, and returns its warnings.

@@ -13,6 +13,7 @@ use pgkeep_model::chunks::{ChunkIndex, ChunkOffsets};
 use pgkeep_model::encryption::{EncryptionRecord, Fingerprint, METHOD};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::keys::{Part, Place};
+use pgkeep_model::limits::LimitRecord;
 use pgkeep_model::manifest::{
     BlockRecord, Chunks, CompressionRecord, DumpRecord, Extension, FORMAT, GlobalsRecord, Manifest,
     RequiredRecord, SelectionRecord, Server, StoredObject, TableRecord, Tools,
@@ -29,6 +30,7 @@ pub(super) struct Found<'a> {
     pub pg_dump_version: String,
     pub passed: &'a Passed,
     pub tables: Vec<TableRecord>,
+    pub limits: Vec<LimitRecord>,
     pub required: &'a [RequiredOutcome],
     pub globals: Option<GlobalsRecord>,
     pub chunks: Chunks,
@@ -71,6 +73,7 @@ pub(super) fn manifest(request: &Request, found: Found<'_>) -> Manifest {
         globals: found.globals,
         sections: scan.sections.clone(),
         tables: found.tables,
+        limits: found.limits,
         large_objects: scan.large_objects,
         roles: scan.roles.clone(),
         tablespaces: scan.tablespaces.clone(),

@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::notify::Delivery;
 use crate::op::prune;
 use pgkeep_model::failure::Failure;
+use pgkeep_model::limits::LimitRecord;
 use pgkeep_model::manifest::Manifest;
 use pgkeep_model::required::RequiredOutcome;
 use pgkeep_model::scan::Finding;
@@ -54,6 +55,8 @@ pub struct Report {
     pub prune: Option<prune::Report>,
     /// What was required and what was found; empty where no dump came to its end.
     pub required_tables: Vec<RequiredOutcome>,
+    /// Which tables were not dumped whole, and what was kept of them.
+    pub limits: Vec<LimitRecord>,
     /// What was odd.
     pub warnings: Vec<Finding>,
     /// The shell line that restores the backup without pgkeep.

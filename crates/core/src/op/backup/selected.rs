@@ -285,6 +285,12 @@ impl Selected<'_> {
         tables.chain(others).collect()
     }
 
+    /// Returns the relations whose rows are in a dump of this selection, partitioned tables among them.
+    pub(crate) fn names_with_rows(&self) -> impl Iterator<Item = TableName> {
+        let read = self.read().into_iter();
+        read.filter(|read| read.has_rows).map(|read| read.name)
+    }
+
     /// Returns the ordinary tables whose rows `pg_dump` reads by this selection.
     pub(crate) fn tables_with_rows(&self) -> Vec<TableName> {
         let read = self.read().into_iter();

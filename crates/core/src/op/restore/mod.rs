@@ -144,6 +144,8 @@ pub struct Options {
     pub dry_run: bool,
     /// Restore beside the database and put the copy into its place.
     pub replace: bool,
+    /// Replace a database by a backup that holds only some rows of it.
+    pub accept_limited: bool,
     /// Accept a dump without an end marker.
     pub accept_no_end_marker: bool,
     /// Restore into a server that is older than the dump's.

@@ -10,6 +10,7 @@ use pgkeep_model::config::Preset;
 use pgkeep_model::connection::Connection;
 use pgkeep_model::failure::{Failure, Kind};
 use pgkeep_model::manifest::Manifest;
+use pgkeep_model::name::TableName;
 use pgkeep_model::name::quote;
 use pgkeep_model::restore::properties::Properties;
 use pgkeep_model::scan::Scan;
@@ -63,6 +64,8 @@ pub(crate) struct Needs {
     pub client_encoding: Option<String>,
     /// What a plain dump leaves out.
     pub properties: Properties,
+    /// Tables of which it holds only some rows.
+    pub limited: Vec<String>,
     /// Whether those are what a replaced database is to have, whatever the flags say of the dump's.
     pub keeps_properties: bool,
 }
@@ -117,6 +120,9 @@ impl Needs {
             form: server.text_form(),
             client_encoding: manifest.dump.client_encoding.clone(),
             properties: Properties::read(&server.properties),
+            limited: (manifest.limits.iter())
+                .map(|limit| format!("`{}`", TableName::new(&limit.schema, &limit.name)))
+                .collect(),
             keeps_properties: false,
         }
     }
@@ -141,6 +147,7 @@ impl Needs {
             form: scan.text_form.clone().unwrap_or_else(TextForm::foreign),
             client_encoding: scan.client_encoding.clone(),
             properties: Properties::default(),
+            limited: Vec::new(),
             keeps_properties: false,
         }
     }
@@ -221,6 +228,7 @@ pub(crate) fn plan(
     };
     let mut problems = Vec::new();
     problems.extend(place(needs, target, plan, options));
+    problems.extend(limited(needs, plan, options));
     problems.extend(powers_of(needs, target, options));
     problems.extend(version(needs, &target.facts, options));
     problems.extend(extensions(needs, &target.facts, options));
@@ -294,6 +302,19 @@ pub(crate) fn problem(id: &'static str, text: impl Into<String>, hint: Option<&s
 /// What to do on Supabase, where a database is a project's.
 const ANOTHER_PROJECT: &str = "restore into another project, whose database counts as empty while it has nothing but the platform's schemas, or \
      into a server of yours";
+
+/// Rows that the database has and the backup does not would be gone.
+fn limited(needs: &Needs, plan: Plan, options: &Options) -> Option<Problem> {
+    let is_refused = plan == Plan::Replace && !needs.limited.is_empty() && !options.accept_limited;
+    is_refused.then(|| {
+        let text = format!(
+            "the backup holds only some rows of {}, and would take the place of all of them",
+            needs.limited.join(", ")
+        );
+        let hint = "`--upsert` merges its rows into the database; `--accept-limited` replaces the database all the same";
+        problem("backup_is_limited", text, Some(hint))
+    })
+}
 
 /// The database itself: not the one that the dump came from, and empty.
 fn place(needs: &Needs, target: &Target, plan: Plan, options: &Options) -> Option<Problem> {

@@ -4,10 +4,12 @@
 //! pages, and what is read ahead waits in windows of a fixed size, so memory does not grow with the table.
 
 mod facts;
+mod limited;
 mod ordered;
 mod sessions;
 
 pub use facts::{Large, TableText};
+pub use limited::{Extent, LimitedFacts};
 pub use ordered::OwnRows;
 pub use sessions::{ReadRequest, Readers};
 
