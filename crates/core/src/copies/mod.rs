@@ -8,6 +8,7 @@ mod dump;
 pub mod listing;
 mod ranged;
 mod stored;
+mod structure;
 mod tap;
 mod unlock;
 
@@ -15,5 +16,6 @@ pub(crate) use bridge::{Pieces, threads, with_pieces};
 pub(crate) use dump::{chunk_index, dump_key, extension};
 pub(crate) use ranged::{Fault, Ranged};
 pub(crate) use stored::Stored;
+pub(crate) use structure::{MAX_STRUCTURE, STRUCTURE_TOO_LONG, StructureText, too_long};
 pub(crate) use tap::{Seen, Tap};
 pub(crate) use unlock::Front;

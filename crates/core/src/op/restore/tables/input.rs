@@ -7,25 +7,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::context::Stop;
-use crate::copies::{Ranged, Tap};
+use crate::copies::{MAX_STRUCTURE, Ranged, STRUCTURE_TOO_LONG, StructureText, Tap, too_long};
 use crate::encryption::Identities;
 use crate::op::restore::feed::{judge_file, refused, unreadable};
 use crate::op::restore::source::open_file;
 use crate::stream::pipeline::Progress;
 use crate::stream::read::read_dump;
-use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::failure::Result;
 use pgkeep_model::manifest::Manifest;
 use pgkeep_model::name::TableName;
 use pgkeep_model::restore::compare::Expected;
 use pgkeep_model::restore::filter::{Filter, Rules};
-use pgkeep_model::scan::{Block, Scan, Scanner, SectionName, TextEncoding};
+use pgkeep_model::scan::{Block, Scan, Scanner, TextEncoding};
 use pgkeep_model::single::Structure;
 
-/// Most text outside of rows that is held in memory. 100,000 tables have about 150 MiB.
-const MAX_STRUCTURE: u64 = 256 << 20;
-
-/// How much text behind the last row is read at once while large objects may follow, which are not to be read.
-const STEP_BYTES: u64 = 1 << 20;
+/// What to do where single tables need more memory than there is.
+const WHOLE_INSTEAD: &str =
+    "restore the whole dump into a new database, and copy the table from there";
 
 /// One table's rows, and where they lie.
 #[derive(Clone, Debug)]
@@ -103,108 +101,24 @@ pub(super) struct Read {
     pub is_proven: bool,
 }
 
-/// Reads the structure of a stored dump: all in front of the first block and behind the last one, large objects apart.
-///
-/// Sequence values are among it: pg_dump puts them behind the rows of all tables (`dbObjectTypePriority` in
-/// `pg_dump_sort.c`), so that nothing between two blocks is of any table. A chunk of this text whose SHA-256 is not the
-/// recorded one is damage.
+/// Reads the structure of a stored dump, without its large objects.
 pub(super) async fn structure(ranged: &Ranged<'_>, manifest: &Manifest) -> Result<Read> {
-    let records = manifest.tables.iter().flat_map(|table| &table.blocks);
-    let blocks: Vec<Block> = records.map(|record| record.block).collect();
-    let end = |block: &Block| block.offset.saturating_add(block.length);
-    let bytes = manifest.dump.bytes;
-    let starts = blocks.iter().map(|block| block.offset);
-    let first = starts.min().unwrap_or(bytes);
-    let last = blocks.iter().map(end).max().unwrap_or(bytes);
-    if last > bytes || first > last {
-        return Err(ranged.contradicts("its rows start after its end"));
-    }
-    let data = manifest
-        .sections
-        .iter()
-        .find(|section| section.name == SectionName::Data);
-    let data_end = data
-        .map_or(last, |section| end(&section.block))
-        .clamp(last, bytes);
-    let (before, behind) = tokio::join!(
-        text(ranged, 0, first),
-        text_behind(ranged, last, data_end, bytes)
-    );
-    let ((mut text, read), (behind, more)) = (before?, behind?);
-    let is_known = |offset, end| {
-        let length = end - offset;
-        length == 0 || ranged.is_known(Block { offset, length })
-    };
-    let is_proven = is_known(0, first) && is_known(last, bytes);
-    let boundary = text.len();
-    text.extend_from_slice(&behind);
-    let read_structure = tokio::task::spawn_blocking(move || Structure::read(text, boundary));
+    let read = ranged.structure(manifest).await;
+    let StructureText {
+        text,
+        behind,
+        read_bytes,
+        is_proven,
+    } = read.map_err(|failure| match failure.id {
+        STRUCTURE_TOO_LONG => failure.hint(WHOLE_INSTEAD),
+        _ => failure,
+    })?;
+    let read_structure = tokio::task::spawn_blocking(move || Structure::read(text, behind));
     Ok(Read {
         structure: read_structure.await.expect("reading does not panic"),
-        read_bytes: read + more,
+        read_bytes,
         is_proven,
     })
-}
-
-/// Reads on behind the last row. Sequence values stand there, then large objects, then what makes indexes and keys.
-async fn text_behind(
-    ranged: &Ranged<'_>,
-    start: u64,
-    data_end: u64,
-    end: u64,
-) -> Result<(Vec<u8>, u64)> {
-    if data_end - start <= STEP_BYTES {
-        return text(ranged, start, end).await;
-    }
-    let (mut found, mut read, mut at) = (Vec::new(), 0, start);
-    while at < data_end {
-        let step = data_end.min(at + STEP_BYTES);
-        let (more, count) = text(ranged, at, step).await?;
-        found.extend_from_slice(&more);
-        (read, at) = (read + count, step);
-        if let Some(begin) = Structure::large_objects_begin(&found) {
-            found.truncate(begin);
-            break;
-        }
-        if found.len() as u64 > MAX_STRUCTURE {
-            return Err(too_long(ranged.what()));
-        }
-    }
-    let (rest, count) = text(ranged, data_end, end).await?;
-    found.extend_from_slice(&rest);
-    Ok((found, read + count))
-}
-
-async fn text(ranged: &Ranged<'_>, start: u64, end: u64) -> Result<(Vec<u8>, u64)> {
-    let length = end - start;
-    if length == 0 {
-        return Ok((Vec::new(), 0));
-    }
-    if length > MAX_STRUCTURE {
-        return Err(too_long(ranged.what()));
-    }
-    let block = Block {
-        offset: start,
-        length,
-    };
-    let take = |text: &mut Vec<u8>, piece: &[u8]| {
-        text.extend_from_slice(piece);
-        Ok(())
-    };
-    let of = "its structure";
-    let (text, read) = ranged.read(of, block, Vec::new(), take).await?;
-    if text.len() as u64 == length {
-        Ok((text, read))
-    } else {
-        // Anyone who wished to stop is told so by the caller.
-        Err(ranged.damaged(of, "it is shorter than the manifest says"))
-    }
-}
-
-fn too_long(what: &str) -> Failure {
-    let message = format!("{what}: it has more text outside of rows than is held in memory");
-    Failure::new(Kind::Refused, "structure_too_long", message)
-        .hint("restore the whole dump into a new database, and copy the table from there")
 }
 
 /// Reads a file to its end, proves it and keeps what stands outside of its rows. It blocks.
@@ -238,7 +152,7 @@ pub(super) fn prove(
         return Err(refused(&what, &refusal));
     }
     if outside.is_too_long() {
-        return Err(too_long(&what));
+        return Err(too_long(&what).hint(WHOLE_INSTEAD));
     }
     read.map_err(|error| unreadable(&what, &error, &seen))?;
     let scan = filter.finish().map_err(|error| refused(&what, &error))?;
