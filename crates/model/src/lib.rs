@@ -7,6 +7,7 @@ pub mod config;
 pub mod connection;
 pub mod copy;
 pub mod damage;
+pub mod diff;
 pub mod drill;
 pub mod durations;
 pub mod encryption;
