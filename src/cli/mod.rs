@@ -363,11 +363,18 @@ fn hint(error: &clap::Error) -> Option<&'static str> {
         let known = others.find(|(words, _)| words.contains(&word.as_str()));
         return known.map(|(_, hint)| *hint);
     }
-    let lacks_target = error.kind() == ErrorKind::MissingRequiredArgument
-        && text(ContextKind::InvalidArg)
-            .iter()
-            .any(|argument| argument.starts_with("--into"));
-    lacks_target.then_some(
+    let lacks = |name: &str| {
+        error.kind() == ErrorKind::MissingRequiredArgument
+            && text(ContextKind::InvalidArg)
+                .iter()
+                .any(|argument| argument.starts_with(name))
+    };
+    if lacks("<B>") {
+        return Some(
+            "`pgkeep list` shows the ids of backups; `--live` compares with what the database holds now",
+        );
+    }
+    lacks("--into").then_some(
         "`--into shop_restored` restores into a new database beside the old one, `--into shop --replace` replaces the \
          old one; a URL names another server",
     )
@@ -389,6 +396,7 @@ mod tests {
             (&["snapshots"], "pgkeep list"),
             (&["forget", "--keep-daily", "7"], "pgkeep prune"),
             (&["restore", "latest"], "--into shop --replace"),
+            (&["diff", "latest"], "--live"),
         ] {
             let hints = failure(words).hints.join(" ");
             assert!(hints.contains(expected), "{words:?}: {hints}");

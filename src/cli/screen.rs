@@ -83,7 +83,9 @@ impl Screen {
 
 /// Writes our own signs in ASCII. Names of tables and the like stay as they are: written otherwise they name nothing.
 pub(super) fn in_ascii(text: &str) -> String {
-    text.replace('…', "...").replace('·', ".")
+    text.replace('…', "...")
+        .replace('·', ".")
+        .replace('→', "->")
 }
 
 /// Breaks one line.

@@ -14,6 +14,7 @@ mod corpus;
 mod demo;
 mod dependencies;
 mod deploy;
+mod diff;
 mod docs;
 mod drill;
 mod encryption;

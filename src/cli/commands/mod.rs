@@ -5,6 +5,7 @@ mod check;
 mod config;
 mod demo;
 mod deploy;
+mod diff;
 mod drill;
 mod extract;
 mod get;
@@ -31,6 +32,7 @@ use check::CheckArgs;
 use config::ConfigCommand;
 use demo::DemoArgs;
 use deploy::DeployCommand;
+use diff::DiffArgs;
 use drill::DrillArgs;
 use extract::ExtractArgs;
 use get::GetArgs;
@@ -78,6 +80,9 @@ pub enum Command {
     /// Read stored backups, and prove that every byte is unchanged
     #[command(after_long_help = verify::AFTER_HELP)]
     Verify(VerifyArgs),
+    /// Show what changed between two backups, or since a backup
+    #[command(after_long_help = diff::AFTER_HELP)]
+    Diff(Box<DiffArgs>),
     /// Print the rows of one table of a backup or a dump, without a server
     #[command(after_long_help = extract::AFTER_HELP)]
     Extract(ExtractArgs),
@@ -149,6 +154,7 @@ impl Command {
             Self::List(args) => list::run(args, setup, output, context).await,
             Self::Show(args) => show::run(args, setup, output, context).await,
             Self::Get(args) => get::run(args, setup, output, context).await,
+            Self::Diff(args) => diff::run(args, setup, output, context).await,
             Self::Extract(args) => extract::run(args, setup, output, context).await,
             Self::Drill(args) => drill::run(args, setup, output, context).await,
             Self::Restore(args) => restore::run(args, setup, output, context).await,

@@ -8,6 +8,7 @@ pub mod address;
 pub mod attended;
 mod catalog;
 mod conversation;
+pub mod counts;
 pub mod databases;
 pub mod dump;
 mod ended;

@@ -9,6 +9,7 @@ mod buckets;
 pub mod check;
 mod credentials;
 mod databases;
+pub mod diff;
 pub mod drill;
 pub mod extract;
 mod files;

@@ -45,6 +45,7 @@ use pgkeep_model::required::RequiredTable;
 
 use attempt::{Attempt, NO_EQUIVALENT, SAFE};
 pub use programs::Reading;
+pub(crate) use record::server as server_record;
 pub use report::{Report, StorageOutcome};
 use stage::Stages;
 

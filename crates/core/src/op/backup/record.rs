@@ -261,7 +261,7 @@ pub(super) fn pack_globals(
 }
 
 /// Records the server.
-pub(super) fn server(facts: &ServerFacts) -> Server {
+pub(crate) fn server(facts: &ServerFacts) -> Server {
     let database = &facts.database;
     Server {
         version: facts.version.clone(),
