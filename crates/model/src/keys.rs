@@ -102,6 +102,10 @@ pub enum Part {
     Drill,
     /// The stored bytes contradict the manifest.
     Damaged,
+    /// It lost what the backups before it had, and counts for nothing until it is accepted.
+    Held,
+    /// It was held, and somebody accepted it.
+    Accepted,
 }
 
 impl Place {
@@ -125,6 +129,8 @@ impl Place {
             Part::Guarded => format!("{folder}/{id}.guarded.json"),
             Part::Drill => format!("{folder}/{id}.drill.json"),
             Part::Damaged => format!("{folder}/{id}.damaged.json"),
+            Part::Held => format!("{folder}/{id}.held.json"),
+            Part::Accepted => format!("{folder}/{id}.accepted.json"),
         }
     }
 
@@ -144,6 +150,8 @@ impl Place {
             "guarded.json" => Part::Guarded,
             "drill.json" => Part::Drill,
             "damaged.json" => Part::Damaged,
+            "held.json" => Part::Held,
+            "accepted.json" => Part::Accepted,
             _ => return None,
         };
         let is_partial = match folder.strip_prefix(id.database().as_str())? {
@@ -183,6 +191,8 @@ pub struct Marks {
     pub is_damaged: bool,
     /// Whether it passed a drill.
     pub is_drilled: bool,
+    /// Whether it is held, and nobody has accepted it.
+    pub is_held: bool,
 }
 
 impl Listed {
@@ -194,6 +204,7 @@ impl Listed {
             is_guarded: self.is_guarded(),
             is_damaged: self.is_damaged(),
             is_drilled: self.is_drilled(),
+            is_held: self.is_held(),
         }
     }
 
@@ -250,6 +261,21 @@ impl Listed {
     /// Tells whether a drill passed.
     pub fn is_drilled(&self) -> bool {
         self.parts.contains_key(&Part::Drill)
+    }
+
+    /// Tells whether it is held, and nobody has accepted it.
+    pub fn is_held(&self) -> bool {
+        self.was_held() && !self.is_accepted()
+    }
+
+    /// Tells whether it was held when it was made.
+    pub fn was_held(&self) -> bool {
+        self.parts.contains_key(&Part::Held)
+    }
+
+    /// Tells whether somebody accepted it.
+    pub fn is_accepted(&self) -> bool {
+        self.parts.contains_key(&Part::Accepted)
     }
 
     /// Returns whom it is encrypted for; none where it is not, or where that is told by its manifest alone.

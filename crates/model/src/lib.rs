@@ -2,6 +2,7 @@
 //!
 //! Time and randomness are arguments. Everything here is tested with tables of input and expected output.
 
+pub mod anomaly;
 pub mod chunks;
 pub mod config;
 pub mod connection;
@@ -25,6 +26,8 @@ pub mod name;
 pub mod nearest;
 pub mod notice;
 pub mod part_sizes;
+pub mod pattern;
+pub mod percent;
 pub mod pin;
 pub mod proof;
 pub mod redact;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
+use super::anomaly::AnomalyRecord;
 use super::chunks::{ChunkIndex, is_sha256};
 use super::encryption::EncryptionRecord;
 use super::id::{BackupId, DatabaseName};
@@ -85,6 +86,9 @@ pub struct Manifest {
     /// What was odd.
     #[serde(default)]
     pub warnings: Vec<Finding>,
+    /// What the anomaly gate said of it; none where it was not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anomaly: Option<AnomalyRecord>,
     /// The shell line that restores the backup without pgkeep.
     pub restore: String,
 }

@@ -119,7 +119,18 @@ impl StoredBackup {
             is_guarded: self.copies.values().any(Listed::is_guarded),
             is_damaged: !self.is_good(),
             is_drilled: self.is_drilled(),
+            is_held: self.is_held(),
         }
+    }
+
+    /// Tells whether it is held in some storage, and accepted in none.
+    pub fn is_held(&self) -> bool {
+        self.copies.values().any(Listed::was_held) && !self.is_accepted()
+    }
+
+    /// Tells whether somebody accepted it after it was held.
+    pub fn is_accepted(&self) -> bool {
+        self.copies.values().any(Listed::is_accepted)
     }
 
     /// Tells whether some storage has it whole and not known to be damaged.
@@ -332,12 +343,35 @@ impl Listing {
         !backup.place.is_partial && backup.is_good() && !self.is_ahead(backup)
     }
 
-    /// Says which backups `latest` skipped because they are stamped in the future.
+    /// Returns the newest good backup of a database that is not held: what retention and freshness count.
+    pub fn newest_counted(&self, database: &DatabaseName) -> Option<&StoredBackup> {
+        let mut newest_first = self.backups.iter().rev();
+        newest_first.find(|backup| {
+            backup.place.id.database() == database && self.counts(backup) && !backup.is_held()
+        })
+    }
+
+    /// Says what is odd of the backup that was chosen as `latest`: which ones it skipped because they are stamped in the
+    /// future, and that it is held itself.
     pub fn passed_over(&self, wanted: &Wanted) -> Vec<String> {
-        match wanted {
-            Wanted::Latest => self.ahead().map(in_the_future).collect(),
-            Wanted::Id(_) => Vec::new(),
+        if matches!(wanted, Wanted::Id(_)) {
+            return Vec::new();
         }
+        let held = self.newest_good().filter(|newest| newest.is_held());
+        let held = held.map(|newest| self.held_in_words(newest));
+        self.ahead().map(in_the_future).chain(held).collect()
+    }
+
+    /// Says that the latest backup is held, and which one is the last that is not.
+    fn held_in_words(&self, backup: &StoredBackup) -> String {
+        let id = &backup.place.id;
+        let last = match self.newest_counted(id.database()) {
+            Some(last) => format!("`{}` is the last one that is not held", last.place.id),
+            None => "there is no other good one".to_owned(),
+        };
+        format!(
+            "the latest backup `{id}` is held: it lost what the ones before it had; {last}; `pgkeep show {id}` says more"
+        )
     }
 
     /// Tells whether a backup is stamped so far in the future that it counts for nothing.

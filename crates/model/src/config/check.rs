@@ -4,7 +4,8 @@ use secrecy::ExposeSecret;
 
 use super::reader::{Fields, Reader, join};
 use super::types::{
-    Compression, Connection, DatabaseConfig, Encryption, LockConfig, Retention, Retries, THIS_HOST,
+    Anomaly, Compression, Connection, DatabaseConfig, Encryption, LockConfig, Retention, Retries,
+    THIS_HOST,
 };
 use super::url;
 use crate::encryption::recipient_kind;
@@ -73,6 +74,19 @@ pub(super) fn retention(_: &mut Retention, reader: &mut Reader, fields: &Fields)
         let advice =
             "give at least one rule such as `keep_daily: 7`, or leave `retention` out to keep all";
         reader.refuse(&fields.here, format!("keeps nothing; {advice}"));
+    }
+}
+
+/// A warning comes before the failure, or never.
+pub(super) fn anomaly(anomaly: &mut Anomaly, reader: &mut Reader, fields: &Fields) {
+    if anomaly.warn_loss <= anomaly.max_loss {
+        return;
+    }
+    if let Some(warn_loss) = fields.find("warn_loss") {
+        reader.refuse(warn_loss, "is larger than `max_loss`");
+    } else {
+        // A low bar alone moves the other one along.
+        anomaly.warn_loss = anomaly.max_loss;
     }
 }
 

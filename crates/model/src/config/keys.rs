@@ -41,6 +41,8 @@ pub(super) enum Kind {
     Flag,
     /// A whole number in a range.
     Count(u64, u64),
+    /// A share such as `50%`.
+    Percent,
     /// A length of time of at least so many and at most so many seconds.
     Duration(u64, u64),
     /// The same, or `0` or `off`.

@@ -3,6 +3,7 @@
 //! Promises that a file is taken whole or refused with all of its problems at once, each with its line; nothing
 //! is guessed and no unset variable becomes an empty value. Reads no file and no environment by itself.
 
+mod anomaly;
 mod buckets;
 mod check;
 mod drill;
@@ -37,9 +38,9 @@ pub use placed::placed;
 pub use reader::{parse_duration, parse_duration_or_off, parse_span, parse_timezone};
 pub use schema::config_schema;
 pub use types::{
-    Compression, CompressionMethod, Config, Connection, DatabaseConfig, DrillConfig, Encryption,
-    KeepPreDeploy, LeasePlace, LockConfig, LogConfig, PostgresConfig, Preset, RequiredTable,
-    Retention, Retries, StorageConfig, StorageUrl,
+    Anomaly, Compression, CompressionMethod, Config, Connection, DatabaseConfig, DrillConfig,
+    Encryption, KeepPreDeploy, LeasePlace, LockConfig, LogConfig, PostgresConfig, Preset,
+    RequiredTable, Retention, Retries, StorageConfig, StorageUrl, TableBars,
 };
 pub use url::redact as redact_connection_url;
 

@@ -92,6 +92,10 @@ fn shape(kind: Kind) -> Value {
         }
         Kind::Flag => or_reference(json!({"type": "boolean"})),
         Kind::Count(min, max) => or_reference(integer(min, max)),
+        Kind::Percent => {
+            let text = json!({"type": "string", "pattern": "^[0-9]{1,3} ?%?$|\\$\\{", "examples": ["50%"]});
+            json!({"anyOf": [text, integer(1, 100)]})
+        }
         Kind::Duration(..) | Kind::Span => time(),
         Kind::DurationOrOff(..) => {
             json!({"anyOf": [time(), {"const": 0}, {"enum": ["off", false]}]})

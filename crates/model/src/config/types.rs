@@ -20,6 +20,8 @@ use crate::drill::Assertion;
 use crate::id::DatabaseName;
 use crate::name::TableName;
 use crate::notice::{EmailConfig, HookConfig, NotifierConfig, PingConfig, WebhookConfig};
+use crate::pattern::TablePattern;
+use crate::percent::Percent;
 pub use crate::required::RequiredTable;
 
 /// `pg_dump` takes its lock timeout as a signed number of milliseconds, which ends at 24.8 days.
@@ -31,6 +33,9 @@ const MAX_AGE_S: u64 = 100 * 366 * 86_400;
 
 /// More of one tier than this is a slip of the pen: a century of hours.
 const MAX_KEPT: u64 = 876_600;
+
+/// More rows than this are no bar for anybody.
+const MAX_ROWS: u64 = u32::MAX as u64;
 
 /// Smaller log files would be put aside in the middle of a run.
 const MIN_LOG_SIZE: u64 = 64 * 1024;
@@ -188,6 +193,8 @@ group! {
         max_age: Option<Duration> = Duration(60, MAX_AGE_S);
         /// Which backups are kept. Default: all.
         retention: Option<Retention> = Section(&RETENTION);
+        /// What of a backup that lost rows makes it held; `off` judges nothing.
+        anomaly: Option<Anomaly> = SectionOrChoice(&ANOMALY, OFF);
         /// How a backup is restored for a test.
         drill: DrillConfig = Section(&DRILL);
     }
@@ -369,6 +376,47 @@ pub enum KeepPreDeploy {
 }
 
 group! {
+    /// What makes a backup held: a loss that passes both a share and a number of rows, against the median of the last
+    /// backups.
+    pub struct Anomaly: PartialEq, Eq {
+        /// Tables that are not judged, by name or by a pattern such as 'job_*'; their rows count for nothing.
+        ignore: Vec<TablePattern> = Texts;
+        /// A table that is no longer in the dump fails where it had at least so many rows.
+        gone_min_rows: u32 = Count(0, MAX_ROWS), default "1";
+        /// A table that is empty fails where it had at least so many rows.
+        empty_min_rows: u32 = Count(0, MAX_ROWS), default "100";
+        /// Share of its rows that a table may not lose.
+        max_loss: Percent = Percent, default "50%";
+        /// Share of its rows at whose loss a warning is printed.
+        warn_loss: Percent = Percent, default "20%";
+        /// Loss of fewer rows than this never counts.
+        min_lost_rows: u32 = Count(0, MAX_ROWS), default "1000";
+        /// Share of the rows of all tables together that may not be lost.
+        max_total_loss: Percent = Percent, default "30%";
+        /// Other bars for some tables; of the entries that mean a table, the first one counts.
+        tables: Vec<TableBars> = Sections(&TABLE_BARS);
+    }
+}
+
+group! {
+    /// Other bars for some tables; what is not given is as for all.
+    pub struct TableBars: PartialEq, Eq {
+        /// Name of the table, or a pattern.
+        name: TablePattern = Text, required: true;
+        /// Share of its rows that it may not lose.
+        max_loss: Option<Percent> = Percent;
+        /// Share of its rows at whose loss a warning is printed.
+        warn_loss: Option<Percent> = Percent;
+        /// Loss of fewer rows than this never counts.
+        min_lost_rows: Option<u32> = Count(0, MAX_ROWS);
+        /// It fails when it is empty and had at least so many rows.
+        empty_min_rows: Option<u32> = Count(0, MAX_ROWS);
+        /// It fails when it is gone and had at least so many rows.
+        gone_min_rows: Option<u32> = Count(0, MAX_ROWS);
+    }
+}
+
+group! {
     /// A place for backups.
     pub struct StorageConfig {
         /// A folder, file:///folder, s3://bucket/prefix, gs://bucket/prefix, or az://container/prefix.
@@ -541,6 +589,7 @@ defaults!(
     Compression,
     Retries,
     Retention,
+    Anomaly,
     DrillConfig
 );
 
@@ -596,6 +645,8 @@ sections! {
     RETRIES: "retries", "under `retries`", "When a failed run is tried again.", Retries::KEYS;
     RETENTION: "retention", "under `retention`",
         "Which backups are kept. What any rule keeps is kept; the newest good backup and pinned ones always are.", Retention::KEYS;
+    ANOMALY: "anomaly", "under `anomaly`", "What of a backup that lost rows makes it held.", Anomaly::KEYS;
+    TABLE_BARS: "table_bars", "in an entry of `anomaly.tables`", "Other bars for some tables.", TableBars::KEYS;
     DRILL: "drill", "under `drill`", "How a backup is restored for a test.", DrillConfig::KEYS;
     ASSERTION: "assertion", "in an entry of `assertions`",
         "Something that must hold in the restored database: a query with what it must answer, or a program.", &[

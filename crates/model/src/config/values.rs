@@ -87,7 +87,7 @@ nested! {
     LockConfig: check::lock;
 }
 
-fn read_nested<T: Group>(
+pub(super) fn read_nested<T: Group>(
     reader: &mut Reader,
     field: &Field,
     check: impl Fn(&mut T, &mut Reader, &Fields),
@@ -98,7 +98,7 @@ fn read_nested<T: Group>(
     Some(group)
 }
 
-fn put_nested(group: &impl Group, keys: &mut Keys, key: &Key) {
+pub(super) fn put_nested(group: &impl Group, keys: &mut Keys, key: &Key) {
     let shown = group.shown();
     keys.put_some(key.name, (!shown.is_empty()).then_some(shown));
 }

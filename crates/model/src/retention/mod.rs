@@ -5,7 +5,7 @@
 //! too. The union is kept. Removes nothing by itself, and asks neither the clock nor a storage.
 //!
 //! What is worth knowing:
-//! - Pinned, future and unreadable backups are kept and use nothing up: no count, no "newest good", no "newest drilled",
+//! - Pinned, held, future and unreadable backups are kept and use nothing up: no count, no "newest good", no "newest drilled",
 //!   and they are no newer good one that a damaged one would wait for. So none of them changes another one's fate.
 //! - An age is measured to the newest eligible backup, not to the present: when backups stop, removing stops too.
 //!   Whether a backup is younger than `1 month` is asked by adding the month to its start, so it grows too old once and
@@ -66,6 +66,8 @@ pub struct Candidate {
     pub is_damaged: bool,
     /// Whether a drill of it passed.
     pub is_drilled: bool,
+    /// Whether it is held: it lost what the backups before it had, and nobody has accepted it.
+    pub is_held: bool,
     /// Whether the run that asks made it.
     pub is_made_by_this_run: bool,
     /// Why its state cannot be read; none when it can.
@@ -89,6 +91,7 @@ impl Candidate {
             is_guarded: marks.is_guarded,
             is_damaged: marks.is_damaged,
             is_drilled: marks.is_drilled,
+            is_held: marks.is_held,
             ..Self::new(started_at)
         }
     }
@@ -224,6 +227,9 @@ fn set_apart(candidate: &Candidate, now: Timestamp) -> Vec<Reason> {
     }
     if let Some(why) = &candidate.pinned {
         reasons.push(Reason::Pinned(why.clone()));
+    }
+    if candidate.is_held {
+        reasons.push(Reason::Held);
     }
     if is_ahead(candidate.started_at, now) {
         reasons.push(Reason::Future);

@@ -40,6 +40,8 @@ pub enum Reason {
     NewestDrilled,
     /// The run that asks made it.
     MadeByThisRun,
+    /// It is held until somebody accepts it.
+    Held,
     /// It is stamped later than the present.
     Future,
     /// Its state cannot be read, and why.
@@ -84,6 +86,7 @@ impl Reason {
             Self::NewestGood => "newest_good",
             Self::NewestDrilled => "newest_drilled",
             Self::MadeByThisRun => "made_by_this_run",
+            Self::Held => "held",
             Self::Future => "future",
             Self::Unreadable(_) => "unreadable",
             Self::DamagedKept(_) | Self::DamagedRemoved => "damaged",
@@ -116,6 +119,7 @@ impl fmt::Display for Reason {
             Self::NewestGood => f.write_str("newest good"),
             Self::NewestDrilled => f.write_str("newest drilled"),
             Self::MadeByThisRun => f.write_str("made by this run"),
+            Self::Held => f.write_str("held, not counted"),
             Self::Future => f.write_str("future start, not counted"),
             Self::Unreadable(why) => labelled(f, "state cannot be read", why),
             Self::DamagedKept(Some(until)) => write!(f, "damaged, kept until {until}"),

@@ -775,9 +775,17 @@ fn candidate(minutes: i64, step: i64) -> impl Strategy<Value = Candidate> {
     let flag = proptest::bool::weighted;
     let text = |share| proptest::option::weighted(share, select(vec![String::new(), "why".into()]));
     let start = (0..minutes / step).prop_map(move |number| at(FIRST) + (number * step).minutes());
-    let flags = (flag(0.2), flag(0.1), flag(0.15), flag(0.2), flag(0.05));
+    let flags = (
+        flag(0.2),
+        flag(0.1),
+        flag(0.15),
+        flag(0.2),
+        flag(0.05),
+        flag(0.1),
+    );
     (start, text(0.1), text(0.05), flags).prop_map(|(started_at, pinned, unreadable, flags)| {
-        let (is_pre_deploy, is_guarded, is_damaged, is_drilled, is_made_by_this_run) = flags;
+        let (is_pre_deploy, is_guarded, is_damaged, is_drilled, is_made_by_this_run, is_held) =
+            flags;
         Candidate {
             started_at,
             pinned,
@@ -785,6 +793,7 @@ fn candidate(minutes: i64, step: i64) -> impl Strategy<Value = Candidate> {
             is_guarded,
             is_damaged,
             is_drilled,
+            is_held,
             is_made_by_this_run,
             unreadable,
         }
@@ -1055,7 +1064,7 @@ impl Definition<'_> {
     fn is_apart(&self, at: usize) -> bool {
         let one = &self.candidates[at];
         let limit = self.now + 10.minutes();
-        one.pinned.is_some() || one.unreadable.is_some() || one.started_at > limit
+        one.pinned.is_some() || one.unreadable.is_some() || one.is_held || one.started_at > limit
     }
 
     fn is_good(&self, at: usize) -> bool {

@@ -80,6 +80,7 @@ pub(super) fn manifest(request: &Request, found: Found<'_>) -> Manifest {
         required_tables: found.required.iter().map(required).collect(),
         chunks: found.chunks,
         warnings: found.warnings,
+        anomaly: None,
     }
 }
 

@@ -6,12 +6,14 @@ use pgkeep_model::failure::Failure;
 use pgkeep_model::keys::{Part, Place};
 use pgkeep_model::words::number;
 
-/// What comes along with a copy and is no part of what the manifest proves: why the backup is kept, who can open it, and
-/// the note of a drill.
-pub(super) const BESIDE: [Part; 5] = [
+/// What comes along with a copy and is no part of what the manifest proves: why the backup is kept or held, that somebody
+/// accepted it, who can open it, and the note of a drill.
+pub(super) const BESIDE: [Part; 7] = [
     Part::Pin,
     Part::PreDeploy,
     Part::Guarded,
+    Part::Held,
+    Part::Accepted,
     Part::Recipients,
     Part::Drill,
 ];
