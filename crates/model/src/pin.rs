@@ -56,7 +56,7 @@ impl Pin {
 }
 
 /// Makes a text of somebody harmless: control characters become spaces, and a very long one is cut.
-pub(crate) fn tidy(reason: &str) -> String {
+pub fn tidy(reason: &str) -> String {
     let spaced = reason.chars().map(|c| if c.is_control() { ' ' } else { c });
     let cut: String = spaced.take(MAX_REASON_CHARS).collect();
     cut.trim().to_owned()

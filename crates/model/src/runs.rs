@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::anomaly::{ANOMALY, AnomalyRecord};
 use super::id::{BackupId, DatabaseName};
 
 /// The newest format that this program writes.
@@ -28,7 +29,7 @@ pub struct RunRecord {
     pub id: BackupId,
     /// The database.
     pub database: DatabaseName,
-    /// The command: `backup`, `restore`, `drill`, `prune`, `sync`, `pin`, `unpin`.
+    /// The command: `backup`, `restore`, `drill`, `prune`, `sync`, `pin`, `unpin`, `accept`.
     pub verb: String,
     /// Why the run happened, where it says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,6 +70,9 @@ pub struct RunRecord {
     /// What there is to say of it: the reason of a pin, where a restore went to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What the anomaly gate said of the backup that it made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anomaly: Option<AnomalyRecord>,
     /// Notices of it that did not arrive, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub undelivered: Vec<String>,
@@ -98,6 +102,7 @@ impl RunRecord {
             copied: None,
             refused: BTreeMap::new(),
             reason: None,
+            anomaly: None,
             undelivered: Vec::new(),
             pgkeep: env!("CARGO_PKG_VERSION").to_owned(),
         }
@@ -112,9 +117,10 @@ impl RunRecord {
     }
 
     /// Tells whether what it made is good, though something behind it may not be: a run of `backup` names a backup only
-    /// when it is stored.
+    /// when it is stored. One that is held is not good.
     pub fn is_success(&self) -> bool {
-        let is_stored = self.verb == "backup" && self.backup_id.is_some();
+        let is_held = self.failure_id.as_deref() == Some(ANOMALY);
+        let is_stored = self.verb == "backup" && self.backup_id.is_some() && !is_held;
         is_stored || matches!(self.exit_code, 0 | 3)
     }
 

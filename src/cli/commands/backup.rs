@@ -15,6 +15,7 @@ use pgkeep_core::context::Context;
 use pgkeep_core::op::backup::{Report, not_started, overall, run as backup};
 use pgkeep_core::setup::backup::{Overrides, requests};
 use pgkeep_core::setup::{Setup, StorageOverrides};
+use pgkeep_model::anomaly::{AnomalyRecord, Verdict};
 use pgkeep_model::failure::Result;
 use pgkeep_model::manifest::Trigger;
 
@@ -140,6 +141,12 @@ pub struct BackupArgs {
     /// to keep.
     #[arg(long, value_name = "REASON")]
     pub pin: Option<String>,
+    /// Go on where the backup is held for what it lost, for this reason, which is recorded; it stays held
+    ///
+    /// A backup is held when a table is gone or empty, or lost too many rows, against the backups before it. Without this
+    /// flag the exit code is then 21.
+    #[arg(long, value_name = "REASON")]
+    pub allow_anomaly: Option<String>,
     /// Do not prune after the backup
     #[arg(long)]
     pub no_prune: bool,
@@ -185,6 +192,7 @@ impl From<&BackupArgs> for Overrides {
             bin_dir: args.bin_dir.clone(),
             trigger: args.trigger.map(Into::into),
             pin: args.pin.clone(),
+            allow_anomaly: args.allow_anomaly.clone(),
             no_prune: args.no_prune,
         }
     }
@@ -273,6 +281,22 @@ fn print(report: &Report, output: &Output, is_one_of_many: bool) {
     }
 }
 
+/// Says what the anomaly gate made of the backup, where that is more than that it passed.
+fn gate(record: &AnomalyRecord) -> String {
+    match record.verdict {
+        Verdict::Held => {
+            let seen = record.reasons().into_iter();
+            let seen: String = seen.map(|seen| format!("    {seen}\n")).collect();
+            format!("  HELD: it counts for nothing until it is accepted\n{seen}")
+        }
+        Verdict::NotJudged => {
+            let why = record.why.as_deref().unwrap_or_default();
+            format!("  not compared with earlier backups: {why}\n")
+        }
+        Verdict::Passed | Verdict::Learning | Verdict::Unknown => String::new(),
+    }
+}
+
 pub(super) fn text(report: &Report, screen: Screen) -> String {
     let id = report.backup_id.as_deref().unwrap_or_default();
     let mut out = format!(
@@ -293,6 +317,9 @@ pub(super) fn text(report: &Report, screen: Screen) -> String {
     }
     for limit in &report.limits {
         out += &format!("  limited {}\n", limit.in_words());
+    }
+    if let Some(record) = &report.anomaly {
+        out += &gate(record);
     }
     for account in report.prune.iter().flat_map(|prune| &prune.storages) {
         let removed = account

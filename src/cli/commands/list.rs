@@ -67,6 +67,8 @@ fn text(report: &Report, screen: Screen) -> String {
     for backup in &report.backups {
         let mut marks: Vec<String> = [
             (backup.drilled, "drilled"),
+            (backup.held, "HELD"),
+            (backup.accepted, "accepted"),
             (backup.damaged, "DAMAGED"),
             (backup.partial, "partial"),
         ]

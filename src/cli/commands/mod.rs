@@ -1,5 +1,6 @@
 //! Every command is a file here, with its flags, its call and its words; this one lists them.
 
+mod accept;
 mod backup;
 mod check;
 mod config;
@@ -27,6 +28,7 @@ use clap::{CommandFactory, Subcommand};
 use super::Cli;
 use super::output::Output;
 use super::pages::{self, CompletionsArgs, ManArgs};
+use accept::AcceptArgs;
 use backup::BackupArgs;
 use check::CheckArgs;
 use config::ConfigCommand;
@@ -77,6 +79,9 @@ pub enum Command {
     Pin(PinArgs),
     /// Let the retention policy decide about a backup again
     Unpin(UnpinArgs),
+    /// Make a backup that is held the new normal
+    #[command(after_long_help = accept::AFTER_HELP)]
+    Accept(AcceptArgs),
     /// Read stored backups, and prove that every byte is unchanged
     #[command(after_long_help = verify::AFTER_HELP)]
     Verify(VerifyArgs),
@@ -166,6 +171,7 @@ impl Command {
             Self::Sync(args) => sync::run(args, setup, output, context).await,
             Self::Pin(args) => pin::run(args, setup, output, context).await,
             Self::Unpin(args) => pin::run_unpin(args, setup, output, context).await,
+            Self::Accept(args) => accept::run(args, setup, output, context).await,
             Self::Keys(command) => keys::run(command, setup, output, context).await,
             Self::Demo(args) => demo::run(args, setup, output, context).await,
             Self::Deploy(command) => deploy::run(command, setup, output, context).await,

@@ -25,6 +25,8 @@ prune never removes the newest good backup, the newest backup that passed a dril
 did not write or cannot read. Each storage is judged by itself. `backup` prunes by itself when the configuration has a \
 policy.
 
+While the newest backup is held (see accept), prune waits: it removes nothing, says so, and exits with 0.
+
 Exit code 25: refused, and nothing was removed there. 3: some removals failed.";
 
 /// Flags of `prune`.
@@ -112,6 +114,12 @@ pub(super) fn not_begun(verb: &str, database: &DatabaseName, context: &Context) 
 
 pub(super) fn text(report: &Report, screen: Screen) -> String {
     let mut out = String::new();
+    if let Some(held) = &report.waits_for {
+        out += &screen.fitted(&format!(
+            "{}: waits, nothing was removed: `{held}` is held\n",
+            report.database
+        ));
+    }
     for account in &report.storages {
         out += &screen.fitted(&format!("{} in {}\n", report.database, account.url));
         out += &account_text(account, report.dry_run, screen);

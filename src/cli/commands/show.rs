@@ -10,9 +10,10 @@ use pgkeep_core::context::Context;
 use pgkeep_core::op::show::{Report, run as show};
 use pgkeep_core::setup::Setup;
 use pgkeep_core::setup::stored::{Overrides, show as request};
+use pgkeep_model::anomaly::{AnomalyRecord, Severity};
 use pgkeep_model::failure::Result;
 use pgkeep_model::manifest::{Manifest, TableRecord};
-use pgkeep_model::name::TableName;
+use pgkeep_model::name::{TableName, printable};
 
 /// Flags of `show`.
 #[derive(Debug, Args)]
@@ -63,6 +64,7 @@ fn text(report: &Report, screen: Screen) -> String {
             .unwrap_or_default();
         more += &format!("required: {} {found}{rows}\n", required.table);
     }
+    more += &gate(report);
     for warning in &manifest.warnings {
         more += &format!("warning: {}\n", warning.message);
     }
@@ -86,6 +88,32 @@ fn text(report: &Report, screen: Screen) -> String {
         ));
     }
     out
+}
+
+/// Says what the anomaly gate made of the backup, and who accepted it.
+fn gate(report: &Report) -> String {
+    let mut out = String::new();
+    if let Some(accepted) = &report.accepted {
+        out += &format!(
+            "accepted by {} on {}: {}\n",
+            printable(&accepted.accepted_by),
+            accepted.accepted_at.strftime("%Y-%m-%d %H:%M UTC"),
+            printable(&accepted.reason)
+        );
+    }
+    let record = report.manifest.anomaly.as_ref();
+    for reason in record
+        .filter(|one| one.is_held())
+        .into_iter()
+        .flat_map(AnomalyRecord::reasons)
+    {
+        let state = if report.is_held { "HELD" } else { "was held" };
+        out += &format!("{state}: {reason}\n");
+    }
+    let warned = record.into_iter().flat_map(|one| one.of(Severity::Warn));
+    out + &warned
+        .map(|seen| format!("warning: {}\n", seen.in_words()))
+        .collect::<String>()
 }
 
 fn facts(report: &Report) -> String {

@@ -23,9 +23,10 @@ Examples:
   pgkeep -d shop status --nagios
 
 status reads storages only, so it works on any host that can read them. Exit code 24: a database has no good backup that \
-is young enough.
+is young enough. 21: the newest backup is held, because it lost what the ones before it had (see accept). A held backup is \
+never fresh.
 
-With --nagios the exit codes are 0 fresh, 1 fresh with a warning, 2 stale, 3 unknown.";
+With --nagios the exit codes are 0 fresh, 1 fresh with a warning, 2 stale or held, 3 unknown.";
 
 /// Flags of `status`.
 #[derive(Debug, Args)]
@@ -160,11 +161,16 @@ fn old(seconds: i64) -> String {
 
 fn amounts(status: &Status) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
-    let marks: String = [(status.pinned, "pinned"), (status.damaged, "DAMAGED")]
-        .into_iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, mark)| format!(", {} {mark}", number(count)))
-        .collect();
+    let held = status.held.len() as u64;
+    let marks: String = [
+        (status.pinned, "pinned"),
+        (held, "HELD"),
+        (status.damaged, "DAMAGED"),
+    ]
+    .into_iter()
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, mark)| format!(", {} {mark}", number(count)))
+    .collect();
     rows.push((
         "backups",
         format!(
@@ -317,7 +323,10 @@ fn nagios_line(report: &Report) -> (u8, String) {
     });
     let is_odd =
         report.failure.is_some() || report.databases.iter().any(|one| !one.warnings.is_empty());
-    let (code, word) = match (is_any_stale || is_any_useless, is_odd) {
+    // Rows that are gone wait for nobody.
+    let is_any_held = report.databases.iter().any(Status::is_newest_held);
+    let is_bad = is_any_stale || is_any_useless || is_any_held;
+    let (code, word) = match (is_bad, is_odd) {
         (true, _) => (CRITICAL, "CRITICAL"),
         (false, true) => (WARNING, "WARNING"),
         (false, false) => (OK, "OK"),

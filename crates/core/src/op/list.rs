@@ -62,6 +62,10 @@ pub struct Entry {
     pub pin_reason: Option<String>,
     /// Whether a drill of it passed.
     pub drilled: bool,
+    /// Whether it is held: it lost what the ones before it had, and nobody has accepted it.
+    pub held: bool,
+    /// Whether it was held, and somebody accepted it.
+    pub accepted: bool,
     /// Whether stored bytes contradict its manifest in some storage.
     pub damaged: bool,
     /// Whether it is a one-off that left something out.
@@ -124,6 +128,8 @@ fn entry(
         pinned: backup.is_pinned(),
         pin_reason,
         drilled: backup.is_drilled(),
+        held: backup.is_held(),
+        accepted: backup.is_accepted(),
         damaged: backup.copies.values().any(Listed::is_damaged),
         partial: backup.place.is_partial,
     }

@@ -2,6 +2,7 @@
 //!
 //! They never print, never read the environment and know nothing of the command line.
 
+pub mod accept;
 pub mod backup;
 pub mod check;
 pub mod diff;

@@ -2,7 +2,9 @@
 
 use jiff::Timestamp;
 
+use super::accept;
 use super::stored::{Listing, NamedStorage, Wanted, database_of, doubtful, read_manifest};
+use pgkeep_model::anomaly::Acceptance;
 use pgkeep_model::failure::{Failure, Result};
 use pgkeep_model::id::DatabaseName;
 use pgkeep_model::manifest::Manifest;
@@ -27,6 +29,10 @@ pub struct Report {
     pub storages: Vec<String>,
     /// Where the manifest was read from.
     pub url: String,
+    /// Whether it is held, and nobody has accepted it.
+    pub is_held: bool,
+    /// Who accepted it, when and why.
+    pub accepted: Option<Acceptance>,
     /// What is odd of the choice of this backup.
     pub warnings: Vec<String>,
     /// A storage that did not answer while others did: the newest backup there may be another.
@@ -47,6 +53,8 @@ pub async fn run(request: Request) -> Result<Report> {
     Ok(Report {
         manifest,
         storages,
+        is_held: backup.is_held(),
+        accepted: accept::read(&listing, backup).await,
         warnings: listing.passed_over(&request.wanted),
         failure: doubtful(&request.wanted, &listing),
         url: listing.states[at].url.clone(),

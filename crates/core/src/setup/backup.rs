@@ -25,7 +25,7 @@ use pgkeep_model::id::DatabaseName;
 use pgkeep_model::limits::{Limit, LimitError};
 use pgkeep_model::manifest::Trigger;
 use pgkeep_model::name::{TableName, parse_schema};
-use pgkeep_model::pin::PRE_DEPLOY;
+use pgkeep_model::pin::{PRE_DEPLOY, tidy};
 use pgkeep_model::required::RequiredTable;
 
 /// Only for tests: how many bytes make a table a large one, which is then read page by page.
@@ -86,6 +86,8 @@ pub struct Overrides {
     pub trigger: Option<Trigger>,
     /// Why the backup is pinned.
     pub pin: Option<String>,
+    /// Why the run goes on where the backup is held.
+    pub allow_anomaly: Option<String>,
     /// Remove nothing behind the backup.
     pub no_prune: bool,
 }
@@ -254,6 +256,8 @@ fn request(
         retries,
         trigger,
         pin,
+        anomaly: config.anomaly,
+        allow_anomaly: allowed(overrides.allow_anomaly.as_deref())?,
         retention: config.retention.filter(|_| !overrides.no_prune),
         keep_runs: config.keep_runs,
         threads: available_parallelism().map_or(1, NonZeroUsize::get),
@@ -264,6 +268,19 @@ fn request(
                 .unwrap_or_default(),
         )?,
     })
+}
+
+/// Who lets a run go on says why.
+fn allowed(reason: Option<&str>) -> Result<Option<String>> {
+    let Some(reason) = reason.map(tidy) else {
+        return Ok(None);
+    };
+    if reason.is_empty() {
+        let message = "`--allow-anomaly` needs a reason, for anyone who finds it later";
+        return Err(Failure::new(Kind::Usage, "reason_needed", message)
+            .hint("`--allow-anomaly 'the old events were removed on purpose'`"));
+    }
+    Ok(Some(reason))
 }
 
 /// A backup before a deploy is pinned, unless the policy keeps such ones in a set of their own.
@@ -314,6 +331,8 @@ pub fn defaults(name: DatabaseName, setup: &Setup, lock: LockSettings) -> Reques
         retries: config.retries,
         trigger: Trigger::Manual,
         pin: None,
+        anomaly: config.anomaly,
+        allow_anomaly: None,
         retention: None,
         keep_runs: config.keep_runs,
         threads: available_parallelism().map_or(1, NonZeroUsize::get),
@@ -398,7 +417,7 @@ fn schemas(flag: &str, texts: &[String]) -> Result<Vec<String>> {
         .collect()
 }
 
-fn bad_name(flag: &str, error: &dyn std::fmt::Display) -> Failure {
+pub(super) fn bad_name(flag: &str, error: &dyn std::fmt::Display) -> Failure {
     Failure::new(
         Kind::Usage,
         "bad_table_name",

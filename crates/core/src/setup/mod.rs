@@ -4,6 +4,7 @@
 //! A front door makes a [`Setup`] once and fills the overrides of a verb; the verb's module makes its request of both.
 //! Nothing here prints or reads the process's own environment; what comes to light is handed to the [`Door`].
 
+pub mod accept;
 pub mod backup;
 mod buckets;
 pub mod check;

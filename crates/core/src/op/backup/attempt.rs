@@ -408,7 +408,7 @@ impl<'a> Attempt<'a> {
             .map(|globals| record::pack_globals(&self.place, &self.request.form, &globals))
             .transpose()?;
         let (chunks, index) = self.index(&proven.passed);
-        let manifest = record::manifest(
+        let mut manifest = record::manifest(
             self.request,
             Found {
                 place: &self.place,
@@ -425,7 +425,9 @@ impl<'a> Attempt<'a> {
                 warnings: self.report.warnings.clone(),
             },
         );
+        manifest.anomaly = self.judge_history(&manifest).await;
         let mut beside: Vec<(String, Bytes)> = Vec::new();
+        beside.extend(self.held_mark(&manifest));
         beside.extend(globals.map(|(record, bytes)| (record.object.key, bytes)));
         beside.extend(index.map(|bytes| (self.place.key(Part::Index, ""), bytes)));
         beside.extend(record::recipients(&self.request.form, &self.place));
@@ -434,7 +436,8 @@ impl<'a> Attempt<'a> {
         self.put_manifests(ready, &manifest).await?;
         let beside: usize = beside.iter().map(|(_, bytes)| bytes.len()).sum();
         self.describe(manifest, beside as u64);
-        self.judge_storages()
+        let stored = self.judge_storages();
+        self.settle_anomaly(stored)
     }
 
     fn take_note(&mut self, proven: &Proven, source: &Source) {

@@ -495,6 +495,7 @@ impl Attempt<'_> {
             (Part::Recipients, &recipients),
             (Part::Pin, ""),
             (Part::PreDeploy, ""),
+            (Part::Held, ""),
         ];
         for (part, extension) in parts {
             let key = self.place.key(part, extension);

@@ -5,6 +5,7 @@
 //! reached storage.
 
 mod after;
+mod anomaly;
 mod attempt;
 mod commit;
 pub(crate) mod encryption;
@@ -34,7 +35,8 @@ use crate::postgres::dump::Selection;
 use crate::postgres::environment::Environment;
 use crate::postgres::programs::Search;
 use crate::stream::pipeline::Form;
-use pgkeep_model::config::{Preset, Retention, Retries};
+use pgkeep_model::anomaly::ANOMALY;
+use pgkeep_model::config::{Anomaly, Preset, Retention, Retries};
 use pgkeep_model::connection::Connection;
 use pgkeep_model::failure::{Failure, Kind};
 use pgkeep_model::id::DatabaseName;
@@ -95,6 +97,10 @@ pub struct Request {
     pub trigger: Trigger,
     /// Why the backup is pinned; none when it is not.
     pub pin: Option<String>,
+    /// What makes the backup held; none judges nothing.
+    pub anomaly: Option<Anomaly>,
+    /// Why the run goes on where the backup is held; none where that is a failure.
+    pub allow_anomaly: Option<String>,
     /// The policy by which the storages are pruned behind a good backup; none keeps all.
     pub retention: Option<Retention>,
     /// How old a run's record becomes.
@@ -250,6 +256,7 @@ impl Report {
             required_tables: Vec::new(),
             limits: Vec::new(),
             warnings: Vec::new(),
+            anomaly: None,
             restore: None,
             stage: None,
             notices: Vec::new(),
@@ -339,7 +346,13 @@ pub fn overall(reports: &[Report]) -> Option<Failure> {
     if !lost.is_empty() {
         message += &format!("; {} got no backup in this run", lost.len());
     }
-    let kind = lost.first().map_or(Kind::AfterGood, |failure| failure.kind);
+    let held = failed.iter().filter_map(|report| report.failure.as_ref());
+    let mut held = held.filter(|failure| failure.id == ANOMALY);
+    let kind = lost
+        .first()
+        .copied()
+        .or_else(|| held.next())
+        .map_or(Kind::AfterGood, |failure| failure.kind);
     let details = failed
         .iter()
         .filter_map(|report| report.failure.as_ref())

@@ -9,7 +9,13 @@ use pgkeep_model::words::{bytes, count, took};
 
 /// Makes the notice of a backup.
 pub(super) fn of(request: &Request, report: &Report, now: Timestamp) -> Notice {
-    let outcome = outcome(report.failure.as_ref(), report.stored);
+    let held = report.anomaly.as_ref().filter(|record| record.is_held());
+    let is_held = held.is_some() && report.stored;
+    // What counts for nothing is not good, though it is stored.
+    let outcome = match outcome(report.failure.as_ref(), report.stored && !is_held) {
+        Outcome::Good if is_held => Outcome::GoodBut,
+        other => other,
+    };
     let event = match outcome {
         Outcome::Good => Event::Success,
         Outcome::GoodBut | Outcome::Failed => Event::Failure,
@@ -36,13 +42,21 @@ pub(super) fn of(request: &Request, report: &Report, now: Timestamp) -> Notice {
         notice.dump_bytes = Some(report.dump_bytes);
         notice.tables = Some(report.tables as u64);
         notice.rows = Some(report.rows);
-        notice.safe = "the backup is stored and proven".to_owned();
+        notice.safe = if is_held {
+            "the backup is stored and proven, and held; earlier backups are unchanged".to_owned()
+        } else {
+            "the backup is stored and proven".to_owned()
+        };
     } else {
         notice.safe = "nothing was stored; earlier backups are unchanged".to_owned();
     }
     note_failure(&mut notice, report.failure.as_ref());
     let why = why(report.failure.as_ref());
     let subject = match outcome {
+        _ if is_held => {
+            let line = held.map(|record| record.in_a_line()).unwrap_or_default();
+            format!("backup HELD: {line}")
+        }
         Outcome::Good => format!(
             "backup good: {}, {}, {} in {}",
             count(report.tables as u64, "table"),
@@ -53,6 +67,10 @@ pub(super) fn of(request: &Request, report: &Report, now: Timestamp) -> Notice {
         Outcome::GoodBut => format!("backup good, but: {why}"),
         Outcome::Failed => format!("backup FAILED: {why}"),
     };
-    notice.verdict = verdict(outcome, "stored and proven");
+    notice.verdict = if is_held {
+        "stored and HELD: it lost what the backups before it had".to_owned()
+    } else {
+        verdict(outcome, "stored and proven")
+    };
     notice.with_subject(&subject)
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::notify::Delivery;
 use crate::op::prune;
+use pgkeep_model::anomaly::AnomalyRecord;
 use pgkeep_model::failure::Failure;
 use pgkeep_model::limits::LimitRecord;
 use pgkeep_model::manifest::Manifest;
@@ -59,9 +60,12 @@ pub struct Report {
     pub limits: Vec<LimitRecord>,
     /// What was odd.
     pub warnings: Vec<Finding>,
+    /// What the anomaly gate said; none where it was not asked.
+    pub anomaly: Option<AnomalyRecord>,
     /// The shell line that restores the backup without pgkeep.
     pub restore: Option<String>,
-    /// How far it came, where it failed: `lock`, `connect`, `dump`, `proof`, `store`, `prune`.
+    /// How far it came, where it failed: `lock`, `connect`, `dump`, `proof`, `store`,
+    /// `anomaly`, `prune`.
     pub stage: Option<&'static str>,
     /// Who was told, and whether it arrived.
     pub notices: Vec<Delivery>,

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use crate::op::event::{Event, Observer};
+use pgkeep_model::anomaly::ANOMALY;
 use pgkeep_model::failure::{Failure, Kind};
 
 /// Remembers the last stage, and passes every event on.
@@ -19,6 +20,9 @@ impl<'a> Stages<'a> {
 
     /// Returns the stage in which a run failed.
     pub fn reached(&self, failure: &Failure) -> &'static str {
+        if failure.id == ANOMALY {
+            return "anomaly";
+        }
         match failure.kind {
             // The judge speaks at the end of the dump, before the next event.
             Kind::Proof => "proof",

@@ -40,6 +40,9 @@ pub(super) async fn accept(
         .map_err(|failure| failure.message)?;
     let newest = listing.newest_good().ok_or("there is no good backup yet")?;
     let id = &newest.place.id;
+    if newest.is_held() {
+        return Err(format!("the newest good one, `{id}`, is held"));
+    }
     if let Some(doubt) = age_doubt(id.started_at(), max_age, now) {
         return Err(format!("the newest good one, `{id}`, {doubt}"));
     }

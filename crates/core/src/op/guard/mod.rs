@@ -19,6 +19,7 @@ use super::restore::{self, Goal, Limits, Options, Source};
 use super::stored::Wanted;
 use crate::context::Context;
 use crate::postgres::attended::{Attended, Left};
+use pgkeep_model::anomaly::ANOMALY;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::BackupId;
 use pgkeep_model::manifest::{Manifest, SelectionRecord};
@@ -117,6 +118,8 @@ pub struct Outcome {
     pub pin: Option<String>,
     /// What of the database it holds; none where it is all.
     pub selection: Option<SelectionRecord>,
+    /// Why the command ran although the backup is held; none where it is not.
+    pub allowed_anomaly: Option<String>,
     /// The run that made it, or tried to.
     pub backup: Option<backup::Report>,
     /// The line that restores it.
@@ -319,6 +322,8 @@ impl Guard<'_> {
             (Some(_), Some(failure)) if self.context.stop.is_requested() => {
                 Err(self.not_run(failure))
             }
+            // The command would run on a database that lost its rows, and nobody said that this is as it should be.
+            (Some(_), Some(failure)) if failure.id == ANOMALY => Err(self.anomaly(failure)),
             // What is not found again is no rollback, whatever else failed beside it.
             (Some(_), Some(failure)) if !is_findable => Err(self.not_run(failure)),
             (Some(manifest), failure) => {
@@ -338,6 +343,12 @@ impl Guard<'_> {
         }
     }
 
+    /// Refuses to run the command behind a backup that is held.
+    fn anomaly(&self, failure: Failure) -> Failure {
+        let hint = "`--allow-anomaly REASON` runs the command all the same; the reason is on record, and the backup stays held";
+        self.not_run(failure).hint(hint)
+    }
+
     fn take_note(&mut self, at: usize, guarded: &Guarded, manifest: &Manifest) {
         let id = &manifest.id;
         // What a preset leaves out is the hosting service's own.
@@ -354,6 +365,8 @@ impl Guard<'_> {
             guarded.line.of(id, &manifest.server.database, is_encrypted)
         });
         outcome.pin.clone_from(&guarded.backup.pin);
+        let anomaly = manifest.anomaly.as_ref();
+        outcome.allowed_anomaly = anomaly.and_then(|record| record.allowed.clone());
         outcome.selection.clone_from(&manifest.selection);
         self.observer.note(Event::Ready {
             database: &outcome.database,
@@ -511,7 +524,11 @@ impl Guard<'_> {
             record.trigger = Some(guarded.backup.trigger.as_str().to_owned());
             record.backup_id.clone_from(&outcome.backup_id);
             let commit = self.report.commit.as_ref();
-            record.reason = commit.map(|commit| format!("commit {commit}"));
+            let commit = commit.map(|commit| format!("commit {commit}"));
+            let allowed = outcome.allowed_anomaly.as_ref();
+            let allowed = allowed.map(|reason| format!("anomaly allowed: {reason}"));
+            let reasons: Vec<String> = commit.into_iter().chain(allowed).collect();
+            record.reason = (!reasons.is_empty()).then(|| reasons.join("; "));
             history::keep_record(&guarded.backup.storages, record, self.context).await;
         }
     }

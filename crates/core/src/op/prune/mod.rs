@@ -1,6 +1,6 @@
 //! `prune`: carries out retention, storage by storage, each on its own account.
 //!
-//! First the plan, from one LIST, then the deeds. It removes only what the plan names, proves before each removal that
+//! First the plan, from one LIST, then the deeds. While the newest backup is held there is no plan, and nothing goes. It removes only what the plan names, proves before each removal that
 //! the lock is still held, that nobody pinned the backup meanwhile and that its manifest can be read, and takes the
 //! manifest before the objects, so that a crash leaves an orphan and never a manifest that points at nothing.
 //!
@@ -10,6 +10,7 @@
 mod carry_out;
 mod plan;
 mod refused;
+mod wait;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -61,7 +62,10 @@ pub struct Report {
     pub database: String,
     /// Whether nothing was to be removed.
     pub dry_run: bool,
-    /// Each storage's account.
+    /// The newest backup, where it is held and nothing is removed for that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
+    /// Each storage's account; none where it waits.
     pub storages: Vec<Account>,
     /// What was odd.
     pub warnings: Vec<Finding>,
@@ -216,17 +220,37 @@ pub(super) async fn prune(
     context: &Context,
 ) -> Report {
     let now = context.clock.now();
-    let one = |(at, named): (usize, &'_ NamedStorage)| {
+    let is_meant = |at: usize| made.is_none_or(|made| made.stored.get(at) == Some(&true));
+    let storages = request.storages.iter().enumerate();
+    let meant: Vec<(usize, &NamedStorage)> = storages.filter(|(at, _)| is_meant(*at)).collect();
+    let listing = |(at, named): (usize, &'_ NamedStorage)| {
         let named = named.clone();
         async move {
-            let what = format!("prune of `{}` in `{}`", request.database, named.name);
-            let right = Right {
-                hold,
-                at,
-                context,
-                what: &what,
+            let what = what(request, &named);
+            let right = right(hold, at, context, &what);
+            wait::list(request, &named, &right).await
+        }
+    };
+    let listed = join_all(meant.iter().copied().map(listing)).await;
+    if let Some(held) = wait::held_newest(listed.iter().flatten(), now) {
+        let failures = listed.into_iter().filter_map(std::result::Result::err);
+        return Report {
+            failure: worst(failures.collect()),
+            warnings: vec![wait::waits(&held)],
+            waits_for: Some(held.to_string()),
+            ..Report::new(&request.database, request.dry_run)
+        };
+    }
+    let one = |((at, named), objects): ((usize, &'_ NamedStorage), _)| {
+        let named = named.clone();
+        async move {
+            let what = what(request, &named);
+            let right = right(hold, at, context, &what);
+            let task = match objects {
+                Ok(objects) => plan::task(request, &named, objects, made, &right, now).await,
+                Err(failure) => Err(failure),
             };
-            match plan::task(request, &named, made, &right, now).await {
+            match task {
                 Ok(task) if request.dry_run || task.account.failure.is_some() => task.account,
                 Ok(task) if task.account.append_only => task.left_alone(),
                 Ok(task) => carry_out::carry_out(task, &named, &right).await,
@@ -234,9 +258,7 @@ pub(super) async fn prune(
             }
         }
     };
-    let is_meant = |at: usize| made.is_none_or(|made| made.stored.get(at) == Some(&true));
-    let storages = request.storages.iter().enumerate();
-    let mut accounts = join_all(storages.filter(|(at, _)| is_meant(*at)).map(one)).await;
+    let mut accounts = join_all(meant.into_iter().zip(listed).map(one)).await;
     let failures = accounts
         .iter_mut()
         .filter_map(|account| account.failure.take());
@@ -255,6 +277,19 @@ pub(super) async fn prune(
         report.failure = Some(failure.hint("`pgkeep list` shows the backups"));
     }
     report
+}
+
+fn what(request: &Request, named: &NamedStorage) -> String {
+    format!("prune of `{}` in `{}`", request.database, named.name)
+}
+
+fn right<'a>(hold: Option<&'a Hold>, at: usize, context: &'a Context, what: &'a str) -> Right<'a> {
+    Right {
+        hold,
+        at,
+        context,
+        what,
+    }
 }
 
 /// Refuses a policy without any rule.
@@ -305,6 +340,7 @@ impl Report {
         Self {
             database: database.to_string(),
             dry_run,
+            waits_for: None,
             storages: Vec::new(),
             warnings: Vec::new(),
             failure: None,
@@ -349,6 +385,7 @@ impl Report {
         let mut record = history::record(run, "prune", started_at, self.failure.as_ref(), context);
         record.removed = Some(self.removed());
         record.refused = self.refused();
+        record.reason = (self.waits_for.as_ref()).map(|held| format!("waits: `{held}` is held"));
         record
     }
 }

@@ -13,20 +13,16 @@ use pgkeep_model::retention::{Candidate, MAX_AHEAD, Plan, Refusal, Verdict, plan
 use pgkeep_model::words::{bytes, count};
 use pgkeep_storage::Object;
 
-/// Looks at one storage and decides what is to be done there.
+/// Looks at what one storage has and decides what is to be done there.
 pub(super) async fn task(
     request: &Request,
     named: &NamedStorage,
+    objects: Vec<Object>,
     made: Option<&Made>,
     right: &Right<'_>,
     now: Timestamp,
 ) -> Result<Task> {
     let what = right.what;
-    let prefix = format!("{}/", request.database);
-    let objects = right
-        .ask(named.storage.list(&prefix))
-        .await?
-        .map_err(|error| listing_failed(what, &error))?;
     let backups: Vec<Listed> = gather(objects.iter().map(|o| (o.key.as_str(), o.size_bytes)))
         .into_iter()
         .rev()
@@ -71,7 +67,7 @@ pub(super) async fn task(
     Ok(task)
 }
 
-fn listing_failed(what: &str, error: &pgkeep_storage::Error) -> Failure {
+pub(super) fn listing_failed(what: &str, error: &pgkeep_storage::Error) -> Failure {
     let cause = storage_failure(&format!("{what} refused: cannot list it"), error);
     Failure {
         kind: Kind::Refused,

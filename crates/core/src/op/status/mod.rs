@@ -1,5 +1,6 @@
 //! `status`: fresh or stale, sizes, how the last runs went. Reads storage only, so any host can watch.
 
+mod held;
 mod notice;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use crate::notify::Delivery;
 use crate::op::keys::sets;
 use crate::op::notices;
 use crate::op::stored::{Listing, NamedStorage, StorageState, StoredBackup, read_manifest};
+use pgkeep_model::anomaly::ANOMALY;
 use pgkeep_model::config::Retention;
 use pgkeep_model::drill::DEFAULT_MAX_AGE;
 use pgkeep_model::failure::{Failure, Kind, Result};
@@ -120,6 +122,11 @@ pub struct Status {
     /// How many copies it asks for; none where one is enough.
     #[serde(skip)]
     copies_wanted: Option<usize>,
+    /// Those that are held, newest first: they lost what the ones before them had, and nobody has accepted them.
+    pub held: Vec<Held>,
+    /// Whether the newest good one of all is among them.
+    #[serde(skip)]
+    is_newest_held: bool,
     /// How many of them are damaged.
     pub damaged: u64,
     /// How many are pinned.
@@ -194,6 +201,19 @@ pub struct Newest {
     pub age_seconds: i64,
     /// Its size in one storage.
     pub size_bytes: u64,
+}
+
+/// A backup that is held.
+#[derive(Clone, Debug, Serialize)]
+pub struct Held {
+    /// Its id.
+    pub id: String,
+    /// When its run started.
+    pub started_at: Timestamp,
+    /// How old it is.
+    pub age_seconds: i64,
+    /// What it is held for, in words; empty where that was not read, of many.
+    pub seen: Vec<String>,
 }
 
 /// Number and size of some backups.
@@ -326,7 +346,15 @@ async fn status(
         })
         .collect();
     let max_age = watched.max_age.or(max_age);
-    let (newest_good, mut doubts) = newest_good(listing, &backups, now).await;
+    let held = held::of(listing, &backups, now).await;
+    let is_newest_held = held::is_newest_held(listing, &backups);
+    // What is held counts for nothing: neither as fresh nor as the newest good one.
+    let counted: Vec<&StoredBackup> = backups
+        .iter()
+        .copied()
+        .filter(|backup| !backup.is_held())
+        .collect();
+    let (newest_good, mut doubts) = newest_good(listing, &counted, now).await;
     let drilled = backups
         .iter()
         .rfind(|backup| backup.is_good() && backup.is_drilled() && !listing.is_ahead(backup));
@@ -334,7 +362,7 @@ async fn status(
     let drill = last_drill(watched, listing, &backups, &runs, now).await;
     let since = runs.last().map_or(now, |run| run.started_at);
     let kept = kept(watched, &backups, now);
-    let sizes: Vec<(Timestamp, u64)> = backups
+    let sizes: Vec<(Timestamp, u64)> = counted
         .iter()
         .filter(|backup| backup.is_good() && !listing.is_ahead(backup))
         .map(|backup| (backup.place.id.started_at(), backup.size_bytes()))
@@ -354,6 +382,8 @@ async fn status(
         kept: kept.len() as u64,
         few_copies: few_copies(watched, listing, &kept),
         copies_wanted: watched.copies,
+        held,
+        is_newest_held,
         damaged: backups.iter().filter(|backup| !backup.is_good()).count() as u64,
         pinned: backups.iter().filter(|backup| backup.is_pinned()).count() as u64,
         size_bytes: backups.iter().map(|backup| backup.size_bytes()).sum(),
@@ -416,8 +446,9 @@ fn alerts(status: &Status, watched: &Watched, listing: &Listing) -> Vec<String> 
         .filter(|state| state.error.is_some())
         .filter(|state| watched.storages.is_empty() || watched.storages.contains(&state.name))
         .map(|state| format!("`{}` did not answer", state.name));
-    let all = stale
+    let all = held::alert(status)
         .into_iter()
+        .chain(stale)
         .chain(damaged(status))
         .chain(lacking(status))
         .chain(short_of_copies(status));
@@ -615,6 +646,13 @@ async fn newest_good(
     (None, doubts)
 }
 
+impl Status {
+    /// Tells whether the newest good backup of all is held.
+    pub fn is_newest_held(&self) -> bool {
+        self.is_newest_held
+    }
+}
+
 impl Newest {
     fn of(backup: &StoredBackup, now: Timestamp) -> Self {
         let id = &backup.place.id;
@@ -725,7 +763,9 @@ fn copies(
                 }),
                 newest_good: here
                     .iter()
-                    .rfind(|(backup, copy)| copy.is_good() && !listing.is_ahead(backup))
+                    .rfind(|(backup, copy)| {
+                        copy.is_good() && !backup.is_held() && !listing.is_ahead(backup)
+                    })
                     .map(|(backup, _)| backup.place.id.to_string()),
             }
         })
@@ -769,10 +809,13 @@ async fn last_runs(database: &DatabaseName, listing: &Listing) -> Vec<RunRecord>
 }
 
 fn warnings(status: &Status) -> Vec<String> {
-    let mut warnings: Vec<String> = damaged(status).into_iter().collect();
+    let mut warnings = held::warnings(status);
+    warnings.extend(damaged(status));
     warnings.extend(status.drill.iter().flat_map(LastDrill::problems));
     let last = status.last_runs.iter().find(|run| run.verb == "backup");
-    if let Some(last) = last.filter(|run| !run.is_success()) {
+    // A backup that is held was told already.
+    let is_told = |run: &RunRecord| run.failure_id.as_deref() == Some(ANOMALY);
+    if let Some(last) = last.filter(|run| !run.is_success() && !is_told(run)) {
         let why = last.failure.as_deref().unwrap_or("the cause is not known");
         warnings.push(format!("the last backup run failed: {why}"));
     }
@@ -826,7 +869,10 @@ fn sum_up(databases: &[Status], listing: &Listing) -> Option<Failure> {
         .collect();
     let is_any = databases.iter().any(|status| status.newest_good.is_some());
     if stale.is_empty() && is_any {
-        return drills_stale(databases).or_else(|| listing.partial_failure());
+        let held = held::failure(databases);
+        return held
+            .or_else(|| drills_stale(databases))
+            .or_else(|| listing.partial_failure());
     }
     if stale.is_empty() {
         let failure = Failure::new(Kind::Stale, "stale", "no good backup is stored");

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::Status;
 use crate::op::notices::note_failure;
+use pgkeep_model::anomaly::ANOMALY;
 use pgkeep_model::failure::{Failure, Kind};
 use pgkeep_model::freshness::Freshness;
 use pgkeep_model::notice::{Event, Notice, Outcome, Trouble};
@@ -15,6 +16,9 @@ pub(super) fn of(status: &Status, code: Option<&Failure>, now: Timestamp) -> Opt
     let mut notice = stale(&status.database, first, now);
     notice.exit_code = match (status.freshness, code) {
         (Freshness::Stale, _) => Kind::Stale.exit_code(),
+        _ if status.is_newest_held() => Kind::Proof.exit_code(),
+        // Another database's.
+        (_, Some(failure)) if failure.id == ANOMALY => 0,
         (_, Some(failure)) if failure.kind != Kind::Stale => failure.kind.exit_code(),
         _ => 0,
     };
@@ -31,6 +35,12 @@ pub(super) fn of(status: &Status, code: Option<&Failure>, now: Timestamp) -> Opt
     };
     let next = "`pgkeep status` shows the last runs; `pgkeep backup` makes a new backup";
     notice.next = vec![next.to_owned()];
+    if let Some(held) = status.held.first().filter(|_| status.is_newest_held()) {
+        let id = &held.id;
+        notice.next = vec![format!(
+            "if it is as it should be: `pgkeep accept {id} 'REASON'` makes it the new normal"
+        )];
+    }
     Some(notice)
 }
 
