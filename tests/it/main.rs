@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
 
 mod actions;
+mod anomaly;
 mod backup;
 mod check;
 mod circles;
