@@ -267,7 +267,10 @@ fn a_wiped_table_is_caught_held_told_and_accepted() {
     assert_eq!(report["anomaly"]["verdict"], "passed");
     assert_eq!(report["anomaly"]["baseline"][0], guarded);
     let removed = &report["prune"]["storages"][0]["remove"];
-    assert_eq!((&removed[0]["id"], &removed[0]["removed"]), (&json!(kept[3]), &json!(true)));
+    assert_eq!(
+        (&removed[0]["id"], &removed[0]["removed"]),
+        (&json!(kept[3]), &json!(true))
+    );
     shop.database.sql("TRUNCATE users");
     let (outcome, report) = shop.backup(&["--allow-anomaly", "a test of users"]);
     outcome.expect(0);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
-use super::anomaly::AnomalyRecord;
+use super::anomaly::record::AnomalyRecord;
 use super::chunks::{ChunkIndex, is_sha256};
 use super::encryption::EncryptionRecord;
 use super::id::{BackupId, DatabaseName};

@@ -80,8 +80,8 @@ fn text(report: &Report) -> String {
     let reason = report.reason.as_deref().unwrap_or_default();
     match (report.changed, &report.by) {
         (true, _) => {
-            let seen = report.seen.iter().map(|seen| format!("  {seen}\n"));
-            let seen: String = seen.collect();
+            let lines = report.seen.iter().map(|seen| format!("  {seen}\n"));
+            let seen: String = lines.collect();
             format!("{id} is accepted and the new normal: {reason}\n{seen}")
         }
         (false, Some(_)) => format!("{id} was accepted by {by} before: {reason}\n"),

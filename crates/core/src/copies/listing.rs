@@ -357,8 +357,10 @@ impl Listing {
         if matches!(wanted, Wanted::Id(_)) {
             return Vec::new();
         }
-        let held = self.newest_good().filter(|newest| newest.is_held());
-        let held = held.map(|newest| self.held_in_words(newest));
+        let held = self
+            .newest_good()
+            .filter(|newest| newest.is_held())
+            .map(|newest| self.held_in_words(newest));
         self.ahead().map(in_the_future).chain(held).collect()
     }
 

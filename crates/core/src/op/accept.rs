@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::history;
 use super::stored::{Listing, NamedStorage, StoredBackup, Wanted, read_manifest, storage_failure};
 use crate::context::Context;
-use pgkeep_model::anomaly::{Acceptance, AnomalyRecord, HeldMark, MAX_MARK_BYTES, Severity};
+use pgkeep_model::anomaly::{Acceptance, AnomalyRecord, HeldMark, MAX_MARK_BYTES, Seen, Severity};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::DatabaseName;
 use pgkeep_model::keys::{Listed, Part};
@@ -77,9 +77,11 @@ pub async fn run(request: Request, context: &Context) -> Result<Report> {
     let backup = listing.find(&request.wanted)?;
     let id = &backup.place.id;
     let at = backup.readable_from();
-    let others = listing.backups.iter().rev();
-    let others = others.filter(|other| other.is_committed() && other.is_held());
-    let others = others.filter(|other| other.place.id.database() == id.database());
+    let is_another = |other: &&StoredBackup| {
+        let place = &other.place;
+        place != &backup.place && place.id.database() == id.database() && other.is_committed()
+    };
+    let others = listing.backups.iter().rev().filter(is_another);
     let mut report = Report {
         id: id.to_string(),
         accepted: true,
@@ -88,7 +90,7 @@ pub async fn run(request: Request, context: &Context) -> Result<Report> {
         reason: None,
         seen: Vec::new(),
         still_held: others
-            .filter(|other| other.place != backup.place)
+            .filter(|other| other.is_held())
             .map(|other| other.place.id.to_string())
             .collect(),
         storages: at
@@ -112,10 +114,10 @@ pub async fn run(request: Request, context: &Context) -> Result<Report> {
     report.seen = record.map(|record| record.reasons()).unwrap_or_default();
     let mut acceptance = Acceptance::new(id.clone(), started_at, &request.by, &request.reason);
     acceptance.tables = request.tables.iter().map(ToString::to_string).collect();
-    let puts = at
+    let beside = at
         .iter()
         .map(|&at| put(&listing.storages[at], backup, &acceptance));
-    let puts = join_all(puts).await;
+    let puts = join_all(beside).await;
     let copies = puts.len();
     let mut failures = Vec::new();
     for put in puts {
@@ -168,13 +170,16 @@ fn check_tables(
     };
     let parts = |name: &TableName| (name.schema_or_public().to_owned(), name.name.clone());
     let named: BTreeSet<_> = tables.iter().map(parts).collect();
-    let failed = record.of(Severity::Fail).filter_map(|seen| {
+    let of_table = |seen: &'_ Seen| {
         let table: TableName = seen.table.as_ref()?.parse().ok()?;
-        Some((parts(&table), seen))
-    });
-    let failed: Vec<_> = failed.collect();
-    let others = failed.iter().filter(|(table, _)| !named.contains(table));
-    let others: Vec<String> = others.map(|(_, seen)| seen.in_words()).collect();
+        Some((parts(&table), seen.in_words()))
+    };
+    let failed: Vec<_> = record.of(Severity::Fail).filter_map(of_table).collect();
+    let others: Vec<String> = failed
+        .iter()
+        .filter(|(table, _)| !named.contains(table))
+        .map(|(_, words)| words.clone())
+        .collect();
     if !others.is_empty() {
         let why = format!(
             "it is held for {} that no `--table` names",
@@ -258,7 +263,7 @@ pub fn by(user: Option<&str>, host: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pgkeep_model::anomaly::{Seen, Sign, Verdict};
+    use pgkeep_model::anomaly::{Sign, Verdict};
 
     #[test]
     fn only_what_was_named_is_accepted() {

@@ -141,9 +141,11 @@ fn lost_by(
 
 /// Finds new tables by the digest of their rows, to tell where those of a table that is gone went.
 fn moved<'s>(sample: &'s Sample, baseline: &Baseline<'_>) -> HashMap<RowDigest, &'s TableName> {
-    let new = sample.tables.iter();
-    let new = new.filter(|(table, now)| now.rows > 0 && !baseline.tables.contains_key(*table));
-    new.filter_map(|(table, now)| Some((now.digest?, table)))
+    let is_new = |table: &TableName| !baseline.tables.contains_key(table);
+    let tables = sample.tables.iter();
+    tables
+        .filter(|(table, now)| now.rows > 0 && is_new(table))
+        .filter_map(|(table, now)| Some((now.digest?, table)))
         .collect()
 }
 

@@ -11,13 +11,11 @@ mod baseline;
 mod judge;
 mod marks;
 mod read;
-mod record;
+pub mod record;
 mod rules;
 mod sample;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod year;
 
 pub use baseline::{BACKUPS, Baseline, LEARNING};
 pub use judge::judge;

@@ -1,5 +1,7 @@
 //! Tables of backups and verdicts, and what holds for every one of them.
 
+mod year;
+
 use std::collections::HashMap;
 
 use proptest::prelude::*;

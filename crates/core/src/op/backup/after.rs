@@ -132,7 +132,7 @@ pub(super) async fn keep_record(
     record.trigger = Some(request.trigger.as_str().to_owned());
     record.reason.clone_from(&request.pin);
     record.undelivered = notices::undelivered(&report.notices);
-    record.anomaly = report.anomaly.clone().filter(|_| report.stored);
+    record.anomaly = report.anomaly.clone();
     if report.stored {
         record.backup_id.clone_from(&report.backup_id);
         record.size_bytes = Some(report.size_bytes);

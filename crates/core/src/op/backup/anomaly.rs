@@ -74,7 +74,6 @@ impl Attempt<'_> {
             record.allowed.clone_from(&self.request.allow_anomaly);
         }
         self.warn_of(&record, &doubts);
-        self.report.anomaly = Some(record.clone());
         Some(record)
     }
 
@@ -114,7 +113,9 @@ impl Attempt<'_> {
 
     /// Makes the failure of a backup that is stored and held, unless someone allowed it; what else is not good of it
     /// stands in its details.
-    pub(super) fn settle_anomaly(&self, stored: Result<()>) -> Result<()> {
+    pub(super) fn settle_anomaly(&mut self, stored: Result<()>) -> Result<()> {
+        let manifest = self.report.manifest.as_ref();
+        self.report.anomaly = manifest.and_then(|manifest| manifest.anomaly.clone());
         let record = self.report.anomaly.as_ref();
         let held = record.filter(|record| record.is_held() && record.allowed.is_none());
         let Some(record) = held else {

@@ -346,12 +346,11 @@ pub fn overall(reports: &[Report]) -> Option<Failure> {
     if !lost.is_empty() {
         message += &format!("; {} got no backup in this run", lost.len());
     }
-    let held = failed.iter().filter_map(|report| report.failure.as_ref());
-    let mut held = held.filter(|failure| failure.id == ANOMALY);
+    let mut all = failed.iter().filter_map(|report| report.failure.as_ref());
     let kind = lost
         .first()
         .copied()
-        .or_else(|| held.next())
+        .or_else(|| all.find(|failure| failure.id == ANOMALY))
         .map_or(Kind::AfterGood, |failure| failure.kind);
     let details = failed
         .iter()

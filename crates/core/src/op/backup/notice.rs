@@ -10,7 +10,7 @@ use pgkeep_model::words::{bytes, count, took};
 /// Makes the notice of a backup.
 pub(super) fn of(request: &Request, report: &Report, now: Timestamp) -> Notice {
     let held = report.anomaly.as_ref().filter(|record| record.is_held());
-    let is_held = held.is_some() && report.stored;
+    let is_held = held.is_some();
     // What counts for nothing is not good, though it is stored.
     let outcome = match outcome(report.failure.as_ref(), report.stored && !is_held) {
         Outcome::Good if is_held => Outcome::GoodBut,

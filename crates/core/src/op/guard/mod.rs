@@ -523,11 +523,12 @@ impl Guard<'_> {
             }
             record.trigger = Some(guarded.backup.trigger.as_str().to_owned());
             record.backup_id.clone_from(&outcome.backup_id);
-            let commit = self.report.commit.as_ref();
-            let commit = commit.map(|commit| format!("commit {commit}"));
-            let allowed = outcome.allowed_anomaly.as_ref();
-            let allowed = allowed.map(|reason| format!("anomaly allowed: {reason}"));
-            let reasons: Vec<String> = commit.into_iter().chain(allowed).collect();
+            let commit = self.report.commit.iter();
+            let allowed = outcome.allowed_anomaly.iter();
+            let reasons: Vec<String> = commit
+                .map(|commit| format!("commit {commit}"))
+                .chain(allowed.map(|reason| format!("anomaly allowed: {reason}")))
+                .collect();
             record.reason = (!reasons.is_empty()).then(|| reasons.join("; "));
             history::keep_record(&guarded.backup.storages, record, self.context).await;
         }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::*;
+use super::super::*;
 use crate::config::{Anomaly, Retention};
 use crate::id::BackupId;
 use crate::keys::Marks;
@@ -222,8 +222,9 @@ fn a_wiped_table_is_caught_the_same_night_and_nothing_else_alarms() {
         let times: Vec<Timestamp> = days.map(|day| shop.at(day)).collect();
         let candidates: Vec<Candidate> = times.iter().copied().map(Candidate::new).collect();
         let plan = plan(&shop.policy, &candidates, shop.at(364)).unwrap();
-        let kept = times.iter().zip(&plan.verdicts);
-        let kept: Vec<Timestamp> = kept
+        let kept: Vec<Timestamp> = times
+            .iter()
+            .zip(&plan.verdicts)
             .filter(|(_, one)| one.keep)
             .map(|(at, _)| *at)
             .collect();
