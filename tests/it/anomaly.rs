@@ -397,8 +397,8 @@ fn is_guarded(shop: &Shop<'_>) -> Value {
     guard(&["--allow-anomaly", ""]).expect(2);
     let outcome = guard(&["--allow-anomaly", "orders were moved"]).expect(0);
     assert!(ran.exists());
-    let summary = outcome.stderr().lines().last().unwrap().to_owned();
-    let summary: Value = serde_json::from_str(&summary).unwrap();
+    let last = outcome.stderr().lines().last().unwrap();
+    let summary: Value = serde_json::from_str(last).unwrap();
     let one = &summary["databases"][0];
     assert_eq!(one["allowed_anomaly"], "orders were moved", "{summary:#}");
     let reason = shop.record("guard")["reason"].as_str().unwrap().to_owned();
@@ -462,8 +462,8 @@ fn a_renamed_table_is_gone_marks_are_synced_and_off_is_off() {
         "{warnings}"
     );
 
-    let config = fs::read_to_string(shop.sandbox.path("pgkeep.yaml")).unwrap();
-    let mut config: Value = serde_json::from_str(&config).unwrap();
+    let text = fs::read_to_string(shop.sandbox.path("pgkeep.yaml")).unwrap();
+    let mut config: Value = serde_json::from_str(&text).unwrap();
     config["databases"]["shop"]["anomaly"] = json!("off");
     shop.sandbox.write("pgkeep.yaml", config.to_string());
     shop.database.sql("DROP TABLE orders");

@@ -285,8 +285,8 @@ fn print(report: &Report, output: &Output, is_one_of_many: bool) {
 fn gate(record: &AnomalyRecord) -> String {
     match record.verdict {
         Verdict::Held => {
-            let seen = record.reasons().into_iter();
-            let seen: String = seen.map(|seen| format!("    {seen}\n")).collect();
+            let reasons = record.reasons().into_iter();
+            let seen: String = reasons.map(|seen| format!("    {seen}\n")).collect();
             format!("  HELD: it counts for nothing until it is accepted\n{seen}")
         }
         Verdict::NotJudged => {
