@@ -108,7 +108,9 @@ fn d4_every_damaged_dump_is_refused() {
     {
         let code = if damaged.is_complete { 0 } else { 21 };
         shop.prints(&damaged.bytes);
-        shop.backup(&[]).expect(code);
+        // They are dumps of several databases: one that is complete lacks the tables of another.
+        shop.backup(&["--allow-anomaly", "another dump"])
+            .expect(code);
     }
 }
 

@@ -10,7 +10,7 @@ use super::sample::{Amounts, Sample, is_large_objects};
 use crate::name::TableName;
 use crate::percent::Percent;
 use crate::scan::RowDigest;
-use crate::words::number;
+use crate::words::count;
 
 /// So many times the median is much longer, or much larger.
 const MUCH_MORE: u64 = 3;
@@ -109,7 +109,7 @@ fn lost_by(
     let Some(now) = now else {
         // A table that the newest backup lacks, too, went before, and that was no anomaly.
         let counts = past.is_in_newest && rows >= bars.gone_min_rows;
-        let bar = format!("{} rows", number(bars.gone_min_rows));
+        let bar = count(bars.gone_min_rows, "row");
         let instead = past.digest.and_then(|digest| moved.get(&digest));
         return counts.then(|| Seen {
             instead: instead.map(ToString::to_string),
@@ -118,7 +118,7 @@ fn lost_by(
     };
     let lost = rows.saturating_sub(now.rows);
     if now.rows == 0 && rows > 0 && rows >= bars.empty_min_rows {
-        let bar = format!("{} rows", number(bars.empty_min_rows));
+        let bar = count(bars.empty_min_rows, "row");
         return Some(about(Sign::TableEmpty, Severity::Fail, rows, 0, bar));
     }
     let is_much = lost > 0 && lost >= bars.min_lost_rows;
@@ -248,5 +248,5 @@ fn seen(sign: Sign, severity: Severity, median: u64, found: u64) -> Seen {
 }
 
 fn both(share: Percent, rows: u64) -> String {
-    format!("{share} and {} rows", number(rows))
+    format!("{share} and {}", count(rows, "row"))
 }
