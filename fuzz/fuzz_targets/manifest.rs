@@ -2,6 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use pgkeep_model::anomaly::Earlier;
 use pgkeep_model::id::BackupId;
 use pgkeep_model::manifest::Manifest;
 
@@ -13,5 +14,6 @@ fuzz_target!(|bytes: &[u8]| {
         let text = manifest.to_json();
         let again = Manifest::read(&text, &id).expect("its own text reads back");
         assert_eq!(again.to_json(), text);
+        Earlier::read(&text, &id).expect("the anomaly gate reads what is a manifest");
     }
 });

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::*;
 use crate::config::{Anomaly, TableBars};
 use crate::id::BackupId;
+use crate::manifest::Manifest;
 use crate::name::TableName;
 use crate::percent::Percent;
 
@@ -270,6 +271,51 @@ fn read(tables: &serde_json::Value) -> Earlier {
         (9000, 17)
     );
     earlier
+}
+
+/// The present backup and one that is read back are seen with the same eyes.
+#[test]
+fn a_backup_is_the_same_sample_now_and_when_it_is_read_back() {
+    let id = id(30);
+    let manifest = json!({
+        "format": 1, "id": id.to_string(), "database": "shop", "trigger": "manual",
+        "started_at": id.started_at(), "finished_at": "2026-01-30T03:00:09Z",
+        "server": {"version": "15.18", "version_num": 150_018, "encoding": "UTF8", "database": "shop",
+            "size_bytes": 1, "fixed_text_form": true},
+        "tools": {"pgkeep": "0.1.0", "pg_dump": "15.18"},
+        "selection": {"exclude_tables": ["public.logs"]}, "preset": "supabase",
+        "compression": {"method": "gzip"},
+        "dump": {"bytes": 1000, "rows": 14, "client_encoding": "UTF8", "pg_dump_version": null, "server_version": null},
+        "object": {"key": format!("shop/{id}.sql.gz"), "size_bytes": 5, "sha256": "a".repeat(64)},
+        "sections": [], "large_objects": 3,
+        "tables": [
+            {"schema": "public", "name": "users", "kind": "table", "columns": ["id", "name"], "rows": 9, "bytes": 90,
+                "digest": "0123456789abcdef0123456789abcdef"},
+            {"schema": "public", "name": "events", "kind": "partitioned", "rows": null, "bytes": 0, "digest": null},
+            {"schema": "public", "name": "events_1", "kind": "table", "columns": ["id"], "rows": 5, "bytes": 50,
+                "digest": "0123456789abcdef0123456789abcdef", "parent": {"schema": "public", "name": "events"}},
+        ],
+        "chunks": {"inline": {"header_bytes": 10, "raw": [1], "stored": [2]}}, "restore": "x",
+    });
+    let mut manifest = Manifest::read(manifest.to_string().as_bytes(), &id).unwrap();
+    manifest.anomaly = Some(AnomalyRecord::new(Verdict::Held));
+    let now = Sample::of(
+        &manifest.tables,
+        manifest.large_objects,
+        manifest.dump.bytes,
+        manifest.started_at,
+        manifest.finished_at,
+    );
+    let back = Earlier::read(&manifest.to_json(), &id).unwrap();
+    assert_eq!(back.sample, now);
+    assert_eq!(now.tables.len(), 3, "users, events and large objects");
+    assert!(back.was_held());
+    let alike = Alike {
+        selection: manifest.selection,
+        preset: manifest.preset,
+        server_major: 15,
+    };
+    assert_eq!(back.alike, alike);
 }
 
 #[test]

@@ -169,7 +169,7 @@ impl Attempt<'_> {
                 }
             };
             // What it told is enough, or all that there is.
-            if is_read && (here.words.is_empty() || !baseline.is_learning()) {
+            if !baseline.is_learning() || (is_read && here.words.is_empty()) {
                 return (baseline, here);
             }
             doubts.is_denied_alone &= here.is_denied_alone;

@@ -382,6 +382,12 @@ mod tests {
         assert_eq!(code(&[good(), odd()]), Some(3));
         assert_eq!(code(&[good(), odd(), lost()]), Some(20));
         assert_eq!(code(&[lost(), good()]), Some(20));
+        let mut held = report("e", true, Some(Kind::Proof));
+        held.failure = held.failure.map(|failure| Failure {
+            id: ANOMALY,
+            ..failure
+        });
+        assert_eq!(code(&[odd(), held, good()]), Some(21));
         let stopped = report("d", false, Some(Kind::Terminated));
         assert_eq!(code(&[lost(), good(), stopped]), Some(143));
     }

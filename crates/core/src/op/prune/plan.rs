@@ -113,7 +113,7 @@ fn check_made(
 /// Reads the manifests of what the plan keeps by a rule, because others go for its sake. One that cannot be read, or
 /// that the listing contradicts, is kept and counts for nothing; then the plan is to be made anew.
 ///
-/// What is pinned, in the future or damaged counts for nothing anyway.
+/// What is pinned, held, in the future or damaged counts for nothing anyway.
 async fn prove_kept(
     named: &NamedStorage,
     right: &Right<'_>,
@@ -129,7 +129,7 @@ async fn prove_kept(
     for (at, backup) in backups.iter().enumerate() {
         let verdict = &plan.verdicts[at];
         let counts = verdict.keep && backup.is_good() && candidates[at].unreadable.is_none();
-        if !counts || backup.is_pinned() || !proven.insert(at) {
+        if !counts || backup.is_pinned() || backup.is_held() || !proven.insert(at) {
             continue;
         }
         let reading = manifest_of_copy(named.storage.as_ref(), &backup.place);
