@@ -54,9 +54,10 @@ pub(super) fn alert(status: &Status) -> Option<String> {
         0 => String::new(),
         more => format!(", and {more} more"),
     };
-    let what = match seen.is_empty() {
-        true => "it lost what the ones before it had".to_owned(),
-        false => seen.join(", "),
+    let what = if seen.is_empty() {
+        "it lost what the ones before it had".to_owned()
+    } else {
+        seen.join(", ")
     };
     Some(format!(
         "the newest backup `{}` is held and counts for nothing: {what}{rest}; `prune` waits",
@@ -67,7 +68,7 @@ pub(super) fn alert(status: &Status) -> Option<String> {
 /// Says that the newest one is held, or that older ones are and wait for somebody.
 pub(super) fn warnings(status: &Status) -> Vec<String> {
     let older = status.held.len() - usize::from(status.is_newest_held);
-    let first_older = status.held.iter().rev().take(older).last();
+    let first_older = status.held.get(usize::from(status.is_newest_held));
     let waiting = first_older.map(|held| {
         let (noun, verb) = if older == 1 {
             ("backup", "is")
