@@ -281,6 +281,24 @@ fn a_wiped_table_is_caught_held_told_and_accepted() {
     let report = shop.good();
     assert_eq!(report["anomaly"]["verdict"], "passed");
     assert_eq!(report["prune"].get("waits_for"), None);
+
+    // Whoever has looked at the older ones leaves them to retention.
+    let held = shop.listed(true);
+    assert_eq!(held.len(), 4);
+    let looked = ["--json", "accept", "latest", "looked at", "--older"];
+    let accepted = shop.run(&looked).expect(0).json();
+    assert_eq!(accepted["older"], json!(held));
+    assert_eq!(
+        (&accepted["by"], &accepted["still_held"]),
+        (&Value::Null, &json!([]))
+    );
+    assert_eq!(shop.listed(true), [""; 0]);
+    let reason = shop.record("accept")["reason"].clone();
+    assert!(reason.as_str().unwrap().contains(&held[3]), "{reason}");
+    let pruned = shop.run(&["--json", "prune"]).expect(0).json();
+    let removed = pruned["databases"][0]["storages"][0]["remove"].to_string();
+    assert!(removed.contains(&held[3]), "{removed}");
+    assert_eq!(shop.good()["anomaly"]["verdict"], "passed");
 }
 
 /// Prune removes nothing, says why, and is no failure.

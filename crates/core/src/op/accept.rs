@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::history;
@@ -38,6 +39,8 @@ pub struct Request {
     pub reason: String,
     /// The tables that it may be held for, and no other; none accepts whatever it is.
     pub tables: Vec<TableName>,
+    /// Whether every older backup of the database that is held is accepted, too.
+    pub and_older: bool,
 }
 
 /// What came of it.
@@ -55,8 +58,13 @@ pub struct Report {
     pub reason: Option<String>,
     /// What it was held for, in words.
     pub seen: Vec<String>,
+    /// Older ones that were accepted with it, newest first.
+    pub older: Vec<String>,
     /// Backups of the database that are still held, newest first.
     pub still_held: Vec<String>,
+    /// Whether it was this run that accepted it, and not only older ones.
+    #[serde(skip)]
+    pub is_own_new: bool,
     /// The storages whose copies were looked at.
     pub storages: Vec<String>,
     /// What is odd of the choice of this backup.
@@ -66,89 +74,141 @@ pub struct Report {
     pub failure: Option<Failure>,
 }
 
-/// Accepts every copy of a backup.
+/// Accepts every copy of a backup, and of older ones where that is asked for.
 pub async fn run(request: Request, context: &Context) -> Result<Report> {
     let started_at = context.clock.now();
     let database = match &request.wanted {
         Wanted::Id(id) => Some(id.database().clone()),
         Wanted::Latest => request.database.clone(),
     };
-    let listing = Listing::read(request.storages, database.as_ref(), started_at).await?;
+    let listing = Listing::read(request.storages.clone(), database.as_ref(), started_at).await?;
     let backup = listing.find(&request.wanted)?;
-    let id = &backup.place.id;
-    let at = backup.readable_from();
-    let is_another = |other: &&StoredBackup| {
-        let place = &other.place;
-        place != &backup.place && place.id.database() == id.database() && other.is_committed()
-    };
-    let others = listing.backups.iter().rev().filter(is_another);
-    let mut report = Report {
-        id: id.to_string(),
-        accepted: true,
-        changed: false,
-        by: None,
-        reason: None,
-        seen: Vec::new(),
-        still_held: others
-            .filter(|other| other.is_held())
-            .map(|other| other.place.id.to_string())
-            .collect(),
-        storages: at
-            .iter()
-            .map(|&at| listing.storages[at].name.clone())
-            .collect(),
-        warnings: Vec::new(),
-        failure: listing.partial_failure(),
-    };
-    // One that was accepted in some storages may have to be accepted in the others.
-    let was_held = backup.copies.values().any(Listed::was_held);
-    let is_everywhere = at.iter().all(|at| backup.copies[at].is_accepted());
-    if !was_held || (backup.is_accepted() && is_everywhere) {
-        if let Some(before) = read(&listing, backup).await {
-            (report.by, report.reason) = (Some(before.accepted_by), Some(before.reason));
-        }
+    let mut report = Report::new(&listing, backup);
+    let own = needs_it(backup).then_some(backup);
+    let (older, still_held): (Vec<&StoredBackup>, Vec<_>) = others_held(&listing, backup)
+        .partition(|other| request.and_older && other.place < backup.place);
+    report.still_held = ids(&still_held);
+    report.is_own_new = own.is_some();
+    if own.is_some() {
+        let record = held_for(&listing, backup).await;
+        check_tables(&backup.place.id, record.as_ref(), &request.tables)?;
+        report.seen = record.map(|record| record.reasons()).unwrap_or_default();
+        (report.by, report.reason) = (Some(request.by.clone()), Some(tidy(&request.reason)));
+    } else if let Some(before) = read(&listing, backup).await {
+        (report.by, report.reason) = (Some(before.accepted_by), Some(before.reason));
+    }
+    if own.is_none() && older.is_empty() {
         return Ok(report);
     }
-    let record = held_for(&listing, backup).await;
-    check_tables(id, record.as_ref(), &request.tables)?;
-    report.seen = record.map(|record| record.reasons()).unwrap_or_default();
-    let mut acceptance = Acceptance::new(id.clone(), started_at, &request.by, &request.reason);
-    acceptance.tables = request.tables.iter().map(ToString::to_string).collect();
-    let beside = at
-        .iter()
-        .map(|&at| put(&listing.storages[at], backup, &acceptance));
-    let puts = join_all(beside).await;
-    let copies = puts.len();
-    let mut failures = Vec::new();
-    for put in puts {
-        match put {
-            Ok(is_new) => report.changed |= is_new,
-            Err(failure) => failures.push(failure),
+    report.older = ids(&older);
+    let mut puts = Vec::new();
+    for target in own.into_iter().chain(older) {
+        let is_own = target.place == backup.place;
+        let tables = if is_own { &request.tables[..] } else { &[] };
+        puts.extend(put_all(&listing, target, &request, tables, started_at).await);
+    }
+    let failed = report.settle(puts);
+    let id = &backup.place.id;
+    let run = history::run_id(id.database(), started_at, context);
+    let failure = failed.as_ref().or(report.failure.as_ref());
+    let mut kept = history::record(run, "accept", started_at, failure, context);
+    kept.backup_id = Some(report.id.clone());
+    kept.reason = Some(report.on_record(&request));
+    history::keep_record(&listing.storages, kept, context).await;
+    failed.map_or(Ok(report), Err)
+}
+
+impl Report {
+    fn new(listing: &Listing, backup: &StoredBackup) -> Self {
+        let at = backup.readable_from().into_iter();
+        Self {
+            id: backup.place.id.to_string(),
+            accepted: true,
+            changed: false,
+            by: None,
+            reason: None,
+            seen: Vec::new(),
+            older: Vec::new(),
+            still_held: Vec::new(),
+            is_own_new: false,
+            storages: at.map(|at| listing.storages[at].name.clone()).collect(),
+            warnings: Vec::new(),
+            failure: listing.partial_failure(),
         }
     }
-    let all_failed = failures.len() == copies;
-    if let Some(failure) = failures.into_iter().next() {
-        let kind = if all_failed {
-            failure.kind
-        } else {
-            Kind::AfterGood
+
+    /// Takes over what came of each copy, and returns the failure where none went well.
+    fn settle(&mut self, puts: Vec<Result<bool>>) -> Option<Failure> {
+        let copies = puts.len();
+        let mut failures = Vec::new();
+        for put in puts {
+            match put {
+                Ok(is_new) => self.changed |= is_new,
+                Err(failure) => failures.push(failure),
+            }
+        }
+        let all_failed = failures.len() == copies;
+        let first = failures.into_iter().next()?;
+        if all_failed {
+            return Some(first);
+        }
+        let kind = Kind::AfterGood;
+        self.failure = Some(Failure { kind, ..first });
+        None
+    }
+
+    /// Says in the run's record why, who, and which older ones.
+    fn on_record(&self, request: &Request) -> String {
+        let older = match self.older.as_slice() {
+            [] => String::new(),
+            ids => format!("; and the older {}", ids.join(", ")),
         };
-        report.failure = Some(Failure { kind, ..failure });
+        format!("{} (by {}){older}", tidy(&request.reason), request.by)
     }
-    (report.by, report.reason) = (Some(acceptance.accepted_by), Some(acceptance.reason));
-    let run = history::run_id(id.database(), started_at, context);
-    let mut kept = history::record(run, "accept", started_at, report.failure.as_ref(), context);
-    kept.backup_id = Some(report.id.clone());
-    kept.reason = report
-        .reason
-        .as_ref()
-        .zip(report.by.as_ref())
-        .map(|(why, by)| format!("{why} (by {by})"));
-    history::keep_record(&listing.storages, kept, context).await;
-    match report.failure.take_if(|_| all_failed) {
-        Some(failure) => Err(failure),
-        None => Ok(report),
-    }
+}
+
+fn ids(backups: &[&StoredBackup]) -> Vec<String> {
+    let ids = backups.iter().map(|backup| backup.place.id.to_string());
+    ids.collect()
+}
+
+/// Tells whether some copy of it is held and not accepted: one that was accepted in some storages may have to be in others.
+fn needs_it(backup: &StoredBackup) -> bool {
+    let was_held = backup.copies.values().any(Listed::was_held);
+    let at = backup.readable_from();
+    was_held && !at.iter().all(|at| backup.copies[at].is_accepted())
+}
+
+/// Returns the other backups of the database that are held, newest first.
+fn others_held<'l>(
+    listing: &'l Listing,
+    backup: &'l StoredBackup,
+) -> impl Iterator<Item = &'l StoredBackup> {
+    let database = backup.place.id.database();
+    let others = listing.backups.iter().rev();
+    others.filter(move |other| {
+        let place = &other.place;
+        let is_another = place != &backup.place && place.id.database() == database;
+        is_another && other.is_committed() && other.is_held()
+    })
+}
+
+/// Accepts every copy of one backup.
+async fn put_all(
+    listing: &Listing,
+    backup: &StoredBackup,
+    request: &Request,
+    tables: &[TableName],
+    now: Timestamp,
+) -> Vec<Result<bool>> {
+    let id = backup.place.id.clone();
+    let mut acceptance = Acceptance::new(id, now, &request.by, &request.reason);
+    acceptance.tables = tables.iter().map(ToString::to_string).collect();
+    let at = backup.readable_from();
+    let puts = at
+        .iter()
+        .map(|&at| put(&listing.storages[at], backup, &acceptance));
+    join_all(puts).await
 }
 
 /// Refuses where the backup is held for something that was not named, or not for what was named.

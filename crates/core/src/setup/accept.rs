@@ -19,6 +19,8 @@ pub struct Overrides {
     pub reason: String,
     /// The tables that it may be held for; none accepts whatever it is.
     pub tables: Vec<String>,
+    /// Accept every older backup of the database that is held, too.
+    pub and_older: bool,
     /// Where to look.
     pub storage: StorageOverrides,
 }
@@ -39,6 +41,7 @@ pub fn request(overrides: &Overrides, setup: &Setup) -> Result<Request> {
         wanted: Wanted::parse(&overrides.id)?,
         by: by(user.as_deref(), &host_name()),
         reason: reason.to_owned(),
+        and_older: overrides.and_older,
         tables: overrides.tables.iter().map(table).collect::<Result<_>>()?,
     })
 }

@@ -277,7 +277,7 @@ fn read(tables: &serde_json::Value) -> Earlier {
 #[test]
 fn a_backup_is_the_same_sample_now_and_when_it_is_read_back() {
     let id = id(30);
-    let manifest = json!({
+    let value = json!({
         "format": 1, "id": id.to_string(), "database": "shop", "trigger": "manual",
         "started_at": id.started_at(), "finished_at": "2026-01-30T03:00:09Z",
         "server": {"version": "15.18", "version_num": 150_018, "encoding": "UTF8", "database": "shop",
@@ -297,7 +297,7 @@ fn a_backup_is_the_same_sample_now_and_when_it_is_read_back() {
         ],
         "chunks": {"inline": {"header_bytes": 10, "raw": [1], "stored": [2]}}, "restore": "x",
     });
-    let mut manifest = Manifest::read(manifest.to_string().as_bytes(), &id).unwrap();
+    let mut manifest = Manifest::read(value.to_string().as_bytes(), &id).unwrap();
     manifest.anomaly = Some(AnomalyRecord::new(Verdict::Held));
     let now = Sample::of(
         &manifest.tables,
