@@ -179,7 +179,7 @@ impl Shop {
 fn a_wiped_table_is_caught_the_same_night_and_nothing_else_alarms() {
     const WIPED: u64 = 233;
     const FOUND: u64 = 238;
-    for seed in [1, 2, 3, 4, 5] {
+    for seed in [1, 2, 3] {
         let mut shop = Shop::new(seed);
         for day in 0..365 {
             // Somebody empties `orders`, and it takes five days until they are back.
