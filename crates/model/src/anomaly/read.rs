@@ -4,8 +4,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 
 use super::record::{AnomalyRecord, Verdict};
-use super::sample::{Amounts, Part, Sample, hash_of, judged_rows, name_of, took_ms, under_roots};
+use super::sample::{Amounts, Part, Sample, hash_of, name_of, took_ms, under_roots};
 use crate::id::BackupId;
+use crate::limits::LimitRecord;
 use crate::manifest::{FORMAT, SelectionRecord};
 use crate::name::TableName;
 use crate::scan::{Columns, Parent, RowDigest};
@@ -45,6 +46,8 @@ struct Compact {
     preset: Option<String>,
     dump: CompactDump,
     tables: Vec<CompactTable>,
+    #[serde(default)]
+    limits: Vec<LimitRecord>,
     #[serde(default)]
     large_objects: u64,
     #[serde(default)]
@@ -96,7 +99,7 @@ impl Earlier {
             table: TableName::new(table.schema, table.name),
             parent: table.parent.as_ref().map(name_of),
             amounts: Amounts {
-                rows: judged_rows(table.rows),
+                rows: table.rows.unwrap_or(0),
                 bytes: table.bytes,
                 columns: table.columns,
                 digest: table.digest,
@@ -112,7 +115,8 @@ impl Earlier {
                 dump_bytes: read.dump.bytes,
                 took_ms: took_ms(read.started_at, read.finished_at),
                 tables: under_roots(parts.collect(), read.large_objects),
-            },
+            }
+            .with_limits(&read.limits),
             anomaly: read.anomaly,
         })
     }

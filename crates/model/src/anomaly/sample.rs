@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use jiff::Timestamp;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::limits::LimitRecord;
 use crate::manifest::TableRecord;
 use crate::name::TableName;
 use crate::scan::{Columns, Parent, RowDigest};
@@ -63,7 +64,7 @@ impl Sample {
             table: record.full_name(),
             parent: record.parent.as_ref().map(name_of),
             amounts: Amounts {
-                rows: judged_rows(record.rows),
+                rows: record.rows.unwrap_or(0),
                 bytes: record.bytes,
                 columns: record.columns.as_ref().map(hash_of),
                 digest: record.digest,
@@ -75,12 +76,24 @@ impl Sample {
             tables: under_roots(parts.collect(), large_objects),
         }
     }
-}
 
-/// The rows by which a table is judged, now and before. A table whose rows are limited by choice belongs here: it is to
-/// be judged by the rows that were there, or against its limit, and not by the few that were dumped.
-pub(super) fn judged_rows(dumped: Option<u64>) -> u64 {
-    dumped.unwrap_or(0)
+    /// Judges limited tables by the rows that were there, and not by those that were dumped.
+    pub fn with_limits(mut self, limits: &[LimitRecord]) -> Self {
+        for limit in limits {
+            let name = TableName::new(&limit.schema, &limit.name);
+            if let Some(amounts) = self.tables.get_mut(&name) {
+                let per_row = amounts.bytes / amounts.rows.max(1);
+                *amounts = Amounts {
+                    rows: limit.rows_total,
+                    // About as many as all of them would have.
+                    bytes: per_row.saturating_mul(limit.rows_total),
+                    digest: None,
+                    ..*amounts
+                };
+            }
+        }
+        self
+    }
 }
 
 /// How long a run took.

@@ -288,6 +288,7 @@ fn a_backup_is_the_same_sample_now_and_when_it_is_read_back() {
         "dump": {"bytes": 1000, "rows": 14, "client_encoding": "UTF8", "pg_dump_version": null, "server_version": null},
         "object": {"key": format!("shop/{id}.sql.gz"), "size_bytes": 5, "sha256": "a".repeat(64)},
         "sections": [], "large_objects": 3,
+        "limits": [{"schema": "public", "name": "events", "keep": "newest 5 by at", "references": "keep", "rows": 5, "rows_total": 700}],
         "tables": [
             {"schema": "public", "name": "users", "kind": "table", "columns": ["id", "name"], "rows": 9, "bytes": 90,
                 "digest": "0123456789abcdef0123456789abcdef"},
@@ -305,7 +306,10 @@ fn a_backup_is_the_same_sample_now_and_when_it_is_read_back() {
         manifest.dump.bytes,
         manifest.started_at,
         manifest.finished_at,
-    );
+    )
+    .with_limits(&manifest.limits);
+    let events = now.tables[&TableName::new("public", "events")];
+    assert_eq!((events.rows, events.bytes), (700, 7000));
     let back = Earlier::read(&manifest.to_json(), &id).unwrap();
     assert_eq!(back.sample, now);
     assert_eq!(now.tables.len(), 3, "users, events and large objects");

@@ -32,6 +32,8 @@ pub struct Side {
     pub server: Server,
     /// What is left out of it by choice.
     pub selection: Option<SelectionRecord>,
+    /// Tables that it does not have whole, each in words.
+    pub limits: Vec<String>,
     /// Rules of a hosting platform by which it was read.
     pub preset: Option<String>,
     /// Encoding of the text.
@@ -121,6 +123,11 @@ impl From<&Manifest> for Side {
         Self {
             server: manifest.server.clone(),
             selection: manifest.selection.clone(),
+            limits: manifest
+                .limits
+                .iter()
+                .map(crate::limits::LimitRecord::in_words)
+                .collect(),
             preset: manifest.preset.clone(),
             encoding: manifest.dump.client_encoding.clone(),
             pg_dump: manifest.tools.pg_dump.clone(),
@@ -449,6 +456,11 @@ fn remarks(from: &Side, to: &Side) -> Vec<String> {
         None => "the whole database".to_owned(),
     };
     note("the selections differ", &all(from), &all(to));
+    let limits = |side: &Side| match side.limits.as_slice() {
+        [] => "none".to_owned(),
+        limits => limits.join("; "),
+    };
+    note("the row limits differ", &limits(from), &limits(to));
     let preset = |side: &Side| side.preset.clone().unwrap_or_else(|| "none".to_owned());
     note("the presets differ", &preset(from), &preset(to));
     note(

@@ -64,7 +64,8 @@ impl Attempt<'_> {
             manifest.dump.bytes,
             manifest.started_at,
             manifest.finished_at,
-        );
+        )
+        .with_limits(&manifest.limits);
         let mut record = judge(&sample, &baseline);
         if baseline.is_learning() && !doubts.words.is_empty() {
             record = AnomalyRecord::new(Verdict::NotJudged);

@@ -330,6 +330,7 @@ impl Reading<'_> {
                 selection.tables.is_empty() && selection.schemas.is_empty()
             });
         let side = Side {
+            limits: Vec::new(),
             server: server_record(&self.facts),
             selection: self.manifest.selection.clone(),
             preset: self.manifest.preset.clone(),
