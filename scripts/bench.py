@@ -12,6 +12,7 @@ import argparse
 import datetime
 import itertools
 import json
+import multiprocessing
 import os
 import pwd
 import random
@@ -245,8 +246,13 @@ class Contenders:
             "pg_dump -Fd -j2": lambda: self.to_file([*dump, "-Fd", "-j2", "-f"]),
             "pgkeep, folder, gzip": lambda: self.keep("gzip", str(work / "store")),
             "pgkeep, folder, gzip, encrypted": lambda: self.keep("gzip", str(work / "store"), ["--recipient", self.recipient]),
+            "pgkeep, folder, gzip, 2 jobs": lambda: self.keep("gzip", str(work / "store"), ["--jobs", "2"]),
+            "pgkeep, folder, gzip, 4 jobs": lambda: self.keep("gzip", str(work / "store"), ["--jobs", "4"]),
             "pgkeep, folder, zstd": lambda: self.keep("zstd", str(work / "store")),
+            "pgkeep, folder, zstd, 2 jobs": lambda: self.keep("zstd", str(work / "store"), ["--jobs", "2"]),
+            "pgkeep, folder, zstd, 4 jobs": lambda: self.keep("zstd", str(work / "store"), ["--jobs", "4"]),
             "pgkeep, S3, gzip": lambda: self.keep("gzip", "s3://bench/pg"),
+            "pgkeep, S3, gzip, 4 jobs": lambda: self.keep("gzip", "s3://bench/pg", ["--jobs", "4"]),
             "pgkeep, S3, gzip, encrypted": lambda: self.keep("gzip", "s3://bench/pg", ["--recipient", self.recipient]),
         }
 
@@ -259,8 +265,8 @@ class Contenders:
         run = Run([[*argv, str(out)]])
         return run, size_of(out)
 
-    def keep(self, compression, storage, more=()):
-        argv = [str(self.pgkeep), "backup", "--url", self.server.url, "--storage", storage, "--name", "bench",
+    def keep(self, compression, storage, more=(), url=None):
+        argv = [str(self.pgkeep), "backup", "--url", url or self.server.url, "--storage", storage, "--name", "bench",
                 "--compression", compression, "--progress", "never", "-q", *more]
         environment = {}
         folder = self.work / "store"
@@ -505,6 +511,67 @@ class Counter:
         target.shutdown(socket.SHUT_WR)
 
 
+class SlowLink:
+    """Stands between clients and a server of this machine, and gives each connection so many bytes in a second."""
+
+    def __init__(self, port, rate):
+        self.server_port, self.rate = port, rate
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        # A process of its own: it shall not wait for this interpreter.
+        self.process = multiprocessing.Process(target=self.accept, daemon=True)
+        self.process.start()
+
+    def accept(self):
+        while True:
+            client, _ = self.listener.accept()
+            server = socket.create_connection(("127.0.0.1", self.server_port))
+            threading.Thread(target=self.relay, args=(client, server, None), daemon=True).start()
+            threading.Thread(target=self.relay, args=(server, client, self.rate), daemon=True).start()
+
+    @staticmethod
+    def relay(source, target, rate):
+        due = time.monotonic()
+        try:
+            while piece := source.recv(1 << 16):
+                if rate:
+                    # Time in which nothing came is not saved up.
+                    due = max(due, time.monotonic() - 0.01) + len(piece) / rate
+                    time.sleep(max(0, due - time.monotonic()))
+                target.sendall(piece)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # The other side went away.
+
+
+def print_slow_link(contenders, rounds):
+    """Several sessions where each connection is slow."""
+    link = SlowLink(contenders.server.port, 25_000_000)
+    url = contenders.server.url.replace(f":{contenders.server.port}/", f":{link.port}/")
+    store = str(contenders.work / "store")
+    ways = {
+        "pg_dump > /dev/null": lambda: Run([[str(contenders.server.bin / "pg_dump"), "-d", url]]),
+        **{f"pgkeep, folder, zstd, --jobs {jobs}": lambda jobs=jobs: contenders.keep("zstd", store, ["--jobs", jobs], url)[0]
+           for jobs in ("1", "2", "4")},
+    }
+    results = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            results[name].append(way())
+            contenders.clear()
+    link.process.terminate()
+    print("\n| 25 MB/s for each connection | wall, ratio to --jobs 1 (min–max) | wall, s | peak memory, MB |")
+    print("| --- | --- | --- | --- |")
+    for name, runs in results.items():
+        failure = next(filter(None, (run.failure() for run in runs)), None)
+        if failure:
+            print(f"| {name} | failed: {failure} | | |")
+            continue
+        wall = statistics.median(run.wall for run in runs)
+        peak = max(run.peak_kb for run in runs) / 1024
+        print(f"| {name} | {ratios_of(runs, results['pgkeep, folder, zstd, --jobs 1'])} | {wall:.2f} | {peak:.0f} |")
+
+
 def print_single(contenders, rounds):
     """One small table with its structure out of the whole backup in a bucket, and what is read for it."""
     print()
@@ -584,6 +651,7 @@ def arguments():
     parser.add_argument("--only", default="", help="regular expression over contenders; pg_dump itself always runs")
     parser.add_argument("--huge-row", action="store_true", help="only check memory with one row of --row-mb")
     parser.add_argument("--row-mb", type=int, default=300)
+    parser.add_argument("--backups-only", action="store_true", help="only the tables of backups")
     parser.add_argument("--pg-bin", required=True)
     parser.add_argument("--bin-dir", required=True)
     return parser.parse_args()
@@ -610,6 +678,9 @@ def bench(options, server, work):
         results = measure(contenders, options.rounds)
         print_table(results, plain.stat().st_size)
         print_encryption(results)
+        print_slow_link(contenders, min(options.rounds, 3))
+        if options.backups_only:
+            return None
         print_reading(plain, pgkeep, options.rounds)
         print_catalogue(contenders, work, options.rounds)
         contenders.all = every

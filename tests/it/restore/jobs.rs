@@ -71,7 +71,7 @@ fn an_order_that_several_sessions_cannot_keep_is_kept_by_one() {
          CREATE FUNCTION top_of(k text) RETURNS int LANGUAGE sql STABLE AS 'SELECT top FROM public.a_limits WHERE kind = k';
          CREATE TABLE z_orders (id int PRIMARY KEY, kind text, n int, CHECK (n <= coalesce(public.top_of(kind), -1)));
          INSERT INTO z_orders SELECT n, 'k' || (1 + n % 10), 5 FROM generate_series(1, 20000) n;
-         CREATE TABLE m_big AS SELECT n, repeat('x', 40) FROM generate_series(1, 30000) n",
+         CREATE TABLE m_big AS SELECT n, repeat('x', 40) FROM generate_series(1, 400000) n",
     );
     let target = Target::beside(&database, server);
     let shelf = Shelf::new();

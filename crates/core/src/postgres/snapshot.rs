@@ -23,10 +23,10 @@ use pgkeep_model::restore::properties::literal;
 const LOCKED_AT_ONCE: usize = 500;
 
 /// Returns what locks tables against being emptied, rewritten or dropped. In front of a snapshot it takes none.
-pub(super) fn lock(tables: &[TableName], how: &str) -> String {
+pub(super) fn lock(only: &str, tables: &[TableName], how: &str) -> String {
     let mut sql = String::new();
     for some in tables.chunks(LOCKED_AT_ONCE) {
-        let only = some.iter().map(|table| format!("ONLY {}", table.quoted()));
+        let only = some.iter().map(|table| format!("{only}{}", table.quoted()));
         let names = only.collect::<Vec<_>>().join(", ");
         let _ = writeln!(sql, "LOCK TABLE {names} IN ACCESS SHARE MODE{how};");
     }
@@ -58,7 +58,7 @@ impl Snapshot {
             "{ENCODING}BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY;\nSET LOCAL lock_timeout = {};\n",
             lock_timeout_ms(lock_wait)
         );
-        sql.push_str(&lock(tables, ""));
+        sql.push_str(&lock("ONLY ", tables, ""));
         // The questions that follow are ours, whatever path a role or a database has.
         sql.push_str("SET LOCAL lock_timeout = 0;\nSET LOCAL search_path = pg_catalog;\nSET LOCAL row_security = off;\n");
         let query = "SELECT jsonb_build_object('snapshot', pg_export_snapshot())";
@@ -88,6 +88,11 @@ impl Snapshot {
         T: DeserializeOwned + Send + 'static,
     {
         self.session.ask_json(String::new(), query).await
+    }
+
+    /// Waits for the session's end, and says how it failed, unless it ended well or was made to.
+    pub async fn failure(&self) -> Option<Error> {
+        self.session.failure().await
     }
 
     /// Returns a handle that ends the session from elsewhere.

@@ -123,6 +123,7 @@ fn refuse_gaps(overrides: &Overrides) -> Result<()> {
         ("--schema", &backup.schemas),
         ("--exclude-schema", &backup.exclude_schemas),
         ("--structure-only", &backup.structure_only),
+        ("--limit", &backup.limits),
     ];
     match gaps.iter().find(|(_, names)| !names.is_empty()) {
         None => Ok(()),

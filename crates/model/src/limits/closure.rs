@@ -27,6 +27,8 @@ pub struct Tree {
     pub leaves: Vec<TableName>,
     /// Every table of it.
     pub all: Vec<TableName>,
+    /// The partitioned table that it is a partition of.
+    pub partition_of: Option<TableName>,
     /// Columns of its primary key, in their order; none where there is no such key.
     pub primary_key: Vec<String>,
     /// Its columns.
@@ -66,6 +68,29 @@ pub struct Key {
 pub enum Refused {
     /// A table is limited twice, by itself or by what it is a partition or child of.
     Twice(TableName),
+    /// A partition is limited alone; what refers to its root would not be seen.
+    Partition {
+        /// Which one.
+        table: TableName,
+        /// What it is a partition of.
+        root: TableName,
+    },
+    /// Rows of a partition or child of a limited table are left out of the backup.
+    LeftOut {
+        /// The limited table.
+        table: TableName,
+        /// The part of it.
+        part: TableName,
+    },
+    /// A foreign key from or to a child of a limited table goes by columns that only the child has.
+    OwnColumn {
+        /// The limited table.
+        table: TableName,
+        /// The foreign key.
+        key: String,
+        /// The child.
+        child: TableName,
+    },
     /// A table has no such column.
     NoColumn {
         /// Which table.
@@ -102,6 +127,17 @@ pub enum Refused {
     },
 }
 
+/// What a backup has of the rows of a table, with its partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// None.
+    Nothing,
+    /// Those of some partitions.
+    Some,
+    /// All that it is to have.
+    All,
+}
+
 /// How limited rows are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -111,6 +147,8 @@ pub struct Plan {
     places: HashMap<TableName, usize>,
     /// For each limit, its tables that hold rows.
     leaves: Vec<Vec<TableName>>,
+    /// Every table that is read for it, with what is below them.
+    reads: Vec<TableName>,
     /// The tables whose foreign keys come back as NOT VALID, as far as they refer to them.
     pub not_valid: Vec<TableName>,
     is_hashed: bool,
@@ -122,9 +160,9 @@ impl Plan {
         self.leaves.iter().flatten().cloned().collect()
     }
 
-    /// Returns the tables that one limit is about.
-    pub fn leaves(&self, limit: usize) -> &[TableName] {
-        &self.leaves[limit]
+    /// Returns every table that is read to find the rows; what is below one is read with it.
+    pub fn reads(&self) -> &[TableName] {
+        &self.reads
     }
 
     /// Returns the query that gives the kept rows of a leaf in their order: `select` is `SELECT a, b FROM ONLY t`.
@@ -142,20 +180,24 @@ impl Plan {
 /// Plans how the rows of limited tables are read.
 ///
 /// `trees` has one entry for each limit, in the same order. `keys` are those that refer to a table of a tree or belong to one.
-/// `has_rows` tells whether the backup has rows of a table. `now` is the moment of the snapshot, as the server writes it.
+/// `held` tells what the backup has of a table's rows. `now` is the moment of the snapshot, as the server writes it.
 pub fn plan(
     limits: &[Limit],
     trees: &[Tree],
     keys: &[Key],
-    has_rows: &dyn Fn(&TableName) -> bool,
+    held: &dyn Fn(&TableName) -> Held,
     now: &str,
     server_version: u32,
 ) -> Result<Plan, Refused> {
     let homes = homes(trees)?;
     let home = |table: &TableName| homes.get(table).copied();
-    let closing: Vec<&Key> = keys.iter().filter(|key| has_rows(&key.child)).collect();
+    check_trees(trees, keys, &home, held)?;
+    let closing: Vec<&Key> = keys
+        .iter()
+        .filter(|key| held(&key.child) != Held::Nothing)
+        .collect();
     for key in &closing {
-        if home(&key.child).is_some() && !has_rows(&key.parent) {
+        if home(&key.child).is_some() && held(&key.parent) != Held::All {
             return Err(Refused::Unclosed {
                 child: key.child.clone(),
                 key: key.name.clone(),
@@ -205,12 +247,59 @@ pub fn plan(
         with: format!("WITH RECURSIVE {} ", expressions.join(",\n")),
         places: places.collect(),
         leaves: trees.iter().map(|tree| tree.leaves.clone()).collect(),
+        reads: {
+            let children = widening.iter().map(|key| &key.child);
+            let trees = trees.iter().map(|tree| &tree.table);
+            trees.chain(children).cloned().collect()
+        },
         not_valid: (0..trees.len())
             .filter(|at| is_dropped(*at))
             .flat_map(|at| trees[at].all.iter().cloned())
             .collect(),
         is_hashed: writer.is_hashed,
     })
+}
+
+/// Refuses what cannot be read as one table.
+fn check_trees(
+    trees: &[Tree],
+    keys: &[Key],
+    home: &dyn Fn(&TableName) -> Option<usize>,
+    held: &dyn Fn(&TableName) -> Held,
+) -> Result<(), Refused> {
+    for tree in trees {
+        if let Some(root) = &tree.partition_of {
+            return Err(Refused::Partition {
+                table: tree.table.clone(),
+                root: root.clone(),
+            });
+        }
+        if let Some(part) = tree.leaves.iter().find(|leaf| held(leaf) == Held::Nothing) {
+            return Err(Refused::LeftOut {
+                table: tree.table.clone(),
+                part: part.clone(),
+            });
+        }
+    }
+    for key in keys {
+        for (table, columns) in [
+            (&key.child, &key.child_columns),
+            (&key.parent, &key.parent_columns),
+        ] {
+            let Some(tree) = home(table).map(|at| &trees[at]) else {
+                continue;
+            };
+            let is_known = |name: &String| tree.columns.iter().any(|column| column.name == *name);
+            if !columns.iter().all(is_known) {
+                return Err(Refused::OwnColumn {
+                    table: tree.table.clone(),
+                    key: key.name.clone(),
+                    child: table.clone(),
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Finds the tree of each table.
@@ -280,8 +369,8 @@ impl Writer<'_> {
     /// Returns the expression that has the places of a tree's kept rows.
     fn kept(&self, at: usize) -> Result<String, Refused> {
         let quoted = self.trees[at].table.quoted();
-        let taken = self.taken(at);
-        let mut text = format!("({taken} {})", self.base(at, &quoted)?);
+        let taken = self.taken(at, "t");
+        let mut text = format!("({})", self.base(at, &quoted)?);
         let mut grows = Vec::new();
         for (number, key) in self.widening.iter().enumerate() {
             if (self.home)(&key.parent) != Some(at) {
@@ -313,24 +402,20 @@ impl Writer<'_> {
     }
 
     /// Returns what is taken of each row: its table, its place, and the columns by which it refers to limited tables.
-    fn taken(&self, at: usize) -> String {
-        let place = if self.is_hashed {
-            "t.ctid"
-        } else {
-            "t.ctid::text"
-        };
-        let mut taken = format!("SELECT t.tableoid AS o, {place} AS c");
+    fn taken(&self, at: usize, t: &str) -> String {
+        let cast = if self.is_hashed { "" } else { "::text" };
+        let mut taken = format!("SELECT {t}.tableoid AS o, {t}.ctid{cast} AS c");
         for (number, key) in self.widening.iter().enumerate() {
             if (self.home)(&key.child) == Some(at) {
                 for (place, column) in key.child_columns.iter().enumerate() {
-                    let _ = write!(taken, ", t.{} AS f{number}_{place}", quote(column));
+                    let _ = write!(taken, ", {t}.{} AS f{number}_{place}", quote(column));
                 }
             }
         }
         taken
     }
 
-    /// Returns what the limit itself keeps, from FROM on.
+    /// Returns what the limit itself keeps. In a condition the table has its own name.
     fn base(&self, at: usize, quoted: &str) -> Result<String, Refused> {
         let tree = &self.trees[at];
         let find = |name: &str| {
@@ -342,11 +427,16 @@ impl Writer<'_> {
                     column: name.to_owned(),
                 })
         };
+        let taken = self.taken(at, "t");
         Ok(match &self.limits[at].keep {
-            Keep::Where(condition) => format!("FROM {quoted} t WHERE (\n{condition}\n)"),
+            Keep::Where(condition) => {
+                let name = quote(&tree.table.name);
+                let taken = self.taken(at, &name);
+                format!("{taken} FROM {quoted} AS {name} WHERE (\n{condition}\n)")
+            }
             Keep::Newest { rows, by } => {
                 find(by)?;
-                format!("FROM {quoted} t {} LIMIT {rows}", order(tree, by))
+                format!("{taken} FROM {quoted} t {} LIMIT {rows}", order(tree, by))
             }
             Keep::Last { age, by } => {
                 if !find(by)?.is_time {
@@ -356,7 +446,7 @@ impl Writer<'_> {
                     });
                 }
                 format!(
-                    "FROM {quoted} t WHERE t.{} >= {}",
+                    "{taken} FROM {quoted} t WHERE t.{} >= {}",
                     quote(by),
                     since(self.now, *age)
                 )
@@ -368,12 +458,11 @@ impl Writer<'_> {
 /// The newest first, and always the same where two are equal.
 fn order(tree: &Tree, by: &str) -> String {
     let mut order = format!("ORDER BY t.{} DESC NULLS LAST", quote(by));
-    if tree.primary_key.is_empty() {
-        order.push_str(", t.tableoid, t.ctid");
-    }
     for column in &tree.primary_key {
         let _ = write!(order, ", t.{} DESC", quote(column));
     }
+    // Without a key, and where children have the keys of their parent once more.
+    order.push_str(", t.tableoid, t.ctid");
     order
 }
 
@@ -429,6 +518,7 @@ mod tests {
             table: name(text),
             leaves: vec![name(text)],
             all: vec![name(text)],
+            partition_of: None,
             primary_key: vec!["id".to_owned()],
             columns: vec![
                 Column {
@@ -438,6 +528,10 @@ mod tests {
                 Column {
                     name: "at".to_owned(),
                     is_time: true,
+                },
+                Column {
+                    name: format!("{text}_id"),
+                    is_time: false,
                 },
             ],
         }
@@ -455,7 +549,7 @@ mod tests {
             name: format!("{child}_{parent}"),
             child: name(child),
             parent: name(parent),
-            child_columns: vec![format!("{parent}_id")],
+            child_columns: vec![format!("{child}_id")],
             parent_columns: vec!["id".to_owned()],
             operators: vec!["OPERATOR(pg_catalog.=)".to_owned()],
             is_of_partitioned: false,
@@ -472,7 +566,7 @@ mod tests {
             &limits,
             &trees,
             keys,
-            &|_| true,
+            &|_| Held::All,
             "2026-01-01 00:00:00+00",
             150_000,
         )
@@ -522,16 +616,19 @@ mod tests {
         let trees = ["a", "b"].map(tree);
         let keys = [key("a", "b"), key("b", "a")];
         let now = "2026-01-01 00:00:00+00";
-        let open = plan(&limits, &trees, &keys, &|_| true, now, 150_000).unwrap();
+        let open = plan(&limits, &trees, &keys, &|_| Held::All, now, 150_000).unwrap();
         assert_eq!(open.not_valid, ["a", "b"].map(name));
         let partitioned = [Key {
             is_of_partitioned: true,
             ..key("x", "a")
         }];
-        let refused = plan(&limits, &trees, &partitioned, &|_| true, now, 150_000);
+        let refused = plan(&limits, &trees, &partitioned, &|_| Held::All, now, 150_000);
         assert!(matches!(refused, Err(Refused::NeverValid { .. })));
 
-        let no_rows = |table: &TableName| table.name != "c";
+        let no_rows = |table: &TableName| match table.name.as_str() {
+            "c" => Held::Some,
+            _ => Held::All,
+        };
         let limits = [limit("a=newest:1:at", References::Keep)];
         let refused = plan(
             &limits,
@@ -543,11 +640,26 @@ mod tests {
         );
         assert!(matches!(refused, Err(Refused::Unclosed { .. })));
         let limits = [limit("a=last:30d:id", References::Keep)];
-        let refused = plan(&limits, &[tree("a")], &[], &|_| true, now, 150_000);
+        let refused = plan(&limits, &[tree("a")], &[], &|_| Held::All, now, 150_000);
         assert!(matches!(refused, Err(Refused::NoTime { .. })));
         let limits = [limit("a=newest:3:nothing", References::Keep)];
-        let refused = plan(&limits, &[tree("a")], &[], &|_| true, now, 150_000);
+        let refused = plan(&limits, &[tree("a")], &[], &|_| Held::All, now, 150_000);
         assert!(matches!(refused, Err(Refused::NoColumn { .. })));
+        let none = |_: &TableName| Held::Nothing;
+        let refused = plan(&limits, &[tree("a")], &[], &none, now, 150_000);
+        assert!(matches!(refused, Err(Refused::LeftOut { .. })));
+        let part = Tree {
+            partition_of: Some(name("p")),
+            ..tree("a")
+        };
+        let refused = plan(&limits, &[part], &[], &|_| Held::All, now, 150_000);
+        assert!(matches!(refused, Err(Refused::Partition { .. })));
+        let own = Key {
+            child_columns: vec!["own".to_owned()],
+            ..key("a", "c")
+        };
+        let refused = plan(&limits, &[tree("a")], &[own], &|_| Held::All, now, 150_000);
+        assert!(matches!(refused, Err(Refused::OwnColumn { .. })));
         let refused = planned(&["a", "a"], &[]);
         assert_eq!(refused, Err(Refused::Twice(name("a"))));
     }

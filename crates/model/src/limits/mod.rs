@@ -11,8 +11,9 @@ use thiserror::Error;
 
 use super::durations::{parse_duration, show_duration};
 use super::name::{NameError, TableName};
+use super::scan::{Lexeme, LexemeKind, TextEncoding, lexemes};
 use super::words::{count, number};
-pub use closure::{Column, Key, Plan, Refused, Tree, plan};
+pub use closure::{Column, Held, Key, Plan, Refused, Tree, plan};
 
 /// Most rows that `newest` keeps; more is a slip of the pen.
 pub const MAX_NEWEST: usize = 1_000_000_000_000;
@@ -145,7 +146,7 @@ pub fn column(text: &str) -> Result<String, LimitError> {
     }
 }
 
-/// Reads a condition.
+/// Reads a condition: one expression of SQL, which ends nothing but itself and holds no command of `psql`.
 pub fn condition(text: &str) -> Result<String, LimitError> {
     let text = text.trim();
     let wrong = |why: &str| LimitError::Value {
@@ -158,7 +159,60 @@ pub fn condition(text: &str) -> Result<String, LimitError> {
     if text.contains('\0') {
         return Err(wrong("holds a NUL byte"));
     }
+    if !is_one_expression(text) {
+        return Err(wrong(
+            "must be one condition: its parentheses, quotes and comments must be closed, and `;` and `\\` stand only within \
+             quotes",
+        ));
+    }
     Ok(text.to_owned())
+}
+
+/// Tells whether a text stays within the parentheses that it is put into.
+fn is_one_expression(text: &str) -> bool {
+    // What is open would swallow the last parenthesis.
+    let whole = format!("(\n{text}\n)");
+    let found = lexemes(whole.as_bytes(), true, TextEncoding::Utf8);
+    let mut depth = 0_usize;
+    for (at, lexeme) in found.iter().enumerate() {
+        match lexeme.kind {
+            LexemeKind::Punct(b'(') => depth += 1,
+            LexemeKind::Punct(b')') => {
+                depth -= 1;
+                if depth == 0 {
+                    return at + 1 == found.len()
+                        && lexeme.end == whole.len()
+                        && backslashes_are_quoted(&whole, &found);
+                }
+            }
+            LexemeKind::Punct(b';' | b'\\') => return false,
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Returns the names of the functions that a condition may call: words in front of a parenthesis.
+pub fn called(condition: &str) -> Vec<String> {
+    let found = lexemes(condition.as_bytes(), true, TextEncoding::Utf8);
+    let pairs = found.iter().zip(found.iter().skip(1));
+    pairs
+        .filter(|(name, next)| {
+            let is_name = matches!(name.kind, LexemeKind::Word | LexemeKind::Quoted);
+            is_name && next.kind == LexemeKind::Punct(b'(')
+        })
+        .map(|(name, _)| String::from_utf8_lossy(&name.text).into_owned())
+        .collect()
+}
+
+fn backslashes_are_quoted(text: &str, lexemes: &[Lexeme]) -> bool {
+    let is_quoted = |at: usize| {
+        let mut quoted = lexemes
+            .iter()
+            .filter(|lexeme| matches!(lexeme.kind, LexemeKind::Literal | LexemeKind::Quoted));
+        quoted.any(|lexeme| (lexeme.start..lexeme.end).contains(&at))
+    };
+    text.match_indices('\\').all(|(at, _)| is_quoted(at))
 }
 
 impl fmt::Display for Keep {
@@ -212,6 +266,43 @@ impl LimitRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_condition_stays_within_its_parentheses() {
+        for good in [
+            "tenant = 7",
+            "note LIKE 'a;b)' OR note ~ E'\\\\d' OR \"od)d;\" IS NULL -- why (",
+            "(a + b) > 3 AND c IN (1, 2) /* ) ; */",
+            "body::text = $$ ; ) \\! $$",
+            "at >= now() - interval '3 days'",
+        ] {
+            assert_eq!(condition(good).as_deref(), Ok(good));
+        }
+        for bad in [
+            "true) OR (true",
+            "true; DROP TABLE t",
+            "true)",
+            "(true",
+            "a = 'b",
+            "a = \"b",
+            "a /* b",
+            "true\n\\! touch x",
+            "true \\! touch x",
+            "a = $$ b",
+            "true -- \\! touch x",
+        ] {
+            assert!(condition(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "[a-z '\"$;()\\\\/*:\n-]{0,30}") {
+            let _ = condition(&text);
+            let _ = format!("t=where:{text}").parse::<Limit>();
+        }
+    }
 
     #[test]
     fn limits_are_read() {

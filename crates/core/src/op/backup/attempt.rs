@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::stream::digest::sha256;
 use bytes::Bytes;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -22,7 +23,7 @@ use crate::context::Context;
 use crate::op::event::{Event, Observer};
 use crate::op::lock::Hold;
 use crate::op::stored::OBJECT_EXISTS;
-use crate::postgres::error::Error;
+use crate::postgres::error::{Error, Reason};
 use crate::postgres::globals::Globals;
 use crate::postgres::process::Stop as Why;
 use crate::stream::pipeline::{self, Closed, Passed, PipelineError, Progress};
@@ -181,7 +182,14 @@ impl<'a> Attempt<'a> {
             source,
             stop: self.stop(),
         };
-        let mut programs = match start.programs().await {
+        let started = match self.request.stall_timeout {
+            // A server that says nothing says nothing for ever.
+            Some(limit) => timeout(limit, start.programs())
+                .await
+                .unwrap_or_else(|_| Err(stalled())),
+            None => start.programs().await,
+        };
+        let mut programs = match started {
             Ok(programs) => programs,
             Err(why) => {
                 uploads.give_up().await;
@@ -581,6 +589,13 @@ impl<'a> Attempt<'a> {
         }
         Ok(())
     }
+}
+
+fn stalled() -> NotStarted {
+    NotStarted::Program(Error {
+        program: "psql".to_owned(),
+        ..Error::new(Reason::Stopped(Why::Stalled))
+    })
 }
 
 /// Tells whether the server cannot tell a database in UTF-8.

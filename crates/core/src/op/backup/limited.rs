@@ -7,7 +7,7 @@ use crate::postgres::error::{Error, Reason};
 use crate::postgres::rows::{Block, Copies, Extent, LimitedFacts, TableText};
 use crate::postgres::snapshot::Snapshot;
 use pgkeep_model::failure::{Failure, Kind};
-use pgkeep_model::limits::{Keep, Limit, LimitRecord, Plan, Refused, plan};
+use pgkeep_model::limits::{Held, Keep, Limit, LimitRecord, Plan, Refused, plan};
 use pgkeep_model::name::TableName;
 use pgkeep_model::scan::{Finding, Scan};
 use pgkeep_model::words::count;
@@ -22,6 +22,8 @@ pub(super) struct Limited {
     pub(super) warnings: Vec<Finding>,
     /// Tables whose foreign keys come back as NOT VALID.
     pub(super) not_valid: Vec<TableName>,
+    /// Every table that is read to find the rows.
+    pub(super) reads: Vec<TableName>,
 }
 
 impl Start<'_> {
@@ -29,28 +31,27 @@ impl Start<'_> {
     pub(super) async fn limited(&self, snapshot: &mut Snapshot) -> Result<Limited, NotStarted> {
         let limits = &self.request.limits;
         let tables: Vec<TableName> = limits.iter().map(full).collect();
-        let with_rows: HashSet<TableName> = self.source.selected().names_with_rows().collect();
+        let with_rows = self.source.selected().names_with_rows();
+        let incomplete = self.source.incomplete(&with_rows);
         self.check_names(&tables, &with_rows)?;
         let facts: LimitedFacts = snapshot.ask(&LimitedFacts::question(&tables)).await?;
         let (trees, version) = (facts.trees(), self.source.facts.version_num);
         if trees.len() != limits.len() {
             return Err(self.refuse("a limited table was dropped meanwhile".to_owned(), &[]));
         }
-        let has_rows = |table: &TableName| with_rows.contains(table);
-        let planned = plan(
-            limits,
-            &trees,
-            &facts.keys(),
-            &has_rows,
-            &facts.now,
-            version,
-        );
+        let held = |table: &TableName| match with_rows.contains(table) {
+            false => Held::Nothing,
+            true if incomplete.contains(table) => Held::Some,
+            true => Held::All,
+        };
+        let planned = plan(limits, &trees, &facts.keys(), &held, &facts.now, version);
         let plan = planned.map_err(|refused| self.explain(&refused))?;
         let mut limited = Limited {
             blocks: self.blocks(&plan, snapshot).await?,
             records: Vec::new(),
             warnings: Vec::new(),
             not_valid: plan.not_valid.clone(),
+            reads: plan.reads().to_vec(),
         };
         for (at, limit) in limits.iter().enumerate() {
             let question = Extent::question(&trees[at], &limit.keep, &facts.now);
@@ -58,6 +59,13 @@ impl Start<'_> {
                 Ok(extent) => extent,
                 Err(error) => return Err(self.not_understood(limit, error)),
             };
+            if let Some(name) = extent.volatile.first() {
+                let why = format!(
+                    "the condition for `{}` calls `{name}`, which may give another answer each time",
+                    limit.table
+                );
+                return Err(self.refuse(why, &["a condition that goes by the row alone"]));
+            }
             let record = LimitRecord {
                 schema: limit.table.schema_or_public().to_owned(),
                 name: limit.table.name.clone(),
@@ -67,7 +75,7 @@ impl Start<'_> {
                 rows: 0,
                 rows_total: extent.rows_total,
             };
-            limited.records.push((record, plan.leaves(at).to_vec()));
+            limited.records.push((record, trees[at].all.clone()));
             let missing = facts.missing_index(at, &limit.keep);
             limited.warnings.extend(missing.map(|sql| {
                 let text = format!(
@@ -96,10 +104,13 @@ impl Start<'_> {
             let query = plan.query(&table, &text.select()).unwrap_or_default();
             Ok(Block {
                 head: text.head(),
-                copies: Copies::One(format!("COPY ({query}) TO STDOUT")),
+                copies: Copies::Alone(format!("COPY ({query}) TO STDOUT")),
                 table,
             })
         };
+        if texts.len() != plan.tables().len() {
+            return Err(self.refuse("a limited table was dropped meanwhile".to_owned(), &[]));
+        }
         texts.iter().map(block).collect()
     }
 
@@ -135,6 +146,18 @@ impl Start<'_> {
             Refused::Twice(table) => self.refuse(
                 format!("`{table}` is limited twice, by itself or as a partition or child of another one"),
                 &["limit one of them"],
+            ),
+            Refused::Partition { table, root } => self.refuse(
+                format!("`{table}` is a partition of `{root}`"),
+                &["limit the partitioned table, which limits all of its partitions together"],
+            ),
+            Refused::LeftOut { table, part } => self.refuse(
+                format!("rows of `{part}`, which is a part of `{table}`, are left out of the backup"),
+                &["leave out all of the table, or nothing of it"],
+            ),
+            Refused::OwnColumn { table, key, child } => self.refuse(
+                format!("the foreign key `{key}` of or to `{child}`, a child of `{table}`, goes by a column that `{table}` lacks"),
+                &["limit other tables"],
             ),
             Refused::NoColumn { table, column } => {
                 self.refuse(format!("`{table}` has no column `{column}`"), &[])
@@ -196,6 +219,13 @@ impl Start<'_> {
             }
             _ => NotStarted::Program(error),
         }
+    }
+
+    /// A name that is no UTF-8 cannot be said to the server.
+    pub(super) fn not_said(&self) -> NotStarted {
+        let why =
+            "the name of a table is not UTF-8, and the database does not convert it".to_owned();
+        self.refuse(why, &["leave the limits out"])
     }
 
     /// What is written by us is in UTF-8, whatever the dump is in.

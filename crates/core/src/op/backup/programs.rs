@@ -130,9 +130,18 @@ impl Start<'_> {
             return Ok(None);
         }
         let psql = &self.psql();
-        let tables = source.selected().tables_with_rows();
+        let locked = source.selected().locked();
+        let is_unspeakable =
+            |table: &TableName| table.quoted().contains(char::REPLACEMENT_CHARACTER);
+        if locked.iter().any(is_unspeakable) {
+            return if is_limited {
+                Err(self.not_said())
+            } else {
+                Ok(None)
+            };
+        }
         let wait = self.request.lock_wait_timeout;
-        let mut snapshot = Snapshot::take(psql, &tables, wait, self.stop).await?;
+        let mut snapshot = Snapshot::take(psql, &locked, wait, self.stop).await?;
         let limited = if is_limited {
             Some(self.limited(&mut snapshot).await?)
         } else {
@@ -155,6 +164,7 @@ impl Start<'_> {
                 bytes: large_bytes,
                 count: MAX_LARGE,
             };
+            let tables: Vec<TableName> = source.selected().names_with_rows().into_iter().collect();
             let found: Vec<TableText> = snapshot.ask(&large.question(&tables, version)).await?;
             let is_limited: HashSet<TableName> =
                 blocks.iter().map(|block| block.table.clone()).collect();
@@ -183,6 +193,9 @@ impl Start<'_> {
             snapshot: &snapshot,
             encoding,
             blocks,
+            also_read: limited
+                .as_ref()
+                .map_or(&[], |limited| limited.reads.as_slice()),
             sessions,
         };
         let (readers, rows) = request.start(self.stop).await?;
@@ -250,11 +263,14 @@ impl Programs {
     /// Ends all of them, and returns why the first one failed that did so by itself.
     pub(super) async fn failure(self) -> Option<Error> {
         self.stoppers().stop(Stop::Interrupted).await;
-        let dump = self.dump.wait().await.err();
         let is_ours = |error: &Error| error.reason == Reason::Stopped(Stop::Interrupted);
+        // What was ended because of another one has nothing to say.
+        let dump = self.dump.wait().await.err().filter(|error| !is_ours(error));
         match (dump, self.own) {
-            (Some(error), Some(own)) if is_ours(&error) => own.readers.end().await.or(Some(error)),
-            (None, Some(own)) => own.readers.end().await,
+            (None, Some(own)) => match own.readers.end().await {
+                Some(error) => Some(error),
+                None => own.snapshot.failure().await,
+            },
             (error, _) => error,
         }
     }

@@ -30,6 +30,33 @@ pub(super) struct Source {
 }
 
 impl Source {
+    /// Returns the tables of which the dump lacks the rows of a partition or child; `with_rows` are those that it has rows of.
+    pub(super) fn incomplete(&self, with_rows: &HashSet<TableName>) -> HashSet<TableName> {
+        let parents: BTreeMap<(&str, &str), &[(String, String)]> = (self.facts.tables.iter())
+            .map(|table| {
+                (
+                    (table.schema.as_str(), table.name.as_str()),
+                    table.parents.as_slice(),
+                )
+            })
+            .collect();
+        let is_left_out = |table: &&TableFacts| {
+            table.kind == TableKind::Table && !with_rows.contains(&table.table_name())
+        };
+        let mut incomplete = HashSet::new();
+        let mut left: Vec<&(String, String)> = (self.facts.tables.iter())
+            .filter(is_left_out)
+            .flat_map(|table| &table.parents)
+            .collect();
+        while let Some((schema, name)) = left.pop() {
+            if incomplete.insert(TableName::new(schema, name)) {
+                let above = parents.get(&(schema.as_str(), name.as_str()));
+                left.extend(above.into_iter().copied().flatten());
+            }
+        }
+        incomplete
+    }
+
     /// Returns the selection together with what it is about.
     pub(super) fn selected(&self) -> Selected<'_> {
         Selected {
@@ -56,6 +83,11 @@ impl Read {
     /// Tells whether `pg_dump` reads it to its end.
     pub(crate) fn is_whole(&self) -> bool {
         self.can_read && !self.hides_rows
+    }
+
+    /// Tells whether it is a table, or a partitioned one.
+    fn is_table(&self) -> bool {
+        matches!(self.kind, TableKind::Table | TableKind::Partitioned)
     }
 
     /// Says its name for people, and whose it is.
@@ -285,18 +317,19 @@ impl Selected<'_> {
         tables.chain(others).collect()
     }
 
-    /// Returns the relations whose rows are in a dump of this selection, partitioned tables among them.
-    pub(crate) fn names_with_rows(&self) -> impl Iterator<Item = TableName> {
+    /// Returns the tables whose rows are in a dump of this selection, partitioned ones among them; not those that an
+    /// extension leaves to its users, of which a dump has what the extension says.
+    pub(crate) fn names_with_rows(&self) -> HashSet<TableName> {
         let read = self.read().into_iter();
-        read.filter(|read| read.has_rows).map(|read| read.name)
-    }
-
-    /// Returns the ordinary tables whose rows `pg_dump` reads by this selection.
-    pub(crate) fn tables_with_rows(&self) -> Vec<TableName> {
-        let read = self.read().into_iter();
-        read.filter(|read| read.has_rows && read.kind == TableKind::Table)
+        read.filter(|read| read.has_rows && read.is_table() && read.extension.is_none())
             .map(|read| read.name)
             .collect()
+    }
+
+    /// Returns the tables that `pg_dump` locks by this selection.
+    pub(crate) fn locked(&self) -> Vec<TableName> {
+        let read = self.read().into_iter().filter(Read::is_table);
+        read.map(|read| read.name).collect()
     }
 
     fn comes_anyway(&self, name: &TableName) -> Option<String> {

@@ -212,7 +212,11 @@ impl Guard<'_> {
             for guarded in &request.guarded {
                 // What only the server can tell of a preset is looked at when the backup is there.
                 let gaps = guarded.backup.selection.record();
-                gaps.map_or(Ok(()), |gaps| Err(self.is_no_way_back(&gaps)))?;
+                gaps.map_or(Ok(()), |gaps| Err(self.is_no_way_back(&gaps.in_words())))?;
+                if let Some(limit) = guarded.backup.limits.first() {
+                    let words = format!("only some rows of `{}`", limit.table);
+                    return Err(self.is_no_way_back(&words));
+                }
                 let looked = self.check_way_back(guarded, Source::Stdin).await;
                 looked.map_err(|failure| self.no_way_back(failure))?;
             }
@@ -223,7 +227,7 @@ impl Guard<'_> {
         for (at, guarded) in request.guarded.iter().enumerate() {
             let gaps = self.report.databases[at].selection.as_ref();
             if let Some(gaps) = gaps.filter(|_| request.restores) {
-                return Err(self.is_no_way_back(gaps));
+                return Err(self.is_no_way_back(&gaps.in_words()));
             }
             let source = self.source(at, guarded)?;
             match self.check_way_back(guarded, source).await {
@@ -416,8 +420,8 @@ impl Guard<'_> {
     }
 
     /// A database that is put in place of another must have all of it.
-    fn is_no_way_back(&self, gaps: &SelectionRecord) -> Failure {
-        let message = format!("its backup holds {}", gaps.in_words());
+    fn is_no_way_back(&self, holds: &str) -> Failure {
+        let message = format!("its backup holds {holds}");
         self.no_way_back(
             Failure::new(Kind::Refused, "partial_guard", message)
                 .hint("leave `--on-failure restore` out, or guard with a configuration that backs up the whole database"),

@@ -69,11 +69,12 @@ fn question(tables: &[TableName], server_version: u32, condition: &str, order: &
         AND coalesce(to_jsonb(a)->>'attgenerated', '') = '') AS columns,
     pg_relation_size(c.oid) / current_setting('block_size')::bigint AS pages,
     coalesce((SELECT m.amname = 'heap' FROM pg_am m WHERE m.oid = c.relam), true) AS is_heap,
+    c.relpersistence = 'p' AS is_logged,
     {through} AS through, w.at
   FROM jsonb_array_elements({names}::jsonb) WITH ORDINALITY w(name, at)
   JOIN pg_namespace n ON n.nspname = w.name->>0
   JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name->>1
-  WHERE c.relkind = 'r' AND c.relpersistence = 'p') t WHERE {condition}"
+  WHERE c.relkind = 'r') t WHERE {condition}"
     )
 }
 
@@ -92,7 +93,7 @@ impl Large {
     pub fn question(self, tables: &[TableName], server_version: u32) -> String {
         let Self { bytes, count } = self;
         let condition = format!(
-            "t.pages > 0 AND t.columns IS NOT NULL AND t.through IS NULL \
+            "t.pages > 0 AND t.is_logged AND t.columns IS NOT NULL AND t.through IS NULL \
              AND t.pages * current_setting('block_size')::bigint >= {bytes}"
         );
         let order = "t.pages DESC, t.schema, t.name";

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use pgkeep_model::limits::{Column, Keep, Key, Tree};
+use pgkeep_model::limits::{Column, Keep, Key, Tree, called};
 use pgkeep_model::name::{TableName, quote};
 use pgkeep_model::restore::properties::literal;
 
@@ -21,6 +21,7 @@ struct TreeFacts {
     table: (String, String),
     /// Schema, name and kind of every table of it.
     all: Vec<(String, String, String)>,
+    partition_of: Option<(String, String)>,
     #[serde(default)]
     primary_key: Vec<String>,
     columns: Vec<ColumnFacts>,
@@ -51,6 +52,8 @@ pub struct Extent {
     pub rows_total: u64,
     /// The last value that the limit itself keeps.
     pub cutoff: Option<String>,
+    /// Functions of a condition that may answer otherwise each time.
+    pub volatile: Vec<String>,
 }
 
 impl LimitedFacts {
@@ -76,6 +79,7 @@ impl LimitedFacts {
                 all: (tree.all.iter())
                     .map(|(schema, name, _)| TableName::new(schema, name))
                     .collect(),
+                partition_of: tree.partition_of.as_ref().map(name),
                 primary_key: tree.primary_key.clone(),
                 columns: (tree.columns.iter())
                     .map(|column| Column {
@@ -124,13 +128,17 @@ impl Extent {
     pub fn question(tree: &Tree, keep: &Keep, now: &str) -> String {
         let quoted = tree.table.quoted();
         let cutoff = tree.cutoff(keep, now).unwrap_or_else(|| "NULL".to_owned());
-        let condition = match keep {
-            Keep::Where(condition) => format!("WHERE (\n{condition}\n)"),
-            _ => String::new(),
+        let (condition, called) = match keep {
+            Keep::Where(condition) => (format!("WHERE (\n{condition}\n)"), called(condition)),
+            _ => (String::new(), Vec::new()),
         };
+        let name = quote(&tree.table.name);
+        let called = literal(&json!(called).to_string());
         format!(
             "SELECT jsonb_build_object('rows_total', (SELECT count(*) FROM {quoted}), 'cutoff', ({cutoff}), \
-             'is_understood', (SELECT true FROM {quoted} t {condition} LIMIT 0))"
+             'is_understood', (SELECT true FROM {quoted} AS {name} {condition} LIMIT 0), \
+             'volatile', (SELECT coalesce(jsonb_agg(DISTINCT p.proname), '[]') FROM pg_proc p \
+             WHERE p.provolatile = 'v' AND p.proname IN (SELECT jsonb_array_elements_text({called}::jsonb))))"
         )
     }
 }
@@ -149,6 +157,9 @@ SELECT jsonb_build_object('now', now()::text,
       'table', jsonb_build_array(n.nspname, c.relname),
       'all', (SELECT jsonb_agg(jsonb_build_array(tn.nspname, tc.relname, tc.relkind) ORDER BY tn.nspname, tc.relname)
         FROM tree JOIN pg_class tc ON tc.oid = tree.oid JOIN pg_namespace tn ON tn.oid = tc.relnamespace WHERE tree.at = w.at),
+      'partition_of', (SELECT jsonb_build_array(pn.nspname, p.relname) FROM pg_inherits i
+        JOIN pg_class p ON p.oid = i.inhparent AND p.relkind = 'p' JOIN pg_namespace pn ON pn.oid = p.relnamespace
+        WHERE i.inhrelid = c.oid),
       'primary_key', coalesce((SELECT jsonb_agg(a.attname ORDER BY u.i) FROM pg_index i
         CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY u(att, i)
         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = u.att

@@ -29,6 +29,8 @@ pub struct Block {
 pub enum Copies {
     /// One, with all of them.
     One(String),
+    /// One that the first session carries out, as all of its kind: what they say of the time of day must be the same.
+    Alone(String),
     /// Several, each with the rows of so many pages.
     Ranges {
         /// What is selected, up to the condition on `ctid`: `SELECT a, b FROM ONLY t`.
@@ -46,7 +48,7 @@ const TAIL: &[u8] = b"\\.\n\n\n";
 impl Copies {
     fn count(&self) -> u64 {
         match self {
-            Self::One(_) => 1,
+            Self::One(_) | Self::Alone(_) => 1,
             Self::Ranges { pages, step, .. } => pages.div_ceil(*step).max(1),
         }
     }
@@ -54,7 +56,7 @@ impl Copies {
     /// Returns one of them. The last range has no end: a table may have grown by pages that hold nothing of the snapshot.
     fn copy(&self, at: u64) -> String {
         match self {
-            Self::One(copy) => copy.clone(),
+            Self::One(copy) | Self::Alone(copy) => copy.clone(),
             Self::Ranges { select, step, .. } => {
                 let from = at * step;
                 let to = from + step;

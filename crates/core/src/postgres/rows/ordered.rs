@@ -5,11 +5,11 @@
 
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use bytes::{Buf, Bytes};
 
-use super::{Block, TAIL};
+use super::{Block, Copies, TAIL};
 
 /// Pieces of 128 KiB that wait for their turn, of one COPY.
 const WINDOW: usize = 24;
@@ -23,6 +23,12 @@ enum Item {
 
 /// The blocks that are still to be read, for all sessions together.
 pub(super) struct Line {
+    left: Mutex<Left>,
+    /// Somebody took the next COPY, or nobody reads any more.
+    moved: Condvar,
+}
+
+struct Left {
     blocks: Vec<Block>,
     /// The next COPY: which block, and which of its COPYs.
     next: (usize, u64),
@@ -47,14 +53,17 @@ pub struct OwnRows {
 }
 
 /// Prepares to read blocks by so many sessions.
-pub(super) fn line(blocks: Vec<Block>, sessions: usize) -> (Arc<Mutex<Line>>, OwnRows) {
+pub(super) fn line(blocks: Vec<Block>, sessions: usize) -> (Arc<Line>, OwnRows) {
     let left = blocks.iter().map(|block| block.copies.count()).sum();
     // With one window more than sessions none of them waits for the reader to take one up.
     let (windows, in_order) = sync_channel(sessions);
     let line = Line {
-        blocks,
-        next: (0, 0),
-        windows: Some(windows),
+        left: Mutex::new(Left {
+            blocks,
+            next: (0, 0),
+            windows: Some(windows),
+        }),
+        moved: Condvar::new(),
     };
     let rows = OwnRows {
         windows: in_order,
@@ -62,20 +71,43 @@ pub(super) fn line(blocks: Vec<Block>, sessions: usize) -> (Arc<Mutex<Line>>, Ow
         bytes: Bytes::new(),
         left,
     };
-    (Arc::new(Mutex::new(line)), rows)
+    (Arc::new(line), rows)
 }
 
 impl Line {
-    /// Takes the next COPY out; none when there is no more, or nobody reads.
+    /// Takes the next COPY out, for the session of this number; none when there is no more, or nobody reads.
     ///
-    /// It waits while too many stand in line; so do all others, who would have to wait as well.
-    pub(super) fn take(line: &Mutex<Self>) -> Option<Task> {
-        let mut line = line.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, copy) = line.next;
-        let Some(block) = line.blocks.get(at) else {
-            line.windows = None;
-            return None;
-        };
+    /// It waits while too many stand in line, or while the next one is for the first session alone.
+    pub(super) fn take(&self, session: usize) -> Option<Task> {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        while left.windows.is_some() && left.is_next_alone() && session != 0 {
+            left = (self.moved.wait(left)).unwrap_or_else(PoisonError::into_inner);
+        }
+        let task = left.take();
+        if task.is_none() {
+            left.windows = None;
+        }
+        self.moved.notify_all();
+        task
+    }
+
+    /// Lets nobody take any more: a session failed.
+    pub(super) fn close(&self) {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.windows = None;
+        self.moved.notify_all();
+    }
+}
+
+impl Left {
+    fn is_next_alone(&self) -> bool {
+        let next = self.blocks.get(self.next.0);
+        next.is_some_and(|block| matches!(block.copies, Copies::Alone(_)))
+    }
+
+    fn take(&mut self) -> Option<Task> {
+        let (at, copy) = self.next;
+        let block = self.blocks.get(at)?;
         let is_last = copy + 1 == block.copies.count();
         let (window, items) = sync_channel(WINDOW);
         let sql = block.copies.copy(copy);
@@ -83,8 +115,8 @@ impl Line {
             // An empty window has room.
             let _ = window.send(Item::Bytes(block.head.clone().into()));
         }
-        line.next = if is_last { (at + 1, 0) } else { (at, copy + 1) };
-        line.windows.as_ref()?.send(items).ok()?;
+        self.next = if is_last { (at + 1, 0) } else { (at, copy + 1) };
+        self.windows.as_ref()?.send(items).ok()?;
         Some(Task {
             copy: sql,
             tail: if is_last { TAIL } else { &[] },
@@ -146,7 +178,6 @@ fn ended() -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::postgres::rows::Copies;
     use pgkeep_model::name::TableName;
     use std::thread;
 
@@ -155,10 +186,13 @@ mod tests {
             .map(|n| Block {
                 table: TableName::new("public", format!("t{n}")),
                 head: format!("COPY t{n}\n"),
-                copies: Copies::Ranges {
-                    select: format!("t{n}"),
-                    pages: n * 10,
-                    step: 7,
+                copies: match n {
+                    1 | 3 => Copies::Alone(format!("alone t{n}")),
+                    _ => Copies::Ranges {
+                        select: format!("t{n}"),
+                        pages: n * 10,
+                        step: 7,
+                    },
                 },
             })
             .collect()
@@ -190,9 +224,10 @@ mod tests {
         for sessions in [1, 2, 4, 9] {
             let (line, mut rows) = line(blocks(), sessions);
             let text = thread::scope(|scope| {
-                for _ in 0..sessions {
-                    scope.spawn(|| {
-                        while let Some(task) = Line::take(&line) {
+                for session in 0..sessions {
+                    let line = &line;
+                    scope.spawn(move || {
+                        while let Some(task) = line.take(session) {
                             for bytes in answer(&task.copy) {
                                 assert!(task.hand_on(bytes));
                             }
@@ -213,8 +248,8 @@ mod tests {
             let (line, mut rows) = line(blocks(), 2);
             let error = thread::scope(|scope| {
                 scope.spawn(|| {
-                    Line::take(&line).unwrap().end();
-                    let second = Line::take(&line).unwrap();
+                    line.take(0).unwrap().end();
+                    let second = line.take(0).unwrap();
                     if fails {
                         second.fail(io::Error::other("connection lost"));
                     }
@@ -232,6 +267,6 @@ mod tests {
     fn nobody_waits_for_a_reader_that_is_gone() {
         let (line, rows) = line(blocks(), 1);
         drop(rows);
-        assert!(Line::take(&line).is_none());
+        assert!(line.take(0).is_none());
     }
 }

@@ -1,7 +1,7 @@
 //! The sessions that read rows, each a `psql` with a thread that listens to it.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread;
 
 use tokio_util::sync::CancellationToken;
@@ -36,6 +36,8 @@ pub struct ReadRequest<'a> {
     pub encoding: &'a str,
     /// Which, in the order of the dump.
     pub blocks: Vec<Block>,
+    /// Tables that their COPYs read besides, with what is below them.
+    pub also_read: &'a [TableName],
     /// By how many sessions at once.
     pub sessions: usize,
 }
@@ -64,7 +66,7 @@ impl ReadRequest<'_> {
             "\\encoding {}\n{}{AS_PG_DUMP}{}",
             self.encoding,
             self.snapshot.begin(),
-            lock(&tables, " NOWAIT")
+            lock("ONLY ", &tables, " NOWAIT") + &lock("", self.also_read, " NOWAIT")
         );
         let opened = sessions.iter_mut().map(|session| {
             let asked = session.ask_json::<bool>(opening.clone(), "SELECT 'true'::jsonb");
@@ -72,12 +74,12 @@ impl ReadRequest<'_> {
         });
         futures_util::future::try_join_all(opened).await?;
         let (line, rows) = line(self.blocks, sessions.len());
-        for session in &mut sessions {
+        for (number, session) in sessions.iter_mut().enumerate() {
             let (line, talk) = (Arc::clone(&line), session.take_talk());
             let started = thread::Builder::new()
                 .name("pgkeep-rows".to_owned())
                 // It ends with its program, with the line, or when nobody wants the rows.
-                .spawn(move || talk.map(|talk| read(&line, talk)));
+                .spawn(move || talk.map(|talk| read(&line, number, talk)));
             started.map_err(not_started)?;
         }
         Ok((Readers { sessions }, rows))
@@ -90,8 +92,8 @@ fn not_started(error: io::Error) -> Error {
     )))
 }
 
-fn read(line: &Mutex<Line>, mut talk: Talk) {
-    while let Some(task) = Line::take(line) {
+fn read(line: &Line, number: usize, mut talk: Talk) {
+    while let Some(task) = line.take(number) {
         let asked = talk.ask(&task.copy, &mut |bytes| {
             if task.hand_on(bytes) {
                 Ok(())
@@ -108,6 +110,8 @@ fn read(line: &Mutex<Line>, mut talk: Talk) {
             }
         };
         if !is_wanted {
+            // Nobody shall wait for what this session alone would read.
+            line.close();
             return;
         }
     }
