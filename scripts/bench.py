@@ -526,6 +526,8 @@ class SlowLink:
         while True:
             client, _ = self.listener.accept()
             server = socket.create_connection(("127.0.0.1", self.server_port))
+            for side in (client, server):
+                side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             threading.Thread(target=self.relay, args=(client, server, None), daemon=True).start()
             threading.Thread(target=self.relay, args=(server, client, self.rate), daemon=True).start()
 

@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::{Real, while_locked};
 use crate::support::data;
 use crate::support::postgres;
 use crate::support::postgres::TestDatabase;
+use crate::support::processes;
 use crate::support::sandbox::Outcome;
 
 /// A backup whose every table with rows is a large one, read page by page.
@@ -174,6 +176,28 @@ fn a_session_that_is_ended_ends_all_and_nothing_is_stored() {
     assert_eq!(stored(&real.folder()), 0);
     real.backup(&["--jobs", "2"]).expect(0);
     assert_eq!(stored(&real.folder()), 1);
+}
+
+#[test]
+fn a_run_that_is_ended_leaves_no_program() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    large(&database);
+    let real = real(&database);
+    for signal in [Signal::TERM, Signal::INT] {
+        let running = real.start(&["--jobs", "3"]);
+        let pid = running.pid();
+        let reads = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                     AND query LIKE 'COPY (SELECT id, pad FROM ONLY%'";
+        while database.sql(reads) == "0" {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        running.signal(signal);
+        let outcome = running.wait();
+        assert!([130, 143].contains(&outcome.code()), "{outcome}");
+        processes::assert_none_left(Some(pid), real.sandbox.root());
+        assert_eq!(stored(&real.folder()), 0);
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! that came to its end is whole, however it was cut on its way.
 
 use std::io::{self, PipeWriter, Read, Write};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +15,9 @@ use super::psql::{MORE_LIMITS, PREAMBLE, Psql};
 
 /// How much of an answer is handed on at once.
 const PIECE_BYTES: usize = 128 * 1024;
+
+/// How long a pipe that gave little is left to fill.
+const GATHER: Duration = Duration::from_micros(200);
 
 /// Prints the line behind each answer: a null that is written so. The server carries both out as one message.
 const END: &str = " \\; COPY (SELECT NULL) TO STDOUT (NULL '\\.');\n";
@@ -53,7 +57,7 @@ impl Conversation {
             .args(["-b", "-f", "-"])
             .piped_input()
             .spawn(cancel)?;
-        let output = running.take_output();
+        let output = running.take_output().gather_for(GATHER);
         let input = running.take_input();
         let talk = input.map(|input| Talk { input, output });
         let mut conversation = Self { running, talk };
@@ -145,34 +149,92 @@ impl Talk {
     ) -> Result<(), Unanswered> {
         self.say(&format!("{copy}{END}"))
             .map_err(Unanswered::Ended)?;
-        // The program is silent behind the line, so it can only be the end of what was read.
         self.output.await_more();
-        let mut piece = Vec::new();
-        let mut is_first = true;
-        loop {
-            let kept = piece.len();
-            piece.resize(PIECE_BYTES, 0);
-            let read = self.output.read(&mut piece[kept..]);
-            let count = read.map_err(Unanswered::Ended)?;
-            if count == 0 {
-                let early = io::Error::new(io::ErrorKind::UnexpectedEof, "`psql` ended early");
-                return Err(Unanswered::Ended(early));
+        answer(&mut self.output, take)
+    }
+}
+
+/// Reads one answer to the line behind it. The program is silent behind that, so it is the end of what was read.
+fn answer(
+    output: &mut impl Read,
+    take: &mut dyn FnMut(Bytes) -> Result<(), Unanswered>,
+) -> Result<(), Unanswered> {
+    let mut piece = Vec::new();
+    let mut is_first = true;
+    loop {
+        let kept = piece.len();
+        piece.resize(PIECE_BYTES, 0);
+        let read = output.read(&mut piece[kept..]);
+        let count = read.map_err(Unanswered::Ended)?;
+        if count == 0 {
+            let early = io::Error::new(io::ErrorKind::UnexpectedEof, "`psql` ended early");
+            return Err(Unanswered::Ended(early));
+        }
+        piece.truncate(kept + count);
+        if piece.ends_with(END_LINE) || is_first && piece == END_LINE[1..] {
+            piece.truncate(piece.len() + 1 - END_LINE.len());
+            if !piece.is_empty() {
+                take(piece.into())?;
             }
-            piece.truncate(kept + count);
-            if piece.ends_with(END_LINE) || is_first && piece == END_LINE[1..] {
-                piece.truncate(piece.len() + 1 - END_LINE.len());
-                if !piece.is_empty() {
-                    take(piece.into())?;
-                }
-                return Ok(());
-            }
-            // The line may be cut; so its length stays until more comes.
-            let rest = piece.len().saturating_sub(END_LINE.len());
-            if rest > 0 {
-                let next = piece.split_off(rest);
-                take(std::mem::replace(&mut piece, next).into())?;
-                is_first = false;
-            }
+            return Ok(());
+        }
+        // The line may be cut; so its length stays until more comes.
+        let rest = piece.len().saturating_sub(END_LINE.len());
+        if rest > 0 {
+            let next = piece.split_off(rest);
+            take(std::mem::replace(&mut piece, next).into())?;
+            is_first = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Gives its bytes in pieces of these lengths.
+    struct Cut<'a>(&'a [u8], Vec<usize>);
+
+    impl Read for Cut<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let length = self.1.pop().unwrap_or(usize::MAX).max(1);
+            let count = length.min(buffer.len()).min(self.0.len());
+            buffer[..count].copy_from_slice(&self.0[..count]);
+            self.0 = &self.0[count..];
+            Ok(count)
+        }
+    }
+
+    fn read(bytes: &[u8], cuts: Vec<usize>) -> Option<Vec<u8>> {
+        let mut found = Vec::new();
+        let read = answer(&mut Cut(bytes, cuts), &mut |bytes| {
+            found.extend_from_slice(&bytes);
+            Ok(())
+        });
+        read.ok().map(|()| found)
+    }
+
+    #[test]
+    fn an_answer_may_be_empty_and_a_cut_one_is_none() {
+        assert_eq!(read(b"\\.\n", vec![]).unwrap(), b"");
+        assert_eq!(read(b"\\.\n", vec![1, 1, 1]).unwrap(), b"");
+        assert_eq!(read(b"\n\\.\n", vec![1, 2]).unwrap(), b"\n");
+        for cut in ["", "\\", "\\.", "a\n", "a\n\\.", "\n\n"] {
+            assert_eq!(read(cut.as_bytes(), vec![]), None, "{cut:?}");
+        }
+    }
+
+    proptest! {
+        /// Rows as COPY writes them: a backslash is never alone.
+        #[test]
+        fn rows_come_as_they_are_however_they_are_cut(
+            rows in prop::collection::vec("([a.]|\\\\\\\\|\\\\n|\t){0,9}", 0..40),
+            cuts in prop::collection::vec(1usize..9, 0..200),
+        ) {
+            let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
+            let whole = format!("{text}\\.\n");
+            prop_assert_eq!(read(whole.as_bytes(), cuts).unwrap(), text.as_bytes());
         }
     }
 }

@@ -97,6 +97,8 @@ pub struct Output {
     pipe_size: usize,
     /// Whether the last read took so little that waiting for more is worth it.
     gave_little: bool,
+    /// How long it is waited for.
+    gather: Duration,
 }
 
 /// Ends a program from elsewhere: a watchdog, a signal handler.
@@ -281,6 +283,7 @@ impl Program {
                 is_finished: false,
                 pipe_size,
                 gave_little: false,
+                gather: GATHER,
             }),
             shared,
             ended,
@@ -434,6 +437,12 @@ impl Output {
         self.gave_little = false;
     }
 
+    /// Changes how long a pipe that gave little is left to fill: whoever asks one thing after the other waits at each end.
+    pub(super) fn gather_for(mut self, gather: Duration) -> Self {
+        self.gather = gather;
+        self
+    }
+
     /// Waits for the exit status behind the last byte and tells it.
     fn finish(&mut self) -> io::Result<usize> {
         let Some((status, stop)) = self.shared.wait_status(self.eof_grace) else {
@@ -465,7 +474,7 @@ impl Read for Output {
             return Ok(0);
         }
         if self.gave_little {
-            thread::sleep(GATHER);
+            thread::sleep(self.gather);
         }
         if wait_readable(&self.pipe, &self.shared.gone)? {
             let count = self.pipe.read(buffer)?;

@@ -376,7 +376,7 @@ fn reading(flag: Option<&str>, config: Jobs, setup: &Setup) -> Result<Reading> {
             let message = format!("`{TEST_LARGE_BYTES}` is not a number of bytes");
             Failure::new(Kind::Usage, "bad_environment", message)
         })?;
-        reading.pages = 1;
+        reading.range_bytes = 1;
     }
     Ok(reading)
 }

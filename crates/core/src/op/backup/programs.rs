@@ -35,18 +35,18 @@ pub struct Reading {
     pub jobs: Jobs,
     /// From how many bytes on a table is a large one.
     pub large_bytes: u64,
-    /// How many pages are read at once.
-    pub pages: u64,
+    /// How many bytes are read at once.
+    pub range_bytes: u64,
 }
 
 impl Default for Reading {
-    /// A range is two megabytes, as much as waits in its window: longer ones would make sessions wait for each other, and
-    /// shorter ones cost more questions.
+    /// A range is one megabyte: twice of it, as `bytea` is printed, waits in its window. Longer ones would make sessions wait
+    /// for each other, and shorter ones cost more questions.
     fn default() -> Self {
         Self {
             jobs: Jobs::default(),
             large_bytes: 16 << 20,
-            pages: 256,
+            range_bytes: 1 << 20,
         }
     }
 }
@@ -121,7 +121,7 @@ impl Start<'_> {
         let Reading {
             jobs,
             large_bytes,
-            pages,
+            range_bytes,
         } = self.request.reading;
         let source = self.source;
         let most = most_sessions(jobs);
@@ -171,7 +171,7 @@ impl Start<'_> {
             // What we write ourselves is in UTF-8, whatever the dump is in.
             let whole = found
                 .iter()
-                .map(|table| table.block(version, pages))
+                .map(|table| table.block(version, range_bytes))
                 .filter(|block| encoding == "UTF8" || block.head.is_ascii())
                 .filter(|block| !is_limited.contains(&block.table));
             blocks.extend(whole);

@@ -41,6 +41,8 @@ pub struct TableText {
     pub columns: Option<String>,
     /// How many pages it has.
     pub pages: u64,
+    /// Bytes of its rows on disk, with those that are stored out of line.
+    pub bytes: u64,
     /// Whether it is stored as PostgreSQL itself stores tables.
     pub is_heap: bool,
     /// The partitioned table that its rows go in through, where another server may sort them into other partitions: the hash
@@ -67,7 +69,7 @@ fn question(tables: &[TableName], server_version: u32, condition: &str, order: &
     (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a
       WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
         AND coalesce(to_jsonb(a)->>'attgenerated', '') = '') AS columns,
-    pg_relation_size(c.oid) / current_setting('block_size')::bigint AS pages,
+    pg_relation_size(c.oid) / current_setting('block_size')::bigint AS pages, pg_table_size(c.oid) AS bytes,
     coalesce((SELECT m.amname = 'heap' FROM pg_am m WHERE m.oid = c.relam), true) AS is_heap,
     c.relpersistence = 'p' AS is_logged,
     {through} AS through, w.at
@@ -93,10 +95,9 @@ impl Large {
     pub fn question(self, tables: &[TableName], server_version: u32) -> String {
         let Self { bytes, count } = self;
         let condition = format!(
-            "t.pages > 0 AND t.is_logged AND t.columns IS NOT NULL AND t.through IS NULL \
-             AND t.pages * current_setting('block_size')::bigint >= {bytes}"
+            "t.pages > 0 AND t.is_logged AND t.columns IS NOT NULL AND t.through IS NULL AND t.bytes >= {bytes}"
         );
-        let order = "t.pages DESC, t.schema, t.name";
+        let order = "t.bytes DESC, t.schema, t.name";
         let inner = question(tables, server_version, &condition, order);
         format!(
             "SELECT coalesce(jsonb_agg(e.table ORDER BY convert_to(e.table->>'schema', 'UTF8'), \
@@ -146,8 +147,11 @@ impl TableText {
         )
     }
 
-    /// Returns all its rows as a block, in ranges of so many pages where the server can read such.
-    pub fn block(&self, server_version: u32, step: u64) -> Block {
+    /// Returns all its rows as a block, in ranges of about so many bytes where the server can read such.
+    pub fn block(&self, server_version: u32, range_bytes: u64) -> Block {
+        // A page may lead to many that are stored out of line.
+        let page_bytes = (self.bytes / self.pages.max(1)).max(1);
+        let step = (range_bytes / page_bytes).max(1);
         let copies = if self.is_heap && server_version >= READS_RANGES && self.pages > step {
             Copies::Ranges {
                 select: self.select(),
@@ -182,10 +186,11 @@ mod tests {
             owner: "own".to_owned(),
             columns: Some("id, \"order\"".to_owned()),
             pages: 3,
+            bytes: 3 * 8192,
             is_heap: true,
             through: None,
         };
-        let block = table.block(150_000, 10);
+        let block = table.block(150_000, 81_920);
         assert_eq!(
             block.head,
             "--\n-- Data for Name: odd name; Type: TABLE DATA; Schema: public; Owner: own\n--\n\n\
@@ -193,16 +198,24 @@ mod tests {
         );
         let one = "COPY public.\"odd\nname\" (id, \"order\") TO STDOUT".to_owned();
         assert_eq!(block.copies, Copies::One(one.clone()));
-        table.pages = 30;
-        assert_eq!(table.block(130_000, 10).copies, Copies::One(one.clone()));
+        (table.pages, table.bytes) = (30, 30 * 8192);
+        assert_eq!(
+            table.block(130_000, 81_920).copies,
+            Copies::One(one.clone())
+        );
         let ranges = Copies::Ranges {
             select: "SELECT id, \"order\" FROM ONLY public.\"odd\nname\"".to_owned(),
             pages: 30,
             step: 10,
         };
-        assert_eq!(table.block(140_000, 10).copies, ranges);
+        assert_eq!(table.block(140_000, 81_920).copies, ranges);
+        table.bytes *= 10;
+        let Copies::Ranges { step, .. } = table.block(140_000, 81_920).copies else {
+            panic!("it is large")
+        };
+        assert_eq!(step, 1, "most of it is out of line");
         table.is_heap = false;
-        assert_eq!(table.block(180_000, 10).copies, Copies::One(one));
+        assert_eq!(table.block(180_000, 81_920).copies, Copies::One(one));
         table.columns = None;
         assert!(
             table

@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes};
 use super::{Block, Copies, TAIL};
 
 /// Pieces of 128 KiB that wait for their turn, of one COPY.
-const WINDOW: usize = 24;
+const WINDOW: usize = 18;
 
 /// One thing of a COPY's answer.
 enum Item {
@@ -55,8 +55,8 @@ pub struct OwnRows {
 /// Prepares to read blocks by so many sessions.
 pub(super) fn line(blocks: Vec<Block>, sessions: usize) -> (Arc<Line>, OwnRows) {
     let left = blocks.iter().map(|block| block.copies.count()).sum();
-    // With one window more than sessions none of them waits for the reader to take one up.
-    let (windows, in_order) = sync_channel(sessions);
+    // Some more than are being filled, so that none of the sessions waits for the reader to take one up.
+    let (windows, in_order) = sync_channel(sessions / 2 + 1);
     let line = Line {
         left: Mutex::new(Left {
             blocks,
