@@ -161,7 +161,7 @@ pub fn condition(text: &str) -> Result<String, LimitError> {
     }
     if !is_one_expression(text) {
         return Err(wrong(
-            "must be one condition: its parentheses, quotes and comments must be closed, and `;` and `\\` stand only within \
+            "must be one condition: its parentheses, quotes and comments must be closed, and `;`, `\\` and `:name` stand only within \
              quotes",
         ));
     }
@@ -186,6 +186,7 @@ fn is_one_expression(text: &str) -> bool {
                 }
             }
             LexemeKind::Punct(b';' | b'\\') => return false,
+            LexemeKind::Punct(b':') if is_variable(&found, at) => return false,
             _ => {}
         }
     }
@@ -203,6 +204,19 @@ pub fn called(condition: &str) -> Vec<String> {
         })
         .map(|(name, _)| String::from_utf8_lossy(&name.text).into_owned())
         .collect()
+}
+
+/// Tells whether `psql` would put a variable of its own here: a colon with a name behind it, and no other colon around.
+fn is_variable(lexemes: &[Lexeme], at: usize) -> bool {
+    let colon = &lexemes[at];
+    let is_colon = |other: &Lexeme| other.kind == LexemeKind::Punct(b':');
+    let before = at.checked_sub(1).map(|at| &lexemes[at]);
+    let is_second = before.is_some_and(|before| before.end == colon.start && is_colon(before));
+    let is_name = |next: &Lexeme| {
+        let kinds = [LexemeKind::Word, LexemeKind::Literal, LexemeKind::Quoted];
+        next.start == colon.end && kinds.contains(&next.kind)
+    };
+    !is_second && lexemes.get(at + 1).is_some_and(is_name)
 }
 
 fn backslashes_are_quoted(text: &str, lexemes: &[Lexeme]) -> bool {
@@ -276,6 +290,7 @@ mod tests {
             "(a + b) > 3 AND c IN (1, 2) /* ) ; */",
             "body::text = $$ ; ) \\! $$",
             "at >= now() - interval '3 days'",
+            "a[1:2] = b::int[] AND c::text = ':x'",
         ] {
             assert_eq!(condition(good).as_deref(), Ok(good));
         }
@@ -291,6 +306,8 @@ mod tests {
             "true \\! touch x",
             "a = $$ b",
             "true -- \\! touch x",
+            "name = :USER",
+            "name = :'USER'",
         ] {
             assert!(condition(bad).is_err(), "{bad}");
         }
