@@ -2,13 +2,14 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pgkeep_model::copy::{Lines, Row};
+use pgkeep_model::copy::{Line, Lines, Row};
 use pgkeep_model::scan::TextEncoding;
 
 fn rows(pieces: &[&[u8]], encoding: TextEncoding) -> Vec<Vec<Option<Vec<u8>>>> {
     let (mut lines, mut row, mut out) = (Lines::default(), Row::default(), Vec::new());
-    let mut take = |line: &[u8]| {
-        row.decode(line, 2, encoding);
+    let mut take = |line: Line<'_>| {
+        row.read(line, 2, encoding);
+        row.unescape(encoding);
         out.push((0..row.len()).map(|at| row.field(at).map(<[u8]>::to_vec)).collect());
         Ok::<(), ()>(())
     };
