@@ -1581,6 +1581,10 @@ fn limits_are_read_and_shown() {
         ("{events: {where: x, by: at}}", "does not go with"),
         ("{events: {newest: 0, by: at}}", "whole number from 1"),
         (
+            "{events: {newest: 5, by: 'a.b'}}",
+            "must be the name of one column",
+        ),
+        (
             "{events: {newest: 5, by: at, references: all}}",
             "must be `keep` or `drop`",
         ),
@@ -1590,4 +1594,9 @@ fn limits_are_read_and_shown() {
         let told = problems(&in_database(&format!("limits: {text}"))).join("\n");
         assert!(told.contains(why), "{text}: {told}");
     }
+    // What stands in the environment is never told.
+    let told = problems(&in_database(
+        "limits: {events: {newest: 5, by: 'x.${SECRET}.'}}",
+    ));
+    assert!(!told.join("").contains(CANARY), "{told:?}");
 }

@@ -136,10 +136,10 @@ pub fn last(text: &str) -> Result<Duration, LimitError> {
 
 /// Reads the name of a column, which may be quoted as in SQL.
 pub fn column(text: &str) -> Result<String, LimitError> {
-    let name: TableName = text.parse()?;
-    match name.schema {
-        None => Ok(name.name),
-        Some(_) => Err(LimitError::Value {
+    // The error's own words hold the text, which may come from the environment.
+    match text.parse() {
+        Ok(TableName { schema: None, name }) => Ok(name),
+        _ => Err(LimitError::Value {
             name: "by",
             why: "must be the name of one column".to_owned(),
         }),
