@@ -63,11 +63,11 @@ impl FromStr for TableName {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let mut parts = split_parts(text)?;
-        match (parts.pop(), parts.pop(), parts.is_empty()) {
-            (Some(name), schema, true) => Ok(Self { schema, name }),
-            _ => Err(NameError::Parts(text.into())),
-        }
+        let (schema, name) = schema_and_name(text)?;
+        Ok(Self {
+            schema: schema.map(Part::folded),
+            name: name.folded(),
+        })
     }
 }
 
@@ -84,7 +84,7 @@ impl fmt::Display for TableName {
 pub fn parse_schema(text: &str) -> Result<String, NameError> {
     let mut parts = split_parts(text)?;
     match (parts.pop(), parts.is_empty()) {
-        (Some(name), true) => Ok(name),
+        (Some(name), true) => Ok(name.folded()),
         _ => Err(NameError::Parts(text.into())),
     }
 }
@@ -152,7 +152,44 @@ fn escaped(text: &str, escape: impl Fn(char) -> String) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(piece).collect())
 }
 
-fn split_parts(text: &str) -> Result<Vec<String>, NameError> {
+/// A part of a name as it is written, without its quotes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Letter for letter.
+    Quoted(String),
+    /// Without quotes around it.
+    Bare(String),
+}
+
+impl Part {
+    /// Returns the real name: identifiers without quotes fold to lower case.
+    fn folded(self) -> String {
+        let is_identifier = |part: &str| {
+            part.chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '$') || !c.is_ascii())
+        };
+        match self {
+            Self::Bare(part) if is_identifier(&part) => part.to_ascii_lowercase(),
+            Self::Quoted(part) | Self::Bare(part) => part,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        let (Self::Quoted(part) | Self::Bare(part)) = self;
+        part.is_empty()
+    }
+}
+
+/// Splits `table` or `schema.table`.
+pub(super) fn schema_and_name(text: &str) -> Result<(Option<Part>, Part), NameError> {
+    let mut parts = split_parts(text)?;
+    match (parts.pop(), parts.pop(), parts.is_empty()) {
+        (Some(name), schema, true) => Ok((schema, name)),
+        _ => Err(NameError::Parts(text.into())),
+    }
+}
+
+fn split_parts(text: &str) -> Result<Vec<Part>, NameError> {
     if text.contains('\0') {
         return Err(NameError::Nul(text.into()));
     }
@@ -175,7 +212,7 @@ fn split_parts(text: &str) -> Result<Vec<String>, NameError> {
     }
 }
 
-fn split_quoted(text: &str) -> Option<(String, &str)> {
+fn split_quoted(text: &str) -> Option<(Part, &str)> {
     let mut part = String::new();
     let mut rest = text;
     loop {
@@ -187,25 +224,14 @@ fn split_quoted(text: &str) -> Option<(String, &str)> {
                 part.push('"');
                 rest = behind;
             }
-            None => return Some((part, rest)),
+            None => return Some((Part::Quoted(part), rest)),
         }
     }
 }
 
-fn split_bare(text: &str) -> Option<(String, &str)> {
+fn split_bare(text: &str) -> Option<(Part, &str)> {
     let (part, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
-    if part.contains('"') {
-        return None;
-    }
-    let is_identifier = part
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '$') || !c.is_ascii());
-    let part = if is_identifier {
-        part.to_ascii_lowercase()
-    } else {
-        part.to_owned()
-    };
-    Some((part, rest))
+    (!part.contains('"')).then(|| (Part::Bare(part.to_owned()), rest))
 }
 
 #[cfg(test)]

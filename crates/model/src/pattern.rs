@@ -3,44 +3,52 @@
 use std::fmt;
 use std::str::FromStr;
 
-use thiserror::Error;
+use wildmatch::WildMatch;
 
-use super::name::TableName;
+use super::name::{NameError, Part, TableName, schema_and_name};
 
 /// A pattern for tables: `*` stands for any characters, `?` for one. A part in double quotes is taken letter for letter.
 /// Where no schema is written, `public` is meant; `*.name` means any. The default means no table.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct TablePattern {
     text: String,
-    schema: Vec<Piece>,
-    name: Vec<Piece>,
+    schema: Matcher,
+    name: Matcher,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Piece {
-    Any,
-    One,
-    Letter(char),
+#[derive(Clone, Debug, PartialEq)]
+enum Matcher {
+    Exactly(String),
+    Like(WildMatch),
 }
 
-/// Why a text is no pattern.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum PatternError {
-    /// Nothing between the dots or the quotes.
-    #[error("has an empty part")]
-    Empty,
-    /// A double quote that is never closed, or text behind a closing one.
-    #[error("has an unbalanced double quote")]
-    Quote,
-    /// More than `schema.table`.
-    #[error("has more than two parts; quote a name that holds a dot, as in `\"a.b\"`")]
-    Parts,
+impl Default for Matcher {
+    fn default() -> Self {
+        Self::Exactly(String::new())
+    }
+}
+
+impl Matcher {
+    /// Folds what is not quoted to lower case, as SQL does.
+    fn new(part: Part) -> Self {
+        match part {
+            Part::Quoted(name) => Self::Exactly(name),
+            Part::Bare(pattern) => Self::Like(WildMatch::new(&pattern.to_ascii_lowercase())),
+        }
+    }
+
+    fn matches(&self, name: &str) -> bool {
+        match self {
+            Self::Exactly(expected) => expected == name,
+            Self::Like(pattern) => pattern.matches(name),
+        }
+    }
 }
 
 impl TablePattern {
     /// Tells whether it means this table.
     pub fn matches(&self, table: &TableName) -> bool {
-        is_match(&self.schema, table.schema_or_public()) && is_match(&self.name, &table.name)
+        self.schema.matches(table.schema_or_public()) && self.name.matches(&table.name)
     }
 }
 
@@ -51,100 +59,16 @@ impl fmt::Display for TablePattern {
 }
 
 impl FromStr for TablePattern {
-    type Err = PatternError;
+    type Err = NameError;
 
-    fn from_str(text: &str) -> Result<Self, PatternError> {
-        let mut parts = parts(text)?;
-        let name = parts.pop().ok_or(PatternError::Empty)?;
-        let schema = match (parts.pop(), parts.is_empty()) {
-            (None, _) => "public".chars().map(Piece::Letter).collect(),
-            (Some(schema), true) => schema,
-            (Some(_), false) => return Err(PatternError::Parts),
-        };
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let (schema, name) = schema_and_name(text)?;
         Ok(Self {
             text: text.to_owned(),
-            schema,
-            name,
+            schema: schema.map_or_else(|| Matcher::Exactly("public".to_owned()), Matcher::new),
+            name: Matcher::new(name),
         })
     }
-}
-
-fn parts(text: &str) -> Result<Vec<Vec<Piece>>, PatternError> {
-    let mut parts = Vec::new();
-    let mut rest = text;
-    loop {
-        let (part, behind) = match rest.strip_prefix('"') {
-            Some(quoted) => quoted_part(quoted)?,
-            None => bare_part(rest)?,
-        };
-        if part.is_empty() {
-            return Err(PatternError::Empty);
-        }
-        parts.push(part);
-        match behind.strip_prefix('.') {
-            Some(next) => rest = next,
-            None if behind.is_empty() => return Ok(parts),
-            None => return Err(PatternError::Quote),
-        }
-    }
-}
-
-fn quoted_part(text: &str) -> Result<(Vec<Piece>, &str), PatternError> {
-    let mut part = Vec::new();
-    let mut rest = text;
-    loop {
-        let end = rest.find('"').ok_or(PatternError::Quote)?;
-        part.extend(rest[..end].chars().map(Piece::Letter));
-        rest = &rest[end + 1..];
-        match rest.strip_prefix('"') {
-            Some(behind) => {
-                part.push(Piece::Letter('"'));
-                rest = behind;
-            }
-            None => return Ok((part, rest)),
-        }
-    }
-}
-
-/// Folds to lower case, as SQL does.
-fn bare_part(text: &str) -> Result<(Vec<Piece>, &str), PatternError> {
-    let (part, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
-    if part.contains('"') {
-        return Err(PatternError::Quote);
-    }
-    let piece = |letter: char| match letter {
-        '*' => Piece::Any,
-        '?' => Piece::One,
-        other => Piece::Letter(other.to_ascii_lowercase()),
-    };
-    Ok((part.chars().map(piece).collect(), rest))
-}
-
-/// Matches with one way back, to the last `*`: no pattern takes longer than its length times that of the text.
-fn is_match(pattern: &[Piece], text: &str) -> bool {
-    let letters: Vec<char> = text.chars().collect();
-    let (mut at, mut seen) = (0, 0);
-    let mut back: Option<(usize, usize)> = None;
-    while seen < letters.len() {
-        match pattern.get(at) {
-            Some(Piece::Any) => {
-                back = Some((at, seen));
-                at += 1;
-            }
-            Some(Piece::One) => (at, seen) = (at + 1, seen + 1),
-            Some(Piece::Letter(letter)) if *letter == letters[seen] => {
-                (at, seen) = (at + 1, seen + 1);
-            }
-            _ => match back {
-                Some((star, from)) => {
-                    back = Some((star, from + 1));
-                    (at, seen) = (star + 1, from + 1);
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[at..].iter().all(|piece| *piece == Piece::Any)
 }
 
 #[cfg(test)]
@@ -181,13 +105,17 @@ mod tests {
             );
         }
         for (text, error) in [
-            ("", PatternError::Empty),
-            ("a.", PatternError::Empty),
-            ("a.b.c", PatternError::Parts),
-            ("\"a", PatternError::Quote),
-            ("a\"b", PatternError::Quote),
+            ("", NameError::Empty as fn(String) -> NameError),
+            ("a.", NameError::Empty as fn(String) -> NameError),
+            ("a.b.c", NameError::Parts as fn(String) -> NameError),
+            ("\"a", NameError::Quote as fn(String) -> NameError),
+            ("a\"b", NameError::Quote as fn(String) -> NameError),
         ] {
-            assert_eq!(text.parse::<TablePattern>(), Err(error), "{text}");
+            assert_eq!(
+                text.parse::<TablePattern>(),
+                Err(error(text.to_owned())),
+                "{text}"
+            );
         }
     }
 

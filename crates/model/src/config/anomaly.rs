@@ -2,7 +2,7 @@
 
 use super::check;
 use super::keys::{Key, Kind};
-use super::reader::{Field, Fields, Reader};
+use super::reader::{Field, Fields, Reader, check_text, name_error};
 use super::setting::{Blank, Group, Item, Scalar, Setting};
 use super::shown::{Keys, Shown};
 use super::tree::Value;
@@ -34,7 +34,8 @@ impl Blank for Percent {
 
 impl Scalar for TablePattern {
     fn parse(text: &str, _: Kind) -> Result<Self, String> {
-        text.parse::<Self>().map_err(|error| error.to_string())
+        check_text(text)?;
+        text.parse::<Self>().map_err(name_error)
     }
 
     fn show(&self, _: Kind) -> Shown {

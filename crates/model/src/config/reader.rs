@@ -662,13 +662,18 @@ fn parse_name<T>(text: &str, parse: impl Fn(&str) -> Result<T, NameError>) -> Re
         );
     }
     check_text(text)?;
-    // The error's own words hold the text, which may come from the environment.
-    parse(text).map_err(|error| match error {
-        NameError::Empty(_) => "must be a name without empty parts".into(),
-        NameError::Quote(_) => "must be a name with balanced double quotes".into(),
+    parse(text).map_err(name_error)
+}
+
+/// Says what is wrong with a name. The error's own words hold the text, which may come from the environment.
+pub(super) fn name_error(error: NameError) -> String {
+    let wrong = match error {
+        NameError::Empty(_) => "must be a name without empty parts",
+        NameError::Quote(_) => "must be a name with balanced double quotes",
         NameError::Parts(_) => {
-            "must have fewer parts; a name with a dot in it goes in double quotes".into()
+            "must have fewer parts; a name with a dot in it goes in double quotes"
         }
-        NameError::Nul(_) => "must be a name without NUL".into(),
-    })
+        NameError::Nul(_) => "must be a name without NUL",
+    };
+    wrong.to_owned()
 }

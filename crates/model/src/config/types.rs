@@ -378,7 +378,7 @@ pub enum KeepPreDeploy {
 group! {
     /// What makes a backup held: a loss that passes both a share and a number of rows, against the median of the last
     /// backups.
-    pub struct Anomaly: PartialEq, Eq {
+    pub struct Anomaly: PartialEq {
         /// Tables that are not judged, by name or by a pattern such as 'job_*'; their rows count for nothing.
         ignore: Vec<TablePattern> = Texts;
         /// A table that is no longer in the dump fails where it had at least so many rows.
@@ -400,7 +400,7 @@ group! {
 
 group! {
     /// Other bars for some tables; what is not given is as for all.
-    pub struct TableBars: PartialEq, Eq {
+    pub struct TableBars: PartialEq {
         /// Name of the table, or a pattern.
         name: TablePattern = Text, required: true;
         /// Share of its rows that it may not lose.
