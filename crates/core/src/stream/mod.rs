@@ -7,8 +7,11 @@ pub(crate) mod beside;
 pub mod compress;
 mod decompress;
 pub(crate) mod digest;
+#[cfg(test)]
+mod drip;
 #[doc(hidden)]
 pub mod fuzz;
+mod held;
 pub(crate) mod inlet;
 mod literal;
 pub mod not_valid;

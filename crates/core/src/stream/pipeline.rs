@@ -358,6 +358,7 @@ fn collect<E>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::drip::Drip;
     use super::*;
     use crate::encryption::Identities;
     use pgkeep_model::scan::Block;
@@ -383,18 +384,6 @@ mod tests {
             text += "\\.\n\n\n";
         }
         text + END
-    }
-
-    /// Gives a few bytes at a time, as a slow pipe does.
-    struct Drip<'a>(&'a [u8], usize);
-
-    impl Read for Drip<'_> {
-        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            let count = self.1.min(buffer.len()).min(self.0.len());
-            buffer[..count].copy_from_slice(&self.0[..count]);
-            self.0 = &self.0[count..];
-            Ok(count)
-        }
     }
 
     fn pass(

@@ -5,23 +5,15 @@
 
 use std::io::{self, Read};
 
+use super::held::Held;
 use pgkeep_model::name::TableName;
-use pgkeep_model::scan::{Notes, Scanner};
-
-/// How much of the dump is looked at at once.
-const LOOK_BYTES: usize = 64 * 1024;
 
 /// A dump with rows spliced in.
 pub struct Spliced<D, R> {
-    dump: D,
+    held: Held<D>,
     rows: R,
     /// The tables that the rows belong to; each must have been made in front of them.
     tables: Vec<TableName>,
-    scanner: Scanner,
-    /// What was read and not passed on.
-    held: Vec<u8>,
-    /// Offset in the dump of the first held byte.
-    start: u64,
     /// Offset behind the last statement that belongs in front of the rows.
     settled: u64,
     at: At,
@@ -41,58 +33,36 @@ impl<D: Read, R: Read> Spliced<D, R> {
     /// Splices `rows` of these tables into a dump.
     pub fn new(dump: D, rows: R, tables: Vec<TableName>) -> Self {
         Self {
-            dump,
+            held: Held::new(dump),
             rows,
             tables,
-            scanner: Scanner::noting(Notes::Statements),
-            held: Vec::new(),
-            start: 0,
             settled: 0,
             at: At::Front,
         }
     }
 
-    /// Passes on what is held in front of `end`.
-    fn pass_on(&mut self, end: usize, buffer: &mut [u8]) -> usize {
-        let count = end.min(buffer.len());
-        buffer[..count].copy_from_slice(&self.held[..count]);
-        self.held.drain(..count);
-        self.start += count as u64;
-        count
-    }
-
     /// Reads on until something can be passed on, or the place is found.
     fn look(&mut self) -> io::Result<()> {
-        let kept = self.held.len();
-        self.held.resize(kept + LOOK_BYTES, 0);
-        let read = self.dump.read(&mut self.held[kept..]);
-        self.held.truncate(kept + *read.as_ref().unwrap_or(&0));
-        let count = read?;
-        self.scanner.push(&self.held[kept..]);
-        let place = self.scanner.definitions_end();
-        for statement in self.scanner.take_found().statements {
+        let statements = self.held.look()?;
+        let place = self.held.scanner.definitions_end();
+        for statement in statements {
             if place.is_none_or(|place| statement.start < place) {
                 self.settled = statement.end;
             }
         }
-        let is_made = |table: &TableName| self.scanner.has_made(table);
-        if count == 0 || place.is_some() {
+        let is_made = |table: &TableName| self.held.scanner.has_made(table);
+        if self.held.is_over || place.is_some() {
             if let Some(missing) = self.tables.iter().find(|table| !is_made(table)) {
                 let why = format!("the dump makes no table `{missing}` in front of its rows");
                 return Err(io::Error::other(why));
             }
-            let settled = self.held_at(self.settled);
-            let blank = self.held[settled..]
+            let settled = self.held.at(self.settled);
+            let blank = self.held.bytes[settled..]
                 .iter()
                 .take_while(|byte| **byte == b'\n');
             self.at = At::Found(settled + blank.count());
         }
         Ok(())
-    }
-
-    fn held_at(&self, offset: u64) -> usize {
-        usize::try_from(offset.saturating_sub(self.start))
-            .map_or(self.held.len(), |at| at.min(self.held.len()))
     }
 }
 
@@ -101,15 +71,15 @@ impl<D: Read, R: Read> Read for Spliced<D, R> {
         loop {
             match self.at {
                 At::Front => {
-                    let settled = self.held_at(self.settled);
+                    let settled = self.held.at(self.settled);
                     if settled > 0 {
-                        return Ok(self.pass_on(settled, buffer));
+                        return Ok(self.held.pass_on(settled, buffer));
                     }
                     self.look()?;
                 }
                 At::Found(0) => self.at = At::Rows,
                 At::Found(end) => {
-                    let count = self.pass_on(end, buffer);
+                    let count = self.held.pass_on(end, buffer);
                     self.at = At::Found(end - count);
                     return Ok(count);
                 }
@@ -117,8 +87,8 @@ impl<D: Read, R: Read> Read for Spliced<D, R> {
                     0 => self.at = At::Rest,
                     count => return Ok(count),
                 },
-                At::Rest if self.held.is_empty() => return self.dump.read(buffer),
-                At::Rest => return Ok(self.pass_on(self.held.len(), buffer)),
+                At::Rest if self.held.bytes.is_empty() => return self.held.dump.read(buffer),
+                At::Rest => return Ok(self.held.pass_on(self.held.bytes.len(), buffer)),
             }
         }
     }
@@ -126,6 +96,7 @@ impl<D: Read, R: Read> Read for Spliced<D, R> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::drip::Drip;
     use super::*;
 
     const HEAD: &str = "--\n-- PostgreSQL database dump\n--\n\nSET client_encoding = 'UTF8';\n\n";
@@ -138,18 +109,6 @@ mod tests {
     const INDEX: &str =
         "--\n-- Name: i; Type: INDEX\n--\n\nCREATE INDEX i ON public.a USING btree (n);\n\n\n";
     const END: &str = "--\n-- PostgreSQL database dump complete\n--\n\n";
-
-    /// Gives a few bytes at a time.
-    struct Drip<'a>(&'a [u8], usize);
-
-    impl Read for Drip<'_> {
-        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            let count = self.1.min(buffer.len()).min(self.0.len());
-            buffer[..count].copy_from_slice(&self.0[..count]);
-            self.0 = &self.0[count..];
-            Ok(count)
-        }
-    }
 
     fn splice(dump: &str, step: usize, tables: &[&str]) -> io::Result<String> {
         let tables = tables.iter().map(|name| name.parse().unwrap()).collect();
