@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::limits::LimitRecord;
-use crate::manifest::TableRecord;
+use crate::manifest::Manifest;
 use crate::name::TableName;
 use crate::scan::{Columns, Parent, RowDigest};
 
@@ -53,14 +53,8 @@ pub(super) struct Part {
 
 impl Sample {
     /// Makes the sample of a backup that was dumped just now.
-    pub fn of(
-        tables: &[TableRecord],
-        large_objects: u64,
-        dump_bytes: u64,
-        started_at: Timestamp,
-        finished_at: Timestamp,
-    ) -> Self {
-        let parts = tables.iter().map(|record| Part {
+    pub fn of(manifest: &Manifest) -> Self {
+        let parts = manifest.tables.iter().map(|record| Part {
             table: record.full_name(),
             parent: record.parent.as_ref().map(name_of),
             amounts: Amounts {
@@ -70,15 +64,16 @@ impl Sample {
                 digest: record.digest,
             },
         });
-        Self {
-            dump_bytes,
-            took_ms: took_ms(started_at, finished_at),
-            tables: under_roots(parts.collect(), large_objects),
-        }
+        let sample = Self {
+            dump_bytes: manifest.dump.bytes,
+            took_ms: took_ms(manifest.started_at, manifest.finished_at),
+            tables: under_roots(parts.collect(), manifest.large_objects),
+        };
+        sample.with_limits(&manifest.limits)
     }
 
     /// Judges limited tables by the rows that were there, and not by those that were dumped.
-    pub fn with_limits(mut self, limits: &[LimitRecord]) -> Self {
+    pub(super) fn with_limits(mut self, limits: &[LimitRecord]) -> Self {
         for limit in limits {
             let name = TableName::new(&limit.schema, &limit.name);
             if let Some(amounts) = self.tables.get_mut(&name) {

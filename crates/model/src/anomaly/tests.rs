@@ -300,14 +300,7 @@ fn a_backup_is_the_same_sample_now_and_when_it_is_read_back() {
     });
     let mut manifest = Manifest::read(value.to_string().as_bytes(), &id).unwrap();
     manifest.anomaly = Some(AnomalyRecord::new(Verdict::Held));
-    let now = Sample::of(
-        &manifest.tables,
-        manifest.large_objects,
-        manifest.dump.bytes,
-        manifest.started_at,
-        manifest.finished_at,
-    )
-    .with_limits(&manifest.limits);
+    let now = Sample::of(&manifest);
     let events = now.tables[&TableName::new("public", "events")];
     assert_eq!((events.rows, events.bytes), (700, 7000));
     let back = Earlier::read(&manifest.to_json(), &id).unwrap();

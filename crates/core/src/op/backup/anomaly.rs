@@ -58,15 +58,7 @@ impl Attempt<'_> {
             // The commit finds out by itself.
             () = self.stop().cancelled() => return None,
         };
-        let sample = Sample::of(
-            &manifest.tables,
-            manifest.large_objects,
-            manifest.dump.bytes,
-            manifest.started_at,
-            manifest.finished_at,
-        )
-        .with_limits(&manifest.limits);
-        let mut record = judge(&sample, &baseline);
+        let mut record = judge(&Sample::of(manifest), &baseline);
         if baseline.is_learning() && !doubts.words.is_empty() {
             record = AnomalyRecord::new(Verdict::NotJudged);
         }
