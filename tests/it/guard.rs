@@ -135,6 +135,31 @@ fn what_leaves_something_out_is_no_way_back() {
     assert!(shop.sandbox.path("ran").exists());
 }
 
+/// Rows that a limit leaves out would be gone after a rollback.
+#[test]
+fn what_is_limited_is_no_way_back() {
+    let shop = Shop::new();
+    let config = json!({
+        "databases": {"shop": {"url": "${DATABASE_URL}", "limits": {"orders": {"newest": 5, "by": "id"}}}},
+        "storages": {"local": {"url": shop.folder()}},
+        "postgres": {"bin_dir": shop.fake.bin()},
+    });
+    shop.sandbox.write("pgkeep.yaml", config.to_string());
+    let run = |flags: &[&str]| {
+        let all = [&["--json", "guard"], flags, &["--", "touch", "ran"]].concat();
+        shop.sandbox.pgkeep(all).run()
+    };
+    let error = run(&["--on-failure", "restore"]).expect(25).exit_error();
+    assert_eq!(error["id"], "partial_guard");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("only some rows of `orders`"), "{message}");
+    let error = run(&["--limit", "orders=newest:5:id"])
+        .expect(2)
+        .exit_error();
+    assert_eq!(error["id"], "partial_guard");
+    assert!(!shop.sandbox.path("ran").exists() && stored(&shop, ".manifest.json").is_empty());
+}
+
 #[test]
 fn a_signal_that_ends_the_command_is_told_as_a_shell_does() {
     let shop = Shop::new();

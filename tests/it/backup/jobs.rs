@@ -232,3 +232,40 @@ fn jobs_are_a_number_or_auto() {
         .clone();
     assert_eq!(rows[1]["rows"], 200_000);
 }
+
+/// Of such tables a dump has what the extension says, and `pg_dump` makes none of them.
+#[test]
+fn rows_that_an_extension_leaves_to_its_users_stay_with_pg_dump() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    large(&database);
+    database.sql(
+        "CREATE TABLE conf (id int, is_own bool); INSERT INTO conf SELECT g, g > 10 FROM generate_series(1, 100) g;
+         ALTER EXTENSION plpgsql ADD TABLE conf;
+         UPDATE pg_extension SET extconfig = ARRAY['conf'::regclass::oid], extcondition = ARRAY['WHERE is_own']
+           WHERE extname = 'plpgsql'",
+    );
+    let real = real(&database);
+    let manifest = real.manifest(&real.backup(&["--jobs", "2"]).expect(0));
+    let tables = manifest["tables"].as_array().unwrap();
+    let conf = tables.iter().find(|table| table["name"] == "conf").unwrap();
+    assert_eq!(conf["rows"], 90);
+}
+
+/// `pg_dump` locks more than it reads; what holds such a table is waited for as long as somebody says.
+#[test]
+fn a_table_without_rows_is_waited_for_as_well() {
+    let Some(server) = postgres() else { return };
+    let database = server.database();
+    large(&database);
+    let real = real(&database);
+    std::thread::scope(|scope| {
+        scope.spawn(|| database.sql("BEGIN; LOCK TABLE small; SELECT pg_sleep(3); COMMIT"));
+        let is_held = "SELECT count(*) FROM pg_locks WHERE relation = 'small'::regclass AND mode = 'AccessExclusiveLock'";
+        while database.sql(is_held) == "0" {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let flags = ["--jobs", "2", "--structure-only", "small"];
+        real.backup(&flags).expect(0);
+    });
+}
