@@ -23,7 +23,7 @@ fn every_damage_is_found_with_the_key_and_marked() {
     let header =
         |bytes: &[u8]| bytes.windows(5).position(|five| five == b"\n--- ").unwrap() + 49 + 16;
     type Change<'a> = &'a dyn Fn(&mut Vec<u8>);
-    let cases: [(&str, Change<'_>); 6] = [
+    let cases: [(&str, Change<'_>); 7] = [
         ("cut by a byte", &|bytes| bytes.truncate(bytes.len() - 1)),
         ("cut at a chunk's end", &|bytes| {
             bytes.truncate(header(bytes) + 2 * CHUNK)
@@ -38,7 +38,10 @@ fn every_damage_is_found_with_the_key_and_marked() {
             let end = header(bytes);
             bytes[..end].copy_from_slice(&foreign[..end]);
         }),
-        ("a changed header", &|bytes| bytes[60] ^= 1),
+        ("a changed header", &|bytes| {
+            bytes[60] = if bytes[60] == b'A' { b'B' } else { b'A' };
+        }),
+        ("a header that nobody can read", &|bytes| bytes[60] = b'@'),
     ];
     for (name, change) in cases {
         let vault = Vault::new();
@@ -84,7 +87,7 @@ fn the_next_copy_is_read_where_one_cannot_be_opened() {
     };
     let dump = found.find_map(is_dump).unwrap();
     let mut bytes = fs::read(&dump).unwrap();
-    bytes[60] ^= 1;
+    bytes[60] = b'@';
     fs::write(&dump, bytes).unwrap();
     let extract = [
         "extract",

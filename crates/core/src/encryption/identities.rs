@@ -193,7 +193,9 @@ impl Identities {
             DecryptError::InvalidMac => CannotOpen::Damaged(
                 "its header was changed: its checksum does not match".to_owned(),
             ),
-            // The header was read already: whatever fails now is a key, or the program that holds it.
+            // A line for a recipient is read only when a key looks at it.
+            error @ DecryptError::InvalidHeader => bad_header(&error),
+            // Whatever else fails now is a key, or the program that holds it.
             error => CannotOpen::Plugin(first_line(&error.to_string())),
         })
     }
@@ -333,8 +335,11 @@ mod tests {
         let mut changed = sealed.clone();
         let mac = changed.windows(4).position(|four| four == b"--- ").unwrap();
         changed[mac + 5] ^= 1;
+        let mut unreadable = sealed.clone();
+        unreadable[60] = b'@';
         for bytes in [
             &changed[..],
+            &unreadable,
             &sealed[..100],
             b"",
             b"age-encryption.org/v9\n",
