@@ -10,6 +10,7 @@ pub mod copy;
 pub mod damage;
 pub mod diff;
 pub mod drill;
+pub mod due;
 pub mod durations;
 pub mod encryption;
 pub mod failure;

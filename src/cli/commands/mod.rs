@@ -137,7 +137,7 @@ impl Command {
         match self {
             Self::Inspect(args) => Some(inspect::run(args, setup, output)),
             Self::Retention(args) => Some(retention::run(args, setup, output, context)),
-            Self::Config(command) => Some(config::run(command, setup, output)),
+            Self::Config(command) => Some(config::run(command, setup, output, context)),
             Self::Completions(args) => {
                 pages::completions(args, Cli::command(), output);
                 Some(Ok(()))

@@ -102,8 +102,13 @@ pub(super) fn secrets(config: &Config) -> Vec<String> {
         let connection = url.expose_secret().parse::<Connection>().ok()?;
         connection.password().cloned()
     });
+    let server = &config.server;
+    let tokens = server.tokens.iter().map(|token| &token.token);
+    let others = [&server.view_key, &server.cron.secret];
+    let served = tokens.chain(others.into_iter().flatten()).cloned();
     passwords
         .chain(keys)
+        .chain(served)
         .chain(notifiers)
         .chain(drills)
         .map(|secret| secret.expose_secret().to_owned())

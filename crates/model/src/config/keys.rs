@@ -57,6 +57,10 @@ pub(super) enum Kind {
     Size(u64, u64),
     /// The name of a time zone.
     TimeZone,
+    /// A cron expression.
+    Schedule,
+    /// A list of addresses and networks.
+    Networks,
     Choice(&'static [&'static str]),
     /// Names of storages, at least one.
     Storages,

@@ -5,6 +5,7 @@
 
 mod anomaly;
 mod buckets;
+mod callers;
 mod check;
 mod drill;
 mod expand;
@@ -17,6 +18,7 @@ mod read;
 mod reader;
 mod schema;
 mod section;
+mod server;
 mod setting;
 mod show;
 mod shown;
@@ -31,6 +33,7 @@ use std::fmt;
 
 use crate::redact::percent_decoded;
 
+pub use callers::{Network, ServerRole};
 pub use expand::Env;
 pub use jobs::Jobs;
 pub use limits::Limits;
@@ -38,9 +41,10 @@ pub use placed::placed;
 pub use reader::{parse_duration, parse_duration_or_off, parse_span, parse_timezone};
 pub use schema::config_schema;
 pub use types::{
-    Anomaly, Compression, CompressionMethod, Config, Connection, DatabaseConfig, DrillConfig,
-    Encryption, KeepPreDeploy, LeasePlace, LockConfig, LogConfig, PostgresConfig, Preset,
-    RequiredTable, Retention, Retries, StorageConfig, StorageUrl, TableBars,
+    Anomaly, Compression, CompressionMethod, Config, Connection, CronConfig, DatabaseConfig,
+    DrillConfig, Encryption, KeepPreDeploy, LeasePlace, LockConfig, LogConfig, PostgresConfig,
+    Preset, RequiredTable, Retention, Retries, ServerConfig, StorageConfig, StorageUrl, TableBars,
+    TokenConfig, VerifyConfig,
 };
 pub use url::redact as redact_connection_url;
 

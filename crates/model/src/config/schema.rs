@@ -111,6 +111,9 @@ fn shape(kind: Kind) -> Value {
         Kind::TimeZone => {
             json!({"type": "string", "pattern": "^[A-Za-z]|\\$\\{", "examples": ["UTC", "Europe/Berlin"]})
         }
+        Kind::Schedule => {
+            json!({"type": "string", "examples": ["15 3 * * *", "@daily"]})
+        }
         Kind::Choice(choices) => or_reference(json!({"enum": choices})),
         Kind::Storages => {
             json!({"anyOf": [text(), {"type": "array", "items": text(), "minItems": 1, "uniqueItems": true}]})
@@ -125,7 +128,12 @@ fn shape(kind: Kind) -> Value {
             let item = reference_to(section);
             json!({"anyOf": [item, {"type": "array", "items": item}]})
         }
-        Kind::Tables | Kind::Schemas | Kind::Texts | Kind::Paths | Kind::Databases => {
+        Kind::Tables
+        | Kind::Schemas
+        | Kind::Networks
+        | Kind::Texts
+        | Kind::Paths
+        | Kind::Databases => {
             json!({"anyOf": [text(), {"type": "array", "items": text()}]})
         }
         Kind::RequiredTables(section) => {

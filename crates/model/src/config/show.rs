@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::setting::{Group, Item};
 use super::shown::{Keys, Shown};
-use super::types::Config;
+use super::types::{Config, ServerConfig};
 
 impl Config {
     /// Returns the effective config as JSON, without secrets.
@@ -42,5 +42,8 @@ fn config(config: &Config) -> Shown {
     keys.put_some("log", is_logged.then(|| config.log.shown()));
     let is_placed = config.lock.storage.is_some();
     keys.put_some("lock", is_placed.then(|| config.lock.shown()));
+    let shown = |server: &ServerConfig| Shown::from(server.shown()).to_json();
+    let is_usual = shown(&config.server) == shown(&ServerConfig::default());
+    keys.put_some("server", (!is_usual).then(|| config.server.shown()));
     keys.into()
 }

@@ -732,7 +732,8 @@ fn full() -> String {
         compression: {method: zstd, level: 19}\nencryption: {recipients: age1lvyvwawkr0mcnnnncaghunadrqkmuf9e6507x9y920xxpp866cnql7dp2z, recipients_file: keys.txt, identity_file: [key.txt]}\nglobals: ${YES}\nkeep_runs: 90d\nlock_timeout: 45m\nlock_wait_timeout: 90 min\nstall_timeout: off\n\
         connect_timeout: 5s\nretries: {attempts: 5, delay: 1m}\nallow_empty: true\nstrict_warnings: true\nmax_age: 1d 2h\n\
         retention: {keep_last: 1, keep_hourly: 2, keep_daily: \"${KEEP}\", keep_weekly: 3, keep_monthly: 4, keep_yearly: 5, keep_within: 1 month, keep_pre_deploy: 90d, timezone: Europe/Berlin}\n\
-        drill: {url: 'postgres://d:${SECRET}@h/x', allow_superuser: true, max_age: 40d, skip_extensions: [pg_cron], assertions: [{name: some, sql: SELECT 1, expect: equals 1}, {name: app, command: [./smoke, '${SECRET}']}]}\n\
+        drill: {url: 'postgres://d:${SECRET}@h/x', allow_superuser: true, max_age: 40d, skip_extensions: [pg_cron], assertions: [{name: some, sql: SELECT 1, expect: equals 1}, {name: app, command: [./smoke, '${SECRET}']}], schedule: '30 4 * * 0', recovery_target: 15m}\n\
+        schedule: '15 3 * * *'\ntimezone: Europe/Berlin\nspread: 1h\ncatch_up: 6h\nverify: {schedule: '@weekly'}\n\
         host: db\nport: 5433\nuser: app\ndatabase: 2024";
     let storage = "  far:\n    url: s3://b/p\n    endpoint: https://s3.example.com\n    region: eu\n    path_style: false\n    access_key_id: ${SECRET}\n    \
         secret_access_key_file: /run/pw\n    session_token: ${SECRET}\n    part_size: 8MiB\n    ca_certificate: ca.pem\n    append_only: ${YES}\n  \
@@ -745,6 +746,7 @@ fn full() -> String {
     let keys = keys.replace('\n', "\n    ");
     format!(
         "databases:\n  shop:\n    service: shop\n    {keys}\nstorages:\n{storage}postgres:\n  bin_dir: /opt/pg\nlog:\n  file: ./pgkeep.log\n  max_size: 1MiB\n  keep: 0\nlock: {{storage: vault}}\n\
+        server: {{listen: '0.0.0.0:80', base_path: /b, trusted_proxies: [10.0.0.0/8, '::1'], tokens: [{{name: ci, role: operate, token: '${{SECRET}}-long-enough-1'}}], cron: {{secret: '${{SECRET}}', allow_query_secret: true, allow_body_secret: true, min_interval: 1m}}, view_key: '${{SECRET}}', max_parallel: 4, max_parallel_per_server: 2, shutdown_grace: 1m}}\n\
         notify:\n  - slack: {{url: 'https://hooks.example/${{SECRET}}', on: [stale, failure]}}\n  \
         - webhook: {{url: 'https://u:${{SECRET}}@h:81/x', secret: '${{SECRET}}', headers: {{X-Key: '${{SECRET}}'}}, databases: shop, ca_certificate: ca.pem}}\n  \
         - email: {{host: mail, user: a, password: '${{SECRET}}', from: A <a@b>, to: [c@d, E <e@f>], on: success}}\n  \
@@ -1166,6 +1168,11 @@ fn example_env() -> Fake {
         .file("/run/secrets/azure_app_secret", "x")
         .file("/run/secrets/azure_token", "x")
         .file("/run/secrets/gcp_token", "x")
+        .var("WALL_TOKEN", "x")
+        .file("/run/secrets/ci_token", "x")
+        .var("MY_TOKEN", "x")
+        .file("/run/secrets/cron_secret", "x")
+        .var("VIEW_KEY", "x")
         .var("SMTP_PASSWORD", "x")
         .var("SLACK_URL", "https://hooks.slack.com/services/x")
         .var("DISCORD_URL", "https://discord.com/api/webhooks/1/x")
@@ -1230,7 +1237,10 @@ fn the_example_is_good_as_it_is() {
     let (first, sections) = set.split_at(6);
     let top: Vec<&str> = EXAMPLE.lines().skip(2).take(6).collect();
     assert_eq!(first, top);
-    assert_eq!(sections, ["defaults:", "postgres:", "log:", "lock:"]);
+    assert_eq!(
+        sections,
+        ["defaults:", "postgres:", "log:", "lock:", "server:"]
+    );
 }
 
 #[test]

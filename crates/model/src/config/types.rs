@@ -9,6 +9,7 @@ use jiff::Span;
 use jiff::tz::TimeZone;
 use secrecy::SecretString;
 
+use super::callers::{Network, ServerRole};
 use super::jobs::Jobs;
 use super::keys::{Key, Kind, Section, key, required};
 use super::limits::{self, Limits};
@@ -23,6 +24,7 @@ use crate::notice::{EmailConfig, HookConfig, NotifierConfig, PingConfig, Webhook
 use crate::pattern::TablePattern;
 use crate::percent::Percent;
 pub use crate::required::RequiredTable;
+use crate::schedule::Schedule;
 
 /// `pg_dump` takes its lock timeout as a signed number of milliseconds, which ends at 24.8 days.
 const MAX_TIMEOUT_S: u64 = 24 * 86_400;
@@ -52,6 +54,7 @@ const METHODS: &[&str] = &["gzip", "zstd", "none"];
 const OFF: &[&str] = &["off"];
 const PRESETS: &[&str] = &["supabase"];
 const MAIL_TLS: &[&str] = &["starttls", "implicit", "none"];
+const ROLES: &[&str] = &["read", "operate", "restore"];
 const PING_STYLES: &[&str] = &["healthchecks", "plain"];
 
 /// The whole configuration. Databases and storages stand in the order of the file.
@@ -67,6 +70,8 @@ pub struct Config {
     pub log: LogConfig,
     /// Where the lease of a run lives.
     pub lock: LockConfig,
+    /// Who may call the server, and where it listens.
+    pub server: ServerConfig,
     /// What a database has that gives no keys of its own.
     pub defaults: DatabaseConfig,
     /// Where notices about runs are sent.
@@ -197,6 +202,76 @@ group! {
         anomaly: Option<Anomaly> = SectionOrChoice(&ANOMALY, OFF);
         /// How a backup is restored for a test.
         drill: DrillConfig = Section(&DRILL);
+        /// When `pgkeep serve` makes a backup, as a cron expression of five fields. Default: never.
+        schedule: Option<Schedule> = Schedule;
+        /// IANA name of the zone that the schedules of this database are read in.
+        timezone: TimeZone = TimeZone, default "UTC";
+        /// Spreads the schedules of many databases over so long a time, each by the same amount every time; `off` runs all
+        /// at once.
+        spread: Option<Duration> = DurationOrOff(60, MAX_DELAY_S), default "off";
+        /// How late a run that was missed is made up for.
+        catch_up: Duration = Duration(60, MAX_AGE_S), default "12h";
+        /// When stored backups are read again.
+        verify: VerifyConfig = Section(&VERIFY);
+    }
+}
+
+group! {
+    /// When stored backups are read again.
+    pub struct VerifyConfig {
+        /// When `pgkeep serve` reads the latest backup, as a cron expression of five fields. Default: never.
+        schedule: Option<Schedule> = Schedule;
+    }
+}
+
+group! {
+    /// The server: where it listens, and who may call it.
+    pub struct ServerConfig {
+        /// Address and port to listen on. One that others can reach needs tokens.
+        listen: String = Text, default "127.0.0.1:8080";
+        /// Path that the page begins at, behind a proxy.
+        base_path: String = Text, default "/";
+        /// Addresses and networks of proxies whose word about the client is taken.
+        trusted_proxies: Vec<Network> = Networks;
+        /// Who may do what. Without any, the page is for this machine alone, and restores nothing.
+        tokens: Vec<TokenConfig> = Sections(&TOKEN);
+        /// The address that cron services call.
+        cron: CronConfig = Section(&CRON);
+        /// Key that opens badges and the wall view, and nothing else. Default: they are closed.
+        view_key: Option<SecretString> = Secret;
+        /// How many runs there may be at once.
+        max_parallel: u32 = Count(1, 64), default "2";
+        /// How many of them on one server.
+        max_parallel_per_server: u32 = Count(1, 64), default "1";
+        /// How long a run may go on when the server is told to end; `off` ends it at once.
+        shutdown_grace: Option<Duration> = DurationOrOff(1, MAX_DELAY_S), default "off";
+    }
+}
+
+group! {
+    /// A token, with the name by which records tell who did something.
+    pub struct TokenConfig {
+        /// What its bearer is called.
+        name: String = Text, required: true;
+        /// What its bearer may do: read; operate: also back up, drill, verify and pin; restore: also restore, accept and
+        /// download.
+        role: ServerRole = Choice(ROLES), default "read";
+        /// The token, at least 16 characters.
+        token: SecretString = Secret, file "File that holds the token.", required: true;
+    }
+}
+
+group! {
+    /// The address that cron services call to start a backup.
+    pub struct CronConfig {
+        /// Secret of that address alone, as a bearer token. Default: a token of the role operate.
+        secret: Option<SecretString> = Secret, file "File that holds the secret.";
+        /// Whether the secret may stand in the address, where proxies log it.
+        allow_query_secret: bool = Flag, default "false";
+        /// Whether it may stand in a JSON body.
+        allow_body_secret: bool = Flag, default "false";
+        /// A backup that is younger than this is not made again.
+        min_interval: Duration = Duration(0, MAX_DELAY_S), default "10m";
     }
 }
 
@@ -495,6 +570,10 @@ group! {
         max_age: Option<Option<Duration>> = DurationOrOff(60, MAX_AGE_S);
         /// What must hold in the restored database.
         assertions: Vec<Assertion> = Sections(&ASSERTION);
+        /// When `pgkeep serve` drills the latest backup, as a cron expression of five fields. Default: never.
+        schedule: Option<Schedule> = Schedule;
+        /// How long a restore may take; the page shows drills against it.
+        recovery_target: Option<Duration> = Duration(1, MAX_AGE_S);
     }
 }
 
@@ -567,6 +646,7 @@ impl DrillConfig {
             || !self.skip_extensions.is_empty()
             || !self.assertions.is_empty()
             || self.max_age.is_some()
+            || self.schedule.is_some()
     }
 }
 
@@ -590,7 +670,11 @@ defaults!(
     Retries,
     Retention,
     Anomaly,
-    DrillConfig
+    DrillConfig,
+    VerifyConfig,
+    ServerConfig,
+    TokenConfig,
+    CronConfig
 );
 
 // The sections of the file.
@@ -632,6 +716,7 @@ sections! {
         key("notify", Kind::Sections(&NOTIFIER), "Where notices about runs are sent."),
         key("log", Kind::Section(&LOG), "A log file in addition to what is printed."),
         key("lock", Kind::Section(&LOCK), "Where runs of different hosts see each other."),
+        key("server", Kind::Section(&SERVER), "The server of `pgkeep serve`: where it listens, and who may call it."),
     ];
     DATABASE: "database", "in a database or under `defaults`",
         "A database: how to reach it, what must be in its dump, where its backups go.", DatabaseConfig::KEYS;
@@ -671,4 +756,8 @@ sections! {
     PING: "ping", "under `ping`", "A service that alarms when no ping comes. It gets pings for backups only.", join!(PingConfig::KEYS, Scope::KEYS);
     LOG: "log", "under `log`", "A log file in addition to what is printed; `--log-file` overrides it.", LogConfig::KEYS;
     LOCK: "lock", "under `lock`", "Where runs of different hosts see each other.", LockConfig::KEYS;
+    VERIFY: "verify", "under `verify`", "When stored backups are read again.", VerifyConfig::KEYS;
+    SERVER: "server", "under `server`", "The server of `pgkeep serve`: where it listens, and who may call it.", ServerConfig::KEYS;
+    TOKEN: "token", "in an entry of `server.tokens`", "A token, with the name by which records tell who did something.", TokenConfig::KEYS;
+    CRON: "cron", "under `server.cron`", "The address that cron services call to start a backup.", CronConfig::KEYS;
 }

@@ -16,6 +16,7 @@
 //!   a policy that keeps no good backup for 30 days keeps a damaged one for as long.
 //! - Periods are what a clock on the wall shows in the policy's zone. The hour that it shows twice in autumn is one.
 
+mod forward;
 mod period;
 mod reason;
 #[cfg(test)]
@@ -30,6 +31,7 @@ use thiserror::Error;
 
 use super::config::{KeepPreDeploy, Retention};
 use crate::keys::Marks;
+pub use forward::{Forward, forward};
 pub use period::{Period, Tier};
 pub use reason::Reason;
 pub use times::{BadLine, fuzz as fuzz_times, read_times};
