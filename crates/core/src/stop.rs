@@ -155,6 +155,11 @@ impl Stop {
         }
     }
 
+    /// Returns which signal asked for it; none where nobody did.
+    pub fn kind(&self) -> Option<Kind> {
+        self.first.get().map(|(kind, _)| *kind)
+    }
+
     /// Returns how long ago a stop was asked for.
     pub fn since(&self) -> Option<Duration> {
         self.first.get().map(|(_, at)| at.elapsed())

@@ -15,7 +15,7 @@ use pgkeep_model::encryption::Fingerprint;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::{BackupId, DatabaseName};
 use pgkeep_model::keys::{
-    Listed, Marks, Part, Place, databases, gather, key_proof_of_key, run_of_key,
+    Listed, Marks, Part, Place, databases, gather, is_lease, key_proof_of_key, run_of_key,
 };
 use pgkeep_model::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError};
 use pgkeep_model::retention::is_ahead;
@@ -76,6 +76,8 @@ pub struct Listing {
     pub runs: BTreeMap<BackupId, Vec<usize>>,
     /// The runs in which a private key opened a backup, by whom that was encrypted for.
     pub proofs: BTreeMap<(DatabaseName, Fingerprint), BTreeSet<BackupId>>,
+    /// Keys of leases, and the positions of the storages that have each.
+    pub leases: BTreeMap<String, Vec<usize>>,
     failures: Vec<Failure>,
     /// The present moment: what is stamped behind it counts for nothing.
     now: Timestamp,
@@ -202,6 +204,7 @@ impl Listing {
         let mut found: BTreeMap<Place, StoredBackup> = BTreeMap::new();
         let mut runs: BTreeMap<BackupId, Vec<usize>> = BTreeMap::new();
         let mut proofs: BTreeMap<_, BTreeSet<BackupId>> = BTreeMap::new();
+        let mut leases: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (at, (named, answer)) in storages.iter().zip(answers).enumerate() {
             let url = named.storage.label().to_owned();
             let mut state = StorageState {
@@ -219,6 +222,10 @@ impl Listing {
                     opened.for_each(|(recipients, run)| {
                         let of = (run.database().clone(), recipients);
                         proofs.entry(of).or_default().insert(run);
+                    });
+                    let held = objects.iter().filter(|object| is_lease(&object.key));
+                    held.for_each(|object| {
+                        leases.entry(object.key.clone()).or_default().push(at);
                     });
                     for listed in gather(
                         objects
@@ -257,6 +264,7 @@ impl Listing {
             backups: found.into_values().collect(),
             runs,
             proofs,
+            leases,
             failures,
             now,
         })

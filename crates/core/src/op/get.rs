@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncWrite, AsyncWriteExt, DuplexStream};
 
 use crate::context::Context;
 use crate::copies::listing::{NamedStorage, Wanted, storage_failure};
@@ -52,6 +52,8 @@ pub enum Output {
     },
     /// Standard output.
     Stdout,
+    /// Into a pipe, as it is stored. The last piece is handed on only behind the proof.
+    Pipe(tokio::sync::Mutex<DuplexStream>),
 }
 
 /// What was downloaded.
@@ -168,17 +170,12 @@ impl Copy<'_> {
                 Ok(None)
             }
             Output::Stdout => {
-                let (mut out, mut is_begun) = (tokio::io::stdout(), false);
-                let copied = self.copy_to(&mut out, &mut is_begun, context).await;
-                // What was printed cannot be taken back.
-                let begun = |failure: Failure| {
-                    if is_begun {
-                        failure.handed_on()
-                    } else {
-                        failure
-                    }
-                };
-                copied.map_err(begun)?;
+                self.hand_on(&mut tokio::io::stdout(), context).await?;
+                Ok(None)
+            }
+            Output::Pipe(pipe) => {
+                let mut out = pipe.lock().await;
+                self.hand_on(&mut *out, context).await?;
                 Ok(None)
             }
             Output::File { path, replace } => {
@@ -193,6 +190,19 @@ impl Copy<'_> {
                 Ok(Some(path))
             }
         }
+    }
+
+    /// Copies the object to where nothing can be taken back.
+    async fn hand_on(&self, out: &mut (impl AsyncWrite + Unpin), context: &Context) -> Result<()> {
+        let mut is_begun = false;
+        let copied = self.copy_to(out, &mut is_begun, context).await;
+        copied.map_err(|failure| {
+            if is_begun {
+                failure.handed_on()
+            } else {
+                failure
+            }
+        })
     }
 
     async fn write_file(&self, path: &Path, replace: bool, context: &Context) -> Result<()> {

@@ -1,4 +1,4 @@
-//! Run records: written at the end of a run that matters, read by `status`.
+//! Run records: written at the end of a run that matters, read by `status` and by the server.
 //!
 //! A record that cannot be written is told in the log and changes nothing else: history is no part of any promise to
 //! keep data.
@@ -6,19 +6,60 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::stream;
 use jiff::Timestamp;
 
-use super::stored::NamedStorage;
+use super::stored::{Listing, NamedStorage};
 use crate::context::Context;
 use pgkeep_model::failure::Failure;
 use pgkeep_model::id::{BackupId, DatabaseName};
 use pgkeep_model::keys::run_key;
-use pgkeep_model::runs::RunRecord;
+use pgkeep_model::runs::{MAX_RECORD_BYTES, RunRecord};
 
 /// How long writing a record may take; a run that is asked to stop has less.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 const STOPPED_WRITE_LIMIT: Duration = Duration::from_secs(1);
+
+/// How many records are asked for at once.
+const READS_AT_ONCE: usize = 16;
+
+/// Reads the records of these runs, each from the first storage that has it, newest first. One that cannot be read is left
+/// out.
+pub async fn read_records<'a>(
+    listing: &Listing,
+    runs: impl Iterator<Item = &'a BackupId>,
+) -> Vec<RunRecord> {
+    let read = |run: &BackupId| {
+        let key = run_key(run);
+        let places = listing.runs.get(run).into_iter().flatten();
+        let storages: Vec<_> = places
+            .map(|&at| listing.storages[at].storage.clone())
+            .collect();
+        let run = run.clone();
+        async move {
+            for storage in storages {
+                if let Ok(bytes) = storage.get(&key, MAX_RECORD_BYTES).await
+                    && let Some(record) = RunRecord::read(&bytes, &run)
+                {
+                    return Some(record);
+                }
+            }
+            None
+        }
+    };
+    // Collected first: a stream over borrowed items would hold them across awaits.
+    let reads: Vec<_> = runs.map(read).collect();
+    let mut records: Vec<RunRecord> = stream::iter(reads)
+        .buffered(READS_AT_ONCE)
+        .filter_map(|record| async { record })
+        .collect()
+        .await;
+    // Ids know whole seconds only.
+    records.sort_by_key(|record| std::cmp::Reverse(record.started_at));
+    records
+}
 
 /// Makes the id of a run that makes no backup.
 pub(super) fn run_id(

@@ -75,17 +75,25 @@ pub struct Entry {
 /// Lists what is stored.
 pub async fn run(request: Request) -> Result<Report> {
     let listing = Listing::read(request.storages, request.database.as_ref(), request.now).await?;
+    Ok(of(&listing, request.database.as_ref(), request.now).await)
+}
+
+/// Tells what a listing that is there already has of a database, or of all.
+pub async fn of(listing: &Listing, database: Option<&DatabaseName>, now: Timestamp) -> Report {
+    let is_meant =
+        |backup: &&StoredBackup| database.is_none_or(|name| backup.place.id.database() == name);
     let (committed, unfinished): (Vec<_>, Vec<_>) = listing
         .backups
         .iter()
+        .filter(is_meant)
         .partition(|backup| backup.is_committed());
     let pending = committed.iter().rev().map(|backup| async {
-        let reason = pin_reason(&listing, backup).await;
-        entry(&listing, backup, reason, request.now)
+        let reason = pin_reason(listing, backup).await;
+        entry(listing, backup, reason, now)
     });
     // Only pins are read; each of the others is ready at once.
     let entries: Vec<_> = pending.collect();
-    Ok(Report {
+    Report {
         backups: stream::iter(entries)
             .buffered(READS_AT_ONCE)
             .collect()
@@ -95,12 +103,12 @@ pub async fn run(request: Request) -> Result<Report> {
             .map(|backup| backup.place.id.to_string())
             .collect(),
         failure: listing.partial_failure(),
-        storages: listing.states,
-    })
+        storages: listing.states.clone(),
+    }
 }
 
-/// Reads why a backup is pinned, from the first copy that is.
-async fn pin_reason(listing: &Listing, backup: &StoredBackup) -> Option<String> {
+/// Reads why a backup is pinned, from the first copy that is; none where none is.
+pub async fn pin_reason(listing: &Listing, backup: &StoredBackup) -> Option<String> {
     let (&at, _) = backup.copies.iter().find(|(_, copy)| copy.is_pinned())?;
     let key = backup.place.key(Part::Pin, "");
     Some(pin::reason(&listing.storages[at], &key).await)

@@ -11,7 +11,7 @@ pub mod event;
 pub mod extract;
 pub mod get;
 pub mod guard;
-mod history;
+pub mod history;
 pub mod inspect;
 pub mod keys;
 pub mod list;

@@ -237,6 +237,11 @@ fn bad_connection(what: &str, error: &ConnectionError) -> Failure {
     }
 }
 
+/// Returns the way to a database's server; none where a value of it is not there.
+pub fn connection_of(config: &DatabaseConfig) -> Option<Connection> {
+    connection(config).ok()
+}
+
 /// Builds the connection out of its keys.
 fn connection(config: &DatabaseConfig) -> std::result::Result<Connection, ConnectionError> {
     let keys = &config.connection;

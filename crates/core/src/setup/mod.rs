@@ -52,7 +52,7 @@ use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::lease;
 use pgkeep_model::redact::Redactor;
 
-pub use databases::Target;
+pub use databases::{Target, connection_of};
 use secrets::{secrets, secrets_of_environment};
 pub use storages::StorageOverrides;
 

@@ -6,15 +6,14 @@ mod notice;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::future::join_all;
-use futures_util::stream;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::copies::listing::in_the_future;
 use crate::notify::Delivery;
+use crate::op::history::read_records;
 use crate::op::keys::sets;
 use crate::op::notices;
 use crate::op::stored::{Listing, NamedStorage, StorageState, StoredBackup, read_manifest};
@@ -25,7 +24,7 @@ use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::freshness::{Freshness, Growth, Success, age, growth, judge, success};
 use pgkeep_model::id::{BackupId, DatabaseName};
 use pgkeep_model::key_sets::{self, KeySet};
-use pgkeep_model::keys::{Listed, Part, run_key};
+use pgkeep_model::keys::{Listed, Part};
 use pgkeep_model::notice::Notice;
 use pgkeep_model::retention::{Candidate, plan};
 use pgkeep_model::runs::{MAX_RECORD_BYTES, RunRecord};
@@ -41,9 +40,6 @@ const NOTES_READ: usize = 5;
 
 /// How many of them are reported.
 const RUNS_TOLD: usize = 10;
-
-/// How many records are asked for at once.
-const READS_AT_ONCE: usize = 16;
 
 /// A database without any backup counts as one as long as somebody has tried to make one for so short a time.
 const LAST_TRY: SignedDuration = SignedDuration::from_hours(48);
@@ -250,21 +246,28 @@ pub async fn run(request: Request) -> Result<Report> {
         _ => None,
     };
     let listing = Listing::read(request.storages.clone(), only, request.now).await?;
-    let watched = match request.databases {
-        Some(watched) => watched,
-        None => found(&listing),
-    };
+    Ok(of(&listing, request.databases, request.max_age, request.now).await)
+}
+
+/// Judges databases by a listing that is there already: those that are named, or every one that has anything stored.
+pub async fn of(
+    listing: &Listing,
+    databases: Option<Vec<Watched>>,
+    max_age: Option<Duration>,
+    now: Timestamp,
+) -> Report {
+    let watched = databases.unwrap_or_else(|| found(listing));
     let mut databases = Vec::new();
     for one in &watched {
-        databases.push(status(one, &listing, request.max_age, request.now).await);
+        databases.push(status(one, listing, max_age, now).await);
     }
-    let failure = sum_up(&databases, &listing);
-    Ok(Report {
+    let failure = sum_up(&databases, listing);
+    Report {
         databases,
         failure,
         notices: Vec::new(),
-        storages: listing.states,
-    })
+        storages: listing.states.clone(),
+    }
 }
 
 /// Judges every database, and tells of each that needs somebody. Where no storage answered it is not known, and that is
@@ -304,6 +307,17 @@ pub async fn tell_unknown(
         .collect();
     let undelivered = notices::undelivered(&tell_all(&all, context).await);
     failure.with_details(undelivered)
+}
+
+/// Tells of one database of a report, where it needs somebody.
+pub async fn tell(
+    status: &Status,
+    report: &Report,
+    now: Timestamp,
+    context: &Context,
+) -> Vec<Delivery> {
+    let notice = notice::of(status, report.failure.as_ref(), now);
+    tell_all(notice.as_slice(), context).await
 }
 
 async fn tell_all(all: &[Notice], context: &Context) -> Vec<Delivery> {
@@ -774,38 +788,9 @@ fn copies(
 
 /// Reads the newest records, newest first. One that cannot be read is left out.
 async fn last_runs(database: &DatabaseName, listing: &Listing) -> Vec<RunRecord> {
-    let runs = listing.runs.iter().rev();
-    let newest = runs
-        .filter(|(run, _)| run.database() == database)
-        .take(RUNS_READ);
-    let read = |(run, places): (&BackupId, &Vec<usize>)| {
-        let key = run_key(run);
-        let storages: Vec<_> = places
-            .iter()
-            .map(|&at| listing.storages[at].storage.clone())
-            .collect();
-        let run = run.clone();
-        async move {
-            for storage in storages {
-                if let Ok(bytes) = storage.get(&key, MAX_RECORD_BYTES).await
-                    && let Some(record) = RunRecord::read(&bytes, &run)
-                {
-                    return Some(record);
-                }
-            }
-            None
-        }
-    };
-    // Collected first: a stream over borrowed items would hold them across awaits.
-    let reads: Vec<_> = newest.map(read).collect();
-    let mut records: Vec<RunRecord> = stream::iter(reads)
-        .buffered(READS_AT_ONCE)
-        .filter_map(|record| async { record })
-        .collect()
-        .await;
-    // Ids know whole seconds only.
-    records.sort_by_key(|record| std::cmp::Reverse(record.started_at));
-    records
+    let runs = listing.runs.keys().rev();
+    let newest = runs.filter(|run| run.database() == database);
+    read_records(listing, newest.take(RUNS_READ)).await
 }
 
 fn warnings(status: &Status) -> Vec<String> {
