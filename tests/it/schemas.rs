@@ -5,7 +5,9 @@
 use std::fs;
 
 use pgkeep_model::id::DatabaseName;
+use pgkeep_model::keys::{Leased, lease_key};
 use pgkeep_model::lease::{Claim, Lease, TTL};
+use pgkeep_model::origin::Origin;
 use serde_json::{Value, json};
 
 use crate::support::sandbox::Outcome;
@@ -249,6 +251,38 @@ fn a_configuration_in_force_is_as_the_book_says() {
     assert_eq!(made["file"], "new.yaml");
 }
 
+/// The next five instants of each schedule, with the zone named and the offset told, beside the configuration.
+#[test]
+fn config_show_tells_when_schedules_run_next() {
+    let sandbox = Sandbox::new();
+    let text = "databases:\n  shop:\n    url: postgres://db/shop\n    schedule: '15 3 * * *'\n    \
+                timezone: Europe/Berlin\n    spread: 1h\n    drill: {schedule: '@monthly'}\n\
+                storages: {local: {url: ./backups}}\n";
+    sandbox.write("pgkeep.yaml", text);
+    let shown = sandbox.pgkeep(["--json", "config", "show"]).run().expect(0);
+    let next = shown.json()["next_runs"].clone();
+    assert_eq!(next.as_array().unwrap().len(), 2);
+    assert_eq!(
+        (&next[0]["verb"], &next[1]["verb"]),
+        (&json!("backup"), &json!("drill"))
+    );
+    assert_eq!(next[0]["timezone"], "Europe/Berlin");
+    assert_eq!(next[0]["at"].as_array().unwrap().len(), 5);
+    let outcome = sandbox.pgkeep(["config", "show"]).run().expect(0);
+    let yaml = outcome.stdout();
+    assert!(
+        yaml.contains("# backup of shop: `15 3 * * *` on the clock of Europe/Berlin, "),
+        "{yaml}"
+    );
+    assert_eq!(
+        yaml.lines().filter(|line| line.starts_with("#   ")).count(),
+        10,
+        "{yaml}"
+    );
+    sandbox.write("pgkeep.yaml", yaml);
+    sandbox.pgkeep(["config", "show"]).run().expect(0);
+}
+
 #[test]
 fn a_lease_is_as_the_book_says() {
     let claim = Claim {
@@ -259,6 +293,12 @@ fn a_lease_is_as_the_book_says() {
         pid: 4711,
         verb: "backup".to_owned(),
         ttl: TTL,
+        origin: Origin {
+            run: Some("shop-20260102T030405Z-7f3a".parse().unwrap()),
+            slot: Some("2026-01-02T03:00:00Z".parse().unwrap()),
+            by: Some("ci".to_owned()),
+            request_key: None,
+        },
     };
     let now = "2026-01-02T03:04:05Z".parse().unwrap();
     let mut lease = Lease::new(&claim, 1, now);
@@ -304,5 +344,8 @@ fn the_page_on_the_stored_format_names_every_field() {
     }
     assert!(missing.is_empty(), "{missing:?}");
     let name: DatabaseName = "shop".parse().unwrap();
-    assert!(page.contains(&pgkeep_model::keys::lease_key(&name).replace("shop", "<database>")));
+    for leased in [Leased::Backups, Leased::Drill, Leased::Verification] {
+        let key = lease_key(&name, leased).replace("shop", "<database>");
+        assert!(page.contains(&key), "{key}");
+    }
 }

@@ -18,15 +18,42 @@ const KEYS: &str = "keys";
 /// Name of the object by which one run at a time holds a database; it is no backup, and nobody else's either.
 const LEASE: &str = "lease.json";
 
+/// What a lease keeps others away from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Leased {
+    /// What is stored of a database: whoever adds to it or removes from it.
+    #[default]
+    Backups,
+    /// The drill of a server's schedule, which holds up no backup.
+    Drill,
+    /// The verification of a server's schedule.
+    Verification,
+}
+
+impl Leased {
+    /// What stands before the name of the lease, and behind that of the lock of a host.
+    pub fn mark(self) -> &'static str {
+        match self {
+            Self::Backups => "",
+            Self::Drill => "drill.",
+            Self::Verification => "verify.",
+        }
+    }
+}
+
 /// Returns the key of a database's lease. One-off runs that leave something out hold the same one.
-pub fn lease_key(database: &DatabaseName) -> String {
-    format!("{database}/{LEASE}")
+pub fn lease_key(database: &DatabaseName, leased: Leased) -> String {
+    format!("{database}/{}{LEASE}", leased.mark())
 }
 
 /// Tells whether a key is that of a database's lease: ours, though of no backup.
 pub fn is_lease(key: &str) -> bool {
+    let is_name = |name: &str| {
+        let mut all = [Leased::Backups, Leased::Drill, Leased::Verification].into_iter();
+        all.any(|leased| name.strip_prefix(leased.mark()) == Some(LEASE))
+    };
     key.split_once('/')
-        .is_some_and(|(database, name)| name == LEASE && database.parse::<DatabaseName>().is_ok())
+        .is_some_and(|(database, name)| is_name(name) && database.parse::<DatabaseName>().is_ok())
 }
 
 /// Tells whether a suffix is that of SQL text, compressed or not, encrypted or not.
@@ -450,11 +477,17 @@ mod tests {
 
     #[test]
     fn a_lease_is_ours_and_no_backup() {
-        let key = lease_key(&"shop".parse().unwrap());
-        assert_eq!(key, "shop/lease.json");
-        assert!(is_lease(&key));
-        assert_eq!(Place::of_key(&key), None);
-        assert_eq!(gather([(key.as_str(), 400)]), []);
+        for (leased, expected) in [
+            (Leased::Backups, "shop/lease.json"),
+            (Leased::Drill, "shop/drill.lease.json"),
+            (Leased::Verification, "shop/verify.lease.json"),
+        ] {
+            let key = lease_key(&"shop".parse().unwrap(), leased);
+            assert_eq!(key, expected);
+            assert!(is_lease(&key) && is_ours(&key));
+            assert_eq!(Place::of_key(&key), None);
+            assert_eq!(gather([(key.as_str(), 400)]), []);
+        }
         for key in [
             "lease.json",
             "shop/partial/lease.json",

@@ -10,7 +10,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::id::BackupId;
 use super::name::printable;
+use super::origin::Origin;
 
 /// Format of the lease's JSON.
 const FORMAT: u32 = 1;
@@ -57,9 +59,47 @@ pub struct Lease {
     pub renewals: u64,
     /// How long the lease lives after a sign of life.
     pub ttl_ms: u64,
+    /// The run's id, where its caller knew it before.
+    #[serde(
+        default,
+        deserialize_with = "if_good",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub run: Option<BackupId>,
+    /// The slot of a schedule that it is for.
+    #[serde(
+        default,
+        deserialize_with = "if_good",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub slot: Option<Timestamp>,
+    /// Why it runs.
+    #[serde(
+        default,
+        deserialize_with = "if_good",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub trigger: Option<String>,
+    /// The name of the token that started it.
+    #[serde(
+        default,
+        deserialize_with = "if_good",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub by: Option<String>,
     /// Set where the holder gave the lease back but may not remove objects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub released_at: Option<Timestamp>,
+}
+
+/// Reads what a lease can do without: a bad value of it is none.
+fn if_good<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: serde::de::DeserializeOwned,
+    D: serde::Deserializer<'de>,
+{
+    let value = serde_json::Value::deserialize(deserializer)?;
+    Ok(serde_json::from_value(value).ok())
 }
 
 /// Tells that stored bytes are no lease of a known format.
@@ -90,6 +130,8 @@ pub struct Claim {
     pub verb: String,
     /// How long a lease of this run lives after a sign of life.
     pub ttl: Duration,
+    /// Where it comes from.
+    pub origin: Origin,
 }
 
 /// What a reader has seen of a lease, by its own monotonic clock.
@@ -168,6 +210,10 @@ impl Lease {
             generation,
             renewals: 0,
             ttl_ms: u64::try_from(claim.ttl.as_millis()).unwrap_or(u64::MAX),
+            run: claim.origin.run.clone(),
+            slot: claim.origin.slot,
+            trigger: claim.origin.trigger().map(str::to_owned),
+            by: claim.origin.by.clone(),
             released_at: None,
         }
     }
@@ -240,6 +286,7 @@ mod tests {
             pid: 4711,
             verb: "backup".to_owned(),
             ttl: TTL,
+            origin: Origin::default(),
         }
     }
 
@@ -359,6 +406,9 @@ mod tests {
         let text = String::from_utf8(first).unwrap();
         let more = text.replacen('{', r#"{"from_the_future":[1],"#, 1);
         assert_eq!(Lease::read(more.as_bytes()).unwrap().holder, "them");
+        let badly = text.replacen('{', r#"{"run":7,"slot":"soon","by":["x"],"#, 1);
+        let odd = Lease::read(badly.as_bytes()).unwrap();
+        assert_eq!((odd.run, odd.slot, odd.by), (None, None, None));
         assert!(matches!(
             Lease::read(br#"{"format":2}"#),
             Err(LeaseError::Newer(2))

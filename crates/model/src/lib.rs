@@ -26,6 +26,7 @@ pub mod merge;
 pub mod name;
 pub mod nearest;
 pub mod notice;
+pub mod origin;
 pub mod part_sizes;
 pub mod pattern;
 pub mod percent;

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::anomaly::{ANOMALY, AnomalyRecord};
 use super::id::{BackupId, DatabaseName};
+use super::lease::{Lease, shown, whole_seconds};
+use super::origin::Origin;
 
 /// The newest format that this program writes.
 pub const FORMAT: u64 = 1;
@@ -20,6 +22,12 @@ pub const MAX_RECORD_BYTES: u64 = 256 * 1024;
 /// Longest message that is kept. Names of a thousand tables would not help whoever reads the history.
 const MAX_MESSAGE_CHARS: usize = 2000;
 
+/// Id of the failure of a run that died: whoever took its lease over wrote its record.
+pub const INTERRUPTED: &str = "run_interrupted";
+
+/// The exit code of a process that was killed, as a shell tells it.
+const KILLED: u8 = 137;
+
 /// What one run did and how it ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
@@ -29,8 +37,20 @@ pub struct RunRecord {
     pub id: BackupId,
     /// The database.
     pub database: DatabaseName,
-    /// The command: `backup`, `restore`, `drill`, `prune`, `sync`, `pin`, `unpin`, `accept`.
+    /// The command: `backup`, `restore`, `drill`, `verify`, `prune`, `sync`, `pin`, `unpin`, `accept`.
     pub verb: String,
+    /// The id under which it was asked for, where that is not [`RunRecord::id`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<BackupId>,
+    /// The slot of a schedule that it was for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<Timestamp>,
+    /// The name of the token that started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// What the client called its request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_key: Option<String>,
     /// Why the run happened, where it says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trigger: Option<String>,
@@ -55,6 +75,9 @@ pub struct RunRecord {
     /// Rows of all tables.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,
+    /// How long a drill took until the data was there again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_ms: Option<u64>,
     /// Number of tables.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tables: Option<u64>,
@@ -88,6 +111,10 @@ impl RunRecord {
             database: id.database().clone(),
             id,
             verb: verb.to_owned(),
+            run: None,
+            slot: None,
+            by: None,
+            request_key: None,
             trigger: None,
             started_at,
             took_ms,
@@ -97,6 +124,7 @@ impl RunRecord {
             backup_id: None,
             size_bytes: None,
             rows: None,
+            recovery_ms: None,
             tables: None,
             removed: None,
             copied: None,
@@ -106,6 +134,40 @@ impl RunRecord {
             undelivered: Vec::new(),
             pgkeep: env!("CARGO_PKG_VERSION").to_owned(),
         }
+    }
+
+    /// Notes where the run comes from.
+    pub fn from(mut self, origin: &Origin) -> Self {
+        self.run = origin.run.clone().filter(|run| run != &self.id);
+        self.slot = origin.slot;
+        self.by.clone_from(&origin.by);
+        self.request_key.clone_from(&origin.request_key);
+        self.trigger = origin.trigger().map(str::to_owned);
+        self
+    }
+
+    /// Tells of a run that died with its lease.
+    pub fn interrupted(id: BackupId, lease: &Lease) -> Self {
+        let took = lease.renewed_at.duration_since(lease.taken_at).as_millis();
+        let mut record = Self::new(
+            id,
+            &shown(&lease.verb),
+            lease.taken_at,
+            u64::try_from(took).unwrap_or(0),
+        );
+        record.slot = lease.slot;
+        record.by = lease.by.as_deref().map(shown);
+        record.trigger = lease.trigger.as_deref().map(shown);
+        let message = format!(
+            "it ended without a word: {lease} gave its last sign of life at {}",
+            whole_seconds(lease.renewed_at)
+        );
+        record.failed(KILLED, INTERRUPTED, &message)
+    }
+
+    /// Tells whether it is the record of a run that died before it had made anything.
+    pub fn is_interrupted(&self) -> bool {
+        self.failure_id.as_deref() == Some(INTERRUPTED) && self.backup_id.is_none()
     }
 
     /// Notes how it failed; a long message is cut.

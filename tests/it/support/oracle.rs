@@ -232,13 +232,17 @@ impl<'a> Oracle<'a> {
         let backups = agreed(outcome);
         for (place, then) in self.places.iter().zip(&before.0) {
             let keys = place.keys().into_iter();
-            let new: Vec<String> = keys
+            let read = |key: String| -> Value {
+                serde_json::from_slice(&fs::read(place.file(&key)).unwrap()).unwrap()
+            };
+            // That of a run that died is left by whoever takes its lease over.
+            let new: Vec<Value> = keys
                 .filter(|key| is_record(key) && !then.contains_key(key))
+                .map(read)
+                .filter(|record| record["failure_id"] != "run_interrupted")
                 .collect();
             assert!(new.len() <= backups.len(), "O7: {new:?}: {outcome}");
-            for key in new {
-                let bytes = fs::read(place.file(&key)).unwrap();
-                let record: Value = serde_json::from_slice(&bytes).unwrap();
+            for record in new {
                 let found = backups.iter().find(|backup| {
                     let failure = &backup["failure"];
                     let code = if failure.is_null() {

@@ -25,6 +25,7 @@ use pgkeep_model::id::DatabaseName;
 use pgkeep_model::limits::{Limit, LimitError};
 use pgkeep_model::manifest::Trigger;
 use pgkeep_model::name::{TableName, parse_schema};
+use pgkeep_model::origin::Origin;
 use pgkeep_model::pin::{PRE_DEPLOY, tidy};
 use pgkeep_model::required::RequiredTable;
 
@@ -267,6 +268,7 @@ fn request(
                 .or(config.lock_timeout)
                 .unwrap_or_default(),
         )?,
+        origin: Origin::default(),
     })
 }
 
@@ -338,6 +340,7 @@ pub fn defaults(name: DatabaseName, setup: &Setup, lock: LockSettings) -> Reques
         threads: available_parallelism().map_or(1, NonZeroUsize::get),
         reading: Reading::default(),
         lock,
+        origin: Origin::default(),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::op::drill::Request;
 use pgkeep_model::config::{Config, DrillConfig};
 use pgkeep_model::connection::{Connection, ConnectionError};
 use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::origin::Origin;
 
 /// Which backup is drilled, where, and how.
 #[derive(Clone, Debug, Default)]
@@ -114,6 +115,8 @@ pub fn request(overrides: &Overrides, setup: &Setup) -> Result<Request> {
         environment: setup.program_environment(),
         skip_extensions,
         assertions,
+        origin: Origin::default(),
+        lock: None,
     })
 }
 

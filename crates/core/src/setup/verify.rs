@@ -4,6 +4,7 @@ use super::{Setup, StorageOverrides};
 use crate::copies::listing::Wanted;
 use crate::op::verify::{Request, Which};
 use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::origin::Origin;
 
 /// Which backups are read back, and where.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +25,8 @@ pub fn request(overrides: &Overrides, setup: &Setup) -> Result<Request> {
         storages: setup.storages_to_read(&overrides.storage)?,
         database: setup.database_name()?,
         which: which(overrides)?,
+        origin: Origin::default(),
+        lock: None,
     })
 }
 

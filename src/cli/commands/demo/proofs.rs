@@ -12,6 +12,7 @@ use pgkeep_core::op::{drill, prune, restore, verify};
 use pgkeep_model::config::Retention;
 use pgkeep_model::failure::Result;
 use pgkeep_model::id::DatabaseName;
+use pgkeep_model::origin::Origin;
 use pgkeep_storage::Folder;
 
 impl Demo<'_> {
@@ -32,6 +33,8 @@ impl Demo<'_> {
             storages: self.storages()?,
             database: Some(name()),
             which: verify::Which::One(Wanted::Latest),
+            origin: Origin::default(),
+            lock: None,
         };
         let report = verify::run(request, self.context, &Silent).await?;
         let lines: String = report.copies.iter().map(verify_words::line).collect();
@@ -55,6 +58,8 @@ impl Demo<'_> {
             limits: restore::Limits::default(),
             skip_extensions: Vec::new(),
             assertions: Vec::new(),
+            origin: Origin::default(),
+            lock: None,
         };
         let shown = Shown::new(PAGILA_NAME, self.output);
         let report = drill::run(&request, self.context, &shown).await;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::notice;
-use super::{Report, Request};
+use super::{Report, Request, VERB};
 use crate::context::Context;
 use crate::notify::Starting;
 use crate::op::lock::Hold;
@@ -126,9 +126,11 @@ pub(super) async fn keep_record(
     context: &Context,
 ) {
     let made: Option<BackupId> = report.backup_id.as_ref().and_then(|id| id.parse().ok());
-    let run = made.unwrap_or_else(|| history::run_id(&request.name, started_at, context));
+    let run = made
+        .or_else(|| request.origin.run.clone())
+        .unwrap_or_else(|| history::run_id(&request.name, started_at, context));
     let failure = report.failure.as_ref();
-    let mut record = history::record(run, "backup", started_at, failure, context);
+    let mut record = history::record(run, VERB, started_at, failure, context).from(&request.origin);
     record.trigger = Some(request.trigger.as_str().to_owned());
     record.reason.clone_from(&request.pin);
     record.undelivered = notices::undelivered(&report.notices);

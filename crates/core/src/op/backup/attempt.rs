@@ -84,9 +84,11 @@ impl<'a> Attempt<'a> {
         observer: &'a dyn Observer,
         hold: &'a Hold,
         own_encoding: bool,
+        id: Option<BackupId>,
     ) -> Self {
         let now = context.clock.now();
-        let id = BackupId::new(request.name.clone(), now, context.clock.suffix());
+        let new = || BackupId::new(request.name.clone(), now, context.clock.suffix());
+        let id = id.unwrap_or_else(new);
         let place = Place {
             id,
             is_partial: request.is_partial,

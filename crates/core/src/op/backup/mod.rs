@@ -27,7 +27,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::event::{Event, Observer};
-use super::lock::{self, Hold, LockRequest, LockSettings};
+use super::lock::{Hold, LockRequest, LockSettings};
+use super::slot;
 use super::stored::NamedStorage;
 use crate::context::Context;
 use crate::encryption::Identities;
@@ -40,9 +41,11 @@ use pgkeep_model::config::{Anomaly, Preset, Retention, Retries};
 use pgkeep_model::connection::Connection;
 use pgkeep_model::failure::{Failure, Kind};
 use pgkeep_model::id::DatabaseName;
+use pgkeep_model::keys::Leased;
 use pgkeep_model::limits::Limit;
 use pgkeep_model::manifest::{SelectionRecord, Trigger};
 use pgkeep_model::name::TableName;
+use pgkeep_model::origin::Origin;
 use pgkeep_model::required::RequiredTable;
 
 use attempt::{Attempt, NO_EQUIVALENT, SAFE};
@@ -50,6 +53,9 @@ pub use programs::Reading;
 pub(crate) use record::server as server_record;
 pub use report::{Report, StorageOutcome};
 use stage::Stages;
+
+/// What the run is called in leases and records.
+const VERB: &str = "backup";
 
 /// One database to back up.
 pub struct Request {
@@ -111,27 +117,36 @@ pub struct Request {
     pub reading: Reading,
     /// How the run keeps others of the same database away.
     pub lock: LockSettings,
+    /// Where the run comes from.
+    pub origin: Origin,
 }
 
 /// Makes a backup, alone on its database in its storages, trying again where the cause of a failure may pass.
 pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) -> Report {
     let started_at = context.clock.now();
     let started = context.clock.monotonic();
-    let starting = after::tell_start(request, context);
+    // A run for a slot begins when it is known that nobody else had it.
+    let has_slot = request.origin.slot.is_some();
+    let mut starting = (!has_slot).then(|| after::tell_start(request, context));
     let stages = Stages::new(observer);
     let observer: &dyn Observer = &stages;
     let lock = LockRequest {
         database: &request.name,
         storages: &request.storages,
-        verb: "backup",
+        verb: VERB,
+        leased: Leased::Backups,
+        origin: &request.origin,
         safe: SAFE,
         settings: &request.lock,
         on_wait: &|text| observer.note(Event::Waiting { text }),
     };
     let acquired = match encryption::prove(request, &context.stop).await {
-        Ok(()) => lock::acquire(&lock, context).await,
+        Ok(()) => slot::acquire(&lock, context).await,
         Err(failure) => Err(failure),
     };
+    if has_slot && acquired.is_ok() {
+        starting = Some(after::tell_start(request, context));
+    }
     let mut report = match acquired {
         Ok(hold) => {
             let mut report = attempts(request, context, observer, &hold).await;
@@ -152,8 +167,13 @@ pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) 
     report.warnings.extend(encryption::missing_keys(request));
     report.started_at = started_at;
     report.took_ms = context.clock.millis_since(started);
-    if !context.stop.is_requested() {
+    if let Some(starting) = starting
+        && !context.stop.is_requested()
+    {
         starting.settle().await;
+    }
+    if slot::is_left_to_others(&request.origin, report.failure.as_ref()) {
+        return report;
     }
     after::tell(request, &mut report, context).await;
     after::keep_record(request, &report, started_at, context).await;
@@ -167,10 +187,12 @@ async fn attempts(
     observer: &dyn Observer,
     hold: &Hold,
 ) -> Report {
-    let (mut attempts, mut own_encoding) = (0, false);
+    let (mut attempts, mut own_encoding, mut is_first) = (0, false, true);
     loop {
         attempts += 1;
-        let attempt = Attempt::new(request, context, observer, hold, own_encoding);
+        let id = request.origin.run.clone().filter(|_| is_first);
+        is_first = false;
+        let attempt = Attempt::new(request, context, observer, hold, own_encoding, id);
         let mut report = attempt.run().await;
         let has_no_equivalent =
             |failure: &Failure| failure.id == NO_EQUIVALENT && !context.stop.is_requested();

@@ -17,10 +17,12 @@ use serde::Serialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::event::Observer;
+use super::event::{Event, Observer};
 use super::keys::proof;
+use super::lock::{LockRequest, LockSettings};
 use super::notices;
 use super::restore::{self, Ended, Goal, Options, SQL_FAILED, Source, extensions, keep_record};
+use super::slot;
 use super::stored::{NamedStorage, Wanted};
 use crate::context::{Context, Late};
 use crate::copies::Stored;
@@ -35,10 +37,14 @@ use pgkeep_model::connection::Connection;
 use pgkeep_model::drill::Assertion;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::DatabaseName;
-use pgkeep_model::keys::Part;
+use pgkeep_model::keys::{Leased, Part};
 use pgkeep_model::manifest::Manifest;
+use pgkeep_model::origin::Origin;
 
 pub use assertions::AssertionOutcome;
+
+/// What the run is called in leases and records.
+const VERB: &str = "drill";
 
 /// How scratch databases are called; the sweep touches no others.
 const PREFIX: &str = "pgkeep_drill_";
@@ -74,6 +80,10 @@ pub struct Request {
     pub skip_extensions: Vec<String>,
     /// What must hold.
     pub assertions: Vec<Assertion>,
+    /// Where the run comes from.
+    pub origin: Origin,
+    /// How it keeps other drills of the database away; a command lets others drill beside it.
+    pub lock: Option<LockSettings>,
 }
 
 /// How a drill ended. Text, JSON, page and exit code come from this value.
@@ -129,12 +139,14 @@ pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) 
         no_stop: context.stop.late(),
         not_good: None,
     };
-    match drill.try_run().await {
-        Ok(()) => {}
-        Err(failure) => drill.report.failure = Some(failure),
+    if let Err(failure) = drill.run_alone().await {
+        drill.report.failure = Some(failure);
     }
     let mut report = drill.report;
     report.took_ms = context.clock.millis_since(started);
+    if slot::is_left_to_others(&request.origin, report.failure.as_ref()) {
+        return report;
+    }
     let notice = notice::of(request, &report, context.clock.now());
     report.notices = notices::tell(&notice, context).await;
     report
@@ -153,8 +165,10 @@ pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) 
         target: &report.server,
         notices: &report.notices,
         failure: report.failure.as_ref(),
+        origin: Some(&request.origin),
+        recovery_ms: report.passed.then(|| report.recovery_ms()),
     };
-    keep_record("drill", &request.storages, ended, context).await;
+    keep_record(VERB, &request.storages, ended, context).await;
     report
 }
 
@@ -228,6 +242,31 @@ impl Drill<'_> {
     fn stopped(&self) -> Failure {
         let failure = self.context.stop.failure(&self.what());
         failure.and_safe("everything that it made was removed")
+    }
+
+    /// Drills while no other drill of a server does, where somebody asks for that.
+    async fn run_alone(&mut self) -> Result<()> {
+        let (Some(database), Some(settings)) = (&self.request.database, &self.request.lock) else {
+            return self.try_run().await;
+        };
+        let observer = self.observer;
+        let lock = LockRequest {
+            database,
+            storages: &self.request.storages,
+            verb: VERB,
+            leased: Leased::Drill,
+            origin: &self.request.origin,
+            safe: "nothing was restored",
+            settings,
+            on_wait: &|text| observer.note(Event::Waiting { text }),
+        };
+        let hold = slot::acquire(&lock, self.context).await?;
+        let done = self.try_run().await;
+        let mut odd = hold.warnings.clone();
+        odd.extend(hold.release().await);
+        let words = odd.into_iter().map(|finding| finding.message);
+        self.report.warnings.extend(words);
+        done
     }
 
     async fn try_run(&mut self) -> Result<()> {

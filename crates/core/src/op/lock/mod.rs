@@ -23,6 +23,7 @@
 //!   or a killed process, leaves them to die by themselves: at once for this host's next run, after the lease's life
 //!   for others.
 
+mod dead;
 mod keeper;
 mod take;
 #[cfg(test)]
@@ -42,12 +43,16 @@ use crate::context::Context;
 use crate::lock::{self, HostLock, LockFolder, StateFolder};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::DatabaseName;
-use pgkeep_model::keys::lease_key;
+use pgkeep_model::keys::{Leased, lease_key};
 use pgkeep_model::lease::{Claim, Lease, shown, whole_seconds};
+use pgkeep_model::origin::Origin;
 use pgkeep_model::scan::Finding;
 
 use keeper::{Fenced, Keeper};
 use take::Taking;
+
+/// Id of the failure of a run that another one keeps away.
+pub const BUSY: &str = "busy";
 
 /// How often a lock of this host is tried for again.
 const LOCAL_PAUSE: Duration = Duration::from_millis(200);
@@ -124,6 +129,10 @@ pub struct LockRequest<'a> {
     pub storages: &'a [NamedStorage],
     /// The command, as it is called: `backup`.
     pub verb: &'a str,
+    /// What it keeps others away from.
+    pub leased: Leased,
+    /// Where the run comes from.
+    pub origin: &'a Origin,
     /// What is safe to say when it does not begin or must end: `nothing was stored`.
     pub safe: &'a str,
     /// How to lock.
@@ -149,6 +158,8 @@ pub struct Hold {
     places: Vec<Place>,
     lost: CancellationToken,
     ended: CancellationToken,
+    /// Leases that were taken over from runs that died.
+    dead: Vec<Lease>,
     /// What was odd about the locks.
     pub warnings: Vec<Finding>,
     /// Given back last, after all leases.
@@ -185,13 +196,14 @@ pub async fn acquire(request: &LockRequest<'_>, context: &Context) -> Result<Hol
         safe: request.safe.to_owned(),
         context: context.clone(),
         ttl: request.settings.ttl,
-        key: lease_key(request.database),
+        key: lease_key(request.database, request.leased),
         claim: claim(request, folder.identity()),
         places: storages.iter().map(|_| Place::Without).collect(),
         leases,
         storages,
         lost: CancellationToken::new(),
         ended: stop.child_token(),
+        dead: Vec::new(),
         warnings: Vec::new(),
         host,
         what: what.clone(),
@@ -200,6 +212,8 @@ pub async fn acquire(request: &LockRequest<'_>, context: &Context) -> Result<Hol
         taken = Taking::new(request, &mut hold, started).take_all() => taken,
         () = stop.cancelled() => Err(stopped()),
     };
+    let dead = std::mem::take(&mut hold.dead);
+    dead::leave_records(request, dead, context).await;
     match taken {
         Ok(()) => {
             hold.warnings.extend(hold.said());
@@ -221,12 +235,16 @@ fn claim(request: &LockRequest<'_>, host: &str) -> Claim {
         pid: std::process::id(),
         verb: request.verb.to_owned(),
         ttl: request.settings.ttl,
+        origin: request.origin.clone(),
     }
 }
 
 /// Names the lock of a database in one storage.
-fn lock_name(database: &DatabaseName, named: &NamedStorage) -> String {
-    lock::name_of(&[&named.storage.identity(), database.as_str()])
+fn lock_name(database: &DatabaseName, leased: Leased, named: &NamedStorage) -> String {
+    let identity = named.storage.identity();
+    let parts = [&identity, database.as_str(), leased.mark()];
+    let count = if leased == Leased::Backups { 2 } else { 3 };
+    lock::name_of(&parts[..count])
 }
 
 /// Takes the locks of this host, waiting for them as long as the request says.
@@ -242,7 +260,7 @@ async fn lock_host(
         .storages
         .iter()
         .chain(&leased)
-        .map(|named| lock_name(request.database, named))
+        .map(|named| lock_name(request.database, request.leased, named))
         .collect();
     let holder = lock::Holder {
         pid: std::process::id(),
@@ -300,7 +318,7 @@ fn no_lock(what: &str, safe: &str, error: &lock::Error) -> Failure {
 
 fn busy(what: &str, safe: &str, who: &str) -> Failure {
     let message = format!("{what} failed: another run has the lock: {who}; {safe}");
-    Failure::new(Kind::Busy, "busy", message).hint(
+    Failure::new(Kind::Busy, BUSY, message).hint(
         "`--lock-timeout 30m` waits for it; nothing has to be unlocked: a run that dies loses its lock",
     )
 }

@@ -46,7 +46,7 @@ struct Watch {
 
 /// How asking for a lease ended.
 enum Won {
-    Ours(Lease, Version),
+    Ours(Box<Lease>, Version),
     /// We hold it already, for the storage at this position, which is the same under another name.
     Shared(usize),
     /// There is none: what to warn of, and whether one of ours may be there all the same.
@@ -102,7 +102,11 @@ impl<'a> Taking<'a> {
 
     async fn take(&mut self, at: usize) -> Result<()> {
         let claim = Claim {
-            lock: lock_name(self.request.database, &self.hold.storages[at]),
+            lock: lock_name(
+                self.request.database,
+                self.request.leased,
+                &self.hold.storages[at],
+            ),
             ..self.hold.claim.clone()
         };
         let won = self
@@ -120,9 +124,9 @@ impl<'a> Taking<'a> {
                 )
             }
             Won::Ours(lease, version) => match self.probe(at, &lease, &version).await {
-                Ok(version) => (self.keep(at, lease, version), None),
+                Ok(version) => (self.keep(at, *lease, version), None),
                 Err(warning) => {
-                    self.discard(at, lease).await;
+                    self.discard(at, *lease).await;
                     (Place::Without, Some(warning))
                 }
             },
@@ -157,7 +161,7 @@ impl<'a> Taking<'a> {
             let lease = Lease::new(claim, 1, self.hold.context.clock.now());
             self.hold.places[at] = Place::Asked(Box::new(lease.clone()));
             match answer(storage.create(&key, text(&lease))).await {
-                Ok(version) => return Ok(Won::Ours(lease, version)),
+                Ok(version) => return Ok(Won::Ours(Box::new(lease), version)),
                 Err(Error::Exists(_)) => {}
                 Err(error) => return Ok(self.without(at, error)),
             }
@@ -224,8 +228,9 @@ impl<'a> Taking<'a> {
 
     /// Finds the storage for which we took a lease.
     fn taken_for(&self, lease: Option<&Lease>, otherwise: usize) -> usize {
-        let mut names =
-            (self.hold.storages.iter()).map(|named| lock_name(self.request.database, named));
+        let (database, leased) = (self.request.database, self.request.leased);
+        let storages = self.hold.storages.iter();
+        let mut names = storages.map(|named| lock_name(database, leased, named));
         let is_it = |name: String| lease.is_some_and(|lease| lease.lock == name);
         names.position(is_it).unwrap_or(otherwise)
     }
@@ -245,7 +250,7 @@ impl<'a> Taking<'a> {
         match answer(storage.replace(&self.hold.key, text(&lease), version)).await {
             Ok(version) => {
                 self.note_taken(at, found, why);
-                Some(Won::Ours(lease, version))
+                Some(Won::Ours(Box::new(lease), version))
             }
             // Another one was faster, or the holder is alive after all.
             Err(Error::Changed(_)) => None,
@@ -260,6 +265,9 @@ impl<'a> Taking<'a> {
     fn note_taken(&mut self, at: usize, found: Option<&Lease>, why: Why) {
         let name = &self.hold.storages[at].name;
         let who = found.map(|lease| format!(": {lease}")).unwrap_or_default();
+        if why != Why::Released {
+            self.hold.dead.extend(found.cloned());
+        }
         match why {
             Why::Expired => {
                 let text = format!(

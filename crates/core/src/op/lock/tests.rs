@@ -57,6 +57,8 @@ impl Host {
             database: &database,
             storages: &storages,
             verb: "backup",
+            leased: Leased::Backups,
+            origin: &Origin::default(),
             safe: "nothing was stored",
             settings: &self.settings,
             on_wait: &|text| self.said.lock().unwrap().push(text.to_owned()),
@@ -97,6 +99,7 @@ fn overwrite(memory: &Memory) -> Lease {
         pid: 99,
         verb: "prune".to_owned(),
         ttl: TTL,
+        origin: Origin::default(),
     };
     let lease = Lease::new(&stranger, 7, Timestamp::now());
     memory.set(KEY, lease.to_json(), Timestamp::now());
@@ -207,7 +210,32 @@ async fn a_dead_run_of_this_host_is_followed_at_once() {
     assert_eq!((took, ids(&hold.warnings)), (Duration::ZERO, vec![]));
     assert_eq!(lease(&memory).await.generation, 2);
     hold.release().await;
-    assert_eq!(memory.keys(), [""; 0]);
+    let keys = memory.keys();
+    assert!(
+        keys.len() == 1 && keys[0].starts_with("shop/runs/"),
+        "its record alone: {keys:?}"
+    );
+}
+
+/// Whoever takes the leases of a dead run over leaves its record, one in each storage, under one id. A run that gave its
+/// lease back is none.
+#[tokio::test(start_paused = true)]
+async fn a_dead_run_has_a_record_in_each_storage() {
+    let (host, one, other) = (Host::new(), Memory::new(), Memory::new());
+    drop(host.hold([&one, &other]).await);
+    for _ in 0..2 {
+        host.hold([&one, &other]).await.release().await;
+    }
+    let keys = one.keys();
+    assert_eq!(keys.len(), 1, "{keys:?}");
+    assert_eq!(keys, other.keys());
+    let bytes = one.get(&keys[0], 10_000).await.unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!(record["failure_id"], "run_interrupted");
+    assert_eq!(
+        (&record["verb"], &record["exit_code"]),
+        (&"backup".into(), &137.into())
+    );
 }
 
 #[tokio::test(start_paused = true)]

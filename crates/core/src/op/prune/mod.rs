@@ -27,7 +27,9 @@ use crate::context::Context;
 use pgkeep_model::config::Retention;
 use pgkeep_model::failure::{Failure, Kind};
 use pgkeep_model::id::{BackupId, DatabaseName};
+use pgkeep_model::keys::Leased;
 use pgkeep_model::keys::Listed;
+use pgkeep_model::origin::Origin;
 use pgkeep_model::runs::RunRecord;
 use pgkeep_model::scan::Finding;
 
@@ -190,6 +192,8 @@ pub async fn run(request: &Request, settings: &LockSettings, context: &Context) 
         database: &request.database,
         storages: &request.storages,
         verb: "prune",
+        leased: Leased::Backups,
+        origin: &Origin::default(),
         safe: SAFE,
         settings,
         on_wait: &|text| tracing::warn!("{text}"),

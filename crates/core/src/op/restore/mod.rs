@@ -44,6 +44,7 @@ use pgkeep_model::id::{BackupId, DatabaseName};
 use pgkeep_model::merge::Mode;
 use pgkeep_model::name::TableName;
 use pgkeep_model::notice::Notice;
+use pgkeep_model::origin::Origin;
 use pgkeep_model::restore::compare::TableOutcome;
 
 pub(crate) use restorer::drop_role;
@@ -476,6 +477,8 @@ async fn tell(request: &Request, notice: &Notice, told: Told<'_>, context: &Cont
             target: told.target,
             notices: told.notices,
             failure: told.failure.as_ref(),
+            origin: None,
+            recovery_ms: None,
         };
         keep_record("restore", storages, ended, context).await;
     }
@@ -504,12 +507,16 @@ pub(crate) struct Ended<'a> {
     pub started_at: Timestamp,
     /// Rows that came back.
     pub rows: Option<u64>,
+    /// How long a drill took until the data was there again.
+    pub recovery_ms: Option<u64>,
     /// Where they were restored to, without secrets.
     pub target: &'a str,
     /// Who was told, and whether it arrived.
     pub notices: &'a [Delivery],
     /// Why it failed.
     pub failure: Option<&'a Failure>,
+    /// Where the run comes from, where it says.
+    pub origin: Option<&'a Origin>,
 }
 
 impl<'a> From<&'a Report> for Ended<'a> {
@@ -519,6 +526,8 @@ impl<'a> From<&'a Report> for Ended<'a> {
             started_at: report.started_at,
             rows: Some(report.rows),
             target: &report.target,
+            origin: None,
+            recovery_ms: None,
             notices: &report.notices,
             failure: report.failure.as_ref(),
         }
@@ -532,13 +541,19 @@ pub(crate) async fn keep_record(
     ended: Ended<'_>,
     context: &Context,
 ) {
-    let Some(id) = ended.backup_id.and_then(|id| id.parse::<BackupId>().ok()) else {
+    let backup = ended.backup_id.and_then(|id| id.parse::<BackupId>().ok());
+    let new = |id: &BackupId| history::run_id(id.database(), ended.started_at, context);
+    let asked = ended.origin.and_then(|origin| origin.run.clone());
+    let Some(run) = asked.or_else(|| backup.as_ref().map(new)) else {
         return;
     };
-    let run = history::run_id(id.database(), ended.started_at, context);
     let mut record = history::record(run, verb, ended.started_at, ended.failure, context);
-    record.backup_id = Some(id.to_string());
+    if let Some(origin) = ended.origin {
+        record = record.from(origin);
+    }
+    record.backup_id = backup.map(|id| id.to_string());
     record.rows = ended.rows;
+    record.recovery_ms = ended.recovery_ms;
     record.undelivered = notices::undelivered(ended.notices);
     record.reason = Some(format!("into {}", ended.target));
     history::keep_record(storages, record, context).await;

@@ -21,6 +21,8 @@ use crate::context::Context;
 use pgkeep_model::config::Retention;
 use pgkeep_model::failure::Failure;
 use pgkeep_model::id::DatabaseName;
+use pgkeep_model::keys::Leased;
+use pgkeep_model::origin::Origin;
 use pgkeep_model::scan::Finding;
 
 pub use repair::{CopyLine, Lost, State};
@@ -84,6 +86,8 @@ pub async fn run(
         database: &request.database,
         storages: &request.storages,
         verb: "sync",
+        leased: Leased::Backups,
+        origin: &Origin::default(),
         safe: SAFE,
         settings,
         on_wait: &|text| tracing::warn!("{text}"),

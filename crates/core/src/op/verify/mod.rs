@@ -15,8 +15,11 @@ use futures_util::future::join_all;
 use serde::Serialize;
 
 use super::event::{Event, Observer};
+use super::history;
 use super::keys::proof::Opened;
+use super::lock::{LockRequest, LockSettings};
 use super::notices;
+use super::slot;
 use super::stored::{Listing, NamedStorage, StorageState, StoredBackup, Wanted, read_manifest};
 use crate::clock::Clock;
 use crate::context::Context;
@@ -24,10 +27,15 @@ use crate::copies::listing::database_of;
 use crate::notify::Delivery;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::DatabaseName;
+use pgkeep_model::keys::Leased;
+use pgkeep_model::origin::Origin;
 use pgkeep_model::proof::Problem;
 use pgkeep_model::words::number;
 
 pub use report::CopyReport;
+
+/// What the run is called in leases and records.
+const VERB: &str = "verify";
 
 /// What to verify.
 pub struct Request {
@@ -37,6 +45,10 @@ pub struct Request {
     pub database: Option<DatabaseName>,
     /// Which backups.
     pub which: Which,
+    /// Where the run comes from. One that has an id leaves a record.
+    pub origin: Origin,
+    /// How it keeps other verifications of the database away; a command lets others verify beside it.
+    pub lock: Option<LockSettings>,
 }
 
 /// Which backups to verify.
@@ -68,6 +80,49 @@ pub struct Report {
 
 /// Verifies backups, one copy after another; each is read on all cores.
 pub async fn run(request: Request, context: &Context, observer: &dyn Observer) -> Result<Report> {
+    let (Some(database), Some(settings)) = (request.database.clone(), request.lock.clone()) else {
+        return verify(request, context, observer).await;
+    };
+    let (origin, storages) = (request.origin.clone(), request.storages.clone());
+    let lock = LockRequest {
+        database: &database,
+        storages: &storages,
+        verb: VERB,
+        leased: Leased::Verification,
+        origin: &origin,
+        safe: "nothing was read",
+        settings: &settings,
+        on_wait: &|text| observer.note(Event::Waiting { text }),
+    };
+    let started_at = context.clock.now();
+    let done = match slot::acquire(&lock, context).await {
+        Ok(hold) => {
+            let done = verify(request, context, observer).await;
+            for odd in hold.release().await {
+                tracing::info!("{}", odd.message);
+            }
+            done
+        }
+        Err(failure) => Err(failure),
+    };
+    let failure = match &done {
+        Ok(report) => report.failure.as_ref(),
+        Err(failure) => Some(failure),
+    };
+    if slot::is_left_to_others(&origin, failure) {
+        return done;
+    }
+    if let Some(run) = origin.run.clone() {
+        let ended = history::record(run, VERB, started_at, failure, context);
+        let mut record = ended.from(&origin);
+        let first = done.as_ref().ok().and_then(|report| report.copies.first());
+        record.backup_id = first.map(|copy| copy.id.clone());
+        history::keep_record(&storages, record, context).await;
+    }
+    done
+}
+
+async fn verify(request: Request, context: &Context, observer: &dyn Observer) -> Result<Report> {
     let database = match &request.which {
         Which::One(wanted) => database_of(wanted, request.database.clone()),
         Which::All | Which::Sample(_) => request.database.clone(),

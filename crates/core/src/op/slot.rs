@@ -1,0 +1,80 @@
+//! A slot of a schedule is run once: asked under the lock, where nobody else can begin it any more.
+
+use super::history::read_records;
+use super::lock::{self, BUSY, Hold, LockRequest};
+use crate::context::Context;
+use crate::copies::listing::Listing;
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::origin::Origin;
+use pgkeep_model::runs::RunRecord;
+
+/// Id of the failure of a run whose slot somebody else has had.
+const SLOT_TAKEN: &str = "slot_taken";
+
+/// How often a slot's run may die before it is given up.
+const MAX_DEATHS: usize = 2;
+
+/// Takes the locks, and fails with [`Kind::Busy`] where the run's slot was run already.
+pub(super) async fn acquire(request: &LockRequest<'_>, context: &Context) -> Result<Hold> {
+    let hold = lock::acquire(request, context).await?;
+    match check(request, context).await {
+        Ok(()) => Ok(hold),
+        Err(failure) => {
+            hold.release().await;
+            Err(failure)
+        }
+    }
+}
+
+async fn check(request: &LockRequest<'_>, context: &Context) -> Result<()> {
+    let Some(slot) = request.origin.slot else {
+        return Ok(());
+    };
+    let now = context.clock.now();
+    let listing = Listing::read(request.storages.to_vec(), Some(request.database), now).await?;
+    // A run begins behind its slot, by the clock of its own host.
+    let since = slot - jiff::SignedDuration::from_mins(10);
+    let lately = listing.runs.keys().filter(|run| run.started_at() >= since);
+    let records = read_records(&listing, lately).await;
+    let of_slot = |record: &&RunRecord| record.verb == request.verb && record.slot == Some(slot);
+    let (died, ended): (Vec<&RunRecord>, Vec<&RunRecord>) = records
+        .iter()
+        .filter(of_slot)
+        .partition(|record| record.is_interrupted());
+    if ended.is_empty() && died.len() < MAX_DEATHS {
+        return Ok(());
+    }
+    let (verb, database) = (request.verb, request.database);
+    let message = format!(
+        "{verb} of `{database}` for {slot} is done already; {}",
+        request.safe
+    );
+    Err(Failure::new(Kind::Busy, SLOT_TAKEN, message))
+}
+
+/// Tells whether a run for a slot never began, because another one has had the slot or has the lock: that one tells for
+/// itself how it ends, and whoever has the schedule asks again.
+pub(super) fn is_left_to_others(origin: &Origin, failure: Option<&Failure>) -> bool {
+    let is_other = |failure: &Failure| matches!(failure.id, SLOT_TAKEN | BUSY);
+    origin.slot.is_some() && failure.is_some_and(is_other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_began_tells_how_it_ended() {
+        let slot = Origin {
+            slot: Some("2026-01-02T03:15:00Z".parse().unwrap()),
+            ..Origin::default()
+        };
+        let by_hand = Origin::default();
+        for (id, of_slot) in [(SLOT_TAKEN, true), (BUSY, true), ("lock_lost", false)] {
+            let failure = Failure::new(Kind::Busy, id, "x");
+            assert_eq!(is_left_to_others(&slot, Some(&failure)), of_slot, "{id}");
+            assert!(!is_left_to_others(&by_hand, Some(&failure)), "{id}");
+        }
+        assert!(!is_left_to_others(&slot, None));
+    }
+}
