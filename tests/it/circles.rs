@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::tidy::{code_of, is_test_file, root, rust_files, without_tests};
 
 /// Where the crates' files are.
-const CRATES: [&str; 4] = [
+const CRATES: [&str; 5] = [
     "crates/model/src",
     "crates/storage/src",
     "crates/core/src",
+    "crates/serve/src",
     "src",
 ];
 

@@ -34,6 +34,7 @@ mod restore;
 mod retention;
 mod scheduled;
 mod schemas;
+mod serve;
 mod snapshots;
 mod status;
 mod storage;

@@ -2,6 +2,7 @@
 //!
 //! Each is linted by the tool that knows it, every command in it is one that pgkeep knows, and what can run here does.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -93,7 +94,7 @@ fn assert_known(words: &[&str]) {
     let help = sandbox.pgkeep(["--help"]).run().expect(0);
     let mine = words.iter().take_while(|word| **word != "--");
     let arguments: Vec<&str> = mine.copied().chain(["--help"]).collect();
-    let verb = ["backup", "drill", "verify", "guard"]
+    let verb = ["backup", "drill", "verify", "guard", "serve"]
         .into_iter()
         .find(|verb| words.contains(verb))
         .unwrap();
@@ -162,34 +163,41 @@ fn workflows_are_good_and_their_commands_known() {
 
 #[test]
 fn manifests_are_good_and_their_commands_known() {
+    let pods = [("kubernetes/cronjob.yaml", 2), ("kubernetes/serve.yaml", 1)];
+    for (name, count) in pods {
+        let text = fs::read_to_string(deployed(name)).unwrap();
+        let config = parse(&block(&text, "pgkeep.yaml: |"), &AllSet).unwrap();
+        assert!(config.database("shop").is_some(), "{name}");
+        let arguments: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("args: ["))
+            .collect();
+        assert_eq!(arguments.len(), count, "{name}");
+        for line in arguments {
+            assert_known(&line.trim_end_matches(']').split(", ").collect::<Vec<_>>());
+        }
+        for rule in [
+            "runAsNonRoot: true",
+            "readOnlyRootFilesystem: true",
+            "drop: [ALL]",
+        ] {
+            assert_eq!(text.matches(rule).count(), count, "{name}: {rule}");
+        }
+    }
     let file = deployed("kubernetes/cronjob.yaml");
     let text = fs::read_to_string(&file).unwrap();
-    let config = parse(&block(&text, "pgkeep.yaml: |"), &AllSet).unwrap();
-    assert!(config.database("shop").is_some());
-    let arguments: Vec<&str> = text
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("args: ["))
-        .collect();
-    assert_eq!(arguments.len(), 2);
-    for line in arguments {
-        assert_known(&line.trim_end_matches(']').split(", ").collect::<Vec<_>>());
-    }
-    for rule in [
-        "runAsNonRoot: true",
-        "readOnlyRootFilesystem: true",
-        "concurrencyPolicy: Forbid",
-        "drop: [ALL]",
-    ] {
-        assert_eq!(text.matches(rule).count(), 2, "{rule}");
-    }
+    assert_eq!(text.matches("concurrencyPolicy: Forbid").count(), 2);
     let Some(validator) = linter("bin/kubernetes-validate") else {
         return;
     };
     let sandbox = Sandbox::new();
-    sandbox
-        .program(&validator, ["--strict", file.to_str().unwrap()])
-        .run()
-        .expect(0);
+    for (name, _) in pods {
+        let path = deployed(name);
+        sandbox
+            .program(&validator, ["--strict", path.to_str().unwrap()])
+            .run()
+            .expect(0);
+    }
     let bad = sandbox.write(
         "bad.yaml",
         text.replace("concurrencyPolicy", "concurencyPolicy"),
@@ -198,6 +206,29 @@ fn manifests_are_good_and_their_commands_known() {
         .program(&validator, ["--strict", bad.to_str().unwrap()])
         .run();
     assert_ne!(outcome.code(), 0, "{outcome}");
+}
+
+#[test]
+fn dashboard_and_alerts_ask_for_metrics_that_there_are() {
+    let source = include_str!("../../crates/serve/src/metrics.rs");
+    let book = include_str!("../../docs/src/serve.md");
+    let is_known = |metric: &str| source.contains(&format!("\"{metric}\""));
+    assert!(!is_known("no_such_metric"));
+    for name in ["grafana/pgkeep.json", "prometheus/alerts.yaml"] {
+        let text = fs::read_to_string(deployed(name)).unwrap();
+        let words = text.split(|c: char| !(c.is_ascii_lowercase() || c == '_'));
+        let asked: BTreeSet<&str> = words
+            .filter_map(|word| word.strip_prefix("pgkeep_"))
+            .collect();
+        assert!(asked.len() > 10, "{name}: {asked:?}");
+        for metric in asked {
+            assert!(is_known(metric), "{name}: pgkeep_{metric}");
+            assert!(book.contains(&format!("`pgkeep_{metric}`")), "{metric}");
+        }
+    }
+    let text = fs::read_to_string(deployed("grafana/pgkeep.json")).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(dashboard["panels"].as_array().unwrap().len() > 10);
 }
 
 #[test]
@@ -296,6 +327,7 @@ fn units_are_good_and_their_commands_known() {
         "pgkeep-verify.timer",
         "pgkeep-drill.service",
         "pgkeep-drill.timer",
+        "pgkeep-serve.service",
     ] {
         let outcome = verify(name).expect(0);
         assert_eq!(outcome.stderr(), "", "{outcome}");

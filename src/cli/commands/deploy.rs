@@ -61,7 +61,7 @@ need systemd 247. Units that a package installed for /usr/bin/pgkeep are used as
 /// Commands about running by itself.
 #[derive(Debug, Subcommand)]
 pub enum DeployCommand {
-    /// List the files for cron, systemd, Kubernetes and GitHub Actions
+    /// List the files for cron, systemd, Docker, Kubernetes and others
     List,
     /// Print one of the files
     Print(PrintArgs),

@@ -18,6 +18,7 @@ mod pin;
 mod prune;
 mod restore;
 mod retention;
+mod serve;
 mod show;
 mod status;
 mod sync;
@@ -49,6 +50,7 @@ use pin::{PinArgs, UnpinArgs};
 use prune::PruneArgs;
 use restore::RestoreArgs;
 use retention::RetentionArgs;
+use serve::ServeArgs;
 use show::ShowArgs;
 use status::StatusArgs;
 use sync::SyncArgs;
@@ -112,6 +114,9 @@ pub enum Command {
     /// Keys of encrypted backups: make one, prove one, list which are needed
     #[command(subcommand, after_long_help = keys::AFTER_HELP)]
     Keys(KeysCommand),
+    /// Run the schedules, with a page and an HTTP API
+    #[command(after_long_help = serve::AFTER_HELP)]
+    Serve(ServeArgs),
     /// Write, show and describe the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -173,6 +178,7 @@ impl Command {
             Self::Unpin(args) => pin::run_unpin(args, setup, output, context).await,
             Self::Accept(args) => accept::run(args, setup, output, context).await,
             Self::Keys(command) => keys::run(command, setup, output, context).await,
+            Self::Serve(args) => serve::run(args, setup, output, context).await,
             Self::Demo(args) => demo::run(args, setup, output, context).await,
             Self::Deploy(command) => deploy::run(command, setup, output, context).await,
             Self::Inspect(_)
@@ -193,6 +199,7 @@ impl Command {
             | Self::Guard(_)
             | Self::Restore(_)
             | Self::Drill(_)
+            | Self::Serve(_)
             | Self::Demo(_) => true,
             _ => false,
         }

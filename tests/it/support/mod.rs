@@ -3,6 +3,7 @@
 //! Every run has a time limit, and after every run no child process and no secret may be left (oracles O5 and O6).
 
 pub mod azurite;
+pub mod browser;
 pub mod data;
 pub mod fake;
 pub mod gcs;
@@ -20,6 +21,7 @@ pub mod sandbox;
 pub mod schema;
 pub mod scripted_s3;
 pub mod secret;
+pub mod web;
 
 pub use fake::Fake;
 pub use oracle::{Oracle, Place};

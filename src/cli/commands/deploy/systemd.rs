@@ -40,6 +40,9 @@ pub struct SystemdRemoval {
 /// Folder of the units below the repository's `deploy/`.
 const UNITS: &str = "systemd";
 
+/// The server's unit: it is for those who want it in place of the timers.
+const SERVER: &str = "pgkeep-serve.service";
+
 /// The program that the units name as they are, which is where packages put it.
 const PACKAGED: &str = "/usr/bin/pgkeep";
 
@@ -58,8 +61,13 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 /// Most that `systemctl` may print.
 const LIMIT: usize = 1024 * 1024;
 
+/// Returns the units that run pgkeep by timers.
+fn units() -> impl Iterator<Item = (&'static str, &'static str)> {
+    of_folder(UNITS).filter(|(name, _)| *name != SERVER)
+}
+
 fn timers() -> Vec<&'static str> {
-    let names = of_folder(UNITS).map(|(name, _)| name);
+    let names = units().map(|(name, _)| name);
     names.filter(|name| name.ends_with(".timer")).collect()
 }
 
@@ -142,7 +150,7 @@ pub(super) async fn uninstall(
     context: &Context,
 ) -> Result<()> {
     let timers = timers();
-    let found: Vec<(PathBuf, String)> = of_folder(UNITS)
+    let found: Vec<(PathBuf, String)> = units()
         .filter_map(|(name, _)| {
             let path = args.dir.join(name);
             let text = std::fs::read_to_string(&path).ok()?;
@@ -211,7 +219,7 @@ fn check_program(program: &Path) -> Result<()> {
 /// Returns the units that are not there yet, or not as they are now.
 fn due(folder: &Path, program: &str) -> Result<Vec<(PathBuf, String)>> {
     let mut due = Vec::new();
-    for (name, text) in of_folder(UNITS) {
+    for (name, text) in units() {
         let is_packaged = || {
             let mut folders = PACKAGED_UNITS.iter();
             folders.any(|packaged| Path::new(packaged).join(name).is_file())

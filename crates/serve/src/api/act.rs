@@ -1,0 +1,315 @@
+//! What somebody starts or changes.
+
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{bad_request, database_name, id_of};
+use crate::apart::apart;
+use crate::app::{App, Operator, Restorer};
+use crate::auth::Who;
+use crate::history;
+use crate::problem::{Body, Result};
+use crate::runs::{Ask, Started, State as Stands};
+use crate::snapshot::{Held, Verb};
+use pgkeep_core::op;
+use pgkeep_core::setup::{accept, pin};
+use pgkeep_model::id::{BackupId, DatabaseName};
+
+/// Longest key of a request that is taken.
+const MAX_KEY: usize = 128;
+
+/// What is to be run.
+#[derive(Deserialize, utoipa::ToSchema)]
+pub(crate) struct Wanted {
+    /// The database, by its name in the configuration.
+    database: String,
+    /// Which backup is drilled or verified; the latest where none is named.
+    backup: Option<String>,
+}
+
+/// A run that was asked for.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct Asked {
+    /// Its id.
+    id: String,
+    /// Where it stands.
+    state: Stands,
+    /// Whether it was there already.
+    joined: bool,
+    /// Where more is told.
+    links: Links,
+}
+
+/// Where more is told of a run.
+#[derive(Serialize, utoipa::ToSchema)]
+struct Links {
+    run: String,
+    events: String,
+    page: String,
+}
+
+/// Reads a body of JSON, or says what is wrong with it as any other problem.
+pub(crate) fn body<T>(body: std::result::Result<Json<T>, JsonRejection>) -> Result<T> {
+    body.map(|Json(body)| body)
+        .map_err(|error| bad_request(&error.body_text()))
+}
+
+/// Asks for a run: joins one that does the same, here or elsewhere, or one that was asked for under the same key.
+pub(crate) fn start(
+    app: &App,
+    who: &Who,
+    verb: Verb,
+    database: &DatabaseName,
+    backup: Option<BackupId>,
+    headers: &HeaderMap,
+) -> Result<Started> {
+    app.may_act()?;
+    app.setup_for(database)?;
+    let header = headers.get("idempotency-key");
+    let key = header.and_then(|key| key.to_str().ok()).map(str::to_owned);
+    if key.as_ref().is_some_and(|key| key.len() > MAX_KEY) {
+        return Err(bad_request(
+            "`Idempotency-Key` has more than 128 characters",
+        ));
+    }
+    let known = app.known();
+    let joined = |id| Started {
+        id,
+        is_joined: true,
+    };
+    if let Some(key) = &key {
+        let now = app.context.clock.now();
+        if let Some(id) = history::by_request_key(&known, database, verb.as_str(), key, now) {
+            return Ok(joined(id));
+        }
+    }
+    // One of another process: its own lease tells its id.
+    let is_alike = |held: &&Held| &held.database == database && held.verb == verb.as_str();
+    let mut held = known.held.iter().filter(is_alike);
+    let elsewhere = held.find(|held| held.is_alive(app.context.clock.now()));
+    if let Some(run) = elsewhere.and_then(|held| held.run.clone())
+        && app.runs.find(&run).is_none_or(|entry| !entry.is_ended())
+    {
+        return Ok(joined(run));
+    }
+    Ok(app.runs.start(Ask {
+        verb,
+        database: database.clone(),
+        backup,
+        by: who.name.clone(),
+        slot: None,
+        request_key: key,
+    }))
+}
+
+/// Tells of a run that was asked for: 202 where it is new, 200 where it was there.
+pub(crate) async fn told(app: &App, started: Started) -> Response {
+    let base = &app.settings.base;
+    let run = format!("{base}/api/v1/runs/{}", started.id);
+    let state = match super::runs::find(app, &started.id).await {
+        Ok(view) => view.state,
+        Err(_) => Stands::Running,
+    };
+    let status = if started.is_joined {
+        StatusCode::OK
+    } else {
+        StatusCode::ACCEPTED
+    };
+    let asked = Asked {
+        id: started.id.to_string(),
+        state,
+        joined: started.is_joined,
+        links: Links {
+            events: format!("{run}/events"),
+            page: format!("{base}/runs/{}", started.id),
+            run: run.clone(),
+        },
+    };
+    (status, [(header::LOCATION, run)], Json(asked)).into_response()
+}
+
+async fn start_one(
+    app: &App,
+    who: &Who,
+    verb: Verb,
+    wanted: std::result::Result<Json<Wanted>, JsonRejection>,
+    headers: &HeaderMap,
+) -> Result<Response> {
+    let wanted = body(wanted)?;
+    let database = database_name(&wanted.database)?;
+    let backup = wanted.backup.as_deref().map(id_of).transpose()?;
+    let started = start(app, who, verb, &database, backup, headers)?;
+    Ok(told(app, started).await)
+}
+
+/// Makes a backup. A run of the same database that is under way is joined.
+#[utoipa::path(post, path = "/api/v1/backups", tag = "backups", request_body = Wanted,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Asking twice under one key is asking once, for a day")),
+    responses((status = 202, body = Asked), (status = 200, body = Asked, description = "It was there already"),
+        (status = 401, body = Body, content_type = "application/problem+json"), (status = 403, body = Body, content_type = "application/problem+json"),
+        (status = 404, body = Body, content_type = "application/problem+json")))]
+pub(crate) async fn start_backup(
+    Operator(who): Operator,
+    State(app): State<App>,
+    headers: HeaderMap,
+    wanted: std::result::Result<Json<Wanted>, JsonRejection>,
+) -> Result<Response> {
+    start_one(&app, &who, Verb::Backup, wanted, &headers).await
+}
+
+/// Restores a backup for a test, compares it, and drops it.
+#[utoipa::path(post, path = "/api/v1/drills", tag = "backups", request_body = Wanted,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Asking twice under one key is asking once, for a day")),
+    responses((status = 202, body = Asked), (status = 200, body = Asked, description = "It was there already"),
+        (status = 401, body = Body, content_type = "application/problem+json"), (status = 403, body = Body, content_type = "application/problem+json"),
+        (status = 404, body = Body, content_type = "application/problem+json")))]
+pub(crate) async fn start_drill(
+    Operator(who): Operator,
+    State(app): State<App>,
+    headers: HeaderMap,
+    wanted: std::result::Result<Json<Wanted>, JsonRejection>,
+) -> Result<Response> {
+    start_one(&app, &who, Verb::Drill, wanted, &headers).await
+}
+
+/// Reads the stored copies of a backup, and proves that every byte is unchanged.
+#[utoipa::path(post, path = "/api/v1/verifications", tag = "backups", request_body = Wanted,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Asking twice under one key is asking once, for a day")),
+    responses((status = 202, body = Asked), (status = 200, body = Asked, description = "It was there already"),
+        (status = 401, body = Body, content_type = "application/problem+json"), (status = 403, body = Body, content_type = "application/problem+json"),
+        (status = 404, body = Body, content_type = "application/problem+json")))]
+pub(crate) async fn start_verification(
+    Operator(who): Operator,
+    State(app): State<App>,
+    headers: HeaderMap,
+    wanted: std::result::Result<Json<Wanted>, JsonRejection>,
+) -> Result<Response> {
+    start_one(&app, &who, Verb::Verify, wanted, &headers).await
+}
+
+/// Why something is done.
+#[derive(Deserialize, utoipa::ToSchema)]
+pub(crate) struct Reason {
+    /// For anyone who finds it later.
+    reason: String,
+}
+
+/// Keeps a backup until it is unpinned.
+#[utoipa::path(put, path = "/api/v1/backups/{id}/pin", tag = "backups", request_body = Reason,
+    params(("id" = String, Path, description = "Id of the backup")),
+    responses((status = 200, body = Value), (status = 401, body = Body, content_type = "application/problem+json"),
+        (status = 403, body = Body, content_type = "application/problem+json"), (status = 404, body = Body, content_type = "application/problem+json")))]
+pub(crate) async fn pin(
+    Operator(who): Operator,
+    State(app): State<App>,
+    Path(id): Path<String>,
+    reason: std::result::Result<Json<Reason>, JsonRejection>,
+) -> Result<Json<Value>> {
+    let reason = body(reason)?.reason;
+    set_pin(&app, &who, &id_of(&id)?, Some(&reason))
+        .await
+        .map(Json)
+}
+
+/// Lets the retention policy decide about a backup again.
+#[utoipa::path(delete, path = "/api/v1/backups/{id}/pin", tag = "backups",
+    params(("id" = String, Path, description = "Id of the backup")),
+    responses((status = 200, body = Value), (status = 401, body = Body, content_type = "application/problem+json"),
+        (status = 403, body = Body, content_type = "application/problem+json"), (status = 404, body = Body, content_type = "application/problem+json")))]
+pub(crate) async fn unpin(
+    Operator(who): Operator,
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>> {
+    set_pin(&app, &who, &id_of(&id)?, None).await.map(Json)
+}
+
+/// Pins a backup for a reason, or unpins it.
+pub(crate) async fn set_pin(
+    app: &App,
+    who: &Who,
+    id: &BackupId,
+    reason: Option<&str>,
+) -> Result<Value> {
+    app.may_act()?;
+    let setup = app.setup_for(id.database())?;
+    let overrides = pin::Overrides {
+        id: Some(id.to_string()),
+        ..pin::Overrides::default()
+    };
+    let request = match reason {
+        Some(reason) => pin::request(&overrides, &signed(reason, who), &setup)?,
+        None => pin::request_to_unpin(&overrides, &setup)?,
+    };
+    let context = app.context.clone();
+    let report = apart(async move || op::pin::run(request, &context).await).await??;
+    app.looked_again().await;
+    Ok(serde_json::to_value(report).unwrap_or_default())
+}
+
+/// Says in a reason who gave it.
+fn signed(reason: &str, who: &Who) -> String {
+    match &who.name {
+        Some(name) if !reason.trim().is_empty() => format!("{} (by {name})", reason.trim()),
+        _ => reason.to_owned(),
+    }
+}
+
+/// What is accepted, and why.
+#[derive(Deserialize, utoipa::ToSchema)]
+pub(crate) struct Acceptance {
+    /// For anyone who finds it later.
+    reason: String,
+    /// The tables that it may be held for; none accepts whatever it is.
+    #[serde(default)]
+    tables: Vec<String>,
+}
+
+/// Makes a backup that is held the new normal.
+#[utoipa::path(post, path = "/api/v1/backups/{id}/accept", tag = "backups", request_body = Acceptance,
+    params(("id" = String, Path, description = "Id of the backup")),
+    responses((status = 200, body = Value), (status = 401, body = Body, content_type = "application/problem+json"),
+        (status = 403, body = Body, content_type = "application/problem+json"), (status = 404, body = Body, content_type = "application/problem+json"),
+        (status = 409, body = Body, content_type = "application/problem+json")))]
+pub(crate) async fn accept(
+    Restorer(who): Restorer,
+    State(app): State<App>,
+    Path(id): Path<String>,
+    wanted: std::result::Result<Json<Acceptance>, JsonRejection>,
+) -> Result<Json<Value>> {
+    let wanted = body(wanted)?;
+    accept_one(&app, &who, &id_of(&id)?, &wanted.reason, wanted.tables)
+        .await
+        .map(Json)
+}
+
+/// Accepts a backup that is held.
+pub(crate) async fn accept_one(
+    app: &App,
+    who: &Who,
+    id: &BackupId,
+    reason: &str,
+    tables: Vec<String>,
+) -> Result<Value> {
+    app.may_act()?;
+    let setup = app.setup_for(id.database())?;
+    let overrides = accept::Overrides {
+        id: id.to_string(),
+        reason: reason.to_owned(),
+        tables,
+        ..accept::Overrides::default()
+    };
+    let mut request = accept::request(&overrides, &setup)?;
+    if let Some(name) = &who.name {
+        request.by.clone_from(name);
+    }
+    let context = app.context.clone();
+    let report = apart(async move || op::accept::run(request, &context).await).await??;
+    app.looked_again().await;
+    Ok(serde_json::to_value(report).unwrap_or_default())
+}

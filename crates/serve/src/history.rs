@@ -1,0 +1,280 @@
+//! The history of runs: those of this process, those that are known by a lease, and those with a record, as one list.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::runs::{RunView, Runs, State};
+use crate::snapshot::{Held, Snapshot};
+use pgkeep_core::op::history::read_records;
+use pgkeep_core::op::stored::{Listing, StoredBackup};
+use pgkeep_model::id::{BackupId, DatabaseName};
+use pgkeep_model::keys::Part;
+use pgkeep_model::runs::{MAX_RECORD_BYTES, RunRecord};
+
+/// How many records are read to find those that are asked for; a filter that finds fewer says where it stopped.
+const MAX_READ: usize = 5000;
+
+/// How many are read at once.
+const BATCH: usize = 200;
+
+/// How many records of a database the page's history shows at most.
+const MAX_SHOWN: usize = 20_000;
+
+/// What is asked for.
+#[derive(Default)]
+pub struct Asked<'a> {
+    /// Only this database.
+    pub database: Option<&'a DatabaseName>,
+    /// Only this command.
+    pub verb: Option<&'a str>,
+    /// Only those that went well, or only those that did not.
+    pub is_good: Option<bool>,
+    /// Only what is older.
+    pub before: Option<&'a BackupId>,
+    /// How many.
+    pub limit: usize,
+}
+
+/// What was found.
+pub struct Found {
+    /// Runs, newest first.
+    pub runs: Vec<RunView>,
+    /// Where the next part begins; none at the end.
+    pub next: Option<BackupId>,
+}
+
+impl Asked<'_> {
+    fn wants(&self, view: &RunView) -> bool {
+        let is_good = || matches!(view.state, State::Done | State::Running | State::Queued);
+        self.database
+            .is_none_or(|name| view.database == name.as_str())
+            && self.verb.is_none_or(|verb| view.verb == verb)
+            && self.is_good.is_none_or(|wanted| is_good() == wanted)
+    }
+
+    fn is_before(&self, id: &BackupId) -> bool {
+        self.before.is_none_or(|before| order(id) < order(before))
+    }
+}
+
+/// Ids of several databases by time, and by their text where that is the same.
+fn order(id: &BackupId) -> (Timestamp, String) {
+    (id.started_at(), id.to_string())
+}
+
+/// Finds runs, newest first. Of what goes on, all is in the first part.
+pub async fn find(known: &Snapshot, runs: &Runs, asked: &Asked<'_>) -> Found {
+    let mut found: Vec<RunView> = Vec::new();
+    let mut told: HashSet<BackupId> = HashSet::new();
+    if asked.before.is_none() {
+        let own = runs.all().into_iter();
+        found.extend(own.filter(|view| {
+            told.insert(view.id.clone());
+            asked.wants(view) && matches!(view.state, State::Queued | State::Running)
+        }));
+        told = found.iter().map(|view| view.id.clone()).collect();
+        let held = known.held.iter().map(of_lease);
+        found.extend(held.filter(|view| asked.wants(view) && told.insert(view.id.clone())));
+    }
+    let mut ids: Vec<&BackupId> = known
+        .listing
+        .runs
+        .keys()
+        .filter(|id| asked.database.is_none_or(|name| id.database() == name))
+        .filter(|id| asked.is_before(id))
+        .collect();
+    ids.sort_by_cached_key(|id| std::cmp::Reverse(order(id)));
+    let (mut next, mut read) = (None, 0);
+    'all: for batch in ids.chunks(BATCH) {
+        for record in read_records(&known.listing, batch.iter().copied()).await {
+            let id = record.id.clone();
+            if found.len() >= asked.limit {
+                break 'all;
+            }
+            let view = of_record(&record);
+            if told.contains(&view.id) {
+                found.retain(|other| other.id != view.id);
+            }
+            if asked.wants(&view) {
+                found.push(view);
+            }
+            next = Some(id);
+        }
+        read += batch.len();
+        if read >= MAX_READ {
+            break;
+        }
+    }
+    let is_end = next.as_ref() == ids.last().copied();
+    Found {
+        runs: found,
+        next: next.filter(|_| !is_end),
+    }
+}
+
+/// Finds one run that is not of this process.
+pub async fn one(known: &Snapshot, id: &BackupId) -> Option<RunView> {
+    if known.listing.runs.contains_key(id) {
+        let read = read_records(&known.listing, std::iter::once(id)).await;
+        return read.first().map(of_record);
+    }
+    // A backup whose first attempt failed has the id of a later one.
+    let records = known.records.get(id.database()).into_iter().flatten();
+    let mut renamed = records.filter(|record| record.run.as_ref() == Some(id));
+    if let Some(record) = renamed.next() {
+        return Some(of_record(record));
+    }
+    let mut held = known.held.iter();
+    held.find(|held| held.run.as_ref() == Some(id))
+        .map(of_lease)
+}
+
+/// Finds the run that a client asked for under this key within the last day.
+pub fn by_request_key(
+    known: &Snapshot,
+    database: &DatabaseName,
+    verb: &str,
+    key: &str,
+    now: Timestamp,
+) -> Option<BackupId> {
+    const REMEMBERED: i64 = 24 * 3600;
+    let records: &[Arc<RunRecord>] = known.records.get(database)?;
+    let mut same = records.iter().filter(|record| {
+        record.verb == verb
+            && record.request_key.as_deref() == Some(key)
+            && now.as_second() - record.started_at.as_second() < REMEMBERED
+    });
+    let record = same.next()?;
+    Some(record.run.as_ref().unwrap_or(&record.id).clone())
+}
+
+/// Tells a run by its lease.
+pub fn of_lease(held: &Held) -> RunView {
+    let state = if held.is_dead {
+        State::Interrupted
+    } else {
+        State::Running
+    };
+    let phase = if held.is_dead {
+        format!("interrupted: no sign of life since {}", held.last_sign)
+    } else {
+        format!("under way in process {} on `{}`", held.pid, held.host)
+    };
+    let unnamed = || BackupId::new(held.database.clone(), held.since, 0);
+    RunView {
+        id: held.run.clone().unwrap_or_else(unnamed),
+        database: held.database.to_string(),
+        verb: held.verb.clone(),
+        state,
+        trigger: trigger(held.slot).to_owned(),
+        by: held.by.clone(),
+        slot: held.slot,
+        queued_at: held.since,
+        started_at: Some(held.since),
+        ended_at: held.is_dead.then_some(held.last_sign),
+        phase,
+        done_bytes: 0,
+        total_bytes: 0,
+        bytes_per_second: 0,
+        table: None,
+        lines: Vec::new(),
+        exit_code: None,
+        backup_id: None,
+        failure: None,
+        message: held
+            .is_dead
+            .then(|| "it died, and nothing was stored".to_owned()),
+        size_bytes: None,
+        rows: None,
+        report: None,
+    }
+}
+
+/// Tells a run by its record.
+pub fn of_record(record: &RunRecord) -> RunView {
+    let state = if record.is_interrupted() {
+        State::Interrupted
+    } else if record.is_success() {
+        State::Done
+    } else {
+        State::Failed
+    };
+    let took = jiff::SignedDuration::from_millis(i64::try_from(record.took_ms).unwrap_or(0));
+    RunView {
+        id: record.run.clone().unwrap_or_else(|| record.id.clone()),
+        database: record.database.to_string(),
+        verb: record.verb.clone(),
+        state,
+        trigger: record
+            .trigger
+            .clone()
+            .unwrap_or_else(|| trigger(record.slot).to_owned()),
+        by: record.by.clone(),
+        slot: record.slot,
+        queued_at: record.started_at,
+        started_at: Some(record.started_at),
+        ended_at: Some(record.started_at + took),
+        phase: String::new(),
+        done_bytes: 0,
+        total_bytes: 0,
+        bytes_per_second: 0,
+        table: None,
+        lines: Vec::new(),
+        exit_code: Some(record.exit_code),
+        backup_id: record.backup_id.clone(),
+        failure: None,
+        message: record.failure.clone(),
+        size_bytes: record.size_bytes,
+        rows: record.rows,
+        report: None,
+    }
+}
+
+fn trigger(slot: Option<Timestamp>) -> &'static str {
+    if slot.is_some() { "schedule" } else { "manual" }
+}
+
+/// Returns the same with all records of a database, for whoever goes back further than the newest ones.
+pub async fn with_all_records(known: &Snapshot, database: &DatabaseName) -> Snapshot {
+    let ids = known.listing.runs.keys().rev();
+    let newest = ids.filter(|run| run.database() == database).take(MAX_SHOWN);
+    let ids: Vec<&BackupId> = newest.collect();
+    if known
+        .records
+        .get(database)
+        .is_some_and(|held| held.len() >= ids.len())
+    {
+        return known.clone();
+    }
+    let read = read_records(&known.listing, ids.into_iter()).await;
+    let mut records = BTreeMap::clone(&known.records);
+    records.insert(database.clone(), read.into_iter().map(Arc::new).collect());
+    known.but(|next| next.records = Arc::new(records))
+}
+
+/// Reads the note about the last drill of a backup.
+pub async fn drill_note(known: &Snapshot, id: &BackupId) -> Option<Value> {
+    let mut all = known.listing.backups.iter();
+    let backup = all.find(|backup| &backup.place.id == id)?;
+    note_of(&known.listing, backup).await
+}
+
+/// Reads it from the first storage that has it.
+pub(crate) async fn note_of(listing: &Listing, backup: &StoredBackup) -> Option<Value> {
+    let key = backup.place.key(Part::Drill, "");
+    for (&at, copy) in &backup.copies {
+        if copy.is_drilled()
+            && let Ok(bytes) = listing.storages[at]
+                .storage
+                .get(&key, MAX_RECORD_BYTES)
+                .await
+            && let Ok(note) = serde_json::from_slice(&bytes)
+        {
+            return Some(note);
+        }
+    }
+    None
+}

@@ -1,0 +1,134 @@
+//! One run, from the configuration to its report: the same requests and operations as the commands have.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::Entry;
+use super::outcome::Outcome;
+use super::watch::Teller;
+use crate::snapshot::Verb;
+use pgkeep_core::context::Context;
+use pgkeep_core::op;
+use pgkeep_core::setup::{Setup, StorageOverrides, backup, drill, verify};
+use pgkeep_model::failure::{Failure, Result};
+use pgkeep_model::manifest::Trigger;
+use pgkeep_model::origin::Origin;
+
+fn json(report: &impl Serialize) -> Option<Value> {
+    serde_json::to_value(report).ok()
+}
+
+/// Carries a run out. A failure is an outcome like any other.
+pub(super) async fn run(entry: &Entry, setup: &Setup, context: &Context) -> Outcome {
+    let done = match entry.ask.verb {
+        Verb::Backup => backup_one(entry, setup, context).await,
+        Verb::Drill => drill_one(entry, setup, context).await,
+        Verb::Verify => verify_one(entry, setup, context).await,
+    };
+    done.unwrap_or_else(Outcome::of)
+}
+
+fn setup_of(entry: &Entry, setup: &Setup) -> Setup {
+    let mut setup = setup.clone();
+    setup.database = Some(entry.ask.database.to_string());
+    setup
+}
+
+fn origin_of(entry: &Entry) -> Origin {
+    Origin {
+        run: Some(entry.id.clone()),
+        slot: entry.ask.slot,
+        by: entry.ask.by.clone(),
+        request_key: entry.ask.request_key.clone(),
+    }
+}
+
+async fn backup_one(entry: &Entry, setup: &Setup, context: &Context) -> Result<Outcome> {
+    let setup = setup_of(entry, setup);
+    let trigger = match entry.ask.slot {
+        Some(_) => Trigger::Schedule,
+        None => Trigger::Manual,
+    };
+    let overrides = backup::Overrides {
+        trigger: Some(trigger),
+        ..backup::Overrides::default()
+    };
+    let (requests, _) = backup::requests(&overrides, &setup)?;
+    let context = setup.telling(context, &StorageOverrides::default())?;
+    let teller = Teller {
+        entry,
+        clock: context.clock.as_ref(),
+    };
+    let mut request = requests
+        .into_iter()
+        .next()
+        .expect("a database that is named gives a request or a failure");
+    request.origin = origin_of(entry);
+    let report = op::backup::run(&request, &context, &teller).await;
+    Ok(Outcome {
+        is_good: report.stored && report.failure.as_ref().is_none_or(is_beside_the_point),
+        backup_id: report.backup_id.clone().filter(|_| report.stored),
+        size_bytes: report.stored.then_some(report.size_bytes),
+        rows: report.stored.then_some(report.rows),
+        report: json(&report),
+        failure: report.failure,
+    })
+}
+
+/// Tells whether what was made is good, though something behind it is not.
+fn is_beside_the_point(failure: &Failure) -> bool {
+    failure.kind.exit_code() == 3
+}
+
+async fn drill_one(entry: &Entry, setup: &Setup, context: &Context) -> Result<Outcome> {
+    let setup = setup_of(entry, setup);
+    let overrides = drill::Overrides {
+        id: entry.ask.backup.as_ref().map(ToString::to_string),
+        ..drill::Overrides::default()
+    };
+    let mut request = drill::request(&overrides, &setup)?;
+    request.origin = origin_of(entry);
+    request.lock = Some(setup.lock(Duration::ZERO)?);
+    let context = setup.telling(context, &StorageOverrides::default())?;
+    let teller = Teller {
+        entry,
+        clock: context.clock.as_ref(),
+    };
+    let report = op::drill::run(&request, &context, &teller).await;
+    Ok(Outcome {
+        is_good: report.passed,
+        backup_id: report.backup_id.clone(),
+        size_bytes: None,
+        rows: report.restore.as_ref().map(|restore| restore.rows),
+        report: json(&report),
+        failure: report.failure,
+    })
+}
+
+async fn verify_one(entry: &Entry, setup: &Setup, context: &Context) -> Result<Outcome> {
+    let setup = setup_of(entry, setup);
+    let overrides = verify::Overrides {
+        id: entry.ask.backup.as_ref().map(ToString::to_string),
+        ..verify::Overrides::default()
+    };
+    let mut request = verify::request(&overrides, &setup)?;
+    request.origin = origin_of(entry);
+    request.lock = Some(setup.lock(Duration::ZERO)?);
+    let context = setup.telling(context, &StorageOverrides::default())?;
+    let teller = Teller {
+        entry,
+        clock: context.clock.as_ref(),
+    };
+    let report = op::verify::run(request, &context, &teller).await?;
+    let first = report.copies.first();
+    Ok(Outcome {
+        is_good: report.ok,
+        backup_id: first.map(|copy| copy.id.clone()),
+        size_bytes: None,
+        rows: None,
+        report: json(&report),
+        failure: report.failure,
+    })
+}

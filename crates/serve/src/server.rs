@@ -1,0 +1,88 @@
+//! The server: routes, headers of every response, and its life from the first look to the last byte.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use tokio::net::TcpListener;
+
+use crate::api;
+use crate::app::App;
+use crate::pages;
+use pgkeep_core::context::Context;
+use pgkeep_model::failure::{Failure, Kind, Result};
+
+/// How long responses may still take when a stop was asked for.
+const DRAIN: Duration = Duration::from_secs(4);
+
+/// What browsers may load and do: nothing but our own files.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+                      connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// Returns all routes, below the base path.
+pub fn router(app: App) -> Router {
+    let (api, _) = api::routes().split_for_parts();
+    let all = api
+        .merge(pages::routes())
+        .layer(middleware::from_fn_with_state(app.clone(), headed))
+        .with_state(app.clone());
+    if app.settings.base.is_empty() {
+        all
+    } else {
+        Router::new().nest_service(&app.settings.base, all)
+    }
+}
+
+/// Puts on each response what keeps browsers and caches in bounds, and logs it.
+async fn headed(State(_): State<App>, request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let mut response = next.run(request).await;
+    let status = response.status().as_u16();
+    // Without the query: a secret may stand there.
+    tracing::debug!(target: "pgkeep", %method, path, status, "answered");
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (
+            HeaderName::from_static("cross-origin-opener-policy"),
+            "same-origin",
+        ),
+        (
+            HeaderName::from_static("cross-origin-resource-policy"),
+            "same-origin",
+        ),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Answers until a stop is asked for; then ends what streams, and waits a little for the rest.
+pub async fn answer(listener: TcpListener, app: App, context: &Context) -> Result<()> {
+    let streams = app.streams.clone();
+    let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
+    let stop = context.stop.token().clone();
+    let served = axum::serve(listener, service).with_graceful_shutdown(async move {
+        stop.cancelled().await;
+        streams.cancel();
+    });
+    let late = async {
+        context.stop.token().cancelled().await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        served = served => served.map_err(|error| {
+            Failure::new(Kind::Unexpected, "server_failed", format!("the server ended: {error}"))
+        }),
+        () = late => Ok(()),
+    }
+}

@@ -1,0 +1,178 @@
+//! The life of a server: where it listens, how it ends, and what is told of runs that died with it.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::{OPERATE, READ, Shop, end_both};
+use crate::support::postgres::free_port;
+use crate::support::processes;
+
+#[test]
+fn an_address_that_others_reach_needs_tokens() {
+    let Some(shop) = Shop::with("", "") else {
+        return;
+    };
+    let run = |flags: &[&str]| {
+        shop.sandbox
+            .pgkeep([&["--json", "serve"], flags].concat())
+            .run()
+    };
+    let refused = run(&["--listen", "0.0.0.0:0"]).expect(2).exit_error();
+    assert_eq!(refused["id"], "tokens_needed");
+    let refused = run(&["--listen", "nowhere"]).expect(2).exit_error();
+    assert_eq!(refused["id"], "bad_listen");
+    let refused = run(&["--base-path", "backups"]).expect(2).exit_error();
+    assert_eq!(refused["id"], "bad_base_path");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let refused = run(&["--listen", &address]).expect(2).exit_error();
+    assert_eq!(refused["id"], "cannot_listen");
+    shop.configure("", "  tokens: [{name: a, token: zzzz}]\n");
+    assert_eq!(run(&[]).expect(2).exit_error()["id"], "short_token");
+}
+
+#[test]
+fn a_base_path_is_before_every_address() {
+    let Some(shop) = Shop::new("") else { return };
+    let serving = shop.serve(&["--base-path", "/backups/"]);
+    serving.get("/backups/api/v1/databases").expect(200);
+    serving.get("/backups/healthz").expect(200);
+    assert_eq!(serving.get("/api/v1/databases").status, 404);
+    serving.end().expect(0);
+}
+
+/// Makes the dump wait for a lock that a session holds, so that a run is under way for as long as the test wants.
+fn hold_table(shop: &Shop) -> impl Drop + use<> {
+    struct Held(std::process::Child);
+    impl Drop for Held {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+    let mut session = std::process::Command::new(shop.server.bin().join("psql"))
+        .args(["-qAtX", "-d", &shop.database.socket_url()])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = session.stdin.take().unwrap();
+    writeln!(
+        input,
+        "BEGIN; LOCK users IN ACCESS EXCLUSIVE MODE; SELECT 'held';"
+    )
+    .unwrap();
+    let mut said = [0; 4];
+    session
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut said)
+        .unwrap();
+    assert_eq!(&said, b"held");
+    session.stdin = Some(input);
+    Held(session)
+}
+
+/// With twenty open streams and a run under way it ends in a few seconds, and the run has a record.
+#[test]
+fn it_ends_soon_with_streams_open_and_the_run_is_recorded() {
+    let Some(shop) = Shop::new("") else { return };
+    let serving = shop.serve(&[]);
+    let held = hold_table(&shop);
+    let id = serving.start("backups");
+    let streams: Vec<TcpStream> = (0..20)
+        .map(|_| {
+            let mut stream = TcpStream::connect(("127.0.0.1", serving.port)).unwrap();
+            write!(
+                stream,
+                "GET /api/v1/runs/{id}/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {READ}\r\n\r\n"
+            )
+            .unwrap();
+            let mut first = [0; 15];
+            stream.read_exact(&mut first).unwrap();
+            assert_eq!(&first, b"HTTP/1.1 200 OK");
+            stream
+        })
+        .collect();
+    let began = Instant::now();
+    let outcome = serving.end().expect(0);
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(6), "{took:?} {outcome}");
+    drop((streams, held));
+    let path = shop.sandbox.path(format!("backups/shop/runs/{id}.json"));
+    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert_eq!(
+        (&record["exit_code"], &record["by"]),
+        (&json!(143), &json!("ci"))
+    );
+}
+
+/// A run that died with its server is told as interrupted, by its lease, and then by a record; a manual one is never
+/// made again.
+#[test]
+fn a_run_that_died_is_interrupted_and_never_running_for_ever() {
+    let Some(shop) = Shop::new("") else { return };
+    let serving = shop.serve(&[]);
+    let held = hold_table(&shop);
+    let id = serving.start("backups");
+    serving.wait_until(&id, |run| {
+        run["phase"] == "connecting" || run["phase"] == "dumping"
+    });
+    let pid = serving.running.pid();
+    let children = processes::of_sandbox(Some(pid), shop.sandbox.root());
+    serving.running.signal(Signal::KILL);
+    processes::kill(&children);
+    serving.kill();
+    drop(held);
+    let serving = shop.serve(&[]);
+    let run = serving.wait_until(&id, |run| run["state"] == "interrupted");
+    assert_eq!(run["by"], "ci");
+    // The next run takes the lease over, and leaves the record of the one that died.
+    let next = serving.start("backups");
+    assert_ne!(next, id);
+    assert_eq!(serving.wait_for(&next)["state"], "done");
+    let path = shop.sandbox.path(format!("backups/shop/runs/{id}.json"));
+    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert_eq!(record["failure_id"], "run_interrupted");
+    let run = serving.wait_until(&id, |run| run["exit_code"] == 137);
+    assert_eq!(run["state"], "interrupted");
+    serving.end().expect(0);
+}
+
+/// What another host does is shown by its lease, and joined.
+#[test]
+fn a_run_of_another_process_is_shown_and_joined() {
+    let Some(shop) = Shop::new("") else { return };
+    let one = shop.serve(&[]);
+    let held = hold_table(&shop);
+    let id = one.start("backups");
+    one.wait_until(&id, |run| {
+        run["phase"] == "connecting" || run["phase"] == "dumping"
+    });
+    let other = shop.serve_on(free_port(), &[]);
+    let run = other.wait_until(&id, |run| run["state"] == "running");
+    assert!(
+        run["phase"]
+            .as_str()
+            .unwrap()
+            .starts_with("under way in process"),
+        "{run:#}"
+    );
+    let body = r#"{"database": "shop"}"#;
+    let joined = other
+        .ask("POST", "/api/v1/backups", OPERATE, body)
+        .expect(200)
+        .json();
+    assert_eq!(
+        (&joined["id"], &joined["joined"]),
+        (&json!(id), &json!(true))
+    );
+    drop(held);
+    assert_eq!(one.wait_for(&id)["state"], "done");
+    end_both(one, other);
+}
