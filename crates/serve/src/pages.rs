@@ -3,6 +3,7 @@
 mod act;
 mod files;
 mod look;
+mod restore;
 mod session;
 
 use axum::Router;
@@ -39,6 +40,7 @@ pub(crate) fn routes() -> Router<App> {
         .route("/backups/{id}/accept", post(act::accept))
         .route("/backups/{id}/download", get(files::dump))
         .route("/backups/{id}/tables/{table}", get(files::rows))
+        .route("/backups/{id}/tables/{table}/restore", post(restore::rows))
         .route("/runs/{id}", get(look::run))
         .route("/drills/{id}", get(look::drill))
         .route("/diff", get(look::diff))

@@ -21,6 +21,7 @@ use pgkeep_core::setup::Setup;
 use pgkeep_model::failure::Failure;
 use pgkeep_model::id::{BackupId, DatabaseName};
 
+pub use carry_out::rows_request;
 use outcome::Outcome;
 use watch::Watched;
 
@@ -114,12 +115,23 @@ pub struct Ask {
     pub database: DatabaseName,
     /// Which backup is drilled or verified; the latest where nobody says.
     pub backup: Option<BackupId>,
+    /// Which rows are put back, of a restore.
+    pub rows: Option<Rows>,
     /// Who asks, by the name of the token; none for a schedule.
     pub by: Option<String>,
     /// The slot that it is for; none where somebody asks.
     pub slot: Option<Timestamp>,
     /// What the client calls its request, so that asking twice is asking once.
     pub request_key: Option<String>,
+}
+
+/// Rows of one table that are put back into the database that they are from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rows {
+    /// The table, with its schema where that is not `public`.
+    pub table: String,
+    /// Whether they go into an empty table, instead of being merged by their key.
+    pub is_append: bool,
 }
 
 /// A run that was asked for.
@@ -200,7 +212,9 @@ impl Runs {
         let is_same = |entry: &&Arc<Entry>| {
             let other = &entry.ask;
             let is_repeated = ask.request_key.is_some() && other.request_key == ask.request_key;
-            let is_alike = other.verb == ask.verb && other.database == ask.database;
+            let is_alike = other.verb == ask.verb
+                && other.database == ask.database
+                && (other.rows == ask.rows && (ask.rows.is_none() || other.backup == ask.backup));
             is_alike && (is_repeated || !entry.is_ended())
         };
         if let Some(entry) = entries.iter().rev().find(is_same) {

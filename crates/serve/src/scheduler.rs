@@ -56,6 +56,7 @@ pub async fn run(
                     verb,
                     database: database.clone(),
                     backup: None,
+                    rows: None,
                     by: None,
                     slot: Some(due.slot),
                     request_key: None,

@@ -101,6 +101,8 @@ pub enum Verb {
     Drill,
     /// The reading of stored copies.
     Verify,
+    /// A table's rows put back, which no schedule does.
+    Restore,
 }
 
 impl Verb {
@@ -110,6 +112,7 @@ impl Verb {
             Self::Backup => "backup",
             Self::Drill => "drill",
             Self::Verify => "verify",
+            Self::Restore => "restore",
         }
     }
 }

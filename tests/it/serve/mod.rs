@@ -3,6 +3,7 @@
 mod api;
 mod browser;
 mod life;
+mod pages;
 mod slots;
 
 use std::net::TcpStream;

@@ -101,6 +101,7 @@ pub(crate) fn start(
         verb,
         database: database.clone(),
         backup,
+        rows: None,
         by: who.name.clone(),
         slot: None,
         request_key: key,

@@ -275,7 +275,7 @@ fn row(
                             summary { "Put back" }
                             form method="post" action=(format!("{link}/restore")) {
                                 label { input type="radio" name="mode" value="upsert" checked; " Add and update rows" }
-                                label { input type="radio" name="mode" value="replace"; " Replace all rows" }
+                                label { input type="radio" name="mode" value="append"; " Fill a table that is empty" }
                                 button type="submit" { "Try it first" }
                             }
                         }

@@ -16,7 +16,7 @@ pub struct Preview {
     pub database: String,
     /// The table, as people write it.
     pub table: String,
-    /// `upsert` or `replace`.
+    /// `upsert` or `append`.
     pub mode: String,
     /// Where the rows go, without secrets.
     pub target: String,
@@ -36,7 +36,7 @@ pub fn preview(chrome: &Chrome, view: &Preview) -> Markup {
     let body = html! {
         h1 { "Put back " (view.table) }
         p { "From " a.id href=(backup) { (view.backup_id) } " into " strong { (view.target) } ", "
-            @if view.mode == "replace" { "replacing all its rows" } @else { "adding and updating rows" } ". "
+            @if view.mode == "append" { "into a table that is empty" } @else { "adding rows and changing those that differ" } ". "
             "This was tried and rolled back; nothing has been changed."
         }
         @if let Some((message, hints)) = &view.failure {
@@ -51,7 +51,7 @@ pub fn preview(chrome: &Chrome, view: &Preview) -> Markup {
                 input type="hidden" name="mode" value=(view.mode);
                 input type="hidden" name="confirm" value="yes";
                 @for (name, value) in &view.hidden { input type="hidden" name=(name) value=(value); }
-                button.danger type="submit" { @if view.mode == "replace" { "Replace all rows of " (view.table) } @else { "Put the rows into " (view.table) } }
+                button.danger type="submit" { "Put the rows into " (view.table) }
                 a.button href=(backup) { "Leave it" }
             }
         } @else { p { a href=(backup) { "Back to the backup" } } }

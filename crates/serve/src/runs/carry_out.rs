@@ -5,14 +5,17 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Entry;
 use super::outcome::Outcome;
 use super::watch::Teller;
+use super::{Entry, Rows};
 use crate::snapshot::Verb;
 use pgkeep_core::context::Context;
-use pgkeep_core::op;
-use pgkeep_core::setup::{Setup, StorageOverrides, backup, drill, verify};
-use pgkeep_model::failure::{Failure, Result};
+use pgkeep_core::op::{self, restore};
+use pgkeep_core::setup::{
+    Setup, StorageOverrides, backup, connection_of, drill, restore as settings, verify,
+};
+use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::id::BackupId;
 use pgkeep_model::manifest::Trigger;
 use pgkeep_model::origin::Origin;
 
@@ -26,6 +29,7 @@ pub(super) async fn run(entry: &Entry, setup: &Setup, context: &Context) -> Outc
         Verb::Backup => backup_one(entry, setup, context).await,
         Verb::Drill => drill_one(entry, setup, context).await,
         Verb::Verify => verify_one(entry, setup, context).await,
+        Verb::Restore => restore_one(entry, setup, context).await,
     };
     done.unwrap_or_else(Outcome::of)
 }
@@ -104,6 +108,59 @@ async fn drill_one(entry: &Entry, setup: &Setup, context: &Context) -> Result<Ou
         rows: report.restore.as_ref().map(|restore| restore.rows),
         report: json(&report),
         failure: report.failure,
+    })
+}
+
+/// Makes the request to put rows back into the database that they are from, or only to try it.
+pub fn rows_request(
+    setup: &Setup,
+    backup: &BackupId,
+    rows: &Rows,
+    is_dry_run: bool,
+) -> Result<restore::Request> {
+    let config = setup.config_or_fail()?;
+    let database = config.database(backup.database().as_str());
+    let connection = database.and_then(connection_of);
+    let name = connection.as_ref().and_then(|found| found.database_name());
+    let name = name.ok_or_else(|| {
+        let message = format!(
+            "cannot put rows back: the connection of `{}` names no database",
+            backup.database()
+        );
+        Failure::new(Kind::Usage, "no_target", message)
+            .hint("`pgkeep restore --upsert` takes a target by `--into`")
+    })?;
+    let overrides = settings::Overrides {
+        what: backup.to_string(),
+        into: name.to_owned(),
+        tables: vec![rows.table.clone()],
+        upsert: !rows.is_append,
+        data_only: rows.is_append,
+        dry_run: is_dry_run,
+        ..settings::Overrides::default()
+    };
+    settings::request(&overrides, setup)
+}
+
+async fn restore_one(entry: &Entry, setup: &Setup, context: &Context) -> Result<Outcome> {
+    let setup = setup_of(entry, setup);
+    let asked = entry.ask.backup.as_ref().zip(entry.ask.rows.as_ref());
+    let (backup, rows) = asked.expect("a restore is asked for with a backup and a table");
+    let mut request = rows_request(&setup, backup, rows, false)?;
+    request.options.origin = origin_of(entry);
+    let context = setup.telling(context, &StorageOverrides::default())?;
+    let teller = Teller {
+        entry,
+        clock: context.clock.as_ref(),
+    };
+    let outcome = restore::run(&request, &context, &teller).await;
+    Ok(Outcome {
+        is_good: false,
+        backup_id: Some(backup.to_string()),
+        size_bytes: None,
+        rows: None,
+        report: json(&outcome),
+        failure: outcome.failure().cloned(),
     })
 }
 

@@ -185,6 +185,8 @@ pub struct Options {
     pub tag: Option<String>,
     /// Database to work from first while others are made or renamed.
     pub home: Option<String>,
+    /// Where the run comes from.
+    pub origin: Origin,
 }
 
 impl Options {
@@ -477,7 +479,7 @@ async fn tell(request: &Request, notice: &Notice, told: Told<'_>, context: &Cont
             target: told.target,
             notices: told.notices,
             failure: told.failure.as_ref(),
-            origin: None,
+            origin: Some(&request.options.origin),
             recovery_ms: None,
         };
         keep_record("restore", storages, ended, context).await;

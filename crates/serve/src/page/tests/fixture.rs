@@ -561,7 +561,7 @@ pub fn pages(fixture: &Fixture, role: Role) -> Vec<(String, Markup)> {
         backup_id: id("shop", hours(6)).to_string(),
         database: "shop".to_owned(),
         table: format!("public.\"{HOSTILE}\""),
-        mode: "replace".to_owned(),
+        mode: "append".to_owned(),
         target: HOSTILE.to_owned(),
         counts: vec![
             ("Rows to add".to_owned(), 12),

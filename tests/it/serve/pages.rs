@@ -1,0 +1,164 @@
+//! The page without a browser: who sees it, what its forms do, and that no other site can send them.
+
+use super::{OPERATE, RESTORE, Serving, Shop};
+use crate::support::web::{Answer, send};
+
+const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
+
+/// Signs in with a token, and returns the cookie.
+#[track_caller]
+fn sign_in(serving: &Serving<'_>, token: &str) -> String {
+    let body = format!("token={token}");
+    let answer = send(serving.port, "POST", "/login", &[FORM], body).expect(303);
+    let cookie = answer.headers["set-cookie"].clone();
+    assert!(
+        cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"),
+        "{cookie}"
+    );
+    cookie.split(';').next().unwrap().to_owned()
+}
+
+fn post(serving: &Serving<'_>, cookie: &str, path: &str, body: &str) -> Answer {
+    let headers = [FORM, ("cookie", cookie), ("sec-fetch-site", "same-origin")];
+    send(serving.port, "POST", path, &headers, body)
+}
+
+#[test]
+fn every_page_wants_a_sign_in_and_every_form_its_own_site() {
+    let Some(shop) = Shop::new("") else { return };
+    let serving = shop.serve(&[]);
+    let id = "shop-20260102T030405Z-7f3a";
+    let pages = [
+        "/",
+        "/databases/shop",
+        "/databases/shop/history",
+        "/databases/shop/calendar",
+        "/databases/shop/restore",
+        &format!("/backups/{id}"),
+        &format!("/backups/{id}/download"),
+        &format!("/backups/{id}/tables/users"),
+        &format!("/runs/{id}"),
+        &format!("/drills/{id}"),
+        &format!("/diff?a={id}&b={id}"),
+        "/wall",
+        "/wall?key=wrong",
+        "/badge/shop.svg",
+        "/nowhere",
+    ];
+    for path in pages {
+        let answer = send(serving.port, "GET", path, &[], "");
+        assert_eq!(answer.status, 401, "{path}");
+        assert!(answer.headers["content-security-policy"].starts_with("default-src 'none'"));
+    }
+    for path in [
+        "/wall?key=wall-view-key-1",
+        "/badge/shop.svg?key=wall-view-key-1",
+        "/login",
+    ] {
+        send(serving.port, "GET", path, &[], "").expect(200);
+    }
+    let forms = [
+        "/databases/shop/backup".to_owned(),
+        "/databases/shop/drill".to_owned(),
+        "/databases/shop/verify".to_owned(),
+        format!("/backups/{id}/pin"),
+        format!("/backups/{id}/unpin"),
+        format!("/backups/{id}/accept"),
+        format!("/backups/{id}/tables/users/restore"),
+    ];
+    let me = sign_in(&serving, RESTORE);
+    let wall = sign_in(&serving, super::READ);
+    for path in &forms {
+        let body = "reason=x&mode=upsert";
+        assert_eq!(
+            send(serving.port, "POST", path, &[FORM], body).status,
+            401,
+            "{path}"
+        );
+        let cross = [
+            FORM,
+            ("cookie", me.as_str()),
+            ("sec-fetch-site", "cross-site"),
+        ];
+        assert_eq!(
+            send(serving.port, "POST", path, &cross, body).status,
+            403,
+            "{path}"
+        );
+        assert_eq!(post(&serving, &wall, path, body).status, 403, "{path}");
+    }
+    let ci = sign_in(&serving, OPERATE);
+    assert_eq!(
+        post(&serving, &ci, &forms[6], "mode=upsert").status,
+        403,
+        "{}",
+        forms[6]
+    );
+    let wrong = send(
+        serving.port,
+        "POST",
+        "/login",
+        &[FORM],
+        "token=wrong-wrong-wrong",
+    );
+    assert_eq!(wrong.status, 401);
+    let elsewhere = format!("token={RESTORE}&next=//evil.example/");
+    let sent = send(serving.port, "POST", "/login", &[FORM], elsewhere).expect(303);
+    assert_eq!(sent.headers["location"], "/");
+    serving.end().expect(0);
+}
+
+/// Rows that were lost come back: first it is told how many, and nothing is changed; then they are there, and who did it
+/// stands in the record.
+#[test]
+fn rows_of_a_table_are_put_back_after_a_try() {
+    let Some(shop) = Shop::new("") else { return };
+    let serving = shop.serve(&[]);
+    let id = serving.start("backups");
+    serving.wait_for(&id);
+    shop.database
+        .sql("DELETE FROM users WHERE id <= 100; UPDATE users SET name = 'changed' WHERE id = 500");
+    let me = sign_in(&serving, RESTORE);
+    let path = format!("/backups/{id}/tables/public.users/restore");
+    let tried = post(&serving, &me, &path, "mode=upsert").expect(200).text();
+    let plain: String = tried
+        .split('<')
+        .filter_map(|part| part.split_once('>'))
+        .map(|(_, text)| text)
+        .collect();
+    assert!(
+        plain.contains("rows to add100") && plain.contains("rows to change1"),
+        "{plain}"
+    );
+    assert_eq!(
+        shop.database.sql("SELECT count(*) FROM users").trim(),
+        "900",
+        "it was rolled back"
+    );
+    let done = post(&serving, &me, &path, "mode=upsert&confirm=yes").expect(303);
+    let place = done.headers["location"]
+        .rsplit('/')
+        .next()
+        .unwrap()
+        .to_owned();
+    let run = serving.wait_for(&place);
+    assert_eq!(
+        (run["state"].as_str(), run["verb"].as_str()),
+        (Some("done"), Some("restore")),
+        "{run:#}"
+    );
+    let found = shop
+        .database
+        .sql("SELECT count(*), min(name) FROM users WHERE id <= 100 OR id = 500");
+    assert_eq!(found.trim(), "101|user 1");
+    let path = shop.sandbox.path(format!(
+        "backups/shop/runs/{}.json",
+        run["id"].as_str().unwrap()
+    ));
+    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert_eq!(
+        (record["by"].as_str(), record["backup_id"].as_str()),
+        (Some("me"), Some(id.as_str()))
+    );
+    serving.end().expect(0);
+}
