@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::support::postgres::free_port;
 use crate::support::sandbox::{Run, assert_private};
+use crate::support::web::send;
 use crate::support::{Sandbox, postgres};
 
 /// It makes a server of its own; a machine that builds beside it takes its time.
@@ -21,6 +23,34 @@ fn demo<'a>(sandbox: &'a Sandbox, arguments: &[&str]) -> Run<'a> {
 fn assert_nothing_left(sandbox: &Sandbox) {
     let left = std::fs::read_dir(sandbox.root().join("tmp")).unwrap();
     assert_eq!(left.count(), 0, "temporary files are left");
+}
+
+/// The sample database and its backups on a page, until it is stopped; then nothing is left.
+#[test]
+fn serves_what_it_made_until_it_is_stopped() {
+    if postgres().is_none() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    let listen = format!("127.0.0.1:{port}");
+    let running = demo(&sandbox, &["--serve", "--listen", &listen]).start();
+    let began = Instant::now();
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(began.elapsed() < LIMIT, "it never listened");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let page = send(port, "GET", "/databases/pagila", &[], "").expect(200);
+    assert!(page.text().contains("Could I restore now?"));
+    running.signal(Signal::INT);
+    let outcome = running.wait().expect(0);
+    assert!(
+        outcome
+            .stderr()
+            .contains(&format!("open http://{listen}/ in a browser")),
+        "{outcome}"
+    );
+    assert_nothing_left(&sandbox);
 }
 
 #[test]

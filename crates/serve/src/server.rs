@@ -37,14 +37,30 @@ pub fn router(app: App) -> Router {
     }
 }
 
-/// Puts on each response what keeps browsers and caches in bounds, and logs it.
-async fn headed(State(_): State<App>, request: Request, next: Next) -> Response {
+/// What a request is called in the log and in its answer.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest name of a request that is taken from a client.
+const MAX_REQUEST_ID: usize = 64;
+
+/// Puts on each response what keeps browsers and caches in bounds, and logs it under the name that the client gave the
+/// request, or a new one.
+async fn headed(State(app): State<App>, request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let is_good =
+        |id: &&str| !id.is_empty() && id.len() <= MAX_REQUEST_ID && id.chars().all(is_plain);
+    let header = request.headers().get(REQUEST_ID);
+    let given = header.and_then(|id| id.to_str().ok()).filter(is_good);
+    let id = given.map_or_else(|| app.context.clock.hex(4), str::to_owned);
     let mut response = next.run(request).await;
     let status = response.status().as_u16();
     // Without the query: a secret may stand there.
-    tracing::debug!(target: "pgkeep", %method, path, status, "answered");
+    tracing::debug!(target: "pgkeep", %method, path, status, request = id, "answered");
     let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert(REQUEST_ID, id);
+    }
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),

@@ -1,6 +1,7 @@
 //! `pgkeep demo`: the main job in front of the reader's eyes, on a throw-away server with a real sample database.
 
 mod proofs;
+mod serve;
 
 use std::io::{Read, Write};
 use std::num::NonZeroUsize;
@@ -40,6 +41,17 @@ pub struct DemoArgs {
     /// Keep the backups of the demo in this folder [default: a temporary one, which is removed]
     #[arg(long, value_name = "FOLDER")]
     pub keep: Option<PathBuf>,
+    /// Leave the sample database and its backups on the page of a server, until Ctrl-C
+    #[arg(long)]
+    pub serve: bool,
+    /// Address and port of that server
+    #[arg(
+        long,
+        value_name = "ADDRESS:PORT",
+        default_value = "127.0.0.1:8080",
+        requires = "serve"
+    )]
+    pub listen: String,
 }
 
 /// Pagila, the sample database of a film rental, from neondatabase/postgres-sample-dbs; see `assets/README.md`.
@@ -104,7 +116,10 @@ async fn walk(args: &DemoArgs, setup: &Setup, output: &Output, context: &Context
         .await
         .map_err(failed)?;
     demo.connection = server.connection().clone();
-    let result = demo.walk(&server).await;
+    let mut result = demo.walk(&server).await;
+    if result.is_ok() && args.serve {
+        result = demo.serve(temporary.path(), &args.listen).await;
+    }
     server.stop().await.map_err(failed)?;
     if result.is_ok() && args.keep.is_some() {
         let folder = demo.folder.display();

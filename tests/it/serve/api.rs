@@ -323,12 +323,14 @@ fn what_is_asked_twice_is_done_once() {
         ("authorization", bearer.as_str()),
         ("content-type", "application/json"),
         ("idempotency-key", "deploy-7"),
+        ("x-request-id", "deploy-7"),
     ];
     let body = r#"{"database": "shop"}"#;
-    let first = send(port, "POST", "/api/v1/backups", &keyed, body)
-        .expect(202)
-        .json();
-    serving.wait_for(first["id"].as_str().unwrap());
+    // Who waits is told the end.
+    let answer = send(port, "POST", "/api/v1/backups?wait=60s", &keyed, body).expect(202);
+    assert_eq!(answer.headers["x-request-id"], "deploy-7");
+    let first = answer.json();
+    assert_eq!(first["state"], "done");
     let second = send(port, "POST", "/api/v1/backups", &keyed, body)
         .expect(200)
         .json();

@@ -152,6 +152,15 @@ impl Setup {
         }
     }
 
+    /// Returns the same with another file as its configuration, which is read anew.
+    pub fn with_config(&self, path: PathBuf) -> Self {
+        Self {
+            named_config: Some(path),
+            config: Arc::default(),
+            ..self.clone()
+        }
+    }
+
     /// Returns a variable that is set and not empty.
     pub fn var(&self, name: &str) -> Option<String> {
         let value = self.environment.get(&OsString::from(name))?.to_str()?;

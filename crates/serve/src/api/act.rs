@@ -1,14 +1,16 @@
 //! What somebody starts or changes.
 
+use std::time::Duration;
+
 use axum::Json;
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, State};
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{bad_request, database_name, id_of};
+use super::{bad_request, database_name, id_of, query};
 use crate::apart::apart;
 use crate::app::{App, Operator, Restorer};
 use crate::auth::Who;
@@ -18,7 +20,11 @@ use crate::runs::{Ask, Started, State as Stands};
 use crate::snapshot::{Held, Verb};
 use pgkeep_core::op;
 use pgkeep_core::setup::{accept, pin};
+use pgkeep_model::config::parse_duration;
 use pgkeep_model::id::{BackupId, DatabaseName};
+
+/// Longest time that an answer waits for the end of a run.
+const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// Longest key of a request that is taken.
 const MAX_KEY: usize = 128;
@@ -140,17 +146,42 @@ async fn start_one(
     verb: Verb,
     wanted: std::result::Result<Json<Wanted>, JsonRejection>,
     headers: &HeaderMap,
+    wait: std::result::Result<Query<Wait>, QueryRejection>,
 ) -> Result<Response> {
+    let patience = query(wait)?.patience()?;
     let wanted = body(wanted)?;
     let database = database_name(&wanted.database)?;
     let backup = wanted.backup.as_deref().map(id_of).transpose()?;
     let started = start(app, who, verb, &database, backup, headers)?;
+    if let Some(entry) = app.runs.find(&started.id) {
+        let mut changes = entry.changes();
+        let ended = changes.wait_for(|_| entry.is_ended());
+        let _ = tokio::time::timeout(patience, ended).await; // it goes on, and is told so
+    }
     Ok(told(app, started).await)
+}
+
+/// How long an answer may wait for the end of the run.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Wait {
+    /// Waits for so long for the end of the run, such as `25s`; at most a minute, by default not at all.
+    wait: Option<String>,
+}
+
+impl Wait {
+    fn patience(&self) -> Result<Duration> {
+        let Some(text) = &self.wait else {
+            return Ok(Duration::ZERO);
+        };
+        let wait = parse_duration(text, &(Duration::ZERO..=MAX_WAIT));
+        wait.map_err(|why| bad_request(&format!("`wait` {why}")))
+    }
 }
 
 /// Makes a backup. A run of the same database that is under way is joined.
 #[utoipa::path(post, path = "/api/v1/backups", tag = "backups", request_body = Wanted,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Asking twice under one key is asking once, for a day")),
+    params(Wait, ("Idempotency-Key" = Option<String>, Header, description = "Asking twice under one key is asking once, for a day")),
     responses((status = 202, body = Asked), (status = 200, body = Asked, description = "It was there already"),
         (status = 401, body = Body, content_type = "application/problem+json"), (status = 403, body = Body, content_type = "application/problem+json"),
         (status = 404, body = Body, content_type = "application/problem+json")))]
@@ -158,14 +189,15 @@ pub(crate) async fn start_backup(
     Operator(who): Operator,
     State(app): State<App>,
     headers: HeaderMap,
+    wait: std::result::Result<Query<Wait>, QueryRejection>,
     wanted: std::result::Result<Json<Wanted>, JsonRejection>,
 ) -> Result<Response> {
-    start_one(&app, &who, Verb::Backup, wanted, &headers).await
+    start_one(&app, &who, Verb::Backup, wanted, &headers, wait).await
 }
 
 /// Restores a backup for a test, compares it, and drops it.
 #[utoipa::path(post, path = "/api/v1/drills", tag = "backups", request_body = Wanted,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Asking twice under one key is asking once, for a day")),
+    params(Wait, ("Idempotency-Key" = Option<String>, Header, description = "Asking twice under one key is asking once, for a day")),
     responses((status = 202, body = Asked), (status = 200, body = Asked, description = "It was there already"),
         (status = 401, body = Body, content_type = "application/problem+json"), (status = 403, body = Body, content_type = "application/problem+json"),
         (status = 404, body = Body, content_type = "application/problem+json")))]
@@ -173,14 +205,15 @@ pub(crate) async fn start_drill(
     Operator(who): Operator,
     State(app): State<App>,
     headers: HeaderMap,
+    wait: std::result::Result<Query<Wait>, QueryRejection>,
     wanted: std::result::Result<Json<Wanted>, JsonRejection>,
 ) -> Result<Response> {
-    start_one(&app, &who, Verb::Drill, wanted, &headers).await
+    start_one(&app, &who, Verb::Drill, wanted, &headers, wait).await
 }
 
 /// Reads the stored copies of a backup, and proves that every byte is unchanged.
 #[utoipa::path(post, path = "/api/v1/verifications", tag = "backups", request_body = Wanted,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Asking twice under one key is asking once, for a day")),
+    params(Wait, ("Idempotency-Key" = Option<String>, Header, description = "Asking twice under one key is asking once, for a day")),
     responses((status = 202, body = Asked), (status = 200, body = Asked, description = "It was there already"),
         (status = 401, body = Body, content_type = "application/problem+json"), (status = 403, body = Body, content_type = "application/problem+json"),
         (status = 404, body = Body, content_type = "application/problem+json")))]
@@ -188,9 +221,10 @@ pub(crate) async fn start_verification(
     Operator(who): Operator,
     State(app): State<App>,
     headers: HeaderMap,
+    wait: std::result::Result<Query<Wait>, QueryRejection>,
     wanted: std::result::Result<Json<Wanted>, JsonRejection>,
 ) -> Result<Response> {
-    start_one(&app, &who, Verb::Verify, wanted, &headers).await
+    start_one(&app, &who, Verb::Verify, wanted, &headers, wait).await
 }
 
 /// Why something is done.

@@ -121,8 +121,8 @@ pub fn rows_request(
     let config = setup.config_or_fail()?;
     let database = config.database(backup.database().as_str());
     let connection = database.and_then(connection_of);
-    let name = connection.as_ref().and_then(|found| found.database_name());
-    let name = name.ok_or_else(|| {
+    let named = connection.as_ref().and_then(|found| found.database_name());
+    let name = named.ok_or_else(|| {
         let message = format!(
             "cannot put rows back: the connection of `{}` names no database",
             backup.database()
