@@ -181,15 +181,25 @@ fn settings(options: &Options, server: &ServerConfig) -> Result<Settings> {
     })
 }
 
-/// Takes the tokens. A short one can be guessed.
+/// Takes the tokens. A short one can be guessed, and so can a short secret of the cron route or of the wall view.
 fn auth(server: &ServerConfig) -> Result<Auth> {
     let length = |token: &SecretString| token.expose_secret().chars().count();
-    let mut all = server.tokens.iter();
-    if let Some(short) = all.find(|token| length(&token.token) < MIN_TOKEN) {
-        let message = format!(
-            "the token `{}` has fewer than {MIN_TOKEN} characters, and can be guessed",
-            short.name
-        );
+    let named = server
+        .tokens
+        .iter()
+        .map(|token| (format!("token `{}`", token.name), &token.token));
+    let others = [
+        ("`server.cron.secret`", &server.cron.secret),
+        ("`server.view_key`", &server.view_key),
+    ];
+    let given = others
+        .into_iter()
+        .filter_map(|(name, secret)| Some((name.to_owned(), secret.as_ref()?)));
+    if let Some((name, _)) = named
+        .chain(given)
+        .find(|(_, secret)| length(secret) < MIN_TOKEN)
+    {
+        let message = format!("{name} has fewer than {MIN_TOKEN} characters, and can be guessed");
         return Err(Failure::new(Kind::Usage, "short_token", message)
             .hint("`openssl rand -hex 32` prints a good one"));
     }

@@ -31,8 +31,18 @@ fn an_address_that_others_reach_needs_tokens() {
     let address = taken.local_addr().unwrap().to_string();
     let refused = run(&["--listen", &address]).expect(2).exit_error();
     assert_eq!(refused["id"], "cannot_listen");
-    shop.configure("", "  tokens: [{name: a, token: zzzz}]\n");
-    assert_eq!(run(&[]).expect(2).exit_error()["id"], "short_token");
+    for short in [
+        "tokens: [{name: a, token: zzzz}]",
+        "cron: {secret: zzzz}",
+        "view_key: zzzz",
+    ] {
+        shop.configure("", &format!("  {short}\n"));
+        assert_eq!(
+            run(&[]).expect(2).exit_error()["id"],
+            "short_token",
+            "{short}"
+        );
+    }
 }
 
 #[test]

@@ -100,7 +100,7 @@ impl Shop {
 const TOKENS: &str = "  tokens:\n    - {name: wall, role: read, token: read-read-read-read}\n    \
     - {name: ci, role: operate, token: operate-operate-operate}\n    \
     - {name: me, role: restore, token: restore-restore-restore}\n  \
-    cron: {secret: cron-secret-cron-secret, min_interval: 1h}\n  view_key: wall-view-key-1\n";
+    cron: {secret: cron-secret-cron-secret, min_interval: 1h}\n  view_key: wall-view-key-of-16\n";
 
 /// A server that runs.
 struct Serving<'a> {

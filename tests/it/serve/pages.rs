@@ -51,8 +51,8 @@ fn every_page_wants_a_sign_in_and_every_form_its_own_site() {
         assert!(answer.headers["content-security-policy"].starts_with("default-src 'none'"));
     }
     for path in [
-        "/wall?key=wall-view-key-1",
-        "/badge/shop.svg?key=wall-view-key-1",
+        "/wall?key=wall-view-key-of-16",
+        "/badge/shop.svg?key=wall-view-key-of-16",
         "/login",
     ] {
         send(serving.port, "GET", path, &[], "").expect(200);
