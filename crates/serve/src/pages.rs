@@ -170,14 +170,9 @@ impl Visit {
 }
 
 fn chrome(app: &App, who: Option<&Who>) -> Chrome {
-    let role = match who.map(|who| who.role) {
-        Some(Role::Restore) => page::Role::Restore,
-        Some(Role::Operate) => page::Role::Operate,
-        Some(Role::Read) | None => page::Role::Read,
-    };
     Chrome {
         base: app.settings.base.clone(),
-        role,
+        role: who.map_or(Role::Read, |who| who.role),
         who: who.and_then(|who| who.name.clone()),
         is_watch_only: app.settings.is_watch_only,
         now: app.context.clock.now(),

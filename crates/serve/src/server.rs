@@ -12,16 +12,13 @@ use tokio::net::TcpListener;
 
 use crate::api;
 use crate::app::App;
+use crate::page::POLICY;
 use crate::pages;
 use pgkeep_core::context::Context;
 use pgkeep_model::failure::{Failure, Kind, Result};
 
 /// How long responses may still take when a stop was asked for.
 const DRAIN: Duration = Duration::from_secs(4);
-
-/// What browsers may load and do: nothing but our own files.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
-                      connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// Returns all routes, below the base path.
 pub fn router(app: App) -> Router {

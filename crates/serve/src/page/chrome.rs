@@ -3,28 +3,7 @@
 use jiff::Timestamp;
 
 use super::words::encoded;
-
-/// What a session may do; each may do what the ones before it may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// Look.
-    Read,
-    /// Back up, drill, verify, pin.
-    Operate,
-    /// Restore, accept, download.
-    Restore,
-}
-
-impl Role {
-    /// Returns the role's name in the configuration.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Operate => "operate",
-            Self::Restore => "restore",
-        }
-    }
-}
+use crate::auth::Role;
 
 /// The frame of a page.
 #[derive(Clone, Debug)]

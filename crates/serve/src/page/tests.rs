@@ -8,9 +8,10 @@ use std::time::Instant;
 
 use jiff::SignedDuration;
 
-use super::chrome::{Chrome, Role};
+use super::chrome::Chrome;
 use super::view::{self, Filter, Light};
 use super::{backup, database, history, overview};
+use crate::auth::Role;
 use fixture::{Fixture, HOSTILE, chrome, id, manifest, now, pages, record};
 use pgkeep_model::id::DatabaseName;
 

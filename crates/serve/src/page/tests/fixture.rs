@@ -22,7 +22,8 @@ use pgkeep_model::runs::RunRecord;
 use pgkeep_storage::Memory;
 use serde_json::json;
 
-use crate::page::chrome::{Chrome, Role};
+use crate::auth::Role;
+use crate::page::chrome::Chrome;
 use crate::page::drill::Drill;
 use crate::page::error::Problem;
 use crate::page::table::Preview;
