@@ -5,7 +5,7 @@ use secrecy::ExposeSecret;
 use super::reader::{Fields, Reader, join};
 use super::types::{
     Anomaly, Compression, Connection, DatabaseConfig, Encryption, LockConfig, Retention, Retries,
-    THIS_HOST,
+    ServerConfig, THIS_HOST,
 };
 use super::url;
 use crate::encryption::recipient_kind;
@@ -104,6 +104,20 @@ pub(super) fn lock(lock: &mut LockConfig, reader: &mut Reader, fields: &Fields) 
     let advice = did_you_mean(name, names);
     let why = format!("is neither a storage of this file nor `{THIS_HOST}`{advice}");
     reader.refuse(field, why);
+}
+
+/// Who did something is told by the token's name, so each has its own.
+pub(super) fn server(server: &mut ServerConfig, reader: &mut Reader, fields: &Fields) {
+    let Some(field) = fields.find("tokens") else {
+        return;
+    };
+    for (at, token) in server.tokens.iter().enumerate() {
+        let before = &server.tokens[..at];
+        if before.iter().any(|other| other.name == token.name) {
+            let why = format!("holds two tokens that are called `{}`", token.name);
+            reader.refuse(field, why);
+        }
+    }
 }
 
 /// Checks what only the finished database shows.

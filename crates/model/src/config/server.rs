@@ -1,12 +1,9 @@
-//! The meaning of `server` and of what runs by itself: groups under keys of their own, and what they demand.
+//! Entries of `server.tokens`.
 
-use super::check;
-use super::keys::Key;
-use super::reader::{Field, Fields, Reader};
-use super::setting::{Group, Item, Setting};
-use super::shown::{Keys, Shown};
-use super::types::{CronConfig, ServerConfig, TokenConfig, VerifyConfig};
-use super::values::{put_nested, read_nested};
+use super::reader::{Field, Reader};
+use super::setting::{Group, Item};
+use super::shown::Shown;
+use super::types::TokenConfig;
 
 impl Item for TokenConfig {
     fn read(reader: &mut Reader, item: &Field) -> Option<Self> {
@@ -26,43 +23,5 @@ impl Item for TokenConfig {
 
     fn show(&self) -> Shown {
         self.shown().into()
-    }
-}
-
-macro_rules! nested {
-    ($($group:ident: $check:path;)*) => {$(
-        impl Setting for $group {
-            fn unset(_: &Key) -> Self {
-                Group::unset()
-            }
-
-            fn read(reader: &mut Reader, fields: &Fields, name: &str) -> Option<Self> {
-                read_nested(reader, fields.find(name)?, $check)
-            }
-
-            fn put(&self, keys: &mut Keys, key: &Key) {
-                put_nested(self, keys, key);
-            }
-        }
-    )*};
-}
-
-nested! {
-    VerifyConfig: check::nothing;
-    CronConfig: check::nothing;
-    ServerConfig: tokens;
-}
-
-/// Who did something is told by the token's name, so each has its own.
-fn tokens(server: &mut ServerConfig, reader: &mut Reader, fields: &Fields) {
-    let Some(field) = fields.find("tokens") else {
-        return;
-    };
-    for (at, token) in server.tokens.iter().enumerate() {
-        let before = &server.tokens[..at];
-        if before.iter().any(|other| other.name == token.name) {
-            let why = format!("holds two tokens that are called `{}`", token.name);
-            reader.refuse(field, why);
-        }
     }
 }

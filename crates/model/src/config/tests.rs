@@ -1610,3 +1610,35 @@ fn limits_are_read_and_shown() {
     ));
     assert!(!told.join("").contains(CANARY), "{told:?}");
 }
+
+#[test]
+fn tokens_have_names_of_their_own() {
+    let server = |tokens: &str| {
+        format!(
+            "databases: {{shop: {{url: 'postgres://db/shop'}}}}\nstorages: {{local: {{url: ./b}}}}\nserver:\n  tokens: [{tokens}]\n"
+        )
+    };
+    let good = good(&server(
+        "{name: ci, role: operate, token: a}, {name: me, token: b}",
+    ));
+    let roles = good.server.tokens.iter().map(|token| token.role.as_str());
+    assert_eq!(roles.collect::<Vec<_>>(), ["operate", "read"]);
+    for (tokens, words) in [
+        (
+            "{name: 'a b', token: x}",
+            "has letters, digits, `_` and `-` only",
+        ),
+        (
+            "{name: ci, token: x}, {name: ci, token: y}",
+            "holds two tokens that are called `ci`",
+        ),
+        ("{name: ci, role: admin, token: x}", "`server.tokens.role"),
+        ("{name: ci}", "`server.tokens.token` is missing"),
+    ] {
+        let found = problems(&server(tokens));
+        assert!(
+            found.iter().any(|problem| problem.contains(words)),
+            "{tokens}: {found:?}"
+        );
+    }
+}

@@ -7,8 +7,9 @@ use super::setting::{Blank, Group, Item, Scalar, Setting};
 use super::shown::{Keys, Shown};
 use super::tree::Value;
 use super::types::{
-    Compression, CompressionMethod, DrillConfig, Encryption, KeepPreDeploy, LockConfig, LogConfig,
-    PostgresConfig, Preset, RequiredTable, Retention, Retries,
+    Compression, CompressionMethod, CronConfig, DrillConfig, Encryption, KeepPreDeploy, LockConfig,
+    LogConfig, PostgresConfig, Preset, RequiredTable, Retention, Retries, ServerConfig,
+    VerifyConfig,
 };
 use crate::notice::{MailTls, PingStyle};
 
@@ -85,6 +86,9 @@ nested! {
     PostgresConfig: check::nothing;
     LogConfig: check::nothing;
     LockConfig: check::lock;
+    VerifyConfig: check::nothing;
+    CronConfig: check::nothing;
+    ServerConfig: check::server;
 }
 
 pub(super) fn read_nested<T: Group>(
