@@ -22,4 +22,4 @@ pub mod snapshot;
 mod stale;
 mod watcher;
 
-pub use serve::{Options, check, run};
+pub use serve::{Options, run};

@@ -317,11 +317,6 @@ impl Runs {
             .collect()
     }
 
-    /// Tells whether any run waits or goes on.
-    pub fn is_idle(&self) -> bool {
-        self.entries().iter().all(|entry| entry.is_ended())
-    }
-
     /// Waits for the next end of a run.
     pub async fn ended(&self) {
         self.0.ended.notified().await;

@@ -128,12 +128,6 @@ pub async fn run(
     served
 }
 
-/// Checks what the configuration says of the server, as `check` and `serve` do.
-pub fn check(options: &Options, config: &Config) -> Result<()> {
-    settings(options, &config.server)?;
-    auth(&config.server).map(drop)
-}
-
 /// Lets runs end when a stop is asked for: by themselves for a while, and then by their own wish to stop.
 async fn end(runs: &Runs, stop: &Stop, context: &Context, grace: Duration) {
     context.stop.token().cancelled().await;
