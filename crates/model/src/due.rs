@@ -3,6 +3,7 @@
 //! Nothing is remembered between two questions. Whoever asks again after a restart, on another host, after a sleep or with
 //! a clock that was set gets the answer that follows from the runs themselves.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -141,9 +142,10 @@ pub fn missed(plan: &Plan, runs: &[SlotRun], from: Timestamp, now: Timestamp) ->
         let late = now.duration_since(slot + plan.offset);
         late > plan.catch_up || newest.is_some_and(|newest| slot < newest)
     };
+    let run: BTreeSet<Timestamp> = runs.iter().map(|run| run.slot).collect();
     let mut missed: Vec<Timestamp> = Vec::new();
     for slot in plan.slots(from, now) {
-        if is_over(slot) && !runs.iter().any(|run| run.slot == slot) {
+        if is_over(slot) && !run.contains(&slot) {
             missed.push(slot);
         }
         if missed.len() > 2 * MAX_MISSED {
