@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
 
 /// The method that a manifest names.
@@ -133,35 +133,35 @@ pub fn begin(start: u64) -> u64 {
 }
 
 /// Tells one set of recipients from others, whatever their order: 16 digits of a hash, not secret.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
-pub struct Fingerprint(String);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fingerprint(u64);
 
 impl Fingerprint {
     /// Returns the fingerprint of a set of recipients.
     pub fn of(recipients: &[String]) -> Self {
         let set: BTreeSet<&str> = recipients.iter().map(String::as_str).collect();
         let text: Vec<&str> = set.into_iter().collect();
-        let hash = xxhash_rust::xxh3::xxh3_64(text.join("\n").as_bytes());
-        Self(format!("{hash:016x}"))
+        Self(xxhash_rust::xxh3::xxh3_64(text.join("\n").as_bytes()))
     }
 
     /// Reads one out of a key; none where it is no fingerprint.
     pub fn parse(text: &str) -> Option<Self> {
         let is_one =
             text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        is_one.then(|| Self(text.to_owned()))
+        let hash = u64::from_str_radix(text, 16).ok().filter(|_| is_one);
+        hash.map(Self)
     }
+}
 
-    /// Returns its text.
-    pub fn as_str(&self) -> &str {
-        &self.0
+impl Serialize for Fingerprint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
 impl std::fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        write!(f, "{:016x}", self.0)
     }
 }
 
@@ -302,7 +302,7 @@ mod tests {
         assert_ne!(of(&["a", "b"]), of(&["ab"]));
         assert_ne!(of(&["a"]), of(&["b"]));
         let one = of(&["a"]);
-        assert_eq!(Fingerprint::parse(one.as_str()), Some(one));
+        assert_eq!(Fingerprint::parse(&one.to_string()), Some(one));
         for text in [
             "",
             "0123456789abcde",

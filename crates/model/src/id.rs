@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -17,7 +18,7 @@ const MAX_DATABASE_NAME: usize = 128;
 /// Names one database of the configuration: letters, digits, `_` and `-`, not starting with `-`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct DatabaseName(String);
+pub struct DatabaseName(Arc<str>);
 
 /// Identifies a backup: `<database>-<UTC start>-<4 hex>`, such as `shop-20260102T030405Z-7f3a`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -59,7 +60,7 @@ impl FromStr for DatabaseName {
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
         if fits {
-            Ok(Self(text.to_owned()))
+            Ok(Self(text.into()))
         } else {
             Err(IdError::Database(text.to_owned()))
         }
@@ -76,7 +77,7 @@ impl TryFrom<String> for DatabaseName {
 
 impl From<DatabaseName> for String {
     fn from(name: DatabaseName) -> Self {
-        name.0
+        name.0.as_ref().to_owned()
     }
 }
 
@@ -106,6 +107,14 @@ impl BackupId {
     /// Returns the database that was backed up.
     pub fn database(&self) -> &DatabaseName {
         &self.database
+    }
+
+    /// Shares the text of an equal name with another id: thousands of ids have few names.
+    pub fn share_name(&mut self, name: &mut Option<DatabaseName>) {
+        match name {
+            Some(known) if *known == self.database => self.database = known.clone(),
+            other => *other = Some(self.database.clone()),
+        }
     }
 
     /// Returns when the backup started, in whole seconds.

@@ -1,10 +1,11 @@
 //! Keys of stored objects: built from ids, and read back into what they mean.
 
-use std::collections::BTreeMap;
+mod listed;
 
 use super::encryption::{EXTENSION, Fingerprint};
 use super::id::{BackupId, DatabaseName};
-use super::manifest::Manifest;
+
+pub use listed::{Gathering, Listed, Marks, databases, gather};
 
 /// Folder of one-off backups whose flags left something out; they count for nothing.
 const PARTIAL: &str = "partial";
@@ -196,169 +197,6 @@ fn fingerprint(suffix: &str) -> Option<Fingerprint> {
     Fingerprint::parse(text)
 }
 
-/// One backup as a listing shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
-    /// Which one.
-    pub place: Place,
-    /// Its parts with key and size.
-    pub parts: BTreeMap<Part, Vec<(String, u64)>>,
-}
-
-/// What retention has to know of a backup besides its time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Marks {
-    /// Whether it is pinned.
-    pub is_pinned: bool,
-    /// Whether it was made before a deploy.
-    pub is_pre_deploy: bool,
-    /// Whether a deploy relied on it.
-    pub is_guarded: bool,
-    /// Whether it counts for nothing.
-    pub is_damaged: bool,
-    /// Whether it passed a drill.
-    pub is_drilled: bool,
-    /// Whether it is held, and nobody has accepted it.
-    pub is_held: bool,
-}
-
-impl Listed {
-    /// Returns what retention has to know of this copy.
-    pub fn marks(&self) -> Marks {
-        Marks {
-            is_pinned: self.is_pinned(),
-            is_pre_deploy: self.is_pre_deploy(),
-            is_guarded: self.is_guarded(),
-            is_damaged: self.is_damaged(),
-            is_drilled: self.is_drilled(),
-            is_held: self.is_held(),
-        }
-    }
-
-    /// Tells whether it is committed, by its manifest: only then it is a backup.
-    pub fn is_committed(&self) -> bool {
-        self.parts.contains_key(&Part::Manifest)
-    }
-
-    /// Tells whether its stored bytes are known to be damaged, or its dump is gone from behind its manifest, or empty.
-    pub fn is_damaged(&self) -> bool {
-        let dumps = self.parts.get(&Part::Dump);
-        let has_dump = dumps.is_some_and(|dumps| dumps.iter().any(|(_, size)| *size > 0));
-        self.parts.contains_key(&Part::Damaged) || (self.is_committed() && !has_dump)
-    }
-
-    /// Compares keys and sizes of a listing with what the manifest says; the problem in words, if there is one.
-    pub fn contradiction(&self, manifest: &Manifest) -> Option<String> {
-        let globals = manifest.globals.iter().map(|globals| &globals.object);
-        for stored in [&manifest.object].into_iter().chain(globals) {
-            let found = self.parts.values().flatten();
-            let mut sizes = found.filter(|(key, _)| *key == stored.key);
-            match sizes.next() {
-                None => return Some(format!("`{}` is missing", stored.key)),
-                Some((_, size)) if *size != stored.size_bytes => {
-                    let wanted = stored.size_bytes;
-                    return Some(format!("`{}` has {size} bytes, not {wanted}", stored.key));
-                }
-                Some(_) => {}
-            }
-        }
-        None
-    }
-
-    /// Tells whether it has an object of this key.
-    pub fn has(&self, key: &str) -> bool {
-        self.parts.values().flatten().any(|(known, _)| known == key)
-    }
-
-    /// Tells whether it is kept until unpinned.
-    pub fn is_pinned(&self) -> bool {
-        self.parts.contains_key(&Part::Pin)
-    }
-
-    /// Tells whether it was made before a deploy.
-    pub fn is_pre_deploy(&self) -> bool {
-        self.parts.contains_key(&Part::PreDeploy)
-    }
-
-    /// Tells whether a deploy relied on it.
-    pub fn is_guarded(&self) -> bool {
-        self.parts.contains_key(&Part::Guarded)
-    }
-
-    /// Tells whether a drill passed.
-    pub fn is_drilled(&self) -> bool {
-        self.parts.contains_key(&Part::Drill)
-    }
-
-    /// Tells whether it is held, and nobody has accepted it.
-    pub fn is_held(&self) -> bool {
-        self.was_held() && !self.is_accepted()
-    }
-
-    /// Tells whether it was held when it was made.
-    pub fn was_held(&self) -> bool {
-        self.parts.contains_key(&Part::Held)
-    }
-
-    /// Tells whether somebody accepted it.
-    pub fn is_accepted(&self) -> bool {
-        self.parts.contains_key(&Part::Accepted)
-    }
-
-    /// Returns whom it is encrypted for; none where it is not, or where that is told by its manifest alone.
-    pub fn recipients(&self) -> Option<(&str, Fingerprint)> {
-        let (key, _) = self.parts.get(&Part::Recipients)?.first()?;
-        let (_, suffix) = key.rsplit('/').next()?.split_once('.')?;
-        Some((key, fingerprint(suffix)?))
-    }
-
-    /// Tells whether its dump is encrypted.
-    pub fn is_encrypted(&self) -> bool {
-        let mut dumps = self.parts.get(&Part::Dump).into_iter().flatten();
-        dumps.any(|(key, _)| key.ends_with(EXTENSION))
-    }
-
-    /// Tells whether it may be chosen as the latest.
-    pub fn is_good(&self) -> bool {
-        self.is_committed() && !self.is_damaged()
-    }
-
-    /// Returns the size of all its objects.
-    pub fn size_bytes(&self) -> u64 {
-        self.parts.values().flatten().map(|(_, size)| size).sum()
-    }
-}
-
-/// Gathers what a listing holds of backups, oldest first; keys that are no backup's are left out.
-pub fn gather<'a>(objects: impl IntoIterator<Item = (&'a str, u64)>) -> Vec<Listed> {
-    let mut found: BTreeMap<Place, Listed> = BTreeMap::new();
-    for (key, size) in objects {
-        if let Some((place, part)) = Place::of_key(key) {
-            let listed = found.entry(place.clone()).or_insert_with(|| Listed {
-                place,
-                parts: BTreeMap::new(),
-            });
-            listed
-                .parts
-                .entry(part)
-                .or_default()
-                .push((key.to_owned(), size));
-        }
-    }
-    found.into_values().collect()
-}
-
-/// Returns the databases that a listing holds backups of.
-pub fn databases(listed: &[Listed]) -> Vec<DatabaseName> {
-    let mut names: Vec<DatabaseName> = listed
-        .iter()
-        .map(|backup| backup.place.id.database().clone())
-        .collect();
-    names.sort();
-    names.dedup();
-    names
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -467,8 +305,8 @@ mod tests {
         let listed = &gather(keys.iter().map(|key| (key.as_str(), 5)))[0];
         let (key, recipients) = listed.recipients().unwrap();
         assert_eq!(
-            (key, recipients.as_str()),
-            (keys[1].as_str(), "0123456789abcdef")
+            (key, recipients.to_string()),
+            (keys[1].clone(), "0123456789abcdef".to_owned())
         );
         assert!(listed.is_encrypted() && listed.is_good());
         let plain = &gather([(format!("shop/{id}.sql.gz").as_str(), 5)])[0];

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use croner::Cron;
 use croner::errors::CronError;
@@ -15,8 +16,9 @@ use jiff::{Timestamp, Zoned};
 /// When something runs.
 #[derive(Clone, Debug)]
 pub struct Schedule {
-    cron: Cron,
-    text: String,
+    // One takes kilobytes, and hundreds of databases share few.
+    cron: Arc<Cron>,
+    text: Arc<str>,
 }
 
 /// Reads `minute hour day month weekday`, or a nickname such as `@daily`.
@@ -37,8 +39,10 @@ impl FromStr for Schedule {
             .year(Year::Disallowed)
             .build();
         let cron = parser.parse(text).map_err(|error| why(&error))?;
-        let text = text.trim().to_owned();
-        Ok(Self { cron, text })
+        Ok(Self {
+            cron: Arc::new(cron),
+            text: text.trim().into(),
+        })
     }
 }
 

@@ -12,8 +12,10 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use jiff::Timestamp;
 
-use pgkeep_model::keys::{is_lease, run_of_key};
-use pgkeep_storage::{Error, Object, Protection, Removed, Result, Storage, Swept, Upload, Version};
+use pgkeep_model::keys::{Part, Place};
+use pgkeep_storage::{
+    Error, Object, Protection, Removed, Result, Storage, Swept, Take, Upload, Version,
+};
 
 /// Larger objects, such as manifests of thousands of tables, are fetched each time.
 const MAX_OBJECT_BYTES: usize = 16 * 1024;
@@ -78,7 +80,7 @@ impl Remembering {
 
 /// Tells whether the object under a key never changes.
 fn is_written_once(key: &str) -> bool {
-    run_of_key(key).is_some() || (key.ends_with(".manifest.json") && !is_lease(key))
+    matches!(Place::of_key(key), Some((_, Part::Manifest)))
 }
 
 #[async_trait]
@@ -156,6 +158,10 @@ impl Storage for Remembering {
 
     async fn list(&self, prefix: &str) -> Result<Vec<Object>> {
         self.inner.list(prefix).await
+    }
+
+    async fn list_each(&self, prefix: &str, take: Take<'_>) -> Result<()> {
+        self.inner.list_each(prefix, take).await
     }
 
     async fn remove(&self, key: &str) -> Result<Removed> {

@@ -19,7 +19,7 @@ use crate::runs::{Limits, Runs};
 use crate::scheduler::{self, Heart};
 use crate::server;
 use crate::stale;
-use crate::watcher::Watcher;
+use crate::watcher;
 use pgkeep_core::context::Context;
 use pgkeep_core::setup::{Setup, StorageOverrides};
 use pgkeep_core::stop::Stop;
@@ -85,8 +85,8 @@ pub async fn run(
         stop: context.stop.clone(),
         ..working.clone()
     };
-    let (watcher, snapshot) = Watcher::start(setup.clone(), looking.clone(), runs.clone()).await?;
     let (refresh, heart) = (Arc::new(Notify::new()), Heart::default());
+    let snapshot = watcher::start(setup, &looking, &runs, &refresh).await?;
     let base = settings.base.clone();
     let is_watch_only = settings.is_watch_only;
     let app = App::new(Shared {
@@ -105,7 +105,6 @@ pub async fn run(
     } else {
         Plans::new(&config)
     };
-    let watching = tokio::spawn(watcher.run(refresh));
     let schedules = scheduler::run(
         plans,
         runs.clone(),
@@ -122,7 +121,7 @@ pub async fn run(
         server::answer(listener, app, context),
         end(&runs, &working.stop, context, grace)
     );
-    for task in [watching, scheduling, telling] {
+    for task in [scheduling, telling] {
         task.abort();
     }
     served

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
+use crate::apart::apart;
 use crate::history;
 use crate::plans::Plans;
 use crate::remember::Remembering;
@@ -15,15 +16,14 @@ use crate::runs::Runs;
 use crate::snapshot::{Drilled, Held, Program, Snapshot};
 use pgkeep_core::context::Context;
 use pgkeep_core::lock::host_name;
-use pgkeep_core::op::history::read_records;
+use pgkeep_core::op::history::Records;
 use pgkeep_core::op::status;
 use pgkeep_core::op::stored::{Listing, NamedStorage};
 use pgkeep_core::setup::{Setup, StorageOverrides, status as request};
 use pgkeep_model::config::Config;
-use pgkeep_model::failure::Result;
+use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::DatabaseName;
 use pgkeep_model::lease::{Lease, MAX_LEASE_BYTES};
-use pgkeep_model::runs::RunRecord;
 
 /// How often the storages are listed, at most; a listing that takes long is made more seldom.
 const LISTING_INTERVAL: Duration = Duration::from_secs(60);
@@ -41,7 +41,7 @@ const LEASE_INTERVAL: Duration = Duration::from_secs(10);
 const SETTLING: Duration = Duration::from_millis(300);
 
 /// How many records are held in all, and of one database at least and at most.
-const MAX_RECORDS: usize = 20_000;
+const MAX_RECORDS: usize = 10_000;
 const RECORDS_OF_ONE: (usize, usize) = (20, 200);
 
 /// How many notes about drills are read of each database.
@@ -50,8 +50,42 @@ const NOTES_READ: usize = 12;
 /// How far back missed slots are told.
 const MISSED_WITHIN: SignedDuration = SignedDuration::from_hours(30 * 24);
 
+/// Looks at the storages of the configuration once, and then again and again until a stop is asked for, or at once where
+/// `refresh` says so.
+///
+/// All of it is done on one thread: what a look frees is there for the next one, while threads that took turns would each
+/// keep as much.
+pub async fn start(
+    setup: &Setup,
+    context: &Context,
+    runs: &Runs,
+    refresh: &Arc<Notify>,
+) -> Result<watch::Receiver<Arc<Snapshot>>> {
+    let (sender, receiver) = oneshot::channel();
+    let (setup, context, runs) = (setup.clone(), context.clone(), runs.clone());
+    let refresh = Arc::clone(refresh);
+    // Nobody waits for the end: it comes with the stop, or with the process.
+    let ended = apart(move || async move {
+        let watcher = match Watcher::new(setup, context, runs).await {
+            Ok((watcher, snapshots)) => sender.send(Ok(snapshots)).ok().map(|()| watcher),
+            Err(failure) => sender.send(Err(failure)).ok().and(None),
+        };
+        if let Some(watcher) = watcher {
+            watcher.run(refresh).await;
+        }
+    });
+    tokio::spawn(ended);
+    receiver.await.unwrap_or_else(|_| {
+        let message = "the storages were never looked at";
+        Err(
+            Failure::new(Kind::Unexpected, "operation_panicked", message)
+                .hint("this is a defect of pgkeep; the log says where"),
+        )
+    })
+}
+
 /// Makes snapshots.
-pub struct Watcher {
+struct Watcher {
     setup: Setup,
     context: Context,
     config: Arc<Config>,
@@ -59,8 +93,14 @@ pub struct Watcher {
     plans: Plans,
     runs: Runs,
     programs: Arc<Vec<Program>>,
-    leases: HashMap<(String, usize), Seen>,
+    known: Known,
     sender: watch::Sender<Arc<Snapshot>>,
+}
+
+/// What is known of looks before.
+struct Known {
+    leases: HashMap<(String, usize), Seen>,
+    records: Records,
 }
 
 /// A lease as it was last seen, and since when it has been the same.
@@ -72,7 +112,7 @@ struct Seen {
 
 impl Watcher {
     /// Opens the storages of the configuration, and looks at them once.
-    pub async fn start(
+    async fn new(
         setup: Setup,
         context: Context,
         runs: Runs,
@@ -88,7 +128,11 @@ impl Watcher {
             .collect();
         let plans = Plans::new(&config);
         let programs = Arc::new(programs(&setup, &context).await);
-        let mut leases = HashMap::new();
+        let count = config.databases.len().max(1);
+        let mut known = Known {
+            leases: HashMap::new(),
+            records: Records::new((MAX_RECORDS / count).clamp(RECORDS_OF_ONE.0, RECORDS_OF_ONE.1)),
+        };
         let look = Look {
             setup: &setup,
             context: &context,
@@ -98,7 +142,7 @@ impl Watcher {
             runs: &runs,
             programs: &programs,
         };
-        let first = look.at_all(&mut leases).await?;
+        let first = look.at_all(&mut known).await?;
         let (sender, receiver) = watch::channel(Arc::new(first));
         let watcher = Self {
             setup,
@@ -108,14 +152,14 @@ impl Watcher {
             plans,
             runs,
             programs,
-            leases,
+            known,
             sender,
         };
         Ok((watcher, receiver))
     }
 
     /// Looks again and again until a stop is asked for.
-    pub async fn run(mut self, refresh: Arc<Notify>) {
+    async fn run(mut self, refresh: Arc<Notify>) {
         let mut listed = Instant::now();
         let mut pause = LISTING_INTERVAL;
         loop {
@@ -150,7 +194,7 @@ impl Watcher {
             runs: &self.runs,
             programs: &self.programs,
         };
-        match look.at_all(&mut self.leases).await {
+        match look.at_all(&mut self.known).await {
             Ok(snapshot) => drop(self.sender.send_replace(Arc::new(snapshot))),
             Err(failure) => {
                 tracing::warn!(
@@ -168,7 +212,7 @@ impl Watcher {
     async fn look_at_leases(&mut self) {
         let last = Arc::clone(&self.sender.borrow());
         let now = self.context.clock.now();
-        let held = held(&last.listing, &mut self.leases, now).await;
+        let held = held(&last.listing, &mut self.known.leases, now).await;
         let snapshot = last.but(|next| next.held = held);
         self.sender.send_replace(Arc::new(snapshot));
     }
@@ -186,22 +230,22 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    async fn at_all(&self, leases: &mut HashMap<(String, usize), Seen>) -> Result<Snapshot> {
+    async fn at_all(&self, known: &mut Known) -> Result<Snapshot> {
         let now = self.context.clock.now();
         let listing = Listing::read(self.storages.clone(), None, now).await?;
         let asked = request::request(&request::Overrides::default(), self.setup, now)?;
-        let report = status::of(&listing, asked.databases, asked.max_age, now).await;
+        let seen = &mut known.records;
+        seen.begin();
+        let report = status::of(&listing, asked.databases, asked.max_age, now, seen).await;
         let mut records = BTreeMap::new();
-        let count = report.databases.len().max(1);
-        let of_one = (MAX_RECORDS / count).clamp(RECORDS_OF_ONE.0, RECORDS_OF_ONE.1);
         for (name, _) in &self.config.databases {
-            records.insert(name.clone(), newest_records(&listing, name, of_one).await);
+            records.insert(name.clone(), seen.newest(&listing, name).await.to_vec());
         }
         let mut drills = BTreeMap::new();
         for (name, _) in &self.config.databases {
             drills.insert(name.clone(), passed_drills(&listing, name).await);
         }
-        let held = held(&listing, leases, now).await;
+        let held = held(&listing, &mut known.leases, now).await;
         let mut snapshot = Snapshot {
             at: now,
             report: Arc::new(report),
@@ -266,17 +310,6 @@ async fn passed_drills(listing: &Listing, database: &DatabaseName) -> Vec<Drille
     }
     found.sort_by_key(|drill| drill.passed_at);
     found
-}
-
-async fn newest_records(
-    listing: &Listing,
-    database: &DatabaseName,
-    count: usize,
-) -> Vec<Arc<RunRecord>> {
-    let ids = listing.runs.keys().rev();
-    let newest = ids.filter(|run| run.database() == database).take(count);
-    let records = read_records(listing, newest).await;
-    records.into_iter().map(Arc::new).collect()
 }
 
 /// Reads the leases that are listed, and tells which of them live.

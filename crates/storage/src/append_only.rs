@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use jiff::Timestamp;
 
-use super::{Error, Object, Protection, Removed, Result, Storage, Swept, Upload, Version};
+use super::{Error, Object, Protection, Removed, Result, Storage, Swept, Take, Upload, Version};
 
 /// Passes everything on but removals.
 pub struct AppendOnly {
@@ -80,6 +80,10 @@ impl Storage for AppendOnly {
 
     async fn list(&self, prefix: &str) -> Result<Vec<Object>> {
         self.inner.list(prefix).await
+    }
+
+    async fn list_each(&self, prefix: &str, take: Take<'_>) -> Result<()> {
+        self.inner.list_each(prefix, take).await
     }
 
     /// Looks whether there is anything to remove, and refuses if there is.

@@ -165,6 +165,9 @@ pub struct Object {
     pub modified_at: Timestamp,
 }
 
+/// Takes one object of a listing after the other.
+pub type Take<'t> = &'t mut (dyn FnMut(&Object) + Send);
+
 /// One state of a small object; a storage gives it out and compares it, nobody else reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
@@ -259,6 +262,13 @@ pub trait Storage: Send + Sync {
 
     /// Lists every object whose key starts with `prefix`, sorted by key.
     async fn list(&self, prefix: &str) -> Result<Vec<Object>>;
+
+    /// Hands out what [`list`](Self::list) returns, in any order, without holding all of it at once where the storage can
+    /// do so. After an error, what was handed out is not all there is.
+    async fn list_each(&self, prefix: &str, take: Take<'_>) -> Result<()> {
+        self.list(prefix).await?.iter().for_each(take);
+        Ok(())
+    }
 
     /// Removes an object; one that is already gone is not an error, and one that must stay is [`Error::Retained`].
     async fn remove(&self, key: &str) -> Result<Removed>;

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
+use litemap::LiteMap;
 use serde::Serialize;
+use smallvec::SmallVec;
 use tokio::time::{Instant, sleep_until};
 
 use crate::encryption::Identities;
@@ -15,11 +17,11 @@ use pgkeep_model::encryption::Fingerprint;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::{BackupId, DatabaseName};
 use pgkeep_model::keys::{
-    Listed, Marks, Part, Place, databases, gather, is_lease, key_proof_of_key, run_of_key,
+    Gathering, Listed, Marks, Part, Place, databases, is_lease, key_proof_of_key, run_of_key,
 };
 use pgkeep_model::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError};
 use pgkeep_model::retention::is_ahead;
-use pgkeep_storage::{ANSWER_LIMIT, Haste, Storage};
+use pgkeep_storage::{ANSWER_LIMIT, Haste, Object, Storage};
 
 /// Id of the failure that says that a key is taken.
 pub const OBJECT_EXISTS: &str = "object_exists";
@@ -61,8 +63,11 @@ pub struct StoredBackup {
     /// Which one.
     pub place: Place,
     /// What each storage has of it, by the storage's position.
-    pub copies: BTreeMap<usize, Listed>,
+    pub copies: LiteMap<usize, Listed>,
 }
+
+/// Positions of storages; few, so that they need no memory of their own.
+pub type Positions = SmallVec<[usize; 2]>;
 
 /// Listings of all storages, seen as one.
 pub struct Listing {
@@ -73,7 +78,7 @@ pub struct Listing {
     /// All backups, committed or not, oldest first.
     pub backups: Vec<StoredBackup>,
     /// All run records, oldest first, and the positions of the storages that have each.
-    pub runs: BTreeMap<BackupId, Vec<usize>>,
+    pub runs: BTreeMap<BackupId, Positions>,
     /// The runs in which a private key opened a backup, by whom that was encrypted for.
     pub proofs: BTreeMap<(DatabaseName, Fingerprint), BTreeSet<BackupId>>,
     /// Keys of leases, and the positions of the storages that have each.
@@ -202,7 +207,7 @@ impl Listing {
         let mut states = Vec::new();
         let mut failures = Vec::new();
         let mut found: BTreeMap<Place, StoredBackup> = BTreeMap::new();
-        let mut runs: BTreeMap<BackupId, Vec<usize>> = BTreeMap::new();
+        let mut runs: BTreeMap<BackupId, Positions> = BTreeMap::new();
         let mut proofs: BTreeMap<_, BTreeSet<BackupId>> = BTreeMap::new();
         let mut leases: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (at, (named, answer)) in storages.iter().zip(answers).enumerate() {
@@ -213,30 +218,23 @@ impl Listing {
                 error: None,
             };
             match answer {
-                Ok(objects) => {
-                    let here = objects.iter().filter_map(|object| run_of_key(&object.key));
-                    here.for_each(|run| runs.entry(run).or_default().push(at));
-                    let opened = objects
-                        .iter()
-                        .filter_map(|object| key_proof_of_key(&object.key));
-                    opened.for_each(|(recipients, run)| {
+                Ok(told) => {
+                    for run in told.runs {
+                        runs.entry(run).or_default().push(at);
+                    }
+                    for (recipients, run) in told.proofs {
                         let of = (run.database().clone(), recipients);
                         proofs.entry(of).or_default().insert(run);
-                    });
-                    let held = objects.iter().filter(|object| is_lease(&object.key));
-                    held.for_each(|object| {
-                        leases.entry(object.key.clone()).or_default().push(at);
-                    });
-                    for listed in gather(
-                        objects
-                            .iter()
-                            .map(|object| (object.key.as_str(), object.size_bytes)),
-                    ) {
+                    }
+                    for key in told.leases {
+                        leases.entry(key).or_default().push(at);
+                    }
+                    for listed in told.backups.finish() {
                         let place = listed.place.clone();
                         let entry = found.entry(place.clone());
                         let backup = entry.or_insert_with(|| StoredBackup {
                             place,
-                            copies: BTreeMap::new(),
+                            copies: LiteMap::with_capacity(1),
                         });
                         backup.copies.insert(at, listed);
                     }
@@ -291,12 +289,7 @@ impl Listing {
 
     /// Narrows the listing to its only database; several are a failure that names them.
     pub fn only_database(&self) -> Result<DatabaseName> {
-        let listed: Vec<Listed> = self
-            .backups
-            .iter()
-            .flat_map(|backup| backup.copies.values().cloned())
-            .collect();
-        let mut names = databases(&listed);
+        let mut names = databases(self.backups.iter().map(|backup| &backup.place));
         match (names.pop(), names.is_empty()) {
             (Some(name), true) => Ok(name),
             (None, _) => Err(self.nothing_there()),
@@ -451,18 +444,48 @@ pub(crate) fn in_the_future(id: &BackupId) -> String {
     format!("`{id}` has a start time in the future and was skipped: a clock is or was wrong")
 }
 
+/// What one storage lists. It is taken in object by object, because a list of all keys takes many times its memory.
+#[derive(Default)]
+struct Told {
+    backups: Gathering,
+    runs: Vec<BackupId>,
+    proofs: Vec<(Fingerprint, BackupId)>,
+    leases: Vec<String>,
+}
+
+impl Told {
+    async fn by(storage: &dyn Storage, prefix: &str) -> pgkeep_storage::Result<Self> {
+        let mut told = Self::default();
+        let mut name = None;
+        let mut take = |object: &Object| told.take(object, &mut name);
+        storage.list_each(prefix, &mut take).await?;
+        Ok(told)
+    }
+
+    fn take(&mut self, object: &Object, name: &mut Option<DatabaseName>) {
+        let key = object.key.as_str();
+        if let Some(mut run) = run_of_key(key) {
+            run.share_name(name);
+            self.runs.push(run);
+        } else if let Some((recipients, run)) = key_proof_of_key(key) {
+            self.proofs.push((recipients, run));
+        } else if is_lease(key) {
+            self.leases.push(key.to_owned());
+        } else {
+            self.backups.take(key, object.size_bytes);
+        }
+    }
+}
+
 /// Lists all storages at once. Once one has answered, the others have [`ANSWER_LIMIT`] in all: people wait for it, and
 /// what one storage knows is mostly what they ask for.
-async fn answers(
-    storages: &[NamedStorage],
-    prefix: &str,
-) -> Vec<pgkeep_storage::Result<Vec<pgkeep_storage::Object>>> {
+async fn answers(storages: &[NamedStorage], prefix: &str) -> Vec<pgkeep_storage::Result<Told>> {
     let (started, haste) = (Instant::now(), Haste::default());
     let mut asked: FuturesUnordered<_> = storages
         .iter()
         .enumerate()
         .map(|(at, named)| {
-            let listing = haste.within(named.storage.list(prefix));
+            let listing = haste.within(Told::by(named.storage.as_ref(), prefix));
             async move { (at, listing.await) }
         })
         .collect();

@@ -57,10 +57,7 @@ impl Stored {
     /// A copy that is listed with another length than the manifest says is damaged, whatever a part of it would be.
     fn check_length(&self, at: usize, key: &str, what: &str) -> Result<()> {
         let copy = self.backup.copies.get(&at);
-        let mut parts = copy
-            .into_iter()
-            .flat_map(|copy| copy.parts.values().flatten());
-        let listed = parts.find(|(found, _)| found == key).map(|(_, size)| *size);
+        let listed = copy.and_then(|copy| copy.size_of(key));
         let wanted = self.manifest.object.size_bytes;
         match listed {
             Some(size) if size != wanted => {

@@ -3,6 +3,8 @@
 //! A record that cannot be written is told in the log and changes nothing else: history is no part of any promise to
 //! keep data.
 
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -59,6 +61,62 @@ pub async fn read_records<'a>(
     // Ids know whole seconds only.
     records.sort_by_key(|record| std::cmp::Reverse(record.started_at));
     records
+}
+
+/// Records that were read, by database: they never change, so a server reads each once.
+pub struct Records {
+    of_one: usize,
+    known: HashMap<BackupId, Arc<RunRecord>>,
+    by_database: BTreeMap<DatabaseName, Vec<Arc<RunRecord>>>,
+}
+
+impl Records {
+    /// Makes an empty memory for the newest `of_one` records of each database.
+    pub fn new(of_one: usize) -> Self {
+        Self {
+            of_one,
+            known: HashMap::new(),
+            by_database: BTreeMap::new(),
+        }
+    }
+
+    /// Returns how many records of a database it reads at most.
+    pub fn of_one(&self) -> usize {
+        self.of_one
+    }
+
+    /// Begins a look at a new listing: records that are asked for no more are forgotten.
+    pub fn begin(&mut self) {
+        let all = std::mem::take(&mut self.by_database)
+            .into_values()
+            .flatten();
+        self.known = all.map(|record| (record.id.clone(), record)).collect();
+    }
+
+    /// Returns the newest records of a database, newest first. One that cannot be read is left out.
+    pub async fn newest(
+        &mut self,
+        listing: &Listing,
+        database: &DatabaseName,
+    ) -> &[Arc<RunRecord>] {
+        if !self.by_database.contains_key(database) {
+            let runs = listing.runs.keys().rev();
+            let newest = runs.filter(|run| run.database() == database);
+            let mut found = Vec::new();
+            let mut unknown = Vec::new();
+            for run in newest.take(self.of_one) {
+                match self.known.remove(run) {
+                    Some(record) => found.push(record),
+                    None => unknown.push(run),
+                }
+            }
+            let read = read_records(listing, unknown.into_iter()).await;
+            found.extend(read.into_iter().map(Arc::new));
+            found.sort_by_key(|record| std::cmp::Reverse(record.started_at));
+            self.by_database.insert(database.clone(), found);
+        }
+        self.by_database.get(database).map_or(&[], Vec::as_slice)
+    }
 }
 
 /// Makes the id of a run that makes no backup.

@@ -29,7 +29,7 @@ use futures_util::stream::BoxStream;
 use jiff::Timestamp;
 
 use crate::{
-    Error, Object, Protection, Removed, Result, Storage, Swept, Upload, Version, key, read,
+    Error, Object, Protection, Removed, Result, Storage, Swept, Take, Upload, Version, key, read,
 };
 use client::{Client, Store};
 use upload::CloudUpload;
@@ -48,6 +48,12 @@ pub(crate) trait Bucket: Send + Sync {
 
     /// See [`Storage::list`]; the prefix was checked.
     async fn list(&self, prefix: &str) -> Result<Vec<Object>>;
+
+    /// See [`Storage::list_each`]; the prefix was checked.
+    async fn list_each(&self, prefix: &str, take: Take<'_>) -> Result<()> {
+        Bucket::list(self, prefix).await?.iter().for_each(take);
+        Ok(())
+    }
 
     /// See [`Storage::sweep`]; the prefix was checked.
     async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<Swept>;
@@ -133,6 +139,11 @@ impl<B: Bucket + 'static> Storage for B {
     async fn list(&self, prefix: &str) -> Result<Vec<Object>> {
         key::check_prefix(prefix)?;
         Bucket::list(self, prefix).await
+    }
+
+    async fn list_each(&self, prefix: &str, take: Take<'_>) -> Result<()> {
+        key::check_prefix(prefix)?;
+        Bucket::list_each(self, prefix, take).await
     }
 
     async fn remove(&self, key: &str) -> Result<Removed> {

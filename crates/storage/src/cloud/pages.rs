@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use super::Bucket;
 use super::client::{Client, Store, what};
 use super::fault::{Trouble, root_name, without_mark};
-use crate::{Error, Object, Result, Swept, key};
+use crate::{Error, Object, Result, Swept, Take, key};
 
 /// A bucket whose listings are asked for in S3's words.
 #[async_trait]
@@ -63,9 +63,16 @@ struct ListedUpload {
 
 /// Lists every object whose key starts with `prefix`.
 pub(crate) async fn list(bucket: &impl Paged, prefix: &str) -> Result<Vec<Object>> {
+    let mut objects = Vec::new();
+    list_each(bucket, prefix, &mut |object| objects.push(object.clone())).await?;
+    objects.sort_by(|a, b| a.key.cmp(&b.key));
+    Ok(objects)
+}
+
+/// Hands out every object whose key starts with `prefix`, page by page.
+pub(crate) async fn list_each(bucket: &impl Paged, prefix: &str, take: Take<'_>) -> Result<()> {
     let client = bucket.client().as_ref();
     let full_prefix = format!("{}{prefix}", client.prefix);
-    let mut objects = Vec::new();
     let mut token: Option<String> = None;
     loop {
         let mut query = vec![("list-type", "2"), ("prefix", full_prefix.as_str())];
@@ -76,9 +83,11 @@ pub(crate) async fn list(bucket: &impl Paged, prefix: &str) -> Result<Vec<Object
             .await
             .map_err(|fault| fault.explain(client, prefix))?;
         let listed = page.contents.into_iter();
-        objects.extend(listed.filter_map(|listed| to_object(client, listed)));
+        for object in listed.filter_map(|listed| to_object(client, listed)) {
+            take(&object);
+        }
         if !page.is_truncated {
-            break;
+            return Ok(());
         }
         let next = page.next_continuation_token.filter(|next| !next.is_empty());
         if next.is_none() || next == token {
@@ -86,8 +95,6 @@ pub(crate) async fn list(bucket: &impl Paged, prefix: &str) -> Result<Vec<Object
         }
         token = next;
     }
-    objects.sort_by(|a, b| a.key.cmp(&b.key));
-    Ok(objects)
 }
 
 /// Aborts uploads under `prefix` that were started before `older_than`.

@@ -23,7 +23,7 @@ use futures_util::stream::{self, BoxStream};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use super::{Error, Object, Removed, Result, Storage, Swept, Upload, Version, key, read};
+use super::{Error, Object, Removed, Result, Storage, Swept, Take, Upload, Version, key, read};
 use staging::Staging;
 use tree::Tree;
 use upload::FolderUpload;
@@ -151,6 +151,20 @@ impl Storage for Folder {
         key::check_prefix(prefix)?;
         let prefix = prefix.to_owned();
         self.blocking(move |tree| tree.list(&prefix)).await
+    }
+
+    async fn list_each(&self, prefix: &str, take: Take<'_>) -> Result<()> {
+        key::check_prefix(prefix)?;
+        let prefix = prefix.to_owned();
+        let (sender, mut batches) = mpsc::channel(2);
+        let walk = self.blocking(move |tree| tree.send_all(&prefix, &sender));
+        let receive = async {
+            while let Some(batch) = batches.recv().await {
+                batch.iter().for_each(&mut *take);
+            }
+        };
+        let (walked, ()) = tokio::join!(walk, receive);
+        walked
     }
 
     async fn remove(&self, key: &str) -> Result<Removed> {

@@ -9,6 +9,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
+use tokio::sync::mpsc;
 
 use super::fault;
 use crate::{Error, Object, Result, key};
@@ -20,6 +21,9 @@ const OPEN_FOLDER: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
+
+/// How many objects of a listing are sent at once.
+const BATCH: usize = 1000;
 
 /// An opened root.
 pub(super) struct Tree {
@@ -106,15 +110,41 @@ impl Tree {
     /// Lists every object whose key starts with `prefix`.
     pub(super) fn list(&self, prefix: &str) -> Result<Vec<Object>> {
         let mut objects = Vec::new();
-        self.walk(prefix, |entry| {
-            let key = format!("{}{}", entry.path, entry.name);
-            if is_file(entry.stat) && key::is_key(&key) && key.starts_with(prefix) {
-                objects.push(to_object(key, entry.stat));
-            }
+        self.visit_objects(prefix, |object| {
+            objects.push(object);
             Ok(())
         })?;
         objects.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(objects)
+    }
+
+    /// Sends what [`Self::list`] returns, some at a time and in any order, as long as somebody takes it.
+    pub(super) fn send_all(&self, prefix: &str, batches: &mpsc::Sender<Vec<Object>>) -> Result<()> {
+        let given_up = |_| Error::failed("nobody waits for the listing any more".to_owned());
+        let mut batch = Vec::new();
+        self.visit_objects(prefix, |object| {
+            batch.push(object);
+            if batch.len() < BATCH {
+                return Ok(());
+            }
+            let full = std::mem::take(&mut batch);
+            batches.blocking_send(full).map_err(given_up)
+        })?;
+        batches.blocking_send(batch).map_err(given_up)
+    }
+
+    fn visit_objects(
+        &self,
+        prefix: &str,
+        mut visit: impl FnMut(Object) -> Result<()>,
+    ) -> Result<()> {
+        self.walk(prefix, |entry| {
+            let key = format!("{}{}", entry.path, entry.name);
+            if is_file(entry.stat) && key::is_key(&key) && key.starts_with(prefix) {
+                visit(to_object(key, entry.stat))?;
+            }
+            Ok(())
+        })
     }
 
     /// Removes an object durably, so that what is removed next is never gone before it.

@@ -25,7 +25,7 @@ use crate::cloud::options::no_retries;
 use crate::cloud::pages::{self, Paged, generic, text_of};
 use crate::cloud::retry::Patience;
 use crate::cloud::transport::Connector;
-use crate::{Error, Object, Protection, Result, Swept};
+use crate::{Error, Object, Protection, Result, Swept, Take};
 pub use credentials::GcsCredentials;
 pub use options::GcsOptions;
 use pgkeep_model::part_sizes::Limits;
@@ -119,6 +119,10 @@ impl cloud::Bucket for Gcs {
 
     async fn list(&self, prefix: &str) -> Result<Vec<Object>> {
         pages::list(self, prefix).await
+    }
+
+    async fn list_each(&self, prefix: &str, take: Take<'_>) -> Result<()> {
+        pages::list_each(self, prefix, take).await
     }
 
     async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<Swept> {

@@ -18,7 +18,7 @@ use object_store::aws::AmazonS3;
 use crate::cloud;
 use crate::cloud::client::Client;
 use crate::cloud::pages::{self, Paged};
-use crate::{Error, Object, Protection, Result, Swept};
+use crate::{Error, Object, Protection, Result, Swept, Take};
 use bucket::Bucket;
 pub use credentials::Credentials;
 pub use options::S3Options;
@@ -54,6 +54,10 @@ impl cloud::Bucket for S3 {
 
     async fn list(&self, prefix: &str) -> Result<Vec<Object>> {
         pages::list(self, prefix).await
+    }
+
+    async fn list_each(&self, prefix: &str, take: Take<'_>) -> Result<()> {
+        pages::list_each(self, prefix, take).await
     }
 
     async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<Swept> {

@@ -221,7 +221,7 @@ fn restore_line(found: &Found<'_>, form: &Form, key: &str) -> String {
 /// Returns the note on the recipients, whose key tells them in every listing; none where nothing is encrypted.
 pub(super) fn recipients(form: &Form, place: &Place) -> Option<(String, Bytes)> {
     let recipients = form.recipients.as_ref()?.texts();
-    let key = place.key(Part::Recipients, Fingerprint::of(recipients).as_str());
+    let key = place.key(Part::Recipients, &Fingerprint::of(recipients).to_string());
     let note = serde_json::json!({"format": 1, "recipients": recipients});
     Some((key, Bytes::from(format!("{note:#}\n"))))
 }

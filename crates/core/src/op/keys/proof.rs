@@ -83,7 +83,7 @@ impl Opened<'_> {
             "pgkeep": env!("CARGO_PKG_VERSION"),
         });
         let bytes = Bytes::from(format!("{record:#}\n"));
-        let of = (self.backup.database().clone(), recipients.clone());
+        let of = (self.backup.database().clone(), recipients);
         let replaced: Vec<String> = self
             .listing
             .proofs

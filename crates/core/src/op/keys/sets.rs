@@ -67,7 +67,7 @@ pub(super) fn proven<'a>(
     database: &DatabaseName,
     recipients: &Fingerprint,
 ) -> Option<&'a BackupId> {
-    let of = (database.clone(), recipients.clone());
+    let of = (database.clone(), *recipients);
     let runs = listing.proofs.get(&of)?;
     // One from the future says nothing: a clock is or was wrong.
     let past = runs.iter().filter(|run| !listing.is_in_the_future(run));
@@ -81,7 +81,7 @@ async fn recipients(listing: &Listing, backup: &StoredBackup) -> Option<Vec<Stri
             continue;
         };
         let storage = &listing.storages[at].storage;
-        let Ok(bytes) = storage.get(key, MAX_NOTE_BYTES).await else {
+        let Ok(bytes) = storage.get(&key, MAX_NOTE_BYTES).await else {
             continue;
         };
         let note: Option<Note> = serde_json::from_slice(&bytes).ok();

@@ -285,15 +285,13 @@ async fn remove_objects(
     right: &Right<'_>,
 ) -> Outcome {
     let objects = backup
-        .parts
-        .iter()
-        .filter(|(part, _)| **part != Part::Manifest)
-        .flat_map(|(_, objects)| objects);
+        .objects()
+        .filter(|(part, ..)| *part != Part::Manifest);
     let mut is_hidden = manifest == Removed::Hidden;
     let mut retained: Option<Option<Timestamp>> = None;
     let mut failures = Vec::new();
-    for (key, _) in objects {
-        match right.remove(storage, key).await {
+    for (_, key, _) in objects {
+        match right.remove(storage, &key).await {
             Ok(removed) => is_hidden |= removed == Removed::Hidden,
             Err(pgkeep_storage::Error::Retained { until, .. }) => {
                 retained = Some(retained.flatten().max(until));

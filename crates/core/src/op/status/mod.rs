@@ -4,16 +4,17 @@ mod held;
 mod notice;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::context::Context;
 use crate::copies::listing::in_the_future;
 use crate::notify::Delivery;
-use crate::op::history::read_records;
+use crate::op::history::Records;
 use crate::op::keys::sets;
 use crate::op::notices;
 use crate::op::stored::{Listing, NamedStorage, StorageState, StoredBackup, read_manifest};
@@ -134,7 +135,8 @@ pub struct Status {
     /// How each storage stands.
     pub storages: Vec<Copies>,
     /// The last runs, newest first.
-    pub last_runs: Vec<RunRecord>,
+    #[serde(serialize_with = "as_records")]
+    pub last_runs: Vec<Arc<RunRecord>>,
     /// Runs of `backup` since [`Status::success_since`].
     pub success: Success,
     /// From when on runs are counted: 30 days ago, or later where there are very many records.
@@ -246,7 +248,14 @@ pub async fn run(request: Request) -> Result<Report> {
         _ => None,
     };
     let listing = Listing::read(request.storages.clone(), only, request.now).await?;
-    Ok(of(&listing, request.databases, request.max_age, request.now).await)
+    let mut records = Records::new(RUNS_READ);
+    let Request {
+        databases,
+        max_age,
+        now,
+        ..
+    } = request;
+    Ok(of(&listing, databases, max_age, now, &mut records).await)
 }
 
 /// Judges databases by a listing that is there already: those that are named, or every one that has anything stored.
@@ -255,11 +264,12 @@ pub async fn of(
     databases: Option<Vec<Watched>>,
     max_age: Option<Duration>,
     now: Timestamp,
+    records: &mut Records,
 ) -> Report {
     let watched = databases.unwrap_or_else(|| found(listing));
     let mut databases = Vec::new();
     for one in &watched {
-        databases.push(status(one, listing, max_age, now).await);
+        databases.push(status(one, listing, max_age, now, records).await);
     }
     let failure = sum_up(&databases, listing);
     Report {
@@ -350,6 +360,7 @@ async fn status(
     listing: &Listing,
     max_age: Option<Duration>,
     now: Timestamp,
+    records: &mut Records,
 ) -> Status {
     let backups: Vec<&StoredBackup> = listing
         .backups
@@ -372,8 +383,9 @@ async fn status(
     let drilled = backups
         .iter()
         .rfind(|backup| backup.is_good() && backup.is_drilled() && !listing.is_ahead(backup));
-    let runs = last_runs(&watched.name, listing).await;
-    let drill = last_drill(watched, listing, &backups, &runs, now).await;
+    let runs_read = records.of_one();
+    let runs = records.newest(listing, &watched.name).await;
+    let drill = last_drill(watched, listing, &backups, runs, now).await;
     let since = runs.last().map_or(now, |run| run.started_at);
     let kept = kept(watched, &backups, now);
     let sizes: Vec<(Timestamp, u64)> = counted
@@ -404,13 +416,13 @@ async fn status(
         tiers: tiers(watched, &backups, now),
         storages: copies(watched, listing, &backups, &kept, newest_good.as_ref()),
         newest_good,
-        success: success(&runs, now - LOOK_BACK),
-        success_since: if runs.len() < RUNS_READ {
+        success: success(runs.iter().map(Arc::as_ref), now - LOOK_BACK),
+        success_since: if runs.len() < runs_read {
             now - LOOK_BACK
         } else {
             since.max(now - LOOK_BACK)
         },
-        last_runs: runs.into_iter().take(RUNS_TOLD).collect(),
+        last_runs: runs.iter().take(RUNS_TOLD).cloned().collect(),
         growth: growth(&sizes, LOOK_BACK),
         keys: key_sets.sets.clone(),
         of_keys: Vec::new(),
@@ -437,7 +449,7 @@ fn unlikely(status: &Status, watched: &Watched, now: Timestamp) -> Option<String
         return None;
     }
     let last = status.last_runs.first();
-    let is_recent = |run: &RunRecord| now.duration_since(run.started_at) <= LAST_TRY;
+    let is_recent = |run: &Arc<RunRecord>| now.duration_since(run.started_at) <= LAST_TRY;
     if last.is_some_and(is_recent) {
         return None;
     }
@@ -523,10 +535,10 @@ async fn last_drill(
     watched: &Watched,
     listing: &Listing,
     backups: &[&StoredBackup],
-    runs: &[RunRecord],
+    runs: &[Arc<RunRecord>],
     now: Timestamp,
 ) -> Option<LastDrill> {
-    let is_passed = |run: &&RunRecord| run.verb == "drill" && run.is_success();
+    let is_passed = |run: &&Arc<RunRecord>| run.verb == "drill" && run.is_success();
     let mut passed_at = runs.iter().find(is_passed).map(|run| run.started_at);
     let drilled = backups.iter().rev().filter(|backup| backup.is_drilled());
     for backup in drilled.take(NOTES_READ) {
@@ -576,12 +588,12 @@ struct DrillNote {
 /// Finds the last drill in the newest runs, which begin with the newest, where it failed after the last that passed.
 /// One that was interrupted or gave way to another run says nothing.
 fn failed_drill(
-    runs: &[RunRecord],
+    runs: &[Arc<RunRecord>],
     passed_at: Option<Timestamp>,
     now: Timestamp,
 ) -> Option<FailedDrill> {
     const SAYS_NOTHING: [Kind; 3] = [Kind::Interrupted, Kind::Terminated, Kind::Busy];
-    let is_told = |run: &&RunRecord| {
+    let is_told = |run: &&Arc<RunRecord>| {
         run.verb == "drill" && !SAYS_NOTHING.map(Kind::exit_code).contains(&run.exit_code)
     };
     let last = runs.iter().find(is_told)?;
@@ -786,11 +798,11 @@ fn copies(
         .collect()
 }
 
-/// Reads the newest records, newest first. One that cannot be read is left out.
-async fn last_runs(database: &DatabaseName, listing: &Listing) -> Vec<RunRecord> {
-    let runs = listing.runs.keys().rev();
-    let newest = runs.filter(|run| run.database() == database);
-    read_records(listing, newest.take(RUNS_READ)).await
+fn as_records<S: Serializer>(
+    records: &[Arc<RunRecord>],
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_seq(records.iter().map(Arc::as_ref))
 }
 
 fn warnings(status: &Status) -> Vec<String> {
@@ -887,14 +899,14 @@ mod tests {
         let run = |verb: &str, started: &str, code: u8| {
             let id = "shop-20260102T030405Z-7f3a".parse().unwrap();
             let run = RunRecord::new(id, verb, at(started), 5);
-            if code == 0 {
+            Arc::new(if code == 0 {
                 run
             } else {
                 run.failed(code, "x", "it differs")
-            }
+            })
         };
         let now = at("2026-01-05T00:00:00Z");
-        let failed = |runs: &[RunRecord], passed: Option<&str>| {
+        let failed = |runs: &[Arc<RunRecord>], passed: Option<&str>| {
             failed_drill(runs, passed.map(at), now).map(|failed| failed.exit_code)
         };
         let bad = run("drill", "2026-01-04T00:00:00Z", 23);

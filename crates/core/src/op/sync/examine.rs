@@ -147,10 +147,7 @@ impl Looking<'_> {
         manifest: &Bytes,
         known: Option<Holding>,
     ) -> Result<Held, Unseen> {
-        let nothing = Listed {
-            place: backup.place.clone(),
-            parts: std::collections::BTreeMap::new(),
-        };
+        let nothing = Listed::nothing(backup.place.clone());
         let listed = backup.copies.get(&at).unwrap_or(&nothing);
         let mut held = Held {
             at,
@@ -159,8 +156,8 @@ impl Looking<'_> {
                 .map(|object| by_listing(object, listed))
                 .collect(),
             manifest: Holding::Missing,
-            is_marked: listed.parts.contains_key(&Part::Damaged),
-            beside: listed.parts.keys().copied().collect(),
+            is_marked: listed.has_part(Part::Damaged),
+            beside: listed.parts().collect(),
             set_aside: None,
         };
         if listed.is_committed() {
@@ -189,7 +186,7 @@ impl Looking<'_> {
         manifest: &Bytes,
     ) -> Result<(), Unseen> {
         let key = backup.place.key(Part::Manifest, "");
-        let size = size_in(listed, &key);
+        let size = listed.size_of(&key);
         held.manifest = Holding::Listed;
         // A mark may be about the manifest itself.
         if !self.verify && !held.is_marked && size == Some(manifest.len() as u64) {
@@ -236,7 +233,7 @@ impl Looking<'_> {
     /// Returns the size that a storage lists, for an object whose manifest says none.
     fn listed_bytes(&self, backup: &StoredBackup, key: &str) -> Option<u64> {
         let mut copies = backup.copies.values();
-        copies.find_map(|copy| size_in(copy, key))
+        copies.find_map(|copy| copy.size_of(key))
     }
 
     /// Finds what lies beside the copies that are committed.
@@ -245,11 +242,12 @@ impl Looking<'_> {
             let mut copies = backup.copies.iter();
             copies.find_map(|(&at, copy)| {
                 let is_told = copy.is_committed() && self.storages.contains(&at);
-                let (key, size_bytes) = copy.parts.get(&part).filter(|_| is_told)?.first()?;
+                let mut objects = copy.objects().filter(|_| is_told);
+                let (_, key, size_bytes) = objects.find(|(found, ..)| *found == part)?;
                 Some(Beside {
                     part,
-                    key: key.clone(),
-                    size_bytes: *size_bytes,
+                    key,
+                    size_bytes,
                     at,
                 })
             })
@@ -258,13 +256,8 @@ impl Looking<'_> {
     }
 }
 
-fn size_in(listed: &Listed, key: &str) -> Option<u64> {
-    let mut objects = listed.parts.values().flatten();
-    objects.find_map(|(found, size)| (found == key).then_some(*size))
-}
-
 fn by_listing(object: &Described, listed: &Listed) -> Holding {
-    match (size_in(listed, &object.key), object.size_bytes) {
+    match (listed.size_of(&object.key), object.size_bytes) {
         (None, _) => Holding::Missing,
         (Some(found), Some(wanted)) if found != wanted => {
             let (found, wanted) = (number(found), number(wanted));

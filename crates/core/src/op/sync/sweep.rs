@@ -182,7 +182,7 @@ fn orphans(
     let is_old = |orphan: &Listed| {
         let is_written_long_ago = objects
             .iter()
-            .filter(|object| orphan.has(&object.key))
+            .filter(|object| orphan.size_of(&object.key).is_some())
             .all(|object| object.modified_at < before);
         orphan.place.id.started_at() < before && is_written_long_ago
     };
@@ -222,8 +222,8 @@ async fn remove(named: &NamedStorage, orphan: &Listed, right: &Right<'_>) -> Res
         }
     }
     let (mut failures, mut is_retained) = (Vec::new(), true);
-    for (key, _) in orphan.parts.values().flatten() {
-        if let Err(error) = right.remove(named.storage.as_ref(), key).await {
+    for (_, key, _) in orphan.objects() {
+        if let Err(error) = right.remove(named.storage.as_ref(), &key).await {
             is_retained &= matches!(error, pgkeep_storage::Error::Retained { .. });
             failures.push(format!("`{key}`: {error}"));
         }
@@ -236,11 +236,10 @@ async fn remove(named: &NamedStorage, orphan: &Listed, right: &Right<'_>) -> Res
 
 impl Orphan {
     fn new(listed: &Listed) -> Self {
-        let keys = listed.parts.values().flatten();
         Self {
             id: listed.place.id.to_string(),
             size_bytes: listed.size_bytes(),
-            keys: keys.map(|(key, _)| key.clone()).collect(),
+            keys: listed.objects().map(|(_, key, _)| key).collect(),
             removed: false,
             error: None,
         }

@@ -20,7 +20,7 @@ pub(super) async fn verify(
     observer: &dyn Observer,
 ) -> CopyReport {
     let (named, started) = (&listing.storages[at], context.clock.monotonic());
-    let marked = backup.copies[&at].parts.contains_key(&Part::Damaged);
+    let marked = backup.copies[&at].has_part(Part::Damaged);
     let mut report = CopyReport {
         id: backup.place.id.to_string(),
         database: backup.place.id.database().to_string(),

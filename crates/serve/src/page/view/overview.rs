@@ -193,7 +193,7 @@ fn row(
         copies: found.map(|backup| copies(snapshot, &status.database, backup)),
         newest: newest.map(Newest::from),
         next,
-        last: last.map(of_record),
+        last: last.map(|run| of_record(run)),
         running,
     }
 }
