@@ -11,8 +11,9 @@ use pgkeep_model::connection::Connection;
 use pgkeep_model::redact::percent_decoded;
 
 /// Variables whose values are secrets, whoever set them.
-const SECRET_VARIABLES: [&str; 13] = [
+const SECRET_VARIABLES: [&str; 14] = [
     "PGPASSWORD",
+    "SENTRY_DSN",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
     "AZURE_CLIENT_SECRET",
@@ -56,6 +57,7 @@ pub(super) fn secrets_of_environment(
         let upper = name.to_uppercase();
         if SECRET_VARIABLES.contains(&name) {
             known.extend(forms_of(value).map(SecretString::from));
+            known.extend(key_of_dsn(value).map(SecretString::from));
         } else if NAMES_OF_FILES.contains(&name) {
             continue;
         } else if SECRET_NAMES.iter().any(|part| upper.contains(part)) {
@@ -102,6 +104,11 @@ pub(super) fn secrets(config: &Config) -> Vec<String> {
         let connection = url.expose_secret().parse::<Connection>().ok()?;
         connection.password().cloned()
     });
+    let dsn = config.sentry.dsn.iter();
+    let tracked = dsn.flat_map(|dsn| {
+        let key = key_of_dsn(dsn.expose_secret()).map(SecretString::from);
+        key.into_iter().chain([dsn.clone()])
+    });
     let server = &config.server;
     let tokens = server.tokens.iter().map(|token| &token.token);
     let others = [&server.view_key, &server.cron.secret];
@@ -109,11 +116,19 @@ pub(super) fn secrets(config: &Config) -> Vec<String> {
     passwords
         .chain(keys)
         .chain(served)
+        .chain(tracked)
         .chain(notifiers)
         .chain(drills)
         .map(|secret| secret.expose_secret().to_owned())
         .filter(|secret| !secret.is_empty())
         .collect()
+}
+
+/// Returns the key in a DSN of Sentry, which is sent without the rest; what is too short would match by accident.
+fn key_of_dsn(text: &str) -> Option<String> {
+    let (_, behind) = text.split_once("://")?;
+    let (key, _) = behind.split_once('@')?;
+    (key.len() >= MIN_LINE).then(|| key.to_owned())
 }
 
 /// Returns a secret and what in it is one by itself: the signature of a SAS token, which a URL may hold without the rest,
@@ -153,6 +168,15 @@ mod tests {
         );
         assert!(forms_of(&json).any(|form| form == line));
         assert_eq!(forms_of("plain").collect::<Vec<_>>(), ["plain"]);
+    }
+
+    #[test]
+    fn the_key_of_a_dsn_is_hidden_by_itself() {
+        let dsn = "https://0123456789abcdef0123456789abcdef@o1.ingest.sentry.io/42";
+        let key = key_of_dsn(dsn).unwrap();
+        assert_eq!(key, "0123456789abcdef0123456789abcdef");
+        assert_eq!(key_of_dsn("https://sentry.example/42"), None);
+        assert_eq!(key_of_dsn("https://key@sentry.example/42"), None);
     }
 
     #[test]

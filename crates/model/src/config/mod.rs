@@ -43,8 +43,8 @@ pub use schema::config_schema;
 pub use types::{
     Anomaly, Compression, CompressionMethod, Config, Connection, CronConfig, DatabaseConfig,
     DrillConfig, Encryption, KeepPreDeploy, LeasePlace, LockConfig, LogConfig, PostgresConfig,
-    Preset, RequiredTable, Retention, Retries, ServerConfig, StorageConfig, StorageUrl, TableBars,
-    TokenConfig, VerifyConfig,
+    Preset, RequiredTable, Retention, Retries, SentryConfig, ServerConfig, StorageConfig,
+    StorageUrl, TableBars, TokenConfig, VerifyConfig,
 };
 pub use url::redact as redact_connection_url;
 

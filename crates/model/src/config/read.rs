@@ -39,6 +39,7 @@ fn read_root(reader: &mut Reader, root: &Node) -> Option<Config> {
     reader.databases = names.collect();
     config.postgres = Setting::read(reader, &fields, "postgres").unwrap_or_default();
     config.notify = Setting::read(reader, &fields, "notify").unwrap_or_default();
+    config.sentry = Setting::read(reader, &fields, "sentry").unwrap_or_default();
     config.log = Setting::read(reader, &fields, "log").unwrap_or_default();
     config.lock = Setting::read(reader, &fields, "lock").unwrap_or_default();
     config.server = Setting::read(reader, &fields, "server").unwrap_or_default();

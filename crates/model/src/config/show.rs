@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::setting::{Group, Item};
 use super::shown::{Keys, Shown};
-use super::types::{Config, ServerConfig};
+use super::types::{Config, SentryConfig, ServerConfig};
 
 impl Config {
     /// Returns the effective config as JSON, without secrets.
@@ -32,18 +32,20 @@ fn config(config: &Config) -> Shown {
     for (name, storage) in &config.storages {
         storages.put(name, storage.shown());
     }
+    let shown = |keys: Keys| Shown::from(keys).to_json();
     let mut keys = Keys::default();
     keys.put("databases", databases);
     keys.put("storages", storages);
     let postgres = config.postgres.shown();
     keys.put_some("postgres", (!postgres.is_empty()).then_some(postgres));
     keys.put_list("notify", &config.notify, Item::show);
+    let is_usual = shown(config.sentry.shown()) == shown(SentryConfig::default().shown());
+    keys.put_some("sentry", (!is_usual).then(|| config.sentry.shown()));
     let is_logged = config.log.file.is_some();
     keys.put_some("log", is_logged.then(|| config.log.shown()));
     let is_placed = config.lock.storage.is_some();
     keys.put_some("lock", is_placed.then(|| config.lock.shown()));
-    let shown = |server: &ServerConfig| Shown::from(server.shown()).to_json();
-    let is_usual = shown(&config.server) == shown(&ServerConfig::default());
+    let is_usual = shown(config.server.shown()) == shown(ServerConfig::default().shown());
     keys.put_some("server", (!is_usual).then(|| config.server.shown()));
     keys.into()
 }

@@ -33,6 +33,9 @@ const MAX_TIMEOUT_S: u64 = 24 * 86_400;
 const MAX_DELAY_S: u64 = 86_400;
 const MAX_AGE_S: u64 = 100 * 366 * 86_400;
 
+/// Sentry's monitors wait for 28 days at most.
+const MAX_CHECK_IN_S: u64 = 28 * 86_400;
+
 /// More of one tier than this is a slip of the pen: a century of hours.
 const MAX_KEPT: u64 = 876_600;
 
@@ -76,6 +79,8 @@ pub struct Config {
     pub defaults: DatabaseConfig,
     /// Where notices about runs are sent.
     pub notify: Vec<NotifierConfig>,
+    /// Where errors and the runs of schedules are tracked.
+    pub sentry: SentryConfig,
 }
 
 impl Config {
@@ -629,6 +634,22 @@ group! {
 }
 
 group! {
+    /// A project of Sentry, and how long its monitors wait.
+    pub struct SentryConfig {
+        /// The DSN of the project. Default: the variable SENTRY_DSN.
+        dsn: Option<SecretString> = SecretUrl, file "File that holds the DSN.";
+        /// What Sentry calls this installation, such as production. Default: the variable SENTRY_ENVIRONMENT.
+        environment: Option<String> = Text;
+        /// What Sentry calls this version. Default: pgkeep@ and the version of pgkeep.
+        release: Option<String> = Text;
+        /// How late a run of a schedule may begin before its monitor alarms.
+        checkin_margin: Duration = Duration(60, MAX_CHECK_IN_S), default "30m";
+        /// How long it may take before its monitor alarms.
+        max_runtime: Duration = Duration(60, MAX_CHECK_IN_S), default "6h";
+    }
+}
+
+group! {
     /// What every notifier has.
     pub struct Scope {
         /// The databases that it reports on. Default: all.
@@ -674,7 +695,8 @@ defaults!(
     VerifyConfig,
     ServerConfig,
     TokenConfig,
-    CronConfig
+    CronConfig,
+    SentryConfig
 );
 
 // The sections of the file.
@@ -714,6 +736,7 @@ sections! {
         required("storages", Kind::Named(&STORAGE), "The places that backups are stored in, each under a name."),
         key("postgres", Kind::Section(&POSTGRES), "The PostgreSQL client programs."),
         key("notify", Kind::Sections(&NOTIFIER), "Where notices about runs are sent."),
+        key("sentry", Kind::Section(&SENTRY), "A project of Sentry that hears of runs that fail, and of the runs of schedules."),
         key("log", Kind::Section(&LOG), "A log file in addition to what is printed."),
         key("lock", Kind::Section(&LOCK), "Where runs of different hosts see each other."),
         key("server", Kind::Section(&SERVER), "The server of `pgkeep serve`: where it listens, and who may call it."),
@@ -754,6 +777,7 @@ sections! {
     DISCORD: "discord", "under `discord`", "A webhook of Discord.", join!(HookConfig::KEYS, ON, Scope::KEYS);
     WEBHOOK: "webhook", "under `webhook`", "An address that takes a JSON document.", join!(WebhookConfig::KEYS, ON, Scope::KEYS);
     PING: "ping", "under `ping`", "A service that alarms when no ping comes. It gets pings for backups only.", join!(PingConfig::KEYS, Scope::KEYS);
+    SENTRY: "sentry", "under `sentry`", "A project of Sentry, for a binary that was built with it, and how long its monitors wait.", SentryConfig::KEYS;
     LOG: "log", "under `log`", "A log file in addition to what is printed; `--log-file` overrides it.", LogConfig::KEYS;
     LOCK: "lock", "under `lock`", "Where runs of different hosts see each other.", LockConfig::KEYS;
     VERIFY: "verify", "under `verify`", "When stored backups are read again.", VerifyConfig::KEYS;

@@ -8,8 +8,8 @@ use super::shown::{Keys, Shown};
 use super::tree::Value;
 use super::types::{
     Compression, CompressionMethod, CronConfig, DrillConfig, Encryption, KeepPreDeploy, LockConfig,
-    LogConfig, PostgresConfig, Preset, RequiredTable, Retention, Retries, ServerConfig,
-    VerifyConfig,
+    LogConfig, PostgresConfig, Preset, RequiredTable, Retention, Retries, SentryConfig,
+    ServerConfig, VerifyConfig,
 };
 use crate::notice::{MailTls, PingStyle};
 
@@ -89,6 +89,7 @@ nested! {
     VerifyConfig: check::nothing;
     CronConfig: check::nothing;
     ServerConfig: check::server;
+    SentryConfig: check::nothing;
 }
 
 pub(super) fn read_nested<T: Group>(
