@@ -1,10 +1,11 @@
-//! What every operation gets: the clock, the wish to stop, and whom to tell how it ended.
+//! What every operation gets: the clock, the wish to stop, and who hears how it ended.
 
 use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::notify::{Nobody, Notify};
 pub use crate::stop::{Late, Relay, Signalled, Stop};
+use crate::tracker::{Tracker, Untracked};
 
 /// What `main` builds once and hands to an operation.
 #[derive(Clone)]
@@ -15,6 +16,8 @@ pub struct Context {
     pub stop: Stop,
     /// Where notices about runs are sent.
     pub notices: Arc<dyn Notify>,
+    /// Who tracks whole runs.
+    pub tracker: Arc<dyn Tracker>,
 }
 
 impl Context {
@@ -24,6 +27,7 @@ impl Context {
             clock,
             stop: Stop::default(),
             notices: Arc::new(Nobody),
+            tracker: Arc::new(Untracked),
         }
     }
 
@@ -31,6 +35,14 @@ impl Context {
     pub fn telling(&self, notices: Arc<dyn Notify>) -> Self {
         Self {
             notices,
+            ..self.clone()
+        }
+    }
+
+    /// Returns the same context, whose runs `tracker` hears of.
+    pub fn tracked_by(&self, tracker: Arc<dyn Tracker>) -> Self {
+        Self {
+            tracker,
             ..self.clone()
         }
     }

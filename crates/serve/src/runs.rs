@@ -17,7 +17,9 @@ use crate::apart::apart;
 use crate::snapshot::Verb;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::lock::BUSY;
+use pgkeep_core::op::slot;
 use pgkeep_core::setup::Setup;
+use pgkeep_core::tracker::Tracked;
 use pgkeep_model::failure::Failure;
 use pgkeep_model::id::{BackupId, DatabaseName};
 
@@ -281,6 +283,15 @@ impl Runs {
                 let work = async move || carry_out::run(&of, &shared.setup, &shared.context).await;
                 let done = apart(work).await;
                 let outcome = done.unwrap_or_else(Outcome::of);
+                let ask = &entry.ask;
+                let tracked = Tracked {
+                    verb: ask.verb.as_str(),
+                    database: Some(ask.database.as_str()),
+                    backup_id: outcome.backup_id.as_deref(),
+                    is_scheduled: ask.slot.is_some(),
+                    slot: ask.slot,
+                };
+                slot::tell_end(&tracked, outcome.failure.as_ref(), &runs.0.context).await;
                 entry.end(outcome, runs.0.context.clock.now());
                 runs.0.ended.notify_waiters();
                 runs.dispatch();

@@ -13,8 +13,10 @@ use crate::cli::screen::Screen;
 use crate::cli::steps;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::backup::{Report, not_started, overall, run as backup};
+use pgkeep_core::op::slot;
 use pgkeep_core::setup::backup::{Overrides, requests};
 use pgkeep_core::setup::{Setup, StorageOverrides};
+use pgkeep_core::tracker::Tracked;
 use pgkeep_model::anomaly::{AnomalyRecord, Verdict};
 use pgkeep_model::failure::Result;
 use pgkeep_model::manifest::Trigger;
@@ -229,8 +231,21 @@ pub(super) async fn run(
             continue;
         }
         let shown = Shown::new(request.name.as_str(), output);
+        let mut tracked = Tracked {
+            verb: "backup",
+            database: Some(request.name.as_str()),
+            backup_id: None,
+            is_scheduled: request.trigger == Trigger::Schedule,
+            slot: request.origin.slot,
+        };
+        // A run for a slot begins when nobody else can have it; without one it begins now.
+        if tracked.is_scheduled && tracked.slot.is_none() {
+            context.tracker.begun(&tracked);
+        }
         let report = backup(request, context, &shown).await;
         shown.finish();
+        tracked.backup_id = report.backup_id.as_deref();
+        slot::tell_end(&tracked, report.failure.as_ref(), context).await;
         print(&report, output, requests.len() > 1);
         log_end(&report);
         reports.push(report);

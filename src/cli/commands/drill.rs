@@ -16,9 +16,12 @@ use crate::cli::steps;
 use page::page;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::drill::{Report, Request, overall, run as drill};
+use pgkeep_core::op::slot;
 use pgkeep_core::setup::Setup;
 use pgkeep_core::setup::drill::{Overrides, requests};
+use pgkeep_core::tracker::Tracked;
 use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::id::BackupId;
 use pgkeep_model::name::printable;
 
 pub(super) const AFTER_HELP: &str = "\
@@ -115,6 +118,19 @@ async fn one(request: &Request, output: &Output, context: &Context) -> Report {
     let shown = Shown::new("drill", output);
     let report = drill(request, context, &shown).await;
     shown.finish();
+    let backup = report.backup_id.as_deref();
+    let of_backup = backup.and_then(|id| Some(id.parse::<BackupId>().ok()?.database().clone()));
+    // Where nothing names the database, the end of the command knows more.
+    if let Some(database) = request.database.as_ref().or(of_backup.as_ref()) {
+        let tracked = Tracked {
+            verb: "drill",
+            database: Some(database.as_str()),
+            backup_id: backup,
+            is_scheduled: false,
+            slot: None,
+        };
+        slot::tell_end(&tracked, report.failure.as_ref(), context).await;
+    }
     log::ended(&Ended {
         stage: "drill",
         backup_id: report.backup_id.as_deref(),

@@ -23,7 +23,7 @@ mod removal;
 pub mod restore;
 pub mod retention;
 pub mod show;
-mod slot;
+pub mod slot;
 pub mod status;
 pub mod sync;
 pub mod verify;

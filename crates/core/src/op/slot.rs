@@ -4,6 +4,7 @@ use super::history::read_records;
 use super::lock::{self, BUSY, Hold, LockRequest};
 use crate::context::Context;
 use crate::copies::listing::Listing;
+use crate::tracker::Tracked;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::origin::Origin;
 use pgkeep_model::runs::RunRecord;
@@ -18,11 +19,27 @@ const MAX_DEATHS: usize = 2;
 pub(super) async fn acquire(request: &LockRequest<'_>, context: &Context) -> Result<Hold> {
     let hold = lock::acquire(request, context).await?;
     match check(request, context).await {
-        Ok(()) => Ok(hold),
+        Ok(()) => {
+            tell_begin(request, context);
+            Ok(hold)
+        }
         Err(failure) => {
             hold.release().await;
             Err(failure)
         }
+    }
+}
+
+/// From here on nobody else can have the slot: who tracks runs hears that this one begins.
+fn tell_begin(request: &LockRequest<'_>, context: &Context) {
+    if request.origin.slot.is_some() {
+        context.tracker.begun(&Tracked {
+            verb: request.verb,
+            database: Some(request.database.as_str()),
+            backup_id: None,
+            is_scheduled: true,
+            slot: request.origin.slot,
+        });
     }
 }
 
@@ -50,6 +67,17 @@ async fn check(request: &LockRequest<'_>, context: &Context) -> Result<()> {
         request.safe
     );
     Err(Failure::new(Kind::Busy, SLOT_TAKEN, message))
+}
+
+/// Tells whoever tracks runs how one ended; one that was left to others is not told.
+pub async fn tell_end(run: &Tracked<'_>, failure: Option<&Failure>, context: &Context) {
+    let origin = Origin {
+        slot: run.slot,
+        ..Origin::default()
+    };
+    if !is_left_to_others(&origin, failure) {
+        context.tracker.ended(run, failure, &context.stop).await;
+    }
 }
 
 /// Tells whether a run for a slot never began, because another one has had the slot or has the lock: that one tells for

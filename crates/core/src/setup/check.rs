@@ -9,11 +9,22 @@ use super::{Setup, StorageOverrides};
 use crate::context::Context;
 use crate::notify::{NOT_TRIED, Notifiers};
 use crate::op::check::{Checked, Line, Probe, Request, Verdict};
+use crate::tracker::Place;
 use pgkeep_model::config::Preset;
 use pgkeep_model::failure::Result;
 
 /// Id of the failure that says that no database is named.
 const NO_DATABASE: &str = "no_database";
+
+/// What is to be said where the configuration names a DSN in vain, and how to get a binary that can use it.
+pub const NOT_BUILT: &str =
+    "`sentry` in the configuration has no effect: this pgkeep was built without it";
+const HOW_TO_BUILD: &str =
+    "released binaries have it; `cargo build --features sentry` builds one that has";
+
+/// Where to look for a good DSN.
+const DSN: &str =
+    "Sentry shows it under Settings, Projects, Client Keys: `https://KEY@HOST/PROJECT`";
 
 /// What is looked at, and how.
 #[derive(Clone, Debug, Default)]
@@ -75,14 +86,20 @@ pub fn request(overrides: &Overrides, setup: &Setup, context: &Context) -> Resul
         databases: backups.into_iter().map(database).collect(),
         storages: setup.storages(&overrides.storage)?,
         known: configuration(setup),
-        probes: vec![Box::new(Told {
-            names: config
-                .iter()
-                .flat_map(|config| &config.notify)
-                .map(|one| one.kind().to_owned())
-                .collect(),
-            notifiers: setup.notifiers(context)?.filter(|_| overrides.send_test),
-        })],
+        probes: vec![
+            Box::new(Told {
+                names: config
+                    .iter()
+                    .flat_map(|config| &config.notify)
+                    .map(|one| one.kind().to_owned())
+                    .collect(),
+                notifiers: setup.notifiers(context)?.filter(|_| overrides.send_test),
+            }),
+            Box::new(Errors {
+                is_configured: config.is_some_and(|config| config.sentry.dsn.is_some()),
+                send_test: overrides.send_test,
+            }),
+        ],
         search: setup.search(overrides.bin_dir.as_deref())?,
         environment: setup.program_environment(),
         strict: overrides.strict,
@@ -139,6 +156,41 @@ impl Probe for Told {
     }
 }
 
+/// Where errors are tracked, as far as anybody wants that.
+struct Errors {
+    is_configured: bool,
+    send_test: bool,
+}
+
+#[async_trait]
+impl Probe for Errors {
+    async fn look(&self, context: &Context) -> Vec<Line> {
+        let line = |verdict, message: &str| Line::new("sentry", "notice", verdict, message);
+        let label = match context.tracker.place() {
+            Place::NotBuilt if self.is_configured => {
+                return vec![line(Verdict::Warn, NOT_BUILT).hint(HOW_TO_BUILD)];
+            }
+            Place::NotBuilt | Place::Nowhere => return Vec::new(),
+            Place::Bad(why) => {
+                let message = format!("nothing is sent: {why}");
+                return vec![line(Verdict::Warn, &message).hint(DSN)];
+            }
+            Place::At(label) => label,
+        };
+        if !self.send_test {
+            let message = format!("not tried: {label}");
+            return vec![line(Verdict::Skipped, &message).hint("`--send-test` sends a test event")];
+        }
+        vec![match context.tracker.test().await {
+            Ok(()) => line(Verdict::Ok, &format!("{label} accepted a test event")),
+            Err(why) => {
+                let message = format!("a test event did not arrive: {why}");
+                line(Verdict::Warn, &message).hint(DSN)
+            }
+        }]
+    }
+}
+
 /// What was found out by reading the configuration.
 fn configuration(setup: &Setup) -> Vec<Line> {
     let line =
@@ -150,4 +202,26 @@ fn configuration(setup: &Setup) -> Vec<Line> {
         Some(text) => line(Verdict::Warn, text),
         None => line(Verdict::Ok, &format!("`{}`", path.display())),
     }]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::SystemClock;
+
+    #[tokio::test]
+    async fn what_this_program_cannot_track_is_a_warning_where_it_is_wanted() {
+        let context = Context::new(Arc::new(SystemClock));
+        for (is_configured, count) in [(true, 1), (false, 0)] {
+            let errors = Errors {
+                is_configured,
+                send_test: true,
+            };
+            let lines = errors.look(&context).await;
+            assert_eq!(lines.len(), count);
+            assert!(lines.iter().all(|line| line.verdict == Verdict::Warn));
+        }
+    }
 }
