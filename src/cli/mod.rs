@@ -15,6 +15,7 @@ mod screen;
 mod settings;
 mod steps;
 mod table;
+mod tracking;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -35,6 +36,7 @@ use pgkeep_core::postgres::process::kill_all;
 use pgkeep_core::setup::Setup;
 use pgkeep_model::failure::{Failure, Kind};
 use screen::Screen;
+use tracking::Tracking;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -134,10 +136,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString> + Clone, context: Conte
     // Standard output belongs to the command that is guarded.
     let stdout_is_taken = matches!(cli.command, Command::Guard(_));
     let screen = settings::screen(stdout_is_taken);
+    let tracking = settings::tracking(secrets.clone(), &context.clock);
+    let context = context.tracked_by(tracking.tracker());
     let log = Log::start(&cli.global, actions.is_some(), screen.is_utf8, secrets);
     let mut output = Output::new(&cli.global, screen, actions, log.clone());
     output.stdout_is_taken = stdout_is_taken;
-    let result = log.around(|| panic::caught(|| dispatch(&cli, &context, &output)));
+    let result = log.around(|| panic::caught(|| dispatch(&cli, &context, &output, &tracking)));
     output.exit(result.and_then(|()| answered(&cli.command, &output)))
 }
 
@@ -154,12 +158,18 @@ fn answered(command: &Command, output: &Output) -> Result<(), Failure> {
     if is_work { Ok(()) } else { output.answered() }
 }
 
-fn dispatch(cli: &Cli, context: &Context, output: &Output) -> Result<(), Failure> {
+fn dispatch(
+    cli: &Cli,
+    context: &Context,
+    output: &Output,
+    tracking: &Tracking,
+) -> Result<(), Failure> {
     let setup = settings::setup(
         &cli.global,
         matches!(cli.command, Command::Check(_)),
         &output.log,
         &context.stop,
+        tracking,
     );
     if let Some(result) = cli.command.run_at_once(&setup, output, context) {
         return result;
@@ -176,6 +186,10 @@ fn dispatch(cli: &Cli, context: &Context, output: &Output) -> Result<(), Failure
         })?;
     let result =
         panic::caught(|| runtime.block_on(carry_out(&cli.command, &setup, output, context)));
+    if let Err(failure) = &result {
+        let telling = tracking::tell_rest(&cli.command, failure, &setup, context);
+        runtime.block_on(telling);
+    }
     if let Some(since) = context.stop.since() {
         let left = BACKGROUND_GRACE.saturating_sub(since);
         await_background(&runtime, left.min(BACKGROUND_TIMEOUT));

@@ -12,6 +12,9 @@ use super::args::Global;
 use super::log::Log;
 use super::output;
 use super::screen::Screen;
+use super::tracking::{self, Tracking};
+use pgkeep_core::clock::Clock;
+use pgkeep_core::log::Secrets;
 use pgkeep_core::setup::{Door, Setup};
 use pgkeep_core::stop::Stop;
 use pgkeep_model::config::Config;
@@ -25,6 +28,7 @@ struct Terminal {
     /// Whether this is `check`, which reports what is wrong with the configuration itself.
     is_check: bool,
     stop: Stop,
+    tracking: Tracking,
 }
 
 impl Door for Terminal {
@@ -49,19 +53,37 @@ impl Door for Terminal {
 
     fn configured(&self, config: &Config, warning: Option<&str>) {
         self.log.configure(&config.log);
-        if let Some(text) = warning.filter(|_| !self.is_check) {
+        self.tracking.configure(config);
+        if self.is_check {
+            return;
+        }
+        let untracked = tracking::warning(self.tracking.tracker().as_ref(), config);
+        for text in warning.into_iter().chain(untracked.as_deref()) {
             output::warning(&self.log, text, self.is_quiet);
         }
     }
 }
 
+/// Finds out who tracks the runs of this process, as far as the environment says.
+pub(super) fn tracking(secrets: Secrets, clock: &Arc<dyn Clock>) -> Tracking {
+    let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    Tracking::new(secrets, clock, var)
+}
+
 /// Makes the set-up of this process's run.
-pub(super) fn setup(global: &Global, is_check: bool, log: &Log, stop: &Stop) -> Setup {
+pub(super) fn setup(
+    global: &Global,
+    is_check: bool,
+    log: &Log,
+    stop: &Stop,
+    tracking: &Tracking,
+) -> Setup {
     let terminal = Terminal {
         log: log.clone(),
         is_quiet: global.quiet,
         is_check,
         stop: stop.clone(),
+        tracking: tracking.clone(),
     };
     let mut setup = Setup::new(std::env::vars_os().collect(), Arc::new(terminal));
     setup.named_config.clone_from(&global.config);

@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::tidy::{code_of, is_test_file, root, rust_files, without_tests};
 
 /// Where the crates' files are.
-const CRATES: [&str; 5] = [
+const CRATES: [&str; 6] = [
     "crates/model/src",
     "crates/storage/src",
     "crates/core/src",
     "crates/serve/src",
+    "crates/sentry/src",
     "src",
 ];
 
@@ -32,7 +33,7 @@ fn no_files_import_each_other_in_a_circle() {
                 files.insert(module, without_tests(&code_of(&text)));
             }
         }
-        assert!(files.len() > 10, "{folder} is not looked at");
+        assert!(files.len() > 5, "{folder} is not looked at");
         for circle in circles(&files) {
             complaints.push(format!("{folder}: {}", circle.join(" <-> ")));
         }

@@ -34,6 +34,8 @@ mod restore;
 mod retention;
 mod scheduled;
 mod schemas;
+#[cfg(feature = "sentry")]
+mod sentry;
 mod serve;
 mod snapshots;
 mod status;
@@ -45,3 +47,5 @@ mod terminal;
 mod tidy;
 mod usage;
 mod verify;
+#[cfg(not(feature = "sentry"))]
+mod without_sentry;

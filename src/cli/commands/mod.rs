@@ -189,6 +189,18 @@ impl Command {
         }
     }
 
+    /// Returns the verb of a run that is tracked, and the backup that it is asked to work on.
+    pub(super) fn tracked(&self) -> Option<(&'static str, Option<&str>)> {
+        match self {
+            Self::Backup(_) => Some(("backup", None)),
+            Self::Guard(_) => Some(("guard", None)),
+            Self::Drill(args) => Some(("drill", Some(&args.id))),
+            Self::Verify(args) => Some(("verify", args.id.as_deref())),
+            Self::Restore(args) => Some(("restore", Some(&args.what))),
+            _ => None,
+        }
+    }
+
     /// Whether it cleans up after itself when it is stopped; the others have nothing to lose.
     pub(super) fn cleans_up(&self) -> bool {
         match self {

@@ -4,6 +4,8 @@ mod api;
 mod browser;
 mod life;
 mod pages;
+#[cfg(feature = "sentry")]
+mod sentry;
 mod slots;
 
 use std::net::TcpStream;

@@ -5,6 +5,8 @@
 pub mod azurite;
 pub mod browser;
 pub mod data;
+#[cfg(feature = "sentry")]
+pub mod envelope;
 pub mod fake;
 pub mod gcs;
 pub mod mail;
