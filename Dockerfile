@@ -16,7 +16,7 @@ COPY src src
 ARG PGKEEP_COMMIT=
 ARG SOURCE_DATE_EPOCH=
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/pgkeep/target \
-    cargo build --profile dist --locked --bin pgkeep && install -m 755 target/dist/pgkeep /usr/local/bin/pgkeep
+    cargo build --profile dist --locked --features sentry --bin pgkeep && install -m 755 target/dist/pgkeep /usr/local/bin/pgkeep
 
 FROM debian:bookworm-slim AS clients
 # The key of PostgreSQL's own packages, as https://wiki.postgresql.org/wiki/Apt says.
