@@ -20,6 +20,7 @@ mod docs;
 mod drill;
 mod encryption;
 mod extract;
+mod fleet;
 mod guard;
 mod harness;
 mod hours;

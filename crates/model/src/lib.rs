@@ -41,6 +41,7 @@ pub mod rows;
 pub mod runs;
 pub mod scan;
 pub mod schedule;
+pub mod shard;
 pub mod shell;
 pub mod single;
 pub mod supabase;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use super::fleet::{self, DueArgs, Ended as Turned, Worker};
 use crate::cli::args::{PresetArg, StorageArgs};
 use crate::cli::log::{self, Ended};
 use crate::cli::output::{Output, bytes, counted, took};
@@ -18,7 +19,7 @@ use pgkeep_core::setup::backup::{Overrides, requests};
 use pgkeep_core::setup::{Setup, StorageOverrides};
 use pgkeep_core::tracker::Tracked;
 use pgkeep_model::anomaly::{AnomalyRecord, Verdict};
-use pgkeep_model::failure::Result;
+use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::manifest::Trigger;
 
 pub(super) const AFTER_HELP: &str = "\
@@ -154,6 +155,17 @@ pub struct BackupArgs {
     pub no_prune: bool,
 }
 
+/// Flags of `backup` itself: those of a backup, and what a worker of a fleet is told.
+#[derive(Debug, Default, Args)]
+pub struct BackupCommand {
+    /// How the backup is made.
+    #[command(flatten)]
+    pub backup: BackupArgs,
+    /// What is taken.
+    #[command(flatten)]
+    pub due: DueArgs,
+}
+
 /// Why a run happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TriggerArg {
@@ -211,11 +223,15 @@ impl From<TriggerArg> for Trigger {
 }
 
 pub(super) async fn run(
-    args: &BackupArgs,
+    args: &BackupCommand,
     setup: &Setup,
     output: &Output,
     context: &Context,
 ) -> Result<()> {
+    if args.due.due {
+        return run_due(args, setup, output, context).await;
+    }
+    let args = &args.backup;
     let (requests, is_configured) = requests(&args.into(), setup)?;
     let context = &if is_configured {
         setup.telling(context, &StorageOverrides::default())?
@@ -250,18 +266,98 @@ pub(super) async fn run(
         log_end(&report);
         reports.push(report);
     }
-    output.step_summary(|| steps::of_backups(&reports));
-    output.step_outputs(&steps::outputs_of_backups(&reports));
-    if output.json {
-        output.json_line(&Summary {
-            message_type: "summary",
-            backups: &reports,
-        });
-    }
+    tell(&reports, output);
     match overall(&reports) {
         Some(failure) => Err(failure),
         None => Ok(()),
     }
+}
+
+fn tell(reports: &[Report], output: &Output) {
+    output.step_summary(|| steps::of_backups(reports));
+    output.step_outputs(&steps::outputs_of_backups(reports));
+    if output.json {
+        output.json_line(&Summary {
+            message_type: "summary",
+            backups: reports,
+        });
+    }
+}
+
+/// Makes the backups that are due, each with the settings of its database alone.
+async fn run_due(
+    args: &BackupCommand,
+    setup: &Setup,
+    output: &Output,
+    context: &Context,
+) -> Result<()> {
+    let limit = fleet::limit(&args.backup.limits)?;
+    let overrides = Overrides {
+        limits: Vec::new(),
+        trigger: Some(args.backup.trigger.map_or(Trigger::Schedule, Into::into)),
+        ..(&args.backup).into()
+    };
+    if let Some(flag) = one_off(&overrides) {
+        let message =
+            format!("`{flag}` is of one backup, and `--due` makes those of the schedules");
+        return Err(Failure::new(Kind::Usage, "flags_with_due", message)
+            .hint("what a database's backups are like stands in its configuration"));
+    }
+    let context = &setup.telling(context, &StorageOverrides::default())?;
+    let shard = args.due.shard.as_deref();
+    let worker = Worker::new("backup", shard, limit, setup, output, context)?;
+    let mut reports = Vec::new();
+    let work = worker.take_due(async |setup, origin| {
+        let (requests, _) = requests(&overrides, setup)?;
+        let mut all = requests.into_iter();
+        let mut request = all
+            .next()
+            .expect("a database that is named gives a request or a failure");
+        request.origin = origin;
+        let shown = Shown::new(request.name.as_str(), output);
+        let report = backup(&request, context, &shown).await;
+        shown.finish();
+        let ended = Turned::of(&request.origin, report.failure.as_ref());
+        let tracked = Tracked {
+            verb: "backup",
+            database: Some(request.name.as_str()),
+            backup_id: report.backup_id.as_deref(),
+            is_scheduled: true,
+            slot: request.origin.slot,
+        };
+        slot::tell_end(&tracked, report.failure.as_ref(), context).await;
+        if matches!(ended, Turned::Run(_)) {
+            print(&report, output, false);
+            log_end(&report);
+            reports.push(report);
+        }
+        Ok(ended)
+    });
+    let done = work.await;
+    tell(&reports, output);
+    done
+}
+
+/// Names a flag that makes a backup another one than the schedule means.
+fn one_off(overrides: &Overrides) -> Option<&'static str> {
+    let lists = [
+        ("--table", &overrides.tables),
+        ("--exclude-table", &overrides.exclude_tables),
+        ("--schema", &overrides.schemas),
+        ("--exclude-schema", &overrides.exclude_schemas),
+        ("--structure-only", &overrides.structure_only),
+        ("--storage", &overrides.storage.storages),
+    ];
+    let texts = [
+        ("--url", overrides.url.is_some()),
+        ("--name", overrides.name.is_some()),
+        ("--pin", overrides.pin.is_some()),
+    ];
+    let filled = lists
+        .into_iter()
+        .map(|(flag, list)| (flag, !list.is_empty()));
+    let mut given = filled.chain(texts).filter(|(_, is_given)| *is_given);
+    given.next().map(|(flag, _)| flag)
 }
 
 fn log_end(report: &Report) {

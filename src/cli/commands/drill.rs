@@ -4,9 +4,11 @@ mod page;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 
+use super::fleet::{Ended as Turned, OldestArgs, Worker};
 use super::restore::text::left_to_the_platform;
 use crate::cli::args::StorageArgs;
 use crate::cli::log::{self, Ended};
@@ -17,8 +19,8 @@ use page::page;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::drill::{Report, Request, overall, run as drill};
 use pgkeep_core::op::slot;
-use pgkeep_core::setup::Setup;
-use pgkeep_core::setup::drill::{Overrides, requests};
+use pgkeep_core::setup::drill::{Overrides, request, requests};
+use pgkeep_core::setup::{Setup, StorageOverrides};
 use pgkeep_core::tracker::Tracked;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::BackupId;
@@ -67,6 +69,9 @@ pub struct DrillArgs {
     /// Where to look.
     #[command(flatten)]
     pub storage: StorageArgs,
+    /// Which of many.
+    #[command(flatten)]
+    pub oldest: OldestArgs,
 }
 
 impl From<&DrillArgs> for Overrides {
@@ -89,6 +94,9 @@ pub(super) async fn run(
     output: &Output,
     context: &Context,
 ) -> Result<()> {
+    if args.oldest.oldest {
+        return run_oldest(args, setup, output, context).await;
+    }
     let requests = requests(&args.into(), setup, context.clock.now()).await?;
     let context = &setup.telling(context, &(&args.storage).into())?;
     let mut reports = Vec::new();
@@ -114,6 +122,27 @@ pub(super) async fn run(
     }
 }
 
+/// Drills those that were drilled longest ago, each with the settings of its database alone.
+async fn run_oldest(
+    args: &DrillArgs,
+    setup: &Setup,
+    output: &Output,
+    context: &Context,
+) -> Result<()> {
+    let context = &setup.telling(context, &StorageOverrides::default())?;
+    let limit = args.oldest.limit.unwrap_or(1) as usize;
+    let shard = args.oldest.shard.as_deref();
+    let worker = Worker::new("drill", shard, Some(limit), setup, output, context)?;
+    let drilled = worker.take_oldest(async |setup, origin| {
+        let mut request = request(&args.into(), setup)?;
+        request.lock = Some(setup.lock(Duration::ZERO)?);
+        request.origin = origin;
+        let report = one(&request, output, context).await;
+        Ok(Turned::of(&request.origin, report.failure.as_ref()))
+    });
+    drilled.await
+}
+
 async fn one(request: &Request, output: &Output, context: &Context) -> Report {
     let shown = Shown::new("drill", output);
     let report = drill(request, context, &shown).await;
@@ -126,8 +155,8 @@ async fn one(request: &Request, output: &Output, context: &Context) -> Report {
             verb: "drill",
             database: Some(database.as_str()),
             backup_id: backup,
-            is_scheduled: false,
-            slot: None,
+            is_scheduled: request.origin.slot.is_some(),
+            slot: request.origin.slot,
         };
         slot::tell_end(&tracked, report.failure.as_ref(), context).await;
     }

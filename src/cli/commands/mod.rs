@@ -9,11 +9,13 @@ mod deploy;
 mod diff;
 mod drill;
 mod extract;
+mod fleet;
 mod get;
 mod guard;
 mod inspect;
 mod keys;
 mod list;
+mod list_databases;
 mod pin;
 mod prune;
 mod restore;
@@ -30,7 +32,7 @@ use super::Cli;
 use super::output::Output;
 use super::pages::{self, CompletionsArgs, ManArgs};
 use accept::AcceptArgs;
-use backup::BackupArgs;
+use backup::BackupCommand;
 use check::CheckArgs;
 use config::ConfigCommand;
 use demo::DemoArgs;
@@ -43,6 +45,7 @@ use guard::GuardArgs;
 use inspect::InspectArgs;
 use keys::KeysCommand;
 use list::ListArgs;
+use list_databases::ListDatabasesArgs;
 use pgkeep_core::context::Context;
 use pgkeep_core::setup::Setup;
 use pgkeep_model::failure::Result;
@@ -61,9 +64,12 @@ use verify::VerifyArgs;
 pub enum Command {
     /// Make a backup, and prove that it is complete
     #[command(after_long_help = backup::AFTER_HELP)]
-    Backup(Box<BackupArgs>),
+    Backup(Box<BackupCommand>),
     /// List the stored backups
     List(ListArgs),
+    /// List the databases of the configuration, for scripts that share them out
+    #[command(after_long_help = list_databases::AFTER_HELP)]
+    ListDatabases(ListDatabasesArgs),
     /// Show one backup, and how to restore it without pgkeep
     Show(ShowArgs),
     /// Download a backup, and check its SHA-256 on the way
@@ -142,6 +148,7 @@ impl Command {
         match self {
             Self::Inspect(args) => Some(inspect::run(args, setup, output)),
             Self::Retention(args) => Some(retention::run(args, setup, output, context)),
+            Self::ListDatabases(args) => Some(list_databases::run(args, setup, output)),
             Self::Config(command) => Some(config::run(command, setup, output, context)),
             Self::Completions(args) => {
                 pages::completions(args, Cli::command(), output);
@@ -183,6 +190,7 @@ impl Command {
             Self::Deploy(command) => deploy::run(command, setup, output, context).await,
             Self::Inspect(_)
             | Self::Retention(_)
+            | Self::ListDatabases(_)
             | Self::Config(_)
             | Self::Completions(_)
             | Self::Man(_) => Ok(()),

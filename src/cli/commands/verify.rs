@@ -1,7 +1,7 @@
 //! `pgkeep verify` on the terminal.
 
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::ProgressBar;
@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
+use super::fleet::{DueArgs, Ended as Turned, Worker};
 use crate::cli::args::StorageArgs;
 use crate::cli::log::{self, Ended};
 use crate::cli::output::{Output, bytes, counted, took};
@@ -17,10 +18,12 @@ use crate::cli::steps;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::event::{Event, Observer};
 use pgkeep_core::op::notices::undelivered;
+use pgkeep_core::op::slot;
 use pgkeep_core::op::verify::{CopyReport, Report, place_in_words, run as verify};
-use pgkeep_core::setup::Setup;
 use pgkeep_core::setup::verify::{Overrides, request};
+use pgkeep_core::setup::{Setup, StorageOverrides};
 use pgkeep_core::stream::pipeline::Progress;
+use pgkeep_core::tracker::Tracked;
 use pgkeep_model::failure::{Kind, Result};
 
 pub(super) const AFTER_HELP: &str = "\
@@ -40,9 +43,9 @@ marked.";
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
     /// Id of the backup, or `latest` [default: latest]
-    #[arg(value_name = "ID", conflicts_with_all = ["all", "sample"])]
+    #[arg(value_name = "ID", conflicts_with_all = ["all", "sample", "due"])]
     pub id: Option<String>,
-    /// Verify every backup
+    /// Verify every backup [with --due: of each database that is due]
     #[arg(long, conflicts_with = "sample")]
     pub all: bool,
     /// Verify N backups at random, and the newest of each database
@@ -51,6 +54,12 @@ pub struct VerifyArgs {
     /// Where to look.
     #[command(flatten)]
     pub storage: StorageArgs,
+    /// Which of many.
+    #[command(flatten)]
+    pub due: DueArgs,
+    /// With --due: at most this many databases
+    #[arg(long, value_name = "N", requires = "due", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Fleet")]
+    pub limit: Option<u32>,
 }
 
 impl From<&VerifyArgs> for Overrides {
@@ -70,14 +79,46 @@ pub(super) async fn run(
     output: &Output,
     context: &Context,
 ) -> Result<()> {
+    if args.due.due {
+        return run_due(args, setup, output, context).await;
+    }
     let request = request(&args.into(), setup)?;
     let context = &setup.telling(context, &(&args.storage).into())?;
-    let shown = Shown {
-        output,
-        style: Style::choose(output),
-        task: Mutex::default(),
-    };
-    let report = verify(request, context, &shown).await?;
+    let report = verify(request, context, &Shown::new(output)).await?;
+    tell(report, output)
+}
+
+/// Verifies what is due, each database with its own settings.
+async fn run_due(
+    args: &VerifyArgs,
+    setup: &Setup,
+    output: &Output,
+    context: &Context,
+) -> Result<()> {
+    let context = &setup.telling(context, &StorageOverrides::default())?;
+    let limit = args.limit.map(|limit| limit as usize);
+    let shard = args.due.shard.as_deref();
+    let worker = Worker::new("verify", shard, limit, setup, output, context)?;
+    let verified = worker.take_due(async |setup, origin| {
+        let mut request = request(&args.into(), setup)?;
+        request.lock = Some(setup.lock(Duration::ZERO)?);
+        request.origin = origin.clone();
+        let verified = verify(request, context, &Shown::new(output)).await;
+        let failure = verified.and_then(|report| tell(report, output)).err();
+        let tracked = Tracked {
+            verb: "verify",
+            database: setup.database.as_deref(),
+            backup_id: None,
+            is_scheduled: true,
+            slot: origin.slot,
+        };
+        slot::tell_end(&tracked, failure.as_ref(), context).await;
+        Ok(Turned::of(&origin, failure.as_ref()))
+    });
+    verified.await
+}
+
+fn tell(report: Report, output: &Output) -> Result<()> {
     output.step_summary(|| steps::of_copies(&report));
     if output.json {
         output.json_line(&Summary {
@@ -115,7 +156,15 @@ struct Shown<'a> {
     task: Mutex<Option<(JoinHandle<()>, Option<ProgressBar>)>>,
 }
 
-impl Shown<'_> {
+impl<'a> Shown<'a> {
+    fn new(output: &'a Output) -> Self {
+        Self {
+            output,
+            style: Style::choose(output),
+            task: Mutex::default(),
+        }
+    }
+
     /// Takes the bar away.
     fn finish(&self) {
         let task = self.task.lock().ok().and_then(|mut task| task.take());

@@ -340,7 +340,7 @@ impl Listing {
     }
 
     /// Tells whether a backup is whole, good and of the past: only such a one is anybody's latest.
-    fn counts(&self, backup: &StoredBackup) -> bool {
+    pub(crate) fn counts(&self, backup: &StoredBackup) -> bool {
         !backup.place.is_partial && backup.is_good() && !self.is_ahead(backup)
     }
 

@@ -9,6 +9,7 @@ pub mod diff;
 pub mod drill;
 pub mod event;
 pub mod extract;
+pub mod fleet;
 pub mod get;
 pub mod guard;
 pub mod history;

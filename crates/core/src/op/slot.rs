@@ -82,7 +82,7 @@ pub async fn tell_end(run: &Tracked<'_>, failure: Option<&Failure>, context: &Co
 
 /// Tells whether a run for a slot never began, because another one has had the slot or has the lock: that one tells for
 /// itself how it ends, and whoever has the schedule asks again.
-pub(super) fn is_left_to_others(origin: &Origin, failure: Option<&Failure>) -> bool {
+pub fn is_left_to_others(origin: &Origin, failure: Option<&Failure>) -> bool {
     let is_other = |failure: &Failure| matches!(failure.id, SLOT_TAKEN | BUSY);
     origin.slot.is_some() && failure.is_some_and(is_other)
 }

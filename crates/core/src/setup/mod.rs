@@ -15,6 +15,7 @@ pub mod drill;
 pub mod extract;
 mod files;
 pub mod flags;
+pub mod fleet;
 pub mod guard;
 pub mod inspect;
 mod keys;

@@ -1,5 +1,6 @@
 //! `status`: fresh or stale, sizes, how the last runs went. Reads storage only, so any host can watch.
 
+pub(crate) mod drills;
 mod held;
 mod notice;
 
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
 use crate::context::Context;
 use crate::copies::listing::in_the_future;
@@ -25,19 +26,16 @@ use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::freshness::{Freshness, Growth, Success, age, growth, judge, success};
 use pgkeep_model::id::{BackupId, DatabaseName};
 use pgkeep_model::key_sets::{self, KeySet};
-use pgkeep_model::keys::{Listed, Part};
+use pgkeep_model::keys::Listed;
 use pgkeep_model::notice::Notice;
 use pgkeep_model::retention::{Candidate, plan};
-use pgkeep_model::runs::{MAX_RECORD_BYTES, RunRecord};
+use pgkeep_model::runs::RunRecord;
 
 /// How many of a database's newest run records are read: a month of nightly runs, or four days of half-hourly ones.
 const RUNS_READ: usize = 200;
 
 /// How many manifests are read to find a newest good backup that can be read.
 const MANIFESTS_READ: usize = 5;
-
-/// How many notes about drills are read: one a month, and a backup that was drilled is seldom drilled again.
-const NOTES_READ: usize = 5;
 
 /// How many of them are reported.
 const RUNS_TOLD: usize = 10;
@@ -540,21 +538,7 @@ async fn last_drill(
 ) -> Option<LastDrill> {
     let is_passed = |run: &&Arc<RunRecord>| run.verb == "drill" && run.is_success();
     let mut passed_at = runs.iter().find(is_passed).map(|run| run.started_at);
-    let drilled = backups.iter().rev().filter(|backup| backup.is_drilled());
-    for backup in drilled.take(NOTES_READ) {
-        let key = backup.place.key(Part::Drill, "");
-        for (&at, copy) in &backup.copies {
-            if copy.is_drilled()
-                && let Ok(bytes) = listing.storages[at]
-                    .storage
-                    .get(&key, MAX_RECORD_BYTES)
-                    .await
-                && let Ok(note) = serde_json::from_slice::<DrillNote>(&bytes)
-            {
-                passed_at = passed_at.max(Some(note.passed_at));
-            }
-        }
-    }
+    passed_at = passed_at.max(drills::passed_at(listing, backups).await);
     let failed = failed_drill(runs, passed_at, now);
     if passed_at.is_none() && failed.is_none() && !watched.is_drill_expected {
         return None;
@@ -577,12 +561,6 @@ async fn last_drill(
         max_age_seconds: max_age.map(|age| age.as_secs()),
         is_asked_for: asked.is_some(),
     })
-}
-
-/// What is of interest of a note about a drill.
-#[derive(Deserialize)]
-struct DrillNote {
-    passed_at: Timestamp,
 }
 
 /// Finds the last drill in the newest runs, which begin with the newest, where it failed after the last that passed.
