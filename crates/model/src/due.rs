@@ -340,5 +340,63 @@ mod tests {
                 prop_assert!(all <= 2 && ended <= 1, "{slot}: {all} {ended}");
             }
         }
+
+        /// Whoever asks in time is told of the slot, and nobody else: each slot at whose time somebody asked is run, one
+        /// whose run died is run again where somebody asks in time, and all others are missed.
+        #[test]
+        fn every_slot_that_somebody_asks_about_in_time_is_run(
+            steps in proptest::collection::vec((1i64..90_000, 0u8..4), 1..20),
+            minutes in prop::sample::select(vec!["0 * * * *", "15 3 * * *", "0 */6 * * *", "30 2 * * 0"]),
+            offset in 0i64..1800,
+            catch_up in prop::sample::select(vec![60i64, 900, 12 * 3600, 20 * 24 * 3600]),
+        ) {
+            let plan = Plan {
+                offset: SignedDuration::from_secs(offset),
+                catch_up: SignedDuration::from_secs(catch_up),
+                ..plan(minutes, "Europe/Berlin")
+            };
+            let from = at("2026-03-22T00:00:00Z");
+            let mut now = from;
+            let mut runs: Vec<SlotRun> = Vec::new();
+            let mut ticks: Vec<(Timestamp, Option<Due>)> = Vec::new();
+            for (step, fate) in steps {
+                now += SignedDuration::from_secs(step);
+                let due = due(&plan, &runs, now);
+                ticks.push((now, due));
+                if let Some(due) = due {
+                    let outcome = if fate == 0 { Outcome::Interrupted } else { Outcome::Ended };
+                    runs.push(SlotRun { slot: due.slot, outcome });
+                }
+            }
+            // Said once more, by going through the slots instead of the ticks.
+            let all: Vec<Timestamp> = plan.schedule.between(from - plan.offset, now - plan.offset, &plan.zone).collect();
+            let mut told = 0;
+            let mut missed_slots = Vec::new();
+            for (at, &slot) in all.iter().enumerate() {
+                let begin = slot + plan.offset;
+                let next = all.get(at + 1).map_or(Timestamp::MAX, |next| *next + plan.offset);
+                let in_time = ticks.iter().filter(|(tick, _)| begin <= *tick && *tick <= begin + plan.catch_up && *tick < next);
+                let mut outcomes = runs.iter().filter(|run| run.slot == slot).map(|run| run.outcome);
+                let mut attempt = 1;
+                let mut is_over = false;
+                for (tick, due) in in_time {
+                    let expected = (!is_over).then_some(Due { slot, attempt });
+                    prop_assert_eq!(*due, expected, "{} at {}", slot, tick);
+                    if !is_over {
+                        told += 1;
+                        attempt += 1;
+                        is_over = outcomes.next() == Some(Outcome::Ended) || attempt > MAX_ATTEMPTS;
+                    }
+                }
+                let has_time = now <= begin + plan.catch_up && now < next;
+                if attempt == 1 && !has_time {
+                    missed_slots.push(slot);
+                }
+            }
+            let early = ticks.iter().filter(|(_, due)| due.is_some_and(|due| due.slot + plan.offset <= from)).count();
+            prop_assert_eq!(told + early, runs.len(), "nothing is run but in its time");
+            missed_slots.reverse();
+            prop_assert_eq!(missed(&plan, &runs, from, now), missed_slots[..missed_slots.len().min(MAX_MISSED)].to_vec());
+        }
     }
 }
