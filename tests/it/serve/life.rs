@@ -4,12 +4,10 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
 use serde_json::json;
 
 use super::{OPERATE, READ, Shop, end_both};
 use crate::support::postgres::free_port;
-use crate::support::processes;
 
 #[test]
 fn an_address_that_others_reach_needs_tokens() {
@@ -55,45 +53,12 @@ fn a_base_path_is_before_every_address() {
     serving.end().expect(0);
 }
 
-/// Makes the dump wait for a lock that a session holds, so that a run is under way for as long as the test wants.
-fn hold_table(shop: &Shop) -> impl Drop + use<> {
-    struct Held(std::process::Child);
-    impl Drop for Held {
-        fn drop(&mut self) {
-            let _ = self.0.kill();
-            let _ = self.0.wait();
-        }
-    }
-    let mut session = std::process::Command::new(shop.server.bin().join("psql"))
-        .args(["-qAtX", "-d", &shop.database.socket_url()])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut input = session.stdin.take().unwrap();
-    writeln!(
-        input,
-        "BEGIN; LOCK users IN ACCESS EXCLUSIVE MODE; SELECT 'held';"
-    )
-    .unwrap();
-    let mut said = [0; 4];
-    session
-        .stdout
-        .as_mut()
-        .unwrap()
-        .read_exact(&mut said)
-        .unwrap();
-    assert_eq!(&said, b"held");
-    session.stdin = Some(input);
-    Held(session)
-}
-
 /// With twenty open streams and a run under way it ends in a few seconds, and the run has a record.
 #[test]
 fn it_ends_soon_with_streams_open_and_the_run_is_recorded() {
     let Some(shop) = Shop::new("") else { return };
     let serving = shop.serve(&[]);
-    let held = hold_table(&shop);
+    let held = shop.hold_table();
     let id = serving.start("backups");
     let streams: Vec<TcpStream> = (0..20)
         .map(|_| {
@@ -128,15 +93,11 @@ fn it_ends_soon_with_streams_open_and_the_run_is_recorded() {
 fn a_run_that_died_is_interrupted_and_never_running_for_ever() {
     let Some(shop) = Shop::new("") else { return };
     let serving = shop.serve(&[]);
-    let held = hold_table(&shop);
+    let held = shop.hold_table();
     let id = serving.start("backups");
     serving.wait_until(&id, |run| {
         run["phase"] == "connecting" || run["phase"] == "dumping"
     });
-    let pid = serving.running.pid();
-    let children = processes::of_sandbox(Some(pid), shop.sandbox.root());
-    serving.running.signal(Signal::KILL);
-    processes::kill(&children);
     serving.kill();
     drop(held);
     let serving = shop.serve(&[]);
@@ -159,7 +120,7 @@ fn a_run_that_died_is_interrupted_and_never_running_for_ever() {
 fn a_run_of_another_process_is_shown_and_joined() {
     let Some(shop) = Shop::new("") else { return };
     let one = shop.serve(&[]);
-    let held = hold_table(&shop);
+    let held = shop.hold_table();
     let id = one.start("backups");
     one.wait_until(&id, |run| {
         run["phase"] == "connecting" || run["phase"] == "dumping"

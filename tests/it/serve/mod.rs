@@ -2,12 +2,14 @@
 
 mod api;
 mod browser;
+mod killed;
 mod life;
 mod pages;
 #[cfg(feature = "sentry")]
 mod sentry;
 mod slots;
 
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::thread::sleep;
@@ -17,6 +19,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::postgres::{TestDatabase, free_port};
+use crate::support::processes;
 use crate::support::sandbox::{Outcome, Running};
 use crate::support::web::{Answer, send};
 use crate::support::{Sandbox, Server, postgres};
@@ -73,6 +76,50 @@ impl Shop {
              server:\n  listen: 127.0.0.1:{port}\n{of_server}"
         );
         self.sandbox.write_secret("pgkeep.yaml", text);
+    }
+
+    /// Reads all run records of a database and verb.
+    fn records(&self, database: &str, verb: &str) -> Vec<Value> {
+        let folder = self.sandbox.path(format!("backups/{database}/runs"));
+        let Ok(entries) = std::fs::read_dir(folder) else {
+            return Vec::new();
+        };
+        let read = |path| serde_json::from_slice::<Value>(&std::fs::read(path).ok()?).ok();
+        let all = entries.filter_map(|entry| read(entry.unwrap().path()));
+        all.filter(|record| record["verb"] == verb).collect()
+    }
+
+    /// Makes the dump wait for a lock that a session holds, so that a run is under way for as long as the test wants.
+    fn hold_table(&self) -> impl Drop + use<> {
+        struct Held(std::process::Child);
+        impl Drop for Held {
+            fn drop(&mut self) {
+                let _ = self.0.kill();
+                let _ = self.0.wait();
+            }
+        }
+        let mut session = std::process::Command::new(self.server.bin().join("psql"))
+            .args(["-qAtX", "-d", &self.database.socket_url()])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = session.stdin.take().unwrap();
+        writeln!(
+            input,
+            "BEGIN; LOCK users IN ACCESS EXCLUSIVE MODE; SELECT 'held';"
+        )
+        .unwrap();
+        let mut said = [0; 4];
+        session
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut said)
+            .unwrap();
+        assert_eq!(&said, b"held");
+        session.stdin = Some(input);
+        Held(session)
     }
 
     /// Starts a server and waits until it answers.
@@ -160,9 +207,11 @@ impl Serving<'_> {
         self.running.wait()
     }
 
-    /// Kills it, as a machine that loses its power does.
+    /// Kills it and its programs, as a machine that loses its power does.
     fn kill(self) {
+        let children = processes::of_sandbox(Some(self.running.pid()), &self.root);
         self.running.signal(Signal::KILL);
+        processes::kill(&children);
         self.running.wait();
     }
 }
@@ -174,7 +223,7 @@ fn end_both(one: Serving<'_>, other: Serving<'_>) {
         serving.running.signal(Signal::TERM);
     }
     let is_open = |serving: &Serving<'_>| {
-        crate::support::processes::of_sandbox(Some(serving.running.pid()), &serving.root)
+        processes::of_sandbox(Some(serving.running.pid()), &serving.root)
             .iter()
             .any(|process| process.command.contains(" serve"))
     };

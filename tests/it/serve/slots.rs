@@ -4,21 +4,8 @@ use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use super::{LIMIT, Shop, end_both};
 use crate::support::postgres::free_port;
-
-/// Reads all run records of a verb.
-fn records(shop: &Shop, verb: &str) -> Vec<Value> {
-    let folder = shop.sandbox.path("backups/shop/runs");
-    let Ok(entries) = std::fs::read_dir(folder) else {
-        return Vec::new();
-    };
-    let read = |path| serde_json::from_slice::<Value>(&std::fs::read(path).ok()?).ok();
-    let all = entries.filter_map(|entry| read(entry.unwrap().path()));
-    all.filter(|record| record["verb"] == verb).collect()
-}
 
 /// Two servers on one storage share the work: no slot is run twice, and none fails because of the other one.
 #[test]
@@ -29,11 +16,11 @@ fn two_servers_run_each_slot_once() {
     let other = shop.serve_on(free_port(), &[]);
     let began = Instant::now();
     // The newest slot at the start, and the one of the next minute.
-    while records(&shop, "backup").len() < 2 {
+    while shop.records("shop", "backup").len() < 2 {
         assert!(
             began.elapsed() < LIMIT * 2,
             "{:#?}",
-            records(&shop, "backup")
+            shop.records("shop", "backup")
         );
         sleep(Duration::from_millis(200));
     }
@@ -41,7 +28,7 @@ fn two_servers_run_each_slot_once() {
     end_both(one, other);
     let mut slots: BTreeMap<(String, String), u32> = BTreeMap::new();
     for verb in ["backup", "drill", "verify"] {
-        for record in records(&shop, verb) {
+        for record in shop.records("shop", verb) {
             assert_eq!(record["trigger"], "schedule", "{record:#}");
             // The first drill and verification may come before the first backup.
             let is_early = verb != "backup" && record["failure_id"] == "no_such_backup";
