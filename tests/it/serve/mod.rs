@@ -2,6 +2,7 @@
 
 mod api;
 mod browser;
+mod clock;
 mod killed;
 mod life;
 mod pages;

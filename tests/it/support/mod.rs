@@ -4,6 +4,7 @@
 
 pub mod azurite;
 pub mod browser;
+pub mod clock;
 pub mod data;
 #[cfg(feature = "sentry")]
 pub mod envelope;
