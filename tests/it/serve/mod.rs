@@ -5,6 +5,7 @@ mod browser;
 mod clock;
 mod killed;
 mod life;
+mod metrics;
 mod pages;
 #[cfg(feature = "sentry")]
 mod sentry;
