@@ -57,12 +57,13 @@ type Number<L> = Family<L, Gauge<f64, std::sync::atomic::AtomicU64>>;
     responses((status = 200, content_type = "application/openmetrics-text", body = String),
         (status = 401, body = crate::problem::Body, content_type = "application/problem+json")))]
 pub(crate) async fn metrics(_: Reader, State(app): State<App>) -> Response {
-    let text = text(&app.known(), app.context.clock.now());
+    let version = env!("CARGO_PKG_VERSION");
+    let text = text(&app.known(), app.context.clock.now(), version);
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response()
 }
 
 /// Writes all metrics.
-pub(crate) fn text(known: &Snapshot, now: Timestamp) -> String {
+fn text(known: &Snapshot, now: Timestamp, version: &'static str) -> String {
     let mut registry = Registry::with_prefix("pgkeep");
     let mut add = |name: &str, help: &str| {
         let family = Number::<OfDatabase>::default();
@@ -146,7 +147,6 @@ pub(crate) fn text(known: &Snapshot, now: Timestamp) -> String {
     looked.set(seconds(known.at));
     let build = Number::<OfBuild>::default();
     registry.register("build_info", "The version that runs", build.clone());
-    let version = env!("CARGO_PKG_VERSION");
     build.get_or_create(&OfBuild { version }).set(1.0);
 
     for status in &known.report.databases {
@@ -173,7 +173,10 @@ pub(crate) fn text(known: &Snapshot, now: Timestamp) -> String {
         let drill = status.drill.as_ref().and_then(|drill| drill.passed_at);
         set(&drilled, drill.map(seconds));
         let passed = run(known, status, "drill", RunRecord::is_success);
-        let recovery = passed.and_then(|run| run.recovery_ms);
+        // Where its record is not among the newest ones any more, the note beside the backup still tells it.
+        let recovery = passed
+            .and_then(|run| run.recovery_ms)
+            .or_else(|| noted_recovery(known, status));
         set(&restore, recovery.map(|millis| millis as f64 / 1000.0));
         set(
             &fresh,
@@ -241,4 +244,59 @@ fn run<'s>(
     let mut records = known.records.get(&name)?.iter();
     let found = records.find(|record| record.verb == verb && is_such(record));
     found.map(AsRef::as_ref)
+}
+
+/// Finds how long the last drill that passed took, by the notes beside the backups.
+fn noted_recovery(known: &Snapshot, status: &Status) -> Option<u64> {
+    let name = status.database.parse().ok()?;
+    known
+        .drills
+        .get(&name)?
+        .last()
+        .map(|drill| drill.recovery_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::page::tests::fixture::{Fixture, now};
+
+    /// Returns the names of all series with their labels.
+    fn series(known: &Snapshot, version: &'static str) -> BTreeSet<String> {
+        let text = text(known, now(), version);
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let names = lines.map(|line| line.rsplit_once(' ').unwrap().0.to_owned());
+        names.collect()
+    }
+
+    #[test]
+    fn a_new_version_makes_one_new_series() {
+        let known = Fixture::new().snapshot;
+        let (before, after) = (series(&known, "1.2.3"), series(&known, "9.8.7"));
+        let gone: Vec<&String> = before.difference(&after).collect();
+        assert_eq!(gone, [r#"pgkeep_build_info{version="1.2.3"}"#]);
+        let new: Vec<&String> = after.difference(&before).collect();
+        assert_eq!(new, [r#"pgkeep_build_info{version="9.8.7"}"#]);
+        assert!(before.len() > 40, "{before:#?}");
+    }
+
+    #[test]
+    fn a_drill_is_measured_when_its_record_is_out_of_sight() {
+        let known = Fixture::new().snapshot;
+        let later = known.but(|next| {
+            let mut records = (*next.records).clone();
+            for all in records.values_mut() {
+                all.retain(|record| record.verb != "drill");
+            }
+            next.records = Arc::new(records);
+        });
+        let all = series(&later, "1.2.3");
+        let of = |name: &str| all.iter().filter(|one| one.starts_with(name)).count();
+        let passed = of("pgkeep_drill_last_success_timestamp_seconds");
+        assert!(passed > 1, "{all:#?}");
+        assert_eq!(of("pgkeep_drill_restore_seconds"), passed, "{all:#?}");
+    }
 }

@@ -22,7 +22,7 @@ pub mod restore;
 pub mod run;
 pub mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod view;
 pub mod wall;
 pub mod words;

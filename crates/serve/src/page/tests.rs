@@ -1,6 +1,6 @@
 //! What holds for every page.
 
-mod fixture;
+pub(crate) mod fixture;
 
 use std::collections::HashSet;
 use std::sync::Arc;
