@@ -111,10 +111,10 @@ class Server:
             self.port = free.getsockname()[1]
         self.url = f"postgresql://{USER}@127.0.0.1:{self.port}/bench"
 
-    def start(self):
+    def start(self, more=()):
         self.run("initdb", "-D", self.data, "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
         settings = ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "shared_buffers=256MB",
-                    "max_wal_size=4GB", "autovacuum=off", "listen_addresses=127.0.0.1", f"unix_socket_directories={self.folder}"]
+                    "max_wal_size=4GB", "autovacuum=off", "listen_addresses=127.0.0.1", f"unix_socket_directories={self.folder}", *more]
         options = " ".join(f"-c {setting}" for setting in settings)
         self.run("pg_ctl", "-D", self.data, "-l", self.folder / "log", "-w", "-o", f"-p {self.port} {options}", "start")
 
