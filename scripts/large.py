@@ -370,7 +370,7 @@ STEPS = {"big": big, "tables": tables, "objects": large_objects, "partitions": p
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--full", action="store_true", help="30 GB, 20,000 tables, 100,000 large objects, 1,000 partitions; takes an hour, and 45 GB of disk")
+    parser.add_argument("--full", action="store_true", help="30 GB, 20,000 tables, 100,000 large objects, 1,000 partitions; takes more than an hour, and 60 GB of disk")
     parser.add_argument("--big-gb", type=float, help="GB of plain dump, about [default: 0.2]")
     parser.add_argument("--tables", type=int, help="[default: 300]")
     parser.add_argument("--objects", type=int, help="[default: 1000]")
