@@ -102,9 +102,14 @@ fn every_page_wants_a_sign_in_and_every_form_its_own_site() {
         "token=wrong-wrong-wrong",
     );
     assert_eq!(wrong.status, 401);
-    let elsewhere = format!("token={RESTORE}&next=//evil.example/");
-    let sent = send(serving.port, "POST", "/login", &[FORM], elsewhere).expect(303);
-    assert_eq!(sent.headers["location"], "/");
+    for next in ["//evil.example/", "%2F%09%2Fevil.example", "/%5Cevil.example"] {
+        let elsewhere = format!("token={RESTORE}&next={next}");
+        let sent = send(serving.port, "POST", "/login", &[FORM], elsewhere).expect(303);
+        assert_eq!(sent.headers["location"], "/", "{next}");
+    }
+    let back = format!("token={RESTORE}&next=/databases/shop");
+    let sent = send(serving.port, "POST", "/login", &[FORM], back).expect(303);
+    assert_eq!(sent.headers["location"], "/databases/shop");
     serving.end().expect(0);
 }
 

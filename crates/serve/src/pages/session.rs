@@ -73,13 +73,21 @@ pub(crate) async fn sign_in(
         );
         return (StatusCode::UNAUTHORIZED, page).into_response();
     };
-    // Only a path of our own: a link must not lead elsewhere behind a sign-in.
-    let is_ours =
-        |path: &&String| path.starts_with('/') && !path.starts_with("//") && !path.contains('\\');
-    let next = form.next.as_ref().filter(is_ours).cloned();
+    // A link must not lead elsewhere behind a sign-in.
+    let next = form.next.filter(|path| is_ours(path, &frame.base));
     let target = next.unwrap_or_else(|| frame.link("/"));
     let seconds = SESSION.as_secs();
     with_cookie(&app, &parts, Redirect::to(&target), &session, seconds)
+}
+
+/// Tells whether a path is one of this page. Browsers drop tabs and line ends, take a backslash for a slash, and read
+/// what follows two slashes as a host, so none of these may stand in it.
+fn is_ours(path: &str, base: &str) -> bool {
+    let is_below = path
+        .strip_prefix(base)
+        .is_some_and(|rest| rest.starts_with('/'));
+    let is_printable = path.bytes().all(|byte| byte.is_ascii_graphic());
+    is_below && is_printable && !path.contains("//") && !path.contains('\\')
 }
 
 pub(crate) async fn sign_out(State(app): State<App>, Head(parts): Head) -> Response {
@@ -104,4 +112,37 @@ fn with_cookie(app: &App, parts: &Parts, to: Redirect, value: &str, seconds: u64
         response.headers_mut().insert(header::SET_COOKIE, cookie);
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sign_in_leads_to_a_path_of_this_page() {
+        for (base, path) in [
+            ("", "/"),
+            ("", "/backups/shop-20260102T030405Z-7f3a?q=a%20b"),
+            ("/backups", "/backups/databases/shop"),
+        ] {
+            assert!(is_ours(path, base), "{path}");
+        }
+        for (base, path) in [
+            ("", ""),
+            ("", "evil.example"),
+            ("", "//evil.example"),
+            ("", "/\t/evil.example"),
+            ("", "/\n/evil.example"),
+            ("", "/\r\n/evil.example"),
+            ("", "\t//evil.example"),
+            ("", "/\\evil.example"),
+            ("", "/ /evil.example"),
+            ("", "/é"),
+            ("/backups", "/"),
+            ("/backups", "/backups.evil.example/"),
+            ("/backups", "/backups//evil.example"),
+        ] {
+            assert!(!is_ours(path, base), "{path:?}");
+        }
+    }
 }
