@@ -83,7 +83,6 @@ impl IntoResponse for Trouble {
                 detail: failure.message.clone(),
                 hints: failure.hints.clone(),
                 id: Some(failure.id.to_owned()),
-                request_id: None,
             };
             page::error::render(&chrome, &shown)
         };

@@ -70,7 +70,7 @@ fn held(chrome: &Chrome, view: &Backup, id: &str) -> Markup {
                     }
                 } }
                 @if anomaly.more > 0 { p { "and " (anomaly.more) " more" } }
-                @if chrome.may_download() {
+                @if chrome.may_accept() {
                     form.row method="post" action=(format!("{}/accept", chrome.backup(id))) {
                         label for="accept-reason" { "Why this is right" }
                         input #accept-reason name="reason" required maxlength="500" autocomplete="off";

@@ -14,7 +14,7 @@ pub struct Chrome {
     pub role: Role,
     /// The name of the token; none where there is no sign-in.
     pub who: Option<String>,
-    /// Whether databases cannot be reached from here, so that nothing is started.
+    /// Whether nothing is started or changed from here.
     pub is_watch_only: bool,
     /// The present moment.
     pub now: Timestamp,
@@ -50,10 +50,15 @@ impl Chrome {
 
     /// Tells whether the session may set and take away pins.
     pub fn may_pin(&self) -> bool {
-        self.role >= Role::Operate
+        self.role >= Role::Operate && !self.is_watch_only
     }
 
-    /// Tells whether the session may read rows and accept held backups.
+    /// Tells whether the session may accept held backups.
+    pub fn may_accept(&self) -> bool {
+        self.role >= Role::Restore && !self.is_watch_only
+    }
+
+    /// Tells whether the session may take data away: rows and dumps.
     pub fn may_download(&self) -> bool {
         self.role >= Role::Restore
     }

@@ -18,8 +18,6 @@ pub struct Problem {
     pub hints: Vec<String>,
     /// The stable id of the failure, where it is one.
     pub id: Option<String>,
-    /// What this request is called in the log.
-    pub request_id: Option<String>,
 }
 
 /// Renders the page.
@@ -33,7 +31,6 @@ pub fn render(chrome: &Chrome, problem: &Problem) -> Markup {
         p.quiet {
             "Status " (problem.status)
             @if let Some(id) = &problem.id { ", id " code { (id) } }
-            @if let Some(request) = &problem.request_id { ", request " code { (request) } }
             "."
         }
         p { a href=(chrome.link("/")) { "All databases" } }

@@ -97,7 +97,7 @@ fn head(chrome: &Chrome, title: &str, live: &Live) -> Markup {
 fn session(chrome: &Chrome) -> Markup {
     html! {
         div.session {
-            @if chrome.is_watch_only { span.tag title="Databases cannot be reached from here; nothing is started." { "watch only" } }
+            @if chrome.is_watch_only { span.tag title="Nothing is started from here." { "watch only" } }
             @if let Some(who) = &chrome.who {
                 span { (who) " " span.tag { (chrome.role.as_str()) } }
                 form method="post" action=(chrome.link("/logout")) { button.plain type="submit" { "Sign out" } }

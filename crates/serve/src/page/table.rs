@@ -26,8 +26,6 @@ pub struct Preview {
     pub warnings: Vec<String>,
     /// Why it cannot be done; then there is no button.
     pub failure: Option<(String, Vec<String>)>,
-    /// Fields that go with the confirmation, such as a token that ties it to what was shown.
-    pub hidden: Vec<(String, String)>,
 }
 
 /// Renders the page. Its form posts to the same link with `confirm=yes`.
@@ -50,7 +48,6 @@ pub fn preview(chrome: &Chrome, view: &Preview) -> Markup {
             form.actions method="post" action=(format!("{backup}/tables/{}/restore", encoded(&view.table))) {
                 input type="hidden" name="mode" value=(view.mode);
                 input type="hidden" name="confirm" value="yes";
-                @for (name, value) in &view.hidden { input type="hidden" name=(name) value=(value); }
                 button.danger type="submit" { "Put the rows into " (view.table) }
                 a.button href=(backup) { "Leave it" }
             }

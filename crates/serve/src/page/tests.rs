@@ -345,6 +345,33 @@ fn no_rows_are_offered_where_nothing_opens_the_backup() {
     assert!(page(true, false).contains("Put back"));
     let watched = page(true, true);
     assert!(watched.contains("format=csv") && !watched.contains("Put back"));
+    let download = |html: &str| html.contains("/download\"");
+    let pin = |html: &str| html.contains("/pin\"");
+    let open = page(true, false);
+    assert!(pin(&open) && download(&open));
+    assert!(!pin(&watched) && download(&watched));
+}
+
+#[test]
+fn nothing_is_changed_where_the_server_only_looks() {
+    for role in [Role::Read, Role::Operate, Role::Restore] {
+        let mut chrome = chrome(role);
+        let may = |chrome: &Chrome| {
+            [
+                chrome.may_start(),
+                chrome.may_pin(),
+                chrome.may_accept(),
+                chrome.may_restore(),
+                chrome.may_download(),
+            ]
+        };
+        let (operates, restores) = (role >= Role::Operate, role >= Role::Restore);
+        let expected = [operates, operates, restores, restores, restores];
+        assert_eq!(may(&chrome), expected, "{role:?}");
+        chrome.is_watch_only = true;
+        let expected = [false, false, false, false, restores];
+        assert_eq!(may(&chrome), expected, "{role:?} only looks");
+    }
 }
 
 #[test]

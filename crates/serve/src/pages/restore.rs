@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::{Shown, Visit};
 use crate::apart::apart;
-use crate::api::id_of;
+use crate::api::{bad_request, id_of};
 use crate::app::App;
 use crate::auth::Role;
 use crate::page;
@@ -34,10 +34,15 @@ pub(crate) async fn rows(
     visit.take(app.may_act())?;
     let (id, wanted) = (visit.take(id_of(&id))?, visit.form(wanted)?);
     let setup = visit.take(app.setup_for(id.database()))?;
-    let rows = Rows {
-        table,
-        is_append: wanted.mode == "append",
+    let is_append = match wanted.mode.as_str() {
+        "append" => true,
+        "upsert" => false,
+        other => {
+            let message = format!("`{other}` is no way to put rows back: append or upsert");
+            return Err(visit.trouble(bad_request(&message)));
+        }
     };
+    let rows = Rows { table, is_append };
     if wanted.confirm.is_some() {
         let started = app.runs.start(Ask {
             verb: Verb::Restore,
@@ -66,7 +71,6 @@ pub(crate) async fn rows(
         failure: outcome
             .failure()
             .map(|failure| (failure.message.clone(), failure.hints.clone())),
-        hidden: Vec::new(),
     };
     if let Outcome::Rows(report) = outcome {
         for merged in &report.tables {

@@ -571,7 +571,6 @@ pub fn pages(fixture: &Fixture, role: Role) -> Vec<(String, Markup)> {
         ],
         warnings: vec![HOSTILE.to_owned()],
         failure: None,
-        hidden: vec![("ticket".to_owned(), HOSTILE.to_owned())],
     };
     add("table", table::preview(chrome, &preview));
     let refused = Preview {
@@ -586,7 +585,6 @@ pub fn pages(fixture: &Fixture, role: Role) -> Vec<(String, Markup)> {
         detail: HOSTILE.to_owned(),
         hints: vec![HOSTILE.to_owned()],
         id: Some("no_such_backup".to_owned()),
-        request_id: Some("r1".to_owned()),
     };
     add("error", error::render(chrome, &problem));
     pages
