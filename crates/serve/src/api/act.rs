@@ -65,6 +65,19 @@ pub(crate) fn body<T>(body: std::result::Result<Json<T>, JsonRejection>) -> Resu
         .map_err(|error| bad_request(&error.body_text()))
 }
 
+/// Reads the key of a request. One that cannot be kept is refused: the client relies on it.
+fn request_key(headers: &HeaderMap) -> Result<Option<String>> {
+    let Some(header) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
+    match header.to_str().map(str::trim) {
+        Ok(key) if (1..=MAX_KEY).contains(&key.len()) => Ok(Some(key.to_owned())),
+        _ => Err(bad_request(
+            "`Idempotency-Key` has 1 to 128 characters of ASCII",
+        )),
+    }
+}
+
 /// Asks for a run: joins one that does the same, here or elsewhere, or one that was asked for under the same key.
 pub(crate) fn start(
     app: &App,
@@ -76,13 +89,7 @@ pub(crate) fn start(
 ) -> Result<Started> {
     app.may_act()?;
     app.setup_for(database)?;
-    let header = headers.get("idempotency-key");
-    let key = header.and_then(|key| key.to_str().ok()).map(str::to_owned);
-    if key.as_ref().is_some_and(|key| key.len() > MAX_KEY) {
-        return Err(bad_request(
-            "`Idempotency-Key` has more than 128 characters",
-        ));
-    }
+    let key = request_key(headers)?;
     let known = app.known();
     let joined = |id| Started {
         id,
@@ -347,4 +354,26 @@ pub(crate) async fn accept_one(
     let report = apart(async move || op::accept::run(request, &context).await).await??;
     app.looked_again().await;
     Ok(serde_json::to_value(report).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    #[test]
+    fn a_key_that_cannot_be_kept_is_refused() {
+        let with = |value: &[u8]| {
+            let mut headers = HeaderMap::new();
+            let value = HeaderValue::from_bytes(value).unwrap();
+            headers.insert("idempotency-key", value);
+            request_key(&headers)
+        };
+        assert_eq!(request_key(&HeaderMap::new()).unwrap(), None);
+        assert_eq!(with(b"deploy-7").unwrap().as_deref(), Some("deploy-7"));
+        for bad in ["", "  ", "d\u{e9}ploy", &"x".repeat(129)] {
+            let problem = with(bad.as_bytes()).unwrap_err();
+            assert_eq!(problem.status, StatusCode::BAD_REQUEST, "{bad}");
+        }
+    }
 }
