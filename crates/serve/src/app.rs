@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
-use secrecy::SecretString;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Auth, COOKIE, Role, Who};
+use crate::auth::{Auth, COOKIE, Role, Secret, Who};
 use crate::problem::Problem;
 use crate::proxies::Proxies;
 use crate::runs::Runs;
@@ -30,7 +29,7 @@ pub struct Settings {
     /// Proxies whose word about the client is taken.
     pub proxies: Proxies,
     /// Secret of the cron route alone.
-    pub cron_secret: Option<SecretString>,
+    pub cron_secret: Option<Secret>,
     /// Whether that may stand in the address, or in the body.
     pub is_query_secret_allowed: bool,
     /// The same of the body.
@@ -38,7 +37,7 @@ pub struct Settings {
     /// How long after the start of one the cron route starts no other.
     pub min_interval: Duration,
     /// Key of badges and of the wall view.
-    pub view_key: Option<SecretString>,
+    pub view_key: Option<Secret>,
 }
 
 /// What handlers work with; clones are the same.
@@ -128,9 +127,10 @@ impl App {
                 None => Err(Problem::unauthorized()),
             };
         }
-        let session = cookie(&parts.headers, COOKIE);
-        let who = session.and_then(|value| self.auth.by_session(value, self.context.clock.now()));
-        match who {
+        let now = self.context.clock.now();
+        let sessions = sessions(&parts.headers, self.is_secure(parts));
+        let by_session = |value: &str| self.auth.by_session(value, now);
+        match sessions.into_iter().find_map(by_session) {
             Some(who) => Ok(Some(who)),
             None if self.auth.is_open() => self.somebody_here(parts).map(Some),
             None => Ok(None),
@@ -181,22 +181,35 @@ fn host(parts: &Parts) -> Option<String> {
     Some(header.to_str().ok()?.to_owned())
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+/// Returns what a client sends as its token or secret.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Returns the value of a cookie.
-pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+/// What the name of the cookie begins with behind TLS: no neighbour below the same domain can set such a cookie.
+///
+/// Source: <https://developer.mozilla.org/docs/Web/HTTP/Reference/Headers/Set-Cookie#cookie_prefixes>
+pub const HOST_PREFIX: &str = "__Host-";
+
+/// Returns all that may be a session. Without TLS, as far as we know, both names count.
+fn sessions(headers: &HeaderMap, is_secure: bool) -> Vec<&str> {
     let all = headers.get_all(header::COOKIE).into_iter();
-    let mut pairs = all
+    let pairs = all
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(';'));
-    pairs.find_map(|pair| {
-        let (key, value) = pair.trim().split_once('=')?;
-        (key == name || key.strip_prefix("__Host-") == Some(name)).then_some(value)
-    })
+    pairs.filter_map(|pair| session(pair, is_secure)).collect()
+}
+
+/// Returns the value of a cookie where it is a session by its name.
+fn session(pair: &str, is_secure: bool) -> Option<&str> {
+    let (key, value) = pair.trim().split_once('=')?;
+    let is_ours = match key.strip_prefix(HOST_PREFIX) {
+        Some(rest) => rest == COOKIE,
+        None => key == COOKIE && !is_secure,
+    };
+    is_ours.then_some(value)
 }
 
 /// Refuses what another site made a browser ask. Whoever sends a token by hand is no browser.
@@ -268,4 +281,39 @@ roles! {
     Operator => Role::Operate;
     /// Somebody who may restore and take data away.
     Restorer => Role::Restore;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: header::HeaderName, values: &[&'static str]) -> HeaderMap {
+        let value = |text| (name.clone(), header::HeaderValue::from_static(text));
+        values.iter().copied().map(value).collect()
+    }
+
+    #[test]
+    fn behind_tls_only_the_cookie_that_no_neighbour_can_set_counts() {
+        let all = headers(
+            header::COOKIE,
+            &[
+                "pgkeep_session=planted; other=x",
+                "a=b; __Host-pgkeep_session=own",
+                "pgkeep_session_2=y",
+            ],
+        );
+        assert_eq!(sessions(&all, true), ["own"]);
+        assert_eq!(sessions(&all, false), ["planted", "own"]);
+        let planted = headers(header::COOKIE, &["pgkeep_session=planted"]);
+        assert!(sessions(&planted, true).is_empty());
+    }
+
+    #[test]
+    fn only_a_bearer_is_a_token() {
+        let sent = |text| headers(header::AUTHORIZATION, &[text]);
+        assert_eq!(bearer(&sent("bearer  abc ")), Some("abc"));
+        for other in ["Basic abc", "Bearer", "abc", "BearerX abc"] {
+            assert_eq!(bearer(&sent(other)), None, "{other}");
+        }
+    }
 }

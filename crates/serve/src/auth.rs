@@ -50,11 +50,27 @@ pub struct Who {
     pub is_session: bool,
 }
 
+/// A secret as it is known: by its hash.
+pub struct Secret([u8; 32]);
+
+impl Secret {
+    /// Takes a secret.
+    pub fn new(secret: &SecretString) -> Self {
+        Self(hash(secret.expose_secret()))
+    }
+
+    /// Tells whether `given` is the secret, in constant time.
+    pub fn opens(&self, given: &str) -> bool {
+        let is_it: Choice = self.0.ct_eq(&hash(given));
+        bool::from(is_it)
+    }
+}
+
 /// A token as it is known.
 struct Token {
     name: String,
     role: Role,
-    hash: [u8; 32],
+    secret: Secret,
 }
 
 /// All tokens, and who guessed wrong lately.
@@ -86,7 +102,7 @@ impl Auth {
         let token = |(name, role, secret): (String, Role, SecretString)| Token {
             name,
             role,
-            hash: hash(secret.expose_secret()),
+            secret: Secret::new(&secret),
         };
         Self {
             tokens: tokens.into_iter().map(token).collect(),
@@ -101,12 +117,10 @@ impl Auth {
 
     /// Finds who sends this token.
     pub fn by_token(&self, presented: &str) -> Option<Who> {
-        let presented = hash(presented);
         let mut found = None;
         // All are compared, so that the time says nothing of which one it was.
         for token in &self.tokens {
-            let is_it: Choice = token.hash.ct_eq(&presented);
-            if bool::from(is_it) {
+            if token.secret.opens(presented) {
                 found = Some(token);
             }
         }
@@ -136,7 +150,7 @@ impl Auth {
         (version == "v1" && bool::from(is_it) && is_alive).then(|| token.who(true))
     }
 
-    /// Notes a wrong token of an address, and tells whether there were too many lately.
+    /// Notes and logs a wrong token, secret or key of an address, and tells whether there were too many lately.
     pub fn failed(&self, address: IpAddr, now: Instant) -> bool {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let is_recent = |at: &Instant| now.duration_since(*at) < FAILURE_WINDOW;
@@ -152,6 +166,9 @@ impl Auth {
             return true;
         }
         times.push(now);
+        let count = times.len();
+        // No more than these are logged: a guesser must not fill the log.
+        tracing::warn!(target: "pgkeep", %address, count, "a wrong token, secret or key was sent, {count} within a minute");
         false
     }
 }
@@ -166,7 +183,7 @@ impl Token {
     }
 
     fn code(&self, text: &str) -> Hmac<Sha256> {
-        let mut code = <Hmac<Sha256> as KeyInit>::new_from_slice(&self.hash)
+        let mut code = <Hmac<Sha256> as KeyInit>::new_from_slice(&self.secret.0)
             .expect("a code takes a key of any length");
         code.update(text.as_bytes());
         code

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Settings, Shared};
-use crate::auth::{Auth, Role};
+use crate::auth::{Auth, Role, Secret};
 use crate::plans::Plans;
 use crate::proxies::Proxies;
 use crate::runs::{Limits, Runs};
@@ -157,7 +157,9 @@ fn settings(options: &Options, server: &ServerConfig) -> Result<Settings> {
     let path = options.base_path.as_deref().unwrap_or(&server.base_path);
     let base = path.trim_end_matches('/');
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/-_.~".contains(c);
-    if !(base.is_empty() || base.starts_with('/')) || !base.chars().all(is_plain) {
+    let is_path = base.is_empty() || base.starts_with('/');
+    // Behind two slashes a browser reads the name of a host.
+    if !is_path || base.contains("//") || !base.chars().all(is_plain) {
         let message = format!("`{path}` is no path that a page can begin at");
         return Err(Failure::new(Kind::Usage, "bad_base_path", message)
             .hint("letters, digits, `-`, `_` and `/`, such as `/backups`"));
@@ -166,11 +168,11 @@ fn settings(options: &Options, server: &ServerConfig) -> Result<Settings> {
         base: base.to_owned(),
         is_watch_only: options.is_watch_only,
         proxies: Proxies::new(server.trusted_proxies.clone()),
-        cron_secret: server.cron.secret.clone(),
+        cron_secret: server.cron.secret.as_ref().map(Secret::new),
         is_query_secret_allowed: server.cron.allow_query_secret,
         is_body_secret_allowed: server.cron.allow_body_secret,
         min_interval: server.cron.min_interval,
-        view_key: server.view_key.clone(),
+        view_key: server.view_key.as_ref().map(Secret::new),
     })
 }
 

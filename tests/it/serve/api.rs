@@ -337,6 +337,11 @@ fn what_is_asked_twice_is_done_once() {
     assert_eq!(first["id"], second["id"]);
     serving.end().expect(0);
     let serving = shop.serve(&[]);
+    for bad in ["", "d\u{e9}ploy"] {
+        let keyed = [&keyed[..2], &[("idempotency-key", bad)]].concat();
+        let refused = send(port, "POST", "/api/v1/backups", &keyed, body).expect(400);
+        assert!(refused.text().contains("Idempotency-Key"));
+    }
     let third = send(port, "POST", "/api/v1/backups", &keyed, body)
         .expect(200)
         .json();
@@ -384,6 +389,40 @@ fn a_secret_in_the_address_is_allowed_by_name_and_never_logged() {
     }
 }
 
+/// A browser sends cookies and other headers along by itself: the cron route takes a token or the secret alone.
+#[test]
+fn the_cron_route_takes_no_session_and_no_other_header() {
+    let Some(shop) = Shop::new("") else { return };
+    let serving = shop.serve(&[]);
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    let body = format!("token={OPERATE}");
+    let signed_in = send(serving.port, "POST", "/login", &[form], body).expect(303);
+    let cookie = signed_in.headers["set-cookie"].split(';').next().unwrap();
+    let basic = format!("Basic {OPERATE}");
+    let wrong = "Bearer operate-operate-operatf";
+    for method in ["GET", "POST"] {
+        for authorization in [None, Some(basic.as_str()), Some(wrong)] {
+            let mut headers = vec![("cookie", cookie), ("sec-fetch-site", "cross-site")];
+            headers.extend(authorization.map(|value| ("authorization", value)));
+            let answer = send(serving.port, method, "/api/v1/cron/shop", &headers, "");
+            assert_eq!(answer.status, 401, "{method} {authorization:?}");
+        }
+    }
+    assert_eq!(serving.get("/api/v1/runs").json()["runs"], json!([]));
+    // Wrong secrets count as wrong tokens do: two were sent.
+    let guess = || serving.ask("GET", "/api/v1/cron/shop", "guess-guess-guess", "");
+    let answers: Vec<u16> = (0..9).map(|_| guess().status).collect();
+    assert_eq!((answers[7], answers[8]), (401, 429), "{answers:?}");
+    serving
+        .ask("HEAD", "/api/v1/cron/shop", OPERATE, "")
+        .expect(204);
+    let log = serving.end().expect(0).stderr();
+    assert!(
+        !log.contains("guess-guess") && !log.contains("operatf"),
+        "{log}"
+    );
+}
+
 /// A page of somebody else's cannot make a browser ask, by a cookie or by a name that points here.
 #[test]
 fn another_site_makes_nobody_ask() {
@@ -419,5 +458,15 @@ fn another_site_makes_nobody_ask() {
         "",
     );
     assert_eq!(denied.status, 403, "without tokens nobody takes data away");
+    for headers in [
+        &[][..],
+        &[("authorization", "Basic abc")],
+        &[("authorization", "Bearer abc")],
+    ] {
+        for method in ["GET", "POST"] {
+            let answer = send(serving.port, method, "/api/v1/cron/shop", headers, "");
+            assert_eq!(answer.status, 401, "{method} {headers:?}");
+        }
+    }
     serving.end().expect(0);
 }

@@ -23,8 +23,10 @@ fn an_address_that_others_reach_needs_tokens() {
     assert_eq!(refused["id"], "tokens_needed");
     let refused = run(&["--listen", "nowhere"]).expect(2).exit_error();
     assert_eq!(refused["id"], "bad_listen");
-    let refused = run(&["--base-path", "backups"]).expect(2).exit_error();
-    assert_eq!(refused["id"], "bad_base_path");
+    for path in ["backups", "//evil.example", "/a//b"] {
+        let refused = run(&["--base-path", path]).expect(2).exit_error();
+        assert_eq!(refused["id"], "bad_base_path", "{path}");
+    }
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let refused = run(&["--listen", &address]).expect(2).exit_error();

@@ -102,7 +102,11 @@ fn every_page_wants_a_sign_in_and_every_form_its_own_site() {
         "token=wrong-wrong-wrong",
     );
     assert_eq!(wrong.status, 401);
-    for next in ["//evil.example/", "%2F%09%2Fevil.example", "/%5Cevil.example"] {
+    for next in [
+        "//evil.example/",
+        "%2F%09%2Fevil.example",
+        "/%5Cevil.example",
+    ] {
         let elsewhere = format!("token={RESTORE}&next={next}");
         let sent = send(serving.port, "POST", "/login", &[FORM], elsewhere).expect(303);
         assert_eq!(sent.headers["location"], "/", "{next}");
@@ -111,6 +115,28 @@ fn every_page_wants_a_sign_in_and_every_form_its_own_site() {
     let sent = send(serving.port, "POST", "/login", &[FORM], back).expect(303);
     assert_eq!(sent.headers["location"], "/databases/shop");
     serving.end().expect(0);
+}
+
+/// The key of badges and of the wall view cannot be guessed for long, and the log tells of it without the key.
+#[test]
+fn guesses_of_the_view_key_are_slowed_down() {
+    let Some(shop) = Shop::new("") else { return };
+    let serving = shop.serve(&[]);
+    let status = |target: &str| send(serving.port, "GET", target, &[], "").status;
+    for _ in 0..5 {
+        assert_eq!(status("/wall?key=guess-guess-guess"), 401);
+        assert_eq!(status("/badge/shop.svg?key=guess-guess-guess"), 401);
+    }
+    assert_eq!(status("/wall?key=guess-guess-guess"), 429);
+    assert_eq!(status("/badge/shop.svg?key=guess-guess-guess"), 429);
+    assert_eq!(status("/wall"), 401, "without a key nothing is guessed");
+    assert_eq!(status("/wall?key=wall-view-key-of-16"), 200);
+    let log = serving.end().expect(0).stderr();
+    assert!(
+        log.contains("127.0.0.1") && log.contains("10 within a minute"),
+        "{log}"
+    );
+    assert!(!log.contains("guess-guess"), "{log}");
 }
 
 /// Rows that were lost come back: first it is told how many, and nothing is changed; then they are there, and who did it
@@ -125,6 +151,10 @@ fn rows_of_a_table_are_put_back_after_a_try() {
         .sql("DELETE FROM users WHERE id <= 100; UPDATE users SET name = 'changed' WHERE id = 500");
     let me = sign_in(&serving, RESTORE);
     let path = format!("/backups/{id}/tables/public.users/restore");
+    for mode in ["", "replace", "Append"] {
+        let refused = post(&serving, &me, &path, &format!("mode={mode}&confirm=yes"));
+        assert!(refused.expect(400).text().contains("append or upsert"));
+    }
     let tried = post(&serving, &me, &path, "mode=upsert").expect(200).text();
     let plain: String = tried
         .split('<')

@@ -1,28 +1,33 @@
 //! One address that cron services call: it starts a backup, at most one within a time, and answers at once.
 
-use axum::body::Bytes;
+use std::time::Instant;
+
+use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use secrecy::ExposeSecret;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 
 use super::act::{Asked, start, told};
-use super::{database_name, is_within};
-use crate::app::App;
+use super::{bad_request, database_name, is_within};
+use crate::app::{App, bearer};
 use crate::auth::{Role, Who};
-use crate::problem::{Body, Problem, Result};
+use crate::problem::{self, Problem, Result};
 use crate::runs::Started;
 use crate::snapshot::Verb;
 use pgkeep_model::id::DatabaseName;
 
-/// Whoever asks, with a token, a secret of the cron route, or neither yet.
+/// How much of a body is read to find a secret in it.
+const MAX_BODY: usize = 64 * 1024;
+
+/// Who asks, by a token or by the secret of the cron route; neither yet where the secret may be in the body.
+///
+/// A session of a browser does not count, and neither does a server without tokens: a link that somebody follows, or a
+/// picture on another site, must start nothing.
 pub(crate) struct Caller {
     who: Option<Who>,
-    is_secret_given: bool,
+    is_guess: bool,
     parts: Parts,
 }
 
@@ -33,36 +38,35 @@ impl FromRequestParts<App> for Caller {
         parts: &mut Parts,
         app: &App,
     ) -> std::result::Result<Self, Problem> {
-        let header = parts.headers.get("authorization");
-        let text = header.and_then(|value| value.to_str().ok());
-        let bearer = text.and_then(|text| text.split_once(' '));
-        let by_header = bearer.is_some_and(|(_, secret)| is_secret(app, secret.trim()));
-        let query = parts.uri.query().unwrap_or_default();
+        let sent = bearer(&parts.headers);
+        let given = in_query(parts.uri.query().unwrap_or_default());
         let by_query = app.settings.is_query_secret_allowed
-            && in_query(query).is_some_and(|text| is_secret(app, &text));
-        let is_secret_given = by_header || by_query;
-        // Not by a session: a link that somebody follows must start nothing.
-        let who = if is_secret_given || bearer.is_none() {
-            None
+            && given.as_deref().is_some_and(|text| is_secret(app, text));
+        let who = if by_query || sent.is_some_and(|secret| is_secret(app, secret)) {
+            Some(cron())
         } else {
-            app.who(parts)?
+            sent.and_then(|token| app.auth.by_token(token))
         };
         Ok(Self {
             who,
-            is_secret_given,
+            is_guess: sent.is_some() || given.is_some(),
             parts: parts.clone(),
         })
     }
 }
 
-/// Compares hashes, in constant time.
+/// Who knows the secret of the cron route.
+fn cron() -> Who {
+    Who {
+        name: Some("cron".to_owned()),
+        role: Role::Operate,
+        is_session: false,
+    }
+}
+
 fn is_secret(app: &App, given: &str) -> bool {
-    let Some(secret) = &app.settings.cron_secret else {
-        return false;
-    };
-    let hash = |text: &str| Sha256::digest(text.as_bytes());
-    let (ours, theirs) = (hash(secret.expose_secret()), hash(given));
-    bool::from(ours.as_slice().ct_eq(theirs.as_slice()))
+    let secret = app.settings.cron_secret.as_ref();
+    secret.is_some_and(|secret| secret.opens(given))
 }
 
 fn in_query(query: &str) -> Option<String> {
@@ -80,7 +84,7 @@ fn in_body(body: &[u8]) -> Option<String> {
 #[utoipa::path(get, path = "/api/v1/cron/{database}", tag = "cron",
     params(("database" = String, Path, description = "Name in the configuration")),
     responses((status = 202, body = Asked), (status = 200, body = Asked, description = "One was made lately, or is under way"),
-        (status = 401, body = Body, content_type = "application/problem+json"), (status = 404, body = Body, content_type = "application/problem+json")))]
+        (status = 401, body = problem::Body, content_type = "application/problem+json"), (status = 404, body = problem::Body, content_type = "application/problem+json")))]
 pub(crate) async fn trigger_by_get(
     caller: Caller,
     state: State<App>,
@@ -88,57 +92,53 @@ pub(crate) async fn trigger_by_get(
 ) -> Result<Response> {
     // axum hands HEAD to the handler of GET.
     if caller.parts.method == Method::HEAD {
-        allowed(&caller, &state, &[])?;
+        allowed(caller, &state, Body::empty()).await?;
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    trigger(caller, state, path, Bytes::new()).await
+    trigger(caller, state, path, Body::empty()).await
 }
 
 /// Starts a backup, as a cron service asks for it; any body is taken.
 #[utoipa::path(post, path = "/api/v1/cron/{database}", tag = "cron", request_body = Option<Value>,
     params(("database" = String, Path, description = "Name in the configuration")),
     responses((status = 202, body = Asked), (status = 200, body = Asked, description = "One was made lately, or is under way"),
-        (status = 401, body = Body, content_type = "application/problem+json"), (status = 404, body = Body, content_type = "application/problem+json")))]
+        (status = 401, body = problem::Body, content_type = "application/problem+json"), (status = 404, body = problem::Body, content_type = "application/problem+json")))]
 pub(crate) async fn trigger(
     caller: Caller,
     State(app): State<App>,
     Path(database): Path<String>,
-    body: Bytes,
+    body: Body,
 ) -> Result<Response> {
-    let who = allowed(&caller, &app, &body)?;
+    let headers = caller.parts.headers.clone();
+    let who = allowed(caller, &app, body).await?;
     let database = database_name(&database)?;
     app.setup_for(&database)?;
     if let Some(lately) = lately(&app, &database) {
         return Ok(told(&app, lately).await);
     }
-    let headers: &HeaderMap = &caller.parts.headers;
-    let started = start(&app, &who, Verb::Backup, &database, None, headers)?;
+    let started = start(&app, &who, Verb::Backup, &database, None, &headers)?;
     Ok(told(&app, started).await)
 }
 
-fn allowed(caller: &Caller, app: &App, body: &[u8]) -> Result<Who> {
-    let by_body = || {
-        app.settings.is_body_secret_allowed
-            && in_body(body).is_some_and(|secret| is_secret(app, &secret))
-    };
-    if caller.is_secret_given || by_body() {
-        return Ok(Who {
-            name: Some("cron".to_owned()),
-            role: Role::Operate,
-            is_session: false,
-        });
+/// Finds who asks. A body is read only where the secret may be in it, and nothing before it told who asks.
+async fn allowed(caller: Caller, app: &App, body: Body) -> Result<Who> {
+    let mut is_guess = caller.is_guess;
+    let mut who = caller.who;
+    if who.is_none() && app.settings.is_body_secret_allowed {
+        let bytes = to_bytes(body, MAX_BODY).await;
+        let bytes = bytes.map_err(|error| bad_request(&format!("the body: {error}")))?;
+        let given = in_body(&bytes);
+        is_guess |= given.is_some();
+        let is_it = given.is_some_and(|given| is_secret(app, &given));
+        who = is_it.then(cron);
     }
-    match &caller.who {
-        Some(who) if who.role >= Role::Operate => Ok(who.clone()),
+    match who {
+        Some(who) if who.role >= Role::Operate => Ok(who),
         Some(_) => Err(Problem::forbidden("this needs the role `operate`")),
-        None => {
-            let address = app.address(&caller.parts);
-            let is_guessed = !body.is_empty() || caller.parts.uri.query().is_some();
-            if is_guessed && app.auth.failed(address, std::time::Instant::now()) {
-                return Err(Problem::too_many());
-            }
-            Err(Problem::unauthorized())
+        None if is_guess && app.auth.failed(app.address(&caller.parts), Instant::now()) => {
+            Err(Problem::too_many())
         }
+        None => Err(Problem::unauthorized()),
     }
 }
 

@@ -1,22 +1,22 @@
 //! What the page shows, out of what is known. Only a backup's own page reads its manifest.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use secrecy::ExposeSecret;
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 
-use super::{Shown, Visit, chrome};
+use super::session::Head;
+use super::{Shown, Trouble, Visit, chrome};
 use crate::api::backups::{Two, differences, shown};
 use crate::api::{database_name, id_of};
 use crate::app::App;
 use crate::page::view::{self, Filter};
 use crate::page::{self, drill::Drill};
+use crate::problem::Problem;
 use crate::snapshot::Snapshot;
 use pgkeep_core::op::list;
 use pgkeep_model::id::BackupId;
@@ -198,26 +198,42 @@ pub(crate) struct Key {
     key: String,
 }
 
-impl Key {
-    fn opens(&self, app: &App) -> bool {
-        let hash = |text: &str| Sha256::digest(text.as_bytes());
-        app.settings.view_key.as_ref().is_some_and(|key| {
-            let (ours, theirs) = (hash(key.expose_secret()), hash(&self.key));
-            bool::from(ours.as_slice().ct_eq(theirs.as_slice()))
-        })
+/// Tells whether the key of a request opens. A wrong one is a guess, and an address has few of them.
+fn is_open(
+    app: &App,
+    head: &Head,
+    key: Result<Query<Key>, QueryRejection>,
+) -> Result<bool, Problem> {
+    let given = key.map(|Query(key)| key.key).unwrap_or_default();
+    let opens = app.settings.view_key.as_ref();
+    if given.is_empty() {
+        return Ok(false);
     }
+    if opens.is_some_and(|key| key.opens(&given)) {
+        return Ok(true);
+    }
+    if app.auth.failed(app.address(&head.0), Instant::now()) {
+        return Err(Problem::too_many());
+    }
+    Ok(false)
 }
 
 pub(crate) async fn wall(
     State(app): State<App>,
-    visit: Result<Visit, super::Trouble>,
+    head: Head,
+    visit: Result<Visit, Trouble>,
     key: Result<Query<Key>, QueryRejection>,
 ) -> Shown {
-    let is_open = key.is_ok_and(|Query(key)| key.opens(&app));
     let frame = match visit {
         Ok(visit) => visit.chrome,
-        Err(_) if is_open => chrome(&app, None),
-        Err(trouble) => return Err(trouble),
+        Err(trouble) => {
+            let frame = chrome(&app, None);
+            match is_open(&app, &head, key) {
+                Ok(true) => frame,
+                Ok(false) => return Err(trouble),
+                Err(problem) => return Err(Trouble::new(problem, &frame)),
+            }
+        }
     };
     let view = view::overview(&app.known(), &app.runs.all(), frame.now);
     Ok(page::wall::render(&frame, &view).into_response())
@@ -226,10 +242,15 @@ pub(crate) async fn wall(
 pub(crate) async fn badge(
     State(app): State<App>,
     Path(file): Path<String>,
-    visit: Result<Visit, super::Trouble>,
+    head: Head,
+    visit: Result<Visit, Trouble>,
     key: Result<Query<Key>, QueryRejection>,
 ) -> Response {
-    let is_open = visit.is_ok() || key.is_ok_and(|Query(key)| key.opens(&app));
+    let opened = match visit {
+        Ok(_) => Ok(true),
+        Err(_) => is_open(&app, &head, key),
+    };
+    let is_open = matches!(opened, Ok(true));
     let name = file.strip_suffix(".svg").and_then(|name| name.parse().ok());
     let known = app.known();
     // Whoever has no key learns nothing, not even which databases there are.
@@ -238,10 +259,11 @@ pub(crate) async fn badge(
         let (light, words) = view::badge(&known, &name, app.context.clock.now())?;
         Some(page::badge::render(name.as_str(), light, &words))
     });
-    let (status, markup) = match light {
-        Some(markup) => (StatusCode::OK, markup),
-        None if is_open => (StatusCode::NOT_FOUND, page::badge::unknown()),
-        None => (StatusCode::UNAUTHORIZED, page::badge::unknown()),
+    let (status, markup) = match (light, opened) {
+        (Some(markup), _) => (StatusCode::OK, markup),
+        (None, Ok(true)) => (StatusCode::NOT_FOUND, page::badge::unknown()),
+        (None, Ok(false)) => (StatusCode::UNAUTHORIZED, page::badge::unknown()),
+        (None, Err(problem)) => (problem.status, page::badge::unknown()),
     };
     let kind = [(header::CONTENT_TYPE, "image/svg+xml")];
     (status, kind, markup.into_string()).into_response()

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
 use super::{Trouble, chrome};
-use crate::app::{App, check_site};
+use crate::app::{App, HOST_PREFIX, check_site};
 use crate::auth::{COOKIE, SESSION};
 use crate::page::login::render;
 use crate::problem::Problem;
@@ -28,7 +28,7 @@ pub(crate) struct SignIn {
 }
 
 /// The request's head, for what no other extractor has.
-pub(crate) struct Head(Parts);
+pub(crate) struct Head(pub(crate) Parts);
 
 impl axum::extract::FromRequestParts<App> for Head {
     type Rejection = std::convert::Infallible;
@@ -68,7 +68,7 @@ pub(crate) async fn sign_in(
         }
         let page = render(
             &frame,
-            Some("No token is called for by these letters."),
+            Some("This token is not known."),
             form.next.as_deref(),
         );
         return (StatusCode::UNAUTHORIZED, page).into_response();
@@ -100,7 +100,7 @@ pub(crate) async fn sign_out(State(app): State<App>, Head(parts): Head) -> Respo
 
 fn with_cookie(app: &App, parts: &Parts, to: Redirect, value: &str, seconds: u64) -> Response {
     let (prefix, secure) = if app.is_secure(parts) {
-        ("__Host-", "; Secure")
+        (HOST_PREFIX, "; Secure")
     } else {
         ("", "")
     };
