@@ -6,6 +6,7 @@ mod apart;
 mod api;
 pub mod app;
 pub mod auth;
+mod connections;
 mod history;
 mod metrics;
 pub mod page;
@@ -22,4 +23,5 @@ pub mod snapshot;
 mod stale;
 mod watcher;
 
+pub use pages::ROUTES as PAGE_ROUTES;
 pub use serve::{Options, run};

@@ -23,33 +23,43 @@ use crate::problem::Problem;
 /// Which clock the page's times are on.
 const ZONE_NOTE: &str = "Times are UTC; schedules name their own zone.";
 
-/// Returns the routes of the page.
-pub(crate) fn routes() -> Router<App> {
-    Router::new()
-        .route("/", get(look::overview))
-        .route("/databases/{database}", get(look::database))
-        .route("/databases/{database}/history", get(look::history))
-        .route("/databases/{database}/calendar", get(look::calendar))
-        .route("/databases/{database}/restore", get(look::restore))
-        .route("/databases/{database}/backup", post(act::backup))
-        .route("/databases/{database}/drill", post(act::drill))
-        .route("/databases/{database}/verify", post(act::verify))
-        .route("/backups/{id}", get(look::backup))
-        .route("/backups/{id}/pin", post(act::pin))
-        .route("/backups/{id}/unpin", post(act::unpin))
-        .route("/backups/{id}/accept", post(act::accept))
-        .route("/backups/{id}/download", get(files::dump))
-        .route("/backups/{id}/tables/{table}", get(files::rows))
-        .route("/backups/{id}/tables/{table}/restore", post(restore::rows))
-        .route("/runs/{id}", get(look::run))
-        .route("/drills/{id}", get(look::drill))
-        .route("/diff", get(look::diff))
-        .route("/wall", get(look::wall))
-        .route("/badge/{name}", get(look::badge))
-        .route("/login", get(session::form).post(session::sign_in))
-        .route("/logout", post(session::sign_out))
-        .route("/assets/{name}", get(files::asset))
-        .fallback(nothing_here)
+macro_rules! routes {
+    ($($method:ident $path:literal => $handler:path;)*) => {
+        /// Method and path of every route of the page, so that a test of all of them leaves none out.
+        pub const ROUTES: &[(&str, &str)] = &[$((stringify!($method), $path)),*];
+
+        /// Returns the routes of the page.
+        pub(crate) fn routes() -> Router<App> {
+            Router::new()$(.route($path, $method($handler)))*.fallback(nothing_here)
+        }
+    };
+}
+
+routes! {
+    get "/" => look::overview;
+    get "/databases/{database}" => look::database;
+    get "/databases/{database}/history" => look::history;
+    get "/databases/{database}/calendar" => look::calendar;
+    get "/databases/{database}/restore" => look::restore;
+    post "/databases/{database}/backup" => act::backup;
+    post "/databases/{database}/drill" => act::drill;
+    post "/databases/{database}/verify" => act::verify;
+    get "/backups/{id}" => look::backup;
+    post "/backups/{id}/pin" => act::pin;
+    post "/backups/{id}/unpin" => act::unpin;
+    post "/backups/{id}/accept" => act::accept;
+    get "/backups/{id}/download" => files::dump;
+    get "/backups/{id}/tables/{table}" => files::rows;
+    post "/backups/{id}/tables/{table}/restore" => restore::rows;
+    get "/runs/{id}" => look::run;
+    get "/drills/{id}" => look::drill;
+    get "/diff" => look::diff;
+    get "/wall" => look::wall;
+    get "/badge/{name}" => look::badge;
+    get "/login" => session::form;
+    post "/login" => session::sign_in;
+    post "/logout" => session::sign_out;
+    get "/assets/{name}" => files::asset;
 }
 
 /// What did not work, as a page.

@@ -85,6 +85,24 @@ impl Problem {
         }
     }
 
+    /// Says that something of this size has none of the bytes of a range.
+    pub fn out_of_range(size: u64) -> Self {
+        let message = format!("it has {size} bytes, and none of those that were asked for");
+        Self {
+            status: StatusCode::RANGE_NOT_SATISFIABLE,
+            failure: Box::new(Failure::new(Kind::Usage, "out_of_range", message)),
+        }
+    }
+
+    /// Says that a request did not come in time.
+    pub fn too_slow() -> Self {
+        let message = "the body of the request did not come within ten seconds";
+        Self {
+            status: StatusCode::REQUEST_TIMEOUT,
+            failure: Box::new(Failure::new(Kind::Usage, "request_too_slow", message)),
+        }
+    }
+
     /// Says that there is no such thing.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(Failure::new(Kind::NotFound, "not_found", message))

@@ -117,14 +117,14 @@ pub async fn run(
     let bound = listener.local_addr().unwrap_or(address);
     told(&format!("http://{bound}{base}/"));
     let grace = server.shutdown_grace.unwrap_or_default();
-    let (served, ()) = tokio::join!(
+    tokio::join!(
         server::answer(listener, app, context),
         end(&runs, &working.stop, context, grace)
     );
     for task in [scheduling, telling] {
         task.abort();
     }
-    served
+    Ok(())
 }
 
 /// Lets runs end when a stop is asked for: by themselves for a while, and then by their own wish to stop.

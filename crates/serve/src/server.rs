@@ -1,10 +1,9 @@
 //! The server: routes, headers of every response, and its life from the first look to the last byte.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
@@ -12,10 +11,10 @@ use tokio::net::TcpListener;
 
 use crate::api;
 use crate::app::App;
+use crate::connections::{self, MAX_BODY};
 use crate::page::POLICY;
 use crate::pages;
 use pgkeep_core::context::Context;
-use pgkeep_model::failure::{Failure, Kind, Result};
 
 /// How long responses may still take when a stop was asked for.
 const DRAIN: Duration = Duration::from_secs(4);
@@ -25,6 +24,8 @@ pub fn router(app: App) -> Router {
     let (api, _) = api::routes().split_for_parts();
     let all = api
         .merge(pages::routes())
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn(connections::in_time))
         .layer(middleware::from_fn_with_state(app.clone(), headed))
         .with_state(app.clone());
     if app.settings.base.is_empty() {
@@ -80,22 +81,16 @@ async fn headed(State(app): State<App>, request: Request, next: Next) -> Respons
 }
 
 /// Answers until a stop is asked for; then ends what streams, and waits a little for the rest.
-pub async fn answer(listener: TcpListener, app: App, context: &Context) -> Result<()> {
+pub async fn answer(listener: TcpListener, app: App, context: &Context) {
     let streams = app.streams.clone();
-    let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
     let stop = context.stop.token().clone();
-    let served = axum::serve(listener, service).with_graceful_shutdown(async move {
+    let late = async {
         stop.cancelled().await;
         streams.cancel();
-    });
-    let late = async {
-        context.stop.token().cancelled().await;
         tokio::time::sleep(DRAIN).await;
     };
     tokio::select! {
-        served = served => served.map_err(|error| {
-            Failure::new(Kind::Unexpected, "server_failed", format!("the server ended: {error}"))
-        }),
-        () = late => Ok(()),
+        () = connections::answer(listener, router(app), stop.clone()) => {}
+        () = late => {}
     }
 }

@@ -89,6 +89,46 @@ fn it_ends_soon_with_streams_open_and_the_run_is_recorded() {
     );
 }
 
+/// A client that sends its request a byte at a time, or never, is let go of, and others are answered meanwhile.
+#[test]
+fn slow_clients_are_let_go_of() {
+    let Some(shop) = Shop::new("") else { return };
+    let serving = shop.serve(&[]);
+    let open = |text: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", serving.port)).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        stream.write_all(text.as_bytes()).unwrap();
+        stream
+    };
+    let began = Instant::now();
+    let head = open("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: ");
+    let waiting = |path: &str, more: &str| {
+        open(&format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n{more}\r\nt"
+        ))
+    };
+    let form = "Content-Type: application/x-www-form-urlencoded\r\n";
+    let login = waiting("/login", form);
+    // Nothing is read of who may not ask.
+    let no_one = waiting("/api/v1/backups", "");
+    let cron = waiting("/api/v1/cron/shop", "");
+    let status = |mut stream: TcpStream| {
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer); // it may be reset behind its answer
+        answer.split(' ').nth(1).unwrap_or("none").to_owned()
+    };
+    assert_eq!((status(no_one), status(cron)), ("401".into(), "401".into()));
+    assert!(began.elapsed() < Duration::from_secs(5));
+    serving.get("/healthz").expect(200);
+    assert_eq!(status(login), "408");
+    assert!(matches!(status(head).as_str(), "none" | "408"));
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    serving.end().expect(0);
+}
+
 /// A run that died with its server is told as interrupted, by its lease, and then by a record; a manual one is never
 /// made again.
 #[test]

@@ -28,24 +28,26 @@ fn every_page_wants_a_sign_in_and_every_form_its_own_site() {
     let Some(shop) = Shop::new("") else { return };
     let serving = shop.serve(&[]);
     let id = "shop-20260102T030405Z-7f3a";
-    let pages = [
-        "/",
-        "/databases/shop",
-        "/databases/shop/history",
-        "/databases/shop/calendar",
-        "/databases/shop/restore",
-        &format!("/backups/{id}"),
-        &format!("/backups/{id}/download"),
-        &format!("/backups/{id}/tables/users"),
-        &format!("/runs/{id}"),
-        &format!("/drills/{id}"),
-        &format!("/diff?a={id}&b={id}"),
-        "/wall",
-        "/wall?key=wrong",
-        "/badge/shop.svg",
-        "/nowhere",
+    // Anyone may sign in and out, and load a style sheet.
+    let is_open = |path: &str| matches!(path, "/login" | "/logout" | "/assets/{name}");
+    let of = |method: &'static str| {
+        let all = pgkeep_serve::PAGE_ROUTES.iter();
+        let closed = all.filter(move |(its, path)| *its == method && !is_open(path));
+        closed.map(|(_, path)| {
+            path.replace("{database}", "shop")
+                .replace("{id}", id)
+                .replace("{table}", "users")
+                .replace("{name}", "shop.svg")
+        })
+    };
+    let more = [
+        format!("/diff?a={id}&b={id}"),
+        "/wall?key=wrong".to_owned(),
+        "/nowhere".to_owned(),
     ];
-    for path in pages {
+    let pages: Vec<String> = of("get").chain(more).collect();
+    assert!(pages.len() > 14, "{pages:?}");
+    for path in &pages {
         let answer = send(serving.port, "GET", path, &[], "");
         assert_eq!(answer.status, 401, "{path}");
         assert!(answer.headers["content-security-policy"].starts_with("default-src 'none'"));
@@ -57,15 +59,8 @@ fn every_page_wants_a_sign_in_and_every_form_its_own_site() {
     ] {
         send(serving.port, "GET", path, &[], "").expect(200);
     }
-    let forms = [
-        "/databases/shop/backup".to_owned(),
-        "/databases/shop/drill".to_owned(),
-        "/databases/shop/verify".to_owned(),
-        format!("/backups/{id}/pin"),
-        format!("/backups/{id}/unpin"),
-        format!("/backups/{id}/accept"),
-        format!("/backups/{id}/tables/users/restore"),
-    ];
+    let forms: Vec<String> = of("post").collect();
+    assert!(forms.len() > 6, "{forms:?}");
     let me = sign_in(&serving, RESTORE);
     let wall = sign_in(&serving, super::READ);
     for path in &forms {
@@ -88,12 +83,13 @@ fn every_page_wants_a_sign_in_and_every_form_its_own_site() {
         assert_eq!(post(&serving, &wall, path, body).status, 403, "{path}");
     }
     let ci = sign_in(&serving, OPERATE);
-    assert_eq!(
-        post(&serving, &ci, &forms[6], "mode=upsert").status,
-        403,
-        "{}",
-        forms[6]
-    );
+    for path in &forms {
+        let is_restorers = path.ends_with("/accept") || path.ends_with("/restore");
+        if is_restorers {
+            let refused = post(&serving, &ci, path, "reason=x&mode=upsert");
+            assert_eq!(refused.status, 403, "{path}");
+        }
+    }
     let wrong = send(
         serving.port,
         "POST",
@@ -131,7 +127,8 @@ fn guesses_of_the_view_key_are_slowed_down() {
     assert_eq!(status("/badge/shop.svg?key=guess-guess-guess"), 429);
     assert_eq!(status("/wall"), 401, "without a key nothing is guessed");
     assert_eq!(status("/wall?key=wall-view-key-of-16"), 200);
-    let log = serving.end().expect(0).stderr();
+    let outcome = serving.end().expect(0);
+    let log = outcome.stderr();
     assert!(
         log.contains("127.0.0.1") && log.contains("10 within a minute"),
         "{log}"
