@@ -144,6 +144,31 @@ fn a_backup_is_made_told_verified_drilled_pinned_and_taken_away() {
     let stored = std::fs::read(folder.join(format!("{id}.sql.gz"))).unwrap();
     assert!(download.body == stored && !download.is_broken);
     assert_eq!(download.headers["content-length"], stored.len().to_string());
+    let target = format!("/api/v1/backups/{id}/download");
+    let bearer = format!("Bearer {RESTORE}");
+    let tag = download.headers["etag"].as_str();
+    let part = |range: &str, if_range: &str| {
+        let headers = [
+            ("authorization", bearer.as_str()),
+            ("range", range),
+            ("if-range", if_range),
+        ];
+        send(serving.port, "GET", &target, &headers, "")
+    };
+    let size = stored.len();
+    for (range, expected) in [
+        ("bytes=0-9", 0..10),
+        ("bytes=100-", 100..size),
+        ("bytes=-5", size - 5..size),
+    ] {
+        let answer = part(range, tag).expect(206);
+        assert!(answer.body == stored[expected.clone()] && !answer.is_broken);
+        let said = format!("bytes {}-{}/{size}", expected.start, expected.end - 1);
+        assert_eq!(answer.headers["content-range"], said);
+    }
+    let beyond = part(&format!("bytes={size}-"), tag).expect(416);
+    assert_eq!(beyond.headers["content-range"], format!("bytes */{size}"));
+    assert_eq!(part("bytes=1-", "\"another\"").expect(200).body, stored);
     let table = format!("/api/v1/backups/{id}/tables/users?format=csv");
     let rows = serving.ask("GET", &table, RESTORE, "").expect(200);
     assert!(
@@ -416,7 +441,8 @@ fn the_cron_route_takes_no_session_and_no_other_header() {
     serving
         .ask("HEAD", "/api/v1/cron/shop", OPERATE, "")
         .expect(204);
-    let log = serving.end().expect(0).stderr();
+    let outcome = serving.end().expect(0);
+    let log = outcome.stderr();
     assert!(
         !log.contains("guess-guess") && !log.contains("operatf"),
         "{log}"

@@ -1,5 +1,7 @@
 //! `get`: downloads a stored object and checks it on the way.
 
+mod part;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,6 +26,8 @@ use pgkeep_model::id::DatabaseName;
 use pgkeep_model::keys::Part;
 use pgkeep_model::manifest::{Manifest, StoredObject};
 use pgkeep_model::words::hex;
+
+pub use part::part;
 
 /// What to download.
 pub struct Request {

@@ -9,7 +9,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use futures_util::{TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
@@ -17,10 +17,11 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::io::ReaderStream;
 
+use super::ranges::{self, Extent};
 use super::{Part, bad_request, id_of, query};
 use crate::apart::apart;
 use crate::app::{App, Reader, Restorer};
-use crate::problem::{Body, Result};
+use crate::problem::{Body, Problem, Result};
 use pgkeep_core::op;
 use pgkeep_core::op::extract::{Output, RowFormat};
 use pgkeep_core::setup::{diff, extract, stored};
@@ -118,37 +119,88 @@ pub(crate) async fn shown(app: &App, id: &BackupId) -> Result<op::show::Report> 
 }
 
 /// The dump as it is stored, checked on the way: where the checksum is not that of the manifest, the connection breaks off
-/// before the last bytes.
-#[utoipa::path(get, path = "/api/v1/backups/{id}/download", tag = "backups", params(("id" = String, Path, description = "Id of the backup")),
-    responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>), (status = 401, body = Body, content_type = "application/problem+json"),
-        (status = 403, body = Body, content_type = "application/problem+json"), (status = 404, body = Body, content_type = "application/problem+json")))]
+/// before the last bytes. Of a range only the length is checked, because the checksum is that of the whole; the `ETag` is
+/// the SHA-256.
+#[utoipa::path(get, path = "/api/v1/backups/{id}/download", tag = "backups", params(("id" = String, Path, description = "Id of the backup"),
+    ("Range" = Option<String>, Header, description = "One range of bytes, to go on with a download that broke off"),
+    ("If-Range" = Option<String>, Header, description = "The `ETag` of what was read before; the whole is sent if it is another")),
+    responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>),
+        (status = 206, content_type = "application/octet-stream", body = Vec<u8>, description = "The bytes of `Range`"),
+        (status = 401, body = Body, content_type = "application/problem+json"),
+        (status = 403, body = Body, content_type = "application/problem+json"), (status = 404, body = Body, content_type = "application/problem+json"),
+        (status = 416, body = Body, content_type = "application/problem+json", description = "The dump has no such bytes")))]
 pub(crate) async fn download(
     _: Restorer,
     State(app): State<App>,
     Path(id): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Response> {
-    send_dump(&app, &id_of(&id)?).await
+    send_dump(&app, &id_of(&id)?, &headers).await
 }
 
-/// Sends the stored dump of a backup.
-pub(crate) async fn send_dump(app: &App, id: &BackupId) -> Result<Response> {
+/// Sends the stored dump of a backup, or the part of it that `asked` names.
+pub(crate) async fn send_dump(app: &App, id: &BackupId, asked: &HeaderMap) -> Result<Response> {
     let manifest = shown(app, id).await?.manifest;
+    let (size, tag) = (
+        manifest.object.size_bytes,
+        format!("\"{}\"", manifest.object.sha256),
+    );
+    let extent = ranges::wanted(asked, size, &tag);
+    let name = manifest.object.key.rsplit('/').next().unwrap_or("dump");
+    let mut headers = attachment("application/octet-stream", name);
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    for (name, text) in [
+        (header::ETAG, Some(tag)),
+        (header::CONTENT_RANGE, content_range(&extent, size)),
+    ] {
+        if let Some(Ok(value)) = text.map(HeaderValue::try_from) {
+            headers.insert(name, value);
+        }
+    }
     let setup = app.setup_for(id.database())?;
     let overrides = stored::Overrides {
         id: Some(id.to_string()),
         ..stored::Overrides::default()
     };
     let mut request = stored::get(&overrides, &setup)?;
-    let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-    request.output = op::get::Output::Pipe(Mutex::new(ours));
     let context = app.context.clone();
-    // It ends when nobody reads any more: the pipe is broken then.
-    let get = async move || op::get::run(request, &context).await.map(drop);
-    let work = tokio::spawn(async move { apart(get).await.and_then(|done| done) });
-    let name = manifest.object.key.rsplit('/').next().unwrap_or("dump");
-    let mut headers = attachment("application/octet-stream", name);
-    headers.insert(header::CONTENT_LENGTH, manifest.object.size_bytes.into());
-    Ok((headers, proven(theirs, work)).into_response())
+    match extent {
+        Extent::Whole => {
+            let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+            request.output = op::get::Output::Pipe(Mutex::new(ours));
+            // It ends with its reader: the pipe is broken then.
+            let get = async move || op::get::run(request, &context).await.map(drop);
+            let work = tokio::spawn(async move { apart(get).await.and_then(|done| done) });
+            headers.insert(header::CONTENT_LENGTH, size.into());
+            Ok((headers, proven(theirs, work)).into_response())
+        }
+        Extent::Part(range) => {
+            headers.insert(header::CONTENT_LENGTH, (range.end - range.start).into());
+            let get = async move || op::get::part(request, range, context.clock.now()).await;
+            let pieces = apart(get).await??;
+            let pieces = pieces.map_err(|failure| broken_off(&failure));
+            let body = Bytes::from_stream(pieces);
+            Ok((StatusCode::PARTIAL_CONTENT, headers, body).into_response())
+        }
+        Extent::Beyond => {
+            let mut response = Problem::out_of_range(size).into_response();
+            let keep = [header::CONTENT_RANGE, header::ACCEPT_RANGES];
+            for name in keep {
+                if let Some(value) = headers.remove(&name) {
+                    response.headers_mut().insert(name, value);
+                }
+            }
+            Ok(response)
+        }
+    }
+}
+
+fn content_range(extent: &Extent, size: u64) -> Option<String> {
+    match extent {
+        Extent::Whole => None,
+        Extent::Part(range) => Some(format!("bytes {}-{}/{size}", range.start, range.end - 1)),
+        Extent::Beyond => Some(format!("bytes */{size}")),
+    }
 }
 
 fn attachment(kind: &'static str, name: &str) -> HeaderMap {
@@ -178,18 +230,18 @@ fn proven(
         }
         match work.await {
             Ok(Ok(())) => Ok(None),
-            Ok(Err(failure)) => {
-                tracing::warn!(
-                    id = failure.id,
-                    "a download was broken off: {}",
-                    failure.message
-                );
-                Err(io::Error::other(failure.message))
-            }
+            Ok(Err(failure)) => Err(broken_off(&failure)),
             Err(error) => Err(io::Error::other(error)),
         }
     });
     Bytes::from_stream(body)
+}
+
+/// Logs why a download ends before its end, which the client sees as a connection that breaks off.
+fn broken_off(failure: &Failure) -> io::Error {
+    let message = &failure.message;
+    tracing::warn!(id = failure.id, "a download was broken off: {message}");
+    io::Error::other(message.clone())
 }
 
 /// How the rows of a table are sent.

@@ -13,13 +13,11 @@ use super::act::{Asked, start, told};
 use super::{bad_request, database_name, is_within};
 use crate::app::{App, bearer};
 use crate::auth::{Role, Who};
+use crate::connections::MAX_BODY;
 use crate::problem::{self, Problem, Result};
 use crate::runs::Started;
 use crate::snapshot::Verb;
 use pgkeep_model::id::DatabaseName;
-
-/// How much of a body is read to find a secret in it.
-const MAX_BODY: usize = 64 * 1024;
 
 /// Who asks, by a token or by the secret of the cron route; neither yet where the secret may be in the body.
 ///

@@ -5,6 +5,7 @@ pub(crate) mod backups;
 mod cron;
 mod databases;
 mod health;
+mod ranges;
 pub(crate) mod runs;
 
 use axum::extract::Query;

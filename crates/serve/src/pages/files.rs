@@ -2,7 +2,7 @@
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::{Shown, Visit};
@@ -28,10 +28,15 @@ pub(crate) async fn asset(Path(name): Path<String>) -> Response {
     }
 }
 
-pub(crate) async fn dump(visit: Visit, State(app): State<App>, Path(id): Path<String>) -> Shown {
+pub(crate) async fn dump(
+    visit: Visit,
+    State(app): State<App>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Shown {
     visit.needs(Role::Restore)?;
     let id = visit.take(id_of(&id))?;
-    visit.take(send_dump(&app, &id).await)
+    visit.take(send_dump(&app, &id, &headers).await)
 }
 
 pub(crate) async fn rows(
