@@ -177,9 +177,8 @@ pub(crate) async fn send_dump(app: &App, id: &BackupId, asked: &HeaderMap) -> Re
         Extent::Part(range) => {
             headers.insert(header::CONTENT_LENGTH, (range.end - range.start).into());
             let get = async move || op::get::part(request, range, context.clock.now()).await;
-            let pieces = apart(get).await??;
-            let pieces = pieces.map_err(|failure| broken_off(&failure));
-            let body = Bytes::from_stream(pieces);
+            let stored = apart(get).await??;
+            let body = Bytes::from_stream(stored.map_err(|failure| broken_off(&failure)));
             Ok((StatusCode::PARTIAL_CONTENT, headers, body).into_response())
         }
         Extent::Beyond => {

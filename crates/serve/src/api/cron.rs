@@ -123,9 +123,8 @@ async fn allowed(caller: Caller, app: &App, body: Body) -> Result<Who> {
     let mut is_guess = caller.is_guess;
     let mut who = caller.who;
     if who.is_none() && app.settings.is_body_secret_allowed {
-        let bytes = to_bytes(body, MAX_BODY).await;
-        let bytes = bytes.map_err(|error| bad_request(&format!("the body: {error}")))?;
-        let given = in_body(&bytes);
+        let read = to_bytes(body, MAX_BODY).await;
+        let given = in_body(&read.map_err(|error| bad_request(&format!("the body: {error}")))?);
         is_guess |= given.is_some();
         let is_it = given.is_some_and(|given| is_secret(app, &given));
         who = is_it.then(cron);
