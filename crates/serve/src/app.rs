@@ -85,7 +85,7 @@ impl App {
         Arc::clone(&self.snapshot.borrow())
     }
 
-    /// Has the storages looked at again, and waits a little until that is done, so that whoever changed something sees it.
+    /// Has the storages looked at again, and waits a little until that is done, so that what was changed is seen.
     pub async fn looked_again(&self) {
         const PATIENCE: Duration = Duration::from_secs(3);
         let mut snapshot = self.snapshot.clone();
@@ -117,7 +117,7 @@ impl App {
         Ok(())
     }
 
-    /// Finds who asks; none where nobody says so.
+    /// Finds who asks; none where the request does not say.
     pub fn who(&self, parts: &Parts) -> Result<Option<Who>, Problem> {
         let address = self.address(parts);
         if let Some(token) = bearer(&parts.headers) {
@@ -132,14 +132,14 @@ impl App {
         let by_session = |value: &str| self.auth.by_session(value, now);
         match sessions.into_iter().find_map(by_session) {
             Some(who) => Ok(Some(who)),
-            None if self.auth.is_open() => self.somebody_here(parts).map(Some),
+            None if self.auth.is_open() => self.local(parts).map(Some),
             None => Ok(None),
         }
     }
 
-    /// Without any token the page is for this machine alone. A site of somebody else's that has its name point here is
-    /// told by the name.
-    fn somebody_here(&self, parts: &Parts) -> Result<Who, Problem> {
+    /// Without any token the page is for this machine alone. Another site whose name points here is told by that
+    /// name.
+    fn local(&self, parts: &Parts) -> Result<Who, Problem> {
         let host = host(parts).unwrap_or_default();
         let name = match host.rsplit_once(':') {
             Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
@@ -212,7 +212,7 @@ fn session(pair: &str, is_secure: bool) -> Option<&str> {
     is_ours.then_some(value)
 }
 
-/// Refuses what another site made a browser ask. Whoever sends a token by hand is no browser.
+/// Refuses what another site made a browser ask. A client that sends a token by itself is no browser.
 ///
 /// Source: <https://developer.mozilla.org/docs/Web/HTTP/Reference/Headers/Sec-Fetch-Site>; where a browser does not send
 /// it, the origin must be ours.
@@ -275,11 +275,11 @@ macro_rules! roles {
 }
 
 roles! {
-    /// Somebody who may look.
+    /// A client that may look.
     Reader => Role::Read;
-    /// Somebody who may make backups.
+    /// A client that may make backups.
     Operator => Role::Operate;
-    /// Somebody who may restore and take data away.
+    /// A client that may restore and take data away.
     Restorer => Role::Restore;
 }
 

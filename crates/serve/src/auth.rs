@@ -17,7 +17,7 @@ use subtle::{Choice, ConstantTimeEq};
 
 use pgkeep_model::words::hex;
 
-/// What somebody may do; each role may do what the ones before it may.
+/// What a client may do; each role may do what the ones before it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// Look.
@@ -39,7 +39,7 @@ impl Role {
     }
 }
 
-/// Somebody who may be here.
+/// A client that may be here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Who {
     /// Name of the token; none where no token is configured.
@@ -83,7 +83,7 @@ pub struct Auth {
 const MAX_FAILURES: usize = 10;
 const FAILURE_WINDOW: Duration = Duration::from_secs(60);
 
-/// How many addresses are remembered; whoever has more of them than that guesses from all over the world.
+/// How many addresses are remembered; with more of them, guesses come from all over the world.
 const MAX_ADDRESSES: usize = 10_000;
 
 /// How long a session lasts.

@@ -28,11 +28,20 @@ use tokio_util::task::TaskTracker;
 
 use crate::problem::Problem;
 
-/// How many connections are open at once; those beyond wait in the queue of the operating system.
-const MAX_CONNECTIONS: usize = 512;
+/// What clients may take.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    /// How many connections are open at once; those beyond wait in the queue of the operating system.
+    connections: usize,
+    /// How long a client may take to send the head of a request, and how long a connection may lie idle before one.
+    head: Duration,
+}
 
-/// How long a client may take to send the head of a request, and how long a connection may lie idle before one.
-const HEAD: Duration = Duration::from_secs(10);
+/// What clients of a server may take.
+pub(crate) const LIMITS: Limits = Limits {
+    connections: 512,
+    head: Duration::from_secs(10),
+};
 
 /// How long a client may take to send the body of a request: a form, or a few lines of JSON.
 const BODY: Duration = Duration::from_secs(10);
@@ -44,8 +53,13 @@ pub(crate) const MAX_BODY: usize = 256 * 1024;
 const NO_ROOM: Duration = Duration::from_secs(1);
 
 /// Accepts connections and answers on them until `stop`; then lets answers end that have begun.
-pub(crate) async fn answer(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+pub(crate) async fn answer(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    stop: CancellationToken,
+) {
+    let free = Arc::new(Semaphore::new(limits.connections));
     let open = TaskTracker::new();
     loop {
         let next = async {
@@ -60,7 +74,7 @@ pub(crate) async fn answer(listener: TcpListener, router: Router, stop: Cancella
             Ok((stream, peer)) => {
                 let (router, stop) = (router.clone(), stop.clone());
                 open.spawn(async move {
-                    serve_one(stream, peer, router, stop).await;
+                    serve_one(stream, peer, router, limits.head, stop).await;
                     drop(permit);
                 });
             }
@@ -75,7 +89,13 @@ pub(crate) async fn answer(listener: TcpListener, router: Router, stop: Cancella
     open.wait().await;
 }
 
-async fn serve_one(stream: TcpStream, peer: SocketAddr, router: Router, stop: CancellationToken) {
+async fn serve_one(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    head: Duration,
+    stop: CancellationToken,
+) {
     let inner = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
@@ -83,7 +103,7 @@ async fn serve_one(stream: TcpStream, peer: SocketAddr, router: Router, stop: Ca
         async move { Ok::<_, Infallible>(answer.await.into_response()) }
     });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD);
+    builder.timer(TokioTimer::new()).header_read_timeout(head);
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = &mut connection => ended,
@@ -126,4 +146,41 @@ pub(crate) async fn in_time(request: Request, next: Next) -> Response {
         return Problem::too_slow().into_response();
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::timeout;
+
+    #[tokio::test]
+    async fn a_crowd_waits_until_silent_clients_are_let_go_of() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/", get(async || "here"));
+        let (stop, limits) = (
+            CancellationToken::new(),
+            Limits {
+                connections: 2,
+                head: Duration::from_millis(500),
+            },
+        );
+        let began = Instant::now();
+        let server = tokio::spawn(answer(listener, router, limits, stop.clone()));
+        let connect = || async { TcpStream::connect(address).await.unwrap() };
+        let silent = [connect().await, connect().await];
+        let mut third = connect().await;
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        third.write_all(request).await.unwrap();
+        let mut text = String::new();
+        third.read_to_string(&mut text).await.unwrap();
+        assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("here"));
+        assert!(began.elapsed() >= limits.head, "it did not wait");
+        drop(silent);
+        stop.cancel();
+        let ended = timeout(Duration::from_secs(20), server).await;
+        ended.unwrap().unwrap();
+    }
 }

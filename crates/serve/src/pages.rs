@@ -113,7 +113,7 @@ fn title(status: StatusCode) -> &'static str {
     }
 }
 
-/// Whoever looks at a page, with its frame. The role that a page needs is asked for with [`Visit::needs`].
+/// A visitor of a page, with its frame. The role that a page needs is asked for with [`Visit::needs`].
 pub(crate) struct Visit {
     pub(crate) who: Who,
     pub(crate) chrome: Chrome,
@@ -123,13 +123,13 @@ impl FromRequestParts<App> for Visit {
     type Rejection = Trouble;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Trouble> {
-        let nobody = chrome(app, None);
+        let signed_out = chrome(app, None);
         match <Reader as FromRequestParts<App>>::from_request_parts(parts, app).await {
             Ok(Reader(who)) => Ok(Self {
                 chrome: chrome(app, Some(&who)),
                 who,
             }),
-            Err(problem) => Err(Trouble::new(problem, &nobody)),
+            Err(problem) => Err(Trouble::new(problem, &signed_out)),
         }
     }
 }
@@ -189,7 +189,7 @@ fn chrome(app: &App, who: Option<&Who>) -> Chrome {
     }
 }
 
-/// Whoever asks for what is not there learns that only behind a sign-in, and an API client learns it as JSON.
+/// Says that something is not there: on a page only behind a sign-in, and to an API client as JSON.
 async fn nothing_here(visit: Result<Visit, Trouble>, uri: Uri) -> Response {
     let problem = Problem::not_found(format!("there is no `{}`", uri.path()));
     match visit {

@@ -53,7 +53,7 @@ impl Problem {
         }
     }
 
-    /// Says that nobody knows who asks.
+    /// Says that it is not known who asks.
     pub fn unauthorized() -> Self {
         let message = "this needs a token, and none that is known was given";
         Self {
@@ -65,7 +65,7 @@ impl Problem {
         }
     }
 
-    /// Says that the role of whoever asks does not suffice.
+    /// Says that the role of the client does not suffice.
     pub fn forbidden(message: impl Into<String>) -> Self {
         Self {
             status: StatusCode::FORBIDDEN,
@@ -73,7 +73,7 @@ impl Problem {
         }
     }
 
-    /// Says that somebody guesses tokens.
+    /// Says that tokens are guessed.
     pub fn too_many() -> Self {
         let message = "too many wrong tokens from this address";
         Self {

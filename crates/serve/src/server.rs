@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 
 use crate::api;
 use crate::app::App;
-use crate::connections::{self, MAX_BODY};
+use crate::connections::{self, LIMITS, MAX_BODY};
 use crate::page::POLICY;
 use crate::pages;
 use pgkeep_core::context::Context;
@@ -90,7 +90,7 @@ pub async fn answer(listener: TcpListener, app: App, context: &Context) {
         tokio::time::sleep(DRAIN).await;
     };
     tokio::select! {
-        () = connections::answer(listener, router(app), stop.clone()) => {}
+        () = connections::answer(listener, router(app), LIMITS, stop.clone()) => {}
         () = late => {}
     }
 }

@@ -1,4 +1,4 @@
-//! What somebody starts or changes.
+//! What is started or changed on request.
 
 use std::time::Duration;
 

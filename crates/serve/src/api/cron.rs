@@ -21,7 +21,7 @@ use pgkeep_model::id::DatabaseName;
 
 /// Who asks, by a token or by the secret of the cron route; neither yet where the secret may be in the body.
 ///
-/// A session of a browser does not count, and neither does a server without tokens: a link that somebody follows, or a
+/// A session of a browser does not count, and neither does a server without tokens: a link that is followed, or a
 /// picture on another site, must start nothing.
 pub(crate) struct Caller {
     who: Option<Who>,

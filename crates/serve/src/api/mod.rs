@@ -24,7 +24,7 @@ use pgkeep_core::clock::Clock;
 use pgkeep_model::failure::{Failure, Kind};
 use pgkeep_model::id::{BackupId, DatabaseName};
 
-/// How many entries a page of a list has at most, and where nobody says.
+/// How many entries a page of a list has at most, and by default.
 const MAX_LIMIT: usize = 500;
 const DEFAULT_LIMIT: usize = 100;
 

@@ -29,5 +29,5 @@ pub mod words;
 
 pub use chrome::Chrome;
 
-/// What every page is answered with: nothing but its own files is loaded, nothing inline is run, nobody frames it.
+/// What every page is answered with: nothing but its own files is loaded, nothing inline is run, no other page frames it.
 pub const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";

@@ -253,7 +253,7 @@ pub(crate) async fn badge(
     let is_open = matches!(opened, Ok(true));
     let name = file.strip_suffix(".svg").and_then(|name| name.parse().ok());
     let known = app.known();
-    // Whoever has no key learns nothing, not even which databases there are.
+    // Without a key nothing is told, not even which databases there are.
     let asked = name.filter(|_| is_open);
     let light = asked.and_then(|name| {
         let (light, words) = view::badge(&known, &name, app.context.clock.now())?;
