@@ -240,7 +240,11 @@ impl ScratchServer {
             self.running.stopper().stop(Stop::Hung).await;
         }
         let folder = self.folder.path().to_owned();
-        fs::remove_dir_all(folder).map_err(|error| failed("removing its folder", &error))
+        // Thousands of files: a second or a minute.
+        let removed = tokio::task::spawn_blocking(move || remove(&folder)).await;
+        removed
+            .expect("removing does not panic")
+            .map_err(|error| failed("removing its folder", &error))
     }
 }
 
@@ -459,8 +463,24 @@ fn sweep_one(folder: &Path) -> io::Result<bool> {
         return Ok(false);
     }
     end_server_of(folder);
-    fs::remove_dir_all(folder)?;
+    remove(folder)?;
     Ok(true)
+}
+
+/// Removes a server's folder, its lock last: what is left by a process that dies meanwhile is swept later.
+fn remove(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name() == LOCK {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    fs::remove_dir_all(folder)
 }
 
 /// Ends a server whose owner is dead, if the process of that number still is the server of this folder.
