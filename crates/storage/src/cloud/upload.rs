@@ -134,7 +134,12 @@ impl<S: Store> CloudUpload<S> {
             Some(Ok((index, Ok(part), bytes))) => {
                 self.parts[index] = Some(part);
                 // The client may hold on to the bytes for a moment; then they are simply freed.
-                if let Ok(mut buffer) = bytes.try_into_mut() {
+                // Fewer are needed once parts grow.
+                let part_bytes = self.client.limits.cap(self.sizes.size_of(self.cut_bytes));
+                let held = self.spare.len() + self.in_flight.len();
+                if held < PartSizes::in_flight(part_bytes)
+                    && let Ok(mut buffer) = bytes.try_into_mut()
+                {
                     buffer.clear();
                     self.spare.push(buffer);
                 }
