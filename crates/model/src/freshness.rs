@@ -57,10 +57,9 @@ pub struct Success {
 
 /// Counts the runs of `backup` that began at `since` or later.
 pub fn success<'r>(runs: impl IntoIterator<Item = &'r RunRecord>, since: Timestamp) -> Success {
-    let counted = runs.into_iter().filter(|run| {
-        let gave_way = run.failure_id.as_deref() == Some("busy");
-        run.verb == "backup" && run.started_at >= since && !gave_way
-    });
+    let counted = runs
+        .into_iter()
+        .filter(|run| run.verb == "backup" && run.started_at >= since && !run.gave_way());
     counted.fold(Success::default(), |sum, run| Success {
         good: sum.good + u64::from(run.is_success()),
         all: sum.all + 1,

@@ -87,6 +87,13 @@ pub struct Lease {
         skip_serializing_if = "Option::is_none"
     )]
     pub by: Option<String>,
+    /// What the client called its request.
+    #[serde(
+        default,
+        deserialize_with = "if_good",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub request_key: Option<String>,
     /// Set where the holder gave the lease back but may not remove objects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub released_at: Option<Timestamp>,
@@ -214,6 +221,7 @@ impl Lease {
             slot: claim.origin.slot,
             trigger: claim.origin.trigger().map(str::to_owned),
             by: claim.origin.by.clone(),
+            request_key: claim.origin.request_key.clone(),
             released_at: None,
         }
     }
@@ -406,9 +414,14 @@ mod tests {
         let text = String::from_utf8(first).unwrap();
         let more = text.replacen('{', r#"{"from_the_future":[1],"#, 1);
         assert_eq!(Lease::read(more.as_bytes()).unwrap().holder, "them");
-        let badly = text.replacen('{', r#"{"run":7,"slot":"soon","by":["x"],"#, 1);
+        let badly = text.replacen(
+            '{',
+            r#"{"run":7,"slot":"soon","by":["x"],"request_key":1,"#,
+            1,
+        );
         let odd = Lease::read(badly.as_bytes()).unwrap();
         assert_eq!((odd.run, odd.slot, odd.by), (None, None, None));
+        assert_eq!(odd.request_key, None);
         assert!(matches!(
             Lease::read(br#"{"format":2}"#),
             Err(LeaseError::Newer(2))

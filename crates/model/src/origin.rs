@@ -4,6 +4,9 @@ use jiff::Timestamp;
 
 use super::id::BackupId;
 
+/// Longest key of a request that is taken and kept, in bytes.
+pub const MAX_REQUEST_KEY: usize = 128;
+
 /// Where a run comes from. A command has nothing of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origin {

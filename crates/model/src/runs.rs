@@ -9,9 +9,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::anomaly::{ANOMALY, AnomalyRecord};
+use super::failure::Kind;
 use super::id::{BackupId, DatabaseName};
 use super::lease::{Lease, shown, whole_seconds};
-use super::origin::Origin;
+use super::origin::{MAX_REQUEST_KEY, Origin};
 
 /// The newest format that this program writes.
 pub const FORMAT: u64 = 1;
@@ -22,11 +23,27 @@ pub const MAX_RECORD_BYTES: u64 = 256 * 1024;
 /// Longest message that is kept. Names of a thousand tables would not help whoever reads the history.
 const MAX_MESSAGE_CHARS: usize = 2000;
 
-/// Id of the failure of a run that died: whoever took its lease over wrote its record.
+/// Id of the failure of a run that died: the run that took its lease over wrote its record.
 pub const INTERRUPTED: &str = "run_interrupted";
+
+/// Id of the failure of a run that another one kept away: it did nothing.
+pub const BUSY: &str = "busy";
 
 /// The exit code of a process that was killed, as a shell tells it.
 const KILLED: u8 = 137;
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// All of it went well.
+    Good,
+    /// What it made is good, and something behind it is not.
+    Warned,
+    /// It failed.
+    Failed,
+    /// It was stopped or died before it had made anything: it says nothing of the database or the backup.
+    Interrupted,
+}
 
 /// What one run did and how it ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -103,6 +120,24 @@ pub struct RunRecord {
     pub pgkeep: String,
 }
 
+/// Tells how a run ended: by its command, its exit code, the id of its failure, and the backup that it names. Whatever
+/// tells of runs asks here, so that no two places tell it differently.
+///
+/// A run of `backup` names a backup only when it is stored, while others name the one that they were about.
+pub fn end_of(verb: &str, exit_code: u8, failure: Option<&str>, backup: Option<&str>) -> End {
+    let stops = [Kind::Interrupted, Kind::Terminated].map(Kind::exit_code);
+    let is_cut_short =
+        failure == Some(INTERRUPTED) || exit_code == KILLED || stops.contains(&exit_code);
+    let is_stored = verb == "backup" && backup.is_some();
+    match exit_code {
+        0 => End::Good,
+        3 => End::Warned,
+        _ if is_stored && failure != Some(ANOMALY) => End::Warned,
+        _ if is_cut_short && !is_stored => End::Interrupted,
+        _ => End::Failed,
+    }
+}
+
 impl RunRecord {
     /// Starts the record of a run that went well so far.
     pub fn new(id: BackupId, verb: &str, started_at: Timestamp, took_ms: u64) -> Self {
@@ -157,6 +192,8 @@ impl RunRecord {
         );
         record.slot = lease.slot;
         record.by = lease.by.as_deref().map(shown);
+        let is_key = |key: &&String| key.len() <= MAX_REQUEST_KEY;
+        record.request_key = lease.request_key.as_ref().filter(is_key).cloned();
         record.trigger = lease.trigger.as_deref().map(shown);
         let message = format!(
             "it ended without a word: {lease} gave its last sign of life at {}",
@@ -165,9 +202,24 @@ impl RunRecord {
         record.failed(KILLED, INTERRUPTED, &message)
     }
 
-    /// Tells whether it is the record of a run that died before it had made anything.
+    /// Tells how it ended.
+    pub fn end(&self) -> End {
+        end_of(
+            &self.verb,
+            self.exit_code,
+            self.failure_id.as_deref(),
+            self.backup_id.as_deref(),
+        )
+    }
+
+    /// Tells whether it is the record of a run that was stopped or died before it had made anything.
     pub fn is_interrupted(&self) -> bool {
-        self.failure_id.as_deref() == Some(INTERRUPTED) && self.backup_id.is_none()
+        self.end() == End::Interrupted
+    }
+
+    /// Tells whether it gave way to another run, and did nothing itself.
+    pub fn gave_way(&self) -> bool {
+        self.failure_id.as_deref() == Some(BUSY)
     }
 
     /// Notes how it failed; a long message is cut.
@@ -178,12 +230,9 @@ impl RunRecord {
         self
     }
 
-    /// Tells whether what it made is good, though something behind it may not be: a run of `backup` names a backup only
-    /// when it is stored. One that is held is not good.
+    /// Tells whether what it made is good, though something behind it may not be. A backup that is held is not good.
     pub fn is_success(&self) -> bool {
-        let is_held = self.failure_id.as_deref() == Some(ANOMALY);
-        let is_stored = self.verb == "backup" && self.backup_id.is_some() && !is_held;
-        is_stored || matches!(self.exit_code, 0 | 3)
+        matches!(self.end(), End::Good | End::Warned)
     }
 
     /// Renders the record as JSON.
@@ -237,6 +286,40 @@ mod tests {
             .unwrap()
             .replacen('{', "{\"new\": 1,", 1);
         assert_eq!(RunRecord::read(more.as_bytes(), &id()), Some(record));
+    }
+
+    #[test]
+    fn each_end_is_told_by_one_rule() {
+        let end = |verb: &str, code: u8, failure: &str, backup: bool| {
+            let mut record = RunRecord::new(id(), verb, id().started_at(), 1);
+            if code != 0 {
+                record = record.failed(code, failure, "why");
+            }
+            record.backup_id = backup.then(|| id().to_string());
+            assert_eq!(record.is_interrupted(), record.end() == End::Interrupted);
+            record.end()
+        };
+        for (verb, code, failure, backup, expected) in [
+            ("backup", 0, "", true, End::Good),
+            ("drill", 0, "", true, End::Good),
+            ("backup", 3, "prune_incomplete", true, End::Warned),
+            ("backup", 20, "dump_failed", false, End::Failed),
+            ("backup", 11, BUSY, false, End::Failed),
+            // Stopped, killed, or told by its lease alone.
+            ("backup", 130, "interrupted", false, End::Interrupted),
+            ("backup", 143, "terminated", false, End::Interrupted),
+            ("backup", 137, INTERRUPTED, false, End::Interrupted),
+            // A drill names the backup that it is about.
+            ("drill", 143, "terminated", true, End::Interrupted),
+            ("verify", 137, INTERRUPTED, true, End::Interrupted),
+            // The backup was stored before the stop came.
+            ("backup", 143, "terminated", true, End::Warned),
+            ("backup", 137, INTERRUPTED, true, End::Warned),
+            ("backup", 21, ANOMALY, true, End::Failed),
+        ] {
+            let found = end(verb, code, failure, backup);
+            assert_eq!(found, expected, "{verb} {code} {failure} {backup}");
+        }
     }
 
     proptest! {

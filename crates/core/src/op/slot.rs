@@ -1,5 +1,7 @@
 //! A slot of a schedule is run once: asked under the lock, where nobody else can begin it any more.
 
+use jiff::Timestamp;
+
 use super::history::read_records;
 use super::lock::{self, BUSY, Hold, LockRequest};
 use crate::context::Context;
@@ -12,7 +14,7 @@ use pgkeep_model::runs::RunRecord;
 /// Id of the failure of a run whose slot somebody else has had.
 const SLOT_TAKEN: &str = "slot_taken";
 
-/// How often a slot's run may die before it is given up.
+/// How often a slot's run may be stopped or die before it is given up.
 const MAX_DEATHS: usize = 2;
 
 /// Takes the locks, and fails with [`Kind::Busy`] where the run's slot was run already.
@@ -53,12 +55,7 @@ async fn check(request: &LockRequest<'_>, context: &Context) -> Result<()> {
     let since = slot - jiff::SignedDuration::from_mins(10);
     let lately = listing.runs.keys().filter(|run| run.started_at() >= since);
     let records = read_records(&listing, lately).await;
-    let of_slot = |record: &&RunRecord| record.verb == request.verb && record.slot == Some(slot);
-    let (died, ended): (Vec<&RunRecord>, Vec<&RunRecord>) = records
-        .iter()
-        .filter(of_slot)
-        .partition(|record| record.is_interrupted());
-    if ended.is_empty() && died.len() < MAX_DEATHS {
+    if !is_over(&records, request.verb, slot) {
         return Ok(());
     }
     let (verb, database) = (request.verb, request.database);
@@ -67,6 +64,15 @@ async fn check(request: &LockRequest<'_>, context: &Context) -> Result<()> {
         request.safe
     );
     Err(Failure::new(Kind::Busy, SLOT_TAKEN, message))
+}
+
+/// Tells whether nothing is to be run for a slot any more: a run of it ended, or too many of them did not get that far.
+fn is_over(records: &[RunRecord], verb: &str, slot: Timestamp) -> bool {
+    let of_slot = records
+        .iter()
+        .filter(|record| record.verb == verb && record.slot == Some(slot));
+    let (died, ended): (Vec<_>, Vec<_>) = of_slot.partition(|record| record.is_interrupted());
+    !ended.is_empty() || died.len() >= MAX_DEATHS
 }
 
 /// Tells whoever tracks runs how one ended; one that was left to others is not told.
@@ -90,6 +96,38 @@ pub fn is_left_to_others(origin: &Origin, failure: Option<&Failure>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pgkeep_model::runs::INTERRUPTED;
+
+    #[test]
+    fn a_slot_whose_run_was_stopped_has_one_more_attempt() {
+        let slot: Timestamp = "2026-01-02T03:15:00Z".parse().unwrap();
+        let record = |code: u8, id: &str| {
+            let run = "shop-20260102T031500Z-7f3a".parse().unwrap();
+            let mut record = RunRecord::new(run, "drill", slot, 5);
+            record.slot = Some(slot);
+            record.backup_id = Some("shop-20260102T030000Z-0001".to_owned());
+            if code == 0 {
+                record
+            } else {
+                record.failed(code, id, "x")
+            }
+        };
+        let stopped = || record(143, "terminated");
+        let died = || record(137, INTERRUPTED);
+        let failed = || record(22, "storage_failed");
+        for (records, expected) in [
+            (vec![], false),
+            (vec![stopped()], false),
+            (vec![died()], false),
+            (vec![stopped(), died()], true),
+            (vec![stopped(), stopped()], true),
+            (vec![failed()], true),
+            (vec![stopped(), record(0, "")], true),
+        ] {
+            assert_eq!(is_over(&records, "drill", slot), expected, "{records:?}");
+            assert!(!is_over(&records, "backup", slot));
+        }
+    }
 
     #[test]
     fn a_run_that_began_tells_how_it_ended() {

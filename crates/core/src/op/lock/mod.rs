@@ -46,13 +46,11 @@ use pgkeep_model::id::DatabaseName;
 use pgkeep_model::keys::{Leased, lease_key};
 use pgkeep_model::lease::{Claim, Lease, shown, whole_seconds};
 use pgkeep_model::origin::Origin;
+pub use pgkeep_model::runs::BUSY;
 use pgkeep_model::scan::Finding;
 
 use keeper::{Fenced, Keeper};
 use take::Taking;
-
-/// Id of the failure of a run that another one keeps away.
-pub const BUSY: &str = "busy";
 
 /// How often a lock of this host is tried for again.
 const LOCAL_PAUSE: Duration = Duration::from_millis(200);
