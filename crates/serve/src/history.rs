@@ -6,13 +6,13 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::runs::{RunView, Runs, State};
+use crate::runs::{Ask, KeyReused, RunView, Runs, State};
 use crate::snapshot::{Held, Snapshot};
 use pgkeep_core::op::history::read_records;
 use pgkeep_core::op::stored::{Listing, StoredBackup};
 use pgkeep_model::id::{BackupId, DatabaseName};
 use pgkeep_model::keys::Part;
-use pgkeep_model::runs::{MAX_RECORD_BYTES, RunRecord};
+use pgkeep_model::runs::{End, MAX_RECORD_BYTES, RunRecord};
 
 /// How many records are read to find those that are asked for; a filter that finds fewer says where it stopped.
 const MAX_READ: usize = 5000;
@@ -132,23 +132,44 @@ pub async fn one(known: &Snapshot, id: &BackupId) -> Option<RunView> {
         .map(of_lease)
 }
 
-/// Finds the run that a client asked for under this key within the last day.
+/// Finds the run that was asked for under the key of `ask` within the last day: by its record, or by its lease, also
+/// where it died and left no record. An error where that was another request.
 pub fn by_request_key(
     known: &Snapshot,
-    database: &DatabaseName,
-    verb: &str,
-    key: &str,
+    held: &[Held],
+    ask: &Ask,
     now: Timestamp,
-) -> Option<BackupId> {
+) -> Option<Result<BackupId, KeyReused>> {
     const REMEMBERED: i64 = 24 * 3600;
-    let records: &[Arc<RunRecord>] = known.records.get(database)?;
-    let mut same = records.iter().filter(|record| {
-        record.verb == verb
-            && record.request_key.as_deref() == Some(key)
-            && now.as_second() - record.started_at.as_second() < REMEMBERED
+    let wanted = ask.request_key.as_deref()?;
+    let is_it = |verb: &str, key: Option<&str>, by: Option<&str>, since: Timestamp| {
+        verb == ask.verb.as_str()
+            && key == Some(wanted)
+            && by == ask.by.as_deref()
+            && now.as_second() - since.as_second() < REMEMBERED
+    };
+    let mut records = known.records.values().flatten();
+    let recorded = records.find(|record| {
+        let (key, by) = (record.request_key.as_deref(), record.by.as_deref());
+        is_it(&record.verb, key, by, record.started_at)
     });
-    let record = same.next()?;
-    Some(record.run.as_ref().unwrap_or(&record.id).clone())
+    if let Some(record) = recorded {
+        // A request that names no backup is for the latest, whose id its record has.
+        let asked = ask.backup.as_ref().map(ToString::to_string);
+        let is_other = asked.is_some() && record.backup_id.is_some() && asked != record.backup_id;
+        let id = record.run.as_ref().unwrap_or(&record.id);
+        let is_same = record.database == ask.database && !is_other;
+        return Some(is_same.then(|| id.clone()).ok_or(KeyReused));
+    }
+    let mut held = held.iter().chain(&known.held).filter(|held| {
+        let (key, by) = (held.request_key.as_deref(), held.by.as_deref());
+        is_it(&held.verb, key, by, held.since)
+    });
+    let held = held.find(|held| held.run.is_some())?;
+    let is_same = held.database == ask.database;
+    held.run
+        .clone()
+        .map(|id| is_same.then_some(id).ok_or(KeyReused))
 }
 
 /// Tells a run by its lease.
@@ -195,12 +216,10 @@ pub fn of_lease(held: &Held) -> RunView {
 
 /// Tells a run by its record.
 pub fn of_record(record: &RunRecord) -> RunView {
-    let state = if record.is_interrupted() {
-        State::Interrupted
-    } else if record.is_success() {
-        State::Done
-    } else {
-        State::Failed
+    let state = match record.end() {
+        End::Good | End::Warned => State::Done,
+        End::Failed => State::Failed,
+        End::Interrupted => State::Interrupted,
     };
     let took = jiff::SignedDuration::from_millis(i64::try_from(record.took_ms).unwrap_or(0));
     RunView {

@@ -7,6 +7,7 @@ mod api;
 pub mod app;
 pub mod auth;
 mod connections;
+mod elsewhere;
 mod history;
 mod metrics;
 pub mod page;

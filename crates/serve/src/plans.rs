@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use crate::elsewhere;
 use crate::runs::Runs;
 use crate::snapshot::{Missed, Planned, Snapshot, Verb};
 use pgkeep_model::config::Config;
@@ -57,12 +58,15 @@ impl Plans {
         let due = |(database, verb, plan): &(DatabaseName, Verb, Plan)| {
             let known = known(snapshot, runs, database, *verb);
             let due = due::due(plan, &known, now)?;
-            Some((database.clone(), *verb, due))
+            // Another run has the lock, be it for this slot or not: it would only be told so.
+            let is_kept_away =
+                elsewhere::of_lock(&snapshot.held, database, *verb).any(|held| held.is_alive(now));
+            (!is_kept_away).then(|| (database.clone(), *verb, due))
         };
         self.0.iter().filter_map(due).collect()
     }
 
-    /// Returns the slots that nobody ran and nobody will, newest first.
+    /// Returns the slots that were not run and will not be any more, newest first.
     pub(crate) fn missed(
         &self,
         snapshot: &Snapshot,
@@ -73,7 +77,7 @@ impl Plans {
         let mut missed = Vec::new();
         for (database, verb, plan) in &self.0 {
             let records = snapshot.records.get(database);
-            // Before the oldest record that is held, nobody knows; before the first, nothing was expected.
+            // Before the oldest record that is held, nothing is known; before the first, nothing was expected.
             let Some(oldest) = records.and_then(|all| all.last()) else {
                 continue;
             };
@@ -111,7 +115,7 @@ fn known(snapshot: &Snapshot, runs: &Runs, database: &DatabaseName, verb: Verb) 
         .iter()
         .filter(|held| &held.database == database);
     for held in held.filter(|held| held.verb == verb.as_str()) {
-        // Whoever took its lease over has told of it already.
+        // A record of it was left by the run that took its lease over.
         let is_told = held.run.as_ref().is_some_and(|run| seen.contains(&run));
         if let Some(slot) = held.slot.filter(|_| !is_told) {
             let outcome = if held.is_dead {

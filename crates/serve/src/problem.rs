@@ -103,6 +103,18 @@ impl Problem {
         }
     }
 
+    /// Says that the key of a request was given to another one before.
+    pub fn key_reused() -> Self {
+        let message = "this `Idempotency-Key` was given to another request within the last day";
+        Self {
+            status: StatusCode::UNPROCESSABLE_ENTITY,
+            failure: Box::new(
+                Failure::new(Kind::Usage, "request_key_reused", message)
+                    .hint("nothing was started; send another key with another request"),
+            ),
+        }
+    }
+
     /// Says that there is no such thing.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(Failure::new(Kind::NotFound, "not_found", message))

@@ -4,7 +4,7 @@ mod carry_out;
 mod outcome;
 mod watch;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -115,17 +115,45 @@ pub struct Ask {
     pub verb: Verb,
     /// To which database.
     pub database: DatabaseName,
-    /// Which backup is drilled or verified; the latest where nobody says.
+    /// Which backup is drilled or verified; the latest where none is named.
     pub backup: Option<BackupId>,
     /// Which rows are put back, of a restore.
     pub rows: Option<Rows>,
     /// Who asks, by the name of the token; none for a schedule.
     pub by: Option<String>,
-    /// The slot that it is for; none where somebody asks.
+    /// The slot that it is for; none where it was asked for.
     pub slot: Option<Timestamp>,
     /// What the client calls its request, so that asking twice is asking once.
     pub request_key: Option<String>,
 }
+
+impl Ask {
+    /// Tells whether both ask for the same to be done.
+    fn is_alike(&self, other: &Self) -> bool {
+        let what = |ask: &Self| {
+            let Self {
+                verb,
+                database,
+                backup,
+                rows,
+                ..
+            } = ask;
+            (*verb, database.clone(), backup.clone(), rows.clone())
+        };
+        what(self) == what(other)
+    }
+
+    /// Tells whether both have the same key. A key is known among requests of one token and one command.
+    fn is_repeated(&self, other: &Self) -> bool {
+        self.request_key.is_some()
+            && self.request_key == other.request_key
+            && (self.verb, &self.by) == (other.verb, &other.by)
+    }
+}
+
+/// Tells that a key was given to another request before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyReused;
 
 /// Rows of one table that are put back into the database that they are from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,8 +195,10 @@ struct Shared {
     entries: Mutex<VecDeque<Arc<Entry>>>,
     /// Whether none begins any more.
     is_closed: AtomicBool,
-    /// Told when a run ended.
+    /// Told when a run ended, for who waits for all of them.
     ended: Notify,
+    /// Holds that a run ended that there is something to see of, until that is looked at.
+    news: Notify,
 }
 
 /// One run.
@@ -197,6 +227,7 @@ impl Runs {
             entries: Mutex::default(),
             is_closed: AtomicBool::new(false),
             ended: Notify::new(),
+            news: Notify::new(),
         }))
     }
 
@@ -208,23 +239,29 @@ impl Runs {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a run, or joins the one that does the same: of this database and verb only one waits or goes on.
-    pub fn start(&self, ask: Ask) -> Started {
+    /// Finds the run that was asked for under the key of `ask`; an error where that was another request.
+    pub fn by_key(&self, ask: &Ask) -> Option<Result<Started, KeyReused>> {
+        by_key(&self.entries(), ask)
+    }
+
+    /// Starts a run, or joins the one that does the same: of it only one waits or goes on.
+    ///
+    /// [`KeyReused`] where its key was given to a request for something else.
+    pub fn start(&self, ask: Ask) -> Result<Started, KeyReused> {
         let mut entries = self.entries();
-        let is_same = |entry: &&Arc<Entry>| {
-            let other = &entry.ask;
-            let is_repeated = ask.request_key.is_some() && other.request_key == ask.request_key;
-            let is_alike = other.verb == ask.verb
-                && other.database == ask.database
-                && (other.rows == ask.rows && (ask.rows.is_none() || other.backup == ask.backup));
-            is_alike && (is_repeated || !entry.is_ended())
-        };
-        if let Some(entry) = entries.iter().rev().find(is_same) {
-            return Started {
-                id: entry.id.clone(),
-                is_joined: true,
-            };
+        if let Some(known) = by_key(&entries, &ask) {
+            return known;
         }
+        let is_same = |entry: &&Arc<Entry>| entry.ask.is_alike(&ask) && !entry.is_ended();
+        if let Some(entry) = entries.iter().rev().find(is_same) {
+            return Ok(Started::joined(entry.id.clone()));
+        }
+        // A slot is asked for again and again while another run has the lock: the last of these stands for all.
+        entries.retain(|entry| {
+            let other = &entry.ask;
+            let is_of = (other.verb, &other.database) == (ask.verb, &ask.database);
+            !(is_of && entry.was_kept_away())
+        });
         let clock = &self.0.context.clock;
         let queued_at = clock.now();
         let id = BackupId::new(ask.database.clone(), queued_at, clock.suffix());
@@ -238,18 +275,19 @@ impl Runs {
             ask,
         });
         entries.push_back(entry);
-        let ended = entries.iter().filter(|entry| entry.is_ended()).count();
+        let is_old = |entry: &Arc<Entry>| entry.is_ended() && !entry.was_kept_away();
+        let ended = entries.iter().filter(|entry| is_old(entry)).count();
         if ended > MAX_ENDED
-            && let Some(at) = entries.iter().position(|entry| entry.is_ended())
+            && let Some(at) = entries.iter().position(is_old)
         {
             entries.remove(at);
         }
         drop(entries);
         self.dispatch();
-        Started {
+        Ok(Started {
             id,
             is_joined: false,
-        }
+        })
     }
 
     /// Lets no run begin any more: those that wait are given up.
@@ -265,16 +303,22 @@ impl Runs {
         let entries = self.entries();
         let mut all = 0;
         let mut by_server: HashMap<&str, usize> = HashMap::new();
+        // Each has a lock of its own, which a second one would not get. A restore has none.
+        let mut locked: HashSet<(Verb, &DatabaseName)> = HashSet::new();
         for entry in entries.iter().filter(|entry| entry.is_running()) {
             all += 1;
             *by_server.entry(&entry.server).or_default() += 1;
+            locked.insert((entry.ask.verb, &entry.ask.database));
         }
         for entry in entries.iter().filter(|entry| entry.is_queued()) {
             let here = by_server.entry(&entry.server).or_default();
-            if all >= self.0.limits.all || *here >= self.0.limits.per_server {
+            let lock = (entry.ask.verb, &entry.ask.database);
+            let is_locked = entry.ask.verb != Verb::Restore && locked.contains(&lock);
+            if is_locked || all >= self.0.limits.all || *here >= self.0.limits.per_server {
                 continue;
             }
             (all, *here) = (all + 1, *here + 1);
+            locked.insert(lock);
             entry.begin(self.0.context.clock.now());
             let (runs, entry) = (self.clone(), Arc::clone(entry));
             // It ends with its run, which the wish to stop ends.
@@ -293,6 +337,9 @@ impl Runs {
                 };
                 slot::tell_end(&tracked, outcome.failure.as_ref(), &runs.0.context).await;
                 entry.end(outcome, runs.0.context.clock.now());
+                if !entry.was_kept_away() {
+                    runs.0.news.notify_one();
+                }
                 runs.0.ended.notify_waiters();
                 runs.dispatch();
             });
@@ -328,9 +375,10 @@ impl Runs {
             .collect()
     }
 
-    /// Waits for the next end of a run.
+    /// Waits for the end of a run that left something to see. One that came since the last call is told at once, so one
+    /// task alone may wait.
     pub async fn ended(&self) {
-        self.0.ended.notified().await;
+        self.0.news.notified().await;
     }
 
     /// Waits until no run goes on.
@@ -346,6 +394,29 @@ impl Runs {
             ended.await;
         }
     }
+}
+
+impl Started {
+    /// Tells of a run that was there already.
+    pub fn joined(id: BackupId) -> Self {
+        Self {
+            id,
+            is_joined: true,
+        }
+    }
+}
+
+fn by_key(entries: &VecDeque<Arc<Entry>>, ask: &Ask) -> Option<Result<Started, KeyReused>> {
+    let mut same = entries
+        .iter()
+        .rev()
+        .filter(|entry| entry.ask.is_repeated(ask));
+    let entry = same.next()?;
+    Some(if entry.ask.is_alike(ask) {
+        Ok(Started::joined(entry.id.clone()))
+    } else {
+        Err(KeyReused)
+    })
 }
 
 impl Entry {
@@ -366,12 +437,14 @@ impl Entry {
         self.state() == State::Running
     }
 
+    /// Tells whether another run had the lock at the slot's time: nothing was done, and the slot is asked for again.
     fn was_kept_away(&self) -> bool {
         let watched = self.watched();
-        watched
+        let is_busy = watched
             .failure
             .as_ref()
-            .is_some_and(|failure| failure.id == BUSY)
+            .is_some_and(|failure| failure.id == BUSY);
+        self.ask.slot.is_some() && is_busy
     }
 
     pub(crate) fn is_ended(&self) -> bool {
@@ -393,7 +466,7 @@ impl Entry {
     }
 
     fn end(&self, outcome: Outcome, now: Timestamp) {
-        self.watched().end(outcome, now);
+        self.watched().end(self.ask.verb, outcome, now);
         self.changed();
     }
 

@@ -49,7 +49,7 @@ pub async fn run(
         let now = context.clock.now();
         heart.beat(now);
         let known = Arc::clone(&snapshot.borrow());
-        // Where nobody knows what has run, nothing is started: under the lock it is asked once more all the same.
+        // Where it is not known what has run, nothing is started: under the lock it is asked once more all the same.
         if now.duration_since(known.at).abs() < MAX_AGE {
             for (database, verb, due) in plans.due(&known, &runs, now) {
                 let started = runs.start(Ask {
@@ -62,7 +62,7 @@ pub async fn run(
                     request_key: None,
                 });
                 let (verb, slot) = (verb.as_str(), due.slot.to_string());
-                if !started.is_joined {
+                if started.is_ok_and(|started| !started.is_joined) {
                     tracing::info!(target: "pgkeep", %database, verb, slot, attempt = due.attempt, "started by schedule");
                 }
             }

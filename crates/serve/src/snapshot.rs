@@ -138,6 +138,8 @@ pub struct Held {
     pub slot: Option<Timestamp>,
     /// Who started it.
     pub by: Option<String>,
+    /// What its client called the request.
+    pub request_key: Option<String>,
     /// Whether it gave no sign of life for longer than its lease lives: it was interrupted, and nothing was stored.
     pub is_dead: bool,
 }
@@ -160,6 +162,7 @@ impl Held {
             last_sign,
             slot: lease.slot,
             by: lease.by.as_deref().map(shown),
+            request_key: lease.request_key.clone(),
             is_dead,
         }
     }

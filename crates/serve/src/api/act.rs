@@ -14,20 +14,19 @@ use super::{bad_request, database_name, id_of, query};
 use crate::apart::apart;
 use crate::app::{App, Operator, Restorer};
 use crate::auth::Who;
+use crate::elsewhere;
 use crate::history;
-use crate::problem::{Body, Result};
-use crate::runs::{Ask, Started, State as Stands};
-use crate::snapshot::{Held, Verb};
+use crate::problem::{Body, Problem, Result};
+use crate::runs::{Ask, KeyReused, Started, State as Stands};
+use crate::snapshot::Verb;
 use pgkeep_core::op;
 use pgkeep_core::setup::{accept, pin};
 use pgkeep_model::config::parse_duration;
 use pgkeep_model::id::{BackupId, DatabaseName};
+use pgkeep_model::origin::MAX_REQUEST_KEY;
 
 /// Longest time that an answer waits for the end of a run.
 const MAX_WAIT: Duration = Duration::from_secs(60);
-
-/// Longest key of a request that is taken.
-const MAX_KEY: usize = 128;
 
 /// What is to be run.
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -71,7 +70,7 @@ fn request_key(headers: &HeaderMap) -> Result<Option<String>> {
         return Ok(None);
     };
     match header.to_str().map(str::trim) {
-        Ok(key) if (1..=MAX_KEY).contains(&key.len()) => Ok(Some(key.to_owned())),
+        Ok(key) if (1..=MAX_REQUEST_KEY).contains(&key.len()) => Ok(Some(key.to_owned())),
         _ => Err(bad_request(
             "`Idempotency-Key` has 1 to 128 characters of ASCII",
         )),
@@ -79,7 +78,7 @@ fn request_key(headers: &HeaderMap) -> Result<Option<String>> {
 }
 
 /// Asks for a run: joins one that does the same, here or elsewhere, or one that was asked for under the same key.
-pub(crate) fn start(
+pub(crate) async fn start(
     app: &App,
     who: &Who,
     verb: Verb,
@@ -89,36 +88,33 @@ pub(crate) fn start(
 ) -> Result<Started> {
     app.may_act()?;
     app.setup_for(database)?;
-    let key = request_key(headers)?;
-    let known = app.known();
-    let joined = |id| Started {
-        id,
-        is_joined: true,
-    };
-    if let Some(key) = &key {
-        let now = app.context.clock.now();
-        if let Some(id) = history::by_request_key(&known, database, verb.as_str(), key, now) {
-            return Ok(joined(id));
-        }
-    }
-    // One of another process: its own lease tells its id.
-    let is_alike = |held: &&Held| &held.database == database && held.verb == verb.as_str();
-    let mut held = known.held.iter().filter(is_alike);
-    let elsewhere = held.find(|held| held.is_alive(app.context.clock.now()));
-    if let Some(run) = elsewhere.and_then(|held| held.run.clone())
-        && app.runs.find(&run).is_none_or(|entry| !entry.is_ended())
-    {
-        return Ok(joined(run));
-    }
-    Ok(app.runs.start(Ask {
+    let ask = Ask {
         verb,
         database: database.clone(),
         backup,
         rows: None,
         by: who.name.clone(),
         slot: None,
-        request_key: key,
-    }))
+        request_key: request_key(headers)?,
+    };
+    let reused = |_: KeyReused| Problem::key_reused();
+    if let Some(known) = app.runs.by_key(&ask) {
+        return known.map_err(reused);
+    }
+    let (known, now) = (app.known(), app.context.clock.now());
+    let held = elsewhere::read(&known, database, verb, now).await;
+    if let Some(found) = history::by_request_key(&known, &held, &ask, now) {
+        return found.map(Started::joined).map_err(reused);
+    }
+    // One of another process: its own lease tells its id, but not which backup it is about.
+    let mut alike = held.iter().filter(|held| held.verb == verb.as_str());
+    let alive = alike.find(|held| held.is_alive(now) && ask.backup.is_none());
+    if let Some(run) = alive.and_then(|held| held.run.clone())
+        && app.runs.find(&run).is_none_or(|entry| !entry.is_ended())
+    {
+        return Ok(Started::joined(run));
+    }
+    app.runs.start(ask).map_err(reused)
 }
 
 /// Tells of a run that was asked for: 202 where it is new, 200 where it was there.
@@ -159,7 +155,7 @@ async fn start_one(
     let wanted = body(wanted)?;
     let database = database_name(&wanted.database)?;
     let backup = wanted.backup.as_deref().map(id_of).transpose()?;
-    let started = start(app, who, verb, &database, backup, headers)?;
+    let started = start(app, who, verb, &database, backup, headers).await?;
     if let Some(entry) = app.runs.find(&started.id) {
         let mut changes = entry.changes();
         let ended = changes.wait_for(|_| entry.is_ended());
@@ -191,7 +187,8 @@ impl Wait {
     params(Wait, ("Idempotency-Key" = Option<String>, Header, description = "Asking twice under one key is asking once, for a day")),
     responses((status = 202, body = Asked), (status = 200, body = Asked, description = "It was there already"),
         (status = 401, body = Body, content_type = "application/problem+json"), (status = 403, body = Body, content_type = "application/problem+json"),
-        (status = 404, body = Body, content_type = "application/problem+json")))]
+        (status = 404, body = Body, content_type = "application/problem+json"),
+        (status = 422, body = Body, content_type = "application/problem+json", description = "The key was given to another request")))]
 pub(crate) async fn start_backup(
     Operator(who): Operator,
     State(app): State<App>,
@@ -207,7 +204,8 @@ pub(crate) async fn start_backup(
     params(Wait, ("Idempotency-Key" = Option<String>, Header, description = "Asking twice under one key is asking once, for a day")),
     responses((status = 202, body = Asked), (status = 200, body = Asked, description = "It was there already"),
         (status = 401, body = Body, content_type = "application/problem+json"), (status = 403, body = Body, content_type = "application/problem+json"),
-        (status = 404, body = Body, content_type = "application/problem+json")))]
+        (status = 404, body = Body, content_type = "application/problem+json"),
+        (status = 422, body = Body, content_type = "application/problem+json", description = "The key was given to another request")))]
 pub(crate) async fn start_drill(
     Operator(who): Operator,
     State(app): State<App>,
@@ -223,7 +221,8 @@ pub(crate) async fn start_drill(
     params(Wait, ("Idempotency-Key" = Option<String>, Header, description = "Asking twice under one key is asking once, for a day")),
     responses((status = 202, body = Asked), (status = 200, body = Asked, description = "It was there already"),
         (status = 401, body = Body, content_type = "application/problem+json"), (status = 403, body = Body, content_type = "application/problem+json"),
-        (status = 404, body = Body, content_type = "application/problem+json")))]
+        (status = 404, body = Body, content_type = "application/problem+json"),
+        (status = 422, body = Body, content_type = "application/problem+json", description = "The key was given to another request")))]
 pub(crate) async fn start_verification(
     Operator(who): Operator,
     State(app): State<App>,

@@ -114,7 +114,7 @@ pub(crate) async fn trigger(
     if let Some(lately) = lately(&app, &database) {
         return Ok(told(&app, lately).await);
     }
-    let started = start(&app, &who, Verb::Backup, &database, None, &headers)?;
+    let started = start(&app, &who, Verb::Backup, &database, None, &headers).await?;
     Ok(told(&app, started).await)
 }
 

@@ -19,11 +19,11 @@ pub(crate) struct Reason {
     reason: String,
 }
 
-fn begin(visit: &Visit, app: &App, verb: Verb, database: &str) -> Shown {
+async fn begin(visit: &Visit, app: &App, verb: Verb, database: &str) -> Shown {
     visit.needs(Role::Operate)?;
     let name = visit.take(database_name(database))?;
     let headers = HeaderMap::new();
-    let started = visit.take(start(app, &visit.who, verb, &name, None, &headers))?;
+    let started = visit.take(start(app, &visit.who, verb, &name, None, &headers).await)?;
     Ok(visit.go(&format!("/runs/{}", started.id)))
 }
 
@@ -32,7 +32,7 @@ pub(crate) async fn backup(
     State(app): State<App>,
     Path(database): Path<String>,
 ) -> Shown {
-    begin(&visit, &app, Verb::Backup, &database)
+    begin(&visit, &app, Verb::Backup, &database).await
 }
 
 pub(crate) async fn drill(
@@ -40,7 +40,7 @@ pub(crate) async fn drill(
     State(app): State<App>,
     Path(database): Path<String>,
 ) -> Shown {
-    begin(&visit, &app, Verb::Drill, &database)
+    begin(&visit, &app, Verb::Drill, &database).await
 }
 
 pub(crate) async fn verify(
@@ -48,7 +48,7 @@ pub(crate) async fn verify(
     State(app): State<App>,
     Path(database): Path<String>,
 ) -> Shown {
-    begin(&visit, &app, Verb::Verify, &database)
+    begin(&visit, &app, Verb::Verify, &database).await
 }
 
 pub(crate) async fn pin(

@@ -12,6 +12,7 @@ use crate::app::App;
 use crate::auth::Role;
 use crate::page;
 use crate::page::table::Preview;
+use crate::problem::Problem;
 use crate::runs::{Ask, Rows, rows_request};
 use crate::snapshot::Verb;
 use pgkeep_core::op::event::Silent;
@@ -44,7 +45,7 @@ pub(crate) async fn rows(
     };
     let rows = Rows { table, is_append };
     if wanted.confirm.is_some() {
-        let started = app.runs.start(Ask {
+        let ask = Ask {
             verb: Verb::Restore,
             database: id.database().clone(),
             backup: Some(id),
@@ -52,7 +53,8 @@ pub(crate) async fn rows(
             by: visit.who.name.clone(),
             slot: None,
             request_key: None,
-        });
+        };
+        let started = visit.take(app.runs.start(ask).map_err(|_| Problem::key_reused()))?;
         return Ok(visit.go(&format!("/runs/{}", started.id)));
     }
     let request = visit.take(rows_request(&setup, &id, &rows, true))?;

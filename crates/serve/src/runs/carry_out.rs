@@ -72,18 +72,12 @@ async fn backup_one(entry: &Entry, setup: &Setup, context: &Context) -> Result<O
     request.origin = origin_of(entry);
     let report = op::backup::run(&request, &context, &teller).await;
     Ok(Outcome {
-        is_good: report.stored && report.failure.as_ref().is_none_or(is_beside_the_point),
         backup_id: report.backup_id.clone().filter(|_| report.stored),
         size_bytes: report.stored.then_some(report.size_bytes),
         rows: report.stored.then_some(report.rows),
         report: json(&report),
         failure: report.failure,
     })
-}
-
-/// Tells whether what was made is good, though something behind it is not.
-fn is_beside_the_point(failure: &Failure) -> bool {
-    failure.kind.exit_code() == 3
 }
 
 async fn drill_one(entry: &Entry, setup: &Setup, context: &Context) -> Result<Outcome> {
@@ -102,7 +96,6 @@ async fn drill_one(entry: &Entry, setup: &Setup, context: &Context) -> Result<Ou
     };
     let report = op::drill::run(&request, &context, &teller).await;
     Ok(Outcome {
-        is_good: report.passed,
         backup_id: report.backup_id.clone(),
         size_bytes: None,
         rows: report.restore.as_ref().map(|restore| restore.rows),
@@ -155,7 +148,6 @@ async fn restore_one(entry: &Entry, setup: &Setup, context: &Context) -> Result<
     };
     let outcome = restore::run(&request, &context, &teller).await;
     Ok(Outcome {
-        is_good: false,
         backup_id: Some(backup.to_string()),
         size_bytes: None,
         rows: None,
@@ -181,7 +173,6 @@ async fn verify_one(entry: &Entry, setup: &Setup, context: &Context) -> Result<O
     let report = op::verify::run(request, &context, &teller).await?;
     let first = report.copies.first();
     Ok(Outcome {
-        is_good: report.ok,
         backup_id: first.map(|copy| copy.id.clone()),
         size_bytes: None,
         rows: None,

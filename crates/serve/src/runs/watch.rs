@@ -9,10 +9,12 @@ use serde_json::Value;
 
 use super::outcome::Outcome;
 use super::{Entry, Line, State};
+use crate::snapshot::Verb;
 use pgkeep_core::clock::Clock;
 use pgkeep_core::op::event::{Event, Observer};
 use pgkeep_core::stream::pipeline::Progress;
 use pgkeep_model::failure::Failure;
+use pgkeep_model::runs::{End, end_of};
 
 /// How many lines a run has: enough for all retries and copies of one.
 const MAX_LINES: usize = 200;
@@ -75,7 +77,7 @@ impl Watched {
         self.line(now, "begun".to_owned());
     }
 
-    pub(super) fn end(&mut self, outcome: Outcome, now: Timestamp) {
+    pub(super) fn end(&mut self, verb: Verb, outcome: Outcome, now: Timestamp) {
         self.sample();
         self.progress = None;
         self.bytes_per_second = 0;
@@ -83,11 +85,18 @@ impl Watched {
         self.ended_at = Some(now);
         let failed = outcome.failure.as_ref();
         let words = failed.map_or_else(|| "done".to_owned(), |failure| failure.message.clone());
-        let is_good = failed.is_none() || outcome.is_good;
-        self.state = if is_good { State::Done } else { State::Failed };
-        self.phase = if is_good { "done" } else { "failed" }.to_owned();
+        let exit_code = failed.map_or(0, |failure| failure.kind.exit_code());
+        let id = failed.map(|failure| failure.id);
+        let (state, phase) =
+            match end_of(verb.as_str(), exit_code, id, outcome.backup_id.as_deref()) {
+                End::Good | End::Warned => (State::Done, "done"),
+                End::Failed => (State::Failed, "failed"),
+                End::Interrupted => (State::Interrupted, "interrupted"),
+            };
+        self.state = state;
+        phase.clone_into(&mut self.phase);
         self.line(now, words);
-        self.exit_code = Some(failed.map_or(0, |failure| failure.kind.exit_code()));
+        self.exit_code = Some(exit_code);
         self.backup_id = outcome.backup_id;
         self.failure = outcome.failure;
         (self.size_bytes, self.rows) = (outcome.size_bytes, outcome.rows);

@@ -349,6 +349,7 @@ async fn fixture() -> Fixture {
         last_sign: now() - SignedDuration::from_secs(if is_dead { 400 } else { 12 }),
         slot: None,
         by: Some("ci".to_owned()),
+        request_key: None,
         is_dead,
     };
     let missed = |name: &str, slot: &str| Missed {

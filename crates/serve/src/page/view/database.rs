@@ -205,7 +205,7 @@ fn charts(snapshot: &Snapshot, name: &DatabaseName) -> Vec<Chart> {
     let mut runs: Vec<&RunRecord> = records
         .iter()
         .map(AsRef::as_ref)
-        .filter(|record| record.verb == "backup" && record.failure_id.as_deref() != Some("busy"))
+        .filter(|record| record.verb == "backup" && !record.gave_way())
         .take(MAX_POINTS)
         .collect();
     runs.reverse();

@@ -150,8 +150,7 @@ pub fn overview(snapshot: &Snapshot, live: &[RunView], now: Timestamp) -> Overvi
             .iter()
             .take_while(|record| now.duration_since(record.started_at) <= WEEK)
     }) {
-        totals.failed_lately +=
-            u64::from(!record.is_success() && record.failure_id.as_deref() != Some("busy"));
+        totals.failed_lately += u64::from(!record.is_success() && !record.gave_way());
     }
     let lately = |slot: &&crate::snapshot::Missed| now.duration_since(slot.slot) <= WEEK;
     totals.missed_lately = snapshot.missed.iter().filter(lately).count() as u64;

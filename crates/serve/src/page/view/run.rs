@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use crate::page::words::exit_hint;
 use crate::runs::{RunView, State};
 use crate::snapshot::{Held, Missed};
-use pgkeep_model::runs::RunRecord;
+use pgkeep_model::runs::{End, RunRecord};
 
 /// How a run stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,9 +40,6 @@ impl RunState {
         }
     }
 }
-
-/// The failure of a run that died, as a record tells it.
-const INTERRUPTED: &str = "run_interrupted";
 
 /// One run.
 #[derive(Clone, Debug)]
@@ -79,13 +76,11 @@ pub struct RunRow {
 
 /// Says how a run on record ended.
 pub(crate) fn state_of(record: &RunRecord) -> RunState {
-    let is_interrupted = record.failure_id.as_deref() == Some(INTERRUPTED);
-    match record.exit_code {
-        0 => RunState::Good,
-        130 | 137 | 143 => RunState::Interrupted,
-        _ if is_interrupted => RunState::Interrupted,
-        _ if record.is_success() => RunState::Warned,
-        _ => RunState::Failed,
+    match record.end() {
+        End::Good => RunState::Good,
+        End::Warned => RunState::Warned,
+        End::Failed => RunState::Failed,
+        End::Interrupted => RunState::Interrupted,
     }
 }
 
@@ -205,6 +200,7 @@ pub(crate) fn of_missed(missed: &Missed) -> RunRow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pgkeep_model::runs::INTERRUPTED;
 
     #[test]
     fn each_end_of_a_run_has_its_word() {
