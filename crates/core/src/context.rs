@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::notify::{Nobody, Notify};
-pub use crate::stop::{Late, Relay, Signalled, Stop};
+pub use crate::stop::{Late, Relay, Signalled, Sooner, Stop};
 use crate::tracker::{Tracker, Untracked};
 
 /// What `main` builds once and hands to an operation.
@@ -35,6 +35,14 @@ impl Context {
     pub fn telling(&self, notices: Arc<dyn Notify>) -> Self {
         Self {
             notices,
+            ..self.clone()
+        }
+    }
+
+    /// Returns the same context for a part of the work that has a wish to stop of its own.
+    pub fn stopped_by(&self, stop: &Stop) -> Self {
+        Self {
+            stop: stop.clone(),
             ..self.clone()
         }
     }

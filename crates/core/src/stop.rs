@@ -74,6 +74,26 @@ impl Drop for Late {
     }
 }
 
+/// A wish to stop for a part of the work, which may have to end sooner than the rest. Dropping it ends nothing.
+pub struct Sooner {
+    stop: Stop,
+    watch: JoinHandle<()>,
+}
+
+impl Deref for Sooner {
+    type Target = Stop;
+
+    fn deref(&self) -> &Stop {
+        &self.stop
+    }
+}
+
+impl Drop for Sooner {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
+}
+
 /// How long after the wish to stop a run may tidy up on a server: what it leaves behind is named. A run ends within ten
 /// seconds.
 const TIDY_UP: Duration = Duration::from_secs(8);
@@ -92,6 +112,24 @@ impl Stop {
             .in_current_span(),
         );
         Late { token, watch }
+    }
+
+    /// Returns a wish to stop that comes with this one, and also where `ended` is cancelled.
+    pub fn or(&self, ended: &CancellationToken) -> Sooner {
+        let stop = Self::default();
+        let (all, part, ended) = (self.clone(), stop.clone(), ended.clone());
+        // It ends with the handle.
+        let watch = tokio::spawn(
+            async move {
+                tokio::select! {
+                    () = all.token.cancelled() => {}
+                    () = ended.cancelled() => {}
+                }
+                part.request(all.kind().unwrap_or(Kind::Interrupted));
+            }
+            .in_current_span(),
+        );
+        Sooner { stop, watch }
     }
 
     /// Asks everybody to stop because of `kind` ([`Kind::Interrupted`] or [`Kind::Terminated`]).
@@ -219,6 +257,20 @@ mod tests {
         stop.request(Kind::Interrupted);
         late.cancelled().await;
         assert_eq!(started.elapsed(), TIDY_UP);
+    }
+
+    #[tokio::test]
+    async fn a_part_of_the_work_may_end_sooner() {
+        let (stop, ended) = (Stop::default(), CancellationToken::new());
+        let part = stop.or(&ended);
+        ended.cancel();
+        part.token().cancelled().await;
+        assert_eq!(part.kind(), Some(Kind::Interrupted));
+        assert!(!stop.is_requested(), "the rest goes on");
+        let part = stop.or(&CancellationToken::new());
+        stop.request(Kind::Terminated);
+        part.token().cancelled().await;
+        assert_eq!(part.kind(), Some(Kind::Terminated));
     }
 
     #[tokio::test]

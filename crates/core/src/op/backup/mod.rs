@@ -226,13 +226,10 @@ async fn attempts(
 
 /// Says why a run that was made to end did so.
 fn ended(request: &Request, context: &Context, hold: &Hold) -> Failure {
-    if hold.lost().is_cancelled() && !context.stop.is_requested() {
-        return hold.lost_failure();
-    }
-    context
-        .stop
-        .failure(&format!("backup of `{}`", request.name))
-        .and_safe(SAFE)
+    hold.loss().unwrap_or_else(|| {
+        let what = format!("backup of `{}`", request.name);
+        context.stop.failure(&what).and_safe(SAFE)
+    })
 }
 
 /// Decides whether a failed attempt is worth another, and after which delay.

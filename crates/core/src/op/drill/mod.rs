@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::event::{Event, Observer};
 use super::keys::proof;
-use super::lock::{LockRequest, LockSettings};
+use super::lock::{Hold, LockRequest, LockSettings};
 use super::notices;
 use super::restore::{self, Ended, Goal, Options, SQL_FAILED, Source, extensions, keep_record};
 use super::slot;
@@ -120,8 +120,10 @@ pub struct Report {
 /// One drill under way.
 struct Drill<'a> {
     request: &'a Request,
-    context: &'a Context,
+    context: Context,
     observer: &'a dyn Observer,
+    /// What keeps other drills away, where they are kept away.
+    hold: Option<Hold>,
     report: Report,
     no_stop: Late,
     /// What is not good beside the copy that was restored.
@@ -133,8 +135,9 @@ pub async fn run(request: &Request, context: &Context, observer: &dyn Observer) 
     let started = context.clock.monotonic();
     let mut drill = Drill {
         request,
-        context,
+        context: context.clone(),
         observer,
+        hold: None,
         report: Report::new(request, context.clock.now()),
         no_stop: context.stop.late(),
         not_good: None,
@@ -202,10 +205,14 @@ impl Report {
     }
 }
 
+fn is_stop(failure: &Failure) -> bool {
+    matches!(failure.kind, Kind::Interrupted | Kind::Terminated)
+}
+
 /// Sums up several drills: one that failed never hides the others, and the first that failed decides.
 pub fn overall(reports: &[Report]) -> Option<Failure> {
     let failed = || reports.iter().filter_map(|report| report.failure.as_ref());
-    let is_stop = |failure: &&Failure| matches!(failure.kind, Kind::Interrupted | Kind::Terminated);
+    let is_stop = |failure: &&Failure| is_stop(failure);
     let is_bad = |failure: &&Failure| failure.kind != Kind::AfterGood;
     let worst = failed().find(is_stop).or_else(|| failed().find(is_bad));
     let first = worst.or_else(|| failed().next())?.clone();
@@ -256,12 +263,25 @@ impl Drill<'_> {
             verb: VERB,
             leased: Leased::Drill,
             origin: &self.request.origin,
-            safe: "nothing was restored",
+            safe: "no backup was changed",
             settings,
             on_wait: &|text| observer.note(Event::Waiting { text }),
         };
-        let hold = slot::acquire(&lock, self.context).await?;
-        let done = self.try_run().await;
+        let hold = slot::acquire(&lock, &self.context).await?;
+        let sooner = self.context.stop.or(&hold.lost());
+        let within = self.context.stopped_by(&sooner);
+        let whole = std::mem::replace(&mut self.context, within);
+        self.hold = Some(hold);
+        let mut done = self.try_run().await;
+        self.context = whole;
+        let Some(hold) = self.hold.take() else {
+            return done;
+        };
+        if done.as_ref().is_err_and(is_stop)
+            && let Some(loss) = hold.loss()
+        {
+            done = Err(loss);
+        }
         let mut odd = hold.warnings.clone();
         odd.extend(hold.release().await);
         let words = odd.into_iter().map(|finding| finding.message);
@@ -293,8 +313,13 @@ impl Drill<'_> {
             }
             None => self.on_own_server(&stored.manifest).await?,
         }
+        if let Some(hold) = &self.hold
+            && let Some(loss) = hold.loss_now().await
+        {
+            return Err(loss);
+        }
         self.report.passed = true;
-        proof::leave(&stored, "drill", self.context).await;
+        proof::leave(&stored, "drill", &self.context).await;
         self.note(&stored).await?;
         match self.not_good.take() {
             Some(failure) => Err(failure),
@@ -398,7 +423,7 @@ impl Drill<'_> {
                 ..Options::default()
             },
         };
-        let mut report = restore::carry_out(&request, self.context, self.observer).await;
+        let mut report = restore::carry_out(&request, &self.context, self.observer).await;
         let failure = report.failure.take();
         self.report.warnings.append(&mut report.warnings);
         self.report
@@ -422,7 +447,7 @@ impl Drill<'_> {
     /// Damaged bytes, another content and a statement that the server refuses are a verdict on the backup. Anything
     /// else is trouble with what the drill needs, and keeps its own code.
     fn as_drill(&self, mut failure: Failure) -> Failure {
-        if matches!(failure.kind, Kind::Interrupted | Kind::Terminated) {
+        if is_stop(&failure) {
             return self.stopped();
         }
         let is_verdict =

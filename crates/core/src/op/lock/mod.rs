@@ -415,6 +415,19 @@ impl Hold {
         }
     }
 
+    /// Returns why the run must end where another run took its lock; none where a stop was asked for, which goes first.
+    pub fn loss(&self) -> Option<Failure> {
+        let is_lost = self.lost.is_cancelled() && !self.context.stop.is_requested();
+        is_lost.then(|| self.lost_failure())
+    }
+
+    /// Looks at every lease whether it is still ours, and renews it. One whose storage does not answer is taken for ours.
+    pub async fn loss_now(&self) -> Option<Failure> {
+        // What was lost is noted by each of them.
+        join_all((0..self.storages.len()).map(|at| self.fence(at))).await;
+        self.loss()
+    }
+
     /// Says that the lock was lost, and to whom where that is known.
     pub fn lost_failure(&self) -> Failure {
         let keepers = self.places.iter().zip(&self.storages);

@@ -78,6 +78,17 @@ pub struct Report {
     pub failure: Option<Failure>,
 }
 
+impl Report {
+    /// Ends with a failure of the run itself, but for damage that was found: that is certain.
+    fn unless_damaged(self, failure: Failure) -> Result<Self> {
+        if self.copies.iter().any(|copy| copy.damaged) {
+            Ok(self)
+        } else {
+            Err(failure)
+        }
+    }
+}
+
 /// Verifies backups, one copy after another; each is read on all cores.
 pub async fn run(request: Request, context: &Context, observer: &dyn Observer) -> Result<Report> {
     let (Some(database), Some(settings)) = (request.database.clone(), request.lock.clone()) else {
@@ -90,14 +101,22 @@ pub async fn run(request: Request, context: &Context, observer: &dyn Observer) -
         verb: VERB,
         leased: Leased::Verification,
         origin: &origin,
-        safe: "nothing was read",
+        safe: "no backup was changed",
         settings: &settings,
         on_wait: &|text| observer.note(Event::Waiting { text }),
     };
     let started_at = context.clock.now();
     let done = match slot::acquire(&lock, context).await {
         Ok(hold) => {
-            let done = verify(request, context, observer).await;
+            let sooner = context.stop.or(&hold.lost());
+            let within = context.stopped_by(&sooner);
+            let mut done = verify(request, &within, observer).await;
+            if let Some(loss) = hold.loss_now().await {
+                done = match done {
+                    Ok(report) => report.unless_damaged(loss),
+                    Err(_) => Err(loss),
+                };
+            }
             for odd in hold.release().await {
                 tracing::info!("{}", odd.message);
             }

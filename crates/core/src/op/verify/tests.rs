@@ -7,7 +7,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::*;
-use pgkeep_storage::{Memory, Storage};
+use crate::clock::SystemClock;
+use crate::lock::StateFolder;
+use crate::op::event::Silent;
+use crate::op::lock::Leases;
+use pgkeep_storage::{Error, Memory, Storage, Verb};
 
 /// Rolls one number after another.
 #[derive(Default)]
@@ -159,4 +163,60 @@ fn places_read_well() {
         place_in_words(&problem),
         "a chunk is damaged (from byte 10 of the stored file on, byte 0 of the dump, in the rows of `public.t`)"
     );
+}
+
+/// Takes the lease away behind the first copy.
+struct Thief(Memory);
+
+const LEASE: &str = "shop/verify.lease.json";
+
+impl Observer for Thief {
+    fn note(&self, event: Event<'_>) {
+        if matches!(event, Event::Verified(_)) {
+            let theirs = r#"{"format":2,"holder":"another"}"#;
+            self.0.heal(Verb::Get);
+            self.0.set(LEASE, theirs, Timestamp::now());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_verification_that_loses_its_lease_ends() {
+    let memory = Memory::new();
+    for end in ["sql.gz", "manifest.json"] {
+        let key = format!("shop/{}.{end}", IDS[3]);
+        memory.put(&key, "x".into()).await.unwrap();
+    }
+    let state = tempfile::tempdir().unwrap();
+    let request = || Request {
+        storages: vec![NamedStorage {
+            name: "here".to_owned(),
+            storage: Arc::new(memory.clone()),
+            identities: Arc::default(),
+        }],
+        database: Some("shop".parse().unwrap()),
+        which: Which::All,
+        origin: Origin::default(),
+        lock: Some(LockSettings {
+            folders: vec![StateFolder {
+                path: state.path().to_owned(),
+                is_shared: false,
+            }],
+            ttl: Duration::from_secs(60),
+            wait: Duration::ZERO,
+            leases: Leases::Each,
+        }),
+    };
+    let context = Context::new(Arc::new(SystemClock));
+    let thief = Thief(memory.clone());
+    memory.fail(Verb::Get, || Error::failed("it is away"));
+    let undisturbed = run(request(), &context, &Silent).await.unwrap();
+    assert_eq!(undisturbed.failure.unwrap().kind, Kind::Storage);
+    let failure = run(request(), &context, &thief).await.unwrap_err();
+    assert_eq!((failure.kind, failure.id), (Kind::Busy, "lock_lost"));
+    assert!(!context.stop.is_requested(), "the process goes on");
+    // Damage that was found is certain.
+    memory.remove(LEASE).await.unwrap();
+    let damaged = run(request(), &context, &thief).await.unwrap();
+    assert_eq!(damaged.failure.unwrap().id, "backup_damaged");
 }
