@@ -3,6 +3,8 @@
 //! No series carries the id of a backup or a version, but the one that is about the version: a new backup or a new
 //! pgkeep makes no new series.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -14,9 +16,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::app::{App, Reader};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Missed, Snapshot};
 use pgkeep_core::op::status::Status;
 use pgkeep_model::freshness::Freshness;
+use pgkeep_model::id::DatabaseName;
 use pgkeep_model::runs::RunRecord;
 
 /// What OpenMetrics is sent as. <https://prometheus.io/docs/specs/om/open_metrics_spec/>
@@ -62,94 +65,73 @@ pub(crate) async fn metrics(_: Reader, State(app): State<App>) -> Response {
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response()
 }
 
-/// Writes all metrics.
-fn text(known: &Snapshot, now: Timestamp, version: &'static str) -> String {
-    let mut registry = Registry::with_prefix("pgkeep");
-    let mut add = |name: &str, help: &str| {
-        let family = Number::<OfDatabase>::default();
-        registry.register(name, help, family.clone());
-        family
-    };
-    let last_success = add(
-        "backup_last_success_timestamp_seconds",
-        "Start of the newest good backup",
-    );
-    let last_attempt = add(
-        "backup_last_attempt_timestamp_seconds",
-        "Start of the last backup run",
-    );
-    let last_code = add("backup_last_exit_code", "Exit code of the last backup run");
-    let size = add(
-        "backup_size_bytes",
-        "Size of the newest good backup in one storage",
-    );
-    let rows = add("backup_rows", "Rows in the last good backup");
-    let duration = add(
-        "backup_duration_seconds",
-        "How long the last good backup run took",
-    );
-    let drilled = add(
-        "drill_last_success_timestamp_seconds",
-        "Start of the last drill that passed",
-    );
-    let restore = add(
-        "drill_restore_seconds",
-        "How long the last drill that passed took to restore",
-    );
-    let fresh = add(
-        "fresh",
-        "1 where the newest good backup is young enough, 0 where it is not",
-    );
-    let held = add(
-        "backups_held",
-        "Backups that are held until somebody accepts them",
-    );
-    let damaged = add(
-        "backups_damaged",
-        "Backups that are damaged in every storage",
-    );
-    let proven = add(
-        "key_proven_timestamp_seconds",
-        "When a key last opened a backup as the newest one is encrypted",
-    );
-    let backups = Number::<OfBoth>::default();
-    registry.register("backups", "Backups in a storage", backups.clone());
-    let bytes = Number::<OfStorage>::default();
-    registry.register(
-        "storage_bytes",
-        "Bytes of all backups in a storage",
-        bytes.clone(),
-    );
-    let up = Number::<OfStorage>::default();
-    registry.register(
-        "storage_up",
-        "1 where the storage answered at the last look",
-        up.clone(),
-    );
-    let next = Number::<OfSchedule>::default();
-    registry.register(
-        "schedule_next_timestamp_seconds",
-        "When a schedule runs next",
-        next.clone(),
-    );
-    let missed = Number::<OfSchedule>::default();
-    registry.register(
-        "schedule_missed",
-        "Slots of the last 30 days that nobody ran; goes down as they age",
-        missed.clone(),
-    );
-    let looked = Gauge::<f64, std::sync::atomic::AtomicU64>::default();
-    registry.register(
-        "looked_timestamp_seconds",
-        "When the storages were last listed",
-        looked.clone(),
-    );
-    looked.set(seconds(known.at));
-    let build = Number::<OfBuild>::default();
-    registry.register("build_info", "The version that runs", build.clone());
-    build.get_or_create(&OfBuild { version }).set(1.0);
+/// All families of metrics, and what they are registered in.
+struct Families {
+    registry: Registry,
+    last_success: Number<OfDatabase>,
+    last_attempt: Number<OfDatabase>,
+    last_code: Number<OfDatabase>,
+    size: Number<OfDatabase>,
+    rows: Number<OfDatabase>,
+    duration: Number<OfDatabase>,
+    drilled: Number<OfDatabase>,
+    restore: Number<OfDatabase>,
+    fresh: Number<OfDatabase>,
+    held: Number<OfDatabase>,
+    damaged: Number<OfDatabase>,
+    proven: Number<OfDatabase>,
+    backups: Number<OfBoth>,
+    bytes: Number<OfStorage>,
+    up: Number<OfStorage>,
+    next: Number<OfSchedule>,
+    missed: Number<OfSchedule>,
+    looked: Gauge<f64, std::sync::atomic::AtomicU64>,
+    build: Number<OfBuild>,
+}
 
-    for status in &known.report.databases {
+/// Registers a family under its name, with what it says.
+fn family<L>(registry: &mut Registry, name: &str, help: &str) -> Number<L>
+where
+    L: EncodeLabelSet + Clone + std::hash::Hash + Eq + std::fmt::Debug + Send + Sync + 'static,
+{
+    let family = Number::<L>::default();
+    registry.register(name, help, family.clone());
+    family
+}
+
+impl Families {
+    #[rustfmt::skip] // a table of names and what they say
+    fn new() -> Self {
+        let mut registry = Registry::with_prefix("pgkeep");
+        let all = &mut registry;
+        let looked = Gauge::default();
+        all.register("looked_timestamp_seconds", "When the storages were last listed", looked.clone());
+        Self {
+            last_success: family(all, "backup_last_success_timestamp_seconds", "Start of the newest good backup"),
+            last_attempt: family(all, "backup_last_attempt_timestamp_seconds", "Start of the last backup run"),
+            last_code: family(all, "backup_last_exit_code", "Exit code of the last backup run"),
+            size: family(all, "backup_size_bytes", "Size of the newest good backup in one storage"),
+            rows: family(all, "backup_rows", "Rows in the last good backup"),
+            duration: family(all, "backup_duration_seconds", "How long the last good backup run took"),
+            drilled: family(all, "drill_last_success_timestamp_seconds", "Start of the last drill that passed"),
+            restore: family(all, "drill_restore_seconds", "How long the last drill that passed took to restore"),
+            fresh: family(all, "fresh", "1 where the newest good backup is young enough, 0 where it is not"),
+            held: family(all, "backups_held", "Backups that are held until they are accepted"),
+            damaged: family(all, "backups_damaged", "Backups that are damaged in every storage"),
+            proven: family(all, "key_proven_timestamp_seconds", "When a key last opened a backup as the newest one is encrypted"),
+            backups: family(all, "backups", "Backups in a storage"),
+            bytes: family(all, "storage_bytes", "Bytes of all backups in a storage"),
+            up: family(all, "storage_up", "1 where the storage answered at the last look"),
+            next: family(all, "schedule_next_timestamp_seconds", "When a schedule runs next"),
+            missed: family(all, "schedule_missed", "Slots of the last 30 days that nothing ran; goes down as they age"),
+            build: family(all, "build_info", "The version that runs"),
+            looked,
+            registry,
+        }
+    }
+
+    /// Tells of one database, by its state and its runs, newest first.
+    fn tell_database(&self, known: &Snapshot, status: &Status, runs: &[Arc<RunRecord>]) {
         let of = OfDatabase {
             database: status.database.clone(),
         };
@@ -159,73 +141,93 @@ fn text(known: &Snapshot, now: Timestamp, version: &'static str) -> String {
             }
         };
         let newest = status.newest_good.as_ref();
-        set(
-            &last_success,
-            newest.map(|newest| seconds(newest.started_at)),
-        );
-        set(&size, newest.map(|newest| newest.size_bytes as f64));
-        let last = run(known, status, "backup", |_| true);
-        set(&last_attempt, last.map(|run| seconds(run.started_at)));
-        set(&last_code, last.map(|run| f64::from(run.exit_code)));
-        let good = run(known, status, "backup", RunRecord::is_success);
-        set(&rows, good.and_then(|run| run.rows).map(|rows| rows as f64));
-        set(&duration, good.map(|run| run.took_ms as f64 / 1000.0));
+        let began = newest.map(|newest| seconds(newest.started_at));
+        set(&self.last_success, began);
+        set(&self.size, newest.map(|newest| newest.size_bytes as f64));
+        // One that gave way to another run says nothing: the other one tells how it ends.
+        let last = run(runs, "backup", |run| !run.gave_way());
+        set(&self.last_attempt, last.map(|run| seconds(run.started_at)));
+        set(&self.last_code, last.map(|run| f64::from(run.exit_code)));
+        let good = run(runs, "backup", RunRecord::is_success);
+        let rows = good.and_then(|run| run.rows);
+        set(&self.rows, rows.map(|rows| rows as f64));
+        set(&self.duration, good.map(|run| run.took_ms as f64 / 1000.0));
         let drill = status.drill.as_ref().and_then(|drill| drill.passed_at);
-        set(&drilled, drill.map(seconds));
-        let passed = run(known, status, "drill", RunRecord::is_success);
+        set(&self.drilled, drill.map(seconds));
+        let passed = run(runs, "drill", RunRecord::is_success);
         // Where its record is not among the newest ones any more, the note beside the backup still tells it.
         let recovery = passed
             .and_then(|run| run.recovery_ms)
             .or_else(|| noted_recovery(known, status));
-        set(&restore, recovery.map(|millis| millis as f64 / 1000.0));
-        set(
-            &fresh,
-            match status.freshness {
-                Freshness::Fresh => Some(1.0),
-                Freshness::Stale => Some(0.0),
-                Freshness::NotJudged => None,
-            },
-        );
-        set(&held, Some(status.held.len() as f64));
-        set(&damaged, Some(status.damaged as f64));
+        set(&self.restore, recovery.map(|millis| millis as f64 / 1000.0));
+        let fresh = match status.freshness {
+            Freshness::Fresh => Some(1.0),
+            Freshness::Stale => Some(0.0),
+            Freshness::NotJudged => None,
+        };
+        set(&self.fresh, fresh);
+        set(&self.held, Some(status.held.len() as f64));
+        set(&self.damaged, Some(status.damaged as f64));
         let key = status.keys.first().and_then(|keys| keys.proven_at);
-        set(&proven, key.map(seconds));
+        set(&self.proven, key.map(seconds));
         for copies in &status.storages {
-            let place = OfBoth {
-                database: status.database.clone(),
-                storage: copies.name.clone(),
-            };
-            backups.get_or_create(&place).set(copies.backups as f64);
-            let all = OfStorage {
-                storage: copies.name.clone(),
-            };
-            bytes.get_or_create(&all).inc_by(copies.size_bytes as f64);
+            let (database, storage) = (status.database.clone(), copies.name.clone());
+            let place = OfBoth { database, storage };
+            let backups = self.backups.get_or_create(&place);
+            backups.set(copies.backups as f64);
+            let storage = copies.name.clone();
+            let bytes = self.bytes.get_or_create(&OfStorage { storage });
+            bytes.inc_by(copies.size_bytes as f64);
         }
     }
-    for state in &known.report.storages {
-        let of = OfStorage {
-            storage: state.name.clone(),
-        };
-        let is_up = state.error.is_none() && known.failure.is_none();
-        up.get_or_create(&of).set(f64::from(u8::from(is_up)));
-    }
-    for plan in &known.plans {
-        let of = OfSchedule {
-            database: plan.database.to_string(),
-            verb: plan.verb.as_str(),
-        };
-        if let Some(at) = plan.next.iter().find(|at| **at > now) {
-            next.get_or_create(&of).set(seconds(*at));
+
+    /// Tells which storages answered at the last look.
+    fn tell_storages(&self, known: &Snapshot) {
+        for state in &known.report.storages {
+            let of = OfStorage {
+                storage: state.name.clone(),
+            };
+            let is_up = state.error.is_none() && known.failure.is_none();
+            let up = self.up.get_or_create(&of);
+            up.set(f64::from(u8::from(is_up)));
         }
-        let slots = known
-            .missed
-            .iter()
-            .filter(|missed| missed.database == plan.database && missed.verb == plan.verb);
-        missed.get_or_create(&of).set(slots.count() as f64);
     }
+
+    /// Tells of the schedules: when they run next, and what they missed.
+    fn tell_schedules(&self, known: &Snapshot, now: Timestamp) {
+        for plan in &known.plans {
+            let of = OfSchedule {
+                database: plan.database.to_string(),
+                verb: plan.verb.as_str(),
+            };
+            if let Some(at) = plan.next.iter().find(|at| **at > now) {
+                self.next.get_or_create(&of).set(seconds(*at));
+            }
+            let is_its =
+                |missed: &&Missed| missed.database == plan.database && missed.verb == plan.verb;
+            let slots = known.missed.iter().filter(is_its);
+            self.missed.get_or_create(&of).set(slots.count() as f64);
+        }
+    }
+}
+
+/// Writes all metrics.
+fn text(known: &Snapshot, now: Timestamp, version: &'static str) -> String {
+    let families = Families::new();
+    families.looked.set(seconds(known.at));
+    let build = families.build.get_or_create(&OfBuild { version });
+    build.set(1.0);
+    drop(build);
+    for status in &known.report.databases {
+        let name = status.database.parse::<DatabaseName>().ok();
+        let runs = name.and_then(|name| known.records.get(&name));
+        families.tell_database(known, status, runs.map_or(&[], Vec::as_slice));
+    }
+    families.tell_storages(known);
+    families.tell_schedules(known, now);
     let mut text = String::new();
     // Writing into a text fails nowhere.
-    let _ = encode(&mut text, &registry);
+    let _ = encode(&mut text, &families.registry);
     text
 }
 
@@ -233,17 +235,37 @@ fn seconds(at: Timestamp) -> f64 {
     at.as_millisecond() as f64 / 1000.0
 }
 
-/// Finds the newest run of a database that is such a one.
-fn run<'s>(
-    known: &'s Snapshot,
-    status: &Status,
+/// Finds the newest run of a command that is such a one.
+fn run<'r>(
+    runs: &'r [Arc<RunRecord>],
     verb: &str,
     is_such: impl Fn(&RunRecord) -> bool,
-) -> Option<&'s RunRecord> {
-    let name = status.database.parse().ok()?;
-    let mut records = known.records.get(&name)?.iter();
-    let found = records.find(|record| record.verb == verb && is_such(record));
-    found.map(AsRef::as_ref)
+) -> Option<&'r RunRecord> {
+    let mut of_verb = runs.iter().filter(|record| record.verb == verb);
+    of_verb.find(|record| is_such(record)).map(AsRef::as_ref)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pgkeep_model::runs::BUSY;
+
+    #[test]
+    fn a_run_that_gave_way_is_no_last_attempt() {
+        let record = |id: &str, code: u8, failure: &str| {
+            let id: pgkeep_model::id::BackupId = id.parse().unwrap();
+            let record = RunRecord::new(id.clone(), "backup", id.started_at(), 5);
+            Arc::new(record.failed(code, failure, "why"))
+        };
+        let gave_way = record("shop-20260102T040000Z-0002", 11, BUSY);
+        let failed = record("shop-20260102T030000Z-0001", 20, "dump_failed");
+        let runs = [gave_way, failed];
+        let last = |runs: &[Arc<RunRecord>]| {
+            run(runs, "backup", |run| !run.gave_way()).map(|run| run.exit_code)
+        };
+        assert_eq!(last(&runs), Some(20));
+        assert_eq!(last(&runs[..1]), None);
+    }
 }
 
 /// Finds how long the last drill that passed took, by the notes beside the backups.
