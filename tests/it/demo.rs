@@ -34,7 +34,15 @@ fn serves_what_it_made_until_it_is_stopped() {
     let sandbox = Sandbox::new();
     let port = free_port();
     let listen = format!("127.0.0.1:{port}");
-    let running = demo(&sandbox, &["--serve", "--listen", &listen]).start();
+    // A desktop whose browser notes what it is to show.
+    let opened = sandbox.path("opened");
+    let script = "#!/bin/sh\nprintf %s \"$1\" >opened.new && mv opened.new opened\n";
+    let browser = sandbox.bin().join("xdg-open");
+    std::fs::write(&browser, script).unwrap();
+    std::fs::set_permissions(&browser, Permissions::from_mode(0o755)).unwrap();
+    let running = demo(&sandbox, &["--serve", "--listen", &listen])
+        .env("DISPLAY", ":7")
+        .start();
     let began = Instant::now();
     while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
         assert!(began.elapsed() < LIMIT, "it never listened");
@@ -42,6 +50,11 @@ fn serves_what_it_made_until_it_is_stopped() {
     }
     let page = send(port, "GET", "/databases/pagila", &[], "").expect(200);
     assert!(page.text().contains("Could I restore now?"));
+    if cfg!(target_os = "linux") {
+        running.wait_for_file(&opened);
+        let address = std::fs::read_to_string(&opened).unwrap();
+        assert_eq!(address, format!("http://{listen}/"));
+    }
     running.signal(Signal::INT);
     let outcome = running.wait().expect(0);
     assert!(

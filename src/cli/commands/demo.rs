@@ -1,5 +1,6 @@
 //! `pgkeep demo`: the main job in front of the reader's eyes, on a throw-away server with a real sample database.
 
+mod browser;
 mod proofs;
 mod serve;
 
@@ -73,7 +74,7 @@ pub(super) async fn run(
     output: &Output,
     context: &Context,
 ) -> Result<()> {
-    // What the sample database goes through is no news to anybody.
+    // What the sample database goes through is no news.
     let context = &context.tracked_by(Arc::new(Untracked));
     let result = walk(args, setup, output, context).await;
     if result.is_err() && context.stop.is_requested() {

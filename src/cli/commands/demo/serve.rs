@@ -1,4 +1,4 @@
-//! The last part of a demo that somebody wants to look at: its backups on the page of a server, until it is stopped.
+//! The last part of a demo with `--serve`: its backups on the page of a server, until it is stopped.
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -6,11 +6,11 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Demo, PAGILA_NAME, broken};
+use super::{Demo, PAGILA_NAME, broken, browser};
 use pgkeep_model::failure::Result;
 
 impl Demo<'_> {
-    /// Serves the sample database and its backups. It ends when somebody stops it, which is no failure.
+    /// Serves the sample database and its backups. It ends when it is stopped, which is no failure.
     pub(super) async fn serve(&self, folder: &Path, listen: &str) -> Result<()> {
         let path = folder.join("pgkeep.yaml");
         let made = std::fs::OpenOptions::new()
@@ -21,7 +21,7 @@ impl Demo<'_> {
             .open(&path)
             .and_then(|mut file| file.write_all(self.config().as_bytes()));
         made.map_err(|error| broken("a configuration", &error))?;
-        self.tell("\n10. the same on a page, with a backup every five minutes\n");
+        self.tell("\n11. the same on a page, with a backup every five minutes\n");
         let setup = self.setup.with_config(path);
         let options = pgkeep_serve::Options {
             listen: Some(listen.to_owned()),
@@ -31,6 +31,9 @@ impl Demo<'_> {
             self.output.say(&format!(
                 "   open {address} in a browser; Ctrl-C ends it and removes everything"
             ));
+            if !self.output.json {
+                browser::open(address, self.setup);
+            }
         };
         pgkeep_serve::run(&options, &setup, self.context, told).await
     }
