@@ -1,6 +1,6 @@
 //! What is due by a schedule: a pure function of the schedule, what is known of its runs, and the present moment.
 //!
-//! Nothing is remembered between two questions. Whoever asks again after a restart, on another host, after a sleep or with
+//! Nothing is remembered between two questions. A question after a restart, on another host, after a sleep or with
 //! a clock that was set gets the answer that follows from the runs themselves.
 
 use std::collections::BTreeSet;
@@ -135,7 +135,7 @@ pub fn next(plan: &Plan, now: Timestamp) -> impl Iterator<Item = Timestamp> {
     plan.slots(now, until).map(|slot| slot + plan.offset)
 }
 
-/// Returns the slots after `from` that nobody ran and nobody will run any more, newest first; at most a thousand.
+/// Returns the slots after `from` that were not run and will not be any more, newest first; at most a thousand.
 pub fn missed(plan: &Plan, runs: &[SlotRun], from: Timestamp, now: Timestamp) -> Vec<Timestamp> {
     let newest = plan.newest(now);
     let is_over = |slot: Timestamp| {

@@ -21,7 +21,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Returns why a run happens that has no other reason: a schedule, or somebody.
+    /// Returns why a run happens that has no other reason: a schedule, or a request.
     pub fn trigger(&self) -> Option<&'static str> {
         match (&self.slot, &self.run) {
             (Some(_), _) => Some("schedule"),

@@ -20,7 +20,7 @@ pub const FORMAT: u64 = 1;
 /// Largest record that is read. One has a few hundred bytes, and its longest parts are cut when it is written.
 pub const MAX_RECORD_BYTES: u64 = 256 * 1024;
 
-/// Longest message that is kept. Names of a thousand tables would not help whoever reads the history.
+/// Longest message that is kept. Names of a thousand tables would not help a reader of the history.
 const MAX_MESSAGE_CHARS: usize = 2000;
 
 /// Id of the failure of a run that died: the run that took its lease over wrote its record.

@@ -60,9 +60,9 @@ pub(crate) async fn read(
     for answer in join_all(asked).await {
         match answer {
             Ok(Ok((bytes, _))) => {
-                let lease = Lease::read(&bytes).ok();
-                let lease = lease.filter(|lease| lease.released_at.is_none());
-                if let Some(lease) = lease {
+                if let Ok(lease) = Lease::read(&bytes)
+                    && lease.released_at.is_none()
+                {
                     add(judged(&lease, known, database, now));
                 }
             }
@@ -94,4 +94,43 @@ fn judged(lease: &Lease, known: &Snapshot, database: &DatabaseName, now: Timesta
         one.last_sign = one.last_sign.max(seen.last_sign);
     }
     one
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_keeps_only_those_away_that_need_it() {
+        let database: DatabaseName = "shop".parse().unwrap();
+        let held = |verb: &str| Held {
+            database: database.clone(),
+            verb: verb.to_owned(),
+            run: None,
+            host: "db1".to_owned(),
+            pid: 1,
+            since: Timestamp::UNIX_EPOCH,
+            last_sign: Timestamp::UNIX_EPOCH,
+            slot: None,
+            by: None,
+            request_key: None,
+            is_dead: false,
+        };
+        for (verb, expected) in [
+            ("backup", &[Verb::Backup][..]),
+            ("prune", &[Verb::Backup]),
+            ("sync", &[Verb::Backup]),
+            ("drill", &[Verb::Drill]),
+            ("verify", &[Verb::Verify]),
+        ] {
+            let held = [held(verb)];
+            let all = [Verb::Backup, Verb::Drill, Verb::Verify, Verb::Restore];
+            let is_away = |of: &Verb| of_lock(&held, &database, *of).next().is_some();
+            let away: Vec<Verb> = all.into_iter().filter(is_away).collect();
+            assert_eq!(away, expected, "{verb}");
+        }
+        let blog = "blog".parse().unwrap();
+        let of_other = [held("backup")];
+        assert!(of_lock(&of_other, &blog, Verb::Backup).next().is_none());
+    }
 }

@@ -161,13 +161,14 @@ pub fn by_request_key(
         let is_same = record.database == ask.database && !is_other;
         return Some(is_same.then(|| id.clone()).ok_or(KeyReused));
     }
-    let mut held = held.iter().chain(&known.held).filter(|held| {
+    let mut same = held.iter().chain(&known.held).filter(|held| {
         let (key, by) = (held.request_key.as_deref(), held.by.as_deref());
         is_it(&held.verb, key, by, held.since)
     });
-    let held = held.find(|held| held.run.is_some())?;
-    let is_same = held.database == ask.database;
-    held.run
+    let found = same.find(|held| held.run.is_some())?;
+    let is_same = found.database == ask.database;
+    found
+        .run
         .clone()
         .map(|id| is_same.then_some(id).ok_or(KeyReused))
 }

@@ -245,29 +245,6 @@ fn run<'r>(
     of_verb.find(|record| is_such(record)).map(AsRef::as_ref)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use pgkeep_model::runs::BUSY;
-
-    #[test]
-    fn a_run_that_gave_way_is_no_last_attempt() {
-        let record = |id: &str, code: u8, failure: &str| {
-            let id: pgkeep_model::id::BackupId = id.parse().unwrap();
-            let record = RunRecord::new(id.clone(), "backup", id.started_at(), 5);
-            Arc::new(record.failed(code, failure, "why"))
-        };
-        let gave_way = record("shop-20260102T040000Z-0002", 11, BUSY);
-        let failed = record("shop-20260102T030000Z-0001", 20, "dump_failed");
-        let runs = [gave_way, failed];
-        let last = |runs: &[Arc<RunRecord>]| {
-            run(runs, "backup", |run| !run.gave_way()).map(|run| run.exit_code)
-        };
-        assert_eq!(last(&runs), Some(20));
-        assert_eq!(last(&runs[..1]), None);
-    }
-}
-
 /// Finds how long the last drill that passed took, by the notes beside the backups.
 fn noted_recovery(known: &Snapshot, status: &Status) -> Option<u64> {
     let name = status.database.parse().ok()?;
@@ -285,6 +262,7 @@ mod tests {
 
     use super::*;
     use crate::page::tests::fixture::{Fixture, now};
+    use pgkeep_model::runs::BUSY;
 
     /// Returns the names of all series with their labels.
     fn series(known: &Snapshot, version: &'static str) -> BTreeSet<String> {
@@ -320,5 +298,22 @@ mod tests {
         let passed = of("pgkeep_drill_last_success_timestamp_seconds");
         assert!(passed > 1, "{all:#?}");
         assert_eq!(of("pgkeep_drill_restore_seconds"), passed, "{all:#?}");
+    }
+
+    #[test]
+    fn a_run_that_gave_way_is_no_last_attempt() {
+        let record = |id: &str, code: u8, failure: &str| {
+            let id: pgkeep_model::id::BackupId = id.parse().unwrap();
+            let record = RunRecord::new(id.clone(), "backup", id.started_at(), 5);
+            Arc::new(record.failed(code, failure, "why"))
+        };
+        let gave_way = record("shop-20260102T040000Z-0002", 11, BUSY);
+        let failed = record("shop-20260102T030000Z-0001", 20, "dump_failed");
+        let runs = [gave_way, failed];
+        let last = |runs: &[Arc<RunRecord>]| {
+            run(runs, "backup", |run| !run.gave_way()).map(|run| run.exit_code)
+        };
+        assert_eq!(last(&runs), Some(20));
+        assert_eq!(last(&runs[..1]), None);
     }
 }

@@ -2,6 +2,8 @@
 
 mod carry_out;
 mod outcome;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::collections::{HashMap, HashSet, VecDeque};

@@ -360,6 +360,13 @@ fn what_is_asked_twice_is_done_once() {
         .expect(200)
         .json();
     assert_eq!(first["id"], second["id"]);
+    // A verification of another backup is another one, and a key stands for one request.
+    let target = "/api/v1/verifications?wait=60s";
+    let latest = send(port, "POST", target, &keyed, body).expect(202).json();
+    assert_eq!(latest["state"], "done");
+    let other = format!(r#"{{"database": "shop", "backup": "{}"}}"#, ids[0]);
+    let reused = send(port, "POST", target, &keyed, &*other).expect(422);
+    assert_eq!(reused.json()["id"], "request_key_reused");
     serving.end().expect(0);
     let serving = shop.serve(&[]);
     for bad in ["", "d\u{e9}ploy"] {
@@ -376,7 +383,7 @@ fn what_is_asked_twice_is_done_once() {
             .as_array()
             .unwrap()
             .len(),
-        2
+        3
     );
     serving.end().expect(0);
 }

@@ -1,8 +1,10 @@
 //! A server that is killed in the middle of a run for a slot: the run is told as interrupted, and made once more.
 
+use std::collections::BTreeSet;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
@@ -14,7 +16,7 @@ const SETTLED: Duration = Duration::from_secs(11);
 /// Makes a schedule whose last slot is some minutes ago.
 fn lately() -> String {
     let slot = Timestamp::now() - SignedDuration::from_mins(3);
-    let time = slot.to_zoned(jiff::tz::TimeZone::UTC);
+    let time = slot.to_zoned(TimeZone::UTC);
     format!("    schedule: '{} {} * * *'\n", time.minute(), time.hour())
 }
 
@@ -123,4 +125,43 @@ fn a_slot_whose_run_was_killed_twice_is_given_up() {
     assert_eq!(serving.wait_for(&by_hand)["state"], "done");
     assert_eq!(codes(&shop), [137, 137]);
     serving.end().expect(0);
+}
+
+/// A run of a schedule that the end of its server stopped is begun once more, as one that was killed is.
+#[test]
+fn a_slot_that_a_stop_ended_is_begun_once_more() {
+    let slot = (Timestamp::now() - SignedDuration::from_mins(1)).to_zoned(TimeZone::UTC);
+    let (minute, hour) = (slot.minute(), slot.hour());
+    let keys = format!("    schedule: '{minute} {hour} * * *'\n");
+    let Some(shop) = Shop::new(&keys) else { return };
+    let held = shop.hold_table();
+    let serving = shop.serve(&[]);
+    let began = Instant::now();
+    let is_dumping = |run: &Value| run["phase"] == "dumping" || run["phase"] == "connecting";
+    let runs = || serving.get("/api/v1/runs").json()["runs"].clone();
+    while !runs().as_array().unwrap().iter().any(is_dumping) {
+        assert!(began.elapsed() < LIMIT, "{:#}", runs());
+        sleep(Duration::from_millis(50));
+    }
+    serving.end().expect(0);
+    let stopped = shop.records("shop", "backup");
+    assert_eq!(stopped.len(), 1, "{stopped:#?}");
+    assert_eq!(stopped[0]["exit_code"], 143);
+    drop(held);
+    let serving = shop.serve(&[]);
+    let id = stopped[0]["id"].as_str().unwrap();
+    let run = serving.get(&format!("/api/v1/runs/{id}")).json();
+    assert_eq!(run["state"], "interrupted", "{run:#}");
+    while shop.records("shop", "backup").len() < 2 {
+        assert!(began.elapsed() < LIMIT, "it was never begun again");
+        sleep(Duration::from_millis(50));
+    }
+    serving.end().expect(0);
+    let both = shop.records("shop", "backup");
+    assert_eq!(both[0]["slot"], both[1]["slot"]);
+    let codes: BTreeSet<u64> = both
+        .iter()
+        .filter_map(|run| run["exit_code"].as_u64())
+        .collect();
+    assert_eq!(codes, BTreeSet::from([0, 143]));
 }

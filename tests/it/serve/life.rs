@@ -4,10 +4,11 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{OPERATE, READ, Shop, end_both};
+use super::{OPERATE, READ, Serving, Shop, end_both};
 use crate::support::postgres::free_port;
+use crate::support::web::send;
 
 #[test]
 fn an_address_that_others_reach_needs_tokens() {
@@ -136,15 +137,23 @@ fn a_run_that_died_is_interrupted_and_never_running_for_ever() {
     let Some(shop) = Shop::new("") else { return };
     let serving = shop.serve(&[]);
     let held = shop.hold_table();
-    let id = serving.start("backups");
-    serving.wait_until(&id, |run| {
+    let asked = keyed(&serving, "deploy-8", 202);
+    let id = asked["id"].as_str().unwrap();
+    serving.wait_until(id, |run| {
         run["phase"] == "connecting" || run["phase"] == "dumping"
     });
     serving.kill();
     drop(held);
     let serving = shop.serve(&[]);
-    let run = serving.wait_until(&id, |run| run["state"] == "interrupted");
+    // The same request starts nothing, be it known by now that its run died or not.
+    assert_eq!(keyed(&serving, "deploy-8", 200)["id"], id);
+    let run = serving.wait_until(id, |run| run["state"] == "interrupted");
     assert_eq!(run["by"], "ci");
+    let again = keyed(&serving, "deploy-8", 200);
+    assert_eq!(
+        (&again["id"], &again["state"]),
+        (&json!(id), &json!("interrupted"))
+    );
     // The next run takes the lease over, and leaves the record of the one that died.
     let next = serving.start("backups");
     assert_ne!(next, id);
@@ -152,8 +161,10 @@ fn a_run_that_died_is_interrupted_and_never_running_for_ever() {
     let path = shop.sandbox.path(format!("backups/shop/runs/{id}.json"));
     let record: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     assert_eq!(record["failure_id"], "run_interrupted");
-    let run = serving.wait_until(&id, |run| run["exit_code"] == 137);
+    assert_eq!(record["request_key"], "deploy-8");
+    let run = serving.wait_until(id, |run| run["exit_code"] == 137);
     assert_eq!(run["state"], "interrupted");
+    assert_eq!(keyed(&serving, "deploy-8", 200)["id"], id);
     serving.end().expect(0);
 }
 
@@ -163,7 +174,8 @@ fn a_run_of_another_process_is_shown_and_joined() {
     let Some(shop) = Shop::new("") else { return };
     let one = shop.serve(&[]);
     let held = shop.hold_table();
-    let id = one.start("backups");
+    let asked = keyed(&one, "deploy-9", 202);
+    let id = asked["id"].as_str().unwrap().to_owned();
     one.wait_until(&id, |run| {
         run["phase"] == "connecting" || run["phase"] == "dumping"
     });
@@ -185,7 +197,52 @@ fn a_run_of_another_process_is_shown_and_joined() {
         (&joined["id"], &joined["joined"]),
         (&json!(id), &json!(true))
     );
+    assert_eq!(keyed(&other, "deploy-9", 200)["id"], json!(id));
     drop(held);
     assert_eq!(one.wait_for(&id)["state"], "done");
     end_both(one, other);
+}
+
+/// Asks for a backup under a key, and returns the answer.
+fn keyed(serving: &Serving<'_>, key: &str, status: u16) -> Value {
+    let bearer = format!("Bearer {OPERATE}");
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("content-type", "application/json"),
+        ("idempotency-key", key),
+    ];
+    let body = r#"{"database": "shop"}"#;
+    let answer = send(serving.port, "POST", "/api/v1/backups", &headers, body);
+    answer.expect(status).json()
+}
+
+/// A drill whose lease another process took ends at once, as a backup does, and is not noted.
+#[test]
+fn a_drill_that_loses_its_lease_ends() {
+    let keys = "    drill: {assertions: [{name: slow, sql: SELECT count(pg_sleep(60)), expect: at_least 1}]}\n";
+    let Some(shop) = Shop::new(keys) else { return };
+    let serving = shop.serve(&[]);
+    serving.wait_for(&serving.start("backups"));
+    let began = Instant::now();
+    let id = serving.start("drills");
+    serving.wait_until(&id, |run| run["phase"] == "comparing");
+    let path = shop.sandbox.path("backups/shop/drill.lease.json");
+    let mut lease: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    (lease["holder"], lease["host_name"]) = (json!("another"), json!("db9"));
+    std::fs::write(&path, lease.to_string()).unwrap();
+    let run = serving.wait_for(&id);
+    assert_eq!(run["failure"]["id"], "lock_lost", "{run:#}");
+    assert_eq!(
+        (&run["state"], &run["exit_code"]),
+        (&json!("failed"), &json!(11))
+    );
+    assert!(
+        run["message"].as_str().unwrap().contains("on `db9`"),
+        "{run:#}"
+    );
+    assert!(began.elapsed() < Duration::from_secs(50), "it went on");
+    let notes = std::fs::read_dir(shop.sandbox.path("backups/shop")).unwrap();
+    let names = notes.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(names.into_iter().all(|name| !name.ends_with(".drill.json")));
+    serving.end().expect(0);
 }

@@ -1,4 +1,4 @@
-//! A slot of a schedule is run once: asked under the lock, where nobody else can begin it any more.
+//! A slot of a schedule is run once: asked under the lock, where no other run can begin it any more.
 
 use jiff::Timestamp;
 
@@ -11,7 +11,7 @@ use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::origin::Origin;
 use pgkeep_model::runs::RunRecord;
 
-/// Id of the failure of a run whose slot somebody else has had.
+/// Id of the failure of a run whose slot another run has had.
 const SLOT_TAKEN: &str = "slot_taken";
 
 /// How often a slot's run may be stopped or die before it is given up.
@@ -32,7 +32,7 @@ pub(super) async fn acquire(request: &LockRequest<'_>, context: &Context) -> Res
     }
 }
 
-/// From here on nobody else can have the slot: who tracks runs hears that this one begins.
+/// From here on no other run can have the slot: the tracker hears that this one begins.
 fn tell_begin(request: &LockRequest<'_>, context: &Context) {
     if request.origin.slot.is_some() {
         context.tracker.begun(&Tracked {
@@ -75,7 +75,7 @@ fn is_over(records: &[RunRecord], verb: &str, slot: Timestamp) -> bool {
     !ended.is_empty() || died.len() >= MAX_DEATHS
 }
 
-/// Tells whoever tracks runs how one ended; one that was left to others is not told.
+/// Tells the tracker how a run ended; one that was left to others is not told.
 pub async fn tell_end(run: &Tracked<'_>, failure: Option<&Failure>, context: &Context) {
     let origin = Origin {
         slot: run.slot,
@@ -87,7 +87,7 @@ pub async fn tell_end(run: &Tracked<'_>, failure: Option<&Failure>, context: &Co
 }
 
 /// Tells whether a run for a slot never began, because another one has had the slot or has the lock: that one tells for
-/// itself how it ends, and whoever has the schedule asks again.
+/// itself how it ends, and the scheduler asks again.
 pub fn is_left_to_others(origin: &Origin, failure: Option<&Failure>) -> bool {
     let is_other = |failure: &Failure| matches!(failure.id, SLOT_TAKEN | BUSY);
     origin.slot.is_some() && failure.is_some_and(is_other)
