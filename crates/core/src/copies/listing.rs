@@ -268,6 +268,25 @@ impl Listing {
         })
     }
 
+    /// Returns what is known before any storage has answered, and `why` that is so: nothing.
+    pub fn unread(storages: Vec<NamedStorage>, why: &str, now: Timestamp) -> Self {
+        let state = |named: &NamedStorage| StorageState {
+            name: named.name.clone(),
+            url: named.storage.label().to_owned(),
+            error: Some(why.to_owned()),
+        };
+        Self {
+            states: storages.iter().map(state).collect(),
+            storages,
+            backups: Vec::new(),
+            runs: BTreeMap::new(),
+            proofs: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            failures: Vec::new(),
+            now,
+        }
+    }
+
     /// Returns why storages did not answer, while others did.
     pub fn failures(&self) -> &[Failure] {
         &self.failures

@@ -2,6 +2,7 @@
 
 pub(crate) mod drills;
 mod held;
+mod later;
 mod notice;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,11 +26,13 @@ use pgkeep_model::drill::DEFAULT_MAX_AGE;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::freshness::{Freshness, Growth, Success, age, growth, judge, success};
 use pgkeep_model::id::{BackupId, DatabaseName};
-use pgkeep_model::key_sets::{self, KeySet};
+use pgkeep_model::key_sets::{self, KeySet, KeySets};
 use pgkeep_model::keys::Listed;
 use pgkeep_model::notice::Notice;
 use pgkeep_model::retention::{Candidate, plan};
 use pgkeep_model::runs::RunRecord;
+
+pub use later::later;
 
 /// How many of a database's newest run records are read: a month of nightly runs, or four days of half-hourly ones.
 const RUNS_READ: usize = 200;
@@ -94,7 +97,7 @@ pub struct Report {
 }
 
 /// How one database stands.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Status {
     /// Its name.
     pub database: String,
@@ -143,9 +146,18 @@ pub struct Status {
     pub growth: Option<Growth>,
     /// Which private keys the encrypted backups need, those of the newest first.
     pub keys: Vec<KeySet>,
+    /// The same with all that is judged of them.
+    #[serde(skip)]
+    key_sets: KeySets,
     /// What of [`Status::warnings`] is about keys.
     #[serde(skip)]
     pub of_keys: Vec<String>,
+    /// What is odd and does not change with time: it stands first in [`Status::warnings`].
+    #[serde(skip)]
+    doubts: Vec<String>,
+    /// Storages that did not answer, in words.
+    #[serde(skip)]
+    silent: Vec<String>,
     /// What is odd, in words.
     pub warnings: Vec<String>,
     /// What somebody should be told: stale, damaged, lacking copies, not drilled for long.
@@ -153,7 +165,7 @@ pub struct Status {
 }
 
 /// The last drill that passed, and the one that failed since.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct LastDrill {
     /// Fresh, stale or not judged.
     pub freshness: Freshness,
@@ -172,7 +184,7 @@ pub struct LastDrill {
 }
 
 /// A drill that failed, or came to no verdict.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct FailedDrill {
     /// When it began.
     pub at: Timestamp,
@@ -222,7 +234,7 @@ pub struct Share {
 }
 
 /// One storage's copies.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Copies {
     /// The storage's name in the configuration.
     pub name: String,
@@ -423,7 +435,10 @@ async fn status(
         last_runs: runs.iter().take(RUNS_TOLD).cloned().collect(),
         growth: growth(&sizes, LOOK_BACK),
         keys: key_sets.sets.clone(),
+        key_sets,
         of_keys: Vec::new(),
+        doubts: Vec::new(),
+        silent: silent(watched, listing),
         warnings: Vec::new(),
         alerts: Vec::new(),
     };
@@ -431,12 +446,8 @@ async fn status(
         status.freshness = Freshness::NotJudged;
         doubts.push(doubt);
     }
-    status.alerts = alerts(&status, watched, listing);
-    status.alerts.extend(key_sets::alert(&key_sets, now));
-    doubts.extend(warnings(&status));
-    status.of_keys = key_sets::warnings(&key_sets, now);
-    doubts.extend(status.of_keys.iter().cloned());
-    status.warnings = doubts;
+    status.doubts = doubts;
+    status.put_into_words(now);
     status
 }
 
@@ -462,14 +473,8 @@ fn unlikely(status: &Status, watched: &Watched, now: Timestamp) -> Option<String
 }
 
 /// Says what needs attention, the worst first.
-fn alerts(status: &Status, watched: &Watched, listing: &Listing) -> Vec<String> {
+fn alerts(status: &Status) -> Vec<String> {
     let stale = (status.freshness == Freshness::Stale).then(|| age_in_words(status));
-    let silent = listing
-        .states
-        .iter()
-        .filter(|state| state.error.is_some())
-        .filter(|state| watched.storages.is_empty() || watched.storages.contains(&state.name))
-        .map(|state| format!("`{}` did not answer", state.name));
     let all = held::alert(status)
         .into_iter()
         .chain(stale)
@@ -477,7 +482,17 @@ fn alerts(status: &Status, watched: &Watched, listing: &Listing) -> Vec<String> 
         .chain(lacking(status))
         .chain(short_of_copies(status));
     let drill = status.drill.iter().flat_map(LastDrill::problems);
-    all.chain(silent).chain(drill).collect()
+    all.chain(status.silent.iter().cloned())
+        .chain(drill)
+        .collect()
+}
+
+/// Names the storages that did not answer, of those that should hold a database's backups.
+fn silent(watched: &Watched, listing: &Listing) -> Vec<String> {
+    let silent = meant(watched, listing).filter(|(_, state)| state.error.is_some());
+    silent
+        .map(|(_, state)| format!("`{}` did not answer", state.name))
+        .collect()
 }
 
 fn damaged(status: &Status) -> Option<String> {
@@ -654,6 +669,18 @@ impl Status {
     /// Tells whether the newest good backup of all is held.
     pub fn is_newest_held(&self) -> bool {
         self.is_newest_held
+    }
+
+    /// Says what needs attention and what is odd, as of `now`.
+    fn put_into_words(&mut self, now: Timestamp) {
+        let mut alerts = alerts(self);
+        alerts.extend(key_sets::alert(&self.key_sets, now));
+        self.alerts = alerts;
+        self.of_keys = key_sets::warnings(&self.key_sets, now);
+        let mut all = self.doubts.clone();
+        all.extend(warnings(self));
+        all.extend(self.of_keys.iter().cloned());
+        self.warnings = all;
     }
 }
 
