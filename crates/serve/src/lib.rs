@@ -9,6 +9,7 @@ pub mod auth;
 mod connections;
 mod elsewhere;
 mod history;
+mod leases;
 mod metrics;
 pub mod page;
 mod pages;
@@ -22,6 +23,7 @@ mod serve;
 mod server;
 pub mod snapshot;
 mod stale;
+mod tasks;
 mod watcher;
 
 pub use pages::ROUTES as PAGE_ROUTES;

@@ -179,12 +179,14 @@ impl Visit {
 }
 
 fn chrome(app: &App, who: Option<&Who>) -> Chrome {
+    let now = app.context.clock.now();
     Chrome {
+        doubt: who.and_then(|_| app.known().doubt(now)),
         base: app.settings.base.clone(),
         role: who.map_or(Role::Read, |who| who.role),
         who: who.and_then(|who| who.name.clone()),
         is_watch_only: app.settings.is_watch_only,
-        now: app.context.clock.now(),
+        now,
         zone_note: ZONE_NOTE.to_owned(),
     }
 }

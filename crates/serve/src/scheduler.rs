@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::plans::Plans;
 use crate::runs::{Ask, Runs};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{MAX_AGE, Snapshot};
 use pgkeep_core::context::Context;
 
 /// How often it asks. No longer sleep: a machine that slept, or a clock that was set, is noticed at the next tick.
@@ -17,9 +17,6 @@ const TICK: Duration = Duration::from_secs(10);
 
 /// A process whose last tick is older than this hangs.
 const ALIVE_WITHIN: SignedDuration = SignedDuration::from_mins(2);
-
-/// What is known of the storages must be younger than this before anything is started by it.
-const MAX_AGE: SignedDuration = SignedDuration::from_mins(15);
 
 /// When the scheduler ticked last; clones are the same.
 #[derive(Clone, Default)]

@@ -19,6 +19,7 @@ use crate::runs::{Limits, Runs};
 use crate::scheduler::{self, Heart};
 use crate::server;
 use crate::stale;
+use crate::tasks::{Task, first_end};
 use crate::watcher;
 use pgkeep_core::context::Context;
 use pgkeep_core::setup::{Setup, StorageOverrides};
@@ -81,12 +82,18 @@ pub async fn run(
         per_server: server.max_parallel_per_server as usize,
     };
     let runs = Runs::new(setup.clone(), working.clone(), limits, servers(&config));
+    // The server ends where a stop is asked for, and where one of its tasks fails.
+    let closing = Stop::default();
+    let closed = Context {
+        stop: closing.clone(),
+        ..context.clone()
+    };
     let looking = Context {
-        stop: context.stop.clone(),
+        stop: closing.clone(),
         ..working.clone()
     };
     let (refresh, heart) = (Arc::new(Notify::new()), Heart::default());
-    let snapshot = watcher::start(setup, &looking, &runs, &refresh).await?;
+    let (snapshot, watching) = watcher::start(setup, &looking, &runs, &refresh).await?;
     let base = settings.base.clone();
     let is_watch_only = settings.is_watch_only;
     let app = App::new(Shared {
@@ -112,19 +119,36 @@ pub async fn run(
         looking.clone(),
         heart,
     );
-    let scheduling = tokio::spawn(schedules);
-    let telling = tokio::spawn(stale::run(snapshot, looking.clone()));
+    let telling = stale::run(snapshot, looking.clone());
+    let mut tasks: [Task; 3] = [
+        ("the watcher of storages", watching),
+        ("the scheduler", tokio::spawn(async { Ok(schedules.await) })),
+        (
+            "the sender of notices",
+            tokio::spawn(async { Ok(telling.await) }),
+        ),
+    ];
     let bound = listener.local_addr().unwrap_or(address);
     told(&format!("http://{bound}{base}/"));
     let grace = server.shutdown_grace.unwrap_or_default();
-    tokio::join!(
-        server::answer(listener, app, context),
-        end(&runs, &working.stop, context, grace)
-    );
-    for task in [scheduling, telling] {
+    let answer = async {
+        server::answer(listener, app, &closed).await;
+        closing.request(Kind::Terminated); // where a stop was asked for it changes nothing
+    };
+    let watch = async {
+        let lost = tokio::select! {
+            () = context.stop.token().cancelled() => None,
+            () = closing.token().cancelled() => None,
+            failure = first_end(&mut tasks) => Some(failure),
+        };
+        closing.request(context.stop.kind().unwrap_or(Kind::Terminated));
+        lost
+    };
+    let ((), lost, ()) = tokio::join!(answer, watch, end(&runs, &working.stop, &closed, grace));
+    for (_, task) in tasks {
         task.abort();
     }
-    Ok(())
+    lost.map_or(Ok(()), Err)
 }
 
 /// Lets runs end when a stop is asked for: by themselves for a while, and then by their own wish to stop.

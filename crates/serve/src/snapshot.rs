@@ -11,14 +11,18 @@ use pgkeep_core::op::status;
 use pgkeep_core::op::stored::Listing;
 use pgkeep_model::config::Config;
 use pgkeep_model::failure::Failure;
+use pgkeep_model::freshness::age;
 use pgkeep_model::id::{BackupId, DatabaseName};
 use pgkeep_model::lease::{Lease, shown};
 use pgkeep_model::runs::RunRecord;
 
+/// What was seen longer ago is doubted, and starts nothing: three listings of a large storage fit in between.
+pub(crate) const MAX_AGE: SignedDuration = SignedDuration::from_mins(15);
+
 /// All of it, never changed once it is made.
 #[derive(Clone)]
 pub struct Snapshot {
-    /// When the storages were asked.
+    /// When the storages were listed; the beginning of all time before the first listing.
     pub at: Timestamp,
     /// How each database stands, worst first. A database without any backup is in it where it is configured.
     pub report: Arc<status::Report>,
@@ -47,6 +51,37 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Returns when the storages were listed; none where they never were.
+    pub fn looked_at(&self) -> Option<Timestamp> {
+        (self.at > Timestamp::UNIX_EPOCH).then_some(self.at)
+    }
+
+    /// Says why what stands here may no longer be so, for people; none where the storages were listed lately.
+    pub fn doubt(&self, now: Timestamp) -> Option<String> {
+        let since = self.looked_at().map(|at| {
+            let seconds = now.duration_since(at).as_secs();
+            (format!("{} ago", age(seconds)), seconds)
+        });
+        match (&self.failure, since) {
+            (Some(failure), Some((ago, _))) => Some(format!(
+                "no storage answers; what is known is from {ago}: {}",
+                failure.message
+            )),
+            (Some(failure), None) => Some(format!(
+                "no storage has answered since the server was started: {}",
+                failure.message
+            )),
+            (None, None) => Some("the storages were never listed".to_owned()),
+            (None, Some((ago, seconds))) => (seconds > MAX_AGE.as_secs())
+                .then(|| format!("the storages were last listed {ago}")),
+        }
+    }
+
+    /// Judges the databases anew: backups grow old though nothing is listed.
+    pub(crate) fn judge(&mut self, now: Timestamp) {
+        self.report = Arc::new(status::later(&self.report, &self.listing, now));
+    }
+
     /// Returns the same with one thing changed.
     pub(crate) fn but(&self, change: impl FnOnce(&mut Self)) -> Self {
         let mut next = self.clone();

@@ -1,21 +1,22 @@
 //! Looks at the storages now and then, and makes a [`Snapshot`] of what it finds. Everybody else reads that.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::apart::apart;
 use crate::history;
+use crate::leases::{Leases, unlisted};
 use crate::plans::Plans;
 use crate::remember::Remembering;
 use crate::runs::Runs;
-use crate::snapshot::{Drilled, Held, Program, Snapshot};
+use crate::snapshot::{Drilled, Program, Snapshot};
 use pgkeep_core::context::Context;
-use pgkeep_core::lock::host_name;
 use pgkeep_core::op::history::Records;
 use pgkeep_core::op::status;
 use pgkeep_core::op::stored::{Listing, NamedStorage};
@@ -23,7 +24,6 @@ use pgkeep_core::setup::{Setup, StorageOverrides, status as request};
 use pgkeep_model::config::Config;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::id::DatabaseName;
-use pgkeep_model::lease::{Lease, MAX_LEASE_BYTES};
 
 /// How often the storages are listed, at most; a listing that takes long is made more seldom.
 const LISTING_INTERVAL: Duration = Duration::from_secs(60);
@@ -34,7 +34,13 @@ const MAX_INTERVAL: Duration = Duration::from_secs(600);
 /// A listing may take this share of the time.
 const LISTING_SHARE: u32 = 10;
 
-/// How often leases are looked at. With the life of a lease, a run that died is told within 90 seconds.
+/// The longest look: one that takes longer hangs.
+const LOOK_LIMIT: Duration = Duration::from_secs(900);
+
+/// How long the start waits for the first look. Behind it the server begins, and says that nothing is known yet.
+const FIRST_LOOK_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often leases are looked at, and databases judged anew. With the life of a lease, a run that died is told within 90 seconds.
 const LEASE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How soon after a run of our own the storages are listed again.
@@ -50,8 +56,10 @@ const NOTES_READ: usize = 12;
 /// How far back missed slots are told.
 const MISSED_WITHIN: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// Looks at the storages of the configuration once, and then again and again until a stop is asked for, or at once where
-/// `refresh` says so.
+/// Looks at the storages of the configuration again and again until a stop is asked for, and at once where `refresh` says
+/// so. Returns what is known, and the task that looks.
+///
+/// It waits for the first look, but not for ever: storages that do not answer hinder no server from saying so.
 ///
 /// All of it is done on one thread: what a look frees is there for the next one, while threads that took turns would each
 /// keep as much.
@@ -60,11 +68,10 @@ pub async fn start(
     context: &Context,
     runs: &Runs,
     refresh: &Arc<Notify>,
-) -> Result<watch::Receiver<Arc<Snapshot>>> {
+) -> Result<(watch::Receiver<Arc<Snapshot>>, JoinHandle<Result<()>>)> {
     let (sender, receiver) = oneshot::channel();
     let (setup, context, runs) = (setup.clone(), context.clone(), runs.clone());
     let refresh = Arc::clone(refresh);
-    // Nobody waits for the end: it comes with the stop, or with the process.
     let ended = apart(move || async move {
         let watcher = match Watcher::new(setup, context, runs).await {
             Ok((watcher, snapshots)) => sender.send(Ok(snapshots)).ok().map(|()| watcher),
@@ -74,14 +81,25 @@ pub async fn start(
             watcher.run(refresh).await;
         }
     });
-    tokio::spawn(ended);
-    receiver.await.unwrap_or_else(|_| {
+    let task = tokio::spawn(ended);
+    let made: Result<watch::Receiver<_>> = receiver.await.unwrap_or_else(|_| {
         let message = "the storages were never looked at";
         Err(
             Failure::new(Kind::Unexpected, "operation_panicked", message)
                 .hint("this is a defect of pgkeep; the log says where"),
         )
-    })
+    });
+    let mut snapshots = made?;
+    let first = snapshots.wait_for(|known| known.failure.as_ref().is_none_or(is_told));
+    let _ = timeout(FIRST_LOOK_LIMIT, first).await; // it is told as not known until then
+    Ok((snapshots, task))
+}
+
+/// Id of what stands for a failure before the first look has ended.
+const NOT_LISTED_YET: &str = "not_listed_yet";
+
+fn is_told(failure: &Failure) -> bool {
+    failure.id != NOT_LISTED_YET
 }
 
 /// Makes snapshots.
@@ -99,19 +117,12 @@ struct Watcher {
 
 /// What is known of looks before.
 struct Known {
-    leases: HashMap<(String, usize), Seen>,
+    leases: Leases,
     records: Records,
 }
 
-/// A lease as it was last seen, and since when it has been the same.
-struct Seen {
-    bytes: Bytes,
-    since: Instant,
-    last_sign: Timestamp,
-}
-
 impl Watcher {
-    /// Opens the storages of the configuration, and looks at them once.
+    /// Opens the storages of the configuration, which asks none of them.
     async fn new(
         setup: Setup,
         context: Context,
@@ -119,7 +130,7 @@ impl Watcher {
     ) -> Result<(Self, watch::Receiver<Arc<Snapshot>>)> {
         let config = Arc::new(setup.config_or_fail()?.clone());
         let opened = setup.storages_to_read(&StorageOverrides::default())?;
-        let storages = opened
+        let storages: Vec<NamedStorage> = opened
             .into_iter()
             .map(|named| NamedStorage {
                 storage: Arc::new(Remembering::new(named.storage)),
@@ -129,8 +140,8 @@ impl Watcher {
         let plans = Plans::new(&config);
         let programs = Arc::new(programs(&setup, &context).await);
         let count = config.databases.len().max(1);
-        let mut known = Known {
-            leases: HashMap::new(),
+        let known = Known {
+            leases: Leases::default(),
             records: Records::new((MAX_RECORDS / count).clamp(RECORDS_OF_ONE.0, RECORDS_OF_ONE.1)),
         };
         let look = Look {
@@ -142,8 +153,7 @@ impl Watcher {
             runs: &runs,
             programs: &programs,
         };
-        let first = look.at_all(&mut known).await?;
-        let (sender, receiver) = watch::channel(Arc::new(first));
+        let (sender, receiver) = watch::channel(Arc::new(look.at_nothing().await?));
         let watcher = Self {
             setup,
             context,
@@ -160,8 +170,8 @@ impl Watcher {
 
     /// Looks again and again until a stop is asked for.
     async fn run(mut self, refresh: Arc<Notify>) {
+        let mut pause = self.look_at_all().await;
         let mut listed = Instant::now();
-        let mut pause = LISTING_INTERVAL;
         loop {
             let is_forced = tokio::select! {
                 () = self.context.stop.token().cancelled() => return,
@@ -176,15 +186,14 @@ impl Watcher {
                 self.look_at_leases().await;
                 continue;
             }
-            let began = Instant::now();
-            self.look_at_all().await;
+            pause = self.look_at_all().await;
             listed = Instant::now();
-            let long = began.elapsed() * LISTING_SHARE;
-            pause = long.clamp(LISTING_INTERVAL, MAX_INTERVAL);
         }
     }
 
-    async fn look_at_all(&mut self) {
+    /// Looks at everything, and returns how long to wait before the next time.
+    async fn look_at_all(&mut self) -> Duration {
+        let began = Instant::now();
         let look = Look {
             setup: &self.setup,
             context: &self.context,
@@ -194,17 +203,40 @@ impl Watcher {
             runs: &self.runs,
             programs: &self.programs,
         };
-        match look.at_all(&mut self.known).await {
-            Ok(snapshot) => drop(self.sender.send_replace(Arc::new(snapshot))),
+        let looking = timeout(LOOK_LIMIT, look.at_all(&mut self.known));
+        tokio::pin!(looking);
+        let found = loop {
+            tokio::select! {
+                found = &mut looking => break found,
+                () = self.context.stop.token().cancelled() => return LISTING_INTERVAL,
+                () = tokio::time::sleep(LEASE_INTERVAL) => {
+                    let now = self.context.clock.now();
+                    let last = Arc::clone(&self.sender.borrow());
+                    self.sender.send_replace(Arc::new(last.but(|next| next.judge(now))));
+                }
+            }
+        };
+        match found.unwrap_or_else(|_| Err(too_long())) {
+            Ok(snapshot) => {
+                self.sender.send_replace(Arc::new(snapshot));
+                let long = began.elapsed() * LISTING_SHARE;
+                long.clamp(LISTING_INTERVAL, MAX_INTERVAL)
+            }
             Err(failure) => {
                 tracing::warn!(
                     id = failure.id,
                     "the storages were not listed: {}",
                     failure.message
                 );
+                let now = self.context.clock.now();
                 let last = Arc::clone(&self.sender.borrow());
-                let snapshot = last.but(|next| next.failure = Some(failure));
+                let since = now - MISSED_WITHIN;
+                let mut snapshot = last.but(|next| next.failure = Some(failure));
+                snapshot.judge(now);
+                snapshot.plans = self.plans.told(now);
+                snapshot.missed = self.plans.missed(&snapshot, &self.runs, since, now);
                 self.sender.send_replace(Arc::new(snapshot));
+                LISTING_INTERVAL
             }
         }
     }
@@ -212,8 +244,10 @@ impl Watcher {
     async fn look_at_leases(&mut self) {
         let last = Arc::clone(&self.sender.borrow());
         let now = self.context.clock.now();
-        let held = held(&last.listing, &mut self.known.leases, now).await;
-        let snapshot = last.but(|next| next.held = held);
+        let leases = &mut self.known.leases;
+        let held = leases.held(&last.listing, unlisted(&last, now), now).await;
+        let mut snapshot = last.but(|next| next.held = held);
+        snapshot.judge(now);
         self.sender.send_replace(Arc::new(snapshot));
     }
 }
@@ -230,10 +264,48 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
+    /// Returns what is known before the first look.
+    async fn at_nothing(&self) -> Result<Snapshot> {
+        let why = "no storage has answered yet";
+        let now = self.context.clock.now();
+        let listing = Listing::unread(self.storages.clone(), why, now);
+        let mut known = Known {
+            leases: Leases::default(),
+            records: Records::new(1),
+        };
+        let mut snapshot = self.judged(listing, false, &mut known, now).await?;
+        snapshot.at = Timestamp::UNIX_EPOCH;
+        snapshot.failure = Some(Failure::new(Kind::Storage, NOT_LISTED_YET, why));
+        Ok(snapshot)
+    }
+
     async fn at_all(&self, known: &mut Known) -> Result<Snapshot> {
         let now = self.context.clock.now();
         let listing = Listing::read(self.storages.clone(), None, now).await?;
-        let asked = request::request(&request::Overrides::default(), self.setup, now)?;
+        let mut snapshot = self.judged(listing, true, known, now).await?;
+        let unlisted = unlisted(&snapshot, now);
+        snapshot.held = known.leases.held(&snapshot.listing, unlisted, now).await;
+        let since = now - MISSED_WITHIN;
+        snapshot.missed = self.plans.missed(&snapshot, self.runs, since, now);
+        Ok(snapshot)
+    }
+
+    /// Judges what is listed. Leases and missed slots are not in it yet.
+    async fn judged(
+        &self,
+        listing: Listing,
+        is_listed: bool,
+        known: &mut Known,
+        now: Timestamp,
+    ) -> Result<Snapshot> {
+        let mut asked = request::request(&request::Overrides::default(), self.setup, now)?;
+        if !is_listed {
+            // What no storage was asked for is neither fresh nor stale.
+            asked.max_age = None;
+            for one in asked.databases.iter_mut().flatten() {
+                (one.max_age, one.is_drill_expected) = (None, false);
+            }
+        }
         let seen = &mut known.records;
         seen.begin();
         let report = status::of(&listing, asked.databases, asked.max_age, now, seen).await;
@@ -245,13 +317,12 @@ impl Look<'_> {
         for (name, _) in &self.config.databases {
             drills.insert(name.clone(), passed_drills(&listing, name).await);
         }
-        let held = held(&listing, &mut known.leases, now).await;
-        let mut snapshot = Snapshot {
+        Ok(Snapshot {
             at: now,
             report: Arc::new(report),
             listing: Arc::new(listing),
             records: Arc::new(records),
-            held,
+            held: Vec::new(),
             plans: self.plans.told(now),
             missed: Vec::new(),
             failure: None,
@@ -263,12 +334,15 @@ impl Look<'_> {
                 .iter()
                 .any(|named| !named.identities.is_empty()),
             config: Arc::clone(self.config),
-        };
-        snapshot.missed = self
-            .plans
-            .missed(&snapshot, self.runs, now - MISSED_WITHIN, now);
-        Ok(snapshot)
+        })
     }
+}
+
+fn too_long() -> Failure {
+    let minutes = LOOK_LIMIT.as_secs() / 60;
+    let message = format!("the storages were not listed within {minutes} minutes");
+    Failure::new(Kind::Storage, "list_timed_out", message)
+        .hint("a storage that answers slowly may be put into a configuration of its own")
 }
 
 /// Looks which client programs this host has: those that a restore needs.
@@ -310,67 +384,4 @@ async fn passed_drills(listing: &Listing, database: &DatabaseName) -> Vec<Drille
     }
     found.sort_by_key(|drill| drill.passed_at);
     found
-}
-
-/// Reads the leases that are listed, and tells which of them live.
-async fn held(
-    listing: &Listing,
-    seen: &mut HashMap<(String, usize), Seen>,
-    now: Timestamp,
-) -> Vec<Held> {
-    let mut held: Vec<Held> = Vec::new();
-    let mut next = HashMap::new();
-    for (key, places) in &listing.leases {
-        for &at in places {
-            let place = (key.clone(), at);
-            let storage = &listing.storages[at].storage;
-            let Ok((bytes, _)) = storage.get_versioned(key, MAX_LEASE_BYTES).await else {
-                continue;
-            };
-            let Ok(lease) = Lease::read(&bytes) else {
-                continue;
-            };
-            let database = key.split('/').next().unwrap_or_default();
-            let Ok(database) = database.parse::<DatabaseName>() else {
-                continue;
-            };
-            if lease.released_at.is_some() {
-                continue;
-            }
-            let known = match seen.remove(&place) {
-                Some(known) if known.bytes == bytes => known,
-                Some(_) => Seen {
-                    bytes,
-                    since: Instant::now(),
-                    last_sign: now,
-                },
-                // Its own clock may be wrong: until it was watched, that is all that is known.
-                None => Seen {
-                    bytes,
-                    since: Instant::now(),
-                    last_sign: lease.renewed_at.min(now),
-                },
-            };
-            let silent = SignedDuration::try_from(lease.ttl()).unwrap_or(SignedDuration::MAX);
-            // A run of this very host has our clock.
-            let is_ours = lease.host_name == host_name();
-            let is_dead = known.since.elapsed() >= lease.ttl()
-                || (is_ours && now.duration_since(known.last_sign) >= silent);
-            let one = Held::of(&lease, database, known.last_sign, is_dead);
-            next.insert(place, known);
-            // The same run in another storage: one sign of life is enough.
-            let same = held
-                .iter_mut()
-                .find(|other| other.database == one.database && other.is_same(&one));
-            match same {
-                Some(other) => {
-                    other.is_dead &= one.is_dead;
-                    other.last_sign = other.last_sign.max(one.last_sign);
-                }
-                None => held.push(one),
-            }
-        }
-    }
-    *seen = next;
-    held
 }

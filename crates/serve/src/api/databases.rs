@@ -20,7 +20,7 @@ use pgkeep_model::failure::Failure;
 pub(crate) async fn list(_: Reader, State(app): State<App>) -> Json<Value> {
     let known = app.known();
     Json(json!({
-        "looked_at": known.at,
+        "looked_at": known.looked_at(),
         "databases": known.report.databases,
         "storages": known.report.storages,
         "failure": known.failure,
@@ -60,7 +60,7 @@ pub(crate) async fn show(
         .map(|missed| json!({ "verb": missed.verb.as_str(), "slot": missed.slot }))
         .collect();
     Ok(Json(json!({
-        "looked_at": known.at,
+        "looked_at": known.looked_at(),
         "status": status,
         "schedules": next,
         "missed": missed,

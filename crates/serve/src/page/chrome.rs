@@ -16,6 +16,8 @@ pub struct Chrome {
     pub who: Option<String>,
     /// Whether nothing is started or changed from here.
     pub is_watch_only: bool,
+    /// Why what is known of the storages may no longer be so.
+    pub doubt: Option<String>,
     /// The present moment.
     pub now: Timestamp,
     /// Which clock the times are on, in words: `Times are UTC; schedules name their zone.`

@@ -43,7 +43,10 @@ pub(super) fn page(
                     (session(chrome))
                 }
                 p #unanswered hidden role="status" { "This page could not be refreshed; what it shows may be old." }
-                main #main tabindex="-1" data-refresh=[refresh] data-events=[events] { (body) }
+                main #main tabindex="-1" data-refresh=[refresh] data-events=[events] {
+                    @if let Some(doubt) = &chrome.doubt { p.note.bad role="status" { strong { "This may be old: " } (doubt) } }
+                    (body)
+                }
                 footer {
                     p { (chrome.zone_note) " Made at " time datetime=(chrome.now.strftime("%Y-%m-%dT%H:%M:%SZ")) { (super::words::moment(chrome.now)) } "." }
                 }

@@ -13,9 +13,6 @@ use pgkeep_model::words::{bytes, count, number, took};
 pub fn render(chrome: &Chrome, view: &Overview) -> Markup {
     let body = html! {
         (headline(chrome, view))
-        @if let Some(failure) = &view.failure {
-            p.note.bad { strong { "The storages could not be asked. " } (failure) ". What stands here is from " (ago(view.at, chrome.now)) "." }
-        }
         (totals(&view.totals))
         @if view.rows.is_empty() {
             p.note { "No database is configured, and none is stored. " code { "pgkeep config init" } " begins a configuration." }
@@ -39,6 +36,7 @@ fn headline(chrome: &Chrome, view: &Overview) -> Markup {
         _ => Light::Good,
     };
     let words = match (bad, warn) {
+        _ if view.at.is_none() => "It is not known how the databases stand".to_owned(),
         (0, 0) if all == 0 => "Nothing to look after yet".to_owned(),
         (0, 0) if all == 1 => "The database has a fresh, good backup".to_owned(),
         (0, 0) if unknown == 0 => format!("All {all} databases have a fresh, good backup"),
@@ -51,7 +49,7 @@ fn headline(chrome: &Chrome, view: &Overview) -> Markup {
     html! {
         div.headline {
             h1 { (light(worst)) " " (words) }
-            p.quiet { "As the storages said " (ago(view.at, chrome.now)) "." }
+            @if let Some(at) = view.at { p.quiet { "As the storages said " (ago(at, chrome.now)) "." } }
         }
     }
 }

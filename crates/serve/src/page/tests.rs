@@ -6,13 +6,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use super::chrome::Chrome;
 use super::view::{self, Filter, Light};
 use super::{backup, database, history, overview};
 use crate::auth::Role;
 use fixture::{Fixture, HOSTILE, chrome, id, manifest, now, pages, record};
+use pgkeep_model::failure::{Failure, Kind};
 use pgkeep_model::id::DatabaseName;
 
 /// Where to leave the pages, for those who want to look at them.
@@ -403,6 +404,75 @@ fn what_is_stale_or_without_copies_is_never_a_plain_yes() {
         );
         assert_ne!(view.unwrap().answer.light, Light::Good, "{name}");
     }
+}
+
+fn silence() -> Failure {
+    Failure::new(Kind::Storage, "storage_unreachable", "no route to host")
+}
+
+#[test]
+fn while_no_storage_answers_nothing_is_good_and_every_page_says_so() {
+    let mut fixture = Fixture::new();
+    let name: DatabaseName = "shop".parse().unwrap();
+    let shop = |fixture: &Fixture, now| {
+        view::database(&fixture.snapshot, &fixture.live, &name, now).unwrap()
+    };
+    let lights = |shop: &view::Database| (shop.light, shop.answer.light);
+    let known = shop(&fixture, now());
+    assert_eq!(lights(&known), (Light::Good, Light::Good));
+    // A look that is a quarter of an hour old is doubted, whatever the reason.
+    let old = shop(&fixture, now() + SignedDuration::from_mins(20));
+    assert_eq!(lights(&old), (Light::Warn, Light::Warn));
+
+    fixture.snapshot.failure = Some(silence());
+    let silent = shop(&fixture, now());
+    assert_eq!(lights(&silent), (Light::Warn, Light::Bad));
+    assert_eq!(silent.answer.words, "Not now: no storage answers.");
+    let copies = &silent.answer.checks[1];
+    assert_eq!((copies.what, copies.light), ("Its copies", Light::Bad));
+    let (light, words) = view::badge(&fixture.snapshot, &name, now()).unwrap();
+    assert_eq!(
+        (light, words.as_str()),
+        (Light::Warn, "5 h old when last seen")
+    );
+    let all = view::overview(&fixture.snapshot, &fixture.live, now());
+    assert_eq!(all.totals.lights[Light::Good as usize], 0);
+    for (page, html) in pages(&fixture, Role::Read) {
+        // Who has not signed in learns nothing, and a badge has no room.
+        let is_told = page != "login" && !page.starts_with("badge");
+        assert_eq!(html.0.contains("no route to host"), is_told, "{page}");
+    }
+
+    // The backup of six hours ago may be 26 hours old.
+    let later = now() + SignedDuration::from_hours(21);
+    fixture.snapshot.judge(later);
+    let stale = shop(&fixture, later);
+    assert_eq!(stale.light, Light::Bad);
+    assert_eq!(
+        stale.reason,
+        "newest good backup is 27 h old; the limit is 26 h"
+    );
+    assert!(
+        stale.alerts.iter().any(|alert| alert.contains("27 h old")),
+        "{:?}",
+        stale.alerts
+    );
+}
+
+#[test]
+fn before_the_first_look_nothing_is_said_of_any_database() {
+    let mut fixture = Fixture::new();
+    fixture.snapshot.at = Timestamp::UNIX_EPOCH;
+    fixture.snapshot.failure = Some(silence());
+    let all = view::overview(&fixture.snapshot, &fixture.live, now());
+    assert!(all.rows.iter().all(|row| row.light == Light::Bad));
+    let html = overview::render(&chrome(Role::Read), &all).into_string();
+    assert!(html.contains("It is not known how the databases stand"));
+    let name = "shop".parse().unwrap();
+    let shop = view::database(&fixture.snapshot, &[], &name, now()).unwrap();
+    assert_eq!(shop.answer.words, "It is not known.");
+    let (_, words) = view::badge(&fixture.snapshot, &name, now()).unwrap();
+    assert_eq!(words, "not known");
 }
 
 #[test]

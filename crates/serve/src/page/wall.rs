@@ -20,7 +20,7 @@ pub fn render(chrome: &Chrome, view: &Overview) -> Markup {
     };
     let body = html! {
         h1 { (light(worst)) " " (words) " " small.quiet { "at " (moment(chrome.now)) } }
-        @if let Some(failure) = &view.failure { p.note.bad { "The storages could not be asked since " (moment(view.at)) ": " (failure) } }
+        @if let Some(doubt) = &view.doubt { p.note.bad { "This may be old: " (doubt) } }
         (totals(&view.totals))
         div.tiles { @for row in &view.rows {
             section class=(tile(row.light)) {

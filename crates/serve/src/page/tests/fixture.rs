@@ -84,6 +84,7 @@ pub fn chrome(role: Role) -> Chrome {
         role,
         who: Some("eva".to_owned()),
         is_watch_only: false,
+        doubt: None,
         now: now(),
         zone_note: "Times are UTC where no zone is named.".to_owned(),
     }
@@ -443,8 +444,11 @@ fn live(name: &str, verb: &str, state: State, ago: i64, failure: Option<Failure>
 /// Renders every page there is, by a name for a file.
 pub fn pages(fixture: &Fixture, role: Role) -> Vec<(String, Markup)> {
     let Fixture { snapshot, live } = fixture;
-    let chrome = &chrome(role);
     let now = now();
+    let chrome = &Chrome {
+        doubt: snapshot.doubt(now),
+        ..chrome(role)
+    };
     let name = |text: &str| text.parse::<DatabaseName>().unwrap();
     let mut pages = Vec::new();
     let mut add = |page: &str, html: Markup| pages.push((page.to_owned(), html));

@@ -104,7 +104,7 @@ pub fn database(
     now: Timestamp,
 ) -> Option<Database> {
     let status = super::status(snapshot, name)?;
-    let (light, reason) = light(status, now);
+    let (light, reason) = light(snapshot, status, now);
     let newest_good = status.newest_good.as_ref();
     let found = newest_good.and_then(|newest| stored(snapshot, &newest.id));
     let running = all_running(snapshot, live).filter(|(of, _)| *of == name.as_str());

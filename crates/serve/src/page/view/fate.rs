@@ -46,8 +46,22 @@ pub struct Answer {
     pub checks: Vec<Check>,
 }
 
-/// Judges a database, and says why in words.
-pub fn light(status: &Status, now: Timestamp) -> (Light, String) {
+/// Judges a database, and says why in words. Where the storages do not answer it is at best a matter for somebody.
+pub fn light(snapshot: &Snapshot, status: &Status, now: Timestamp) -> (Light, String) {
+    let Some(doubt) = snapshot.doubt(now) else {
+        return as_known(status, now);
+    };
+    if snapshot.looked_at().is_none() {
+        return (Light::Bad, format!("not known: {doubt}"));
+    }
+    match as_known(status, now) {
+        known @ (Light::Warn | Light::Bad, _) => known,
+        (_, words) => (Light::Warn, format!("{words}, but {doubt}")),
+    }
+}
+
+/// Judges it by what is known, however old that is.
+fn as_known(status: &Status, now: Timestamp) -> (Light, String) {
     let age_words = status.newest_good.as_ref().map_or_else(
         || "no good backup".to_owned(),
         |newest| {
@@ -97,8 +111,8 @@ pub fn light(status: &Status, now: Timestamp) -> (Light, String) {
 /// Says whether a database could be restored now, and what that rests on.
 pub(crate) fn answer(snapshot: &Snapshot, status: &Status, now: Timestamp) -> Answer {
     let checks = vec![
-        good(status, now),
-        readable(snapshot, status),
+        good(snapshot, status, now),
+        readable(snapshot, status, now),
         drilled(status, now),
         key(snapshot, status, now),
         programs(snapshot),
@@ -117,6 +131,10 @@ pub(crate) fn answer(snapshot: &Snapshot, status: &Status, now: Timestamp) -> An
         .as_ref()
         .map(|newest| age(age_of(newest.started_at, now)));
     let (light, words) = match (no, worst, state_of) {
+        _ if snapshot.looked_at().is_none() => (Light::Bad, "It is not known.".to_owned()),
+        (true, _, Some(_)) if snapshot.failure.is_some() => {
+            (Light::Bad, "Not now: no storage answers.".to_owned())
+        }
         (true, _, _) | (_, _, None) => (Light::Bad, "No.".to_owned()),
         (false, Light::Good, Some(age)) => (Light::Good, format!("Yes, as of {age} ago.")),
         (false, _, Some(age)) => {
@@ -146,8 +164,11 @@ fn check(light: Light, what: &'static str, words: impl Into<String>) -> Check {
     }
 }
 
-fn good(status: &Status, now: Timestamp) -> Check {
+fn good(snapshot: &Snapshot, status: &Status, now: Timestamp) -> Check {
     let what = "A good backup";
+    if snapshot.looked_at().is_none() {
+        return check(Light::Bad, what, "it is not known whether there is one");
+    }
     let Some(newest) = &status.newest_good else {
         return check(Light::Bad, what, "there is none");
     };
@@ -170,8 +191,11 @@ fn good(status: &Status, now: Timestamp) -> Check {
     }
 }
 
-fn readable(snapshot: &Snapshot, status: &Status) -> Check {
+fn readable(snapshot: &Snapshot, status: &Status, now: Timestamp) -> Check {
     let what = "Its copies";
+    if snapshot.looked_at().is_none() {
+        return check(Light::Bad, what, "no storage has answered yet");
+    }
     let newest = status
         .newest_good
         .as_ref()
@@ -180,6 +204,15 @@ fn readable(snapshot: &Snapshot, status: &Status) -> Check {
         return check(Light::Bad, what, "there is none to read");
     };
     let (good, all) = copies(snapshot, &status.database, newest);
+    if let Some(doubt) = snapshot.doubt(now) {
+        let is_silent = snapshot.failure.is_some();
+        let light = if is_silent { Light::Bad } else { Light::Warn };
+        return check(
+            light,
+            what,
+            format!("{good} of {all} storages had it whole, but {doubt}"),
+        );
+    }
     let words = format!("{good} of {all} storages have it whole");
     let light = match good {
         0 => Light::Bad,

@@ -15,10 +15,10 @@ use pgkeep_core::op::status::Status;
 /// What the overview shows.
 #[derive(Clone, Debug)]
 pub struct Overview {
-    /// When the storages were asked.
-    pub at: Timestamp,
-    /// Why they could not be asked the last time.
-    pub failure: Option<String>,
+    /// When the storages were listed; none where they never were.
+    pub at: Option<Timestamp>,
+    /// Why what is known of them may no longer be so.
+    pub doubt: Option<String>,
     /// All databases together.
     pub totals: Totals,
     /// The storages.
@@ -157,11 +157,8 @@ pub fn overview(snapshot: &Snapshot, live: &[RunView], now: Timestamp) -> Overvi
     // The order of the report holds where lights are alike.
     rows.sort_by_key(|row| std::cmp::Reverse(row.light));
     Overview {
-        at: snapshot.at,
-        failure: snapshot
-            .failure
-            .as_ref()
-            .map(|failure| failure.message.clone()),
+        at: snapshot.looked_at(),
+        doubt: snapshot.doubt(now),
         totals,
         storages: storages(snapshot),
         rows,
@@ -175,7 +172,7 @@ fn row(
     next: Option<(Verb, Timestamp, String)>,
     now: Timestamp,
 ) -> DatabaseRow {
-    let (light, reason) = light(status, now);
+    let (light, reason) = light(snapshot, status, now);
     let newest = status.newest_good.as_ref();
     let found = newest.and_then(|newest| stored(snapshot, &newest.id));
     let last = status.last_runs.iter().find(|run| run.verb == "backup");
