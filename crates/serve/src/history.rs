@@ -1,11 +1,12 @@
 //! The history of runs: those of this process, those that are known by a lease, and those with a record, as one list.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::page::view::{Filter, ROWS, Records};
 use crate::runs::{Ask, KeyReused, RunView, Runs, State};
 use crate::snapshot::{Held, Snapshot};
 use pgkeep_core::op::history::read_records;
@@ -19,9 +20,6 @@ const MAX_READ: usize = 5000;
 
 /// How many are read at once.
 const BATCH: usize = 200;
-
-/// How many records of a database the page's history shows at most.
-const MAX_SHOWN: usize = 20_000;
 
 /// What is asked for.
 #[derive(Default)]
@@ -257,22 +255,63 @@ fn trigger(slot: Option<Timestamp>) -> &'static str {
     if slot.is_some() { "schedule" } else { "manual" }
 }
 
-/// Returns the same with all records of a database, for whoever goes back further than the newest ones.
-pub async fn with_all_records(known: &Snapshot, database: &DatabaseName) -> Snapshot {
-    let ids = known.listing.runs.keys().rev();
-    let newest = ids.filter(|run| run.database() == database).take(MAX_SHOWN);
-    let ids: Vec<&BackupId> = newest.collect();
-    if known
+/// Returns the runs of a database that wait or go on, here or elsewhere.
+pub fn under_way(known: &Snapshot, runs: &Runs, database: &DatabaseName) -> Vec<RunView> {
+    let is_open = |run: &RunView| matches!(run.state, State::Queued | State::Running);
+    let of_it = |run: &RunView| run.database == database.as_str();
+    let all = runs.all();
+    let elsewhere = known
+        .held
+        .iter()
+        .map(of_lease)
+        .filter(|held| all.iter().all(|run| run.id != held.id));
+    let mut found: Vec<RunView> = elsewhere.filter(|run| of_it(run) && is_open(run)).collect();
+    found.extend(all.iter().filter(|run| of_it(run) && is_open(run)).cloned());
+    found
+}
+
+/// Reads the records that one page of the history needs: those behind `before`, and no more of them than fill it.
+pub async fn page(known: &Snapshot, database: &DatabaseName, filter: &Filter) -> Records {
+    let of_it = known.listing.runs.keys().rev();
+    let ids: Vec<&BackupId> = of_it.filter(|run| run.database() == database).collect();
+    let begin = filter
+        .cut()
+        .map_or(0, |cut| ids.partition_point(|id| !cut.is_before(id)));
+    let held: HashMap<&BackupId, &Arc<RunRecord>> = known
         .records
         .get(database)
-        .is_some_and(|held| held.len() >= ids.len())
-    {
-        return known.clone();
+        .into_iter()
+        .flatten()
+        .map(|record| (&record.id, record))
+        .collect();
+    let is_filtered = filter.verb.is_some() || filter.result.is_some();
+    let (batch, limit) = if is_filtered {
+        (BATCH, MAX_READ)
+    } else {
+        // One more than fill a page says whether there is another one.
+        (ROWS + 1, ROWS + 1)
+    };
+    let (mut found, mut wanted, mut read) = (Vec::new(), 0, 0);
+    for ids in ids[begin..].chunks(batch) {
+        let unknown = ids.iter().copied().filter(|id| !held.contains_key(id));
+        let new = read_records(&known.listing, unknown).await;
+        let mut all: Vec<Arc<RunRecord>> = new.into_iter().map(Arc::new).collect();
+        all.extend(ids.iter().filter_map(|id| held.get(id).copied().cloned()));
+        wanted += all.iter().filter(|record| filter.wants(record)).count();
+        found.extend(all);
+        read += ids.len();
+        if wanted > ROWS || read >= limit {
+            break;
+        }
     }
-    let read = read_records(&known.listing, ids.into_iter()).await;
-    let mut records = BTreeMap::clone(&known.records);
-    records.insert(database.clone(), read.into_iter().map(Arc::new).collect());
-    known.but(|next| next.records = Arc::new(records))
+    let last = ids.get((begin + read).saturating_sub(1));
+    Records {
+        all: ids.len(),
+        read_to: last
+            .filter(|_| read > 0 && begin + read < ids.len())
+            .map(|id| (*id).clone()),
+        found,
+    }
 }
 
 /// Reads the note about the last drill of a backup.
@@ -297,4 +336,91 @@ pub(crate) async fn note_of(listing: &Listing, backup: &StoredBackup) -> Option<
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::page::tests::fixture::{Fixture, record};
+    use crate::page::view;
+    use pgkeep_core::op::stored::NamedStorage;
+    use pgkeep_model::keys::run_key;
+    use pgkeep_storage::Memory;
+    use std::collections::BTreeSet;
+    use std::time::Instant;
+
+    /// Of ten thousand records, each page reads a hundred, and each run is on one page.
+    #[tokio::test]
+    async fn a_page_reads_its_own_records_only() {
+        let memory = Arc::new(Memory::new());
+        let name: DatabaseName = "shop".parse().unwrap();
+        let now: Timestamp = "2026-11-30T09:12:31Z".parse().unwrap();
+        for number in 0..10_000_u16 {
+            let minutes = jiff::SignedDuration::from_mins(i64::from(number / 3));
+            let id = BackupId::new(name.clone(), now - minutes, number);
+            let mut one = record(&id, 3);
+            if number % 50 == 0 {
+                one = one.failed(20, "dump_failed", "the server went away");
+                one.backup_id = None;
+            }
+            memory.set(&run_key(&id), one.to_json(), now);
+        }
+        let storage = NamedStorage {
+            name: "local".to_owned(),
+            storage: memory,
+            identities: Arc::default(),
+        };
+        let listing = Listing::read(vec![storage], None, now).await.unwrap();
+        let fixture = tokio::task::spawn_blocking(Fixture::new).await.unwrap();
+        let known = fixture.snapshot.but(|next| {
+            next.listing = Arc::new(listing);
+            next.records = Arc::default();
+            next.missed = Vec::new();
+            next.held = Vec::new();
+        });
+        let began = Instant::now();
+        let mut filter = Filter::default();
+        let first = page(&known, &name, &filter).await;
+        let took = began.elapsed();
+        assert_eq!((first.found.len(), first.all), (ROWS + 1, 10_000));
+        // A debug build has ten times as long.
+        let limit = if cfg!(debug_assertions) { 3000 } else { 300 };
+        assert!(took.as_millis() < limit, "{took:?}");
+        // The last thousand, to the end.
+        let at = known.listing.runs.keys().nth(1000).unwrap();
+        filter.before = Some(format!("{}~{at}", at.started_at().as_microsecond()));
+        let mut seen = BTreeSet::new();
+        loop {
+            let read = page(&known, &name, &filter).await;
+            assert!(read.found.len() <= ROWS + 1);
+            let shown = view::history(&known, &[], &name, filter.clone(), Some(&read));
+            assert_eq!(shown.all, Some(10_000));
+            for row in shown.rows {
+                assert!(seen.insert(row.id.clone()), "{:?} twice", row.id);
+            }
+            filter.before = shown.before;
+            if filter.before.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen.len(), 1000);
+        // A filter that finds little says where it stopped.
+        let mut filter = Filter {
+            result: Some("bad".to_owned()),
+            ..Filter::default()
+        };
+        let (mut bad, mut pages) = (0, 0);
+        loop {
+            let read = page(&known, &name, &filter).await;
+            let shown = view::history(&known, &[], &name, filter.clone(), Some(&read));
+            bad += shown.rows.len();
+            pages += 1;
+            filter.before = shown.before;
+            if filter.before.is_none() {
+                break;
+            }
+        }
+        assert_eq!(bad, 200);
+        assert!(pages <= 4, "{pages} pages");
+    }
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::database_name;
 use crate::apart::apart;
 use crate::app::{App, Operator, Reader};
+use crate::history::under_way;
 use crate::problem::{Body, Problem, Result};
 use pgkeep_core::op;
 use pgkeep_core::setup::prune;
@@ -27,7 +28,8 @@ pub(crate) async fn list(_: Reader, State(app): State<App>) -> Json<Value> {
     }))
 }
 
-/// How one database stands, what it runs next, what is running, and which slots nobody ran.
+/// How one database stands, what is running, what it runs next, and which slots nobody ran. `failure` says why the storages
+/// were not listed the last time.
 #[utoipa::path(get, path = "/api/v1/databases/{database}", tag = "databases",
     params(("database" = String, Path, description = "Name in the configuration")),
     responses((status = 200, body = Value), (status = 401, body = Body, content_type = "application/problem+json"),
@@ -61,7 +63,9 @@ pub(crate) async fn show(
         .collect();
     Ok(Json(json!({
         "looked_at": known.looked_at(),
+        "failure": known.failure,
         "status": status,
+        "running": under_way(&known, &app.runs, &name),
         "schedules": next,
         "missed": missed,
     })))

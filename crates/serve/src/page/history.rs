@@ -40,7 +40,7 @@ pub fn render(chrome: &Chrome, view: &History) -> Markup {
                 @for (value, word) in RESULTS { option value=(value) selected[view.filter.result.as_deref() == Some(value)] { (word) } }
             }
             button type="submit" { "Show" }
-            span.quiet { (number(view.all as u64)) " in all" }
+            @if let Some(all) = view.all { span.quiet { (number(all as u64)) " in all" } }
         }
         (runs(chrome, &view.rows, false))
         p.links {

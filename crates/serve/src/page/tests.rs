@@ -204,7 +204,13 @@ fn a_history_in_pages_has_each_run_once() {
     let all = records.len() + 1;
     let began = Instant::now();
     let mut filter = Filter::default();
-    let first = view::history(&fixture.snapshot, &fixture.live, &name, filter.clone());
+    let first = view::history(
+        &fixture.snapshot,
+        &fixture.live,
+        &name,
+        filter.clone(),
+        None,
+    );
     let html = history::render(&chrome(Role::Read), &first).into_string();
     let took = began.elapsed();
     assert_eq!(first.rows.len(), 100);
@@ -216,8 +222,14 @@ fn a_history_in_pages_has_each_run_once() {
     );
     let mut seen = HashSet::new();
     loop {
-        let page = view::history(&fixture.snapshot, &fixture.live, &name, filter.clone());
-        assert_eq!(page.all, all);
+        let page = view::history(
+            &fixture.snapshot,
+            &fixture.live,
+            &name,
+            filter.clone(),
+            None,
+        );
+        assert_eq!(page.all, Some(all));
         for row in &page.rows {
             assert!(seen.insert((row.id.clone(), row.at)), "{:?} twice", row.id);
         }
@@ -236,6 +248,7 @@ fn a_history_in_pages_has_each_run_once() {
         &fixture.live,
         &"crm".parse().unwrap(),
         bad,
+        None,
     );
     let states: Vec<&str> = crm.rows.iter().map(|row| row.state.as_str()).collect();
     assert_eq!(

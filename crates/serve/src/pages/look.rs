@@ -61,8 +61,9 @@ pub(crate) async fn history(
         result: given(wanted.result),
         before: given(wanted.before),
     };
-    let known = crate::history::with_all_records(&app.known(), &name).await;
-    let view = view::history(&known, &app.runs.all(), &name, filter);
+    let known = app.known();
+    let records = crate::history::page(&known, &name, &filter).await;
+    let view = view::history(&known, &app.runs.all(), &name, filter, Some(&records));
     Ok(page::history::render(&visit.chrome, &view).into_response())
 }
 

@@ -468,7 +468,7 @@ pub fn pages(fixture: &Fixture, role: Role) -> Vec<(String, Markup)> {
             &format!("history-{one}"),
             history::render(
                 chrome,
-                &view::history(snapshot, live, &of_one, Filter::default()),
+                &view::history(snapshot, live, &of_one, Filter::default(), None),
             ),
         );
         add(
@@ -499,7 +499,7 @@ pub fn pages(fixture: &Fixture, role: Role) -> Vec<(String, Markup)> {
         "history-filtered",
         history::render(
             chrome,
-            &view::history(snapshot, live, &name("shop"), filtered),
+            &view::history(snapshot, live, &name("shop"), filtered, None),
         ),
     );
     for (page, database, ago) in [

@@ -1,5 +1,7 @@
 //! The history of a database: what is on record, what is under way, and what never came, as one list in pages.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use super::run::{RunRow, RunState, of_held, of_live, of_missed, of_record, state_of};
@@ -22,6 +24,53 @@ pub struct Filter {
     pub before: Option<String>,
 }
 
+/// Where a page begins: behind a moment and a tag, which tells what is of one moment apart.
+pub(crate) struct Cut<'t> {
+    micros: i64,
+    tag: &'t str,
+}
+
+/// The records that were read for a page.
+#[derive(Clone, Debug)]
+pub struct Records {
+    /// How many there are of the database, on all pages.
+    pub all: usize,
+    /// Those that were read.
+    pub found: Vec<Arc<RunRecord>>,
+    /// The oldest one that was looked at; none where there is no older one.
+    pub read_to: Option<BackupId>,
+}
+
+impl Filter {
+    /// Returns where the page begins; none where that is not asked for, or not understood.
+    pub(crate) fn cut(&self) -> Option<Cut<'_>> {
+        let (micros, tag) = self.before.as_deref()?.split_once('~')?;
+        let micros = micros.parse().ok()?;
+        Some(Cut { micros, tag })
+    }
+
+    /// Tells whether a record is of the kind that is asked for.
+    pub(crate) fn wants(&self, record: &RunRecord) -> bool {
+        Entry::Record(record).fits(self)
+    }
+
+    fn is_any(&self) -> bool {
+        self.verb.is_none() && self.result.is_none()
+    }
+}
+
+impl Cut<'_> {
+    /// Tells whether the record of a run stands behind the cut.
+    pub(crate) fn is_before(&self, id: &BackupId) -> bool {
+        self.has_behind(id.started_at(), &id.to_string())
+    }
+
+    fn has_behind(&self, at: Timestamp, tag: &str) -> bool {
+        let micros = at.as_microsecond();
+        micros < self.micros || micros == self.micros && tag < self.tag
+    }
+}
+
 /// One page of the history.
 #[derive(Clone, Debug)]
 pub struct History {
@@ -33,8 +82,8 @@ pub struct History {
     pub rows: Vec<RunRow>,
     /// What the next page begins behind; none on the last one.
     pub before: Option<String>,
-    /// How many rows there are in all, on all pages.
-    pub all: usize,
+    /// How many rows there are in all, on all pages; none where only some of them were read.
+    pub all: Option<usize>,
 }
 
 /// Something that becomes a row where it is shown.
@@ -48,7 +97,8 @@ enum Entry<'s> {
 impl Entry<'_> {
     fn at(&self) -> Timestamp {
         match self {
-            Self::Record(record) => record.started_at,
+            // As listings order them: so a page is found without reading all that is newer.
+            Self::Record(record) => record.id.started_at(),
             Self::Live(run) => run.started_at.unwrap_or(run.queued_at),
             Self::Held(held) => held.since,
             Self::Missed(missed) => missed.slot,
@@ -109,37 +159,52 @@ impl Entry<'_> {
             }
     }
 
-    /// Orders entries and cuts pages: microseconds, then the tag.
     fn key(&self) -> String {
-        format!("{}~{}", self.at().as_microsecond(), self.tag())
+        key(self.at(), &self.tag())
     }
 }
 
-/// Reads one page of the history. An unknown `before` begins with the newest.
+/// Makes one page of the history, out of the records that were read for it, or else of those in the snapshot. An unknown
+/// `before` begins with the newest.
 pub fn history(
     snapshot: &Snapshot,
     live: &[RunView],
     name: &DatabaseName,
     filter: Filter,
+    read: Option<&Records>,
 ) -> History {
-    let mut entries = entries(snapshot, live, name);
+    let held = snapshot.records.get(name).map(Vec::as_slice);
+    let records = read.map_or(held.unwrap_or_default(), |read| read.found.as_slice());
+    let mut entries = entries(snapshot, live, name, records);
+    let unread = read.map_or(0, |read| read.all - read.found.len().min(read.all));
+    let all = entries.len() + unread;
     entries.retain(|entry| entry.fits(&filter));
     entries.sort_by(|one, other| {
         let by_time = other.at().cmp(&one.at());
         by_time.then_with(|| other.tag().cmp(&one.tag()))
     });
-    let all = entries.len();
-    let cut = filter.before.as_deref().and_then(cut);
-    let from = cut.map_or(0, |(at, tag)| {
-        entries.partition_point(|entry| {
-            let micros = entry.at().as_microsecond();
-            micros > at || micros == at && entry.tag().as_str() >= tag
-        })
+    let all = match read {
+        None => Some(entries.len()),
+        Some(_) => filter.is_any().then_some(all),
+    };
+    // What is older than all that was read comes with the records of its time.
+    let read_to = read.and_then(|read| read.read_to.as_ref());
+    if let Some(last) = read_to {
+        let end = Cut {
+            micros: last.started_at().as_microsecond(),
+            tag: &last.to_string(),
+        };
+        entries.retain(|entry| !end.has_behind(entry.at(), &entry.tag()));
+    }
+    let from = filter.cut().map_or(0, |cut| {
+        entries.partition_point(|entry| !cut.has_behind(entry.at(), &entry.tag()))
     });
     let shown = &entries[from..entries.len().min(from + ROWS)];
-    let before = (from + ROWS < entries.len())
-        .then(|| shown.last().map(Entry::key))
-        .flatten();
+    let before = if from + ROWS < entries.len() {
+        shown.last().map(Entry::key)
+    } else {
+        read_to.map(|id| key(id.started_at(), &id.to_string()))
+    };
     History {
         name: name.to_string(),
         rows: shown.iter().map(Entry::row).collect(),
@@ -149,9 +214,9 @@ pub fn history(
     }
 }
 
-fn cut(text: &str) -> Option<(i64, &str)> {
-    let (at, tag) = text.split_once('~')?;
-    Some((at.parse().ok()?, tag))
+/// Where an entry stands: microseconds, then the tag.
+fn key(at: Timestamp, tag: &str) -> String {
+    format!("{}~{tag}", at.as_microsecond())
 }
 
 /// The newest rows of a database, without any filter.
@@ -161,20 +226,28 @@ pub(super) fn newest(
     name: &DatabaseName,
     rows: usize,
 ) -> Vec<RunRow> {
-    let mut entries = entries(snapshot, live, name);
+    let held = snapshot.records.get(name).map(Vec::as_slice);
+    let mut entries = entries(snapshot, live, name, held.unwrap_or_default());
     entries.sort_by_key(|entry| std::cmp::Reverse(entry.at()));
     entries.iter().take(rows).map(Entry::row).collect()
 }
 
-fn entries<'s>(snapshot: &'s Snapshot, live: &'s [RunView], name: &DatabaseName) -> Vec<Entry<'s>> {
-    let records = snapshot
-        .records
-        .get(name)
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+fn entries<'s>(
+    snapshot: &'s Snapshot,
+    live: &'s [RunView],
+    name: &DatabaseName,
+    records: &'s [Arc<RunRecord>],
+) -> Vec<Entry<'s>> {
+    let held = snapshot.records.get(name).map(Vec::as_slice);
+    let newest = held.unwrap_or_default();
     let is_record_of =
         |record: &RunRecord, id: &BackupId| &record.id == id || record.run.as_ref() == Some(id);
-    let is_recorded = |run: &RunView| records.iter().any(|record| is_record_of(record, &run.id));
+    // The record may stand on another page.
+    let has_record = |id: &BackupId| {
+        snapshot.listing.runs.contains_key(id)
+            || newest.iter().any(|record| is_record_of(record, id))
+    };
+    let is_recorded = |run: &RunView| has_record(&run.id);
     let is_open = |run: &RunView| matches!(run.state, State::Queued | State::Running);
     let here = live
         .iter()
@@ -184,10 +257,7 @@ fn entries<'s>(snapshot: &'s Snapshot, live: &'s [RunView], name: &DatabaseName)
             .run
             .as_ref()
             .is_some_and(|id| live.iter().any(|run| &run.id == id));
-        let is_told = held
-            .run
-            .as_ref()
-            .is_some_and(|id| records.iter().any(|record| is_record_of(record, id)));
+        let is_told = held.run.as_ref().is_some_and(has_record);
         &held.database == name && !is_here && !is_told
     });
     let missed = snapshot

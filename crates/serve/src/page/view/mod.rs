@@ -18,7 +18,7 @@ pub use backup::{Backup, CopyState, backup};
 pub use calendar::{Calendar, CalendarRow, calendar};
 pub use database::{Database, Next, StoredRow, database};
 pub use fate::{Answer, Check, Light, light};
-pub use history::{Filter, History, history};
+pub use history::{Filter, History, ROWS, Records, history};
 pub use known::{DrillCell, Newest};
 pub use overview::{DatabaseRow, Overview, Running, StorageLine, Totals, overview};
 pub use restore::{Restore, restore};
