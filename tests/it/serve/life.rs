@@ -246,3 +246,70 @@ fn a_drill_that_loses_its_lease_ends() {
     assert!(names.into_iter().all(|name| !name.ends_with(".drill.json")));
     serving.end().expect(0);
 }
+
+/// A server whose storages do not answer begins all the same, and says that nothing is known.
+#[test]
+fn it_begins_without_its_storages() {
+    let Some(shop) = Shop::new("") else { return };
+    let text = format!(
+        "databases:\n  shop: {{url: postgres://app@127.0.0.1:1/shop, max_age: 36h}}\n\
+         storages:\n  far: {{url: s3://bucket/x, endpoint: 'http://127.0.0.1:1', region: x, access_key_id: a, \
+         secret_access_key: b}}\nserver:\n{}",
+        super::TOKENS
+    );
+    shop.sandbox.write_secret("pgkeep.yaml", text);
+    let serving = shop.serve(&[]);
+    serving.get("/healthz").expect(200);
+    serving.get("/readyz").expect(503);
+    let all = serving.get("/api/v1/databases").expect(200).json();
+    assert_eq!(all["looked_at"], json!(null));
+    assert_eq!(all["databases"][0]["freshness"], "not_judged");
+    let page = serving.get("/").expect(200).text();
+    assert!(page.contains("It is not known how the databases stand"));
+    serving.end().expect(0);
+}
+
+/// What it knew of storages that do not answer any more is kept, and doubted on every page.
+#[test]
+fn it_goes_on_without_its_storages() {
+    let Some(shop) = Shop::new("    max_age: 36h\n") else {
+        return;
+    };
+    let serving = shop.serve(&[]);
+    let until = |status: u16| {
+        let began = Instant::now();
+        while serving.get("/readyz").status != status {
+            assert!(began.elapsed() < super::LIMIT, "it was never {status}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    until(200);
+    let id = serving.start("backups");
+    assert_eq!(serving.wait_for(&id)["state"], "done");
+    let began = Instant::now();
+    let known = loop {
+        let known = serving.get("/api/v1/databases/shop").expect(200).json();
+        if known["status"]["newest_good"]["id"] == id.as_str() {
+            break known;
+        }
+        assert!(began.elapsed() < super::LIMIT, "{known:#}");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert_eq!(
+        (&known["failure"], &known["running"]),
+        (&json!(null), &json!([]))
+    );
+
+    let folder = shop.sandbox.path("backups");
+    std::fs::rename(&folder, shop.sandbox.path("away")).unwrap();
+    std::fs::write(&folder, "no folder").unwrap();
+    let lost = serving.start("backups");
+    assert_eq!(serving.wait_for(&lost)["state"], "failed");
+    until(503);
+    let known = serving.get("/api/v1/databases/shop").expect(200).json();
+    assert!(known["failure"]["message"].is_string(), "{known:#}");
+    assert_eq!(known["status"]["newest_good"]["id"], id.as_str());
+    let page = serving.get("/databases/shop").expect(200).text();
+    assert!(page.contains("Not now: no storage answers."), "{page}");
+    serving.end().expect(0);
+}
