@@ -122,10 +122,19 @@ pub async fn run(
     let telling = stale::run(snapshot, looking.clone());
     let mut tasks: [Task; 3] = [
         ("the watcher of storages", watching),
-        ("the scheduler", tokio::spawn(async { Ok(schedules.await) })),
+        (
+            "the scheduler",
+            tokio::spawn(async {
+                schedules.await;
+                Ok(())
+            }),
+        ),
         (
             "the sender of notices",
-            tokio::spawn(async { Ok(telling.await) }),
+            tokio::spawn(async {
+                telling.await;
+                Ok(())
+            }),
         ),
     ];
     let bound = listener.local_addr().unwrap_or(address);

@@ -31,10 +31,9 @@ impl Status {
             _ => judge(at, limit.map(Duration::from_secs), now),
         };
         let mut next = self.clone();
-        for newest in [&mut next.newest_good, &mut next.newest_drilled] {
-            if let Some(newest) = newest {
-                newest.age_seconds = age_of(newest.started_at);
-            }
+        let newest = [&mut next.newest_good, &mut next.newest_drilled];
+        for newest in newest.into_iter().flatten() {
+            newest.age_seconds = age_of(newest.started_at);
         }
         for held in &mut next.held {
             held.age_seconds = age_of(held.started_at);
