@@ -23,6 +23,7 @@ use pgkeep_core::op::stored::{Listing, NamedStorage};
 use pgkeep_core::setup::{Setup, StorageOverrides, status as request};
 use pgkeep_model::config::Config;
 use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::freshness::Freshness;
 use pgkeep_model::id::DatabaseName;
 
 /// How often the storages are listed, at most; a listing that takes long is made more seldom.
@@ -273,8 +274,15 @@ impl Look<'_> {
             leases: Leases::default(),
             records: Records::new(1),
         };
-        let mut snapshot = self.judged(listing, false, &mut known, now).await?;
+        let mut snapshot = self.judged(listing, &mut known, now).await?;
         snapshot.at = Timestamp::UNIX_EPOCH;
+        // What no storage was asked for is neither fresh nor stale.
+        if let Some(report) = Arc::get_mut(&mut snapshot.report) {
+            for status in &mut report.databases {
+                status.freshness = Freshness::NotJudged;
+            }
+        }
+        snapshot.judge(now);
         snapshot.failure = Some(Failure::new(Kind::Storage, NOT_LISTED_YET, why));
         Ok(snapshot)
     }
@@ -282,7 +290,7 @@ impl Look<'_> {
     async fn at_all(&self, known: &mut Known) -> Result<Snapshot> {
         let now = self.context.clock.now();
         let listing = Listing::read(self.storages.clone(), None, now).await?;
-        let mut snapshot = self.judged(listing, true, known, now).await?;
+        let mut snapshot = self.judged(listing, known, now).await?;
         let unlisted = unlisted(&snapshot, now);
         snapshot.held = known.leases.held(&snapshot.listing, unlisted, now).await;
         let since = now - MISSED_WITHIN;
@@ -294,18 +302,10 @@ impl Look<'_> {
     async fn judged(
         &self,
         listing: Listing,
-        is_listed: bool,
         known: &mut Known,
         now: Timestamp,
     ) -> Result<Snapshot> {
-        let mut asked = request::request(&request::Overrides::default(), self.setup, now)?;
-        if !is_listed {
-            // What no storage was asked for is neither fresh nor stale.
-            asked.max_age = None;
-            for one in asked.databases.iter_mut().flatten() {
-                (one.max_age, one.is_drill_expected) = (None, false);
-            }
-        }
+        let asked = request::request(&request::Overrides::default(), self.setup, now)?;
         let seen = &mut known.records;
         seen.begin();
         let report = status::of(&listing, asked.databases, asked.max_age, now, seen).await;
