@@ -165,8 +165,11 @@ fn places_read_well() {
     );
 }
 
-/// Takes the lease away behind the first copy.
-struct Thief(Memory);
+/// Takes the lease away behind the first copy. Leases are in a storage of their own, which answers at any time.
+struct Thief {
+    leases: Memory,
+    backups: Memory,
+}
 
 const LEASE: &str = "shop/verify.lease.json";
 
@@ -174,26 +177,27 @@ impl Observer for Thief {
     fn note(&self, event: Event<'_>) {
         if matches!(event, Event::Verified(_)) {
             let theirs = r#"{"format":2,"holder":"another"}"#;
-            self.0.heal(Verb::Get);
-            self.0.set(LEASE, theirs, Timestamp::now());
+            self.backups.heal(Verb::Get);
+            self.leases.set(LEASE, theirs, Timestamp::now());
         }
     }
 }
 
 #[tokio::test]
 async fn a_verification_that_loses_its_lease_ends() {
-    let memory = Memory::new();
+    let (memory, leases) = (Memory::new(), Memory::new());
+    let named = |name: &str, storage: &Memory| NamedStorage {
+        name: name.to_owned(),
+        storage: Arc::new(storage.clone()),
+        identities: Arc::default(),
+    };
     for end in ["sql.gz", "manifest.json"] {
         let key = format!("shop/{}.{end}", IDS[3]);
         memory.put(&key, "x".into()).await.unwrap();
     }
     let state = tempfile::tempdir().unwrap();
     let request = || Request {
-        storages: vec![NamedStorage {
-            name: "here".to_owned(),
-            storage: Arc::new(memory.clone()),
-            identities: Arc::default(),
-        }],
+        storages: vec![named("here", &memory)],
         database: Some("shop".parse().unwrap()),
         which: Which::All,
         origin: Origin::default(),
@@ -204,11 +208,14 @@ async fn a_verification_that_loses_its_lease_ends() {
             }],
             ttl: Duration::from_secs(60),
             wait: Duration::ZERO,
-            leases: Leases::Each,
+            leases: Leases::In(named("locks", &leases)),
         }),
     };
     let context = Context::new(Arc::new(SystemClock));
-    let thief = Thief(memory.clone());
+    let thief = Thief {
+        leases: leases.clone(),
+        backups: memory.clone(),
+    };
     memory.fail(Verb::Get, || Error::failed("it is away"));
     let undisturbed = run(request(), &context, &Silent).await.unwrap();
     assert_eq!(undisturbed.failure.unwrap().kind, Kind::Storage);
@@ -216,7 +223,7 @@ async fn a_verification_that_loses_its_lease_ends() {
     assert_eq!((failure.kind, failure.id), (Kind::Busy, "lock_lost"));
     assert!(!context.stop.is_requested(), "the process goes on");
     // Damage that was found is certain.
-    memory.remove(LEASE).await.unwrap();
+    leases.remove(LEASE).await.unwrap();
     let damaged = run(request(), &context, &thief).await.unwrap();
     assert_eq!(damaged.failure.unwrap().id, "backup_damaged");
 }
