@@ -17,6 +17,10 @@ use super::schedule::Schedule;
 /// How often a slot's run is begun: once, and once more if that died.
 const MAX_ATTEMPTS: u32 = 2;
 
+/// How often workers begin it that come and go, and may be ended at any moment for reasons of their own, such as a node
+/// that is drained. What a run dies of each time is given up all the same.
+pub const ATTEMPTS_OF_WORKERS: u32 = 5;
+
 /// How far back the newest slot is looked for: a schedule such as `0 3 29 2 *` has gaps of up to eight years.
 const LOOK_BACK: SignedDuration = SignedDuration::from_hours(24 * 366 * 8);
 
@@ -113,6 +117,11 @@ impl Plan {
 /// Returns what is to be run now: the newest slot, unless it was run, is being run, or its time is over. Older ones are
 /// missed, and never made up for.
 pub fn due(plan: &Plan, runs: &[SlotRun], now: Timestamp) -> Option<Due> {
+    due_within(plan, runs, now, MAX_ATTEMPTS)
+}
+
+/// The same for a caller that begins a slot's run up to `attempts` times, where those before died.
+pub fn due_within(plan: &Plan, runs: &[SlotRun], now: Timestamp, attempts: u32) -> Option<Due> {
     let slot = plan.newest(now)?;
     let began = slot + plan.offset;
     if now.duration_since(began) > plan.catch_up {
@@ -123,7 +132,7 @@ pub fn due(plan: &Plan, runs: &[SlotRun], now: Timestamp) -> Option<Due> {
         return None;
     }
     let died = u32::try_from(of_slot().count()).unwrap_or(u32::MAX);
-    (died < MAX_ATTEMPTS).then_some(Due {
+    (died < attempts).then_some(Due {
         slot,
         attempt: died + 1,
     })

@@ -22,7 +22,7 @@ pub struct DueArgs {
     /// Take the databases whose scheduled time has passed and that nobody has run for it, one after another
     ///
     /// Any number of workers may do so at once, on any hosts: each slot of a schedule is run once. A run that dies is
-    /// made up for once, by whoever looks next.
+    /// made up for by whichever worker looks next.
     #[arg(long, help_heading = "Fleet")]
     pub due: bool,
     /// Take only this part of the databases, such as 2/8, the second of eight parts; 8 alone takes the number of the pod of

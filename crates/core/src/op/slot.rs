@@ -7,6 +7,7 @@ use super::lock::{self, BUSY, Hold, LockRequest};
 use crate::context::Context;
 use crate::copies::listing::Listing;
 use crate::tracker::Tracked;
+use pgkeep_model::due::ATTEMPTS_OF_WORKERS;
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::origin::Origin;
 use pgkeep_model::runs::RunRecord;
@@ -14,8 +15,8 @@ use pgkeep_model::runs::RunRecord;
 /// Id of the failure of a run whose slot another run has had.
 const SLOT_TAKEN: &str = "slot_taken";
 
-/// How often a slot's run may be stopped or die before it is given up.
-const MAX_DEATHS: usize = 2;
+/// How often a slot's run may be stopped or die before it may not be begun again. A server gives it up before.
+const MAX_DEATHS: usize = ATTEMPTS_OF_WORKERS as usize;
 
 /// Takes the locks, and fails with [`Kind::Busy`] where the run's slot was run already.
 pub(super) async fn acquire(request: &LockRequest<'_>, context: &Context) -> Result<Hold> {
@@ -99,7 +100,7 @@ mod tests {
     use pgkeep_model::runs::INTERRUPTED;
 
     #[test]
-    fn a_slot_whose_run_was_stopped_has_one_more_attempt() {
+    fn a_slot_whose_run_was_stopped_may_be_begun_again_some_times() {
         let slot: Timestamp = "2026-01-02T03:15:00Z".parse().unwrap();
         let record = |code: u8, id: &str| {
             let run = "shop-20260102T031500Z-7f3a".parse().unwrap();
@@ -119,8 +120,8 @@ mod tests {
             (vec![], false),
             (vec![stopped()], false),
             (vec![died()], false),
-            (vec![stopped(), died()], true),
-            (vec![stopped(), stopped()], true),
+            (vec![stopped(), died(), died(), died()], false),
+            (vec![stopped(), stopped(), died(), died(), died()], true),
             (vec![failed()], true),
             (vec![stopped(), record(0, "")], true),
         ] {

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::{CLOCKS_APART, READS_AT_ONCE, Scheduled, records_since, runs_since};
 use crate::copies::listing::{Listing, NamedStorage};
-use pgkeep_model::due::{self, Due, Outcome, SlotRun};
+use pgkeep_model::due::{self, ATTEMPTS_OF_WORKERS, Due, Outcome, SlotRun, due_within};
 use pgkeep_model::failure::Result;
 use pgkeep_model::id::{BackupId, DatabaseName};
 use pgkeep_model::keys::{Leased, lease_key};
@@ -65,7 +65,7 @@ async fn judge(
 ) -> Option<Turn> {
     let known = known(verb, &one.database, slot, listing, runs, now).await;
     Some(Turn {
-        due: due::due(&one.plan, &known, at)?,
+        due: due_within(&one.plan, &known, at, ATTEMPTS_OF_WORKERS)?,
         database: one.database.clone(),
     })
 }
