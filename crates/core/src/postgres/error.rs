@@ -958,6 +958,9 @@ mod tests {
         for said in [
             "FATAL:  terminating connection due to administrator command\nserver closed the connection unexpectedly",
             "psql:<stdin>:4: error: connection to server was lost",
+            // PostgreSQL 15, stopped with `pg_ctl -m immediate`.
+            "WARNING:  terminating connection due to immediate shutdown command\nserver closed the connection unexpectedly\n\tThis probably means the server terminated abnormally\n\tbefore or while processing the request.\nconnection to server was lost",
+            "WARNING:  terminating connection because of crash of another server process\nDETAIL:  The postmaster has commanded this server process to roll back.\nHINT:  In a moment you should be able to reconnect.\nserver closed the connection unexpectedly",
             "ERROR:  it broke\nDETAIL:  a row\nSSL connection has been closed unexpectedly",
         ] {
             assert_eq!(of_psql(2, said), Reason::ConnectionLost, "{said}");

@@ -22,6 +22,12 @@ const QUOTING_LABELS: &[&str] = &[
     "DEBUG:",
 ];
 
+/// Warnings of the server itself about the session, which it ends at once: `quickdie` of its `postgres.c`.
+const LAST_WORDS: &[&str] = &[
+    "WARNING:  terminating connection due to immediate shutdown command",
+    "WARNING:  terminating connection because of crash of another server process",
+];
+
 /// The same of the programs.
 const QUOTING_WORDS: &[&str] = &[
     "hint: ",
@@ -74,6 +80,9 @@ fn begins(line: &str) -> Option<Part> {
     let own = own(line);
     let text = own.map_or(line, |(_, text)| text);
     let begins_with = |labels: &[&str]| labels.iter().any(|label| text.starts_with(label));
+    if own.is_none() && LAST_WORDS.contains(&line) {
+        return Some(Part::Session);
+    }
     if begins_with(QUOTING_LABELS) || own.is_some() && begins_with(QUOTING_WORDS) {
         return Some(Part::Quote);
     }
