@@ -145,18 +145,7 @@ fn id(slug: &str, moment: &Moment<'_>) -> Uuid {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pgkeep_model::config::{self, Env};
-
-    struct Nothing;
-
-    impl Env for Nothing {
-        fn var(&self, _: &str) -> Option<String> {
-            None
-        }
-        fn read_file(&self, _: &std::path::Path) -> std::io::Result<String> {
-            Err(std::io::ErrorKind::NotFound.into())
-        }
-    }
+    use pgkeep_model::config::{self, NoEnv};
 
     #[test]
     fn a_slug_is_of_the_grammar_and_of_one_database() {
@@ -187,7 +176,7 @@ mod tests {
     fn a_monitor_is_as_the_configuration_says() {
         let text = "databases:\n  shop: {url: 'postgres://h/d', schedule: '15 3 * * *', timezone: Europe/Berlin, \
                     drill: {schedule: '@Weekly'}}\nstorages: {here: {url: /b}}\nsentry: {max_runtime: 90m}\n";
-        let config = config::parse(text, &Nothing).unwrap();
+        let config = config::parse(text, &NoEnv).unwrap();
         let all = all(&config);
         assert_eq!(all.len(), 2);
         let told = |verb| {

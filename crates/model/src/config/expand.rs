@@ -23,6 +23,19 @@ pub trait Env {
     fn read_file(&self, path: &Path) -> io::Result<String>;
 }
 
+/// An environment with nothing in it.
+pub struct NoEnv;
+
+impl Env for NoEnv {
+    fn var(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn read_file(&self, _: &Path) -> io::Result<String> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
 /// Replaces every `${..}`; `$${` stands for a literal `${`, and any other `$` for itself.
 ///
 /// A value is taken as it is: it is not read as YAML and not expanded again.

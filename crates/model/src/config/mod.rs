@@ -34,7 +34,7 @@ use std::fmt;
 use crate::redact::percent_decoded;
 
 pub use callers::{Network, ServerRole};
-pub use expand::Env;
+pub use expand::{Env, NoEnv};
 pub use jobs::Jobs;
 pub use limits::Limits;
 pub use placed::placed;
@@ -119,19 +119,10 @@ impl Unset {
 ///
 /// Panics where a promise is broken.
 pub fn fuzz(data: &[u8]) {
-    struct Nothing;
-    impl Env for Nothing {
-        fn var(&self, _: &str) -> Option<String> {
-            None
-        }
-        fn read_file(&self, _: &std::path::Path) -> std::io::Result<String> {
-            Err(std::io::ErrorKind::NotFound.into())
-        }
-    }
-    match parse(&String::from_utf8_lossy(data), &Nothing) {
+    match parse(&String::from_utf8_lossy(data), &NoEnv) {
         Ok(config) => {
             let shown = config.effective_yaml();
-            let again = parse(&shown, &Nothing).expect("what is shown can be read");
+            let again = parse(&shown, &NoEnv).expect("what is shown can be read");
             assert_eq!(
                 again.effective(),
                 config.effective(),

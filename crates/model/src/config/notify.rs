@@ -224,19 +224,8 @@ fn check_login(reader: &mut Reader, fields: &Fields, email: &EmailConfig) {
 mod tests {
     use super::*;
     use crate::config::url::hide;
-    use crate::config::{Env, parse};
+    use crate::config::{NoEnv, parse};
     use crate::notice::PingStyle;
-
-    struct Nothing;
-
-    impl Env for Nothing {
-        fn var(&self, _: &str) -> Option<String> {
-            None
-        }
-        fn read_file(&self, _: &std::path::Path) -> std::io::Result<String> {
-            Err(std::io::ErrorKind::NotFound.into())
-        }
-    }
 
     /// A file with two databases and these entries, the first of which is line 3.
     fn file(entries: &str) -> String {
@@ -247,7 +236,7 @@ mod tests {
     }
 
     fn good(entries: &str) -> Vec<NotifierConfig> {
-        let parsed = parse(&file(entries), &Nothing);
+        let parsed = parse(&file(entries), &NoEnv);
         parsed
             .unwrap_or_else(|problems| panic!("{entries}: {problems:?}"))
             .notify
@@ -351,7 +340,7 @@ mod tests {
                 "`notify.ping` would report on 2 databases",
             ),
         ] {
-            let problems = parse(&file(&format!("  - {entry}")), &Nothing).unwrap_err();
+            let problems = parse(&file(&format!("  - {entry}")), &NoEnv).unwrap_err();
             let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
             assert!(
                 told.iter()

@@ -1,8 +1,6 @@
 //! Pages of real values for tests: backups in storages in memory, read and judged as they are in operation.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +10,7 @@ use maud::Markup;
 use pgkeep_core::op::status::{self, Watched};
 use pgkeep_core::op::stored::{Listing, NamedStorage};
 use pgkeep_model::anomaly::{ANOMALY, Acceptance};
-use pgkeep_model::config::{Config, Env, parse};
+use pgkeep_model::config::{Config, NoEnv, parse};
 use pgkeep_model::encryption::Fingerprint;
 use pgkeep_model::failure::{Failure, Kind};
 use pgkeep_model::id::{BackupId, DatabaseName};
@@ -54,18 +52,6 @@ databases:
   new-one: {url: postgres://app@db/new}
 "#;
 
-struct Nothing;
-
-impl Env for Nothing {
-    fn var(&self, _: &str) -> Option<String> {
-        None
-    }
-
-    fn read_file(&self, _: &Path) -> io::Result<String> {
-        Err(io::Error::other("no such file"))
-    }
-}
-
 pub fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
@@ -75,7 +61,7 @@ pub fn now() -> Timestamp {
 }
 
 fn config() -> Config {
-    parse(CONFIG, &Nothing).unwrap()
+    parse(CONFIG, &NoEnv).unwrap()
 }
 
 pub fn chrome(role: Role) -> Chrome {
