@@ -93,6 +93,30 @@ pub struct Overrides {
     pub no_prune: bool,
 }
 
+impl Overrides {
+    /// Names a flag that leaves something out of the backup; none where it is whole.
+    pub fn gap(&self) -> Option<&'static str> {
+        let gaps = [
+            ("--table", &self.tables),
+            ("--exclude-table", &self.exclude_tables),
+            ("--schema", &self.schemas),
+            ("--exclude-schema", &self.exclude_schemas),
+            ("--structure-only", &self.structure_only),
+            ("--limit", &self.limits),
+        ];
+        let mut given = gaps.iter().filter(|(_, names)| !names.is_empty());
+        given.next().map(|(flag, _)| *flag)
+    }
+}
+
+/// Returns the request for the database that [`Setup::database`] names.
+pub fn request_of_one(overrides: &Overrides, setup: &Setup) -> Result<Request> {
+    let (requests, _) = requests(overrides, setup)?;
+    let mut all = requests.into_iter();
+    let one = all.next();
+    Ok(one.expect("a database that is named gives a request or a failure"))
+}
+
 /// Returns one request for each database that is meant, and whether the configuration has a part in them.
 pub fn requests(overrides: &Overrides, setup: &Setup) -> Result<(Vec<Request>, bool)> {
     let trigger = overrides.trigger.unwrap_or(Trigger::Manual);

@@ -116,18 +116,9 @@ fn command(overrides: &Overrides, setup: &Setup) -> Result<Attended> {
 
 /// A backup that leaves something out is no rollback.
 fn refuse_gaps(overrides: &Overrides) -> Result<()> {
-    let backup = &overrides.backup;
-    let gaps = [
-        ("--table", &backup.tables),
-        ("--exclude-table", &backup.exclude_tables),
-        ("--schema", &backup.schemas),
-        ("--exclude-schema", &backup.exclude_schemas),
-        ("--structure-only", &backup.structure_only),
-        ("--limit", &backup.limits),
-    ];
-    match gaps.iter().find(|(_, names)| !names.is_empty()) {
+    match overrides.backup.gap() {
         None => Ok(()),
-        Some((flag, _)) => {
+        Some(flag) => {
             let message = format!(
                 "`guard` does not take `{flag}`: a backup that leaves something out is no rollback"
             );

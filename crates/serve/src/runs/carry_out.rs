@@ -59,16 +59,12 @@ async fn backup_one(entry: &Entry, setup: &Setup, context: &Context) -> Result<O
         trigger: Some(trigger),
         ..backup::Overrides::default()
     };
-    let (requests, _) = backup::requests(&overrides, &setup)?;
+    let mut request = backup::request_of_one(&overrides, &setup)?;
     let context = setup.telling(context, &StorageOverrides::default())?;
     let teller = Teller {
         entry,
         clock: context.clock.as_ref(),
     };
-    let mut request = requests
-        .into_iter()
-        .next()
-        .expect("a database that is named gives a request or a failure");
     request.origin = origin_of(entry);
     let report = op::backup::run(&request, &context, &teller).await;
     Ok(Outcome {
