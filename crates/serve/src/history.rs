@@ -10,10 +10,10 @@ use crate::page::view::{Filter, ROWS, Records};
 use crate::runs::{Ask, KeyReused, RunView, Runs, State};
 use crate::snapshot::{Held, Snapshot};
 use pgkeep_core::op::history::read_records;
+use pgkeep_core::op::status;
 use pgkeep_core::op::stored::{Listing, StoredBackup};
 use pgkeep_model::id::{BackupId, DatabaseName};
-use pgkeep_model::keys::Part;
-use pgkeep_model::runs::{End, MAX_RECORD_BYTES, RunRecord};
+use pgkeep_model::runs::{End, RunRecord};
 
 /// How many records are read to find those that are asked for; a filter that finds fewer says where it stopped.
 const MAX_READ: usize = 5000;
@@ -323,16 +323,10 @@ pub async fn drill_note(known: &Snapshot, id: &BackupId) -> Option<Value> {
 
 /// Reads it from the first storage that has it.
 pub(crate) async fn note_of(listing: &Listing, backup: &StoredBackup) -> Option<Value> {
-    let key = backup.place.key(Part::Drill, "");
-    for (&at, copy) in &backup.copies {
-        if copy.is_drilled()
-            && let Ok(bytes) = listing.storages[at]
-                .storage
-                .get(&key, MAX_RECORD_BYTES)
-                .await
-            && let Ok(note) = serde_json::from_slice(&bytes)
-        {
-            return Some(note);
+    for &at in backup.copies.keys() {
+        let note = status::drill_note(listing, backup, at).await;
+        if note.is_some() {
+            return note;
         }
     }
     None

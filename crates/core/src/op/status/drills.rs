@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::op::stored::{Listing, StoredBackup};
 use pgkeep_model::keys::Part;
@@ -21,18 +22,24 @@ pub(crate) async fn passed_at(listing: &Listing, backups: &[&StoredBackup]) -> O
     let mut passed_at = None;
     let drilled = backups.iter().rev().filter(|backup| backup.is_drilled());
     for backup in drilled.take(NOTES_READ) {
-        let key = backup.place.key(Part::Drill, "");
-        for (&at, copy) in &backup.copies {
-            if copy.is_drilled()
-                && let Ok(bytes) = listing.storages[at]
-                    .storage
-                    .get(&key, MAX_RECORD_BYTES)
-                    .await
-                && let Ok(note) = serde_json::from_slice::<DrillNote>(&bytes)
-            {
-                passed_at = passed_at.max(Some(note.passed_at));
-            }
+        for &at in backup.copies.keys() {
+            let note = note::<DrillNote>(listing, backup, at).await;
+            passed_at = passed_at.max(note.map(|note| note.passed_at));
         }
     }
     passed_at
+}
+
+/// Reads the note about the last drill of a backup out of the storage at a position; none where it has none that can be
+/// read.
+pub async fn note<T: DeserializeOwned>(
+    listing: &Listing,
+    backup: &StoredBackup,
+    at: usize,
+) -> Option<T> {
+    backup.copies.get(&at).filter(|copy| copy.is_drilled())?;
+    let storage = &listing.storages[at].storage;
+    let key = backup.place.key(Part::Drill, "");
+    let bytes = storage.get(&key, MAX_RECORD_BYTES).await.ok()?;
+    serde_json::from_slice(&bytes).ok()
 }

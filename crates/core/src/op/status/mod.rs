@@ -32,6 +32,7 @@ use pgkeep_model::notice::Notice;
 use pgkeep_model::retention::{Candidate, plan};
 use pgkeep_model::runs::RunRecord;
 
+pub use drills::note as drill_note;
 pub use later::later;
 
 /// How many of a database's newest run records are read: a month of nightly runs, or four days of half-hourly ones.
