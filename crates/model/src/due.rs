@@ -12,6 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::config::DatabaseConfig;
 use super::id::DatabaseName;
+use super::runs::RunRecord;
 use super::schedule::Schedule;
 
 /// How often a slot's run is begun: once, and once more if that died.
@@ -20,6 +21,9 @@ const MAX_ATTEMPTS: u32 = 2;
 /// How often workers begin it that come and go, and may be ended at any moment for reasons of their own, such as a node
 /// that is drained. What a run dies of each time is given up all the same.
 pub const ATTEMPTS_OF_WORKERS: u32 = 5;
+
+/// How much sooner than its slot a run may have begun, by the clock of its own host.
+pub const CLOCKS_APART: SignedDuration = SignedDuration::from_mins(10);
 
 /// How far back the newest slot is looked for: a schedule such as `0 3 29 2 *` has gaps of up to eight years.
 const LOOK_BACK: SignedDuration = SignedDuration::from_hours(24 * 366 * 8);
@@ -59,6 +63,19 @@ pub struct SlotRun {
     pub slot: Timestamp,
     /// What became of it.
     pub outcome: Outcome,
+}
+
+impl SlotRun {
+    /// Reads it out of the record of a run of `verb`; none where that was for no slot, or of another verb.
+    pub fn of(record: &RunRecord, verb: &str) -> Option<Self> {
+        let outcome = if record.is_interrupted() {
+            Outcome::Interrupted
+        } else {
+            Outcome::Ended
+        };
+        let slot = record.slot.filter(|_| record.verb == verb)?;
+        Some(Self { slot, outcome })
+    }
 }
 
 /// A slot that is to be run now.

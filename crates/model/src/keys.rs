@@ -32,6 +32,16 @@ pub enum Leased {
 }
 
 impl Leased {
+    /// Returns what a command keeps others away from; none where it takes no lease.
+    pub fn of_verb(verb: &str) -> Option<Self> {
+        match verb {
+            "drill" => Some(Self::Drill),
+            "verify" => Some(Self::Verification),
+            "restore" => None,
+            _ => Some(Self::Backups),
+        }
+    }
+
     /// What stands before the name of the lease, and behind that of the lock of a host.
     pub fn mark(self) -> &'static str {
         match self {

@@ -14,25 +14,15 @@ use pgkeep_storage::Error;
 /// How long a storage may take to answer; what the last look saw stands in for one that does not.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// Returns what a command keeps others away from; none where it takes no lease.
-fn leased(verb: &str) -> Option<Leased> {
-    match verb {
-        "drill" => Some(Leased::Drill),
-        "verify" => Some(Leased::Verification),
-        "restore" => None,
-        _ => Some(Leased::Backups),
-    }
-}
-
 /// Returns the runs among these that hold the lock which a run of `verb` would need: of a backup also a prune.
 pub(crate) fn of_lock<'h>(
     held: &'h [Held],
     database: &'h DatabaseName,
     verb: Verb,
 ) -> impl Iterator<Item = &'h Held> {
-    let needed = leased(verb.as_str());
+    let needed = Leased::of_verb(verb.as_str());
     held.iter().filter(move |held| {
-        &held.database == database && needed.is_some() && leased(&held.verb) == needed
+        &held.database == database && needed.is_some() && Leased::of_verb(&held.verb) == needed
     })
 }
 
@@ -43,7 +33,7 @@ pub(crate) async fn read(
     verb: Verb,
     now: Timestamp,
 ) -> Vec<Held> {
-    let Some(needed) = leased(verb.as_str()) else {
+    let Some(needed) = Leased::of_verb(verb.as_str()) else {
         return Vec::new();
     };
     let key = lease_key(database, needed);

@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::timeout;
 
-use crate::snapshot::{Held, Snapshot, Verb};
+use crate::snapshot::{Held, Planned, Snapshot};
 use pgkeep_core::lock::host_name;
 use pgkeep_core::op::stored::Listing;
 use pgkeep_model::id::DatabaseName;
@@ -60,15 +60,11 @@ pub fn unlisted(known: &Snapshot, now: Timestamp) -> BTreeSet<String> {
         .plans
         .iter()
         .filter(|plan| plan.next.iter().any(|at| *at <= now));
-    let key = |plan: &crate::snapshot::Planned| {
-        let leased = match plan.verb {
-            Verb::Drill => Leased::Drill,
-            Verb::Verify => Leased::Verification,
-            Verb::Backup | Verb::Restore => Leased::Backups,
-        };
-        lease_key(&plan.database, leased)
+    let key = |plan: &Planned| {
+        let leased = Leased::of_verb(plan.verb.as_str())?;
+        Some(lease_key(&plan.database, leased))
     };
-    has_begun.map(key).collect()
+    has_begun.filter_map(key).collect()
 }
 
 impl Leases {

@@ -100,15 +100,14 @@ fn known(snapshot: &Snapshot, runs: &Runs, database: &DatabaseName, verb: Verb) 
     let mut known = Vec::new();
     let mut seen: Vec<&BackupId> = Vec::new();
     let records = snapshot.records.get(database).into_iter().flatten();
-    for record in records.filter(|record| record.verb == verb.as_str()) {
-        let Some(slot) = record.slot else { continue };
-        let outcome = if record.is_interrupted() {
-            seen.push(record.run.as_ref().unwrap_or(&record.id));
-            Outcome::Interrupted
-        } else {
-            Outcome::Ended
+    for record in records {
+        let Some(run) = SlotRun::of(record, verb.as_str()) else {
+            continue;
         };
-        known.push(SlotRun { slot, outcome });
+        if run.outcome == Outcome::Interrupted {
+            seen.push(record.run.as_ref().unwrap_or(&record.id));
+        }
+        known.push(run);
     }
     let held = snapshot
         .held

@@ -7,7 +7,7 @@ use super::lock::{self, BUSY, Hold, LockRequest};
 use crate::context::Context;
 use crate::copies::listing::Listing;
 use crate::tracker::Tracked;
-use pgkeep_model::due::ATTEMPTS_OF_WORKERS;
+use pgkeep_model::due::{ATTEMPTS_OF_WORKERS, CLOCKS_APART, Outcome, SlotRun};
 use pgkeep_model::failure::{Failure, Kind, Result};
 use pgkeep_model::origin::Origin;
 use pgkeep_model::runs::RunRecord;
@@ -52,8 +52,7 @@ async fn check(request: &LockRequest<'_>, context: &Context) -> Result<()> {
     };
     let now = context.clock.now();
     let listing = Listing::read(request.storages.to_vec(), Some(request.database), now).await?;
-    // A run begins behind its slot, by the clock of its own host.
-    let since = slot - jiff::SignedDuration::from_mins(10);
+    let since = slot - CLOCKS_APART;
     let lately = listing.runs.keys().filter(|run| run.started_at() >= since);
     let records = read_records(&listing, lately).await;
     if !is_over(&records, request.verb, slot) {
@@ -69,10 +68,12 @@ async fn check(request: &LockRequest<'_>, context: &Context) -> Result<()> {
 
 /// Tells whether nothing is to be run for a slot any more: a run of it ended, or too many of them did not get that far.
 fn is_over(records: &[RunRecord], verb: &str, slot: Timestamp) -> bool {
-    let of_slot = records
+    let runs = records
         .iter()
-        .filter(|record| record.verb == verb && record.slot == Some(slot));
-    let (died, ended): (Vec<_>, Vec<_>) = of_slot.partition(|record| record.is_interrupted());
+        .filter_map(|record| SlotRun::of(record, verb));
+    let of_slot = runs.filter(|run| run.slot == slot);
+    let (died, ended): (Vec<_>, Vec<_>) =
+        of_slot.partition(|run| run.outcome == Outcome::Interrupted);
     !ended.is_empty() || died.len() >= MAX_DEATHS
 }
 

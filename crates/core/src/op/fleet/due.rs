@@ -1,15 +1,16 @@
 //! What is due by the schedules, as the storages tell it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream;
 use jiff::Timestamp;
 
-use super::{CLOCKS_APART, READS_AT_ONCE, Scheduled, records_since, runs_since};
+use super::{READS_AT_ONCE, Scheduled, records_since, runs_since};
 use crate::copies::listing::{Listing, NamedStorage};
-use pgkeep_model::due::{self, ATTEMPTS_OF_WORKERS, Due, Outcome, SlotRun, due_within};
+use pgkeep_model::due::{
+    self, ATTEMPTS_OF_WORKERS, CLOCKS_APART, Due, Outcome, SlotRun, due_within,
+};
 use pgkeep_model::failure::Result;
 use pgkeep_model::id::{BackupId, DatabaseName};
 use pgkeep_model::keys::{Leased, lease_key};
@@ -24,7 +25,7 @@ pub struct Turn {
     pub due: Due,
 }
 
-/// Returns what is due of a verb at `at`, the oldest slot first.
+/// Returns what is due of a verb at `at`.
 ///
 /// It takes one listing of the storages, and for each database that may be due a few small reads. A run that goes on is
 /// told by its lease as far as the clocks of two hosts allow: who takes such a turn all the same is told that it is busy.
@@ -49,9 +50,7 @@ pub async fn due(
         questions.push(judge(verb, one, due.slot, listing, runs, (at, now)));
     }
     let judged = stream::iter(questions).buffered(READS_AT_ONCE);
-    let mut turns: Vec<Turn> = judged.filter_map(|turn| async { turn }).collect().await;
-    turns.sort_by_key(|turn| turn.due.slot);
-    Ok(turns)
+    Ok(judged.filter_map(|turn| async { turn }).collect().await)
 }
 
 /// Judges one database at `at`, by what is known `now`.
@@ -82,16 +81,10 @@ async fn known(
     let mut known = Vec::new();
     let mut told: Vec<BackupId> = Vec::new();
     for record in records_since(listing, runs, database, slot - CLOCKS_APART).await {
-        if record.verb != verb || record.slot != Some(slot) {
-            continue;
+        if let Some(run) = SlotRun::of(&record, verb).filter(|run| run.slot == slot) {
+            known.push(run);
+            told.push(record.run.unwrap_or(record.id));
         }
-        let outcome = if record.is_interrupted() {
-            Outcome::Interrupted
-        } else {
-            Outcome::Ended
-        };
-        known.push(SlotRun { slot, outcome });
-        told.push(record.run.unwrap_or(record.id));
     }
     let lease = lease(verb, database, listing).await;
     let of_slot = lease.filter(|lease| lease.verb == verb && lease.slot == Some(slot));
@@ -107,20 +100,15 @@ async fn known(
     known
 }
 
-/// Tells whether a lease gave no sign of life for as long as it lives, by the clocks of two hosts.
+/// Tells whether a lease gave no sign of life for as long as it lives, by the clocks of two hosts. A sign from further in
+/// the future is none: its clock is or was wrong, and a run that died must not count until that time has come.
 fn is_silent(lease: &Lease, now: Timestamp) -> bool {
-    let silent = now.duration_since(lease.renewed_at);
-    Duration::try_from(silent).is_ok_and(|silent| silent >= lease.ttl())
+    now.duration_since(lease.renewed_at).unsigned_abs() >= lease.ttl()
 }
 
 /// Reads the lease that a run of the verb holds; none where nobody has it.
 async fn lease(verb: &str, database: &DatabaseName, listing: &Listing) -> Option<Lease> {
-    let leased = match verb {
-        "drill" => Leased::Drill,
-        "verify" => Leased::Verification,
-        _ => Leased::Backups,
-    };
-    let key = lease_key(database, leased);
+    let key = lease_key(database, Leased::of_verb(verb)?);
     for &at in listing.leases.get(&key).into_iter().flatten() {
         let storage = &listing.storages[at].storage;
         if let Ok((bytes, _)) = storage.get_versioned(&key, MAX_LEASE_BYTES).await
@@ -131,4 +119,25 @@ async fn lease(verb: &str, database: &DatabaseName, listing: &Listing) -> Option
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_with_a_wrong_clock_hides_no_dead_run() {
+        let text = r#"{"format": 1, "holder": "x", "host": "h", "lock": "l", "host_name": "elsewhere", "pid": 7,
+            "verb": "backup", "taken_at": "2026-11-30T09:00:00Z", "renewed_at": "2026-11-30T09:01:00Z", "generation": 1,
+            "renewals": 3, "ttl_ms": 60000}"#;
+        let lease = Lease::read(text.as_bytes()).unwrap();
+        for (now, expected) in [
+            ("2026-11-30T09:01:59Z", false),
+            ("2026-11-30T09:02:00Z", true),
+            ("2026-11-30T09:00:01Z", false),
+            ("2026-11-30T07:00:00Z", true),
+        ] {
+            assert_eq!(is_silent(&lease, now.parse().unwrap()), expected, "{now}");
+        }
+    }
 }

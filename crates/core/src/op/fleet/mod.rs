@@ -8,7 +8,7 @@ mod oldest;
 
 use std::collections::BTreeMap;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::copies::listing::Listing;
 use crate::op::history::read_records;
@@ -21,9 +21,6 @@ pub use oldest::{is_drilled_since, oldest};
 
 /// How many databases are asked about at once.
 const READS_AT_ONCE: usize = 16;
-
-/// A run begins behind its slot, by the clock of its own host.
-const CLOCKS_APART: SignedDuration = SignedDuration::from_mins(10);
 
 /// A schedule of one database.
 pub struct Scheduled {
