@@ -1,11 +1,12 @@
 //! One envelope on its way: a POST to the project of the DSN. What went wrong comes back in words, without the key.
 
-use std::error::Error;
 use std::time::Duration;
 
 use reqwest::Client;
 use sentry_types::Dsn;
 use sentry_types::protocol::v7::Envelope;
+
+use pgkeep_core::notify::chain;
 
 /// How much of Sentry's answer is told.
 const TOLD_CHARS: usize = 200;
@@ -51,15 +52,4 @@ pub(crate) async fn send(client: &Client, dsn: &Dsn, envelope: &Envelope) -> Res
     } else {
         Err(format!("it answered {status} and said `{said}`"))
     }
-}
-
-/// Joins an error with its causes.
-fn chain(error: &dyn Error) -> String {
-    let mut words = vec![error.to_string()];
-    let mut next = error.source();
-    while let Some(cause) = next {
-        words.push(cause.to_string());
-        next = cause.source();
-    }
-    words.join(": ")
 }

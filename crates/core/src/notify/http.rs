@@ -222,7 +222,7 @@ async fn read(response: &mut Response) -> String {
 }
 
 /// Joins an error with its causes, without what only repeats that a request was made.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     const EMPTY: [&str; 2] = ["error sending request", "client error (Connect)"];
     let mut words: Vec<String> = Vec::new();
     let mut next = Some(error);

@@ -27,6 +27,8 @@ use pgkeep_model::notice::{
 };
 use pgkeep_model::redact::Redactor;
 
+pub use http::chain;
+
 /// How long a notifier may take. With [`START_GRACE`] in front of it ten seconds are not reached.
 const LIMIT: Duration = Duration::from_secs(9);
 
