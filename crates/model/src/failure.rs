@@ -108,6 +108,28 @@ pub struct Failure {
     pub origin: Origin,
 }
 
+/// Sums up the failures of several runs, of `all` runs in all: a wish to stop decides, and then the first that is worse
+/// than something beside good work. None where nothing failed. Of several runs, `id` and `message` say so.
+pub fn overall(
+    failures: &[&Failure],
+    all: usize,
+    id: &'static str,
+    message: impl FnOnce(usize) -> String,
+) -> Option<Failure> {
+    let is_stop = |failure: &Failure| matches!(failure.kind, Kind::Interrupted | Kind::Terminated);
+    let mut stops = failures.iter().filter(|failure| is_stop(failure));
+    let mut bad = failures
+        .iter()
+        .filter(|failure| failure.kind != Kind::AfterGood);
+    let worst = stops.next().or_else(|| bad.next()).or(failures.first())?;
+    if all == 1 || is_stop(worst) {
+        return Some((*worst).clone());
+    }
+    let details: Vec<String> = failures.iter().map(|one| one.message.clone()).collect();
+    let summed = Failure::new(worst.kind, id, message(failures.len()));
+    Some(summed.with_details(details))
+}
+
 impl Failure {
     /// Makes a failure with its kind, stable id and message.
     pub fn new(kind: Kind, id: &'static str, message: impl Into<String>) -> Self {

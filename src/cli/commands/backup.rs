@@ -15,7 +15,7 @@ use crate::cli::steps;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::backup::{Report, not_started, overall, run as backup};
 use pgkeep_core::op::slot;
-use pgkeep_core::setup::backup::{Overrides, requests};
+use pgkeep_core::setup::backup::{Overrides, request_of_one, requests};
 use pgkeep_core::setup::{Setup, StorageOverrides};
 use pgkeep_core::tracker::Tracked;
 use pgkeep_model::anomaly::{AnomalyRecord, Verdict};
@@ -308,25 +308,14 @@ async fn run_due(
     let worker = Worker::new("backup", shard, limit, setup, output, context)?;
     let mut reports = Vec::new();
     let work = worker.take_due(async |setup, origin| {
-        let (requests, _) = requests(&overrides, setup)?;
-        let mut all = requests.into_iter();
-        let mut request = all
-            .next()
-            .expect("a database that is named gives a request or a failure");
+        let mut request = request_of_one(&overrides, setup)?;
         request.origin = origin;
         let shown = Shown::new(request.name.as_str(), output);
         let report = backup(&request, context, &shown).await;
         shown.finish();
-        let ended = Turned::of(&request.origin, report.failure.as_ref());
-        let tracked = Tracked {
-            verb: "backup",
-            database: Some(request.name.as_str()),
-            backup_id: report.backup_id.as_deref(),
-            is_scheduled: true,
-            slot: request.origin.slot,
-        };
-        slot::tell_end(&tracked, report.failure.as_ref(), context).await;
-        if matches!(ended, Turned::Run(_)) {
+        let (id, failure) = (report.backup_id.as_deref(), report.failure.as_ref());
+        let ended = Turned::of(&request.origin, id, failure);
+        if matches!(ended, Turned::Run { .. }) {
             print(&report, output, false);
             log_end(&report);
             reports.push(report);
@@ -340,24 +329,17 @@ async fn run_due(
 
 /// Names a flag that makes a backup another one than the schedule means.
 fn one_off(overrides: &Overrides) -> Option<&'static str> {
-    let lists = [
-        ("--table", &overrides.tables),
-        ("--exclude-table", &overrides.exclude_tables),
-        ("--schema", &overrides.schemas),
-        ("--exclude-schema", &overrides.exclude_schemas),
-        ("--structure-only", &overrides.structure_only),
-        ("--storage", &overrides.storage.storages),
-    ];
-    let texts = [
+    let others = [
         ("--url", overrides.url.is_some()),
         ("--name", overrides.name.is_some()),
+        ("--preset", overrides.preset.is_some()),
+        ("--storage", !overrides.storage.storages.is_empty()),
         ("--pin", overrides.pin.is_some()),
     ];
-    let filled = lists
-        .into_iter()
-        .map(|(flag, list)| (flag, !list.is_empty()));
-    let mut given = filled.chain(texts).filter(|(_, is_given)| *is_given);
-    given.next().map(|(flag, _)| flag)
+    let mut given = others.into_iter().filter(|(_, is_given)| *is_given);
+    overrides
+        .gap()
+        .or_else(|| given.next().map(|(flag, _)| flag))
 }
 
 fn log_end(report: &Report) {

@@ -137,16 +137,15 @@ async fn run_oldest(
         let mut request = request(&args.into(), setup)?;
         request.lock = Some(setup.lock(Duration::ZERO)?);
         request.origin = origin;
-        let report = one(&request, output, context).await;
-        Ok(Turned::of(&request.origin, report.failure.as_ref()))
+        let report = carry_out(&request, output, context).await;
+        let (id, failure) = (report.backup_id.as_deref(), report.failure.as_ref());
+        Ok(Turned::of(&request.origin, id, failure))
     });
     drilled.await
 }
 
 async fn one(request: &Request, output: &Output, context: &Context) -> Report {
-    let shown = Shown::new("drill", output);
-    let report = drill(request, context, &shown).await;
-    shown.finish();
+    let report = carry_out(request, output, context).await;
     let backup = report.backup_id.as_deref();
     let of_backup = backup.and_then(|id| Some(id.parse::<BackupId>().ok()?.database().clone()));
     // Where nothing names the database, the end of the command knows more.
@@ -155,11 +154,18 @@ async fn one(request: &Request, output: &Output, context: &Context) -> Report {
             verb: "drill",
             database: Some(database.as_str()),
             backup_id: backup,
-            is_scheduled: request.origin.slot.is_some(),
-            slot: request.origin.slot,
+            is_scheduled: false,
+            slot: None,
         };
         slot::tell_end(&tracked, report.failure.as_ref(), context).await;
     }
+    report
+}
+
+async fn carry_out(request: &Request, output: &Output, context: &Context) -> Report {
+    let shown = Shown::new("drill", output);
+    let report = drill(request, context, &shown).await;
+    shown.finish();
     log::ended(&Ended {
         stage: "drill",
         backup_id: report.backup_id.as_deref(),

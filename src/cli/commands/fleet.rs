@@ -8,10 +8,11 @@ use jiff::Timestamp;
 use crate::cli::output::{Output, counted};
 use pgkeep_core::context::Context;
 use pgkeep_core::op::fleet::{Turn, due, is_drilled_since, oldest};
-use pgkeep_core::op::slot::is_left_to_others;
+use pgkeep_core::op::slot;
 use pgkeep_core::setup::Setup;
 use pgkeep_core::setup::fleet::{Fleet, fleet, no_schedule};
-use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_core::tracker::Tracked;
+use pgkeep_model::failure::{Failure, Kind, Result, overall};
 use pgkeep_model::id::{BackupId, DatabaseName};
 use pgkeep_model::lease::whole_seconds;
 use pgkeep_model::origin::Origin;
@@ -19,7 +20,7 @@ use pgkeep_model::origin::Origin;
 /// Flags of a command that takes what is due.
 #[derive(Debug, Default, Args)]
 pub struct DueArgs {
-    /// Take the databases whose scheduled time has passed and that nobody has run for it, one after another
+    /// Take the databases whose scheduled time has passed without a run, one after another
     ///
     /// Any number of workers may do so at once, on any hosts: each slot of a schedule is run once. A run that dies is
     /// made up for by whichever worker looks next.
@@ -51,18 +52,25 @@ pub struct OldestArgs {
 /// What became of one database.
 pub(super) enum Ended {
     /// It was run; well or not.
-    Run(Option<Failure>),
+    Run {
+        /// The backup that it made or was about.
+        backup_id: Option<String>,
+        /// Why it did not go well.
+        failure: Option<Failure>,
+    },
     /// Another worker has it, or had it.
     Elsewhere,
 }
 
 impl Ended {
     /// Tells how a run for a slot ended.
-    pub(super) fn of(origin: &Origin, failure: Option<&Failure>) -> Self {
-        if is_left_to_others(origin, failure) {
-            Self::Elsewhere
-        } else {
-            Self::Run(failure.cloned())
+    pub(super) fn of(origin: &Origin, backup_id: Option<&str>, failure: Option<&Failure>) -> Self {
+        if slot::is_left_to_others(origin, failure) {
+            return Self::Elsewhere;
+        }
+        Self::Run {
+            backup_id: backup_id.map(str::to_owned),
+            failure: failure.cloned(),
         }
     }
 }
@@ -117,18 +125,26 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Takes in how one ended. An error is told at once, since others may take hours.
-    fn ended(&mut self, database: &DatabaseName, ended: Result<Ended>) {
-        let failure = match ended {
+    /// Takes in how one ended, and lets the tracker hear of it. An error is told at once, since others may take hours.
+    async fn ended(&mut self, database: &DatabaseName, slot: Timestamp, ended: Result<Ended>) {
+        let (backup_id, failure) = match ended {
             Ok(Ended::Elsewhere) => {
                 let verb = self.verb;
                 self.output
                     .say(&format!("{database}: another worker has its {verb}"));
                 return;
             }
-            Ok(Ended::Run(failure)) => failure,
-            Err(failure) => Some(failure),
+            Ok(Ended::Run { backup_id, failure }) => (backup_id, failure),
+            Err(failure) => (None, Some(failure)),
         };
+        let tracked = Tracked {
+            verb: self.verb,
+            database: Some(database.as_str()),
+            backup_id: backup_id.as_deref(),
+            is_scheduled: true,
+            slot: Some(slot),
+        };
+        slot::tell_end(&tracked, failure.as_ref(), self.context).await;
         if let Some(failure) = failure.as_ref().filter(|_| !self.output.json) {
             self.output.error(failure);
         }
@@ -165,7 +181,7 @@ impl<'a> Worker<'a> {
                 }
                 let origin = self.origin(&turn.database, turn.due.slot);
                 let ended = run(&self.of(&turn.database), origin).await;
-                self.ended(&turn.database, ended);
+                self.ended(&turn.database, turn.due.slot, ended).await;
                 tried.insert(turn.database);
             }
         }
@@ -195,7 +211,7 @@ impl<'a> Worker<'a> {
             }
             let origin = self.origin(&database, began);
             let ended = run(&self.of(&database), origin).await;
-            self.ended(&database, ended);
+            self.ended(&database, began, ended).await;
         }
         self.finish("has a good backup to drill")
     }
@@ -210,24 +226,16 @@ impl<'a> Worker<'a> {
             self.output.say(&format!("nothing {what}"));
             return Ok(());
         }
-        let all = counted(self.run as u64, "database", "databases");
-        let (failed, verb) = (self.failures.len(), self.verb);
-        let is_bad = |failure: &&Failure| failure.kind != Kind::AfterGood;
-        let mut failures = self.failures.iter();
-        let Some(worst) = failures.find(is_bad).or_else(|| self.failures.first()) else {
-            self.output.say(&format!("{verb}: {all}, all well"));
-            return Ok(());
-        };
-        if self.run == 1 {
-            return Err(worst.clone());
+        let (verb, all) = (self.verb, counted(self.run as u64, "database", "databases"));
+        let failures: Vec<&Failure> = self.failures.iter().collect();
+        let message = |failed| format!("{verb} of {failed} of {all} had failures");
+        match overall(&failures, self.run, "some_failed", message) {
+            Some(failure) => Err(failure),
+            None => {
+                self.output.say(&format!("{verb}: {all}, all well"));
+                Ok(())
+            }
         }
-        let details: Vec<String> = self
-            .failures
-            .iter()
-            .map(|one| one.message.clone())
-            .collect();
-        let message = format!("{verb} of {failed} of {all} had failures");
-        Err(Failure::new(worst.kind, "some_failed", message).with_details(details))
     }
 }
 

@@ -18,12 +18,10 @@ use crate::cli::steps;
 use pgkeep_core::context::Context;
 use pgkeep_core::op::event::{Event, Observer};
 use pgkeep_core::op::notices::undelivered;
-use pgkeep_core::op::slot;
 use pgkeep_core::op::verify::{CopyReport, Report, place_in_words, run as verify};
 use pgkeep_core::setup::verify::{Overrides, request};
 use pgkeep_core::setup::{Setup, StorageOverrides};
 use pgkeep_core::stream::pipeline::Progress;
-use pgkeep_core::tracker::Tracked;
 use pgkeep_model::failure::{Kind, Result};
 
 pub(super) const AFTER_HELP: &str = "\
@@ -105,15 +103,7 @@ async fn run_due(
         request.origin = origin.clone();
         let verified = verify(request, context, &Shown::new(output)).await;
         let failure = verified.and_then(|report| tell(report, output)).err();
-        let tracked = Tracked {
-            verb: "verify",
-            database: setup.database.as_deref(),
-            backup_id: None,
-            is_scheduled: true,
-            slot: origin.slot,
-        };
-        slot::tell_end(&tracked, failure.as_ref(), context).await;
-        Ok(Turned::of(&origin, failure.as_ref()))
+        Ok(Turned::of(&origin, None, failure.as_ref()))
     });
     verified.await
 }

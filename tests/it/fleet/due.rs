@@ -106,7 +106,11 @@ fn what_is_wrong_with_one_stops_no_other() {
     std::fs::write(&file, format!("{text}{bad}")).unwrap();
     let ended = fleet.sandbox.pgkeep(["backup", "--due", "--json"]).run();
     let failure = ended.exit_error();
-    assert_ne!(failure["code"], 0, "{failure:#}");
+    assert_eq!(
+        (&failure["id"], &failure["code"]),
+        (&"some_failed".into(), &20.into()),
+        "{failure:#}"
+    );
     assert!(databases(&ended.summary()).contains(&"t0"));
     assert!(databases(&ended.summary()).contains(&"t1"));
 }
@@ -119,6 +123,7 @@ fn flags_of_one_backup_do_not_go_with_a_schedule() {
     for (flags, id) in [
         (&["--table", "users"][..], "flags_with_due"),
         (&["--url", "postgresql:///x"], "flags_with_due"),
+        (&["--preset", "supabase"], "flags_with_due"),
         (&["--limit", "users=newest:3:id"], "bad_limit"),
         (&["--limit", "0"], "bad_limit"),
         (&[], "no_schedule"),

@@ -35,7 +35,7 @@ use crate::postgres::psql::Psql;
 use crate::postgres::scratch::{ScratchOptions, ScratchServer};
 use pgkeep_model::connection::Connection;
 use pgkeep_model::drill::Assertion;
-use pgkeep_model::failure::{Failure, Kind, Result};
+use pgkeep_model::failure::{self, Failure, Kind, Result};
 use pgkeep_model::id::DatabaseName;
 use pgkeep_model::keys::{Leased, Part};
 use pgkeep_model::manifest::Manifest;
@@ -211,17 +211,15 @@ fn is_stop(failure: &Failure) -> bool {
 
 /// Sums up several drills: one that failed never hides the others, and the first that failed decides.
 pub fn overall(reports: &[Report]) -> Option<Failure> {
-    let failed = || reports.iter().filter_map(|report| report.failure.as_ref());
-    let is_stop = |failure: &&Failure| is_stop(failure);
-    let is_bad = |failure: &&Failure| failure.kind != Kind::AfterGood;
-    let worst = failed().find(is_stop).or_else(|| failed().find(is_bad));
-    let first = worst.or_else(|| failed().next())?.clone();
-    if reports.len() == 1 || is_stop(&&first) {
-        return Some(first);
-    }
-    let details: Vec<String> = failed().map(|failure| failure.message.clone()).collect();
-    let message = format!("{} of {} drills failed", details.len(), reports.len());
-    Some(Failure::new(first.kind, "some_drills_failed", message).with_details(details))
+    let all = reports.len();
+    let failed = reports.iter().filter_map(|report| report.failure.as_ref());
+    let message = |failed| format!("{failed} of {all} drills failed");
+    failure::overall(
+        &failed.collect::<Vec<_>>(),
+        all,
+        "some_drills_failed",
+        message,
+    )
 }
 
 impl Drill<'_> {
